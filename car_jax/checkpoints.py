@@ -1,0 +1,182 @@
+"""Checkpoints a run can be trusted to: orbax, with the config, the versions and a CRC per array.
+
+  <folder>/<step>/state   the arrays
+  <folder>/<step>/meta    config, versions, data set, metrics, crc
+
+A checkpoint is written beside the training and appears under its name when complete. Orbax reads
+flipped bytes without complaint; the CRCs do not.
+"""
+
+import json
+import logging
+import pathlib
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax.errors import UserError, nearest
+
+
+class Damaged(Exception):
+  """A checkpoint that cannot be read back as it was written."""
+
+
+def crcs(tree: Any) -> dict[str, int]:
+  """Leaf path -> CRC32 of its bytes."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  host = jax.device_get([leaf for _, leaf in leaves])
+  return {
+    jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(a))
+    for (path, _), a in zip(leaves, host, strict=True)
+  }
+
+
+def versions() -> dict[str, str]:
+  import importlib.metadata
+
+  import car_jax
+
+  names = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+  found = {name: importlib.metadata.version(name) for name in names}
+  return {'car_jax': car_jax.__version__, 'python': sys.version.split()[0]} | found
+
+
+class Checkpoints:
+  """The checkpoints of one folder, the newest `keep` of them kept."""
+
+  def __init__(self, folder: str | pathlib.Path, keep: int = 1):
+    import orbax.checkpoint as ocp
+
+    logging.getLogger('absl').setLevel(logging.ERROR)
+    self.folder = pathlib.Path(folder).absolute()
+    self._ocp = ocp
+    self._manager = ocp.CheckpointManager(
+      self.folder,
+      options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
+    )
+
+  def steps(self) -> list[int]:
+    return sorted(self._manager.all_steps())
+
+  def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+    """Starts writing and returns; `meta` must be JSON. A step that is there is replaced."""
+    args = self._ocp.args
+    if step in self._manager.all_steps():
+      self._manager.wait_until_finished()
+      self._manager.delete(step)
+    meta = meta | {'step': step, 'versions': versions(), 'crc': crcs(state)}
+    composite = args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta))
+    self._manager.save(step, args=composite, force=True)
+
+  def meta(self, step: int) -> dict[str, Any]:
+    """What was saved beside the arrays. Raises Damaged."""
+    try:
+      return json.loads((self.folder / str(step) / 'meta' / 'metadata').read_text())
+    except (OSError, ValueError) as e:
+      raise Damaged(f'{self.folder / str(step)}: meta cannot be read ({first_line(e)})') from None
+
+  def restore(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
+    """-> (state, meta), shaped and placed like `template` (None: as saved). Raises Damaged."""
+    meta, path = self.meta(step), self.folder / str(step)
+    abstract = template and jax.tree.map(
+      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=getattr(a, 'sharding', None)),
+      template,
+    )
+    args = self._ocp.args
+    try:
+      out = self._manager.restore(
+        step, args=args.Composite(state=args.StandardRestore(abstract), meta=args.JsonRestore())
+      )
+    except Exception as e:  # orbax raises many kinds for damaged files
+      raise Damaged(f'{path}: {first_line(e)}') from None
+    found = crcs(out['state'])
+    if wrong := [name for name, crc in meta['crc'].items() if found.get(name) != crc]:
+      raise Damaged(f'{path}: {len(wrong)} arrays differ from what was saved, first {wrong[0]}')
+    return out['state'], meta
+
+  def wait(self) -> None:
+    self._manager.wait_until_finished()
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+
+def part_of(checkpoints: Checkpoints, step: int, name: str) -> dict[str, Any]:
+  """One part of a saved state as nested dicts, whatever its shapes. Raises UserError."""
+  try:
+    state, _ = checkpoints.restore(step, None)
+  except Damaged as e:
+    raise UserError(f'damaged checkpoint {e}') from None
+  if name not in state:
+    raise UserError(
+      f'{checkpoints.folder / str(step)} has no part {name!r}\n{nearest(name, state)}'
+    )
+  return state[name]
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  """Leaf path -> shape."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {jax.tree_util.keystr(path): tuple(np.shape(leaf)) for path, leaf in leaves}
+
+
+def newest_sound(checkpoints: Checkpoints, template: Any) -> tuple[Any, dict[str, Any]] | None:
+  """The newest checkpoint that reads back whole; damaged ones are reported and passed over.
+
+  None where there is none at all. Raises UserError where every one is damaged.
+  """
+  steps = checkpoints.steps()
+  for step in reversed(steps):
+    try:
+      return checkpoints.restore(step, template)
+    except Damaged as e:
+      older = [s for s in steps if s < step]
+      then = f'using step {older[-1]}' if older else 'no older one is left'
+      print(f'warning: damaged checkpoint {e}; {then}', file=sys.stderr, flush=True)
+  if steps:
+    raise UserError(
+      f'no checkpoint in {checkpoints.folder} can be read\n  start over with --new or another --workdir'
+    )
+  return None
+
+
+def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]:
+  """A run folder, or a folder of checkpoints, and a wish -> (folder, step).
+
+  The wish is 'best', 'latest', a number, or '' for the best where one was chosen, else the latest.
+  Raises UserError when nothing is there, or not that step.
+  """
+  root = pathlib.Path(path)
+  places = {'best': root / 'best', 'latest': root / 'checkpoints'}
+  if not any(p.is_dir() for p in places.values()):
+    places = {'latest': root}
+  found = {name: steps for name, p in places.items() if (steps := list(_numbered(p)))}
+  if not found:
+    raise UserError(f'no checkpoint in {root}\n  expected a --workdir of train.py')
+  name = step if step in places else next(iter(found))
+  if name not in found:
+    raise UserError(f'no {name} checkpoint in {root}\n  there: {", ".join(found)}')
+  if not step.isdigit():
+    return places[name], max(found[name])
+  for name, steps in found.items():
+    if int(step) in steps:
+      return places[name], int(step)
+  known = sorted({s for steps in found.values() for s in steps})
+  raise UserError(f'no checkpoint of step {step} in {root}\n  there: {", ".join(map(str, known))}')
+
+
+def _numbered(folder: pathlib.Path) -> Iterator[int]:
+  if folder.is_dir():
+    yield from (int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def first_line(error: Exception) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

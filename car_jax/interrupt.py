@@ -1,0 +1,46 @@
+"""SIGTERM and Ctrl-C ask the training loop to save and leave."""
+
+import contextlib
+import signal
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class Interrupt:
+  """Context in which SIGTERM and Ctrl-C ask the loop to save and leave."""
+
+  def __enter__(self) -> 'Interrupt':
+    self.signal = 0
+    self._old = {}
+    for s in (signal.SIGTERM, signal.SIGINT):
+      with contextlib.suppress(ValueError):  # not the main thread
+        self._old[s] = signal.signal(s, self._note)
+    return self
+
+  def _note(self, number: int, frame: Any) -> None:
+    if self.signal:
+      raise KeyboardInterrupt  # asked twice: leave at once
+    self.signal = number
+    print('stopping: saving first; again to leave at once', file=sys.stderr, flush=True)
+
+  @property
+  def status(self) -> int:
+    return 0 if self.signal == signal.SIGTERM else 130
+
+  def agreed(self, step: int, every: int) -> bool:
+    """Whether to stop now: the same answer on every process, so they ask each other at log steps."""
+    if jax.process_count() == 1:
+      return bool(self.signal)
+    if every <= 0 or step % every:
+      return False
+    from jax.experimental import multihost_utils
+
+    self.signal = int(np.max(multihost_utils.process_allgather(np.int32(self.signal))))
+    return bool(self.signal)
+
+  def __exit__(self, *_: Any) -> None:
+    for s, handler in self._old.items():
+      signal.signal(s, handler)

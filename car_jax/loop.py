@@ -1,0 +1,245 @@
+"""The training loop: restore, step, log, evaluate, save. It knows no method and no data set.
+
+Everything a run draws is a function of (seed, step): the data order, the augmentation and the key
+that `method.step` gets. So a run that was killed continues as if it had not been.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+import car_jax
+from car_jax import checkpoints, registry, sharding, writers
+from car_jax import config as configs
+from car_jax.data import pipeline, sources
+from car_jax.errors import UserError
+from car_jax.interrupt import Interrupt
+from car_jax.meter import Meter, duration
+
+
+def build_method(config: ConfigDict, info: Any, train_examples: int) -> Any:
+  """The config's method, told the class count and the steps of an epoch."""
+  per_epoch = max(1, train_examples // config.data.batch)
+  context = dict(num_classes=info.num_classes, steps_per_epoch=per_epoch)
+  return registry.method(config.method.to_dict(), **context)
+
+
+def train(config: ConfigDict, workdir: str | pathlib.Path, *, new: bool = False) -> Any:
+  """Trains to config.steps, continuing what `workdir` holds, and returns the final state.
+
+  Raises UserError for a wrong config or data set, a workdir of another config, an unreadable
+  checkpoint, and a loss that is not finite. SystemExit after SIGTERM (0) or Ctrl-C (130), saved.
+  """
+  workdir = pathlib.Path(workdir)
+  mesh = sharding.make_mesh()
+  sharding.check_batch(config.data.batch, mesh)
+  dataset = sources.open_dataset(**config.data)
+  source = dataset.split(config.data.get('train', 'train'))
+  method = build_method(config, dataset.info, len(source))
+  stream = lambda start: pipeline.train_batches(
+    source,
+    dataset.info,
+    config.data,
+    seed=config.seed,
+    start_step=start,
+    host=jax.process_index(),
+    hosts=jax.process_count(),
+  )
+  with contextlib.closing(stream(0)) as first:
+    state = sharding.place_state(method.init(config.seed, next(first)), mesh)
+  state = graft(state, config.init, mesh)
+  prepare_workdir(workdir, config, new)
+  run = Run(config, workdir, mesh, dataset, method)
+  run.line(describe(config, mesh, source, state))
+  return run.to_the_end(state, stream)
+
+
+@dataclasses.dataclass
+class Run:
+  """A workdir being trained in: what `to_the_end` needs from step to step."""
+
+  config: ConfigDict
+  workdir: pathlib.Path
+  mesh: Any
+  dataset: Any
+  method: Any
+
+  def __post_init__(self):
+    rep, split = sharding.replicated(self.mesh), sharding.split(self.mesh)
+    key = jax.random.key(self.config.seed)
+    step = lambda state, batch: self.method.step(state, batch, jax.random.fold_in(key, state.step))
+    self.step = jax.jit(step, in_shardings=(rep, split), out_shardings=(rep, rep), donate_argnums=0)
+    self.scores: dict[str, float] = {}
+
+  def line(self, text: str) -> None:
+    if jax.process_index() == 0:
+      print(text, flush=True)
+
+  def to_the_end(self, state: Any, stream: Any) -> Any:
+    c = self.config
+    latest = checkpoints.Checkpoints(self.workdir / 'checkpoints', c.keep)
+    best = checkpoints.Checkpoints(self.workdir / 'best', 1)
+    with latest, best, Interrupt() as stop:
+      if found := checkpoints.newest_sound(latest, state):
+        state = found[0]
+        self.line(f'continuing from step {int(state.step):,}')
+      start = int(state.step)
+      self.best_score = best_score(best, c.best, start)
+      with (
+        writers.Writers(self.workdir, jax.process_index() == 0, start) as out,
+        contextlib.closing(stream(start)) as batches,
+      ):
+        meter = Meter(start, c.steps)
+        for step in range(start + 1, c.steps + 1):
+          with meter.waiting():
+            batch = sharding.place_batch(next(batches), self.mesh)
+          state, logs = self.step(state, batch)
+          meter.add(logs)
+          last = step == c.steps
+          stopped = stop.agreed(step, c.log_every)
+          if due(step, c.log_every) or last or stopped:
+            self.report(step, meter.flush(step), meter, out)
+          if due(step, c.eval_every) or last:
+            self.evaluate(step, state, meter, best, out)
+          if due(step, c.save_every) or last or stopped:
+            meter.check(step)
+            latest.save(step, state, self.meta())
+          if stopped and not last:
+            latest.wait()
+            self.line(f'saved step {step:,}; the same command continues')
+            raise SystemExit(stop.status)
+    return state
+
+  def report(self, step: int, logs: dict[str, float], meter: Meter, out: Any) -> None:
+    out.scalars(step, logs | {'steps_per_s': meter.rate, 'data_wait': meter.waited})
+    losses = '  '.join(f'{k} {v:.4g}' for k, v in logs.items() if k.startswith('loss/'))
+    scores = '  '.join(f'{k} {v:.3f}' for k, v in self.scores.items())
+    self.line(
+      f'step {step:,}/{self.config.steps:,}  {losses}  {scores}  '
+      f'{meter.rate * self.config.data.batch:.3g} img/s  data wait {meter.waited:.0%}  '
+      f'ETA {duration(meter.eta(step))}'
+    )
+
+  def evaluate(self, step: int, state: Any, meter: Meter, best: Any, out: Any) -> None:
+    """Scores every entry of config.evals; keeps the checkpoint that is best by config.best."""
+    from car_jax.evaluate.validate import validate
+
+    with meter.paused():
+      scores = {}
+      for name, spec in self.config.evals.items():
+        values = validate(self.method, state, self.dataset, self.config, spec, self.mesh)
+        scores |= {f'{name}/{k}': v for k, v in values.items()}
+      if not scores:
+        return
+      out.scalars(step, scores)
+      name, better = best_rule(self.config.best)
+      if name and name not in scores:
+        raise UserError(
+          f'config.best names {name!r}, which no evaluation gives\n  given: {", ".join(scores)}'
+        )
+      self.scores = {name: scores[name]} if name else dict(list(scores.items())[:1])
+      self.line(f'evaluated at {step:,}: ' + '  '.join(f'{k} {v:.4f}' for k, v in scores.items()))
+      if name and better(scores[name], self.best_score):
+        self.best_score = scores[name]
+        meter.check(step)
+        best.save(step, state, self.meta() | {'scores': scores})
+
+  def meta(self) -> dict[str, Any]:
+    return {'config': self.config.to_dict(), 'data': dataclasses.asdict(self.dataset.info)}
+
+
+def due(step: int, every: int) -> bool:
+  return every > 0 and step % every == 0
+
+
+def best_rule(rule: str) -> tuple[str, Any]:
+  """'val/ged16:min' -> ('val/ged16', better(new, old)); a nan is never better."""
+  name, _, direction = rule.rpartition(':')
+  if rule and (not name or direction not in ('min', 'max')):
+    raise UserError(
+      f'config.best is {rule!r}; expected NAME:min or NAME:max, such as val/ged16:min'
+    )
+  sign = -1 if direction == 'min' else 1
+  return name, lambda new, old: np.isfinite(new) and (old is None or sign * new > sign * old)
+
+
+def best_score(best: checkpoints.Checkpoints, rule: str, start: int) -> float | None:
+  """The score of the best checkpoint so far, unless it lies ahead of where the run continues."""
+  name, _ = best_rule(rule)
+  for step in best.steps():
+    if name and step <= start:
+      with contextlib.suppress(checkpoints.Damaged):
+        return best.meta(step)['scores'].get(name)
+  return None
+
+
+def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, new: bool) -> None:
+  """Makes the workdir, or checks that it belongs to this config; --new moves an old one aside."""
+  path = workdir / 'config.json'
+  if jax.process_index() == 0 and path.exists() and new:
+    aside = next(
+      p for k in range(1, 1000) if not (p := workdir.with_name(f'{workdir.name}.old-{k}')).exists()
+    )
+    workdir.rename(aside)
+    print(f'moved the old run to {aside}', flush=True)
+  elif path.exists():
+    changed = configs.differences(configs.from_json(path.read_text()), config)
+    if changed:
+      lines = '\n'.join(changed)
+      raise UserError(
+        f'{workdir} holds a run of another config:\n{lines}\n'
+        f'  use --new to start over (the old run is moved aside), or another --workdir'
+      )
+  if jax.process_index() == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix('.part')
+    part.write_text(configs.to_json(config))
+    part.rename(path)
+
+
+def graft(state: Any, init: ConfigDict, mesh: Any) -> Any:
+  """Replaces parts of a fresh state by parts of checkpoints.
+
+  init: {'calnet': 'runs/calnet:net'} takes params and batch_stats of `net` there for `calnet` here.
+  Raises UserError where a part is missing or its arrays have other names or shapes.
+  """
+  for part, where in init.items():
+    path, _, theirs = str(where).rpartition(':')
+    folder, step = checkpoints.locate(path or theirs)
+    ours = getattr(state, part, None)
+    if ours is None:
+      raise UserError(f'config.init: this method has no part {part!r}')
+    with checkpoints.Checkpoints(folder) as saved:
+      found = checkpoints.part_of(saved, step, theirs if path else part)
+    for group in ('params', 'batch_stats'):
+      want, got = getattr(ours, group), found.get(group, {})
+      if (a := checkpoints.shapes(want)) != (b := checkpoints.shapes(got)):
+        odd = sorted(set(a.items()) ^ set(b.items()))[0]
+        raise UserError(f'config.init.{part}: {where} does not fit, first {group}{odd[0]} {odd[1]}')
+      ours = ours.replace(**{group: sharding.place_state(got, mesh)})
+    state = state.replace(**{part: ours})
+  return state
+
+
+def describe(config: ConfigDict, mesh: Any, source: Any, state: Any) -> str:
+  """The first line of a run: devices, effective batch, versions, data, size."""
+  device = jax.devices()[0]
+  count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+  parts = [
+    f'{f.name} {count(value.params) / 1e6:.2f} M'
+    for f in dataclasses.fields(state)
+    if hasattr(value := getattr(state, f.name), 'params')
+  ]
+  batch = config.data.batch
+  return (
+    f'car_jax {car_jax.__version__}, jax {jax.__version__}: {mesh.size} x {device.device_kind} '
+    f'({device.platform}), {jax.process_count()} process(es), batch {batch} '
+    f'({batch // mesh.size} per device)\n'
+    f'{config.method.name} on {config.data.name}: {len(source):,} training images; '
+    f'parameters: {", ".join(parts)}'
+  )

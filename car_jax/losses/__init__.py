@@ -1,0 +1,1 @@
+"""Losses: pure functions of arrays, each with its equation."""

@@ -1,0 +1,54 @@
+"""Adversarial and calibration losses of CAR (arXiv 2006.13144). Letters: S scores, B, N, H, W, C."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def binary_cross_entropy(score: Array, target: float) -> Array:
+  """Mean over probabilities `score` [S] in (0, 1) of -log p(target); each log is at least -100."""
+  p = score if target else 1 - score
+  return -jnp.mean(jnp.maximum(jnp.log(p), -100.0))
+
+
+def nonsaturating(fake_score: Array) -> Array:
+  """The generator's adversarial loss: make the critic call the fakes real."""
+  return binary_cross_entropy(fake_score, 1.0)
+
+
+def critic(real_score: Array, fake_score: Array) -> Array:
+  """The discriminator's loss."""
+  return binary_cross_entropy(real_score, 1.0) + binary_cross_entropy(fake_score, 0.0)
+
+
+def critic_accuracy(real_score: Array, fake_score: Array) -> Array:
+  """Share of scores on the right side of one half, real and fake weighing the same."""
+  return (jnp.mean(real_score > 0.5) + jnp.mean(fake_score <= 0.5)) / 2
+
+
+def r1_penalty(score: Callable[[Array], Array], real: Array) -> Array:
+  """Squared gradient norm of each real example's score: [B] (Eq. 9 of arXiv 1801.04406).
+
+  The published code differentiates the *sigmoid* score by the whole input, label channels included.
+  """
+  gradient = jax.grad(lambda x: jnp.sum(score(x)))(real)
+  return jnp.sum(jnp.square(gradient), axis=tuple(range(1, real.ndim)))
+
+
+def calibration_kl(mean: Array, target: Array, mask: Array | None = None, clamp=1e-3) -> Array:
+  """KL(mean of the samples || calibrated probabilities) per pixel, averaged: Eq. 8 of CAR.
+
+  mean, target [B, H, W, C]; both are clamped to [clamp, 1 - clamp], so where the net is certain
+  beyond the clamp no gradient flows. Masked-out pixels add nothing but count in the mean.
+  """
+  p, q = (jnp.clip(x, clamp, 1 - clamp) for x in (mean, target))
+  kl = jnp.sum(p * (jnp.log(p) - jnp.log(q)), axis=-1)
+  return jnp.mean(kl if mask is None else kl * mask)
+
+
+def gaussian_kl(mean: Array, log_variance: Array) -> Array:
+  """KL(N(mean, exp(log_variance)) || N(0, I)), *summed* over batch and latent [B, Z] -> scalar."""
+  return -0.5 * jnp.sum(1 + log_variance - jnp.square(mean) - jnp.exp(log_variance))

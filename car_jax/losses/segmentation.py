@@ -1,0 +1,25 @@
+"""Per-pixel classification losses. Letters: B images, H x W pixels, C classes."""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def cross_entropy(
+  logits: Array, label: Array, mask: Array | None = None, floor: float = 1e-7
+) -> Array:
+  """logits [B, H, W, C], label [B, H, W] int -> scalar; probabilities are floored at `floor`.
+
+  Masked-out pixels add nothing but still count in the mean, as in the published code of CAR
+  (arXiv 2006.13144, Eq. 4).
+  """
+  logp = jnp.maximum(jax.nn.log_softmax(logits.astype(jnp.float32)), jnp.log(floor))
+  picked = jnp.take_along_axis(logp, label[..., None], axis=-1)[..., 0]
+  return -jnp.mean(picked if mask is None else picked * mask)
+
+
+def negative_log_probability(probs: Array, label: Array, floor: float = 1e-11) -> Array:
+  """Cross entropy of probabilities [B, H, W, C] instead of logits (CAR's optional pixel loss)."""
+  picked = jnp.take_along_axis(probs, label[..., None], axis=-1)[..., 0]
+  return -jnp.mean(jnp.log(jnp.maximum(picked, floor)))

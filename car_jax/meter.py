@@ -1,0 +1,71 @@
+"""How a run goes: its pending logs, its rate, the share of time spent waiting for data."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax.errors import UserError
+
+
+class Meter:
+  """Device logs until they are wanted, the rate, the share of time spent waiting for data."""
+
+  def __init__(self, start: int, steps: int):
+    self._pending: list[Any] = []
+    self._first, self._steps = start, steps
+    self._mark = self._began = time.perf_counter()
+    self._marked = start
+    self._wait = self._pause = 0.0
+    self.rate = self.waited = float('nan')
+
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    t = time.perf_counter()
+    yield
+    self._wait += time.perf_counter() - t
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    t = time.perf_counter()
+    yield
+    self._pause += time.perf_counter() - t
+
+  def add(self, logs: Any) -> None:
+    self._pending.append(logs)
+
+  def check(self, step: int) -> None:
+    """Raises UserError naming the first step and term since the last flush that is not finite."""
+    rows = jax.device_get(self._pending)
+    for i, row in enumerate(rows):
+      bad = [k for k, v in row.items() if not np.isfinite(v)]
+      if bad:
+        at = step - len(rows) + 1 + i
+        raise UserError(
+          f'{bad[0]} is {float(row[bad[0]])} at step {at:,}; training stopped, the last checkpoint is kept\n'
+          f'  try a lower learning rate, or look at the other terms in metrics.jsonl'
+        )
+
+  def flush(self, step: int) -> dict[str, float]:
+    """Means over the steps since the last flush, all checked to be finite."""
+    self.check(step)
+    rows = jax.device_get(self._pending)
+    now = time.perf_counter()
+    spent = max(now - self._mark - self._pause, 1e-9)
+    self.rate, self.waited = (step - self._marked) / spent, self._wait / spent
+    self._mark, self._marked, self._wait, self._pause = now, step, 0.0, 0.0
+    self._pending = []
+    return {k: float(np.mean([row[k] for row in rows], dtype=np.float64)) for k in rows[0]}
+
+  def eta(self, step: int) -> float:
+    return (self._steps - step) / self.rate
+
+
+def duration(seconds: float) -> str:
+  """3725 -> '1:02:05', 65 -> '1:05'."""
+  minutes, s = divmod(max(0, round(seconds)), 60)
+  hours, m = divmod(minutes, 60)
+  return f'{hours}:{m:02d}:{s:02d}' if hours else f'{m}:{s:02d}'

@@ -1,0 +1,1 @@
+"""Training methods: one file each, speaking the protocol of `base`."""

@@ -1,0 +1,295 @@
+"""CAR: calibrated adversarial refinement (Kassapis et al., ICCV 2021, arXiv 2006.13144).
+
+A calibration net F gives class probabilities, trained by cross entropy. A generator G draws whole
+segmentations from image, F's probabilities and a latent z. A discriminator D judges pairs of image
+and segmentation. A calibration loss pulls the mean of several draws onto F's probabilities, so that
+the draws' frequencies are the readers' and no mode is lost.
+
+Letters: B images, N latents per image, H x W pixels, C classes, Z latent size.
+
+Departures from the published code: a frozen F runs in inference mode (there it kept dropping out and
+drifting); F's loss carries no weight (there it was applied twice, and Adam ignores it but for eps);
+the score of a batch of one keeps its axis.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from car_jax import optim, registry
+from car_jax.errors import UserError
+from car_jax.losses import adversarial, segmentation
+from car_jax.methods import baselines
+from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
+from car_jax.methods.supervised import Trained, start
+
+
+@flax.struct.dataclass
+class State:
+  """What training changes. An absent net is None; `accuracy` is D's in the step before."""
+
+  step: Array
+  calnet: Trained | None
+  generator: Trained
+  discriminator: Trained | None
+  accuracy: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class CAR:
+  """The nets are entries of the registry, or None to leave a stage out (then its weight must be 0).
+
+  D is updated in the first `critic_steps` of every `critic_steps + rest_steps` steps, unless it was
+  right about at least `accuracy_cap` of the step before; G and F are updated in every step.
+  """
+
+  num_classes: int
+  steps_per_epoch: int
+  calnet: Mapping[str, Any] | None
+  generator: Mapping[str, Any]
+  discriminator: Mapping[str, Any] | None
+  optim: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # calnet, generator, ...
+  samples: int = 5  # N in training
+  adversarial_weight: float = 10.0
+  calibration_weight: float = 5.0
+  pixel_weight: float = 0.0  # cross entropy of the first sample
+  complexity_weight: float = 0.0  # KL of the VAE generator's latent
+  r1_weight: float = 10.0
+  critic_steps: int = 50
+  rest_steps: int = 200
+  accuracy_cap: float = 0.85
+  freeze_calnet: bool = False
+  temperature: float = 1.0  # divides F's logits wherever its probabilities are used
+  ignore_label: int | None = None  # such pixels are given to F's and G's output
+
+  def __post_init__(self):
+    for net, weight in (('calnet', 'calibration'), ('discriminator', 'adversarial')):
+      if getattr(self, net) is None and getattr(self, f'{weight}_weight'):
+        raise UserError(f'method.{net} is None, so method.{weight}_weight must be 0')
+
+  # The parts -----------------------------------------------------------------------------------
+
+  def net(self, which: str) -> Any:
+    return registry.net(getattr(self, which), num_classes=self.num_classes)
+
+  def optimizer(self, which: str) -> optim.Adam:
+    return optim.adam(self.optim.get(which, {}), self.steps_per_epoch)
+
+  def init(self, seed: int, batch: Batch) -> State:
+    image = batch['image']
+    seen, probs = self._observed(batch, jnp), np.zeros((*image.shape[:3], self.num_classes))
+    condition = seen if self.calnet is None else np.concatenate([image, probs], -1)
+    judged = np.concatenate([image, probs], -1)
+    generator = self.net('generator')
+    z = np.zeros((len(image), 1, generator.latent), np.float32)
+
+    def begin(which, *inputs):
+      if getattr(self, which) is None:
+        return None
+      return start(self.net(which), self.optimizer(which), seed, *inputs, train=False)
+
+    return State(
+      step=np.int32(0),
+      calnet=begin('calnet', seen),
+      generator=begin('generator', condition, z),
+      discriminator=begin('discriminator', judged),
+      accuracy=np.float32(0),
+    )
+
+  def _observed(self, batch: Batch, xp: Any = jnp) -> Array:
+    """The image, with the one-hot map of a black-box segmenter where the data set has one."""
+    if 'black_box' not in batch:
+      return batch['image']
+    return xp.concatenate(
+      [batch['image'], jax.nn.one_hot(batch['black_box'], self.num_classes)], -1
+    )
+
+  def _keep_ignored(self, probs: Array, label: Array | None) -> Array:
+    """Gives ignored pixels of probs [B, ..., H, W, C] their one-hot class, without gradient."""
+    if self.ignore_label is None or label is None:
+      return probs
+    extra = probs.ndim - label.ndim - 1
+    mask = (label == self.ignore_label).reshape(len(label), *[1] * extra, *label.shape[1:], 1)
+    return jnp.where(mask, jax.nn.one_hot(self.ignore_label, self.num_classes), probs)
+
+  def calibrated(self, logits: Array, label: Array | None = None) -> Array:
+    """F's class probabilities [B, H, W, C]."""
+    return self._keep_ignored(jax.nn.softmax(logits / self.temperature), label)
+
+  def _condition(self, batch: Batch, probs: Array | None) -> Array:
+    return self._observed(batch) if probs is None else jnp.concatenate([batch['image'], probs], -1)
+
+  def draw(
+    self, variables: Any, condition: Array, z: Array, label: Array | None, train: Array | None
+  ) -> tuple[Array, Any, Array]:
+    """-> samples [B, N, H, W, C], new batch statistics, KL of the latent (0 without one).
+
+    `train` is the dropout key, or None for inference.
+    """
+    kw = {} if train is None else dict(rngs={'dropout': train}, mutable=['batch_stats'])
+    out = self.net('generator').apply(variables, condition, z, train=train is not None, **kw)
+    out, new = out if kw else (out, variables)
+    logits, *latent = out if isinstance(out, tuple) else (out,)
+    kl = adversarial.gaussian_kl(*latent) if latent else jnp.float32(0)
+    return self._keep_ignored(jax.nn.softmax(logits), label), new['batch_stats'], kl
+
+  def _score(self, params: Any, image: Array, maps: Array, rng: Array) -> Array:
+    """D's scores of image [B, H, W, 3] with maps [B, N, H, W, C] or [B, H, W, C]: flat [B * N]."""
+    if maps.ndim == 5:
+      image = jnp.broadcast_to(image[:, None], (*maps.shape[:4], image.shape[-1]))
+    pairs = jnp.concatenate([image, maps], -1).reshape(-1, *maps.shape[-3:-1], 3 + maps.shape[-1])
+    net = self.net('discriminator')
+    return net.apply({'params': params}, pairs, train=True, rngs={'dropout': rng})
+
+  # One step ------------------------------------------------------------------------------------
+
+  def step(self, state: State, batch: Batch, rng: Array) -> tuple[State, Logs]:
+    z_key, dropout = jax.random.split(rng)
+    latent = self.net('generator').latent
+    z = jax.random.normal(z_key, (len(batch['image']), self.samples, latent))
+    return self.update(state, batch, z, dropout)
+
+  def update(self, state: State, batch: Batch, z: Array, rng: Array) -> tuple[State, Logs]:
+    """One update of F, then G, then (when it is D's turn) D, with latents z [B, N, Z]."""
+    f_key, g_key, d_key = jax.random.split(rng, 3)
+    calnet, probs, logs = self._update_calnet(state, batch, f_key)
+    generator, fake, g_logs = self._update_generator(state, batch, probs, z, (g_key, d_key))
+    discriminator, accuracy, d_logs = self._update_discriminator(state, batch, fake, d_key)
+    new = State(state.step + 1, calnet, generator, discriminator, accuracy)
+    return new, logs | g_logs | d_logs
+
+  def _update_calnet(self, state, batch, rng) -> tuple[Trained | None, Array | None, Logs]:
+    """Cross entropy on F; the probabilities handed on are those from before the update."""
+    if self.calnet is None:
+      return None, None, {}
+    net, label = self.net('calnet'), batch['label']
+    mask = None if self.ignore_label is None else label != self.ignore_label
+
+    def loss_of(params):
+      kw = {} if self.freeze_calnet else dict(rngs={'dropout': rng}, mutable=['batch_stats'])
+      variables = {'params': params, 'batch_stats': state.calnet.batch_stats}
+      out = net.apply(variables, self._observed(batch), train=bool(kw), **kw)
+      logits, new = out if kw else (out, variables)
+      return segmentation.cross_entropy(logits, label, mask), (logits, new['batch_stats'])
+
+    if self.freeze_calnet:
+      loss, (logits, _) = loss_of(state.calnet.params)
+      updated = state.calnet
+    else:
+      out, grads = jax.value_and_grad(loss_of, has_aux=True)(state.calnet.params)
+      loss, (logits, stats) = out
+      updated = self._descend('calnet', state, grads, stats)
+    probs = jax.lax.stop_gradient(self.calibrated(logits, label))
+    return updated, probs, {'loss/calnet': loss}
+
+  def _update_generator(self, state, batch, probs, z, keys) -> tuple[Trained, Array, Logs]:
+    """-> G after its update, the first sample of each image [B, H, W, C] from before it, logs."""
+    condition, label = self._condition(batch, probs), batch['label']
+    mask = None if self.ignore_label is None else label != self.ignore_label
+
+    def loss_of(params):
+      variables = {'params': params, 'batch_stats': state.generator.batch_stats}
+      samples, stats, kl = self.draw(variables, condition, z, label, keys[0])
+      terms = {}
+      if self.adversarial_weight:
+        scores = self._score(state.discriminator.params, batch['image'], samples, keys[1])
+        terms['adversarial'] = self.adversarial_weight * adversarial.nonsaturating(scores)
+      if self.calibration_weight:
+        divergence = adversarial.calibration_kl(samples.mean(1), probs, mask)
+        terms['calibration'] = self.calibration_weight * divergence
+      if self.pixel_weight:
+        pixel = segmentation.negative_log_probability(samples[:, 0], label)
+        terms['pixel'] = self.pixel_weight * pixel
+      if self.complexity_weight:  # rises from 0 to 1 in every epoch, as published
+        ramp = (state.step % self.steps_per_epoch) / self.steps_per_epoch
+        terms['complexity'] = self.complexity_weight * ramp * kl
+      return sum(terms.values()), (terms, samples, stats)
+
+    grads, (terms, samples, stats) = jax.grad(loss_of, has_aux=True)(state.generator.params)
+    spread = jnp.mean(jnp.var(samples, axis=1))
+    logs = {f'loss/{k}': v for k, v in terms.items()} | {'generator/sample_variance': spread}
+    return self._descend('generator', state, grads, stats), samples[:, 0], logs
+
+  def _update_discriminator(self, state, batch, fake, rng) -> tuple[Trained | None, Array, Logs]:
+    """Scores real against fake in every step; learns from it only when it is D's turn."""
+    if self.discriminator is None:
+      return None, state.accuracy, {}
+    image, real = batch['image'], jax.nn.one_hot(batch['label'], self.num_classes)
+    fake = jax.lax.stop_gradient(fake)
+
+    def loss_of(params, penalise):
+      scores = [self._score(params, image, maps, rng) for maps in (real, fake)]
+      r1 = jnp.float32(0)
+      if penalise:
+        pair = jnp.concatenate([image, real], -1)
+        net, kw = self.net('discriminator'), dict(train=True, rngs={'dropout': rng})
+        score = lambda x: net.apply({'params': params}, x, **kw)
+        r1 = jnp.mean(adversarial.r1_penalty(score, pair))
+      loss = adversarial.critic(*scores)
+      logs = {
+        'loss/discriminator': loss,
+        'loss/r1': r1,
+        'discriminator/accuracy': adversarial.critic_accuracy(*scores),
+        'discriminator/updated': jnp.float32(penalise),
+      }
+      return loss + self.r1_weight * r1, logs
+
+    def learn(current):
+      grads, logs = jax.grad(loss_of, has_aux=True)(current.params, True)
+      return self._descend('discriminator', state, grads, current.batch_stats), logs
+
+    def watch(current):
+      return current, loss_of(current.params, False)[1]
+
+    turn = state.step % (self.critic_steps + self.rest_steps) < self.critic_steps
+    epoch_start = state.step % self.steps_per_epoch == 0
+    accuracy = jnp.where(epoch_start, 0.0, state.accuracy)
+    updated, logs = jax.lax.cond(
+      turn & (accuracy < self.accuracy_cap), learn, watch, state.discriminator
+    )
+    return updated, logs['discriminator/accuracy'], logs
+
+  def _descend(self, which: str, state: State, grads: Any, stats: Any) -> Trained:
+    old = getattr(state, which)
+    optimizer = self.optimizer(which)
+    params, opt_state = optimizer.update(state.step, grads, old.opt_state, old.params)
+    return Trained(params, stats, opt_state)
+
+  # Prediction ----------------------------------------------------------------------------------
+
+  def probabilities(self, state: State, batch: Batch) -> Array | None:
+    """F's probabilities [B, H, W, C] in inference mode; None without an F."""
+    if self.calnet is None:
+      return None
+    logits = self.net('calnet').apply(state.calnet.variables, self._observed(batch), train=False)
+    return self.calibrated(logits, batch.get('label'))
+
+  def predictors(self) -> dict[str, Any]:
+    def car(state: State, batch: Batch, rng: Array, n: int) -> Samples:
+      probs = self.probabilities(state, batch)
+      latent = self.net('generator').latent
+      keys = example_keys(rng, batch)
+      z = jax.vmap(lambda key: jax.random.normal(key, (n, latent)))(keys)
+      condition = self._condition(batch, probs)
+      label = batch.get('label')
+      samples, *_ = self.draw(state.generator.variables, condition, z, label, None)
+      return Samples(samples, baselines.uniform(len(z), n), probs)
+
+    def argmax(state: State, batch: Batch, rng: Array, n: int) -> Samples:
+      return baselines.most_likely(self.probabilities(state, batch), n)
+
+    def independent(state: State, batch: Batch, rng: Array, n: int) -> Samples:
+      return baselines.independent_pixels(self.probabilities(state, batch), batch, rng, n)
+
+    if self.calnet is None:
+      return {'samples': car}
+    return {
+      'samples': car,
+      'calibration net, argmax': argmax,
+      'calibration net, independent pixels': independent,
+    }

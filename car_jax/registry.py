@@ -1,0 +1,48 @@
+"""Names in configs -> classes, imported when asked for. No decorators, no side effects."""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from car_jax.errors import UserError, nearest
+
+METHODS = {
+  'car': 'car_jax.methods.car:CAR',
+  'car_toy': 'car_jax.methods.car_toy:CARToy',
+  'supervised': 'car_jax.methods.supervised:Supervised',
+}
+NETS = {
+  'segnet': 'car_jax.nn.segnet:SegNetCalNet',
+  'toy_calnet': 'car_jax.nn.toy_calnet:ToyCalNet',
+  'deeplabv3': 'car_jax.nn.deeplab:DeepLabV3CalNet',
+  'unet_generator': 'car_jax.nn.unet:UNetGenerator',
+  'unet_vae_generator': 'car_jax.nn.unet:UNetVAEGenerator',
+  'pixel_discriminator': 'car_jax.nn.discriminator:PixelDiscriminator',
+}
+
+
+def build(kind: str, table: Mapping[str, str], spec: Mapping[str, Any], **context: Any) -> Any:
+  """An instance of the class that spec['name'] names, from spec's other keys.
+
+  `context` holds what the surroundings know (class count, steps per epoch); a class that has no
+  such field does not get it. Raises UserError for an unknown name, or a key that is no field.
+  """
+  spec = dict(spec)
+  name = spec.pop('name')
+  if name not in table:
+    raise UserError(f'no {kind} {name!r}\n{nearest(name, table)}')
+  module, _, attribute = table[name].partition(':')
+  cls = getattr(importlib.import_module(module), attribute)
+  fields = {f.name for f in dataclasses.fields(cls) if f.init and f.name not in ('parent', 'name')}
+  if unknown := sorted(spec.keys() - fields):
+    raise UserError(f'{kind} {name!r} has no option {unknown[0]!r}\n{nearest(unknown[0], fields)}')
+  return cls(**{k: v for k, v in context.items() if k in fields} | spec)
+
+
+def net(spec: Mapping[str, Any], **context: Any) -> Any:
+  return build('net', NETS, spec, **context)
+
+
+def method(spec: Mapping[str, Any], **context: Any) -> Any:
+  return build('method', METHODS, spec, **context)

@@ -1,0 +1,51 @@
+"""Trains a method: python train.py --config configs/demo.py --workdir runs/demo [--config.KEY=VALUE].
+
+The same command continues an interrupted run.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+
+from car_jax import config as configs
+from car_jax.errors import exit_on_user_error
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+  parser = argparse.ArgumentParser(prog='train.py', description=__doc__, allow_abbrev=False)
+  add = parser.add_argument
+  add('--config', required=True, help='a file such as configs/car_lidc.py, or file:variant')
+  add('--workdir', required=True, help='where checkpoints, metrics.jsonl and TensorBoard files go')
+  add('--new', action='store_true', help='start over; an old run in --workdir is moved aside')
+  add('--distributed', action='store_true', help='join the other hosts (TPU pod, SLURM)')
+  add('--coordinator', help='HOST:PORT of process 0, where the cluster does not tell')
+  add('--processes', type=int, help='number of processes, with --coordinator')
+  add('--process', type=int, help='which of them this is, from 0, with --coordinator')
+  return parser.parse_known_args(arguments)
+
+
+def use_compilation_cache() -> None:
+  """A second start of the same config compiles nothing; JAX_COMPILATION_CACHE_DIR moves the cache."""
+  import jax
+
+  home = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update('jax_compilation_cache_dir', str(pathlib.Path(home) / 'car_jax'))
+
+
+@exit_on_user_error
+def main(arguments: list[str]) -> int:
+  args, rest = parse(arguments)
+  config = configs.override(configs.load(args.config), configs.split_overrides(rest))
+  from car_jax import loop, sharding
+
+  use_compilation_cache()
+  if args.distributed or args.coordinator:
+    sharding.start_distributed(args.coordinator, args.processes, args.process)
+  loop.train(config, args.workdir, new=args.new)
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
