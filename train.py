@@ -1,4 +1,4 @@
-"""Trains a method: python train.py --config configs/demo.py --workdir runs/demo [--config.KEY=VALUE].
+"""Trains: python train.py --config configs/demo.py --workdir runs/demo [--config.KEY=VALUE].
 
 The same command continues an interrupted run.
 """
@@ -26,7 +26,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def use_compilation_cache() -> None:
-  """A second start of the same config compiles nothing; JAX_COMPILATION_CACHE_DIR moves the cache."""
+  """A second start compiles nothing; JAX_COMPILATION_CACHE_DIR moves the cache."""
   import jax
 
   home = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')

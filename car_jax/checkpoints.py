@@ -143,7 +143,8 @@ def newest_sound(checkpoints: Checkpoints, template: Any) -> tuple[Any, dict[str
       print(f'warning: damaged checkpoint {e}; {then}', file=sys.stderr, flush=True)
   if steps:
     raise UserError(
-      f'no checkpoint in {checkpoints.folder} can be read\n  start over with --new or another --workdir'
+      f'no checkpoint in {checkpoints.folder} can be read\n'
+      '  start over with --new or another --workdir'
     )
   return None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-  """What was wrong, with the value; extra lines say the nearest valid value and the mending command."""
+  """What was wrong, with the value; further lines: the nearest valid one, the mending command."""
 
 
 def nearest(value: str, known: Iterable[str]) -> str:

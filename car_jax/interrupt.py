@@ -31,7 +31,7 @@ class Interrupt:
     return 0 if self.signal == signal.SIGTERM else 130
 
   def agreed(self, step: int, every: int) -> bool:
-    """Whether to stop now: the same answer on every process, so they ask each other at log steps."""
+    """Whether to stop now, the same on every process: several ask each other at log steps."""
     if jax.process_count() == 1:
       return bool(self.signal)
     if every <= 0 or step % every:

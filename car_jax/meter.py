@@ -45,8 +45,8 @@ class Meter:
       if bad:
         at = step - len(rows) + 1 + i
         raise UserError(
-          f'{bad[0]} is {float(row[bad[0]])} at step {at:,}; training stopped, the last checkpoint is kept\n'
-          f'  try a lower learning rate, or look at the other terms in metrics.jsonl'
+          f'{bad[0]} is {float(row[bad[0]])} at step {at:,}; stopped, the last checkpoint is kept\n'
+          '  try a lower learning rate, or look at the other terms in metrics.jsonl'
         )
 
   def flush(self, step: int) -> dict[str, float]:

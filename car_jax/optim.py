@@ -19,7 +19,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Adam:
-  """Adam with coupled L2 decay (added to the gradient, as torch.optim.Adam does) and MultiStep rate.
+  """Adam with L2 decay added to the gradient, as torch.optim.Adam does, and a MultiStep rate.
 
   The rate is lr * factor ** (number of `milestones` reached), milestones in epochs.
   """

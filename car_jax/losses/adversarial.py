@@ -1,4 +1,4 @@
-"""Adversarial and calibration losses of CAR (arXiv 2006.13144). Letters: S scores, B, N, H, W, C."""
+"""Adversarial and calibration losses of CAR (arXiv 2006.13144). S scores; B, N, H, W, C as ever."""
 
 from collections.abc import Callable
 

@@ -7,9 +7,9 @@ the draws' frequencies are the readers' and no mode is lost.
 
 Letters: B images, N latents per image, H x W pixels, C classes, Z latent size.
 
-Departures from the published code: a frozen F runs in inference mode (there it kept dropping out and
-drifting); F's loss carries no weight (there it was applied twice, and Adam ignores it but for eps);
-the score of a batch of one keeps its axis.
+Departures from the published code: a frozen F runs in inference mode (there it kept dropping out
+and drifting); F's loss carries no weight (there it was applied twice, and Adam ignores it but for
+eps); the score of a batch of one keeps its axis.
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
 """Plain cross-entropy segmentation: baselines, and a calibration net trained ahead of CAR.
 
-Trained on one reader drawn at random per access, the probabilities approach the readers' frequencies.
+Trained on one reader drawn at random per access, the probabilities approach the readers'
+frequencies.
 """
 
 import dataclasses

@@ -1,0 +1,31 @@
+# make demo | test | lint | bench | setup | cuda | tpu. Needs python >= 3.11 (with venv) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS := runs/demo
+
+.PHONY: setup demo test lint bench cuda tpu
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements.txt requirements-dev.txt
+	@sh tools/setup.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+cuda tpu: setup
+	@sh tools/install.sh "$(VENV)" -r requirements-$@.txt
+	@$(BIN)/python -c "import jax; print('jax', jax.__version__, jax.devices())"
+
+demo: setup
+	@$(BIN)/python -m car_jax.demo --out $(RUNS)
+
+test: setup
+	@$(BIN)/python -m pytest
+	@$(BIN)/python -m tests.replay car tests/golden/car | tail -1
+
+lint: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: setup
+	@$(BIN)/python -m benchmarks
