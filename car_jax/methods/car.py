@@ -82,9 +82,9 @@ class CAR:
 
   def init(self, seed: int, batch: Batch) -> State:
     image = batch['image']
-    seen, probs = self._observed(batch, jnp), np.zeros((*image.shape[:3], self.num_classes))
-    condition = seen if self.calnet is None else np.concatenate([image, probs], -1)
-    judged = np.concatenate([image, probs], -1)
+    pair = np.zeros((*image.shape[:3], image.shape[-1] + self.num_classes), np.float32)
+    seen = pair if 'black_box' in batch else image  # nets need shapes only
+    condition = seen if self.calnet is None else pair
     generator = self.net('generator')
     z = np.zeros((len(image), 1, generator.latent), np.float32)
 
@@ -97,11 +97,11 @@ class CAR:
       step=np.int32(0),
       calnet=begin('calnet', seen),
       generator=begin('generator', condition, z),
-      discriminator=begin('discriminator', judged),
+      discriminator=begin('discriminator', pair),
       accuracy=np.float32(0),
     )
 
-  def _observed(self, batch: Batch, xp: Any = jnp) -> Array:
+  def _observed(self, batch: Batch) -> Array:
     """The image, with the one-hot map of a black-box segmenter where the data set has one."""
     if 'black_box' not in batch:
       return batch['image']

@@ -1,0 +1,52 @@
+"""python -m car_jax.importers car FILE --out DIR: the authors' weights as a checkpoint of ours.
+
+The file is read without torch and without running code in it. Every name left over on either side
+is an error. `eval.py --checkpoint DIR` then scores it; config.init of train.py fine-tunes from it.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from car_jax import config as configs
+from car_jax.errors import UserError, exit_on_user_error, nearest
+
+IMPORTERS = {'car': 'carsss'}
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+  parser = argparse.ArgumentParser(
+    prog='python -m car_jax.importers', description=__doc__, allow_abbrev=False
+  )
+  parser.add_argument('name', help=f'whose format: {", ".join(IMPORTERS)}')
+  parser.add_argument('file', help='the file of weights')
+  parser.add_argument('--out', required=True, help='folder for the checkpoint')
+  parser.add_argument('--config', help='the config it belongs to (default: configs/NAME_lidc.py)')
+  return parser.parse_known_args(arguments)
+
+
+@exit_on_user_error
+def main(arguments: list[str]) -> int:
+  args, rest = parse(arguments)
+  if args.name not in IMPORTERS:
+    raise UserError(f'no importer {args.name!r}\n{nearest(args.name, IMPORTERS)}')
+  if any((pathlib.Path(args.out) / name).exists() for name in ('checkpoints', 'config.json')):
+    raise UserError(f'{args.out} holds a run already; choose another --out')
+  config = configs.load(args.config or f'configs/{args.name}_lidc.py')
+  config = configs.override(config, configs.split_overrides(rest))
+  import importlib
+
+  from car_jax import checkpoints
+
+  importer = importlib.import_module(f'car_jax.importers.{IMPORTERS[args.name]}')
+  state, info = importer.to_state(args.file, config)
+  out = pathlib.Path(args.out)
+  with checkpoints.Checkpoints(out / 'checkpoints') as target:
+    target.save(0, state, {'config': config.to_dict(), 'data': info, 'imported': args.file})
+  (out / 'config.json').write_text(configs.to_json(config))
+  print(f'{args.file} -> {out}\n  score it: python eval.py --checkpoint {out}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
