@@ -1,0 +1,93 @@
+"""Checkpoints: what comes back, what damage is noticed, which one is found."""
+
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from car_jax import checkpoints
+from car_jax.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=2) as c:
+    for step in (10, 20, 30):
+      c.save(step, tree(step), {'config': {'a': step}})
+  return tmp_path
+
+
+def tree(step):
+  return {'net': {'w': jnp.arange(1000.0) + step, 'n': jnp.int32(step)}, 'step': jnp.int32(step)}
+
+
+def largest_file(folder: pathlib.Path) -> pathlib.Path:
+  return max((p for p in folder.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_arrays_and_meta_come_back_and_the_newest_are_kept(folder):
+  with checkpoints.Checkpoints(folder / 'checkpoints', keep=2) as c:
+    assert c.steps() == [20, 30]
+    state, meta = c.restore(30, tree(0))
+  np.testing.assert_array_equal(state['net']['w'], tree(30)['net']['w'])
+  assert meta['config'] == {'a': 30}
+  assert meta['versions']['car_jax']
+
+
+def test_a_saved_step_is_replaced(folder):
+  with checkpoints.Checkpoints(folder / 'checkpoints', keep=2) as c:
+    c.save(30, tree(7), {'config': {}})
+    c.wait()
+    assert c.restore(30, tree(0))[0]['net']['n'] == 7
+
+
+def flip_bytes(path):
+  data = bytearray(path.read_bytes())
+  middle = len(data) // 2
+  data[middle : middle + 8] = bytes(255 - b for b in data[middle : middle + 8])
+  path.write_bytes(data)
+
+
+def cut_in_half(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize('damage', [flip_bytes, cut_in_half, pathlib.Path.unlink])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(folder, damage, capsys):
+  damage(largest_file(folder / 'checkpoints' / '30' / 'state'))
+  with checkpoints.Checkpoints(folder / 'checkpoints') as c:
+    state, _ = checkpoints.newest_sound(c, tree(0))
+  assert state['step'] == 20
+  assert 'damaged checkpoint' in (told := capsys.readouterr().err)
+  assert 'using step 20' in told
+
+
+def test_when_every_checkpoint_is_damaged_the_user_is_told(folder):
+  for step in ('20', '30'):
+    cut_in_half(largest_file(folder / 'checkpoints' / step / 'state'))
+  with (
+    checkpoints.Checkpoints(folder / 'checkpoints') as c,
+    pytest.raises(UserError, match='--new'),
+  ):
+    checkpoints.newest_sound(c, tree(0))
+
+
+def test_locate_prefers_the_best_and_names_what_is_there(folder):
+  assert checkpoints.locate(folder) == (folder / 'checkpoints', 30)
+  assert checkpoints.locate(folder, '20') == (folder / 'checkpoints', 20)
+  with checkpoints.Checkpoints(folder / 'best') as c:
+    c.save(25, tree(25), {'config': {}})
+  assert checkpoints.locate(folder) == (folder / 'best', 25)
+  assert checkpoints.locate(folder, 'latest') == (folder / 'checkpoints', 30)
+  with pytest.raises(UserError, match=r'no checkpoint of step 5.*\n  there: 20, 25, 30'):
+    checkpoints.locate(folder, '5')
+  with pytest.raises(UserError, match='no checkpoint in'):
+    checkpoints.locate(folder / 'nowhere')
+
+
+def test_a_part_is_read_without_a_template(folder):
+  with checkpoints.Checkpoints(folder / 'checkpoints') as c:
+    assert set(checkpoints.part_of(c, 30, 'net')) == {'w', 'n'}
+    with pytest.raises(UserError, match="no part 'nett'\n  did you mean: net"):
+      checkpoints.part_of(c, 30, 'nett')

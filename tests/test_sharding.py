@@ -1,0 +1,58 @@
+"""One device, eight devices and two processes train alike."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from car_jax import sharding
+from car_jax.errors import UserError
+
+
+def start(out, variant, devices, *cluster):
+  flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'
+  env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+  command = [sys.executable, '-m', 'tests.sharding_worker', str(out), variant, *map(str, cluster)]
+  return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def finish(*workers):
+  for worker in workers:
+    _, err = worker.communicate(timeout=400)
+    assert worker.returncode == 0, err[-2000:]
+
+
+def free_port() -> int:
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    return s.getsockname()[1]
+
+
+def compare(a, b):
+  np.testing.assert_allclose(a['losses'], b['losses'], rtol=0, atol=1e-5)
+  for name in a.files:
+    if name not in ('losses', 'devices'):
+      np.testing.assert_allclose(a[name], b[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize('variant', ['car'])
+def test_eight_devices_and_two_processes_equal_one(tmp_path, variant):
+  one, eight, two = (tmp_path / f'{n}.npz' for n in ('one', 'eight', 'two'))
+  finish(start(one, variant, 1))
+  finish(start(eight, variant, 8))
+  address = f'127.0.0.1:{free_port()}'
+  finish(*(start(two, variant, 1, address, 2, i) for i in range(2)))
+  one, eight, two = (np.load(p) for p in (one, eight, two))
+  assert (one['devices'], eight['devices'], two['devices']) == (1, 8, 2)
+  compare(one, eight)
+  compare(one, two)
+
+
+def test_a_batch_that_does_not_split_names_the_nearest_that_does():
+  mesh = sharding.make_mesh()
+  sharding.check_batch(mesh.size, mesh)
+  with pytest.raises(UserError, match='use --config.data.batch='):
+    sharding.check_batch(0, mesh)
