@@ -1,0 +1,137 @@
+"""The Cityscapes variant with random class flips: its 32 label modes and how well they are met.
+
+In training, each of five classes is renamed to a twin with a known probability, for the whole image
+at once (arXiv:2006.13144). So the distribution of labels is known exactly: one mode
+per subset of flipped classes. Letters: B images, N samples, F flipping classes, C classes.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+class Flip(NamedTuple):
+  base: int
+  twin: int
+  probability: float
+
+
+# sidewalk, person, car, vegetation, road; the order fixes the numbering of the modes
+FLIPS = tuple(
+  Flip(base, twin, share / 17)
+  for base, twin, share in ((1, 19, 8), (11, 20, 7), (13, 21, 6), (8, 22, 5), (0, 23, 4))
+)
+UNLABELLED = 24
+NUM_CLASSES = 25
+
+
+def switchable(flips: tuple[Flip, ...] = FLIPS) -> tuple[int, ...]:
+  """The class ids that the score of this data set is taken over: all bases, then all twins."""
+  return tuple(f.base for f in flips) + tuple(f.twin for f in flips)
+
+
+def mode_flips(flips: tuple[Flip, ...] = FLIPS) -> np.ndarray:
+  """Which classes each mode flips, [2^F, F] bool; the first class is the highest bit."""
+  modes = np.arange(2 ** len(flips))[:, None]
+  return (modes >> np.arange(len(flips))[::-1] & 1).astype(bool)
+
+
+def mode_weights(flips: tuple[Flip, ...] = FLIPS) -> np.ndarray:
+  """The exact probability of each mode, [2^F] float64, in the order of `mode_flips`."""
+  p = np.array([f.probability for f in flips])
+  return np.prod(np.where(mode_flips(flips), p, 1 - p), -1)
+
+
+def modes(labels: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
+  """Every mode of unflipped labels [B, H, W] -> [B, 2^F, H, W], to be scored as readers."""
+  flipped = jnp.asarray(mode_flips(flips))[None, :, :, None, None]
+  found = jnp.broadcast_to(labels[:, None], (labels.shape[0], 2 ** len(flips), *labels.shape[1:]))
+  for i, flip in enumerate(flips):
+    found = jnp.where(flipped[:, :, i] & (labels == flip.base)[:, None], flip.twin, found)
+  return found.astype(labels.dtype)
+
+
+def mode_counts(labels: Array, samples: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
+  """How often samples call a flipping class by either name -> [B, F, 3] int32.
+
+  labels [B, H, W] unflipped, samples [B, N, H, W]. Over the pixels of a class: pixels x N, samples
+  that say the base class, samples that say its twin. Add them over images, then `frequencies`.
+  """
+  count = lambda x: jnp.sum(x, (1, 2, 3), dtype=jnp.int32)
+
+  def of(flip):
+    here = (labels == flip.base)[:, None]
+    said = [count(here & (samples == name)) for name in (flip.base, flip.twin)]
+    return jnp.stack([count(here) * samples.shape[1], *said], -1)
+
+  return jnp.stack([of(flip) for flip in flips], 1)
+
+
+def frequencies(counts: np.ndarray) -> np.ndarray:
+  """Summed mode counts [F, 3] -> shares of base and twin [F, 2]; nan for a class never seen."""
+  counts = np.asarray(counts, np.float64)
+  with np.errstate(invalid='ignore'):
+    return counts[..., 1:] / counts[..., :1]
+
+
+class ClassSums(NamedTuple):
+  """Summed probability and pixel count per class, each [B, C]; they merge by addition."""
+
+  probability: Array
+  count: Array
+
+
+def correct(labels: Array, black_box: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
+  """Where the black-box prediction agrees with the label, twins taken for their base: bool.
+
+  labels unflipped, black_box the same shape.
+  """
+  for flip in flips:
+    black_box = jnp.where(black_box == flip.twin, flip.base, black_box)
+  return labels == black_box
+
+
+def class_sums(
+  probs: Array, labels: Array, black_box: Array, flips: tuple[Flip, ...] = FLIPS
+) -> ClassSums:
+  """Probability of each class over the pixels of its label, a twin's over those of its base.
+
+  probs [B, H, W, C], labels and black_box [B, H, W]; only pixels where the black box is right.
+  -> ClassSums of [B, C]; rows of an image are summed first, which keeps float32 sums exact enough.
+  """
+  owner = np.arange(probs.shape[-1])
+  for flip in flips:
+    owner[flip.twin] = flip.base
+  here = (labels[..., None] == owner) & correct(labels, black_box, flips)[..., None]
+  rows = jnp.sum(jnp.where(here, probs.astype(jnp.float32), 0), 2)
+  return ClassSums(jnp.sum(rows, 1), jnp.sum(here, (1, 2), dtype=jnp.int32))
+
+
+def class_probabilities(batches: list[ClassSums], *, pooled: bool = True) -> np.ndarray:
+  """Mean probability per class over a data set -> [C].
+
+  pooled: all sums over all counts, nan for a class that never occurs. pooled=False is the
+  published form: the mean over batches of each batch's ratio, 0 for a class absent from the batch,
+  which pulls rare classes towards 0.
+  """
+  sums = np.array([np.sum(np.asarray(b.probability, np.float64), 0) for b in batches])
+  counts = np.array([np.sum(np.asarray(b.count, np.float64), 0) for b in batches])
+  if not pooled:
+    return np.mean(sums / np.maximum(counts, 1), 0)
+  with np.errstate(invalid='ignore'):
+    return sums.sum(0) / counts.sum(0)
+
+
+def true_probabilities(present: np.ndarray, flips: tuple[Flip, ...] = FLIPS) -> np.ndarray:
+  """What `class_probabilities` should be: base 1 - p, twin p, any other class 1, absent ones 0.
+
+  present [C] bool: the class, or a twin's base, occurs in the unflipped labels.
+  """
+  truth = np.ones(len(present))
+  for flip in flips:
+    truth[flip.base], truth[flip.twin] = 1 - flip.probability, flip.probability
+  return np.where(present, truth, 0.0)

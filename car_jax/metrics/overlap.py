@@ -1,0 +1,123 @@
+"""Pixel overlaps of every pair of label maps, as matrix products.
+
+Letters: B examples, L label maps, K scored classes, H x W pixels. The product of 0/1 maps over
+pixels counts what two maps share, so all pairs of an image cost one [L, P] x [P, L] product and
+never an array of pairs times pixels. Counts are exact: zeros and ones survive any product
+precision, a float32 sum of at most `BLOCK` ones is exact, and the blocks are added as int32.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Array = jax.Array
+
+BLOCK_ELEMENTS = 1 << 21  # one-hot elements held at a time: 8 MiB of float32 stay in a cache
+BLOCK = 1 << 16  # pixels in a block at most
+
+
+class Overlap(NamedTuple):
+  """Pixel counts of pairs (i, j) and class k, each [B, L, L, K] int32.
+
+  both: pixels where i and j are k; first, second: where i, or j, is k. Pixels where the pair's
+  second map holds the ignored id belong to none of the three.
+  """
+
+  both: Array
+  first: Array
+  second: Array
+
+
+def overlap(labels: tuple[Array, ...], classes: tuple[int, ...], ignore: int | None = None):
+  """Counts for all pairs of the label maps of an image -> Overlap of [B, L, L, K].
+
+  labels: parts [B, L1, H, W], [B, L2, H, W], .. of integers; their maps are numbered through, L
+  in all. They are not joined, which spares a copy of the largest one. `ignore` follows the
+  published Cityscapes code: only the second map of a pair decides which pixels are left out, so
+  with it the counts are not symmetric.
+  """
+  parts = [jnp.asarray(part).reshape(*part.shape[:2], -1) for part in labels]
+  images, pixels = parts[0].shape[0], parts[0].shape[2]
+  maps = sum(part.shape[1] for part in parts)
+  fit = BLOCK_ELEMENTS // max(1, images * maps * len(classes))
+  # A power of two keeps vector loads aligned and usually divides the image.
+  block = min(pixels, BLOCK, 1 << max(7, fit.bit_length() - 1))
+  ids = jnp.asarray(classes, jnp.int32)[:, None, None]
+
+  def count(start, length, total):
+    cut = [lax.dynamic_slice_in_dim(part, start, length, axis=2) for part in parts]
+    found = _count(jnp.concatenate([c.astype(jnp.int32) for c in cut], 1), ids, ignore)
+    return jax.tree.map(jnp.add, total, found)
+
+  shape = (images, len(classes), maps, maps)
+  sizes = shape[:3] if ignore is None else shape
+  total = (
+    jnp.zeros(shape, jnp.int32),
+    jnp.zeros(sizes, jnp.int32),
+    jnp.zeros(shape[:3], jnp.int32),
+  )
+  whole = pixels // block
+  total = lax.fori_loop(0, whole, lambda i, t: count(i * block, block, t), total)
+  if pixels > whole * block:
+    total = count(whole * block, pixels - whole * block, total)
+  both, first, second = total
+  first = first if first.ndim == 4 else first[..., None]
+  counts = both, first, second[:, :, None]
+  return Overlap(*(jnp.moveaxis(jnp.broadcast_to(c, shape), 1, -1) for c in counts))
+
+
+def _count(maps: Array, ids: Array, ignore: int | None):
+  """maps [B, L, P], ids [K, 1, 1] -> both [B, K, L, L], first [B, K, L(, L)], second [B, K, L]."""
+  is_class = maps[:, None] == ids
+  kept = is_class if ignore is None else is_class & (maps != ignore)[:, None]
+  left, right = is_class.astype(jnp.float32), kept.astype(jnp.float32)
+  both = jnp.einsum('bkip,bkjp->bkij', left, right)
+  if ignore is None:
+    first = jnp.sum(left, -1)
+  else:
+    seen = (maps != ignore).astype(jnp.float32)
+    first = jnp.einsum('bkip,bjp->bkij', left, seen)
+  return tuple(x.astype(jnp.int32) for x in (both, first, jnp.sum(right, -1)))
+
+
+def iou(counts: Overlap) -> Array:
+  """Intersection over union per class [B, L, L, K]; nan where neither map has the class."""
+  union = counts.first + counts.second - counts.both
+  return jnp.where(union > 0, counts.both / jnp.maximum(union, 1), jnp.nan)
+
+
+def dice(counts: Overlap) -> Array:
+  """2 |A and B| / (|A| + |B|) per class [B, L, L, K]; nan where neither map has the class."""
+  size = counts.first + counts.second
+  return jnp.where(size > 0, 2 * counts.both / jnp.maximum(size, 1), jnp.nan)
+
+
+def pair_iou(
+  first: Array, second: Array, classes: tuple[int, ...], ignore: int | None = None
+) -> Array:
+  """IoU per class of one map with another, [B, H, W] each -> [B, K]; nan where neither has it.
+
+  With a prediction first and the label second, `ignore` leaves out the label's ignored pixels.
+  """
+  return iou(overlap((first[:, None], second[:, None]), classes, ignore))[:, 0, 1]
+
+
+def class_mean(values: Array, absent: str) -> Array:
+  """Mean over the last axis. A class absent from both maps (nan) counts as 1, or is skipped.
+
+  absent='one': perfect agreement; 'skip': left out of the mean, which is nan if none is left.
+  """
+  if absent == 'one':
+    return jnp.mean(jnp.where(jnp.isnan(values), 1.0, values), -1)
+  if absent == 'skip':
+    return jnp.nanmean(values, -1)
+  raise ValueError(f"absent must be 'one' or 'skip', not {absent!r}")
+
+
+def mirrored(matrix: Array) -> Array:
+  """[B, L, L, ..] -> the same with (j, i) taken from (i, j) for i < j: the later map is second."""
+  upper = jnp.arange(matrix.shape[1])[:, None] <= jnp.arange(matrix.shape[2])
+  upper = upper.reshape(upper.shape + (1,) * (matrix.ndim - 3))
+  return jnp.where(upper, matrix, jnp.swapaxes(matrix, 1, 2))

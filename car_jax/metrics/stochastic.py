@@ -1,0 +1,228 @@
+"""Scores of a set of sampled segmentations against a set of readers, one value per image.
+
+Letters: B examples, N samples, M readers, L = M + N label maps, K scored classes, H x W pixels.
+  samples [B, N, H, W], readers [B, M, H, W] integers; sample_weight [B, N], reader_weight [B, M]
+Weights need not sum to one; a map of weight 0 is padding and does not count (None: all equal). An
+image whose readers, or samples, are all padding scores nan.
+
+Published scores differ in conventions, so each of them is an argument (docs/metrics.md):
+  classes   the class ids that are scored
+  absent    a class that neither map of a pair has: 'one' = IoU 1, 'skip' = left out of the class
+            mean; a pair without any class left is nan, and so is its image
+  ignore    pixels where the *second* map of a pair holds this id are left out; the readers come
+            first, then the samples, and the later map is second
+  estimator 'v' or 'u', see `ged`
+  distance  'iou' or 'dice': one minus which of the two
+
+`compare` does the work per pixel, once; `ged`, `hm_iou`, `max_dice` and `spread` take its result in
+place of `samples, readers`, so that one pass over the pixels serves them all.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from car_jax.metrics import overlap, transport
+
+Array = jax.Array
+
+
+class Comparison(NamedTuple):
+  """Class means for all pairs of an image's maps, the M readers first, then the N samples.
+
+  iou, dice [B, L, L], symmetric; reader_weight [B, M] and sample_weight [B, N] sum to one.
+  """
+
+  iou: Array
+  dice: Array
+  reader_weight: Array
+  sample_weight: Array
+
+
+class GED(NamedTuple):
+  """ged = 2 d_ys - d_ss - d_yy, each [B]; Y are the readers, S the samples."""
+
+  ged: Array
+  d_ys: Array
+  d_ss: Array
+  d_yy: Array
+
+
+def compare(
+  samples: Array,
+  readers: Array,
+  *,
+  classes: tuple[int, ...],
+  sample_weight: Array | None = None,
+  reader_weight: Array | None = None,
+  absent: str = 'one',
+  ignore: int | None = None,
+) -> Comparison:
+  """samples [B, N, H, W], readers [B, M, H, W] -> Comparison. Memory holds B x L x L numbers."""
+  counts = overlap.overlap((readers, samples), tuple(classes), ignore)
+  score = lambda of: overlap.class_mean(overlap.mirrored(of(counts)), absent)
+  weight = lambda w, like: _normalised(jnp.ones(like.shape[:2]) if w is None else w)
+  return Comparison(
+    score(overlap.iou),
+    score(overlap.dice),
+    weight(reader_weight, readers),
+    weight(sample_weight, samples),
+  )
+
+
+def ged(
+  samples: Array | Comparison,
+  readers: Array | None = None,
+  *,
+  estimator: str = 'v',
+  distance: str = 'iou',
+  **conventions,
+) -> GED:
+  """Squared generalised energy distance (arXiv:1806.05034; no root is taken) -> GED of [B].
+
+    2 E[d(Y, S)] - E[d(S, S')] - E[d(Y, Y')],   d = 1 - IoU, S, S' and Y, Y' independent
+  estimator 'v': the means over S, S' and over Y, Y' count the N (M) zero distances of a map to
+  itself, as every published code does. The value then falls as N grows: by E[d(S, S')] / N of
+  pure bias. 'u': both means leave those pairs out. Its expectation is the same for every N, it may
+  be negative, and an image with one reader or one sample is nan: one map says nothing of a spread.
+  """
+  if estimator not in ('v', 'u'):
+    raise ValueError(f"estimator must be 'v' or 'u', not {estimator!r}")
+  c = _comparison(samples, readers, conventions)
+  far, own = 1 - _similarity(c, distance), estimator == 'v'
+  M = c.reader_weight.shape[1]
+  d_ys = _mean(far[:, :M, M:], c.reader_weight, c.sample_weight)
+  d_ss = _mean(far[:, M:, M:], c.sample_weight, c.sample_weight, self_pairs=own)
+  d_yy = _mean(far[:, :M, :M], c.reader_weight, c.reader_weight, self_pairs=own)
+  return GED(2 * d_ys - d_ss - d_yy, d_ys, d_ss, d_yy)
+
+
+def hm_iou(samples: Array | Comparison, readers: Array | None = None, **conventions) -> Array:
+  """Mean IoU of samples matched to readers at the best assignment -> [B].
+
+  Readers are repeated until there are N of them; where N is not a multiple of the readers, both
+  sides are repeated to the least common multiple. It is computed as the equal optimal transport
+  between the two sets of weights (`transport.plan`), which also serves unequal weights; a padding
+  reader takes no part, so images of one batch may differ in their number of readers.
+  """
+  c = _comparison(samples, readers, conventions)
+  M, N = c.reader_weight.shape[1], c.sample_weight.shape[1]
+  similarity = c.iou[:, :M, M:]
+  counts = (c.reader_weight[:, :, None] > 0) & (c.sample_weight[:, None] > 0)
+  unknown = jnp.any(counts & jnp.isnan(similarity), (1, 2)) | ~jnp.any(counts, (1, 2))
+  safe = jnp.where(counts & ~jnp.isnan(similarity), similarity, 0.0)
+  units = lambda w: jnp.nan_to_num(w) * N
+  flow = jax.vmap(transport.plan)(1 - safe, units(c.sample_weight), units(c.reader_weight))
+  matched = jnp.sum(flow * safe, (1, 2)) / jnp.maximum(jnp.sum(flow, (1, 2)), 1e-30)
+  return jnp.where(unknown, jnp.nan, matched)
+
+
+def max_dice(samples: Array | Comparison, readers: Array | None = None, **conventions) -> Array:
+  """D_max of arXiv:2304.04745: each reader's best Dice over the samples, mean over readers -> [B].
+
+  The paper's authors did not publish its code. A pair without any of the classes has Dice 1
+  (absent='one'). It can only grow with N: compare it at equal N alone.
+  """
+  c = _comparison(samples, readers, conventions)
+  M = c.reader_weight.shape[1]
+  used = (c.sample_weight > 0)[:, None]
+  pairs = c.dice[:, :M, M:]
+  best = jnp.max(jnp.where(used, pairs, -jnp.inf), -1)
+  best = jnp.where(jnp.any(used, -1), best, jnp.nan)
+  return _sum(best, c.reader_weight, (1,))
+
+
+def spread(
+  samples: Array | Comparison,
+  readers: Array | None = None,
+  *,
+  estimator: str = 'v',
+  distance: str = 'iou',
+  **conventions,
+) -> tuple[Array, Array]:
+  """Sample diversity E[d(S, S')] beside the readers' own E[d(Y, Y')] -> two [B]."""
+  found = ged(samples, readers, estimator=estimator, distance=distance, **conventions)
+  return found.d_ss, found.d_yy
+
+
+def pixel_variance(
+  samples: Array, *, classes: tuple[int, ...], sample_weight: Array | None = None
+) -> Array:
+  """Mean over pixels of sum_k p_k (1 - p_k), p_k the share of samples that say k -> [B].
+
+  samples [B, N, H, W]. It is 0 where all samples agree; for one foreground class at most 1/4.
+  """
+  samples = jnp.asarray(samples)
+  weight = _normalised(jnp.ones(samples.shape[:2]) if sample_weight is None else sample_weight)
+
+  def of(k, total):
+    # A loop, so that the [B, N, H, W] masks of all classes never exist at once.
+    share = jnp.sum(jnp.where(samples == ids[k], weight[..., None, None], 0.0), 1)
+    return total + jnp.mean(jnp.mean(share * (1 - share), -1), -1)
+
+  ids = jnp.asarray(classes, samples.dtype)
+  return jax.lax.fori_loop(0, len(classes), of, jnp.zeros(samples.shape[0]) + 0 * weight[:, 0])
+
+
+def convention(
+  name: str,
+  n: int,
+  *,
+  classes: tuple[int, ...],
+  num_classes: int,
+  absent: str = 'one',
+  estimator: str | None = None,
+  distance: str = 'iou',
+  ignore: int | None = None,
+) -> str:
+  """The name of a score together with what it depends on, such as 'ged16[v,absent=1,fg]'.
+
+  Everything that changes the number is in it: two equal strings are comparable, two different ones
+  are not. `estimator` only for the scores that have one; 'fg' means every class but 0.
+  """
+  parts = [] if estimator is None else [estimator]
+  parts.append({'one': 'absent=1', 'skip': 'absent=skip'}[absent])
+  if tuple(classes) == tuple(range(num_classes)):
+    parts.append('all')
+  elif tuple(classes) == tuple(range(1, num_classes)):
+    parts.append('fg')
+  else:
+    parts.append('classes=' + '+'.join(map(str, classes)))
+  parts += [] if distance == 'iou' else [distance]
+  parts += [] if ignore is None else [f'ignore={ignore}']
+  return f'{name}{n}[{",".join(parts)}]'
+
+
+def _comparison(samples, readers, conventions) -> Comparison:
+  if not isinstance(samples, Comparison):
+    return compare(samples, readers, **conventions)
+  if readers is not None or conventions:
+    raise TypeError(f'a Comparison has its readers and conventions: also got {[*conventions]}')
+  return samples
+
+
+def _similarity(c: Comparison, distance: str) -> Array:
+  if distance not in ('iou', 'dice'):
+    raise ValueError(f"distance must be 'iou' or 'dice', not {distance!r}")
+  return c.iou if distance == 'iou' else c.dice
+
+
+def _normalised(weight: Array) -> Array:
+  """[B, X] -> the same summing to one over X; nan where nothing has weight."""
+  weight = jnp.asarray(weight, jnp.float32)
+  return weight / jnp.sum(weight, -1, keepdims=True)
+
+
+def _sum(values: Array, weight: Array, axes: tuple[int, ...]) -> Array:
+  """Weighted sum in which weight 0 silences nan, and nan weights stay nan."""
+  return jnp.sum(jnp.where(weight == 0, 0.0, values * weight), axes)
+
+
+def _mean(far: Array, left: Array, right: Array, *, self_pairs: bool = True) -> Array:
+  """Mean of far [B, I, J] under left [B, I] x right [B, J], with or without its diagonal."""
+  weight = left[:, :, None] * right[:, None]
+  if not self_pairs:
+    weight = weight * (1 - jnp.eye(far.shape[1]))
+    weight = weight / jnp.sum(weight, (1, 2), keepdims=True)
+  return _sum(far, weight, (1, 2))
