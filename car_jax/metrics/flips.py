@@ -48,6 +48,7 @@ def mode_weights(flips: tuple[Flip, ...] = FLIPS) -> np.ndarray:
 
 def modes(labels: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
   """Every mode of unflipped labels [B, H, W] -> [B, 2^F, H, W], to be scored as readers."""
+  labels = jnp.asarray(labels)
   flipped = jnp.asarray(mode_flips(flips))[None, :, :, None, None]
   found = jnp.broadcast_to(labels[:, None], (labels.shape[0], 2 ** len(flips), *labels.shape[1:]))
   for i, flip in enumerate(flips):

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from car_jax.metrics import bootstrap
+
+
+def test_interval_of_normal_values_is_the_textbook_one():
+  values = np.random.default_rng(0).normal(3, 2, 400)
+  got = bootstrap.interval(values, resamples=4000)
+  half = 1.96 * values.std() / 20
+  assert got.mean == pytest.approx(values.mean())
+  assert (got.low, got.high) == pytest.approx((got.mean - half, got.mean + half), abs=0.03)
+  narrow = bootstrap.interval(values, level=0.5, resamples=4000)
+  assert got.low < narrow.low < narrow.high < got.high
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+  rng = np.random.default_rng(1)
+  found = [bootstrap.interval(rng.exponential(1, 60), level=0.9, resamples=300) for _ in range(300)]
+  assert 0.83 < np.mean([i.low < 1 < i.high for i in found]) < 0.95
+
+
+def test_same_seed_same_interval_other_seed_another():
+  values = np.random.default_rng(2).random(50)
+  assert bootstrap.interval(values) == bootstrap.interval(values)
+  assert bootstrap.interval(values) != bootstrap.interval(values, seed=1)
+
+
+def test_nan_is_skipped_and_counted():
+  got = bootstrap.interval(np.array([1.0, np.nan, 3.0]))
+  assert got.mean == 2
+  assert (got.count, got.skipped) == (2, 1)
+
+
+def test_no_value_and_one_value():
+  none = bootstrap.interval(np.array([np.nan]))
+  assert np.isnan([none.mean, none.low, none.high]).all()
+  assert (none.count, none.skipped) == (0, 1)
+  assert bootstrap.interval(np.array([0.3]))[:3] == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_whole_groups_are_resampled():
+  """Ten patients with twenty equal slices each say no more than ten images."""
+  patients = np.random.default_rng(3).normal(size=10)
+  slices, names = np.repeat(patients, 20), np.repeat([f'p{i}' for i in range(10)], 20)
+  grouped, ten = bootstrap.interval(slices, groups=names), bootstrap.interval(patients)
+  assert grouped[:3] == pytest.approx(ten[:3])
+  alone = bootstrap.interval(slices)
+  assert grouped.high - grouped.low > 3 * (alone.high - alone.low)
+  with pytest.raises(ValueError, match='200 values but 3 groups'):
+    bootstrap.interval(slices, groups=names[:3])
+
+
+def test_paired_difference_sees_what_two_intervals_do_not():
+  rng = np.random.default_rng(4)
+  theirs = rng.normal(0, 5, 200)
+  ours = theirs - 0.2 + rng.normal(0, 0.3, 200)
+  apart, paired = bootstrap.interval(ours), bootstrap.difference(ours, theirs)
+  assert apart.low < theirs.mean() < apart.high
+  assert paired.high < 0
+  ours[3], theirs[5] = np.nan, np.nan
+  assert bootstrap.difference(ours, theirs).skipped == 2
+  with pytest.raises(ValueError, match='must match'):
+    bootstrap.difference(ours, theirs[:3])

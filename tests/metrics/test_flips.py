@@ -1,0 +1,93 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from car_jax.metrics import flips
+
+B, N, H, W, C = 3, 4, 6, 7, flips.NUM_CLASSES
+
+
+@pytest.fixture
+def scene():
+  """Unflipped labels without class 14, samples, black-box ids and probabilities."""
+  rng = np.random.default_rng(0)
+  labels = rng.choice([0, 1, 2, 8, 11, 13, 18, 24], (B, H, W))
+  samples = rng.integers(0, C, (B, N, H, W))
+  black_box = np.where(rng.random((B, H, W)) < 0.7, labels, rng.integers(0, C, (B, H, W)))
+  return labels, samples, black_box, rng.dirichlet(np.ones(C), (B, H, W)).astype(np.float32)
+
+
+def test_modes_are_all_subsets_with_their_probabilities():
+  labels = np.array([[[1, 11, 13, 8, 0, 5, 24]]])
+  got, weights = np.asarray(flips.modes(labels))[0, :, 0], flips.mode_weights()
+  flipped = {}
+  for choice in itertools.product([False, True], repeat=5):
+    names = [f.twin if c else f.base for f, c in zip(flips.FLIPS, choice, strict=True)]
+    shares = [
+      f.probability if c else 1 - f.probability for f, c in zip(flips.FLIPS, choice, strict=True)
+    ]
+    flipped[(*names, 5, 24)] = np.prod(shares)
+  assert len(flipped) == 32
+  assert {tuple(mode): pytest.approx(w) for mode, w in zip(got, weights, strict=True)} == flipped
+  assert weights.sum() == pytest.approx(1)
+  assert list(got[0]) == [1, 11, 13, 8, 0, 5, 24]
+  assert list(got[16]) == [19, 11, 13, 8, 0, 5, 24]  # sidewalk is the highest bit
+
+
+def test_one_flip_has_two_modes():
+  road = (flips.Flip(0, 23, 8 / 17),)
+  np.testing.assert_array_equal(flips.modes(np.array([[[0, 1]]]), road)[0, :, 0], [[0, 1], [23, 1]])
+  np.testing.assert_allclose(flips.mode_weights(road), [9 / 17, 8 / 17])
+  assert flips.switchable(road) == (0, 23)
+
+
+def test_mode_counts_and_frequencies(scene):
+  labels, samples, *_ = scene
+  got = np.asarray(flips.mode_counts(labels, samples))
+  for i, flip in enumerate(flips.FLIPS):
+    for image in range(B):
+      said = samples[image][:, labels[image] == flip.base]
+      want = [said.size, (said == flip.base).sum(), (said == flip.twin).sum()]
+      assert list(got[image, i]) == want
+  pooled = flips.frequencies(got.sum(0))
+  np.testing.assert_allclose(pooled[0], got[:, 0, 1:].sum(0) / got[:, 0, 0].sum())
+  never = flips.frequencies(np.array([[0, 0, 0]]))
+  assert np.isnan(never).all()
+
+
+def test_class_probabilities_pooled_and_published(scene):
+  labels, _, black_box, probs = scene
+  batches, faithful = [], []
+  for part in (slice(0, 2), slice(2, 3)):
+    batches.append(flips.class_sums(probs[part], labels[part], black_box[part]))
+    means = np.zeros(C)
+    for k in range(C):
+      base = {f.twin: f.base for f in flips.FLIPS}
+      right = [
+        base.get(x, x) == y for x, y in zip(black_box[part].flat, labels[part].flat, strict=True)
+      ]
+      here = (labels[part] == base.get(k, k)) & np.reshape(right, labels[part].shape)
+      means[k] = probs[part][here, k].mean() if here.any() else 0
+    faithful.append(means)
+  published = flips.class_probabilities(batches, pooled=False)
+  np.testing.assert_allclose(published, np.mean(faithful, 0), atol=1e-6)
+  one = [flips.class_sums(probs, labels, black_box)]
+  np.testing.assert_allclose(
+    flips.class_probabilities(batches), flips.class_probabilities(one), atol=1e-7
+  )
+  assert np.isnan(flips.class_probabilities(one)[14])
+  assert published[14] == 0
+
+
+def test_correct_takes_twins_for_their_base():
+  got = flips.correct(np.array([[[1, 1, 2]]]), np.array([[[19, 20, 2]]]))
+  np.testing.assert_array_equal(got, [[[True, False, True]]])
+
+
+def test_true_probabilities():
+  present = np.ones(C, bool)
+  present[14] = False
+  truth = flips.true_probabilities(present)
+  assert (truth[1], truth[19]) == pytest.approx((9 / 17, 8 / 17))
+  assert (truth[2], truth[14]) == (1, 0)
