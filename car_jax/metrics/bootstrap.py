@@ -6,12 +6,12 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-  """mean with the ends of its interval; count values were used, skipped ones were nan."""
+  """mean with the ends of its interval; that many images were used, skipped ones were nan."""
 
   mean: float
   low: float
   high: float
-  count: int
+  images: int
   skipped: int
 
 

@@ -24,7 +24,7 @@ PIECE = 64  # pixels added one by one
 class BinSums(NamedTuple):
   """Per-bin sums from which every calibration error follows; two of them merge by addition."""
 
-  count: Array  # [R, K] pixels, int32
+  pixels: Array  # [R, K] how many, int32
   conf: Array  # [R, K] summed confidence, float32
   hits: Array  # [R, K] summed truth: share of readers that agree, float32
 
@@ -56,7 +56,7 @@ def top_label_sums(
   weight, seen = _votes(labels, label_weight, valid, ignore)
   said = jnp.argmax(probs, -1)[:, None] == labels
   hits = jnp.sum(jnp.where(said, weight, 0.0), 1)
-  return bin_sums(*map(_rows, (jnp.max(probs, -1), hits, seen)), num_bins)
+  return bin_sums(_rows(jnp.max(probs, -1)), _rows(hits), _rows(seen), num_bins)
 
 
 def class_sums(
@@ -72,12 +72,12 @@ def class_sums(
   """Probability of one class against the share of readers that say it -> [BH, K]."""
   weight, seen = _votes(labels, label_weight, valid, ignore)
   share = jnp.sum(jnp.where(labels == class_id, weight, 0.0), 1)
-  return bin_sums(*map(_rows, (probs[..., class_id], share, seen)), num_bins)
+  return bin_sums(_rows(probs[..., class_id]), _rows(share), _rows(seen), num_bins)
 
 
 def ece(sums: BinSums) -> float:
   """BinSums of [K] -> expected calibration error in [0, 1]; nan when nothing was counted."""
-  n = np.sum(sums.count)
+  n = np.sum(sums.pixels)
   return float(np.sum(np.abs(sums.conf - sums.hits)) / n) if n else float('nan')
 
 
@@ -88,17 +88,17 @@ class Reliability(NamedTuple):
   """
 
   upper: np.ndarray
-  count: np.ndarray
+  pixels: np.ndarray
   confidence: np.ndarray
   frequency: np.ndarray
 
 
 def reliability(sums: BinSums) -> Reliability:
   """BinSums of [K] -> the table behind a reliability diagram."""
-  count = np.asarray(sums.count)
+  pixels = np.asarray(sums.pixels)
   with np.errstate(invalid='ignore'):
-    means = np.asarray(sums.conf) / count, np.asarray(sums.hits) / count
-  return Reliability(np.arange(1, len(count) + 1) / len(count), count, *means)
+    means = np.asarray(sums.conf) / pixels, np.asarray(sums.hits) / pixels
+  return Reliability(np.arange(1, len(pixels) + 1) / len(pixels), pixels, *means)
 
 
 def nll(probs, labels, label_weight, *, ignore: int | None = None) -> Array:

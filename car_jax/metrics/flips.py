@@ -83,7 +83,7 @@ class ClassSums(NamedTuple):
   """Summed probability and pixel count per class, each [B, C]; they merge by addition."""
 
   probability: Array
-  count: Array
+  pixels: Array
 
 
 def correct(labels: Array, black_box: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
@@ -120,7 +120,7 @@ def class_probabilities(batches: list[ClassSums], *, pooled: bool = True) -> np.
   which pulls rare classes towards 0.
   """
   sums = np.array([np.sum(np.asarray(b.probability, np.float64), 0) for b in batches])
-  counts = np.array([np.sum(np.asarray(b.count, np.float64), 0) for b in batches])
+  counts = np.array([np.sum(np.asarray(b.pixels, np.float64), 0) for b in batches])
   if not pooled:
     return np.mean(sums / np.maximum(counts, 1), 0)
   with np.errstate(invalid='ignore'):

@@ -38,7 +38,8 @@ def overlap(labels: tuple[Array, ...], classes: tuple[int, ...], ignore: int | N
   published Cityscapes code: only the second map of a pair decides which pixels are left out, so
   with it the counts are not symmetric.
   """
-  parts = [jnp.asarray(part).reshape(*part.shape[:2], -1) for part in labels]
+  area = labels[0].shape[2] * labels[0].shape[3]
+  parts = [jnp.asarray(part).reshape(*part.shape[:2], area) for part in labels]
   images, pixels = parts[0].shape[0], parts[0].shape[2]
   maps = sum(part.shape[1] for part in parts)
   fit = BLOCK_ELEMENTS // max(1, images * maps * len(classes))

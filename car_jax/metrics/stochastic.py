@@ -14,8 +14,8 @@ Published scores differ in conventions, so each of them is an argument (docs/met
   estimator 'v' or 'u', see `ged`
   distance  'iou' or 'dice': one minus which of the two
 
-`compare` does the work per pixel, once; `ged`, `hm_iou`, `max_dice` and `spread` take its result in
-place of `samples, readers`, so that one pass over the pixels serves them all.
+`compare` does the work per pixel, once; `ged`, `hm_iou` and `max_dice` take its result in place of
+`samples, readers`, so that one pass over the pixels serves them all.
 """
 
 from typing import NamedTuple
@@ -133,17 +133,34 @@ def max_dice(samples: Array | Comparison, readers: Array | None = None, **conven
   return _sum(best, c.reader_weight, (1,))
 
 
-def spread(
-  samples: Array | Comparison,
-  readers: Array | None = None,
+class Diversity(NamedTuple):
+  """d_ss: mean distance of two samples; pixel_variance: see there. Each [B]."""
+
+  d_ss: Array
+  pixel_variance: Array
+
+
+def diversity(
+  samples: Array,
   *,
+  classes: tuple[int, ...],
+  sample_weight: Array | None = None,
   estimator: str = 'v',
   distance: str = 'iou',
-  **conventions,
-) -> tuple[Array, Array]:
-  """Sample diversity E[d(S, S')] beside the readers' own E[d(Y, Y')] -> two [B]."""
-  found = ged(samples, readers, estimator=estimator, distance=distance, **conventions)
-  return found.d_ss, found.d_yy
+  absent: str = 'one',
+  ignore: int | None = None,
+) -> Diversity:
+  """How much an image's samples differ among themselves: samples [B, N, H, W] -> two [B].
+
+  More is not better: compare it with the readers' own, which is the same call with them as samples.
+  """
+  classes = tuple(classes)
+  none = samples[:, :0]
+  compared = compare(
+    samples, none, classes=classes, sample_weight=sample_weight, absent=absent, ignore=ignore
+  )
+  d_ss = ged(compared, estimator=estimator, distance=distance).d_ss
+  return Diversity(d_ss, pixel_variance(samples, classes=classes, sample_weight=sample_weight))
 
 
 def pixel_variance(

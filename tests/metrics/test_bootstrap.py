@@ -29,13 +29,13 @@ def test_same_seed_same_interval_other_seed_another():
 def test_nan_is_skipped_and_counted():
   got = bootstrap.interval(np.array([1.0, np.nan, 3.0]))
   assert got.mean == 2
-  assert (got.count, got.skipped) == (2, 1)
+  assert (got.images, got.skipped) == (2, 1)
 
 
 def test_no_value_and_one_value():
   none = bootstrap.interval(np.array([np.nan]))
   assert np.isnan([none.mean, none.low, none.high]).all()
-  assert (none.count, none.skipped) == (0, 1)
+  assert (none.images, none.skipped) == (0, 1)
   assert bootstrap.interval(np.array([0.3]))[:3] == pytest.approx((0.3, 0.3, 0.3))
 
 

@@ -54,7 +54,7 @@ def test_bin_edges():
   ones = jnp.ones(conf.shape)
   for dtype in (jnp.float32, jnp.bfloat16):
     sums = calibration.bin_sums(conf.astype(dtype), ones, ones > 0, 4)
-    np.testing.assert_array_equal(sums.count, [[2, 1, 1, 1]])
+    np.testing.assert_array_equal(sums.pixels, [[2, 1, 1, 1]])
     np.testing.assert_array_equal(sums.conf, [[0.25, 0.5, 0.5078125, 1]])
     assert sums.conf.dtype == sums.hits.dtype == jnp.float32
 
@@ -62,7 +62,7 @@ def test_bin_edges():
 def test_sums_of_many_pixels_do_not_drift():
   """Two million pixels of one confidence: a single float32 cell would end far off."""
   conf = jnp.full((1024, 2048), 0.97)
-  total = Streaming(calibration.bin_sums, lambda s: s.conf[-1] / s.count[-1])
+  total = Streaming(calibration.bin_sums, lambda s: s.conf[-1] / s.pixels[-1])
   total.update(conf, conf, conf > 0)
   assert total.result() == pytest.approx(float(np.float32(0.97)), abs=3e-6)
 
@@ -102,7 +102,7 @@ def test_readers_who_abstain_and_images_that_pad():
   share[0] = (labels[0, 1:] == 1).mean(0)
   want = oracle.ece(probs[:2, ..., 1], share[:2], np.ones((2, H, W), bool), 5)
   assert ece_of(sums) == pytest.approx(want, abs=1e-6)
-  assert np.sum(sums.count) == 2 * H * W
+  assert np.sum(sums.pixels) == 2 * H * W
   seen = calibration.nll(probs, labels, weight, ignore=255)
   below = calibration.nll(probs[2:, 1:], labels[2:, :, 1:], weight[2:])
   np.testing.assert_allclose(seen[2], below[0], atol=1e-6)

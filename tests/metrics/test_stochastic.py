@@ -219,8 +219,6 @@ def test_scores_from_one_comparison_equal_scores_from_maps():
   want = every_score(samples, readers, **LIDC)
   equal(stochastic.ged(samples, readers, **LIDC)._asdict(), want, atol=1e-6)
   np.testing.assert_allclose(stochastic.hm_iou(samples, readers, **LIDC), want['hm'], atol=1e-6)
-  d_ss, d_yy = stochastic.spread(samples, readers, **LIDC)
-  equal({'d_ss': d_ss, 'd_yy': d_yy}, want, atol=1e-6)
   compared = stochastic.compare(samples, readers, **LIDC)
   with pytest.raises(TypeError, match=r"also got \['classes'\]"):
     stochastic.ged(compared, **LIDC)
@@ -239,6 +237,17 @@ def test_unknown_options_are_named():
     stochastic.ged(samples, readers, estimator='w', **LIDC)
   with pytest.raises(ValueError, match="'iou' or 'dice', not 'l2'"):
     stochastic.ged(samples, readers, distance='l2', **LIDC)
+
+
+@pytest.mark.parametrize('estimator', ['v', 'u'])
+def test_diversity_of_samples_and_of_readers(estimator):
+  samples, readers = maps(0), maps(1, (B, M, H, W))
+  want = every_score(samples, readers, estimator=estimator, **LIDC)
+  for of, key in ((samples, 'd_ss'), (readers, 'd_yy')):
+    got = stochastic.diversity(of, estimator=estimator, **LIDC)
+    np.testing.assert_allclose(got.d_ss, want[key], atol=1e-6)
+    variance = stochastic.pixel_variance(of, **LIDC)
+    np.testing.assert_array_equal(got.pixel_variance, variance)
 
 
 def test_pixel_variance_is_its_definition():
