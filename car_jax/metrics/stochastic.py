@@ -1,9 +1,10 @@
 """Scores of a set of sampled segmentations against a set of readers, one value per image.
 
 Letters: B examples, N samples, M readers, L = M + N label maps, K scored classes, H x W pixels.
-  samples [B, N, H, W], readers [B, M, H, W] integers; sample_weight [B, N], reader_weight [B, M]
-Weights need not sum to one; a map of weight 0 is padding and does not count (None: all equal). An
-image whose readers, or samples, are all padding scores nan.
+  samples [B, N, H, W], readers [B, M, H, W] integers
+  sample_weight [B, N] or [N], reader_weight [B, M] or [M]; None: all equal
+Weights need not sum to one; a map of weight 0 is padding and does not count. An image whose
+readers, or samples, are all padding scores nan.
 
 Published scores differ in conventions, so each of them is an argument (docs/metrics.md):
   classes   the class ids that are scored
@@ -62,7 +63,7 @@ def compare(
   """samples [B, N, H, W], readers [B, M, H, W] -> Comparison. Memory holds B x L x L numbers."""
   counts = overlap.overlap((readers, samples), tuple(classes), ignore)
   score = lambda of: overlap.class_mean(overlap.mirrored(of(counts)), absent)
-  weight = lambda w, like: _normalised(jnp.ones(like.shape[:2]) if w is None else w)
+  weight = lambda w, like: _normalised(1.0 if w is None else w, like.shape[:2])
   return Comparison(
     score(overlap.iou),
     score(overlap.dice),
@@ -171,7 +172,7 @@ def pixel_variance(
   samples [B, N, H, W]. It is 0 where all samples agree; for one foreground class at most 1/4.
   """
   samples = jnp.asarray(samples)
-  weight = _normalised(jnp.ones(samples.shape[:2]) if sample_weight is None else sample_weight)
+  weight = _normalised(1.0 if sample_weight is None else sample_weight, samples.shape[:2])
 
   def of(k, total):
     # A loop, so that the [B, N, H, W] masks of all classes never exist at once.
@@ -225,9 +226,9 @@ def _similarity(c: Comparison, distance: str) -> Array:
   return c.iou if distance == 'iou' else c.dice
 
 
-def _normalised(weight: Array) -> Array:
-  """[B, X] -> the same summing to one over X; nan where nothing has weight."""
-  weight = jnp.asarray(weight, jnp.float32)
+def _normalised(weight: Array | float, shape: tuple[int, ...]) -> Array:
+  """[B, X], [X] or a number -> [B, X] summing to one over X; nan where nothing has weight."""
+  weight = jnp.broadcast_to(jnp.asarray(weight, jnp.float32), shape)
   return weight / jnp.sum(weight, -1, keepdims=True)
 
 

@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from car_jax.metrics import flips
+from car_jax.metrics import flips, stochastic
+from tests.metrics import oracle
 
 B, N, H, W, C = 3, 4, 6, 7, flips.NUM_CLASSES
 
@@ -78,6 +79,20 @@ def test_class_probabilities_pooled_and_published(scene):
   )
   assert np.isnan(flips.class_probabilities(one)[14])
   assert published[14] == 0
+
+
+def test_ged_against_the_exact_modes(scene):
+  """The table of docs/metrics.md: all 32 modes as readers, weighted by their probabilities."""
+  labels, samples, *_ = scene
+  fixed = dict(classes=flips.switchable(), absent='skip', ignore=flips.UNLABELLED)
+  readers, weight = np.asarray(flips.modes(labels)), flips.mode_weights()
+  got = stochastic.ged(samples, readers, reader_weight=weight, **fixed)
+  far = 1 - np.asarray(stochastic.compare(samples, readers, **fixed).iou)
+  for image in range(B):
+    pair = 1 - oracle.pair(readers[image, 7], samples[image, 2], **fixed)
+    assert far[image, 7, 34] == pytest.approx(pair, abs=1e-6)
+    ys, yy = far[image, :32, 32:].mean(-1) @ weight, weight @ far[image, :32, :32] @ weight
+    np.testing.assert_allclose((got.d_ys[image], got.d_yy[image]), (ys, yy), atol=1e-5)
 
 
 def test_correct_takes_twins_for_their_base():
