@@ -21,12 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax import optim, registry
+from car_jax import registry
 from car_jax.errors import UserError
 from car_jax.losses import adversarial, segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
 from car_jax.methods.supervised import Trained, start
+from car_jax.optim import Adam, adam
 
 
 @flax.struct.dataclass
@@ -77,8 +78,8 @@ class CAR:
   def net(self, which: str) -> Any:
     return registry.net(getattr(self, which), num_classes=self.num_classes)
 
-  def optimizer(self, which: str) -> optim.Adam:
-    return optim.adam(self.optim.get(which, {}), self.steps_per_epoch)
+  def optimizer(self, which: str) -> Adam:
+    return adam(self.optim.get(which, {}), self.steps_per_epoch)
 
   def init(self, seed: int, batch: Batch) -> State:
     image = batch['image']
@@ -105,7 +106,7 @@ class CAR:
     """The image, with the one-hot map of a black-box segmenter where the data set has one."""
     if 'black_box' not in batch:
       return batch['image']
-    return xp.concatenate(
+    return jnp.concatenate(
       [batch['image'], jax.nn.one_hot(batch['black_box'], self.num_classes)], -1
     )
 

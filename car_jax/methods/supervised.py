@@ -12,11 +12,12 @@ import flax.struct
 import jax
 import numpy as np
 
-from car_jax import optim, registry
+from car_jax import registry
 from car_jax.losses import segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples
 from car_jax.nn.init import initialize
+from car_jax.optim import Adam, adam
 
 
 @flax.struct.dataclass
@@ -32,7 +33,7 @@ class Trained:
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def start(net: Any, optimizer: optim.Adam, seed: int, *inputs: Any, **kw: Any) -> Trained:
+def start(net: Any, optimizer: Adam, seed: int, *inputs: Any, **kw: Any) -> Trained:
   """A net's first state; `inputs` only lend their shapes."""
   variables = initialize(net, seed, *inputs, **kw)
   params = variables['params']
@@ -60,8 +61,8 @@ class Supervised:
     return registry.net(self.model, num_classes=self.num_classes)
 
   @property
-  def optimizer(self) -> optim.Adam:
-    return optim.adam(self.optim, self.steps_per_epoch)
+  def optimizer(self) -> Adam:
+    return adam(self.optim, self.steps_per_epoch)
 
   def init(self, seed: int, batch: Batch) -> State:
     net = start(self.net, self.optimizer, seed, batch['image'], train=False)

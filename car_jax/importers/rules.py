@@ -1,0 +1,121 @@
+"""A table of names: foreign parameter -> our path and the layout change between them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from car_jax.errors import UserError
+
+
+def as_is(a: np.ndarray) -> np.ndarray:
+  return a
+
+
+def convolution(a: np.ndarray) -> np.ndarray:
+  """[out, in, kh, kw] -> [kh, kw, in, out]"""
+  return a.transpose(2, 3, 1, 0)
+
+
+def transposed(a: np.ndarray) -> np.ndarray:
+  """[in, out, kh, kw] -> [kh, kw, in, out]"""
+  return a.transpose(2, 3, 0, 1)
+
+
+def linear(a: np.ndarray) -> np.ndarray:
+  """[out, in] -> [in, out]"""
+  return a.T
+
+
+def point(a: np.ndarray) -> np.ndarray:
+  """[out, in, 1, 1] -> [in, out]"""
+  return a[:, :, 0, 0].T
+
+
+class Rule(NamedTuple):
+  pattern: str  # of the whole foreign name
+  path: str  # ours, with the pattern's groups; a leading @ means batch_stats
+  layout: Any = as_is
+
+
+def norm(pattern: str, path: str) -> list[Rule]:
+  """The five rules of a torch batch norm."""
+  leaves = {
+    'weight': 'scale',
+    'bias': 'bias',
+    'running_mean': 'mean',
+    'running_var': 'var',
+    'num_batches_tracked': 'count',
+  }
+  return [
+    Rule(rf'{pattern}\.{theirs}', f'{"" if ours in ("scale", "bias") else "@"}{path}/{ours}')
+    for theirs, ours in leaves.items()
+  ]
+
+
+def with_bias(pattern: str, path: str, layout: Any, kernel: str = 'kernel') -> list[Rule]:
+  """A weight and its bias."""
+  return [
+    Rule(rf'{pattern}\.weight', f'{path}/{kernel}', layout),
+    Rule(rf'{pattern}\.bias', f'{path}/bias'),
+  ]
+
+
+def convert(
+  table: Iterable[Rule],
+  weights: Mapping[str, np.ndarray],
+  template: Any = None,
+  ignore: Iterable[str] = (),
+) -> dict[str, Any]:
+  """Foreign names -> {'params': ..., 'batch_stats': ...}, both sides used up.
+
+  Several names with one path (shared weights under aliases) must hold equal values. With a
+  `template` of our variables, shapes must agree and nothing may be missing. Raises UserError that
+  lists everything wrong at once.
+  """
+  table, flat, wrong = list(table), {}, []
+  for name, value in weights.items():
+    if any(re.fullmatch(p, name) for p in ignore):
+      continue
+    rule = next((r for r in table if re.fullmatch(r.pattern, name)), None)
+    if rule is None:
+      wrong.append(f'{name} {tuple(value.shape)}: no place for it')
+      continue
+    path = re.sub(rule.pattern, rule.path, name)
+    path = f'batch_stats/{path[1:]}' if path.startswith('@') else f'params/{path}'
+    value = rule.layout(np.asarray(value))
+    value = value.astype(np.int32 if path.endswith('/count') else np.float32)
+    if path in flat and not np.array_equal(flat[path], value):
+      wrong.append(f'{name}: differs from another name of the same shared weight')
+    flat[path] = flat.get(path, value)
+  wrong += _compare(flat, template) if template is not None else []
+  if wrong:
+    shown = '\n'.join(f'  {w}' for w in wrong[:20])
+    more = f'\n  and {len(wrong) - 20} more' if len(wrong) > 20 else ''
+    raise UserError(f'{len(wrong)} weights do not fit:\n{shown}{more}')
+  return _nested(flat)
+
+
+def _compare(flat: Mapping[str, np.ndarray], template: Any) -> list[str]:
+  leaves, _ = jax.tree_util.tree_flatten_with_path(template)
+  want = {'/'.join(p.key for p in path): tuple(leaf.shape) for path, leaf in leaves}
+  wrong = [f'{path} {shape}: not in the file' for path, shape in want.items() if path not in flat]
+  for path, value in flat.items():
+    if path not in want:
+      wrong.append(f'{path} {value.shape}: not in the network')
+    elif want[path] != value.shape:
+      wrong.append(f'{path}: {value.shape} in the file, {want[path]} in the network')
+  return wrong
+
+
+def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  tree: dict[str, Any] = {}
+  for path, value in flat.items():
+    *parents, leaf = path.split('/')
+    node = tree
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[leaf] = value
+  return tree

@@ -1,0 +1,1 @@
+"""Networks: linen modules, NHWC, one architecture a file."""

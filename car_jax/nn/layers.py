@@ -1,0 +1,115 @@
+"""Layers with torch's semantics, for networks whose published weights must mean the same here.
+
+Letters: B images, N samples per image, H x W pixels, C channels. Where a layer takes
+[B, N, H, W, C], an N of 1 stands for features that all samples share.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+MOMENTUM = 0.1  # torch's: the share of the new statistics in the running ones
+
+
+class BatchNorm(nn.Module):
+  """Batch norm as torch's: x [B, H, W, C] or [B, N, H, W, C] -> the same shape.
+
+  Differs from linen's in that the running variance is the unbiased one. With a sample axis, each
+  sample n is normalised by its own statistics over (B, H, W), and the running ones are updated N
+  times in order, as N calls one after the other would do. `updates` > 1 on shared features (N = 1)
+  counts the same statistics that many times. batch_stats: mean, var, count (updates so far).
+  """
+
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool, updates: int = 1) -> Array:
+    c = x.shape[-1]
+    scale = self.param('scale', nn.initializers.ones, (c,))
+    bias = self.param('bias', nn.initializers.zeros, (c,))
+    mean = self.variable('batch_stats', 'mean', jnp.zeros, (c,))
+    var = self.variable('batch_stats', 'var', jnp.ones, (c,))
+    count = self.variable('batch_stats', 'count', jnp.zeros, (), jnp.int32)
+    if not train:
+      gain = scale * jax.lax.rsqrt(var.value + self.epsilon)
+      return (x * gain + (bias - mean.value * gain)).astype(x.dtype)
+    axes = (0, 2, 3) if x.ndim == 5 else (0, 1, 2)
+    y = x.astype(jnp.float32)
+    m = jnp.mean(y, axes, keepdims=True)
+    v = jnp.mean(jnp.square(y - m), axes, keepdims=True)
+    if not self.is_initializing():
+      seen = x.size // (c * v.size // c)
+      unbiased = v * (seen / max(seen - 1, 1))
+      n = v.size // c
+      if n > 1:
+        updates = n
+      mean.value = _fold(mean.value, m.reshape(n, c), updates)
+      var.value = _fold(var.value, unbiased.reshape(n, c), updates)
+      count.value = count.value + updates
+    return ((y - m) * (jax.lax.rsqrt(v + self.epsilon) * scale) + bias).astype(x.dtype)
+
+
+def _fold(running: Array, new: Array, updates: int) -> Array:
+  """running [C] after `updates` updates by the rows of new [n, C] in order (or by its only row)."""
+  new = jax.lax.stop_gradient(new)
+  keep = 1 - MOMENTUM
+  if len(new) == 1:
+    return keep**updates * running + (1 - keep**updates) * new[0]
+  weights = MOMENTUM * keep ** jnp.arange(updates - 1, -1, -1, dtype=jnp.float32)
+  return keep**updates * running + weights @ new
+
+
+class ConvTranspose2x2(nn.Module):
+  """Transposed convolution, kernel 2, stride 2: [..., H, W, C] -> [..., 2H, 2W, features].
+
+  Each input pixel becomes a 2 x 2 block by one matrix product. Inputs given as a sequence count as
+  concatenated along C; a shared one (N = 1) is multiplied once for all samples.
+  """
+
+  features: int
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, *inputs: Array) -> Array:
+    widths = [x.shape[-1] for x in inputs]
+    shape = (2, 2, sum(widths), self.features)
+    kernel = self.param('transposed_kernel', nn.initializers.lecun_normal(), shape)
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    *inputs, kernel, bias = nn.dtypes.promote_dtype(*inputs, kernel, bias, dtype=self.dtype)
+    start, blocks = 0, bias
+    for x, width in zip(inputs, widths, strict=True):
+      part = kernel[:, :, start : start + width]
+      blocks = blocks + jnp.einsum('...hwc,abco->...hawbo', x, part)
+      start += width
+    *lead, h, _, w, _, o = blocks.shape
+    return blocks.reshape(*lead, 2 * h, 2 * w, o)
+
+
+def conv(features: int, size: int = 3, stride: int = 1, padding: int = 1, **kw: Any) -> nn.Conv:
+  """A convolution with torch's way of giving padding: zeros, the same number on every side."""
+  return nn.Conv(features, (size, size), (stride, stride), ((padding, padding),) * 2, **kw)
+
+
+def reflect_pad(x: Array, by: int = 1) -> Array:
+  """[B, H, W, C] mirrored about its border pixels (the border itself is not repeated)."""
+  return jnp.pad(x, ((0, 0), (by, by), (by, by), (0, 0)), mode='reflect')
+
+
+def max_pool2(x: Array) -> Array:
+  """[B, H, W, C] -> [B, H/2, W/2, C]. On a CPU much cheaper to differentiate than nn.max_pool."""
+  b, h, w, c = x.shape
+  return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+
+def check_multiple(shape: tuple[int, ...], of: int, what: str) -> None:
+  """Raises ValueError, naming the nearest valid size, unless H and W are multiples of `of`."""
+  h, w = shape[1:3]
+  if h % of or w % of or not h or not w:
+    near = [max(of, round(s / of) * of) for s in (h, w)]
+    raise ValueError(
+      f'{what} takes images whose sides are multiples of {of}, not {h}x{w}; '
+      f'nearest {near[0]}x{near[1]}'
+    )

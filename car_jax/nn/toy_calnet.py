@@ -1,0 +1,33 @@
+"""CAR's calibration net for Cityscapes: five full-resolution layers (arXiv 2006.13144)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from car_jax.nn.layers import BatchNorm, conv, reflect_pad
+
+Array = jax.Array
+
+
+class ToyCalNet(nn.Module):
+  """[B, H, W, channels] -> logits [B, H, W, C] float32.
+
+  Dropout comes before the norm, and once more on the logits, as published.
+  """
+
+  num_classes: int
+  hidden: int = 64
+  dropout: float = 0.2
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    drop = nn.Dropout(self.dropout, deterministic=not train)
+    for k in range(1, 5):
+      layer = conv(self.hidden, padding=0, dtype=self.dtype, name=f'conv{k}')
+      x = BatchNorm(name=f'norm{k}')(drop(layer(reflect_pad(x))), train=train)
+      x = nn.leaky_relu(x, 0.2)
+    head = conv(self.num_classes, padding=0, dtype=self.dtype, name='head')
+    return drop(head(reflect_pad(x)).astype(jnp.float32))
