@@ -89,10 +89,10 @@ class ClassSums(NamedTuple):
 def correct(labels: Array, black_box: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
   """Where the black-box prediction agrees with the label, twins taken for their base: bool.
 
-  labels unflipped, black_box the same shape.
+  labels and black_box of the same shape, flipped or not.
   """
   for flip in flips:
-    black_box = jnp.where(black_box == flip.twin, flip.base, black_box)
+    labels, black_box = (jnp.where(x == flip.twin, flip.base, x) for x in (labels, black_box))
   return labels == black_box
 
 

@@ -96,8 +96,8 @@ def test_ged_against_the_exact_modes(scene):
 
 
 def test_correct_takes_twins_for_their_base():
-  got = flips.correct(np.array([[[1, 1, 2]]]), np.array([[[19, 20, 2]]]))
-  np.testing.assert_array_equal(got, [[[True, False, True]]])
+  got = flips.correct(np.array([[[1, 1, 2, 20]]]), np.array([[[19, 20, 2, 11]]]))
+  np.testing.assert_array_equal(got, [[[True, False, True, True]]])
 
 
 def test_true_probabilities():
