@@ -1,0 +1,165 @@
+"""Scores subjects on a data set: one pass over the batches, every value kept per image.
+
+A result depends on the examples, the states and the key alone: neither on the batch size nor on
+the number of devices or hosts, since draws are keyed by example and sums are added on the host.
+Letters: B examples of a batch, I images.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax import sharding
+from car_jax.errors import UserError
+from car_jax.evaluate import catalogue, predict, score
+from car_jax.evaluate.predict import READERS, Prediction, Subject
+from car_jax.evaluate.results import Results
+
+TEXT_BYTES = 256  # of an id or group on its way to all processes
+Batches = Iterable[Mapping[str, np.ndarray]]
+
+
+class Evaluator:
+  """Compiled functions for one spec on one kind of data; call it as often as there are states.
+
+  spec: see catalogue.DEFAULTS. info: the data set's DataInfo. readers: adds the row of the readers'
+  own floor. detail: keeps what the figures of a report need. Raises UserError for a wrong spec.
+  """
+
+  def __init__(
+    self,
+    spec: Mapping[str, Any],
+    info: Any,
+    *,
+    mesh: Any = None,
+    detail: bool = False,
+    readers: bool = False,
+  ):
+    self.plan, self.info = catalogue.plan(spec, info), info
+    self.mesh = mesh or sharding.make_mesh()
+    everywhere = sharding.replicated(self.mesh)
+    self._score = jax.jit(
+      lambda prediction, batch: score.score(self.plan, detail, prediction, batch),
+      out_shardings=everywhere,
+    )
+    self._everywhere = jax.jit(lambda tree: tree, out_shardings=everywhere)
+    self._compiled: dict[Callable, Callable] = {}
+    self._rows: list[Subject] = []
+    if readers:
+      note = 'the floor: masks drawn from the same readers that they are scored against'
+      self._rows = [Subject(READERS, predict.draw_readers(info.num_classes), None, note)]
+
+  def __call__(
+    self,
+    subjects: Sequence[Subject],
+    batches: Batches,
+    *,
+    rng: jax.Array,
+    progress: Callable[[int], None] | None = None,
+    save: Any = None,
+  ) -> Results:
+    """Scores every subject on every valid row of batches (this process's rows, numpy).
+
+    progress(k) hears of every batch's k images; `save` (a save.Saver) gets all predictions. Every
+    process returns the same Results. Raises UserError where there is no image.
+    """
+    rows = [*subjects, *self._rows]
+    if len({s.name for s in rows}) < len(rows):
+      raise ValueError(f'names of subjects must differ: {[s.name for s in rows]}')
+    began, parts = time.perf_counter(), []
+    for part in self._parts(rows, batches, rng, save):
+      parts.append(part)
+      if progress is not None:
+        progress(len(part['id']))
+    if not sum(len(part['id']) for part in parts):
+      raise UserError('nothing to evaluate: the split has no image\n  choose another split')
+    join = lambda *x: np.concatenate(x)
+    ids = join(*(p['id'] for p in parts))
+    groups = join(*(p['group'] for p in parts)) if 'group' in parts[0] else None
+    if groups is not None and len(np.unique(groups)) == len(ids):
+      groups = None  # one image each: nothing to keep together
+    return Results(
+      plan=self.plan,
+      info=self.info,
+      ids=ids,
+      groups=groups,
+      batch=np.repeat(np.arange(len(parts)), [len(p['id']) for p in parts]),
+      found={s.name: jax.tree.map(join, *(p['found'][s.name] for p in parts)) for s in rows},
+      notes={s.name: s.note for s in rows},
+      seconds=time.perf_counter() - began,
+    )
+
+  def _parts(self, rows, batches, rng, save) -> Iterator[dict[str, Any]]:
+    """Per batch: ids, groups and scores of its valid rows, fetched while the next one computes."""
+    waiting = None
+    for host in batches:
+      batch, device = sharding.place_batch(host, self.mesh), {}
+      if save is not None:
+        save.readers(*self.fetch((batch['labels'], batch['label_weight'], batch['valid'])))
+      for subject in rows:
+        prediction = self.predict(subject, batch, rng)
+        device[subject.name] = self._score(prediction, batch)
+        if save is not None:
+          save.prediction(subject.name, *self.fetch((prediction, batch['valid'])))
+      device = self._everywhere((device, batch['valid'], self.texts(host)))
+      if waiting is not None:
+        yield _valid_rows(*jax.device_get(waiting))
+      waiting = device
+    if waiting is not None:
+      yield _valid_rows(*jax.device_get(waiting))
+
+  def predict(self, subject: Subject, batch: Any, rng: jax.Array) -> Prediction:
+    """plan.samples draws for each example of a placed batch, split over the mesh like it."""
+    f = subject.predict
+    if f not in self._compiled:
+      run = functools.partial(predict.predict, f, self.plan.samples, self.plan.chunk)
+      if any(f is row.predict for row in self._rows):
+        run = lambda state, batch, rng: f(state, batch, rng, self.plan.samples)
+      self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))
+    return self._compiled[f](subject.state, batch, rng)
+
+  def fetch(self, tree: Any) -> Any:
+    """Device arrays split over the mesh -> numpy arrays of the global batch, on every process."""
+    return jax.device_get(self._everywhere(tree))
+
+  def texts(self, host: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """The ids and groups of a batch as placed arrays of bytes, so that they reach all processes."""
+    found = {k: _coded(host[k]) for k in ('id', 'group') if k in host}
+    return sharding.place_batch(found, self.mesh)
+
+
+def evaluate(subjects: Sequence[Subject], batches: Batches, spec, info, *, rng, **options):
+  """One evaluation: an `Evaluator` called once. Options are those of either -> Results."""
+  call = {k: options.pop(k) for k in ('progress', 'save') if k in options}
+  return Evaluator(spec, info, **options)(subjects, batches, rng=rng, **call)
+
+
+def _valid_rows(found: Any, valid: np.ndarray, texts: dict[str, np.ndarray]) -> dict[str, Any]:
+  keep = np.asarray(valid, bool)
+  rows = {name: decoded(value[keep]) for name, value in texts.items()}
+  return rows | {
+    'found': {
+      subject: jax.tree.map(lambda x: x[keep], score.widened(values))
+      for subject, values in found.items()
+    }
+  }
+
+
+def _coded(texts: np.ndarray) -> np.ndarray:
+  """[B] str -> [B, TEXT_BYTES] uint8, padded with zeros."""
+  out = np.zeros((len(texts), TEXT_BYTES), np.uint8)
+  for row, text in zip(out, texts, strict=True):
+    raw = np.frombuffer(str(text).encode(), np.uint8)
+    if len(raw) > TEXT_BYTES:
+      raise UserError(f'an id has more than {TEXT_BYTES} bytes: {text}\n  shorten the file names')
+    row[: len(raw)] = raw
+  return out
+
+
+def decoded(rows: np.ndarray) -> np.ndarray:
+  """[B, TEXT_BYTES] uint8 -> [B] str."""
+  return np.array([bytes(row).rstrip(b'\0').decode() for row in rows], str)

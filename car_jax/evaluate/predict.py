@@ -1,0 +1,107 @@
+"""From a method's samples to the small arrays that scores, pictures and saved files need.
+
+Letters: B examples, N samples, M readers, H x W pixels, C classes.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from car_jax.methods.base import Array, Batch, Samples, example_keys
+from car_jax.methods.baselines import uniform
+
+READERS = 'readers'
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+  """A row of the report: predict(state, batch, rng, n) -> Samples as in methods/base.py."""
+
+  name: str
+  predict: Callable[[Any, Batch, Array, int], Samples]
+  state: Any
+  note: str = ''  # what it is, for the report
+
+
+@flax.struct.dataclass
+class Prediction:
+  """labels [B, N, H, W], weight [B, N], mean [B, H, W, C] of the samples' probabilities.
+
+  own [B, H, W, C]: class probabilities that the method states itself, or None. Labels are uint8
+  (int32 from 257 classes on): the likeliest class of each sample, the lowest of equal ones.
+  """
+
+  labels: Array
+  weight: Array
+  mean: Array
+  own: Array | None
+
+
+def subjects(method: Any, state: Any, prefix: str = '') -> list[Subject]:
+  """All predictors of a method on one state, the method's own first."""
+  return [Subject(prefix + name, f, state) for name, f in method.predictors().items()]
+
+
+def label_type(num_classes: int) -> Any:
+  return jnp.uint8 if num_classes <= 256 else jnp.int32
+
+
+def summarise(samples: Samples) -> Prediction:
+  """Samples -> Prediction; the probabilities of single samples end here."""
+  labels = jnp.argmax(samples.probs, -1).astype(label_type(samples.probs.shape[-1]))
+  mean = jnp.einsum(
+    'bnhwc,bn->bhwc', samples.probs, samples.weight, precision=jax.lax.Precision.HIGHEST
+  )
+  return Prediction(labels, samples.weight, mean, samples.marginal)
+
+
+def predict(subject: Callable, n: int, chunk: int, state: Any, batch: Batch, rng: Array):
+  """n samples of every example -> Prediction; never more than `chunk` at a time in memory.
+
+  Parts are equal, so their size is the largest divisor of n up to `chunk`; part k draws with
+  fold_in(rng, k). A single part draws with `rng` itself.
+  """
+  size = max(d for d in range(1, min(n, chunk) + 1) if n % d == 0)
+  if size == n:
+    return summarise(subject(state, batch, rng, n))
+  part = lambda k: summarise(subject(state, batch, jax.random.fold_in(rng, k), size))
+  parts = jax.lax.map(part, jnp.arange(n // size))
+  join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
+  own = None if parts.own is None else parts.own[0]
+  return Prediction(
+    join(parts.labels), join(parts.weight) / len(parts.mean), parts.mean.mean(0), own
+  )
+
+
+def draw_readers(num_classes: int):
+  """The floor that no model passes in expectation, as a subject: readers of the same image, drawn.
+
+  n draws with replacement from an image's own readers, to be scored against these readers. It
+  needs no model: `state` is not used. It shows how much of a score is left to chance and to the
+  finite number of samples.
+  """
+
+  def floor(state: Any, batch: Batch, rng: Array, n: int) -> Prediction:
+    weight, readers = batch['label_weight'], jnp.asarray(batch['labels'])
+
+    def draw(key, w):
+      return jax.random.choice(jax.random.fold_in(key, 0), len(w), (n,), p=w / jnp.sum(w))
+
+    drawn = jax.vmap(draw)(example_keys(rng, batch), weight)  # [B, n]
+    labels = jnp.take_along_axis(readers, drawn[:, :, None, None], 1)
+    counts = jax.nn.one_hot(drawn, weight.shape[1]).mean(1)  # [B, M]
+    classes = jnp.arange(num_classes)
+
+    def add(m, total):
+      here = readers[:, m, ..., None] == classes
+      return total + counts[:, m, None, None, None] * here
+
+    start = jnp.zeros((*readers[:, 0].shape, num_classes))
+    mean = jax.lax.fori_loop(0, weight.shape[1], add, start)
+    return Prediction(labels.astype(label_type(num_classes)), uniform(len(weight), n), mean, None)
+
+  return floor

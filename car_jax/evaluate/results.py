@@ -1,0 +1,143 @@
+"""What an evaluation found, per image and per subject, and the intervals that follow from it.
+
+Letters: I images, S subjects, K bins, R resamples.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax.evaluate import score
+from car_jax.evaluate.catalogue import Metric, Plan
+from car_jax.metrics import bootstrap, calibration
+from car_jax.metrics.bootstrap import Interval
+
+
+@dataclasses.dataclass
+class Results:
+  """Everything by subject, in the order of the report.
+
+  found[subject][name] holds, per image and in the order of `ids`, what score.score returns: [I]
+  values, [I, ..] curves and pytrees of sums. batch [I] tells which batch an image came in.
+  """
+
+  plan: Plan
+  info: Any
+  ids: np.ndarray
+  groups: np.ndarray | None  # what was drawn independently, such as patients
+  batch: np.ndarray
+  found: dict[str, dict[str, Any]]
+  notes: dict[str, str]  # subject -> what it is
+  seconds: float
+  resamples: int = 1000
+  _intervals: dict[tuple[str, str], Interval] = dataclasses.field(default_factory=dict)
+
+  @property
+  def subjects(self) -> list[str]:
+    return [*self.found]
+
+  @property
+  def units(self) -> tuple[int, str]:
+    """How many independent units the intervals resample, and what they are."""
+    if self.groups is None:
+      return len(self.ids), 'images'
+    return len(np.unique(self.groups)), 'patients'
+
+  def values(self, subject: str, metric: Metric) -> np.ndarray | None:
+    """[I] float64; None for a pooled metric, or where the subject has no such score."""
+    return None if metric.pooled else self.found[subject].get(metric.name)
+
+  def interval(self, subject: str, metric: Metric) -> Interval:
+    """The score over all images with its 95 % bootstrap interval; nan where there is none."""
+    key = subject, metric.name
+    if key not in self._intervals:
+      self._intervals[key] = self._interval(*key, metric)
+    return self._intervals[key]
+
+  def _interval(self, subject: str, name: str, metric: Metric) -> Interval:
+    value = self.found[subject].get(name)
+    if value is None:
+      return Interval(np.nan, np.nan, np.nan, 0, len(self.ids))
+    if metric.pooled:
+      finish = lambda totals: score.finish(metric, totals)
+      return pooled_interval(value, finish, groups=self.groups, resamples=self.resamples)
+    return bootstrap.interval(value, groups=self.groups, resamples=self.resamples)
+
+  def difference(self, ours: str, theirs: str, metric: Metric) -> Interval | None:
+    """ours - theirs on the same images; None for a pooled or missing metric."""
+    a, b = self.values(ours, metric), self.values(theirs, metric)
+    if a is None or b is None:
+      return None
+    return bootstrap.difference(a, b, groups=self.groups, resamples=self.resamples)
+
+  def scalars(self, subject: str | None = None) -> dict[str, float]:
+    """Metric name -> value over all images, for one subject (the first)."""
+    subject = subject or self.subjects[0]
+    return {m.name: self.value(subject, m) for m in self.plan.metrics}
+
+  def value(self, subject: str, metric: Metric) -> float:
+    """The score without its interval, which needs no resampling."""
+    value = self.found[subject].get(metric.name)
+    if value is None:
+      return float('nan')
+    if metric.pooled:
+      return score.finish(metric, total(value))
+    seen = value[~np.isnan(value)]
+    return float(seen.mean()) if len(seen) else float('nan')
+
+  def reliability(self, subject: str, source: str) -> calibration.Reliability | None:
+    """The table behind a reliability diagram of 'mean' or 'own' probabilities."""
+    sums = self.found[subject].get(f'bins/{source}')
+    return None if sums is None else calibration.reliability(total(sums))
+
+  def means(self, subject: str, name: str) -> np.ndarray | None:
+    """The mean over images of a part or a curve; nan where no image has it."""
+    value = self.found[subject].get(name)
+    if value is None or not len(value):
+      return None
+    seen = ~np.isnan(value)
+    return np.where(seen, value, 0).sum(0) / np.where(seen.any(0), seen.sum(0), np.nan)
+
+
+def total(sums: Any) -> Any:
+  """Per-image sums [I, ..] -> their total, exact in float64."""
+  return jax.tree.map(lambda x: x.sum(0), sums)
+
+
+def pooled_interval(
+  sums: Any,
+  finish: Callable[[Any], float],
+  *,
+  groups: np.ndarray | None = None,
+  resamples: int = 1000,
+  level: float = 0.95,
+  seed: int = 0,
+) -> Interval:
+  """Percentile bootstrap of finish(total of sums): images, or whole groups, drawn again.
+
+  sums: a pytree of [I, ..]. A score such as ECE is no mean over images, so each resample adds its
+  images' sums before it is finished.
+  """
+  leaves, tree = jax.tree.flatten(sums)
+  images = len(leaves[0])
+  value = finish(total(sums)) if images else float('nan')
+  if not images or np.isnan(value):
+    return Interval(np.nan, np.nan, np.nan, 0, images)
+  names = np.arange(images) if groups is None else np.asarray(groups)
+  _, group = np.unique(names, return_inverse=True)
+  flat = np.concatenate([np.asarray(x, np.float64).reshape(images, -1) for x in leaves], 1)
+  by_group = np.zeros((group.max() + 1, flat.shape[1]))
+  np.add.at(by_group, group, flat)
+  rng, units, found = np.random.default_rng(seed), len(by_group), []
+  for start in range(0, resamples, 100):  # blocks bound the memory
+    times = rng.multinomial(units, np.full(units, 1 / units), min(100, resamples - start))
+    for row in times @ by_group:
+      cuts = np.split(row, np.cumsum([x[0].size for x in leaves])[:-1])
+      parts = [cut.reshape(x.shape[1:]) for cut, x in zip(cuts, leaves, strict=True)]
+      found.append(finish(jax.tree.unflatten(tree, parts)))
+  tail = 50 * (1 - level)
+  low, high = np.nanpercentile(found, [tail, 100 - tail])
+  return Interval(value, float(low), float(high), images, 0)

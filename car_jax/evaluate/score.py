@@ -1,0 +1,152 @@
+"""The device part of an evaluation: every score of one batch, one row per image.
+
+Letters: B examples, N samples, M readers, H x W pixels, C classes, K bins.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from car_jax.evaluate.catalogue import Metric, Plan
+from car_jax.evaluate.predict import Prediction
+from car_jax.methods.base import Array, Batch
+from car_jax.metrics import calibration, stochastic
+
+# What a figure needs besides the metrics; kept per image like them.
+PARTS = ('part/d_ys', 'part/d_ss', 'part/d_yy')
+CURVES = ('curve/v', 'curve/u')
+
+
+def counts_of(samples: int) -> tuple[int, ...]:
+  """The sample counts at which the curve over N is taken: 1, 2, 4, .., and N itself."""
+  return tuple(sorted({*(1 << k for k in range(samples.bit_length())), samples}))
+
+
+def score(plan: Plan, detail: bool, prediction: Prediction, batch: Batch) -> dict[str, Any]:
+  """Name -> [B] values, or sums with a first axis B for what is pooled over images.
+
+  `detail` adds what the report draws: the parts of the main GED, its curve over N, and the bins of
+  reliability diagrams. The rows of padding images are scored too; the host drops them.
+  """
+  pairs: dict[Any, stochastic.Comparison] = {}
+  found = {m.name: _one(m, prediction, batch, pairs) for m in plan.metrics}
+  if detail:
+    found |= _details(plan, prediction, batch, pairs)
+  return {name: value for name, value in found.items() if value is not None}
+
+
+def _one(metric: Metric, prediction: Prediction, batch: Batch, pairs: dict) -> Any:
+  if not metric.about.pairs:
+    return _of_probabilities(metric, prediction, batch)
+  c = first(_compared(metric, prediction, batch, pairs), metric.samples)
+  if metric.kind == 'hm_iou':
+    return stochastic.hm_iou(c)
+  if metric.kind == 'dice_max':
+    return stochastic.max_dice(c)
+  parts = stochastic.ged(c, estimator=metric.estimator, distance=metric.distance)
+  return getattr(parts, {'diversity': 'd_ss'}.get(metric.kind, metric.kind))
+
+
+def _compared(metric: Metric, prediction: Prediction, batch: Batch, pairs: dict):
+  """All pairs of maps, compared once for all metrics that share a convention."""
+  key = metric.classes, metric.absent, metric.ignore
+  if key not in pairs:
+    pairs[key] = stochastic.compare(
+      prediction.labels,
+      batch['labels'],
+      classes=metric.classes,
+      absent=metric.absent,
+      ignore=metric.ignore,
+      sample_weight=prediction.weight,
+      reader_weight=batch['label_weight'],
+    )
+  return pairs[key]
+
+
+def first(c: stochastic.Comparison, n: int) -> stochastic.Comparison:
+  """The comparison without the samples after the first n."""
+  end, weight = c.reader_weight.shape[1] + n, c.sample_weight[:, :n]
+  weight = weight / jnp.sum(weight, -1, keepdims=True)
+  return stochastic.Comparison(c.iou[:, :end, :end], c.dice[:, :end, :end], c.reader_weight, weight)
+
+
+def _of_probabilities(metric: Metric, prediction: Prediction, batch: Batch) -> Any:
+  probs = prediction.own if metric.own else prediction.mean
+  if probs is None:
+    return None
+  labels, weight = batch['labels'], batch['label_weight']
+  if metric.kind == 'ece':
+    return bins(probs, batch, top=metric.top, num_bins=metric.bins, ignore=metric.ignore)
+  if metric.kind == 'miou':
+    return confusion(jnp.argmax(probs, -1), batch, metric.num_classes, metric.ignore)
+  kernels = dict(nll=calibration.nll, brier=calibration.brier, kl=calibration.kl_to_readers)
+  return kernels[metric.kind](probs, labels, weight, ignore=metric.ignore)
+
+
+def bins(
+  probs: Array, batch: Batch, *, top: bool, num_bins: int, ignore: int | None
+) -> calibration.BinSums:
+  """BinSums of [B, K]: of the likeliest class (top), or of class 1 against its readers' share."""
+  kernel = calibration.top_label_sums if top else calibration.class_sums
+  rows = kernel(probs, batch['labels'], batch['label_weight'], num_bins=num_bins, ignore=ignore)
+  return jax.tree.map(lambda x: jnp.sum(x.reshape(len(probs), -1, num_bins), 1), rows)
+
+
+def confusion(said: Array, batch: Batch, num_classes: int, ignore: int | None) -> Array:
+  """Pixels by reader's class and said class [B, C, C]; each reader counts by its weight."""
+  classes = jnp.arange(num_classes)
+
+  def add(m, total):
+    truth, weight = batch['labels'][:, m], batch['label_weight'][:, m]
+    keep = jnp.ones_like(truth, bool) if ignore is None else truth != ignore
+    onehot = (truth[..., None] == classes) & keep[..., None]
+    rows = jnp.einsum('bhwc,bhwd->bcd', onehot.astype(jnp.float32), predicted)
+    return total + weight[:, None, None] * rows
+
+  predicted = (said[..., None] == classes).astype(jnp.float32)
+  start = jnp.zeros((len(said), num_classes, num_classes))
+  return jax.lax.fori_loop(0, batch['labels'].shape[1], add, start)
+
+
+def _details(plan: Plan, prediction: Prediction, batch: Batch, pairs: dict) -> dict[str, Any]:
+  found: dict[str, Any] = {}
+  if main := plan.main:
+    c = _compared(main, prediction, batch, pairs)
+    parts = stochastic.ged(first(c, main.samples), estimator=main.estimator, distance=main.distance)
+    found |= dict(zip(PARTS, parts[1:], strict=True))
+    for name, estimator in zip(CURVES, 'vu', strict=True):
+      curve = [
+        stochastic.ged(first(c, n), estimator=estimator, distance=main.distance).ged
+        for n in counts_of(plan.samples)
+      ]
+      found[name] = jnp.stack(curve, -1)
+  top = prediction.mean.shape[-1] > 2
+  ignore = plan.metrics[0].ignore if plan.metrics else None
+  for source in ('mean', 'own'):
+    if (probs := getattr(prediction, source)) is not None:
+      found[f'bins/{source}'] = bins(probs, batch, top=top, num_bins=15, ignore=ignore)
+  return found
+
+
+def finish(metric: Metric, totals: Any) -> float:
+  """The value of a pooled metric from its sums over all images; nan when nothing was counted."""
+  if metric.kind == 'ece':
+    return calibration.ece(totals)
+  return mean_iou(totals, metric.classes)
+
+
+def mean_iou(matrix: np.ndarray, classes: tuple[int, ...]) -> float:
+  """Confusion matrix [C, C] -> mean IoU over those of `classes` that occur on either side."""
+  both = np.diag(matrix)[list(classes)]
+  union = (matrix.sum(0) + matrix.sum(1))[list(classes)] - both
+  occurs = union > 0
+  return float(np.mean(both[occurs] / union[occurs])) if occurs.any() else float('nan')
+
+
+def widened(found: Mapping[str, Any]) -> dict[str, Any]:
+  """What came from the device, as float64 and int64 for sums on the host."""
+  wide = lambda x: np.asarray(x, np.int64 if x.dtype.kind in 'iu' else np.float64)
+  return jax.tree.map(wide, dict(found))

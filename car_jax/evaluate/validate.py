@@ -1,0 +1,57 @@
+"""The evaluations that the training loop runs every so often: a few scores of the own predictor."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from car_jax.data import pipeline
+from car_jax.errors import UserError
+from car_jax.evaluate.harness import Evaluator
+from car_jax.evaluate.predict import Subject
+
+
+class Validation:
+  """One entry of config.evals: make it once, call it with each state -> {metric name: value}.
+
+  spec: see catalogue.DEFAULTS; `split` must be named. The predictor is the method's first one. All
+  calls draw with the same key, so two states are compared on the same draws.
+  """
+
+  def __init__(self, method: Any, dataset: Any, config: Any, spec: Mapping[str, Any], mesh: Any):
+    spec = dict(spec)
+    if not spec.get('split'):
+      raise UserError(f'an entry of config.evals names no split: {spec}\n  add split="validation"')
+    self._evaluator = Evaluator(spec, dataset.info, mesh=mesh)
+    self._source, self._info = dataset.split(spec['split']), dataset.info
+    self._data, self._rng = config.data, jax.random.key(config.seed)
+    self._name, self._predict = next(iter(method.predictors().items()))
+
+  def __call__(self, state: Any) -> dict[str, float]:
+    batches = pipeline.eval_batches(
+      self._source,
+      self._info,
+      self._data,
+      host=jax.process_index(),
+      hosts=jax.process_count(),
+    )
+    with contextlib.closing(batches):
+      subject = Subject(self._name, self._predict, state)
+      return self._evaluator([subject], batches, rng=self._rng).scalars()
+
+
+_MADE: dict[Any, tuple[Any, Validation]] = {}
+
+
+def validate(
+  method: Any, state: Any, dataset: Any, config: Any, spec: Mapping[str, Any], mesh: Any
+) -> dict[str, float]:
+  """`Validation` for callers that keep none: compiled functions are reused for the same method."""
+  key = id(method), id(dataset), repr(sorted(dict(spec).items()))
+  if key not in _MADE:
+    while len(_MADE) >= 8:
+      _MADE.pop(next(iter(_MADE)))
+    # The method is kept with it, so that its id cannot come to mean another one.
+    _MADE[key] = (method, dataset), Validation(method, dataset, config, spec, mesh)
+  return _MADE[key][1](state)

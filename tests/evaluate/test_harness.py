@@ -1,0 +1,167 @@
+"""The harness against plain loops, and that nothing but the examples decides a value."""
+
+import jax
+import numpy as np
+import pytest
+
+from car_jax.errors import UserError
+from car_jax.evaluate import harness, predict
+from tests.evaluate import scene
+
+METRICS = ('ged6', 'ged6[u]', 'ged3', 'hm_iou6', 'dice_max6', 'diversity6', 'ece', 'ece[own]')
+METRICS += ('nll', 'brier[own]', 'miou', 'kl[own]')
+SPEC = dict(samples=6, metrics=METRICS)
+RNG = jax.random.key(3)
+
+
+def run(batch=4, images=6, spec=SPEC, num_classes=2, **options):
+  subjects = predict.subjects(scene.Fake(num_classes), scene.STATE)
+  options = dict(readers=True, detail=True) | options
+  data = scene.batches(images, batch, num_classes=num_classes)
+  return harness.evaluate(subjects, data, spec, scene.info(num_classes), rng=RNG, **options)
+
+
+@pytest.fixture(scope='module')
+def results():
+  return run()
+
+
+def drawn(name, images=6, n=6):
+  """All predictions of one predictor, without jit or batches of the harness."""
+  (batch,) = scene.batches(images, images)
+  return batch, jax.tree.map(np.asarray, scene.predictors()[name](scene.STATE, batch, RNG, n))
+
+
+def plain_iou(a, b):
+  union = (a | b).sum()
+  return (a & b).sum() / union if union else 1.0
+
+
+def plain_ged(samples, readers, estimator):
+  mean = lambda a, b: np.mean([[1 - plain_iou(x, y) for y in b] for x in a])
+  fix = lambda a: len(a) / (len(a) - 1) if estimator == 'u' else 1
+  ss, yy = (mean(x, x) * fix(x) for x in (samples, readers))
+  return 2 * mean(samples, readers) - ss - yy
+
+
+@pytest.mark.parametrize('name', ['samples', 'independent pixels'])
+def test_scores_are_those_of_a_plain_loop_over_images(results, name):
+  batch, samples = drawn(name)
+  maps = samples.probs.argmax(-1) == 1
+  found = results.found[name]
+  for i, ident in enumerate(batch['id']):
+    assert results.ids[i] == ident
+    readers = batch['labels'][i][batch['label_weight'][i] > 0] == 1
+    for metric, n, estimator in (('ged6', 6, 'v'), ('ged6[u]', 6, 'u'), ('ged3', 3, 'v')):
+      want = plain_ged(maps[i][:n], readers, estimator)
+      assert found[metric][i] == pytest.approx(want, abs=1e-5), (metric, i)
+    share = readers.mean(0)
+    p = samples.probs[i].mean(0)[..., 1]
+    logs = share * np.log(np.maximum(p, 1e-7)) + (1 - share) * np.log(np.maximum(1 - p, 1e-7))
+    assert found['nll'][i] == pytest.approx(-logs.mean(), rel=1e-4)
+
+
+def test_calibration_error_is_pooled_over_all_pixels(results):
+  batch, samples = drawn('samples')
+  p = samples.marginal[..., 1].reshape(-1)
+  share = np.einsum('bmhw,bm->bhw', batch['labels'] == 1, batch['label_weight']).reshape(-1)
+  k = np.clip(np.ceil(p * 15).astype(int) - 1, 0, 14)
+  gaps = [abs((p - share)[k == j].sum()) for j in range(15)]
+  assert results.scalars()['ece[own]'] == pytest.approx(sum(gaps) / len(p), abs=1e-6)
+
+
+def test_mean_iou_is_pooled_over_images_and_weighs_readers(results):
+  batch, samples = drawn('samples')
+  said = samples.probs.mean(1).argmax(-1)[:, None] == 1
+  truth, weight = batch['labels'] == 1, batch['label_weight'][..., None, None]
+  both, union = ((x * weight).sum() for x in (said & truth, said | truth))
+  assert results.scalars()['miou'] == pytest.approx(both / union, rel=1e-5)
+
+
+@pytest.mark.parametrize('batch', [1, 6])
+def test_batch_size_and_padding_change_nothing(results, batch):
+  other = run(batch=batch)
+  assert list(other.ids) == list(results.ids)
+  for name in results.subjects:
+    same = jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6),
+      results.found[name],
+      other.found[name],
+    )
+    assert same is not None
+
+
+def test_chunks_draw_the_asked_number_of_samples():
+  chunked = run(spec=dict(samples=6, metrics=('ged6', 'diversity6'), chunk=4), detail=False)
+  assert chunked.found['samples']['ged6'].shape == (6,)
+  assert chunked.scalars()['diversity6'] > 0
+  whole = run(spec=dict(samples=6, metrics=('ged6', 'diversity6')), detail=False)
+  np.testing.assert_allclose(chunked.found['argmax']['ged6'], whole.found['argmax']['ged6'])
+  assert chunked.scalars()['ged6'] != whole.scalars()['ged6']  # other draws, as documented
+
+
+def test_readers_row_draws_only_masks_of_real_readers_in_their_shares():
+  (batch,) = scene.batches(6, 6)
+  found = predict.draw_readers(2)(None, batch, RNG, 64)
+  for i in range(6):
+    readers = batch['labels'][i][batch['label_weight'][i] > 0]
+    hits = np.array([[np.array_equal(s, r) for r in readers] for s in np.asarray(found.labels[i])])
+    assert hits.any(1).all()
+  np.testing.assert_allclose(found.mean.sum(-1), 1, atol=1e-5)
+  np.testing.assert_allclose(
+    found.mean[..., 1], np.mean(np.asarray(found.labels) == 1, 1), atol=1e-5
+  )
+
+
+def test_readers_row_is_the_best_and_identical_maps_have_no_diversity(results):
+  scores = {name: results.scalars(name) for name in results.subjects}
+  assert scores['readers']['ged6'] == min(s['ged6'] for s in scores.values())
+  assert scores['argmax']['diversity6'] == 0
+  assert np.isnan(scores['readers']['ece[own]'])  # readers state no probabilities
+
+
+def test_intervals_contain_the_mean_and_keep_patients_together(results):
+  assert results.units == (3, 'patients')
+  for metric in results.plan.metrics:
+    found = results.interval('samples', metric)
+    assert found.low <= found.mean <= found.high, metric.name
+    assert found.mean == pytest.approx(results.value('samples', metric))
+    assert (found.images, found.skipped) == (6, 0)
+
+
+def test_several_classes():
+  spec = dict(samples=3, metrics=('ged3', 'ged3[classes=rim+vessel]', 'ece', 'miou'))
+  results = run(num_classes=4, spec=spec)
+  conventions = [m.convention for m in results.plan.metrics]
+  assert conventions[:2] == ['ged3[v,absent=1,all]', 'ged3[v,absent=1,classes=2+3]']
+  assert 'top label' in conventions[2]
+  for values in map(results.scalars, results.subjects):
+    assert np.isfinite([*values.values()]).all()
+
+
+def test_progress_hears_of_every_image_and_no_image_is_an_error():
+  heard = []
+  run(batch=4, spec=dict(samples=2, metrics=('nll',)), detail=False, progress=heard.append)
+  assert heard == [4, 2]
+  with pytest.raises(UserError, match='no image'):
+    harness.evaluate([], iter(()), SPEC, scene.info(), rng=RNG)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (dict(metrics=('gde16',)), "unknown metric 'gde16'\n  did you mean: ged16"),
+    (dict(metrics=('ece16',)), "unknown metric 'ece16'"),
+    (dict(metrics=('ged4[w]',)), "unknown option 'w' in 'ged4"),
+    (dict(metrics=('hm_iou4[u]',)), "unknown option 'u'"),
+    (dict(metrics=('ged4[classes=nodul]',)), 'did you mean: nodule'),
+    (dict(metrics=('ged4[absent=two]',)), "absent='two'"),
+    (dict(metrics=('ece[bins=x]',)), 'bins must be a whole number'),
+    (dict(metric=('ged4',)), "unknown key 'metric' of an evaluation\n  did you mean: metrics"),
+    (dict(samples=0), 'samples of an evaluation must be a positive'),
+  ],
+)
+def test_a_wrong_spec_is_one_clear_message(change, message):
+  with pytest.raises(UserError) as e:
+    harness.Evaluator(dict(samples=4) | change, scene.info())
+  assert message in str(e.value)
