@@ -38,7 +38,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, *, new: bool = False)
   workdir = pathlib.Path(workdir)
   mesh = sharding.make_mesh()
   sharding.check_batch(config.data.batch, mesh)
-  dataset = sources.open_dataset(**config.data)
+  dataset = sources.open_dataset(config.data)
   source = dataset.split(config.data.get('train', 'train'))
   method = build_method(config, dataset.info, len(source))
   stream = lambda start: pipeline.train_batches(

@@ -21,7 +21,7 @@ def main(out: str, variant: str, *cluster: str) -> None:
     sharding.start_distributed(cluster[0], int(cluster[1]), int(cluster[2]))
   config = configs.load(f'configs/smoke.py:{variant}')
   mesh = sharding.make_mesh()
-  dataset = sources.open_dataset(**config.data)
+  dataset = sources.open_dataset(config.data)
   source = dataset.split('train')
   method = loop.build_method(config, dataset.info, len(source))
   here = dict(host=jax.process_index(), hosts=jax.process_count())

@@ -1,0 +1,49 @@
+"""Small images made in memory on which readers disagree: for tests, smoke runs, a first look."""
+
+import numpy as np
+
+from car_jax.data.sources import DataInfo, Dataset, sliced
+from car_jax.errors import UserError, nearest
+
+SIZES = {'train': 4, 'validation': 1, 'test': 1}  # shares of `count`, times a quarter
+
+
+def open_dataset(
+  size: int = 32, count: int = 32, num_classes: int = 2, readers: int = 4
+) -> Dataset:
+  """Discs of every foreground class on noise; each reader draws other radii, or no disc at all."""
+  info = DataInfo(
+    name='fake',
+    num_classes=num_classes,
+    class_names=('background', *(f'disc {c}' for c in range(1, num_classes))),
+    palette=tuple((c * 97 % 256, c * 57 % 256, c * 173 % 256) for c in range(num_classes)),
+    readers=readers,
+    licence='public domain',
+  )
+
+  def split(text: str) -> list:
+    name = text.partition('[')[0]
+    if name not in SIZES:
+      raise UserError(f'no split {name!r} in the fake data set\n{nearest(name, SIZES)}')
+    n = max(1, count * SIZES[name] // 4)
+    return sliced([_record(f'{name}-{i}', size, info) for i in range(n)], text)
+
+  return Dataset(info, split)
+
+
+def _record(name: str, size: int, info: DataInfo) -> dict:
+  rng = np.random.default_rng([*name.encode()])
+  y, x = np.mgrid[:size, :size]
+  labels = np.zeros((info.readers, size, size), np.uint8)
+  image = rng.normal(90, 15, (size, size))
+  for c in range(1, info.num_classes):
+    cy, cx = rng.uniform(0.25, 0.75, 2) * size
+    radius = rng.uniform(0.1, 0.25) * size
+    distance = np.hypot(y - cy, x - cx)
+    certain = rng.uniform(0.4, 1)
+    for m in range(info.readers):
+      if rng.random() < certain:
+        labels[m][distance < radius * rng.uniform(0.7, 1.3)] = c
+    image += 110 * certain / (1 + np.exp((distance - radius) / (0.1 * radius + 0.5)))
+  image = np.clip(image, 0, 255).astype(np.uint8)[..., None]
+  return {'image': image, 'labels': labels, 'id': name, 'group': name}

@@ -1,0 +1,145 @@
+"""Records -> batches (keys and shapes in methods/base.py), read ahead by grain.
+
+Batch k of training is a pure function of (seed, k, host): nothing but the step is needed to
+resume, and the hosts' batches together are the batch that one host would see. An epoch is a new
+order of all records, cut to whole batches.
+"""
+
+import functools
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from car_jax.data import transforms
+from car_jax.data.sources import DataInfo, Source
+from car_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+def train_batches(
+  source: Source,
+  info: DataInfo,
+  config: Mapping[str, Any],
+  *,
+  seed: int,
+  start_step: int = 0,
+  host: int = 0,
+  hosts: int = 1,
+) -> Iterator[Batch]:
+  """This host's share of batches start_step, start_step + 1, ... without end.
+
+  Raises UserError when the split is smaller than a batch or the images differ in size.
+  """
+  if hasattr(source, 'train_batches'):  # a source that makes its batches, such as the 1-D toy
+    yield from source.train_batches(seed=seed, start_step=start_step, host=host, hosts=hosts)
+    return
+  if len(source) < config['batch']:
+    raise UserError(
+      f'the training split of {info.name} has {len(source)} images, fewer than a batch of '
+      f'{config["batch"]}\n  use --config.data.batch={len(source)} or less'
+    )
+  order = _Order(len(source), config['batch'], seed, host, hosts)
+  rows = _Rows(source, info, transforms.from_config(config, True), order, start_step * order.local)
+  yield from _read(rows, order.local, config.get('threads', 2))
+
+
+def eval_batches(
+  source: Source, info: DataInfo, config: Mapping[str, Any], *, host: int = 0, hosts: int = 1
+) -> Iterator[Batch]:
+  """Every record once, in order; the last batch is filled up with rows of valid=False."""
+  batch = config.get('eval_batch') or config['batch']
+  order = _Order(len(source), batch, None, host, hosts)
+  rows = _Rows(source, info, transforms.from_config(config, False), order, 0)
+  yield from _read(rows, order.local, config.get('threads', 2))
+
+
+def steps_per_epoch(count: int, batch: int) -> int:
+  return max(1, count // batch)
+
+
+class _Order:
+  """Row k of this host -> (which record, its place in all hosts' stream, whether it counts)."""
+
+  def __init__(self, count: int, batch: int, seed: int | None, host: int, hosts: int):
+    if batch % hosts:
+      raise UserError(f'a batch of {batch} cannot be shared by {hosts} processes')
+    self.count, self.batch, self.seed, self.host = count, batch, seed, host
+    self.local = batch // hosts
+    self.epoch_steps = steps_per_epoch(count, batch)
+    self._permutation = functools.lru_cache(maxsize=2)(self._shuffled)
+
+  def _shuffled(self, epoch: int) -> np.ndarray:
+    return np.random.default_rng([self.seed, epoch]).permutation(self.count)
+
+  def __len__(self) -> int:
+    steps = -(-self.count // self.batch) if self.seed is None else 2**40
+    return steps * self.local
+
+  def __getitem__(self, k: int) -> tuple[int, int, bool]:
+    step, row = divmod(k, self.local)
+    place = step * self.batch + self.host * self.local + row
+    if self.seed is None:
+      return min(place, self.count - 1), place, place < self.count
+    epoch, step = divmod(step, self.epoch_steps)
+    within = step * self.batch + self.host * self.local + row
+    return int(self._permutation(epoch)[within]), place, True
+
+
+class _Rows:
+  """Row k of this host as a finished example: grain's random-access source."""
+
+  def __init__(self, source: Source, info: DataInfo, chain: list, order: _Order, skip: int):
+    self.source, self.info, self.chain, self.order, self.skip = source, info, chain, order, skip
+
+  def __len__(self) -> int:
+    return len(self.order) - self.skip
+
+  def __getitem__(self, k: int) -> dict[str, Any]:
+    index, place, valid = self.order[k + self.skip]
+    train = self.order.seed is not None
+    rng = np.random.default_rng([self.order.seed or 0, place, 1])
+    example = self.source[index]
+    for transform in self.chain:
+      example = transform(example, rng)
+    return _finished(example, self.info, valid, rng if train else None)
+
+
+def _finished(
+  example: dict[str, Any], info: DataInfo, valid: bool, rng: np.random.Generator | None
+) -> dict[str, Any]:
+  """The batch's keys for one example; with `rng`, one reader drawn uniformly as `label`."""
+  labels = np.asarray(example['labels'], np.int32)
+  m = len(labels)
+  row = {
+    'image': transforms.model_image(example['image']),
+    'labels': np.concatenate([labels, np.repeat(labels[:1], info.readers - m, 0)]),
+    'label_weight': np.where(np.arange(info.readers) < m, 1 / m, 0).astype(np.float32),
+    'valid': np.bool_(valid),
+    'example': np.uint32(zlib.crc32(example['id'].encode())),
+    'id': example['id'],
+    'group': example['group'],
+  }
+  return row | ({'label': labels[rng.integers(m)]} if rng is not None else {})
+
+
+def _read(rows: _Rows, size: int, threads: int) -> Iterator[Batch]:
+  import grain
+
+  batches = grain.MapDataset.source(rows).batch(size, drop_remainder=False, batch_fn=_stacked)
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 1) * 2)
+  yield from batches.to_iter_dataset(options)
+
+
+def _stacked(examples: Any) -> Batch:
+  shapes = {e['image'].shape: e['id'] for e in examples}
+  if len(shapes) > 1:
+    (a, b), *_ = zip(shapes.items(), list(shapes.items())[1:], strict=False)
+    raise UserError(
+      f'images of one batch differ in size (rows, columns): '
+      f'{a[1]} is {a[0][:2]}, {b[1]} is {b[0][:2]}\n'
+      '  set config.data.size to crop them alike'
+    )
+  return {k: np.stack([np.asarray(e[k]) for e in examples]) for k in examples[0]}

@@ -1,0 +1,162 @@
+"""Data sets as random-access sources of records, read from prepared folders without TensorFlow.
+
+A record is a dict: image uint8 [H, W, 1 or 3], labels uint8 [M, H, W] (one map per reader), id and
+group (the patient, the scene: what must not be shared between splits), both str.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from car_jax.errors import UserError, nearest
+
+KNOWN = ('lidc_masks', 'lidc_crops', 'lidc_dicom', 'folder')  # what datasets.prepare can prepare
+KEYS = ('name', 'data_dir', 'train', 'batch', 'eval_batch', 'size', 'flip', 'rot90', 'threads')
+
+
+@dataclasses.dataclass(frozen=True)
+class DataInfo:
+  """What a method and a report need to know of a data set. `readers` is the largest M."""
+
+  name: str
+  num_classes: int
+  class_names: tuple[str, ...]
+  palette: tuple[tuple[int, int, int], ...]
+  readers: int
+  ignore_label: int | None = None
+  licence: str = ''
+  citation: str = ''
+
+
+class Source(Protocol):
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """`split('validation[:50%]')` follows TFDS' way of slicing; records have a fixed order."""
+
+  info: DataInfo
+  split: Any
+
+
+def default_data_dir() -> pathlib.Path:
+  return pathlib.Path(os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')).expanduser()
+
+
+def open_dataset(config: Mapping[str, Any]) -> Dataset:
+  """config.data -> the data set it names. Raises UserError: unknown key or name, not prepared."""
+  name = config['name']
+  fake_keys = ('count', 'num_classes', 'readers')
+  known = KEYS + (fake_keys if name == 'fake' else ())
+  if name == 'toy_regression':
+    from car_jax.data import toy_regression
+
+    return toy_regression.open_dataset(config)
+  if unknown := sorted(set(config) - set(known)):
+    raise UserError(f'unknown config key data.{unknown[0]}\n{nearest(unknown[0], known)}')
+  if name == 'fake':
+    from car_jax.data import fake
+
+    given = {k: config[k] for k in (*fake_keys, 'size') if k in config}
+    return fake.open_dataset(**given)
+  return _prepared(name, pathlib.Path(config.get('data_dir') or default_data_dir()).expanduser())
+
+
+def prepared(data_dir: pathlib.Path) -> list[str]:
+  """Names of what is prepared there, such as 'lidc_masks/size64' or 'lidc_crops'."""
+  found = set()
+  for path in data_dir.glob('*/**/dataset_info.json'):
+    parts = path.relative_to(data_dir).parts[:-1]
+    if re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]):
+      found.add('/'.join(parts[:-1]))
+  return sorted(found)
+
+
+def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
+  folder = _version_folder(data_dir / name)
+  if folder is None:
+    base, _, variant = name.partition('/')
+    here = prepared(data_dir)
+    wanted = nearest(name, [*here, *(() if base in KNOWN else KNOWN)])
+    size = re.search(r'size(\d+)', variant)
+    option = f' --size {size[1]}' if size else ''
+    source = '' if base == 'lidc_masks' else ' --source FOLDER'
+    where = '' if data_dir == default_data_dir() else f' --data-dir {data_dir}'
+    command = f'python -m datasets.prepare {base}{source}{option}{where}'
+    fix = f'\n  to prepare it: {command}' if base in KNOWN else ''
+    raise UserError(f'data set {name!r} is not prepared in {data_dir}\n{wanted}{fix}')
+  import tensorflow_datasets as tfds
+
+  try:
+    builder = tfds.builder_from_directory(folder)
+    meta = builder.info.metadata or {}
+    info = DataInfo(
+      name=name,
+      num_classes=len(meta['class_names']),
+      class_names=tuple(meta['class_names']),
+      palette=tuple(tuple(c) for c in meta['palette']),
+      readers=meta['readers'],
+      ignore_label=meta['ignore_label'],
+      licence=meta['licence'],
+      citation=meta['citation'],
+    )
+  except Exception as e:
+    raise UserError(
+      f'{folder} cannot be read ({type(e).__name__}: {e})\n  prepare it again with --overwrite'
+    ) from None
+  return Dataset(info, lambda split: _Records(builder, split, folder))
+
+
+def _version_folder(folder: pathlib.Path) -> pathlib.Path | None:
+  versions = [p.parent for p in folder.glob('[0-9]*/dataset_info.json')]
+  return max(versions, key=lambda p: tuple(map(int, p.name.split('.'))), default=None)
+
+
+class _Records:
+  """One split of a prepared folder. Damage is reported with the folder's name."""
+
+  def __init__(self, builder: Any, split: str, folder: pathlib.Path):
+    self._folder, name = folder, split.partition('[')[0]
+    if name not in builder.info.splits:
+      raise UserError(f'no split {name!r} in {folder}\n{nearest(name, builder.info.splits)}')
+    try:
+      self._source = builder.as_data_source(split)
+    except Exception as e:
+      raise self._damaged(e) from None
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    try:
+      record = self._source[index]
+    except Exception as e:
+      raise self._damaged(e) from None
+    return record | {k: record[k].decode() for k in ('id', 'group')}
+
+  def _damaged(self, e: Exception) -> UserError:
+    reason = (str(e).splitlines() or [''])[0][:120]
+    return UserError(
+      f'{self._folder} is damaged ({type(e).__name__}: {reason})\n'
+      '  prepare it again with --overwrite'
+    )
+
+
+def sliced(records: Sequence[Any], split: str) -> Sequence[Any]:
+  """TFDS' '[a:b]' on a sequence, in numbers or per cent, for data that is made in memory."""
+  found = re.fullmatch(r'\w+(?:\[(-?\d*%?):(-?\d*%?)\])?', split)
+  if not found:
+    raise UserError(f'cannot read the split {split!r}; expected NAME, NAME[10:20] or NAME[:50%]')
+
+  def bound(text: str | None) -> int | None:
+    if not text:
+      return None
+    return round(len(records) * int(text[:-1]) / 100) if text.endswith('%') else int(text)
+
+  return records[bound(found[1]) : bound(found[2])]

@@ -1,0 +1,99 @@
+"""Paired operations on an example: (example, rng) -> example.
+
+An example holds image [H, W, channels] and labels [M, H, W]; `rng` is a numpy Generator that
+belongs to this example in this epoch. Every operation treats the image and all readers' labels
+alike.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from car_jax.errors import UserError
+
+Example = dict[str, Any]
+Transform = Callable[[Example, np.random.Generator], Example]
+
+
+def centre_crop(size: int) -> Transform:
+  """The central size x size pixels. Raises UserError for a smaller image, by its id."""
+
+  def apply(example: Example, rng: np.random.Generator) -> Example:
+    h, w = example['image'].shape[:2]
+    if h < size or w < size:
+      raise UserError(
+        f'image {example["id"]} is {w}x{h}, smaller than config.data.size {size}\n'
+        f'  use --config.data.size={min(h, w)} or less'
+      )
+    return _crop(example, (h - size) // 2, (w - size) // 2, size)
+
+  return apply
+
+
+def random_crop(size: int) -> Transform:
+  """Any size x size window, uniformly."""
+
+  def apply(example: Example, rng: np.random.Generator) -> Example:
+    h, w = example['image'].shape[:2]
+    if h < size or w < size:
+      return centre_crop(size)(example, rng)
+    return _crop(example, rng.integers(h - size + 1), rng.integers(w - size + 1), size)
+
+  return apply
+
+
+def _crop(example: Example, top: int, left: int, size: int) -> Example:
+  rows, columns = slice(top, top + size), slice(left, left + size)
+  image, labels = example['image'][rows, columns], example['labels'][:, rows, columns]
+  return example | {'image': image, 'labels': labels}
+
+
+def flip(example: Example, rng: np.random.Generator) -> Example:
+  """Left to right, half of the time."""
+  if rng.random() < 0.5:
+    return example
+  return example | {'image': example['image'][:, ::-1], 'labels': example['labels'][:, :, ::-1]}
+
+
+def rot90(example: Example, rng: np.random.Generator) -> Example:
+  """A quarter turn 0 to 3 times. For square images."""
+  k = int(rng.integers(4))
+  image, labels = example['image'], example['labels']
+  return example | {'image': np.rot90(image, k), 'labels': np.rot90(labels, k, axes=(1, 2))}
+
+
+def nearest_indices(source: int, target: int, scale: float | None = None) -> np.ndarray:
+  """Which source row each of `target` rows shows, as OpenCV's nearest neighbour chooses.
+
+  With a scale factor it is floor(i / scale), with a target size alone floor(i * source / target).
+  """
+  step = source / target if scale is None else 1 / scale
+  return np.minimum(np.floor(np.arange(target) * step).astype(np.int64), source - 1)
+
+
+def resize_nearest(height: int, width: int, scale: float | None = None) -> Transform:
+  """Image and labels to height x width, both by nearest neighbour."""
+
+  def apply(example: Example, rng: np.random.Generator) -> Example:
+    h, w = example['image'].shape[:2]
+    rows = nearest_indices(h, height, scale)[:, None]
+    columns = nearest_indices(w, width, scale)
+    labels = example['labels'][:, rows, columns]
+    return example | {'image': example['image'][rows, columns], 'labels': labels}
+
+  return apply
+
+
+def from_config(config: Mapping[str, Any], train: bool) -> list[Transform]:
+  """config.data's `size`, and in training its `flip` and `rot90`."""
+  chain: list[Transform] = [centre_crop(config['size'])] if config.get('size') else []
+  if train:
+    chain += [t for name, t in (('flip', flip), ('rot90', rot90)) if config.get(name)]
+  return chain
+
+
+def model_image(image: np.ndarray) -> np.ndarray:
+  """uint8 [H, W, 1 or 3] -> float32 [H, W, 3] in [-1, 1]."""
+  scaled = image.astype(np.float32) / np.float32(127.5) - 1
+  return np.broadcast_to(scaled, (*image.shape[:2], 3))
