@@ -74,12 +74,12 @@ def prepared(data_dir: pathlib.Path) -> list[str]:
   for path in data_dir.glob('*/**/dataset_info.json'):
     parts = path.relative_to(data_dir).parts[:-1]
     if re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]):
-      found.add('/'.join(parts[:-1]))
+      found.add('/'.join(parts[:-1]).removesuffix('/default'))
   return sorted(found)
 
 
 def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
-  folder = _version_folder(data_dir / name)
+  folder = _version_folder(data_dir / name) or _version_folder(data_dir / name / 'default')
   if folder is None:
     base, _, variant = name.partition('/')
     here = prepared(data_dir)

@@ -1,0 +1,154 @@
+"""What every builder shares: the prepared record, its metadata, and how bad files are collected.
+
+A builder yields `(id, group, image, labels)`; this module turns it into the prepared record that
+car_jax/data/sources.py reads. Written as ArrayRecord, so that no TensorFlow is needed.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from car_jax.errors import UserError
+from car_jax.meter import duration
+
+Example = tuple[str, str, np.ndarray, np.ndarray]
+SPLITS = ('train', 'validation', 'test')
+
+
+@dataclasses.dataclass
+class Options(tfds.core.BuilderConfig):
+  """A builder's options; those that change the data are part of the prepared folder's name."""
+
+  source: pathlib.Path | None = None
+  values: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+  """What a source holds: metadata, and per split how many examples and an iterator over them."""
+
+  class_names: tuple[str, ...]
+  readers: int
+  splits: dict[str, tuple[int, Callable[[], Iterable[Example]]]]
+  palette: tuple[tuple[int, int, int], ...] = ((0, 0, 0), (230, 159, 0))
+  ignore_label: int | None = None
+  licence: str = ''
+  citation: str = ''
+  channels: int = 1
+
+
+class Problems:
+  """Everything wrong with a source, by path, told at once: a user mends a folder in one go."""
+
+  def __init__(self) -> None:
+    self.found: list[str] = []
+
+  def add(self, path: Any, what: str) -> None:
+    self.found.append(f'  {path}: {what}')
+
+  def stop_if_any(self, source: Any) -> None:
+    if self.found:
+      lines = '\n'.join(self.found)
+      raise UserError(f'{len(self.found)} problems in {source}, nothing was prepared:\n{lines}')
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A multi-reader segmentation data set. Subclasses say what is in a source."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def contents(self, options: Options, problems: Problems) -> Contents:
+    raise NotImplementedError
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    self.problems = Problems()
+    self.found = self.contents(self.builder_config, self.problems)
+    c = self.found
+    tensor = lambda: tfds.features.Tensor(
+      shape=(None, None, None), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+    )
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=(type(self).__doc__ or '').strip(),
+      citation=c.citation,
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tensor(),
+          'labels': tensor(),
+          'id': tfds.features.Text(),
+          'group': tfds.features.Text(),
+        }
+      ),
+      metadata=tfds.core.MetadataDict(
+        class_names=list(c.class_names),
+        palette=[list(p) for p in c.palette],
+        readers=c.readers,
+        ignore_label=c.ignore_label,
+        licence=c.licence,
+        citation=c.citation,
+        options=self.builder_config.values,
+      ),
+    )
+
+  def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    return {s: self._generate_examples(s) for s in self.found.splits}
+
+  def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    count, examples = self.found.splits[split]
+    for name, group, image, labels in progress(examples(), count, f'{self.name} {split}'):
+      record = {'image': np.ascontiguousarray(image), 'labels': np.ascontiguousarray(labels)}
+      yield name, record | {'id': name, 'group': group}
+    if split == list(self.found.splits)[-1]:
+      self.problems.stop_if_any(self.builder_config.source)
+
+
+def progress(items: Iterable[Any], count: int, what: str, every: float = 1.0) -> Iterator[Any]:
+  """The same items, with a line of rate and ETA on stderr about every second."""
+  began = shown = time.perf_counter()
+  n = 0
+  for n, item in enumerate(items, 1):
+    yield item
+    now = time.perf_counter()
+    if now - shown > every:
+      shown, rate = now, n / (now - began)
+      left = duration(max(count - n, 0) / rate)
+      print(f'\r{what}: {n:,}/{count:,}  {rate:,.0f}/s  ETA {left}  ', end='', file=sys.stderr)
+  spent = duration(time.perf_counter() - began)
+  print(f'\r{what}: {n:,} in {spent}              ', file=sys.stderr, flush=True)
+
+
+def read_image(path: pathlib.Path, problems: Problems, colour: bool = False) -> np.ndarray | None:
+  """A picture as uint8 [H, W, 1 or 3]; None, with the problem noted, if it cannot be read."""
+  import cv2
+
+  if not path.exists():
+    problems.add(path, 'missing')
+    return None
+  data = np.frombuffer(path.read_bytes(), np.uint8)
+  if path.suffix.lower() == '.png' and not _whole_png(data):
+    problems.add(path, 'truncated or no PNG')
+    return None
+  mode = cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE
+  image = cv2.imdecode(data, mode) if len(data) else None
+  if image is None:
+    problems.add(path, 'cannot be decoded as an image')
+    return None
+  return image[..., ::-1] if colour else image[..., None]
+
+
+def read_mask(path: pathlib.Path, problems: Problems) -> np.ndarray | None:
+  """A label picture as uint8 [H, W], values untouched (palette images give their indices' grey)."""
+  image = read_image(path, problems)
+  return None if image is None else image[..., 0]
+
+
+def _whole_png(data: np.ndarray) -> bool:
+  """Signature and end chunk: decoders fill what is missing of a truncated file with grey."""
+  raw = data.tobytes()
+  return raw[:8] == b'\x89PNG\r\n\x1a\n' and raw[-8:-4] == b'IEND'

@@ -1,0 +1,103 @@
+"""python -m datasets.prepare NAME --source DIR: files as they come -> the data that train.py reads.
+
+Prepared data appear under --data-dir when complete; an interrupted run leaves nothing behind. Bad
+files are all named, by path, and then nothing is written.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import pathlib
+import shutil
+import sys
+
+from car_jax.data.sources import default_data_dir
+from car_jax.errors import UserError, exit_on_user_error, nearest
+
+# name -> whether it needs --source, and its options with their defaults
+DATASETS = {
+  'lidc_masks': (False, {'size': 128, 'noise': 1.0, 'contrast': 1.0}),
+  'lidc_crops': (True, {}),
+  'lidc_dicom': (True, {'low': -1000.0, 'high': 400.0}),
+  'folder': (True, {'name': '', 'classes': '', 'validation': 0.15, 'test': 0.15, 'seed': 0}),
+}
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(prog='python -m datasets.prepare', description=__doc__)
+  parser.add_argument('name', help=', '.join(DATASETS))
+  parser.add_argument('--source', type=pathlib.Path, help='folder (or CSV) with the files')
+  parser.add_argument('--data-dir', type=pathlib.Path, default=default_data_dir())
+  parser.add_argument('--overwrite', action='store_true', help='replace what is prepared')
+  options = {k: v for _, group in DATASETS.values() for k, v in group.items()}
+  for key, default in options.items():
+    owners = ', '.join(name for name, (_, group) in DATASETS.items() if key in group)
+    parser.add_argument(f'--{key}', type=type(default), help=f'{owners}; default {default!r}')
+  return parser.parse_args(arguments)
+
+
+@exit_on_user_error
+def main(arguments: list[str]) -> int:
+  args = parse(arguments)
+  if args.name not in DATASETS:
+    raise UserError(f'no data set {args.name!r}\n{nearest(args.name, DATASETS)}')
+  needs_source, defaults = DATASETS[args.name]
+  given = {k: v for k, v in vars(args).items() if v is not None}
+  common = ('name', 'source', 'data_dir', 'overwrite')
+  for key in given.keys() - set(defaults) - set(common):
+    raise UserError(f'{args.name} has no option --{key}\n{nearest(key, defaults)}')
+  if needs_source != (args.source is not None):
+    raise UserError(
+      f'{args.name} needs --source: the folder with its files; see docs/data.md'
+      if needs_source
+      else f'{args.name} ships with the project and takes no --source'
+    )
+  if args.source is not None and not args.source.exists():
+    raise UserError(f'no such source {args.source}')
+  values = {k: given.get(k, v) for k, v in defaults.items()}
+  folder = prepare(args.name, args.source, args.data_dir, values, args.overwrite)
+  print(f'prepared {folder}')
+  return 0
+
+
+def variant(values: dict, defaults: dict) -> str:
+  """Options that differ from their defaults, as part of the data set's name."""
+  return '-'.join(f'{k}{v:g}' for k, v in values.items() if v != defaults[k])
+
+
+def prepare(
+  name: str,
+  source: pathlib.Path | None,
+  data_dir: pathlib.Path,
+  values: dict,
+  overwrite: bool = False,
+) -> pathlib.Path:
+  """Prepares one data set and returns its folder. Raises UserError."""
+  import tensorflow_datasets as tfds
+
+  from datasets import common
+
+  tfds.disable_progress_bar()
+  module = importlib.import_module(f'datasets.{name}.{name}_dataset_builder')
+  chosen = variant(values, DATASETS[name][1])
+  options = common.Options(name=chosen or 'default', source=source, values=values)
+  data_dir = data_dir.expanduser()
+  home = data_dir / name / options.name
+  done = [p.parent for p in home.glob('[0-9]*/dataset_info.json')]
+  if done and not overwrite:
+    print(f'already prepared; --overwrite to do it again ({done[0]})')
+    return done[0]
+  for left in home.glob('*incomplete*'):  # an earlier run was killed
+    shutil.rmtree(left)
+  module.Builder.name = name
+  builder = module.Builder(
+    data_dir=str(data_dir), config=options, file_format=tfds.core.FileFormat.ARRAY_RECORD
+  )
+  with contextlib.redirect_stdout(io.StringIO()):
+    builder.download_and_prepare()
+  return pathlib.Path(builder.data_dir)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
