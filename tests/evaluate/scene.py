@@ -1,4 +1,4 @@
-"""A hand-made world for the tests of the evaluation: discs, readers who differ, drawn predictors."""
+"""A hand-made world for the tests of the evaluation: discs, readers who differ, predictors."""
 
 import types
 import zlib

@@ -1,0 +1,59 @@
+"""Result folders that are either whole or not there."""
+
+import contextlib
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator
+
+from car_jax.errors import UserError
+
+
+def check_replaceable(folder: pathlib.Path, marker: str) -> None:
+  """Raises UserError if `folder` holds something that was not written here.
+
+  marker: the file that a finished folder of this kind has.
+  """
+  if folder.exists() and not folder.is_dir():
+    raise UserError(f'{folder} is a file\n  name a folder')
+  if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists():
+    raise UserError(
+      f'{folder} holds other files (no {marker} among them) and is not replaced\n'
+      '  name a new or empty folder'
+    )
+
+
+def begin(folder: pathlib.Path, marker: str) -> pathlib.Path:
+  """The empty folder NAME.part beside `folder`, to be filled and then given to `finish`."""
+  check_replaceable(folder, marker)
+  part = folder.with_name(folder.name + '.part')
+  shutil.rmtree(part, ignore_errors=True)
+  part.mkdir(parents=True)
+  return part
+
+
+def finish(part: pathlib.Path, folder: pathlib.Path) -> None:
+  """Puts the filled `part` in the place of `folder`."""
+  old = folder.with_name(folder.name + '.old')
+  shutil.rmtree(old, ignore_errors=True)
+  if folder.exists():
+    folder.rename(old)
+  part.rename(folder)
+  shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replaced(folder: pathlib.Path, marker: str) -> Iterator[pathlib.Path]:
+  """A folder to write into, which takes the place of `folder` if nothing is raised."""
+  part = begin(folder, marker)
+  try:
+    yield part
+  except BaseException:
+    shutil.rmtree(part, ignore_errors=True)
+    raise
+  finish(part, folder)
+
+
+def slug(name: str) -> str:
+  """'calibration net, argmax' -> 'calibration-net-argmax', for file names and anchors."""
+  return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') or 'x'

@@ -1,0 +1,127 @@
+"""Which images the report shows, and their predictions.
+
+Letters: I images, N samples, M readers, H x W pixels, C classes.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax import sharding
+from car_jax.evaluate.harness import Batches, Evaluator
+from car_jax.evaluate.predict import Prediction, Subject
+from car_jax.evaluate.results import Results
+
+
+@dataclasses.dataclass
+class Case:
+  """An image with all that was said of it; image [H, W, 3] in [-1, 1], readers [M, H, W].
+
+  predictions: subject -> Prediction without its batch axis, as numpy.
+  """
+
+  index: int
+  id: str
+  image: np.ndarray
+  readers: np.ndarray
+  predictions: dict[str, Prediction]
+
+
+@dataclasses.dataclass
+class Choice:
+  """cases: (why, image index), worst to best; diverse: image indices, most disagreement first."""
+
+  cases: list[tuple[str, int]]
+  diverse: list[int]
+
+  @property
+  def indices(self) -> list[int]:
+    return sorted({i for _, i in self.cases} | {*self.diverse})
+
+
+def choose(results: Results, subject: str, *, each: int = 2, diverse: int = 4) -> Choice:
+  """The worst, median and best images of a subject, and some on which readers disagree.
+
+  By the main GED, else by the first metric with a value per image. The best are taken among images
+  whose readers differ, if there are any: an empty image on which all agree shows nothing.
+  """
+  metric = results.plan.main or next((m for m in results.plan.metrics if not m.pooled), None)
+  values = None if metric is None else results.values(subject, metric)
+  spread = results.found[subject].get('part/d_yy')
+  if values is None:
+    return Choice([], [*range(min(diverse, len(results.ids)))])
+  differ = np.ones(len(values), bool) if spread is None else np.nan_to_num(spread) > 0
+  badness = values if metric.about.better != 'high' else -values
+  order = np.array([i for i in np.argsort(badness, kind='stable') if not np.isnan(values[i])], int)
+  shown = [i for i in order if differ[i]] or [*order]
+  half = max(0, len(order) // 2 - each // 2)
+  groups = (
+    ('worst', order[::-1][:each]),
+    ('median', order[half : half + each]),
+    ('best', np.array(shown, int)[:each]),
+  )
+  cases, seen = [], set()
+  for why, found in groups:
+    for i in map(int, found):
+      if i not in seen:
+        seen.add(i)
+        cases.append((why, i))
+  return Choice(cases, _spread_out(spread, diverse, len(values)))
+
+
+def _spread_out(spread: np.ndarray | None, count: int, images: int) -> list[int]:
+  """Images from much to little disagreement between readers."""
+  if spread is None:
+    return [*range(min(count, images))]
+  order = np.argsort(-np.nan_to_num(spread), kind='stable')
+  differ = max(1, int((np.nan_to_num(spread) > 0).sum()))
+  places = np.linspace(0.05, 0.75, count) * (differ - 1)
+  return [*dict.fromkeys(int(order[round(p)]) for p in places)]
+
+
+def collect(
+  evaluator: Evaluator,
+  subjects: Sequence[Subject],
+  batches: Batches,
+  results: Results,
+  indices: Sequence[int],
+  *,
+  rng: jax.Array,
+) -> dict[int, Case]:
+  """Predicts again for some images of an evaluation -> Case by index; the draws are the same.
+
+  batches must be those of the evaluation, from the start; those without a wanted image are passed
+  over. All processes take part, and each gets all cases.
+  """
+  wanted = {int(i) for i in indices}
+  needed = {int(results.batch[i]) for i in wanted}
+  cases: dict[int, Case] = {}
+  for number, host in enumerate(batches):
+    if number > max(needed, default=-1):
+      break
+    if number in needed:
+      found = _predicted(evaluator, subjects, host, rng)
+      start = int(np.searchsorted(results.batch, number))
+      for row, k in enumerate(np.flatnonzero(found['batch']['valid'])):
+        if start + row in wanted:
+          cases[start + row] = _case(start + row, results.ids[start + row], int(k), found)
+  return cases
+
+
+def _predicted(evaluator, subjects, host, rng) -> dict[str, Any]:
+  batch = sharding.place_batch(host, evaluator.mesh)
+  keys = ('image', 'labels', 'label_weight', 'valid')
+  return {
+    'batch': evaluator.fetch({k: batch[k] for k in keys}),
+    'subjects': {s.name: evaluator.fetch(evaluator.predict(s, batch, rng)) for s in subjects},
+  }
+
+
+def _case(index: int, name: str, k: int, found: dict[str, Any]) -> Case:
+  batch, row = found['batch'], lambda x: x[k]
+  readers = batch['labels'][k][batch['label_weight'][k] > 0]
+  predictions = {s: jax.tree.map(row, p) for s, p in found['subjects'].items()}
+  return Case(index, str(name), batch['image'][k], readers, predictions)

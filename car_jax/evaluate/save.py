@@ -1,0 +1,144 @@
+"""Predictions as plain .npy files with an index, for any other tool (`eval.py --save`).
+
+  FOLDER/index.json           what follows, in words: ids, classes, shapes, types, meaning
+  FOLDER/readers.npy          [I, M, H, W] the readers' class ids; rows of absent readers are 0
+  FOLDER/reader_weight.npy    [I, M] 1 / number of readers, 0 for absent ones
+  FOLDER/SUBJECT/samples.npy        [I, N, H, W] class ids           (samples)
+  FOLDER/SUBJECT/weight.npy         [I, N] how much each sample counts; sums to one (samples)
+  FOLDER/SUBJECT/probabilities.npy  [I, H, W, C] mean of the samples (probabilities)
+  FOLDER/SUBJECT/own.npy            [I, H, W, C] the method's own, where it has them
+
+Letters: I images in the order of the index's ids, N samples, M readers, H x W pixels, C classes.
+Files are written while the evaluation runs and can be larger than memory; read them with
+`np.load(path, mmap_mode='r')`. The folder appears under its name when it is complete.
+"""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax.errors import UserError, nearest
+from car_jax.evaluate import folders
+from car_jax.evaluate.predict import Prediction, label_type
+from car_jax.evaluate.results import Results
+
+KINDS = ('samples', 'probabilities')
+INDEX = 'index.json'
+FORMAT = 'segmentation arrays, version 1'
+
+
+class Saver:
+  """Give it to an Evaluator, then `close` it with the Results; `abort` it on an error.
+
+  info: the data set's DataInfo. images: how many the split has, all processes together. Processes
+  other than the first do nothing.
+  Raises UserError for an unknown kind and for a folder that holds something else.
+  """
+
+  def __init__(
+    self, folder: str | pathlib.Path, kinds: Sequence[str] | str, info: Any, images: int
+  ):
+    self.kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in self.kinds:
+      if kind not in KINDS:
+        raise UserError(f'cannot save {kind!r}\n{nearest(kind, KINDS)}')
+    self.folder, self.info, self.images = pathlib.Path(folder), info, images
+    self.active = jax.process_index() == 0
+    self._arrays: dict[str, dict[str, Any]] = {}  # path -> what the index says of it
+    self._open: dict[str, np.memmap] = {}
+    self._filled: dict[str, int] = {}
+    self._folders: dict[str, str] = {}  # subject -> its folder
+    self._part = folders.begin(self.folder, INDEX) if self.active else self.folder
+
+  def readers(self, labels: np.ndarray, weight: np.ndarray, valid: np.ndarray) -> None:
+    kind = label_type(max(self.info.num_classes, 1 + (self.info.ignore_label or 0)))
+    text = 'class ids that each reader gave; an absent reader has weight 0'
+    self._write('readers.npy', labels.astype(kind), valid, 'image, reader, row, column', text)
+    text = 'one over the number of readers, 0 for absent ones'
+    self._write('reader_weight.npy', weight, valid, 'image, reader', text)
+
+  def prediction(self, subject: str, found: Prediction, valid: np.ndarray) -> None:
+    where = self._folder_of(subject)
+    if 'samples' in self.kinds:
+      axes, text = 'image, sample, row, column', 'class ids of each sampled segmentation'
+      self._write(f'{where}/samples.npy', found.labels, valid, axes, text)
+      text = 'how much each sample counts'
+      self._write(f'{where}/weight.npy', found.weight, valid, 'image, sample', text)
+    if 'probabilities' in self.kinds:
+      axes, text = 'image, row, column, class', "mean of the samples' class probabilities"
+      self._write(f'{where}/probabilities.npy', found.mean, valid, axes, text)
+      if found.own is not None:
+        text = 'class probabilities that the method states itself'
+        self._write(f'{where}/own.npy', found.own, valid, axes, text)
+
+  def _folder_of(self, subject: str) -> str:
+    """The subject's folder; names that differ in punctuation alone get different ones."""
+    if subject not in self._folders:
+      base, taken, k = folders.slug(subject), {*self._folders.values()}, 2
+      name = base
+      while name in taken:
+        name, k = f'{base}-{k}', k + 1
+      self._folders[subject] = name
+    return self._folders[subject]
+
+  def _write(self, path: str, rows: np.ndarray, valid: np.ndarray, axes: str, text: str) -> None:
+    if not self.active:
+      return
+    rows = np.asarray(rows)[np.asarray(valid, bool)]
+    if path not in self._open:
+      shape = (self.images, *rows.shape[1:])
+      (self._part / path).parent.mkdir(parents=True, exist_ok=True)
+      self._open[path] = np.lib.format.open_memmap(
+        self._part / path, mode='w+', dtype=rows.dtype, shape=shape
+      )
+      self._filled[path] = 0
+      entry = dict(shape=list(shape), dtype=str(rows.dtype), axes=axes, meaning=text)
+      self._arrays[path] = entry
+    start = self._filled[path]
+    if start + len(rows) > self.images:
+      raise ValueError(f'more than the {self.images} images that were announced')
+    self._open[path][start : start + len(rows)] = rows
+    self._filled[path] = start + len(rows)
+
+  def close(self, results: Results, **about: Any) -> pathlib.Path:
+    """Writes the index, with `about` in it, and puts the folder in place -> the folder."""
+    if not self.active:
+      return self.folder
+    if short := [p for p, n in self._filled.items() if n != self.images]:
+      raise ValueError(f'{short[0]}: {self._filled[short[0]]} of {self.images} images')
+    for array in self._open.values():
+      array.flush()
+    self._open.clear()
+    info = self.info
+    index = dict(
+      format=FORMAT,
+      **about,
+      data=info.name,
+      num_classes=int(info.num_classes),
+      class_names=[str(n) for n in info.class_names],
+      ignore_label=None if info.ignore_label is None else int(info.ignore_label),
+      subjects=self._folders,
+      arrays=self._arrays,
+      ids=[str(i) for i in results.ids],
+      groups=None if results.groups is None else [str(g) for g in results.groups],
+    )
+    (self._part / INDEX).write_text(json.dumps(index, indent=1) + '\n')
+    folders.finish(self._part, self.folder)
+    return self.folder
+
+  def abort(self) -> None:
+    self._open.clear()
+    if self.active:
+      shutil.rmtree(self._part, ignore_errors=True)
+
+  def __enter__(self) -> 'Saver':
+    return self
+
+  def __exit__(self, kind, value, trace) -> None:
+    if kind is not None:
+      self.abort()

@@ -1,0 +1,171 @@
+"""Results as JSON, CSV and Markdown."""
+
+import csv
+import io
+import math
+from typing import Any
+
+import numpy as np
+
+from car_jax.evaluate import score
+from car_jax.evaluate.catalogue import Metric
+from car_jax.evaluate.predict import READERS
+from car_jax.evaluate.results import Results
+
+FORMAT = 'evaluation results, version 1'
+ARROWS = {'low': '↓', 'high': '↑', 'match': '≈'}
+BETTER = {'low': 'lower is better', 'high': 'higher is better', 'match': "as the readers' own"}
+
+
+def as_json(results: Results) -> dict[str, Any]:
+  """All numbers of the report as plain data; what is not a number is None."""
+  count, unit = results.units
+  return plain(
+    dict(
+      format=FORMAT,
+      images=len(results.ids),
+      interval=f'95 % percentile bootstrap, {results.resamples} resamples of {count} {unit}',
+      samples=results.plan.samples,
+      metrics=[_metric(m) for m in results.plan.metrics],
+      subjects=[_subject(results, s) for s in results.subjects],
+      differences=_differences(results),
+      seconds=results.seconds,
+    )
+  )
+
+
+def _metric(m: Metric) -> dict[str, Any]:
+  return dict(
+    name=m.name,
+    title=m.about.title,
+    convention=m.convention,
+    better=m.about.better,
+    explanation=m.about.text,
+  )
+
+
+def _subject(results: Results, subject: str) -> dict[str, Any]:
+  out: dict[str, Any] = dict(name=subject, what=results.notes.get(subject, ''))
+  out['scores'] = {
+    m.name: results.interval(subject, m)._asdict() | {'convention': m.convention}
+    for m in results.plan.metrics
+  }
+  out['distances'] = {k.removeprefix('part/'): results.means(subject, k) for k in score.PARTS}
+  out['ged_by_samples'] = {'n': score.counts_of(results.plan.samples)} | {
+    k.removeprefix('curve/'): results.means(subject, k) for k in score.CURVES
+  }
+  tables = {source: results.reliability(subject, source) for source in ('mean', 'own')}
+  out['reliability'] = {k: t._asdict() for k, t in tables.items() if t is not None}
+  return out
+
+
+def _differences(results: Results) -> list[dict[str, Any]]:
+  """The first subject minus each other one, on the same images."""
+  ours, *others = results.subjects
+  out = []
+  for m in results.plan.metrics:
+    for other in others:
+      if found := results.difference(ours, other, m):
+        out.append(dict(metric=m.name, subject=ours, minus=other) | found._asdict())
+  return out
+
+
+def plain(value: Any) -> Any:
+  """Nested data -> what JSON can hold: arrays as lists, nan and infinities as None."""
+  if isinstance(value, dict):
+    return {str(k): plain(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [plain(v) for v in value]
+  if isinstance(value, (np.ndarray, np.generic)):
+    return plain(value.tolist())
+  if isinstance(value, float):
+    return value if math.isfinite(value) else None
+  if value is None or isinstance(value, (bool, int, str)):
+    return value
+  return str(value)
+
+
+def as_csv(results: Results) -> str:
+  """One row per image and subject; a column per metric that has a value per image."""
+  metrics = [m for m in results.plan.metrics if not m.pooled]
+  out = io.StringIO()
+  writer = csv.writer(out, lineterminator='\n')
+  writer.writerow(['id', 'group', 'subject', *(m.name for m in metrics)])
+  groups = results.groups if results.groups is not None else results.ids
+  for subject in results.subjects:
+    columns = [results.values(subject, m) for m in metrics]
+    for i, (name, group) in enumerate(zip(results.ids, groups, strict=True)):
+      row = ['' if c is None or np.isnan(c[i]) else repr(float(c[i])) for c in columns]
+      writer.writerow([name, group, subject, *row])
+  return out.getvalue()
+
+
+def digits(results: Results, metric: Metric) -> int:
+  """Decimals that show a column: a small score such as an ECE gets one more."""
+  values = [results.interval(s, metric).mean for s in results.subjects]
+  size = max([abs(v) for v in values if not math.isnan(v)], default=1.0)
+  return 3 if size >= 0.1 else 4
+
+
+def text(value: float, places: int) -> str:
+  return '–' if math.isnan(value) else f'{value:.{places}f}'.replace('-', '−')
+
+
+def best(results: Results, metric: Metric) -> set[str]:
+  """Subjects with the best score (all of them in a tie); the readers' floor does not compete."""
+  values = {s: results.interval(s, metric).mean for s in results.subjects}
+  floor = values.pop(READERS, float('nan'))
+  values = {s: v for s, v in values.items() if not math.isnan(v)}
+  if metric.about.better == 'match' and math.isnan(floor):
+    return set()
+  rank = {'low': lambda v: v, 'high': lambda v: -v, 'match': lambda v: abs(v - floor)}
+  ranks = {s: rank[metric.about.better](v) for s, v in values.items()}
+  return {s for s, r in ranks.items() if r == min(ranks.values())} if len(ranks) > 1 else set()
+
+
+def verdicts(results: Results) -> list[str]:
+  """The main score in sentences: the first subject, against each other one, and the floor."""
+  main = results.plan.main
+  if main is None:
+    return []
+  ours, *others = results.subjects
+  found, places = results.interval(ours, main), digits(results, main)
+  low, high = text(found.low, places), text(found.high, places)
+  lines = [f'{ours}: {main.name} {text(found.mean, places)} (95 % interval {low} to {high}).']
+  for other in others:
+    gap = results.difference(ours, other, main)
+    if gap is None or math.isnan(gap.mean):
+      continue
+    size = text(abs(gap.mean), places)
+    if gap.low <= 0 <= gap.high:
+      lines.append(f'No clear difference to {other}: the interval of the difference holds 0.')
+    elif other == READERS:
+      word = 'above' if gap.mean > 0 else 'below'
+      lines.append(f"{size} {word} the readers' own floor.")
+    else:
+      word = 'Better' if gap.mean < 0 else 'Worse'
+      ends = sorted((abs(gap.low), abs(gap.high)))
+      span = f'{text(ends[0], places)} to {text(ends[1], places)}'
+      lines.append(f'{word} than {other} by {size} ({span}, on the same images).')
+  return lines
+
+
+def markdown_scores(results: Results) -> str:
+  """Subjects by metrics with 95 % intervals, the best in bold, conventions below."""
+  metrics = results.plan.metrics
+  head = ['', *(f'{m.name} {ARROWS[m.about.better]}' for m in metrics)]
+  lines = [f'| {" | ".join(head)} |', '|' + '---|' * len(head)]
+  for subject in results.subjects:
+    cells = []
+    for m in metrics:
+      i, places = results.interval(subject, m), digits(results, m)
+      cell = text(i.mean, places)
+      if not math.isnan(i.mean):
+        cell = f'**{cell}**' if subject in best(results, m) else cell
+        cell += f' ({text(i.low, places)} to {text(i.high, places)})'
+      cells.append(cell)
+    lines.append(f'| {subject} | {" | ".join(cells)} |')
+  lines += ['', '| score | exactly | better | what it says |', '|---|---|---|---|']
+  for m in metrics:
+    lines.append(f'| {m.name} | `{m.convention}` | {BETTER[m.about.better]} | {m.about.text} |')
+  return '\n'.join(lines) + '\n'
