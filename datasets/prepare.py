@@ -20,7 +20,7 @@ DATASETS = {
   'lidc_masks': (False, {'size': 128, 'noise': 1.0, 'contrast': 1.0}),
   'lidc_crops': (True, {}),
   'lidc_dicom': (True, {'low': -1000.0, 'high': 400.0}),
-  'folder': (True, {'name': '', 'classes': '', 'validation': 0.15, 'test': 0.15, 'seed': 0}),
+  'folder': (True, {'variant': '', 'classes': '', 'validation': 0.15, 'test': 0.15, 'seed': 0}),
 }
 
 
@@ -62,7 +62,9 @@ def main(arguments: list[str]) -> int:
 
 
 def variant(values: dict, defaults: dict) -> str:
-  """Options that differ from their defaults, as part of the data set's name."""
+  """The data set's second name: --variant, or the options that differ from their defaults."""
+  if 'variant' in values:
+    return values['variant']
   return '-'.join(f'{k}{v:g}' for k, v in values.items() if v != defaults[k])
 
 

@@ -1,10 +1,10 @@
 """Draws a CT-like slice around four readers' masks of a nodule.
 
 The image explains the disagreement without giving the masks away: the nodule is as bright as the
-readers agree (smoothed, with a gain and a texture of its own slice), so that faint nodules are those
-that some readers left out, and the rim is soft where outlines differ. Around it: lung tissue, a
-tree of vessels, sometimes the chest wall, and roundish vessels cut across that look like nodules.
-Values are Hounsfield units until the last line.
+readers agree (smoothed, with a gain and a texture of its own slice), so that faint nodules are
+those that some readers left out, and the rim is soft where outlines differ. Around it: lung tissue,
+a tree of vessels, sometimes the chest wall, and vessels cut across that look like nodules. Values
+are Hounsfield units until the last line.
 """
 
 import cv2

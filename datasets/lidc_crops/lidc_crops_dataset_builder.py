@@ -1,0 +1,63 @@
+"""The 180x180 PNG crops around LIDC nodules that CAR and others train on (the 'v2' split)."""
+
+import functools
+import pathlib
+
+import numpy as np
+
+from car_jax.errors import UserError
+from datasets import common
+from datasets.lidc_masks.lidc_masks_dataset_builder import CITATION
+
+FOLDERS = {'train': 'train', 'validation': 'val', 'test': 'test'}
+READERS = 4
+
+
+class Builder(common.Builder):
+  """Layout: lidc_crops_S/S/images/PATIENT/NAME.png and .../gt/PATIENT/NAME_l{0..3}.png."""
+
+  def contents(self, options, problems):
+    splits = {}
+    for split, s in FOLDERS.items():
+      root = next(
+        (p for p in (options.source / f'lidc_crops_{s}' / s, options.source / s) if p.is_dir()),
+        None,
+      )
+      if root is None:
+        raise UserError(
+          f'{options.source} holds no LIDC crops: neither lidc_crops_{s}/{s} nor {s} is there\n'
+          '  expected the unpacked lidc_crops archives side by side; see docs/data.md'
+        )
+      images = sorted((root / 'images').glob('*/*.png'))
+      if not images:
+        raise UserError(f'{root / "images"} holds no PATIENT/NAME.png')
+      splits[split] = len(images), functools.partial(self._examples, root, images, problems)
+    return common.Contents(
+      class_names=('background', 'nodule'),
+      readers=READERS,
+      splits=splits,
+      licence='LIDC-IDRI, CC BY 3.0',
+      citation=CITATION,
+    )
+
+  def _examples(self, root: pathlib.Path, images, problems):
+    for path in images:
+      patient = path.parent.name
+      masks = [root / 'gt' / patient / f'{path.stem}_l{reader}.png' for reader in range(READERS)]
+      image = common.read_image(path, problems)
+      labels = [common.read_mask(mask, problems) for mask in masks]
+      if image is None or any(label is None for label in labels):
+        continue
+      if not self._check(image, labels, masks, problems):
+        continue
+      yield f'{patient}/{path.stem}', patient, image, np.stack(labels) // 255
+
+  @staticmethod
+  def _check(image, labels, masks, problems) -> bool:
+    before = len(problems.found)
+    for label, path in zip(labels, masks, strict=True):
+      if label.shape != image.shape[:2]:
+        problems.add(path, f'{label.shape[::-1]} pixels, its image {image.shape[1::-1]}')
+      elif odd := sorted(set(np.unique(label).tolist()) - {0, 255}):
+        problems.add(path, f'value {odd[0]} in a mask; expected 0 and 255')
+    return len(problems.found) == before

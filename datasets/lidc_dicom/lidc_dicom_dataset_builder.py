@@ -1,0 +1,103 @@
+"""Real CT crops around LIDC's nodules: a TCIA LIDC-IDRI download cut with the shipped masks."""
+
+import functools
+import pathlib
+
+import cv2
+import numpy as np
+
+from car_jax.errors import UserError
+from datasets import common
+from datasets.lidc_masks.lidc_masks_dataset_builder import CITATION, FILE
+
+SIDE = 128  # pixels of 1 mm, as the masks
+
+
+class Builder(common.Builder):
+  """128x128 crops at 1 mm of the slices whose series is in the folder, with their four masks."""
+
+  def contents(self, options, problems):
+    data = dict(np.load(FILE))
+    wanted = {str(uid): number for number, uid in enumerate(data['series_uid'])}
+    files = find_slices(options.source, wanted, problems)
+    if not files:
+      raise UserError(
+        f'{options.source} holds no DICOM file of a LIDC-IDRI series\n'
+        '  expected the folder of the TCIA download, with the series UIDs unchanged'
+      )
+    print(f'{len(files):,} of {len(wanted):,} series found in {options.source}')
+    here = np.isin(data['series'], [*files])
+    splits = {}
+    for number, split in enumerate(common.SPLITS):
+      rows = np.flatnonzero(here & (data['split'] == number))
+      if len(rows):
+        make = functools.partial(self._examples, data, rows, files, options.values, problems)
+        splits[split] = len(rows), make
+    return common.Contents(
+      class_names=('background', 'nodule'),
+      readers=4,
+      splits=splits,
+      licence='LIDC-IDRI, CC BY 3.0',
+      citation=CITATION,
+    )
+
+  def _examples(self, data, rows, files, values, problems):
+    for i in rows:
+      z = float(data['z_mm'][i])
+      slices = files[int(data['series'][i])]
+      nearest = min(slices, key=lambda s: abs(s - z))
+      if abs(nearest - z) > 2.0:
+        uid = data['series_uid'][data['series'][i]]
+        problems.add(f'series {uid}', f'no slice at z {z:.2f} mm; nearest {nearest:.2f}')
+        continue
+      units = read_units(slices[nearest], problems)
+      if units is None:
+        continue
+      crop = cut(units, data['centre_xy_px'][i], data['spacing_mm'][i])
+      low, high = values['low'], values['high']
+      image = np.clip((crop - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+      masks = np.unpackbits(data['masks'][i]).reshape(4, SIDE, SIDE)
+      patient = f'LIDC-IDRI-{data["patient"][i]:04d}'
+      name = f'{patient}/nodule{data["nodule"][i]:04d}/z{z:+.2f}'
+      yield name, patient, image[..., None], masks
+
+
+def find_slices(root: pathlib.Path, wanted: dict[str, int], problems: common.Problems) -> dict:
+  """Series number -> {z in mm: file} of the wanted series below `root`."""
+  try:
+    import pydicom
+  except ImportError:
+    raise UserError('lidc_dicom needs pydicom\n  pip install pydicom') from None
+  found: dict[int, dict[float, pathlib.Path]] = {}
+  paths = sorted(root.rglob('*.dcm'))
+  tags = ['SeriesInstanceUID', 'ImagePositionPatient']
+  for path in common.progress(paths, len(paths), 'reading DICOM headers'):
+    try:
+      header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+      number = wanted.get(str(header.SeriesInstanceUID))
+      if number is not None:
+        found.setdefault(number, {})[float(header.ImagePositionPatient[2])] = path
+    except Exception as e:
+      problems.add(path, f'cannot be read as DICOM ({type(e).__name__})')
+  return found
+
+
+def read_units(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
+  """A slice in Hounsfield units, float32 [H, W]; None, with the problem noted, if unreadable."""
+  import pydicom
+
+  try:
+    file = pydicom.dcmread(path)
+    pixels = file.pixel_array.astype(np.float32)
+    return pixels * float(file.RescaleSlope) + float(file.RescaleIntercept)
+  except Exception as e:
+    problems.add(path, f'its pixels cannot be read ({type(e).__name__}: {str(e)[:80]})')
+    return None
+
+
+def cut(units: np.ndarray, centre: np.ndarray, spacing: float) -> np.ndarray:
+  """SIDE x SIDE pixels of 1 mm about `centre` (x, y in source pixels), bilinear, air outside."""
+  offsets = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2) / np.float32(spacing)
+  x, y = np.meshgrid(offsets + centre[0], offsets + centre[1])
+  mode = dict(interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=-1000)
+  return cv2.remap(units, x.astype(np.float32), y.astype(np.float32), **mode)
