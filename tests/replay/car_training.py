@@ -63,11 +63,13 @@ def losses(r: Replay) -> None:
 def optimizers(r: Replay) -> None:
   published = get_config().method
   adam = optim.adam(dict(published.optim.generator, milestones=()), steps_per_epoch=1)
-  params, opt_state = r['adam_p0'], adam.init(r['adam_p0'])
   taken = []
-  for step, grad in enumerate(r['adam_grads']):
-    params, opt_state = adam.update(jnp.int32(step), grad, opt_state, params)
-    taken.append(params)
+  with jax.enable_x64(True):  # six float32 sums of numbers near 2 alone are off by 1e-7
+    params = r['adam_p0'].astype(np.float64)
+    opt_state = adam.init(params)
+    for step, grad in enumerate(r['adam_grads'].astype(np.float64)):
+      params, opt_state = adam.update(jnp.int32(step), grad, opt_state, params)
+      taken.append(params)
   r.check('adam_params', np.stack(taken), 1e-7)
   for key, net in (('lr_cal', 'calnet'), ('lr_gen', 'generator'), ('lr_dis', 'discriminator')):
     per_epoch = 7

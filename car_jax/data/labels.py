@@ -1,0 +1,73 @@
+"""Label ids of Cityscapes and of its variant with random class flips (arXiv:2006.13144).
+
+Letters: H x W pixels, F flipping classes. The flips themselves, and why, are in metrics/flips.py.
+"""
+
+import numpy as np
+
+from car_jax.metrics.flips import FLIPS, NUM_CLASSES, UNLABELLED, Flip
+
+IGNORED_TRAIN_ID = 255  # what Cityscapes' own files say where no class is scored
+
+_SCORED_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+LABEL_ID_TO_TRAIN_ID = np.full(34, UNLABELLED, np.uint8)
+"""Cityscapes' 34 label ids -> 0 to 18, and 24 for those that are not scored."""
+LABEL_ID_TO_TRAIN_ID[list(_SCORED_LABEL_IDS)] = np.arange(len(_SCORED_LABEL_IDS))
+
+CLASS_NAMES = (
+  'road',
+  'sidewalk',
+  'building',
+  'wall',
+  'fence',
+  'pole',
+  'traffic light',
+  'traffic sign',
+  'vegetation',
+  'terrain',
+  'sky',
+  'person',
+  'rider',
+  'car',
+  'truck',
+  'bus',
+  'train',
+  'motorcycle',
+  'bicycle',
+)
+CLASS_NAMES += (*(f'{CLASS_NAMES[flip.base]} 2' for flip in FLIPS), 'unlabelled')
+
+PALETTE = (
+  *((128, 64, 128), (60, 40, 222), (70, 70, 70), (102, 102, 156), (190, 153, 153)),
+  *((153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152)),
+  *((70, 130, 180), (220, 20, 60), (0, 0, 110), (0, 0, 142), (0, 0, 70), (0, 60, 100)),
+  *((0, 80, 100), (0, 0, 230), (119, 11, 32), (219, 112, 147), (0, 180, 0), (255, 0, 255)),
+  *((255, 0, 0), (255, 165, 0), (0, 0, 0)),
+)
+
+
+def train_ids(label_ids: np.ndarray) -> np.ndarray:
+  """Label ids 0 to 33 of any shape -> train ids uint8; any other value becomes unlabelled."""
+  label_ids = np.asarray(label_ids)
+  known = (label_ids >= 0) & (label_ids < len(LABEL_ID_TO_TRAIN_ID))
+  return np.where(known, LABEL_ID_TO_TRAIN_ID[np.where(known, label_ids, 0)], np.uint8(UNLABELLED))
+
+
+def with_unlabelled(train_ids: np.ndarray) -> np.ndarray:
+  """Train ids as Cityscapes' files hold them, where 255 is no class -> 24 there, uint8."""
+  return np.where(train_ids == IGNORED_TRAIN_ID, UNLABELLED, train_ids).astype(np.uint8)
+
+
+def flip_classes(
+  label: np.ndarray, rolls: np.ndarray, flips: tuple[Flip, ...] = FLIPS
+) -> np.ndarray:
+  """Renames class f to its twin in the whole map where rolls[f] is below its probability.
+
+  label [H, W], rolls [F] uniform in [0, 1), in the order of `flips` -> the label's shape and type.
+  """
+  table = np.arange(NUM_CLASSES, dtype=label.dtype)
+  for flip, roll in zip(flips, rolls, strict=True):
+    if roll < flip.probability:
+      table[flip.base] = flip.twin
+  return table[label]

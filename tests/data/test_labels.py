@@ -1,0 +1,56 @@
+"""Label ids and class flips against the published lists and a loop over pixels."""
+
+import numpy as np
+import pytest
+
+from car_jax.data import labels
+from car_jax.metrics.flips import FLIPS, mode_flips, modes
+
+# label id: train id, as Cityscapes publishes them
+PUBLISHED = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11}
+PUBLISHED |= {25: 12, 26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
+
+
+def test_label_ids_map_as_published_and_the_rest_are_unlabelled():
+  ids = np.arange(34)
+  assert labels.train_ids(ids).tolist() == [PUBLISHED.get(i, 24) for i in ids]
+  assert labels.train_ids(ids).dtype == np.uint8
+
+
+@pytest.mark.parametrize('unknown', [-1, 34, 255])
+def test_a_value_that_is_no_label_id_is_unlabelled(unknown):
+  assert labels.train_ids(np.array([[unknown, 7]])).tolist() == [[24, 0]]
+
+
+def test_the_files_value_for_no_class_becomes_the_last_class():
+  assert labels.with_unlabelled(np.array([0, 18, 255], np.uint8)).tolist() == [0, 18, 24]
+
+
+def test_names_and_colours_cover_the_classes_and_tell_them_apart():
+  assert len(labels.CLASS_NAMES) == len(labels.PALETTE) == 25
+  assert len(set(labels.CLASS_NAMES)) == 25
+  named = {flip.twin: labels.CLASS_NAMES[flip.base] for flip in FLIPS}
+  assert all(labels.CLASS_NAMES[twin] == f'{base} 2' for twin, base in named.items())
+  by_name = dict(zip(labels.CLASS_NAMES, labels.PALETTE, strict=True))
+  assert by_name['sidewalk'] == (60, 40, 222)
+  assert by_name['road 2'] == (255, 165, 0)
+  assert by_name['unlabelled'] == (0, 0, 0)
+  assert sorted(n for n, c in by_name.items() if c == (153, 153, 153)) == ['pole']
+
+
+def test_each_flip_happens_with_its_own_roll_only():
+  label = np.random.default_rng(0).integers(0, 25, (6, 7)).astype(np.uint8)
+  for bits, mode in zip(mode_flips(), np.asarray(modes(label[None])[0]), strict=True):
+    rolls = [
+      f.probability - 0.01 if bit else f.probability for f, bit in zip(FLIPS, bits, strict=True)
+    ]
+    flipped = labels.flip_classes(label, np.array(rolls))
+    np.testing.assert_array_equal(flipped, mode)
+    assert flipped.dtype == label.dtype
+
+
+def test_a_single_flipping_class_leaves_the_others():
+  only_road = (FLIPS[-1]._replace(probability=8 / 17),)
+  label = np.array([[0, 1, 11, 13, 8]])
+  assert labels.flip_classes(label, [0.47], only_road).tolist() == [[23, 1, 11, 13, 8]]
+  assert labels.flip_classes(label, [0.48], only_road).tolist() == label.tolist()
