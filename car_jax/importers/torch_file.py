@@ -140,12 +140,20 @@ def read(path: str | pathlib.Path) -> Any:
         storage = _zip_storage(archive, name.removesuffix('data.pkl'))
         return _Reader(io.BytesIO(archive.read(name)), storage).load()
     with path.open('rb') as stream:
+      head = stream.read(2)
+      if head == b'PK':
+        raise EOFError  # a zip archive's directory is at its end
+      if head and head[:1] != pickle.PROTO:
+        raise ValueError('neither a pickle nor a zip archive')
+      stream.seek(0)
       return _Reader(stream).load()
   except FileNotFoundError:
     raise UserError(f'no file {path}') from None
   except Refused as e:
     raise UserError(f'{path} is refused: {e}') from None
   except EOFError:
-    raise UserError(f'{path} is cut short: the file ends inside its pickle') from None
+    raise UserError(f'{path} is cut short') from None
   except Exception as e:  # a damaged pickle fails in many ways
+    if 'truncated' in str(e):
+      raise UserError(f'{path} is cut short') from None
     raise UserError(f'{path} is no file of torch weights ({type(e).__name__}: {e})') from None

@@ -1,0 +1,151 @@
+"""Reading torch's files without torch: what comes back, and what is refused."""
+
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from car_jax.errors import UserError
+from car_jax.importers import torch_file
+from tests.importers.torch_writer import Tensor, state_dict, torch_names, write, write_zip
+
+ARRAYS = {
+  'w': np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+  'wide': np.linspace(0, 1, 5),
+  'half': np.array([1.5, -2], np.float16),
+  'mask': np.array([True, False]),
+  'count': np.array(7, np.int64),
+  'empty': np.zeros((0, 3), np.float32),
+}
+
+
+@pytest.mark.parametrize('writer', [write, write_zip])
+def test_arrays_come_back_with_their_types(tmp_path, writer):
+  path = writer(tmp_path / 'x.pth', {'net': state_dict(ARRAYS), 'none': None, 'epoch': 3})
+  read = torch_file.read(path)
+  assert read['none'] is None
+  assert read['epoch'] == 3
+  assert list(read['net']) == list(ARRAYS)
+  for name, array in ARRAYS.items():
+    assert read['net'][name].dtype == array.dtype
+    np.testing.assert_array_equal(read['net'][name], array)
+
+
+@pytest.mark.parametrize('protocol', [3, 5])
+def test_every_protocol_that_knows_bytes_is_read(tmp_path, protocol):
+  path = write(tmp_path / 'x.pickle', state_dict(ARRAYS), protocol)
+  np.testing.assert_array_equal(torch_file.read(path)['w'], ARRAYS['w'])
+
+
+@pytest.mark.parametrize('writer', [write, write_zip])
+def test_views_into_a_storage(tmp_path, writer):
+  base = np.arange(12, dtype=np.float32)
+  views = {
+    'transposed': Tensor(base, 0, (4, 3), (1, 4)),
+    'offset': Tensor(base, 10, (2,), (1,)),
+    'expanded': Tensor(base, 1, (2, 2), (0, 1)),
+  }
+  read = torch_file.read(writer(tmp_path / 'x', views))
+  np.testing.assert_array_equal(read['transposed'], base.reshape(3, 4).T)
+  np.testing.assert_array_equal(read['offset'], base[10:])
+  np.testing.assert_array_equal(read['expanded'], [[1, 2], [1, 2]])
+
+
+@pytest.mark.parametrize('writer', [write, write_zip])
+@pytest.mark.parametrize(
+  'view', [(0, (13,), (1,)), (10, (3,), (1,)), (0, (4, 4), (4, 1)), (-1, (2,), (1,))]
+)
+def test_a_view_beyond_its_storage_is_refused(tmp_path, writer, view):
+  path = writer(tmp_path / 'x', {'w': Tensor(np.arange(12, dtype=np.float32), *view)})
+  with pytest.raises(UserError, match='beyond its storage'):
+    torch_file.read(path)
+
+
+class Malicious:
+  def __init__(self, marker):
+    self.marker = marker
+
+  def __reduce__(self):
+    return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize('writer', [write, write_zip])
+def test_a_file_that_asks_for_code_is_refused_and_runs_none(tmp_path, writer):
+  marker = tmp_path / 'ran'
+  path = writer(tmp_path / 'x', {'net': state_dict(ARRAYS), 'trap': Malicious(marker)})
+  with pytest.raises(UserError, match=r'refused.*(posix|nt)\.mkdir'):
+    torch_file.read(path)
+  assert not marker.exists()
+
+
+def test_code_inside_a_storage_is_refused_too(tmp_path):
+  marker = tmp_path / 'ran'
+
+  class Trap:
+    def __reduce__(self):
+      import sys
+
+      inside = pickle.dumps(Malicious(marker))
+      return sys.modules['torch.storage']._load_from_bytes, (inside,)
+
+  with pytest.raises(UserError, match='refused'):
+    torch_file.read(write(tmp_path / 'x', {'w': Trap()}))
+  assert not marker.exists()
+
+
+@pytest.mark.parametrize('attribute', ['FloatStorage.__init__', 'nn.Module'])
+def test_names_that_only_begin_like_torch_are_refused(tmp_path, attribute):
+  data = b'\x80\x04' + b''.join(
+    b'\x8c' + bytes([len(s)]) + s.encode() for s in ('torch', attribute)
+  )
+  (tmp_path / 'x').write_bytes(data + b'\x93.')
+  with pytest.raises(UserError, match='refused'):
+    torch_file.read(tmp_path / 'x')
+
+
+@pytest.mark.parametrize('writer', [write, write_zip])
+@pytest.mark.parametrize('share', [0.1, 0.5, 0.99])
+def test_a_truncated_file_is_said_to_be_cut_short(tmp_path, writer, share):
+  path = writer(tmp_path / 'x', state_dict(ARRAYS))
+  data = path.read_bytes()
+  path.write_bytes(data[: int(len(data) * share)])
+  with pytest.raises(UserError, match=r'x is cut short'):
+    torch_file.read(path)
+
+
+@pytest.mark.parametrize('content', [b'', b'not a pickle at all', b'\x89PNG\r\n\x1a\n'])
+def test_another_kind_of_file(tmp_path, content):
+  (tmp_path / 'x').write_bytes(content)
+  with pytest.raises(UserError, match='no file of torch weights|cut short'):
+    torch_file.read(tmp_path / 'x')
+
+
+def test_a_zip_of_something_else(tmp_path):
+  with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as archive:
+    archive.writestr('readme', 'hello')
+  with pytest.raises(UserError, match=r'refused: a zip archive without data\.pkl'):
+    torch_file.read(tmp_path / 'x.zip')
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+  with pytest.raises(UserError, match='no file .*nowhere'):
+    torch_file.read(tmp_path / 'nowhere')
+  with pytest.raises(UserError, match='is no file of torch weights'):
+    torch_file.read(tmp_path)
+
+
+def test_a_storage_of_another_length_than_it_says(tmp_path):
+  def lie(storage):
+    good = type(storage).legacy(storage)
+    flat = storage.flat
+    raw = np.int64(flat.size).tobytes() + flat.tobytes()
+    return good.replace(raw, np.int64(flat.size - 1).tobytes() + flat.tobytes())
+
+  tensor = Tensor(np.arange(3, dtype=np.float32))
+  with torch_names():
+    data = lie(tensor.storage)
+  tensor.storage.legacy = lambda: data
+  with pytest.raises(UserError, match='holds 2 numbers instead of 3'):
+    torch_file.read(write(tmp_path / 'x', {'w': tensor}))
