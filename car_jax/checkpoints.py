@@ -26,11 +26,11 @@ class Damaged(Exception):
 
 
 def crcs(tree: Any) -> dict[str, int]:
-  """Leaf path -> CRC32 of its bytes."""
+  """Leaf path -> CRC32 of its bytes. A dataclass has the paths of the dict it is restored as."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   host = jax.device_get([leaf for _, leaf in leaves])
   return {
-    jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(a))
+    jax.tree_util.keystr(path, simple=True, separator='/'): zlib.crc32(np.ascontiguousarray(a))
     for (path, _), a in zip(leaves, host, strict=True)
   }
 

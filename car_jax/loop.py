@@ -217,7 +217,7 @@ def graft(state: Any, init: ConfigDict, mesh: Any) -> Any:
     with checkpoints.Checkpoints(folder) as saved:
       found = checkpoints.part_of(saved, step, theirs if path else part)
     for group in ('params', 'batch_stats'):
-      want, got = getattr(ours, group), found.get(group, {})
+      want, got = getattr(ours, group), found.get(group) or {}
       if (a := checkpoints.shapes(want)) != (b := checkpoints.shapes(got)):
         odd = sorted(set(a.items()) ^ set(b.items()))[0]
         raise UserError(f'config.init.{part}: {where} does not fit, first {group}{odd[0]} {odd[1]}')

@@ -4,10 +4,12 @@ import pathlib
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from car_jax import checkpoints
 from car_jax.errors import UserError
+from car_jax.methods.supervised import State, Trained
 
 
 @pytest.fixture
@@ -91,3 +93,12 @@ def test_a_part_is_read_without_a_template(folder):
     assert set(checkpoints.part_of(c, 30, 'net')) == {'w', 'n'}
     with pytest.raises(UserError, match="no part 'nett'\n  did you mean: net"):
       checkpoints.part_of(c, 30, 'nett')
+
+
+def test_a_part_of_a_dataclass_is_read_without_a_template(tmp_path):
+  trained = Trained({'w': np.arange(3.0)}, {}, (optax.EmptyState(), {'m': np.ones(2)}))
+  with checkpoints.Checkpoints(tmp_path) as c:
+    c.save(4, State(step=np.int32(4), net=trained), {'config': {}})
+    c.wait()
+    part = checkpoints.part_of(c, 4, 'net')
+  np.testing.assert_array_equal(part['params']['w'], np.arange(3.0))

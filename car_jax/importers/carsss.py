@@ -128,7 +128,10 @@ def read(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray] | None]:
     name = next((n for n in names if isinstance(content, dict) and n in content), None)
     if name is None:
       raise UserError(f'{path} is no CAR checkpoint: it has no {" or ".join(map(repr, names))}')
-    nets[ours] = content[name]
+    weights = nets[ours] = content[name]
+    table = isinstance(weights, Mapping) and all(hasattr(w, 'shape') for w in weights.values())
+    if weights is not None and not table:
+      raise UserError(f'{path} is no CAR checkpoint: its {name!r} is no table of weights')
   return nets
 
 
@@ -139,11 +142,14 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
   """
   from car_jax import registry
 
+  if config.method.name != 'car':
+    raise UserError(f'the config trains {config.method.name!r}, no method of CAR; see --config')
+  if not (size := config.data.get('size')):
+    raise UserError('config.data.size is needed: the image size that the nets were trained on')
   nets = read(path)
   classes = _classes(path, nets)
   spec = config.method.to_dict() | {'num_classes': classes}
   method = registry.method(spec, steps_per_epoch=1)
-  size = config.data.size
   batch = {'image': np.zeros((1, size, size, 3), np.float32)}
   state = method.init(config.seed, batch)
   for part, weights in nets.items():

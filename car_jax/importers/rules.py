@@ -85,7 +85,11 @@ def convert(
       continue
     path = re.sub(rule.pattern, rule.path, name)
     path = f'batch_stats/{path[1:]}' if path.startswith('@') else f'params/{path}'
-    value = rule.layout(np.asarray(value))
+    try:
+      value = rule.layout(np.asarray(value))
+    except (ValueError, IndexError):
+      wrong.append(f'{name} {tuple(value.shape)}: its axes are not those of {path}')
+      continue
     value = value.astype(np.int32 if path.endswith('/count') else np.float32)
     if path in flat and not np.array_equal(flat[path], value):
       wrong.append(f'{name}: differs from another name of the same shared weight')

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from car_jax.errors import UserError
 from car_jax.nn.layers import conv, reflect_pad
 
 Array = jax.Array
@@ -35,7 +36,7 @@ class PixelDiscriminator(nn.Module):
             (s for s in (side - side % 8 + 5, -(-side // 8) * 8)), key=lambda s: abs(s - side)
           )
         )
-        raise ValueError(f'PixelDiscriminator cannot take an image side of {side}; nearest {near}')
+        raise UserError(f'PixelDiscriminator cannot take an image side of {side}; nearest {near}')
     h = self.hidden
 
     def layer(x, name, width, size, stride=1, padding=0, bias=True):

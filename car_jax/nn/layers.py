@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from car_jax.errors import UserError
+
 Array = jax.Array
 MOMENTUM = 0.1  # torch's: the share of the new statistics in the running ones
 
@@ -105,11 +107,11 @@ def max_pool2(x: Array) -> Array:
 
 
 def check_multiple(shape: tuple[int, ...], of: int, what: str) -> None:
-  """Raises ValueError, naming the nearest valid size, unless H and W are multiples of `of`."""
+  """Raises UserError, naming the nearest valid size, unless H and W are multiples of `of`."""
   h, w = shape[1:3]
   if h % of or w % of or not h or not w:
     near = [max(of, round(s / of) * of) for s in (h, w)]
-    raise ValueError(
+    raise UserError(
       f'{what} takes images whose sides are multiples of {of}, not {h}x{w}; '
       f'nearest {near[0]}x{near[1]}'
     )
