@@ -18,6 +18,7 @@ from car_jax import checkpoints, registry, sharding, writers
 from car_jax import config as configs
 from car_jax.data import pipeline, sources
 from car_jax.errors import UserError
+from car_jax.evaluate.validate import Validation
 from car_jax.interrupt import Interrupt
 from car_jax.meter import Meter, duration
 
@@ -72,9 +73,26 @@ class Run:
   def __post_init__(self):
     rep, split = sharding.replicated(self.mesh), sharding.split(self.mesh)
     key = jax.random.key(self.config.seed)
-    step = lambda state, batch: self.method.step(state, batch, jax.random.fold_in(key, state.step))
-    self.step = jax.jit(step, in_shardings=(rep, split), out_shardings=(rep, rep), donate_argnums=0)
+    phase = getattr(self.method, 'phase', lambda step: None)
+
+    def step(phase, state, batch):
+      kw = {} if phase is None else {'phase': phase}
+      return self.method.step(state, batch, jax.random.fold_in(key, state.step), **kw)
+
+    compiled = jax.jit(
+      step,
+      static_argnums=0,
+      in_shardings=(rep, split),
+      out_shardings=(rep, rep),
+      donate_argnums=1,
+    )
+    # `done` steps lie behind this one: the host knows the count, the device need not be asked.
+    self.step = lambda done, state, batch: compiled(phase(done), state, batch)
     self.scores: dict[str, float] = {}
+    self.validations = {
+      name: Validation(self.method, self.dataset, self.config, spec, self.mesh)
+      for name, spec in self.config.evals.items()
+    }
 
   def line(self, text: str) -> None:
     if jax.process_index() == 0:
@@ -98,7 +116,7 @@ class Run:
         for step in range(start + 1, c.steps + 1):
           with meter.waiting():
             batch = sharding.place_batch(next(batches), self.mesh)
-          state, logs = self.step(state, batch)
+          state, logs = self.step(step - 1, state, batch)
           meter.add(logs)
           last = step == c.steps
           stopped = stop.agreed(step, c.log_every)
@@ -127,13 +145,10 @@ class Run:
 
   def evaluate(self, step: int, state: Any, meter: Meter, best: Any, out: Any) -> None:
     """Scores every entry of config.evals; keeps the checkpoint that is best by config.best."""
-    from car_jax.evaluate.validate import validate
-
     with meter.paused():
       scores = {}
-      for name, spec in self.config.evals.items():
-        values = validate(self.method, state, self.dataset, self.config, spec, self.mesh)
-        scores |= {f'{name}/{k}': v for k, v in values.items()}
+      for name, validation in self.validations.items():
+        scores |= {f'{name}/{k}': v for k, v in validation(state).items()}
       if not scores:
         return
       out.scalars(step, scores)

@@ -28,11 +28,11 @@ def main(out: str, variant: str, *cluster: str) -> None:
   batches = pipeline.train_batches(source, dataset.info, config.data, seed=0, start_step=0, **here)
   run = loop.Run(config, '', mesh, dataset, method)
   state, losses = None, []
-  for _ in range(3):
+  for done in range(3):
     batch = next(batches)
     if state is None:
       state = sharding.place_state(method.init(0, batch), mesh)
-    state, logs = run.step(state, sharding.place_batch(batch, mesh))
+    state, logs = run.step(done, state, sharding.place_batch(batch, mesh))
     losses.append([float(logs[k]) for k in sorted(logs) if k.startswith('loss/')])
   batches.close()
   if jax.process_index() == 0:

@@ -39,19 +39,3 @@ class Validation:
     with contextlib.closing(batches):
       subject = Subject(self._name, self._predict, state)
       return self._evaluator([subject], batches, rng=self._rng).scalars()
-
-
-_MADE: dict[Any, tuple[Any, Validation]] = {}
-
-
-def validate(
-  method: Any, state: Any, dataset: Any, config: Any, spec: Mapping[str, Any], mesh: Any
-) -> dict[str, float]:
-  """`Validation` for callers that keep none: compiled functions are reused for the same method."""
-  key = id(method), id(dataset), repr(sorted(dict(spec).items()))
-  if key not in _MADE:
-    while len(_MADE) >= 8:
-      _MADE.pop(next(iter(_MADE)))
-    # The method is kept with it, so that its id cannot come to mean another one.
-    _MADE[key] = (method, dataset), Validation(method, dataset, config, spec, mesh)
-  return _MADE[key][1](state)

@@ -42,6 +42,10 @@ class Method(Protocol):
   def step(self, state: Any, batch: Batch, rng: Array) -> tuple[Any, Logs]:
     """One update; `rng` is already folded with the step. Logs are scalars by name."""
 
+  # A method whose steps come in kinds (a critic that learns in some of them) may have
+  #   phase(step: int) -> str
+  # and take it as `step(..., phase=...)`: the loop compiles one version of the step for each kind.
+
   def predictors(self) -> dict[str, Any]:
     """Name -> predict(state, batch, rng, n) -> Samples; the first is the method's own.
 

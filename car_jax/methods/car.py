@@ -144,23 +144,37 @@ class CAR:
     if maps.ndim == 5:
       image = jnp.broadcast_to(image[:, None], (*maps.shape[:4], image.shape[-1]))
     pairs = jnp.concatenate([image, maps], -1).reshape(-1, *maps.shape[-3:-1], 3 + maps.shape[-1])
+    return self._judge(params, pairs, rng)
+
+  def _judge(self, params: Any, pairs: Array, rng: Array) -> Array:
     net = self.net('discriminator')
     return net.apply({'params': params}, pairs, train=True, rngs={'dropout': rng})
 
   # One step ------------------------------------------------------------------------------------
 
-  def step(self, state: State, batch: Batch, rng: Array) -> tuple[State, Logs]:
+  def phase(self, step: int) -> str:
+    """'critic' while it is D's turn to learn, else 'rest'."""
+    turn = step % (self.critic_steps + self.rest_steps) < self.critic_steps
+    return 'critic' if turn and self.discriminator is not None else 'rest'
+
+  def step(
+    self, state: State, batch: Batch, rng: Array, phase: str = 'critic'
+  ) -> tuple[State, Logs]:
     z_key, dropout = jax.random.split(rng)
     latent = self.net('generator').latent
     z = jax.random.normal(z_key, (len(batch['image']), self.samples, latent))
-    return self.update(state, batch, z, dropout)
+    return self.update(state, batch, z, dropout, phase)
 
-  def update(self, state: State, batch: Batch, z: Array, rng: Array) -> tuple[State, Logs]:
-    """One update of F, then G, then (when it is D's turn) D, with latents z [B, N, Z]."""
+  def update(
+    self, state: State, batch: Batch, z: Array, rng: Array, phase: str
+  ) -> tuple[State, Logs]:
+    """One update of F, then G, then (in the critic phase) D, with latents z [B, N, Z]."""
     f_key, g_key, d_key = jax.random.split(rng, 3)
     calnet, probs, logs = self._update_calnet(state, batch, f_key)
     generator, fake, g_logs = self._update_generator(state, batch, probs, z, (g_key, d_key))
-    discriminator, accuracy, d_logs = self._update_discriminator(state, batch, fake, d_key)
+    fakes = jax.lax.stop_gradient(fake)
+    discriminator, d_logs = self._update_discriminator(state, batch, fakes, d_key, phase)
+    accuracy = d_logs.get('discriminator/accuracy', state.accuracy)
     new = State(state.step + 1, calnet, generator, discriminator, accuracy)
     return new, logs | g_logs | d_logs
 
@@ -216,44 +230,45 @@ class CAR:
     logs = {f'loss/{k}': v for k, v in terms.items()} | {'generator/sample_variance': spread}
     return self._descend('generator', state, grads, stats), samples[:, 0], logs
 
-  def _update_discriminator(self, state, batch, fake, rng) -> tuple[Trained | None, Array, Logs]:
-    """Scores real against fake in every step; learns from it only when it is D's turn."""
+  def _update_discriminator(self, state, batch, fake, rng, phase) -> tuple[Trained | None, Logs]:
+    """Scores real against fake in every step; learns from it in the critic phase.
+
+    The phase is a compiled version of the step, not a jax.lax.cond: XLA on a CPU does not bring
+    convolutions inside a conditional into their fast form, and gradients take ten times longer.
+    """
     if self.discriminator is None:
-      return None, state.accuracy, {}
+      return None, {}
     image, real = batch['image'], jax.nn.one_hot(batch['label'], self.num_classes)
-    fake = jax.lax.stop_gradient(fake)
 
-    def loss_of(params, penalise):
+    def loss_of(params):
       scores = [self._score(params, image, maps, rng) for maps in (real, fake)]
-      r1 = jnp.float32(0)
-      if penalise:
-        pair = jnp.concatenate([image, real], -1)
-        net, kw = self.net('discriminator'), dict(train=True, rngs={'dropout': rng})
-        score = lambda x: net.apply({'params': params}, x, **kw)
-        r1 = jnp.mean(adversarial.r1_penalty(score, pair))
       loss = adversarial.critic(*scores)
-      logs = {
-        'loss/discriminator': loss,
-        'loss/r1': r1,
-        'discriminator/accuracy': adversarial.critic_accuracy(*scores),
-        'discriminator/updated': jnp.float32(penalise),
-      }
-      return loss + self.r1_weight * r1, logs
+      return loss, (loss, adversarial.critic_accuracy(*scores))
 
-    def learn(current):
-      grads, logs = jax.grad(loss_of, has_aux=True)(current.params, True)
-      return self._descend('discriminator', state, grads, current.batch_stats), logs
+    def penalty_of(params):
+      return jnp.mean(adversarial.r1_penalty(lambda x: self._judge(params, x, rng), pair))
 
-    def watch(current):
-      return current, loss_of(current.params, False)[1]
-
-    turn = state.step % (self.critic_steps + self.rest_steps) < self.critic_steps
-    epoch_start = state.step % self.steps_per_epoch == 0
-    accuracy = jnp.where(epoch_start, 0.0, state.accuracy)
-    updated, logs = jax.lax.cond(
-      turn & (accuracy < self.accuracy_cap), learn, watch, state.discriminator
-    )
-    return updated, logs['discriminator/accuracy'], logs
+    if phase == 'rest':
+      _, (loss, right) = loss_of(state.discriminator.params)
+      updated, r1, allowed = state.discriminator, jnp.float32(0), jnp.float32(0)
+    else:
+      pair = jnp.concatenate([image, real], -1)
+      params = state.discriminator.params
+      grads, (loss, right) = jax.grad(loss_of, has_aux=True)(params)
+      r1, r1_grads = jax.value_and_grad(penalty_of)(params)
+      grads = jax.tree.map(lambda g, r: g + self.r1_weight * r, grads, r1_grads)
+      learnt = self._descend('discriminator', state, grads, state.discriminator.batch_stats)
+      before = jnp.where(state.step % self.steps_per_epoch == 0, 0.0, state.accuracy)
+      allowed = before < self.accuracy_cap
+      keep = lambda new, old: jnp.where(allowed, new, old)
+      updated = jax.tree.map(keep, learnt, state.discriminator)
+      r1 = jnp.where(allowed, r1, 0.0)
+    return updated, {
+      'loss/discriminator': loss,
+      'loss/r1': r1,
+      'discriminator/accuracy': right,
+      'discriminator/updated': jnp.asarray(allowed, jnp.float32),
+    }
 
   def _descend(self, which: str, state: State, grads: Any, stats: Any) -> Trained:
     old = getattr(state, which)

@@ -1,0 +1,41 @@
+"""CAR at laptop size on the embedded data set, 64x64: what `make demo` trains. About 4 minutes.
+
+  python -m datasets.prepare lidc_masks --size 64
+  python train.py --config configs/demo.py --workdir runs/demo/car
+
+Variant `:deterministic` trains one net of the same size by cross entropy, for comparison.
+"""
+
+from ml_collections import ConfigDict
+
+ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
+METHODS = dict(
+  car=dict(
+    name='car',
+    calnet=dict(name='segnet', widths=(16, 24, 32, 48, 48), depths=(2, 2, 2, 2, 2), dropout=0.05),
+    generator=dict(name='unet_generator', hidden=16, latent=8),
+    discriminator=dict(name='pixel_discriminator', hidden=16),
+    optim=dict(
+      calnet=ADAM | dict(lr=1e-3),
+      generator=ADAM | dict(lr=1e-3),
+      discriminator=ADAM | dict(lr=2e-4),
+    ),
+    samples=5,
+    adversarial_weight=10.0,
+    calibration_weight=5.0,
+    critic_steps=50,
+    rest_steps=200,
+  ),
+)
+
+
+def get_config(variant='car'):
+  c = ConfigDict()
+  c.method = METHODS[variant]
+  c.data = dict(name='lidc_masks/size64', data_dir='', size=64, batch=16, eval_batch=32)
+  c.data.flip = c.data.rot90 = True
+  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 1200, 50, 400, 200, 0
+  c.evals = dict(val=dict(split='validation[:160]', samples=16, metrics=('ged16',)))
+  c.best = 'val/ged16:min'
+  c.report = dict(split='test[:480]', samples=16, metrics=('ged16', 'hm_iou16', 'ece'))
+  return c
