@@ -1,0 +1,126 @@
+"""From checkpoints to a report: what eval.py and the demo do.
+
+Every checkpoint brings its config; the first one's says which data and scores are meant, and all
+are scored on that data.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from car_jax import checkpoints, loop, sharding
+from car_jax import config as configs
+from car_jax.data import pipeline, sources
+from car_jax.errors import UserError
+from car_jax.evaluate import catalogue, gallery, progress, report, save
+from car_jax.evaluate.harness import Evaluator
+from car_jax.evaluate.predict import Subject, subjects
+
+
+@dataclasses.dataclass
+class Loaded:
+  """A checkpoint ready to predict; `path` is its folder."""
+
+  path: pathlib.Path
+  step: int
+  config: ConfigDict
+  method: Any
+  state: Any
+
+
+def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
+  """The config that a checkpoint was trained with. Raises UserError."""
+  folder, step = checkpoints.locate(path, wish)
+  with checkpoints.Checkpoints(folder) as saved:
+    try:
+      return configs.complete(ConfigDict(saved.meta(step)['config']))
+    except checkpoints.Damaged as e:
+      raise UserError(f'damaged checkpoint {e}') from None
+
+
+def load(path: str | pathlib.Path, wish: str, data: Any, mesh: Any) -> Loaded:
+  """A checkpoint's method and state. Raises UserError for a damaged one, naming others there."""
+  folder, step = checkpoints.locate(path, wish)
+  config = read_config(path, wish)
+  method = loop.build_method(config, data.info, 1)
+  size = config.data.get('size') or 32
+  image = np.zeros((1, size, size, 3), np.float32)
+  template = sharding.place_state(method.init(config.seed, {'image': image}), mesh)
+  with checkpoints.Checkpoints(folder) as saved:
+    try:
+      state, _ = saved.restore(step, template)
+    except checkpoints.Damaged as e:
+      others = [str(s) for s in saved.steps() if s != step]
+      hint = f'\n  others there: --step {" or ".join(others)}' if others else ''
+      raise UserError(f'damaged checkpoint {e}{hint}') from None
+  return Loaded(folder / str(step), step, config, method, state)
+
+
+def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:
+  """Every predictor of every checkpoint, under the checkpoint's name where there are several."""
+  rows = []
+  for one, name in zip(loaded, names, strict=True):
+    prefix = f'{name}: ' if len(loaded) > 1 else ''
+    rows += subjects(one.method, one.state, prefix)
+  return rows
+
+
+def evaluate(
+  paths: Sequence[str],
+  config: ConfigDict,
+  out: str | pathlib.Path,
+  *,
+  step: str = '',
+  saved: str = '',
+  command: str = '',
+) -> tuple[Any, pathlib.Path]:
+  """Scores checkpoints on config.data and config.report, writes the report -> (Results, page).
+
+  `saved` is 'samples', 'probabilities' or '': arrays for other tools, in out/../arrays.
+  A path may be NAME=FOLDER. Raises UserError.
+  """
+  spec = dict(config.report) or dict(split='validation')
+  unknown = set(spec) - set(catalogue.DEFAULTS)
+  if unknown:
+    raise UserError(f'unknown config key report.{sorted(unknown)[0]}')
+  names, paths = zip(*(p.rpartition('=')[::2] for p in paths), strict=True)
+  names = [name or pathlib.Path(path).name for name, path in zip(names, paths, strict=True)]
+  mesh = sharding.make_mesh()
+  sharding.check_batch(config.data.get('eval_batch') or config.data.batch, mesh)
+  data = sources.open_dataset(config.data)
+  loaded = [load(path, step, data, mesh) for path in paths]
+  rows, rng = named(loaded, names), jax.random.key(config.seed)
+  if not rows:
+    raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
+  source = data.split(spec.get('split') or 'validation')
+  evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)
+  stream = lambda: pipeline.eval_batches(
+    source, data.info, config.data, host=jax.process_index(), hosts=jax.process_count()
+  )
+  with contextlib.ExitStack() as stack:
+    batches = stack.enter_context(contextlib.closing(stream()))
+    arrays = None
+    if saved:
+      folder = pathlib.Path(out).parent / 'arrays'
+      arrays = stack.enter_context(save.Saver(folder, saved, data.info, len(source)))
+    told = progress.line(len(source)) if jax.process_index() == 0 else None
+    results = evaluator(rows, batches, rng=rng, progress=told, save=arrays)
+    if arrays is not None:
+      print(f'arrays in {arrays.close(results, command=command)}')
+  choice = gallery.choose(results, rows[0].name)
+  with contextlib.closing(stream()) as batches:
+    cases = gallery.collect(evaluator, rows, batches, results, choice.indices, rng=rng)
+  about = report.About(
+    title=' and '.join(names),
+    split=spec.get('split') or 'validation',
+    models=tuple(f'{name}: {one.path}, step {one.step:,}' for name, one in zip(names, loaded)),
+    command=command,
+    config=config.to_dict(),
+  )
+  return results, report.write(out, results, about, choice, cases)
