@@ -72,6 +72,11 @@ class CAR:
     for net, weight in (('calnet', 'calibration'), ('discriminator', 'adversarial')):
       if getattr(self, net) is None and getattr(self, f'{weight}_weight'):
         raise UserError(f'method.{net} is None, so method.{weight}_weight must be 0')
+    if not (self.adversarial_weight or self.calibration_weight or self.pixel_weight):
+      raise UserError(
+        'the weights of method leave nothing for the generator to learn from\n'
+        '  to train a calibration net alone use the method supervised'
+      )
 
   # The parts -----------------------------------------------------------------------------------
 
