@@ -8,6 +8,8 @@ Variant `:deterministic` trains one net of the same size by cross entropy, for c
 
 from ml_collections import ConfigDict
 
+from car_jax.errors import UserError, nearest
+
 ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
 METHODS = dict(
   car=dict(
@@ -26,10 +28,17 @@ METHODS = dict(
     critic_steps=1,  # D learns whenever it is not too good: the run is short
     rest_steps=0,
   ),
+  deterministic=dict(
+    name='supervised',
+    model=dict(name='segnet', widths=(20, 30, 40, 56, 56), depths=(2, 2, 2, 2, 2), dropout=0.05),
+    optim=ADAM | dict(lr=1e-3),
+  ),
 )
 
 
 def get_config(variant='car'):
+  if variant not in METHODS:
+    raise UserError(f'configs/demo.py has no variant {variant!r}\n{nearest(variant, METHODS)}')
   c = ConfigDict()
   c.method = METHODS[variant]
   c.data = dict(name='lidc_masks/size64', data_dir='', size=64, batch=12, eval_batch=32)

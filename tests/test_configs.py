@@ -1,0 +1,47 @@
+"""Every config file trains one step at toy size."""
+
+import pathlib
+
+import pytest
+
+from car_jax import config as configs
+from car_jax import loop
+from car_jax.errors import UserError
+
+FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
+VARIANTS = {'smoke': ['car', 'supervised'], 'demo': ['car', 'deterministic']}
+SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
+
+
+def shrink(node) -> None:
+  """Makes every net of a config small, whatever its name."""
+  sizes = {'segnet': ('widths', 'depths'), 'unet_generator': ('hidden', 'latent')}
+  sizes |= {'pixel_discriminator': ('hidden',), 'unet_vae_generator': ('hidden', 'latent')}
+  for value in node.values():
+    if hasattr(value, 'values'):
+      for key in sizes.get(value.get('name', ''), ()):
+        value[key] = SMALL[key]
+      shrink(value)
+
+
+@pytest.mark.parametrize(
+  'name', [f'{f}:{v}' if v else f for f in FILES for v in VARIANTS.get(f, [''])]
+)
+def test_one_step(name, tmp_path):
+  config = configs.load(
+    f'configs/{name}.py' if ':' not in name else 'configs/{}.py:{}'.format(*name.split(':'))
+  )
+  config.unlock()
+  if config.data.name != 'toy_regression':
+    shrink(config.method)
+    config.data = dict(name='fake', size=32, batch=4, count=8)
+  config.steps, config.log_every = 1, 1
+  config.evals, config.best = {}, ''
+  state = loop.train(config, tmp_path / 'run')
+  assert int(state.step) == 1
+
+
+@pytest.mark.parametrize('name', ['smoke', 'demo'])
+def test_an_unknown_variant_names_the_known_ones(name):
+  with pytest.raises(UserError, match='no variant'):
+    configs.load(f'configs/{name}.py:nothing')

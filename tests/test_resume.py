@@ -1,0 +1,83 @@
+"""A run that was killed or stopped continues as if it had not been: every byte of the state."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from car_jax import checkpoints
+
+STEPS = 12
+
+
+def command(workdir, *more):
+  return [
+    *(sys.executable, 'train.py', '--config', 'configs/smoke.py:car', '--workdir', str(workdir)),
+    *(f'--config.steps={STEPS}', '--config.save_every=3', '--config.log_every=1'),
+    *('--config.eval_every=5', *more),
+  ]
+
+
+def last_step(workdir) -> int:
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  lines = path.read_text().splitlines() if path.exists() else []
+  return json.loads(lines[-1])['step'] if lines and lines[-1].endswith('}') else 0
+
+
+def start_and_wait_for(step, workdir):
+  run = subprocess.Popen(command(workdir), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+  deadline = time.monotonic() + 300
+  while last_step(workdir) < step:
+    assert run.poll() is None, run.stderr.read().decode()[-2000:]
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+  return run
+
+
+def final_crcs(workdir):
+  folder, step = checkpoints.locate(workdir, 'latest')
+  assert step == STEPS
+  with checkpoints.Checkpoints(folder) as c:
+    return c.meta(step)['crc']
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('whole')
+  subprocess.run(command(workdir), check=True, stdout=subprocess.DEVNULL)
+  return workdir
+
+
+def test_a_killed_run_ends_with_the_same_bytes(whole, tmp_path):
+  run = start_and_wait_for(7, tmp_path)
+  run.kill()
+  run.wait()
+  out = subprocess.run(command(tmp_path), check=True, capture_output=True, text=True).stdout
+  assert 'continuing from step' in out
+  assert final_crcs(tmp_path) == final_crcs(whole)
+  steps = [json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').open()]
+  assert steps == sorted(steps)
+  assert [s for s in range(1, STEPS + 1) if s not in steps] == []
+
+
+def test_sigterm_saves_exits_zero_and_continues_with_the_same_bytes(whole, tmp_path):
+  run = start_and_wait_for(4, tmp_path)
+  run.send_signal(signal.SIGTERM)
+  _, err = run.communicate(timeout=120)
+  assert run.returncode == 0, err
+  stopped = checkpoints.locate(tmp_path, 'latest')[1]
+  assert 4 <= stopped < STEPS
+  subprocess.run(command(tmp_path), check=True, stdout=subprocess.DEVNULL)
+  assert final_crcs(tmp_path) == final_crcs(whole)
+
+
+def test_the_same_command_on_a_finished_run_changes_nothing(whole):
+  before = final_crcs(whole)
+  subprocess.run(command(whole), check=True, stdout=subprocess.DEVNULL)
+  assert final_crcs(whole) == before
+  assert os.path.exists(whole / 'best')
