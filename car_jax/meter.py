@@ -58,7 +58,9 @@ class Meter:
     self.rate, self.waited = (step - self._marked) / spent, self._wait / spent
     self._mark, self._marked, self._wait, self._pause = now, step, 0.0, 0.0
     self._pending = []
-    return {k: float(np.mean([row[k] for row in rows], dtype=np.float64)) for k in rows[0]}
+    keys = dict.fromkeys(k for row in rows for k in row)  # phases may log other terms
+    mean = lambda k: float(np.mean([row[k] for row in rows if k in row], dtype=np.float64))
+    return {k: mean(k) for k in keys}
 
   def eta(self, step: int) -> float:
     return (self._steps - step) / self.rate
