@@ -4,6 +4,7 @@ A builder yields `(id, group, image, labels)`; this module turns it into the pre
 car_jax/data/sources.py reads. Written as ArrayRecord, so that no TensorFlow is needed.
 """
 
+import collections
 import dataclasses
 import pathlib
 import sys
@@ -101,10 +102,18 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
     count, examples = self.found.splits[split]
+    any_good = False
     for name, group, image, labels in progress(examples(), count, f'{self.name} {split}'):
       record = {'image': np.ascontiguousarray(image), 'labels': np.ascontiguousarray(labels)}
       yield name, record | {'id': name, 'group': group}
-    if split == list(self.found.splits)[-1]:
+      any_good = True
+    order = list(self.found.splits)
+    if not any_good:  # the writer takes no empty split: see the others' problems, then stop
+      for later in order[order.index(split) + 1 :]:
+        collections.deque(self.found.splits[later][1](), maxlen=0)
+      if not self.problems.found:
+        self.problems.add(f'split {split}', 'has no example')
+    if split == order[-1] or not any_good:
       self.problems.stop_if_any(self.builder_config.source)
 
 

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import io
 import pathlib
+import re
 import shutil
 import sys
 
@@ -56,9 +57,32 @@ def main(arguments: list[str]) -> int:
   if args.source is not None and not args.source.exists():
     raise UserError(f'no such source {args.source}')
   values = {k: given.get(k, v) for k, v in defaults.items()}
+  check(values)
   folder = prepare(args.name, args.source, args.data_dir, values, args.overwrite)
   print(f'prepared {folder}')
   return 0
+
+
+def check(values: dict) -> None:
+  """Raises UserError for an option outside its range."""
+  valid = {
+    'size': lambda v: 1 <= v <= 128,
+    'noise': lambda v: v >= 0,
+    'contrast': lambda v: v >= 0,
+    'low': lambda v: v < values['high'],
+    'validation': lambda v: v >= 0 and v + values['test'] < 1,
+    'test': lambda v: v >= 0,
+    'variant': lambda v: re.fullmatch(r'([A-Za-z][\w-]*)?', v),
+  }
+  expected = {
+    'size': '1 to 128',
+    'low': 'less than --high',
+    'validation': '0 or more, and with --test less than 1',
+    'variant': 'a name of letters, digits, - and _',
+  }
+  for key, value in values.items():
+    if key in valid and not valid[key](value):
+      raise UserError(f'--{key} cannot be {value!r}\n  expected {expected.get(key, "0 or more")}')
 
 
 def variant(values: dict, defaults: dict) -> str:
@@ -93,12 +117,24 @@ def prepare(
   for left in home.glob('*incomplete*'):  # an earlier run was killed
     shutil.rmtree(left)
   module.Builder.name = name
+  beside = home / 'overwrite.incomplete'  # what is there stays until the new one is complete
   builder = module.Builder(
-    data_dir=str(data_dir), config=options, file_format=tfds.core.FileFormat.ARRAY_RECORD
+    data_dir=str(beside if done else data_dir),
+    config=options,
+    file_format=tfds.core.FileFormat.ARRAY_RECORD,
   )
-  with contextlib.redirect_stdout(io.StringIO()):
-    builder.download_and_prepare()
-  return pathlib.Path(builder.data_dir)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare()
+    made = pathlib.Path(builder.data_dir)
+    final = home / made.name
+    if done:
+      if final.exists():
+        final.rename(beside / 'old')
+      made.rename(final)
+    return final
+  finally:
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 if __name__ == '__main__':

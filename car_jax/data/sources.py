@@ -73,7 +73,8 @@ def prepared(data_dir: pathlib.Path) -> list[str]:
   found = set()
   for path in data_dir.glob('*/**/dataset_info.json'):
     parts = path.relative_to(data_dir).parts[:-1]
-    if re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]):
+    whole = not any('incomplete' in part for part in parts)  # else a killed run left it
+    if whole and re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]):
       found.add('/'.join(parts[:-1]).removesuffix('/default'))
   return sorted(found)
 
@@ -122,7 +123,7 @@ class _Records:
   """One split of a prepared folder. Damage is reported with the folder's name."""
 
   def __init__(self, builder: Any, split: str, folder: pathlib.Path):
-    self._folder, name = folder, split.partition('[')[0]
+    self._folder, name = folder, split_name(split)
     if name not in builder.info.splits:
       raise UserError(f'no split {name!r} in {folder}\n{nearest(name, builder.info.splits)}')
     try:
@@ -148,15 +149,20 @@ class _Records:
     )
 
 
+def split_name(split: str) -> str:
+  """'train[:50%]' -> 'train'. Raises UserError for a text of another form."""
+  if not re.fullmatch(r'\w+(\[(-?\d+%?)?:(-?\d+%?)?\])?', split):
+    raise UserError(f'cannot read the split {split!r}; expected NAME, NAME[10:20] or NAME[:50%]')
+  return split.partition('[')[0]
+
+
 def sliced(records: Sequence[Any], split: str) -> Sequence[Any]:
   """TFDS' '[a:b]' on a sequence, in numbers or per cent, for data that is made in memory."""
-  found = re.fullmatch(r'\w+(?:\[(-?\d*%?):(-?\d*%?)\])?', split)
-  if not found:
-    raise UserError(f'cannot read the split {split!r}; expected NAME, NAME[10:20] or NAME[:50%]')
+  begin, _, end = split.removeprefix(split_name(split)).strip('[]').partition(':')
 
-  def bound(text: str | None) -> int | None:
+  def bound(text: str) -> int | None:
     if not text:
       return None
     return round(len(records) * int(text[:-1]) / 100) if text.endswith('%') else int(text)
 
-  return records[bound(found[1]) : bound(found[2])]
+  return records[bound(begin) : bound(end)]

@@ -1,0 +1,59 @@
+"""Tiny sources as people have them, and the command that prepares them."""
+
+import pathlib
+
+import cv2
+import numpy as np
+
+from car_jax.data import sources
+from datasets import prepare
+
+
+def write_png(path: pathlib.Path, image: np.ndarray) -> pathlib.Path:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  assert cv2.imwrite(str(path), image)
+  return path
+
+
+def truncate(path: pathlib.Path, share: float = 0.5) -> None:
+  path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def run(name: str, source: pathlib.Path | None, data_dir: pathlib.Path, *more: str) -> int:
+  """The exit status of `python -m datasets.prepare`."""
+  given = [] if source is None else ['--source', str(source)]
+  return prepare.main([name, *given, '--data-dir', str(data_dir), *more])
+
+
+def records(name: str, data_dir: pathlib.Path, split: str = 'train') -> dict[str, dict]:
+  """What train.py would read: id -> record."""
+  source = sources.open_dataset({'name': name, 'data_dir': str(data_dir)}).split(split)
+  return {r['id']: r for r in (source[i] for i in range(len(source)))}
+
+
+def nothing_prepared(data_dir: pathlib.Path) -> bool:
+  return not data_dir.exists() or not sources.prepared(data_dir)
+
+
+def lidc_crops(root: pathlib.Path, count: int = 2, size: int = 12) -> pathlib.Path:
+  """The published layout with `count` images of one patient per split; no two images alike."""
+  rng = np.random.default_rng(0)
+  for split in ('train', 'val', 'test'):
+    base = root / f'lidc_crops_{split}' / split
+    for i in range(count):
+      write_png(base / 'images' / f'p{split}' / f's{i}.png', rng.integers(0, 256, (size, size)))
+      for reader in range(4):
+        mask = 255 * (rng.random((size, size)) < 0.3)
+        write_png(base / 'gt' / f'p{split}' / f's{i}_l{reader}.png', mask)
+  return root
+
+
+def folder(root: pathlib.Path, readers: tuple[int, ...] = (1, 3, 2)) -> pathlib.Path:
+  """images/NAME.png with masks/NAME/*.png; image i has readers[i % len] masks."""
+  rng = np.random.default_rng(1)
+  for i in range(len(readers)):
+    write_png(root / 'images' / f'im{i}.png', rng.integers(0, 256, (10, 14, 3)))
+    for reader in range(readers[i]):
+      mask = 255 * (rng.random((10, 14)) < 0.4)
+      write_png(root / 'masks' / f'im{i}' / f'reader{reader}.png', mask)
+  return root
