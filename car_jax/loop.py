@@ -146,7 +146,7 @@ class Run:
   def evaluate(self, step: int, state: Any, meter: Meter, best: Any, out: Any) -> None:
     """Scores every entry of config.evals; keeps the checkpoint that is best by config.best."""
     with meter.paused():
-      scores = {}
+      scores: dict[str, float] = {}
       for name, validation in self.validations.items():
         scores |= {f'{name}/{k}': v for k, v in validation(state).items()}
       if not scores:

@@ -7,7 +7,7 @@ order of all records, cut to whole batches.
 
 import functools
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ def train_batches(
   start_step: int = 0,
   host: int = 0,
   hosts: int = 1,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
   """This host's share of batches start_step, start_step + 1, ... without end.
 
   Raises UserError when the split is smaller than a batch or the images differ in size.
@@ -48,7 +48,7 @@ def train_batches(
 
 def eval_batches(
   source: Source, info: DataInfo, config: Mapping[str, Any], *, host: int = 0, hosts: int = 1
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
   """Every record once, in order; the last batch is filled up with rows of valid=False."""
   batch = config.get('eval_batch') or config['batch']
   order = _Order(len(source), batch, None, host, hosts)
@@ -125,7 +125,7 @@ def _finished(
   return row | ({'label': labels[rng.integers(m)]} if rng is not None else {})
 
 
-def _read(rows: _Rows, size: int, threads: int) -> Iterator[Batch]:
+def _read(rows: _Rows, size: int, threads: int) -> Generator[Batch, None, None]:
   import grain
 
   batches = grain.MapDataset.source(rows).batch(size, drop_remainder=False, batch_fn=_stacked)
