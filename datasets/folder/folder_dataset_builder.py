@@ -37,6 +37,10 @@ class Builder(common.Builder):
   def contents(self, options, problems):
     values = options.values
     rows = read_csv(options.source) if options.source.is_file() else read_folder(options.source)
+    first: dict[str, Row] = {}
+    for row in rows:
+      if first.setdefault(row.name, row) is not row:
+        raise UserError(f'{row.image}: listed twice, or of one name with {first[row.name].image}')
     rows = [
       r if r.split else dataclasses.replace(r, split=drawn_split(r.group, values)) for r in rows
     ]
@@ -80,24 +84,31 @@ class Builder(common.Builder):
 
 
 def read_csv(path: pathlib.Path) -> list[Row]:
-  """Raises UserError for a missing column, an unknown split, an empty table."""
-  with path.open(newline='') as file:
-    reader = csv.DictReader(file)
-    for column in ('image', 'masks'):
-      if column not in (reader.fieldnames or ()):
-        raise UserError(
-          f'{path} has no column {column!r}\n{nearest(column, reader.fieldnames or ())}'
-        )
-    rows = []
-    for n, line in enumerate(reader, 2):
-      split = (line.get('split') or '').strip()
-      split = {'val': 'validation'}.get(split, split)
-      if split and split not in common.SPLITS:
-        raise UserError(f'{path}:{n}: unknown split {split!r}\n{nearest(split, common.SPLITS)}')
-      image = path.parent / line['image']
-      masks = tuple(path.parent / m.strip() for m in line['masks'].split(';') if m.strip())
-      name = str(pathlib.PurePosixPath(line['image']).with_suffix(''))
-      rows.append(Row(image, masks, split, (line.get('group') or name).strip(), name))
+  """Raises UserError for a missing column, an unknown split, an empty table, another file."""
+  try:
+    return _rows(path, csv.DictReader(path.read_text('utf-8-sig').splitlines()))
+  except (UnicodeDecodeError, csv.Error) as e:
+    raise UserError(f'{path} is no CSV of UTF-8 text ({e})') from None
+
+
+def _rows(path: pathlib.Path, reader: csv.DictReader) -> list[Row]:
+  for column in ('image', 'masks'):
+    if column not in (reader.fieldnames or ()):
+      raise UserError(
+        f'{path} has no column {column!r}\n{nearest(column, reader.fieldnames or ())}'
+      )
+  rows = []
+  for n, line in enumerate(reader, 2):
+    split = (line.get('split') or '').strip()
+    split = {'val': 'validation'}.get(split, split)
+    if split and split not in common.SPLITS:
+      raise UserError(f'{path}:{n}: unknown split {split!r}\n{nearest(split, common.SPLITS)}')
+    if not line['image'].strip():
+      raise UserError(f'{path}:{n}: no image')
+    image = path.parent / line['image'].strip()
+    masks = tuple(path.parent / m.strip() for m in (line['masks'] or '').split(';') if m.strip())
+    name = str(pathlib.PurePosixPath(line['image'].strip()).with_suffix(''))
+    rows.append(Row(image, masks, split, (line.get('group') or name).strip(), name))
   if not rows:
     raise UserError(f'{path} lists no image')
   return rows
