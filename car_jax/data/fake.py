@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from car_jax.data.sources import DataInfo, Dataset, sliced
+from car_jax.data.sources import DataInfo, Dataset, sliced, split_name
 from car_jax.errors import UserError, nearest
 
 SIZES = {'train': 4, 'validation': 1, 'test': 1}  # shares of `count`, times a quarter
@@ -22,7 +22,7 @@ def open_dataset(
   )
 
   def split(text: str) -> list:
-    name = text.partition('[')[0]
+    name = split_name(text)
     if name not in SIZES:
       raise UserError(f'no split {name!r} in the fake data set\n{nearest(name, SIZES)}')
     n = max(1, count * SIZES[name] // 4)

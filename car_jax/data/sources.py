@@ -73,7 +73,7 @@ def prepared(data_dir: pathlib.Path) -> list[str]:
   found = set()
   for path in data_dir.glob('*/**/dataset_info.json'):
     parts = path.relative_to(data_dir).parts[:-1]
-    whole = not any('incomplete' in part for part in parts)  # else a killed run left it
+    whole = not any(part.startswith('.') for part in parts)  # else it is being prepared
     if whole and re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]):
       found.add('/'.join(parts[:-1]).removesuffix('/default'))
   return sorted(found)
@@ -87,6 +87,7 @@ def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
     wanted = nearest(name, [*here, *(() if base in KNOWN else KNOWN)])
     size = re.search(r'size(\d+)', variant)
     option = f' --size {size[1]}' if size else ''
+    option += f' --variant {variant}' if variant and base == 'folder' else ''
     source = '' if base == 'lidc_masks' else ' --source FOLDER'
     where = '' if data_dir == default_data_dir() else f' --data-dir {data_dir}'
     command = f'python -m datasets.prepare {base}{source}{option}{where}'

@@ -1,0 +1,150 @@
+"""Opening data sets: splits, and what a user is told when one is absent or damaged."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from car_jax.data import sources
+from car_jax.errors import UserError
+from tests.datasets.files import folder, run
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory) -> pathlib.Path:
+  """A data folder with 'folder' (8 images in train, no other split) and 'folder/other'."""
+  root = tmp_path_factory.mktemp('prepared')
+  source = folder(root / 'source', (2, 1) * 4)
+  shares = ('--validation', '0', '--test', '0')
+  assert run('folder', source, root / 'data', *shares) == 0
+  assert run('folder', source, root / 'data', *shares, '--variant', 'other') == 0
+  return root / 'data'
+
+
+def opened(data, name='folder', **more):
+  return sources.open_dataset({'name': name, 'data_dir': str(data)} | more)
+
+
+def test_what_is_prepared_is_found(data):
+  assert sources.prepared(data) == ['folder', 'folder/other']
+  assert opened(data).info.name == 'folder'
+  assert opened(data, 'folder/other').info.readers == 2
+
+
+def test_slices_follow_the_fixed_order(data):
+  dataset = opened(data)
+  everything = [r['id'] for r in map(dataset.split('train').__getitem__, range(8))]
+  assert sorted(everything) == [f'im{i}' for i in range(8)]
+  for text, want in (
+    ('train[:50%]', everything[:4]),
+    ('train[50%:]', everything[4:]),
+    ('train[2:5]', everything[2:5]),
+    ('train[-2:]', everything[-2:]),
+  ):
+    part = dataset.split(text)
+    assert [part[i]['id'] for i in range(len(part))] == want
+  record = dataset.split('train')[3]
+  assert type(record['group']) is str
+  assert record['image'].dtype == record['labels'].dtype == np.uint8
+
+
+@pytest.mark.parametrize('text', ['train[', 'train[:x]', 'train[::2]', 'train [1:]', ''])
+def test_a_split_that_cannot_be_read(data, text):
+  for dataset in (opened(data), sources.open_dataset({'name': 'fake'})):
+    with pytest.raises(UserError, match='cannot read the split'):
+      dataset.split(text)
+
+
+def test_an_unknown_split_names_the_nearest(data):
+  with pytest.raises(UserError, match=r"no split 'trian' in .*\n  did you mean: train"):
+    opened(data).split('trian[:10%]')
+  with pytest.raises(UserError, match=r"no split 'val'.*\n"):
+    sources.open_dataset({'name': 'fake'}).split('val')
+
+
+def test_an_unknown_key_names_the_nearest(data):
+  with pytest.raises(UserError, match=r'unknown config key data\.flop\n  did you mean: flip'):
+    opened(data, flop=True)
+  with pytest.raises(UserError, match=r'unknown config key data\.count'):
+    opened(data, count=3)  # for data made in memory only
+
+
+@pytest.mark.parametrize(
+  ('name', 'lines'),
+  [
+    ('lidc_masks', ['to prepare it: python -m datasets.prepare lidc_masks --data-dir DIR']),
+    ('lidc_masks/size64', ['python -m datasets.prepare lidc_masks --size 64 --data-dir DIR']),
+    ('lidc_crops', ['python -m datasets.prepare lidc_crops --source FOLDER --data-dir DIR']),
+    ('lidc_mask', ['did you mean: lidc_masks']),
+    ('folder/othr', ['did you mean: folder/other', 'python -m datasets.prepare folder']),
+    ('folder/othr', ['--variant othr']),
+    ('imagenet', ['known: ', 'folder/other']),
+  ],
+)
+def test_what_is_not_prepared_is_told_with_the_command(data, name, lines):
+  with pytest.raises(UserError) as e:
+    opened(data, name)
+  told = str(e.value).replace(str(data), 'DIR')
+  assert told.startswith(f'data set {name!r} is not prepared in DIR')
+  for line in lines:
+    assert line in told
+
+
+def test_the_default_place(monkeypatch, data):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(data))
+  assert sources.open_dataset({'name': 'folder'}).info.num_classes == 2
+  with pytest.raises(UserError) as e:
+    sources.open_dataset({'name': 'lidc_masks', 'data_dir': ''})
+  assert '--data-dir' not in str(e.value)
+
+
+@pytest.fixture
+def damaged(data, tmp_path):
+  """A copy of the prepared folder, to be damaged."""
+  import shutil
+
+  shutil.copytree(data / 'folder' / 'default', tmp_path / 'folder' / 'default')
+  return next((tmp_path / 'folder' / 'default').glob('*/dataset_info.json')).parent
+
+
+def read_all(folder):
+  source = opened(folder.parents[2]).split('train')
+  return [source[i] for i in range(len(source))]
+
+
+def cut(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def overwrite(path):
+  path.write_bytes(b'\0' * path.stat().st_size)
+
+
+@pytest.mark.parametrize('damage', [cut, overwrite, pathlib.Path.unlink])
+def test_a_damaged_data_file_is_told_with_its_folder(damaged, damage):
+  assert len(read_all(damaged)) == 8
+  (file,) = damaged.glob('*.array_record*')
+  damage(file)
+  with pytest.raises(UserError) as e:
+    read_all(damaged)
+  assert str(damaged) in str(e.value)
+  assert '--overwrite' in str(e.value)
+
+
+@pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
+def test_a_damaged_description_is_told_with_its_folder(damaged, name):
+  cut(damaged / name)
+  with pytest.raises(UserError) as e:
+    read_all(damaged)
+  assert str(damaged) in str(e.value)
+  assert '--overwrite' in str(e.value)
+
+
+def test_a_data_set_of_another_kind(damaged):
+  path = damaged / 'metadata.json'
+  meta = json.loads(path.read_text())
+  del meta['class_names']
+  path.write_text(json.dumps(meta))
+  with pytest.raises(UserError, match='cannot be read'):
+    read_all(damaged)
