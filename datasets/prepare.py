@@ -11,6 +11,7 @@ import io
 import pathlib
 import re
 import shutil
+import signal
 import sys
 
 from car_jax.data.sources import default_data_dir
@@ -110,7 +111,7 @@ def prepare(
   options = common.Options(name=chosen or 'default', source=source, values=values)
   data_dir = data_dir.expanduser()
   home = data_dir / name / options.name
-  done = [p.parent for p in home.glob('[0-9]*/dataset_info.json')]
+  done = [p.parent for p in home.glob(f'{module.Builder.VERSION}/dataset_info.json')]
   if done and not overwrite:
     print(f'already prepared; --overwrite to do it again ({done[0]})')
     return done[0]
@@ -138,4 +139,9 @@ def prepare(
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  try:
+    sys.exit(main(sys.argv[1:]))
+  except KeyboardInterrupt:
+    print('\ninterrupted: nothing was prepared; the same command starts again', file=sys.stderr)
+    sys.exit(130)

@@ -3,10 +3,12 @@
 import pathlib
 
 import numpy as np
+import tensorflow_datasets as tfds
 
 from datasets import common
 from datasets.lidc_masks import render
 
+SIDE = 128  # pixels of 1 mm in the file
 FILE = pathlib.Path(__file__).with_name('lidc_masks.npz')
 CITATION = (
   'S. G. Armato III et al., The Lung Image Database Consortium (LIDC) and Image Database Resource '
@@ -17,9 +19,11 @@ CITATION = (
 class Builder(common.Builder):
   """Outlines of four radiologists (LIDC-IDRI) on rendered images; patient-wise splits."""
 
+  VERSION = tfds.core.Version('1.1.0')
+
   def contents(self, options, problems):
-    data = dict(np.load(FILE))
     values = options.values
+    data = dict(np.load(FILE))
     splits = {}
     for number, split in enumerate(common.SPLITS):
       rows = np.flatnonzero(data['split'] == number)
@@ -33,19 +37,16 @@ class Builder(common.Builder):
     )
 
   def _examples(self, data, rows, values):
-    size = values['size']
-    start = (128 - size) // 2
     for i in rows:
-      masks = np.unpackbits(data['masks'][i]).reshape(4, 128, 128)
-      image = render.slice_image(
-        masks,
-        data['ratings'][i],
-        seed=int(i),
-        noise=values['noise'],
-        contrast=values['contrast'],
-        size=size,
-      )
+      masks = centre(np.unpackbits(data['masks'][i]).reshape(4, SIDE, SIDE), values['size'])
+      strength = {k: values[k] for k in ('noise', 'contrast')}
+      image = render.slice_image(masks, data['ratings'][i], seed=int(i), **strength)
       patient = f'LIDC-IDRI-{data["patient"][i]:04d}'
       name = f'{patient}/nodule{data["nodule"][i]:04d}/z{data["z_mm"][i]:+.2f}'
-      window = slice(start, start + size)
-      yield name, patient, image[..., None], masks[:, window, window]
+      yield name, patient, image[..., None], masks
+
+
+def centre(masks: np.ndarray, size: int) -> np.ndarray:
+  """The central size x size pixels of masks [M, S, S]; what lies outside them is cut off."""
+  start = (masks.shape[-1] - size) // 2
+  return np.ascontiguousarray(masks[:, start : start + size, start : start + size])
