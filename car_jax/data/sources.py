@@ -73,7 +73,7 @@ def prepared(data_dir: pathlib.Path) -> list[str]:
   found = set()
   for path in data_dir.glob('*/**/dataset_info.json'):
     parts = path.relative_to(data_dir).parts[:-1]
-    whole = not any(part.startswith('.') for part in parts)  # else it is being prepared
+    whole = not any('incomplete' in part for part in parts)  # else a killed run left it
     if whole and re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]):
       found.add('/'.join(parts[:-1]).removesuffix('/default'))
   return sorted(found)

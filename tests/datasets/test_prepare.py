@@ -16,7 +16,7 @@ def source(tmp_path):
 
 
 def leftovers(data_dir):
-  return [p for p in data_dir.rglob('*') if 'incomplete' in p.name]
+  return [p for p in data_dir.rglob('*') if p.name.startswith('.') or 'incomplete' in p.name]
 
 
 def test_an_interrupted_preparation_leaves_nothing_half_done(tmp_path, source, monkeypatch):
@@ -39,9 +39,13 @@ def test_an_interrupted_preparation_leaves_nothing_half_done(tmp_path, source, m
 
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path, source):
-  left = tmp_path / 'data' / 'folder' / 'default' / '1.0.0.incompleteABC123'
+  home = tmp_path / 'data' / 'folder' / 'default'
+  (home / '1.0.0.incompleteABC123').mkdir(parents=True)
+  (home / '1.0.0.incompleteABC123' / 'x.array_record').write_bytes(b'half')
+  left = home / 'overwrite.incomplete' / 'folder' / 'default' / '1.0.0'
   left.mkdir(parents=True)
-  (left / 'folder-train.array_record-00000-of-00001').write_bytes(b'half')
+  (left / 'dataset_info.json').write_text('{}')
+  assert nothing_prepared(tmp_path / 'data')
   assert run('folder', source, tmp_path / 'data', *SPLIT) == 0
   assert not leftovers(tmp_path / 'data')
   assert len(records('folder', tmp_path / 'data')) == 3
