@@ -120,7 +120,7 @@ def _typed(key: str, text: str, old: Any) -> Any:
 
 def flatten(config: ConfigDict, prefix: str = '') -> dict[str, Any]:
   """Dotted key -> value."""
-  out = {}
+  out: dict[str, Any] = {}
   for key, value in config.items():
     if isinstance(value, ConfigDict):
       out |= flatten(value, f'{prefix}{key}.')

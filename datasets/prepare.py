@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import importlib
 import io
+import logging
 import pathlib
 import re
 import shutil
@@ -106,6 +107,7 @@ def prepare(
   from datasets import common
 
   tfds.disable_progress_bar()
+  logging.getLogger('absl').setLevel(logging.ERROR)  # it shows every option as a warning
   module = importlib.import_module(f'datasets.{name}.{name}_dataset_builder')
   chosen = variant(values, DATASETS[name][1])
   options = common.Options(name=chosen or 'default', source=source, values=values)

@@ -75,7 +75,8 @@ def convert(
   `template` of our variables, shapes must agree and nothing may be missing. Raises UserError that
   lists everything wrong at once.
   """
-  table, flat, wrong = list(table), {}, []
+  table, wrong = list(table), []
+  flat: dict[str, np.ndarray] = {}
   for name, value in weights.items():
     if any(re.fullmatch(p, name) for p in ignore):
       continue

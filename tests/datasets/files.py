@@ -11,7 +11,7 @@ from datasets import prepare
 
 def write_png(path: pathlib.Path, image: np.ndarray) -> pathlib.Path:
   path.parent.mkdir(parents=True, exist_ok=True)
-  assert cv2.imwrite(str(path), image)
+  assert cv2.imwrite(str(path), np.asarray(image, np.uint8))
   return path
 
 

@@ -1,5 +1,10 @@
 """The command: interruptions, repetition, replacement, and mistakes on the command line."""
 
+import pathlib
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -7,6 +12,7 @@ from car_jax.data import sources
 from datasets import common
 from tests.datasets.files import folder, nothing_prepared, records, run, write_png
 
+REPOSITORY = pathlib.Path(__file__).parents[2]
 SPLIT = ('--validation', '0', '--test', '0')
 
 
@@ -88,6 +94,15 @@ def test_the_default_place_is_tfdss(tmp_path, source, monkeypatch):
   assert prepare.main(['folder', '--source', str(source), *SPLIT]) == 0
   assert sources.prepared(tmp_path / 'default') == ['folder']
   assert len(sources.open_dataset({'name': 'folder'}).split('train')) == 3
+
+
+def test_the_command_as_a_user_runs_it(tmp_path, source):
+  arguments = ['folder', '--source', str(source), '--data-dir', str(tmp_path / 'data'), *SPLIT]
+  command = [sys.executable, '-m', 'datasets.prepare', *arguments]
+  done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=100)
+  assert done.returncode == 0
+  assert done.stdout.startswith(f'prepared {tmp_path}')
+  assert re.fullmatch(r'\s*folder train: 3 in \S+\s*', done.stderr)  # no library's chatter
 
 
 @pytest.mark.parametrize(
