@@ -1,0 +1,62 @@
+"""config.init: parts of another run as the start of this one."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from car_jax import checkpoints, loop, sharding
+from car_jax.errors import UserError
+from tests.methods.test_car import BATCH
+from tests.methods.test_car import METHOD as CAR
+from tests.methods.test_supervised import METHOD as SUPERVISED
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A finished run of each method, and the states they ended with."""
+  states = {'car': CAR.init(5, BATCH), 'supervised': SUPERVISED.init(6, BATCH)}
+  root = tmp_path_factory.mktemp('runs')
+  for name, state in states.items():
+    with checkpoints.Checkpoints(root / name / 'checkpoints') as c:
+      c.save(3, state, {'config': {}})
+  return root, states
+
+
+def graft(init):
+  return loop.graft(CAR.init(0, BATCH), ConfigDict(init), sharding.make_mesh())
+
+
+def same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), b)
+
+
+def test_a_supervised_net_becomes_the_calibration_net(run):
+  root, states = run
+  state = graft({'calnet': f'{root / "supervised"}:net'})
+  same(state.calnet.variables, states['supervised'].net.variables)
+  same(state.generator.params, CAR.init(0, BATCH).generator.params)
+  assert state.step == 0
+
+
+def test_parts_keep_their_name_and_structure(run):
+  root, states = run
+  where = str(root / 'car')
+  state = graft(dict.fromkeys(('calnet', 'generator', 'discriminator'), where))
+  for part in ('calnet', 'generator', 'discriminator'):
+    same(getattr(state, part).variables, getattr(states['car'], part).variables)
+  assert jax.tree.structure(state) == jax.tree.structure(CAR.init(0, BATCH))
+
+
+@pytest.mark.parametrize(
+  ('part', 'where', 'message'),
+  [
+    ('generator', 'supervised:net', 'does not fit'),
+    ('calnet', 'supervised:nets', "no part 'nets'\n  did you mean: net"),
+    ('calnets', 'supervised:net', "this method has no part 'calnets'"),
+    ('calnet', 'nowhere:net', 'no checkpoint in'),
+  ],
+)
+def test_parts_that_do_not_fit(run, part, where, message):
+  with pytest.raises(UserError, match=message):
+    graft({part: f'{run[0]}/{where}'})
