@@ -7,7 +7,7 @@ Array = jax.Array
 
 
 class MLP(nn.Module):
-  """inputs [..., I] -> [..., widths[-1]]; a leaky ReLU of `slope` after every layer but the last."""
+  """inputs [..., I] -> [..., widths[-1]], a leaky ReLU of `slope` between the layers."""
 
   widths: tuple[int, ...] = (64, 64, 64, 64, 1)
   slope: float = 0.0

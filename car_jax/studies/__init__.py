@@ -1,0 +1,1 @@
+"""Studies: figures and tables of a paper, one command each."""

@@ -1,67 +1,88 @@
-"""The 1-D toy of CAR against the recorded one."""
+"""CAR's 1-D toy: a seed's data, the exact likelihood, every net's losses and gradients."""
 
 import json
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from car_jax.data import toy_regression as data
-from car_jax.importers.rules import Rule, convert, linear
-from car_jax.methods import car_toy
+from car_jax.data import toy_regression
+from car_jax.methods.car_toy import CARToy
 from tests.golden.fill import state_dict
 from tests.replay import Replay, replays
 
-TABLE = [Rule(r'model\.(\d)\.weight', r'layer\1/kernel', linear)]
-TABLE += [Rule(r'model\.(\d)\.bias', r'layer\1/bias')]
+NEAR = 1e-5
 
 
-def params_of(r: Replay, net: str):
-  manifest = json.loads((r.folder / f'toy_{net}.manifest.json').read_text())
-  return convert(TABLE, state_dict(manifest))['params']
+def to_params(state: dict[str, np.ndarray]) -> dict[str, Any]:
+  """`model.K.weight` [out, in], `model.K.bias` -> layerK/kernel [in, out], layerK/bias."""
+  params: dict[str, Any] = {}
+  for name, value in state.items():
+    _, k, leaf = name.split('.')
+    layer = params.setdefault(f'layer{k}', {})
+    array = jnp.asarray(value, jnp.float32)
+    layer['kernel' if leaf == 'weight' else 'bias'] = array.T if leaf == 'weight' else array
+  return params
 
 
-def compare_norms(r: Replay, key: str, grads) -> None:
-  ours = []
-  for name in r[f'{key}_grad_names']:
-    layer, leaf = name.split('.')[1:]
-    grad = grads[f'layer{layer}']['kernel' if leaf == 'weight' else 'bias']
-    ours.append(np.linalg.norm(np.asarray(grad, np.float64)))
-  r.check(f'{key}_grad_l2', ours, 1e-5, scale=max(1.0, float(np.max(ours))))
+def norms(grads: dict[str, Any], names: np.ndarray) -> np.ndarray:
+  """L2 of each gradient, by the recorded names."""
+  leaf = {'weight': 'kernel', 'bias': 'bias'}
+  parts = [str(name).split('.') for name in names]
+  return np.array([np.linalg.norm(grads[f'layer{k}'][leaf[kind]]) for _, k, kind in parts])
+
+
+def nets(r: Replay) -> tuple[CARToy, dict[str, Any]]:
+  """The method with the file's widths and number of draws, and the filled nets."""
+  manifests = {
+    which: json.loads((r.folder / f'toy_{name}.manifest.json').read_text())
+    for which, name in dict(F='calnet', G='generator', D='discriminator').items()
+  }
+  biases = [shape[0] for name, shape in manifests['G'].items() if name.endswith('bias')]
+  method = CARToy(hidden=tuple(biases[:-1]), samples=int(r['n_samples']), calibration_weight=1.0)
+  return method, {k: to_params(state_dict(m)) for k, m in manifests.items()}
 
 
 @replays('car', 'toy_regression')
-def toy(r: Replay) -> None:
+def data(r: Replay) -> None:
   pi, sigma = float(r['pi']), float(r['sigma'])
+  # The law is stored in single precision; the generator's choices want what was meant.
+  pi, sigma = (float(np.format_float_positional(np.float32(v))) for v in (pi, sigma))
   rng = np.random.RandomState(int(r['seed']))
   for k in ('1', '2'):
-    x, y = data.reference_batch(rng, len(r[f'xs{k}']), pi, sigma)
-    r.check(f'xs{k}', x, 1e-5)
-    r.check(f'ys{k}', y, 1e-5)
-  x, y = r['xs1'][:, None], r['ys1'][:, None]
-  f, g, d = (params_of(r, net) for net in ('calnet', 'generator', 'discriminator'))
-  r.check('ll', data.log_likelihood(r['xs1'], r['y_query'], pi, sigma), 1e-3)
-  r.check('mean', data.mean(r['xs1'], pi), 1e-5)
-  y_cal = car_toy.predict(f, x)
-  r.check('y_cal', y_cal, 1e-5, scale=max(1.0, float(np.abs(y_cal).max())))
-  noise1 = r['noise1'][:, None]
-  noise = r['noise'].reshape(len(x), int(r['n_samples']), 1)
-  ref1 = car_toy.generate(g, x, y_cal, noise1)[:, 0]
-  ref = car_toy.generate(g, x, y_cal, noise)
-  r.check('y_ref1', ref1, 1e-5, scale=max(1.0, float(np.abs(ref1).max())))
-  r.check('y_ref', ref.reshape(-1, 1), 1e-5, scale=max(1.0, float(np.abs(ref).max())))
-  for key, value in (('real', y), ('fake', ref1)):
-    logit = car_toy.judge(d, x, value)
-    r.check(f'd_logit_{key}', logit, 1e-5, scale=max(1.0, float(np.abs(logit).max())))
-  near = {'tolerance': 1e-5, 'relative': True}
-  loss, grads = jax.value_and_grad(car_toy.nll_loss)(f, x, y)
-  r.check('loss_cal_nll', loss, **near)
-  compare_norms(r, 'cal', grads)
-  loss, grads = jax.value_and_grad(car_toy.critic_loss)(d, x, y, ref1)
-  r.check('loss_dis', loss, **near)
-  compare_norms(r, 'dis', grads)
-  terms = car_toy.generator_terms(g, d, x, y_cal, noise)
-  r.check('loss_kl', terms[0], **near)
-  r.check('loss_adv', terms[1], **near)
-  r.check('loss_gen_total', sum(terms), **near)
-  grads = jax.grad(lambda p: sum(car_toy.generator_terms(p, d, x, y_cal, noise)))(g)
-  compare_norms(r, 'gen', grads)
+    x, y = toy_regression.sample(rng, len(r[f'xs{k}']), pi, sigma)
+    r.check(f'xs{k}', x, NEAR)
+    r.check(f'ys{k}', y, NEAR)
+  x = r['xs1']
+  r.check('ll', toy_regression.log_likelihood(x, r['y_query'], pi, sigma), 1e-3)
+  r.check('mean', toy_regression.mean(x, pi), NEAR)
+
+
+@replays('car', 'toy_regression')
+def training(r: Replay) -> None:
+  method, net = nets(r)
+  x, y, points = r['xs1'], r['ys1'], len(r['xs1'])
+  mean = method.predict_mean(net['F'], x)
+  r.check('y_cal', mean[:, None], NEAR)
+  loss, grads = jax.value_and_grad(method.calnet_loss)(net['F'], x, y)
+  r.check('loss_cal_nll', loss, NEAR)
+  r.check('cal_grad_l2', norms(grads, r['cal_grad_names']), NEAR, relative=True)
+
+  fake = method.generate(net['G'], x, mean, r['noise1'])
+  r.check('y_ref1', fake, NEAR)
+  r.check('d_logit_real', method.judge(net['D'], x, y[:, None]), NEAR)
+  r.check('d_logit_fake', method.judge(net['D'], x, fake), NEAR)
+  critic = jax.value_and_grad(method.discriminator_loss)
+  loss, grads = critic(net['D'], x, y, fake[:, 0])
+  r.check('loss_dis', loss, NEAR)
+  r.check('dis_grad_l2', norms(grads, r['dis_grad_names']), NEAR, relative=True)
+
+  noise = r['noise'].reshape(points, -1)  # each x is repeated for its draws
+  r.check('y_ref', method.generate(net['G'], x, mean, noise).reshape(-1, 1), NEAR)
+  refine = jax.value_and_grad(method.generator_loss, has_aux=True)
+  (loss, terms), grads = refine(net['G'], net['D'], x, mean, noise)
+  r.check('loss_kl', terms['loss/calibration'], NEAR)
+  r.check('loss_adv', terms['loss/adversarial'], NEAR)
+  r.check('loss_gen_total', loss, NEAR)
+  r.check('gen_grad_l2', norms(grads, r['gen_grad_names']), NEAR, relative=True)

@@ -1,0 +1,274 @@
+"""Both toy figures of CAR (arXiv 2006.13144, section 5.1), their numbers and the pictures.
+
+  python -m car_jax.studies.toy_regression --out runs/toy
+
+Figure 1: one run at pi 0.9, sigma 0.03, with and without the calibration loss. Figure 2: the exact
+log likelihood of G's draws over training, 9 laws x 5 seeds with each weight. Every finished law is
+kept in the folder: the same command continues a stopped study and redraws a finished one.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+
+from car_jax.errors import UserError, exit_on_user_error
+
+LAWS = [(pi, sigma) for pi in (0.5, 0.6, 0.9) for sigma in (0.01, 0.02, 0.03)]
+FIGURE_1 = ((0.9, 0.03), 999)  # its law and seed
+SHOWN = (500, 1000, 2000, 3000, 5000)  # steps in the tables
+# Log likelihood at SHOWN and the share of the upper branch at x = 0.2 in single runs of the
+# published code, by law and weight.
+MEASURED = {
+  (0.9, 0.03, 1.0): ((-8.7, -0.2, 1.2, 2.0, 2.0), 0.900),
+  (0.9, 0.03, 0.0): ((-18, -8.4, -6.3, -2.0, 1.2), None),
+  (0.6, 0.02, 1.0): ((-14, -3.5, 0.9, 1.8, 2.0), 0.596),
+  (0.6, 0.02, 0.0): ((-25, -18, -18, -3.3, 1.8), None),
+}
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m car_jax.studies.toy_regression',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--out', required=True, help='folder of the runs, results.json, tables.md and the figures')
+  add('--seeds', type=int, default=5, help='runs per law (default 5)')
+  add('--steps', type=int, default=5000, help='adversarial steps (default 5000)')
+  add('--calibration-steps', type=int, default=1500, help="F's steps before (default 1500)")
+  add('--figure', choices=['1', '2', 'all'], default='all')
+  add('--workers', type=int, default=0, help='laws trained side by side (default: one per core)')
+  return parser.parse_args(arguments)
+
+
+@exit_on_user_error
+def main(arguments: list[str]) -> int:
+  args = parse(arguments)
+  for name in ('seeds', 'steps'):
+    if getattr(args, name) < 1:
+      raise UserError(f'--{name} is {getattr(args, name)}, below 1')
+  if args.calibration_steps < 0:
+    raise UserError(f'--calibration-steps is {args.calibration_steps}, below 0')
+  if args.steps % 10:
+    near = max(10, round(args.steps / 10) * 10)
+    raise UserError(
+      f'--steps is {args.steps}; G is looked at in every 10th step\n  use --steps {near}'
+    )
+  out = pathlib.Path(args.out)
+  prepare(out, args)
+  train_missing(out, args)
+  draw(out, args)
+  return 0
+
+
+def prepare(out: pathlib.Path, args: argparse.Namespace) -> None:
+  """Makes the folder, or checks that what it holds was trained with the same settings."""
+  wanted = {k: getattr(args, k) for k in ('seeds', 'steps', 'calibration_steps')}
+  path = out / 'study.json'
+  if path.exists():
+    found = json.loads(path.read_text())
+    if found != wanted:
+      was = ' '.join(f'--{k.replace("_", "-")} {v}' for k, v in found.items())
+      raise UserError(
+        f'{out} holds a study with {was}\n  repeat these to continue it, or use another --out'
+      )
+    return
+  (out / 'runs').mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(wanted) + '\n')
+
+
+def run_file(out: pathlib.Path, law: tuple[float, float]) -> pathlib.Path:
+  return out / 'runs' / f'pi{law[0]}_sigma{law[1]}.npz'
+
+
+def portrait_file(out: pathlib.Path) -> pathlib.Path:
+  return out / 'runs' / 'figure1.npz'
+
+
+def seeds_of(law: tuple[float, float], count: int) -> list[int]:
+  """A law's seeds: no two runs of the study start alike."""
+  return [1000 * LAWS.index(law) + k for k in range(count)]
+
+
+def train_missing(out: pathlib.Path, args: argparse.Namespace) -> None:
+  """Trains what has no file yet, `workers` laws at a time."""
+  missing = [law for law in LAWS if args.figure != '1' and not run_file(out, law).exists()]
+  alone = args.figure != '2' and not portrait_file(out).exists()
+  if not missing and not alone:
+    return
+  import jax
+
+  from car_jax.evaluate import progress
+  from car_jax.studies import toy_runs
+
+  runs_left = len(missing) * args.seeds + alone
+  per_run = args.calibration_steps + len(toy_runs.WEIGHTS) * args.steps
+  told, lock = progress.line(runs_left * per_run, what='run-steps'), threading.Lock()
+
+  def count(k: int) -> None:
+    with lock:
+      told(k)
+
+  runs = toy_runs.Runs(args.calibration_steps, args.steps, count)
+
+  def train(law: tuple[float, float]) -> None:
+    save(run_file(out, law), runs.train([law] * args.seeds, seeds_of(law, args.seeds))[0])
+
+  jobs: list[Any] = [lambda law=law: train(law) for law in missing]
+  if alone:  # the last: it is the shortest
+    jobs.append(lambda: save(portrait_file(out), toy_runs.portrait(runs, *FIGURE_1)))
+  # A law's products are too small for two cores; an accelerator takes one law at a time.
+  cores = (os.cpu_count() or 1) if jax.default_backend() == 'cpu' else 1
+  side_by_side(jobs, args.workers or cores, runs.stop)
+
+
+def side_by_side(jobs: list[Any], workers: int, stop: threading.Event) -> None:
+  """Runs the jobs in threads; the first error, or Ctrl-C, stops the others at their next chunk."""
+  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    waiting = [pool.submit(job) for job in jobs]
+    try:
+      for done in concurrent.futures.as_completed(waiting):
+        done.result()
+    except BaseException:
+      stop.set()
+      pool.shutdown(wait=False, cancel_futures=True)
+      raise
+
+
+def save(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+  """All or nothing: a file that is there is whole."""
+  part = path.with_suffix('.part')
+  with part.open('wb') as file:
+    np.savez_compressed(file, **arrays)
+  part.rename(path)
+
+
+# From the runs to numbers and pictures -----------------------------------------------------------
+
+
+def draw(out: pathlib.Path, args: argparse.Namespace) -> None:
+  from car_jax.studies import toy_plots
+
+  results, tables = {}, []
+  if args.figure != '1':
+    laws = {law: dict(np.load(run_file(out, law))) for law in LAWS}
+    results['figure2'] = over_all_runs(laws)
+    results['laws'] = [by_law(law, numbers) for law, numbers in laws.items()]
+    tables += [table_of_medians(results['figure2']), table_of_laws(results['laws'])]
+    toy_plots.figure2(out / 'toy_figure2.png', results['figure2'])
+  if args.figure != '2':
+    numbers = dict(np.load(portrait_file(out)))
+    results['figure1'] = by_law(FIGURE_1[0], numbers)
+    tables.append(table_of_laws([results['figure1']]))
+    toy_plots.figure1(out / 'toy_figure1.png', numbers)
+  text = '\n\n'.join(tables)
+  (out / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
+  (out / 'tables.md').write_text(text + '\n')
+  pictures = ', '.join(str(p) for p in sorted(out.glob('toy_figure*.png')))
+  print(f'{text}\n\nwrote {pictures}, results.json and tables.md')
+
+
+def over_all_runs(laws: dict[tuple[float, float], dict[str, np.ndarray]]) -> dict[str, Any]:
+  """Median and quartiles over all runs at every look, by weight."""
+  curves = np.concatenate([n['log_likelihood'] for n in laws.values()], axis=1)  # [W, R, T]
+  low, median, high = np.quantile(curves, [0.25, 0.5, 0.75], axis=1)  # [W, T]
+  step = next(iter(laws.values()))['step']
+  rounded = lambda a: np.round(a, 4).tolist()
+  return dict(
+    step=step.tolist(),
+    runs=curves.shape[1],
+    curves={
+      weight: dict(
+        median=rounded(median[w]),
+        low=rounded(low[w]),
+        high=rounded(high[w]),
+        crosses_zero=first_above(step, median[w]),
+      )
+      for w, weight in enumerate(('1', '0'))
+    },
+  )
+
+
+def shown(step: Any) -> list[int]:
+  """The steps of the tables: those of SHOWN that were reached, and the last."""
+  return [s for s in SHOWN if s < step[-1]] + [int(step[-1])]
+
+
+def first_above(step: np.ndarray, curve: np.ndarray, window: int = 5) -> int | None:
+  """The step from which `window` looks in a row are above zero; None when there is none."""
+  above = np.convolve(curve > 0, np.ones(window), 'valid') == window
+  return int(step[np.argmax(above)]) if above.any() else None
+
+
+def by_law(law: tuple[float, float], numbers: dict[str, np.ndarray]) -> dict[str, Any]:
+  """Medians over the runs of a law, and of the log likelihood at the steps of the tables."""
+  pi, sigma = law
+  at = shown(numbers['step'])
+  places = [int(np.argmin(np.abs(numbers['step'] - s))) for s in at]
+  median = np.median(numbers['log_likelihood'], axis=1)[:, places]  # [W, shown]
+  return dict(
+    pi=pi,
+    sigma=sigma,
+    runs=numbers['log_likelihood'].shape[1],
+    at=at,
+    log_likelihood={w: np.round(median[k], 2).tolist() for k, w in enumerate(('1', '0'))},
+    upper={w: np.round(numbers['upper'][k], 3).tolist() for k, w in enumerate(('1', '0'))},
+    mean=round(float(np.median(numbers['mean'])), 3),
+    mean_exact=round((2 * pi - 1) * 0.5, 3),
+    nll=round(float(np.median(numbers['nll'])), 3),
+  )
+
+
+def table_of_medians(found: dict[str, Any]) -> str:
+  """Markdown: median [quartiles] of all runs at the steps of the tables, by weight."""
+  at = shown(found['step'])
+  lines = [
+    f'Log likelihood, median [quartiles] over {found["runs"]} runs of 9 laws:',
+    '',
+    '| weight | crosses 0 at | ' + ' | '.join(f'step {s:,}' for s in at) + ' |',
+    '|---|---|' + '---|' * len(at),
+  ]
+  for weight, c in found['curves'].items():
+    places = [int(np.argmin(np.abs(np.array(found['step']) - s))) for s in at]
+    cells = [f'{c["median"][i]:.2f} [{c["low"][i]:.2f}, {c["high"][i]:.2f}]' for i in places]
+    lines.append(f'| {weight} | {c["crosses_zero"]} | ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
+
+
+def table_of_laws(rows: list[dict[str, Any]]) -> str:
+  """Markdown: each law with each weight, and below it the published code's single run."""
+  at = rows[0]['at']
+  runs = rows[0]['runs']
+  lines = [
+    f'One law at a time ({runs} run{"s" * (runs > 1)} each, medians; upper: each run):',
+    '',
+    "| pi | sigma | weight | F(0.2) (exact) | F's loss | P(upper \\| x = 0.2) |"
+    + ''.join(f' {s:,} |' for s in at),
+    '|---|---|---|---|---|---|' + '---|' * len(at),
+  ]
+  for row in rows:
+    for weight in ('1', '0'):
+      upper = ' '.join(f'{u:.3f}' for u in row['upper'][weight])
+      head = f'| {row["pi"]} | {row["sigma"]} | {weight} '
+      values = ' | '.join(f'{v:.2f}' for v in row['log_likelihood'][weight])
+      exact = f'{row["mean"]:.3f} ({row["mean_exact"]:.3f})'
+      lines.append(f'{head}| {exact} | {row["nll"]:.3f} | {upper} | {values} |')
+      if known := MEASURED.get((row['pi'], row['sigma'], float(weight))):
+        published = dict(zip(SHOWN, known[0], strict=True))
+        values = ' | '.join(f'{published[s]:.2f}' if s in published else '' for s in at)
+        share = '' if known[1] is None else f'{known[1]:.3f}'
+        lines.append(f'{head}published code | | | {share} | {values} |')
+  return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
