@@ -10,48 +10,54 @@ NAMES = {'1': 'with calibration loss (weight 1)', '0': 'without (weight 0)'}
 
 
 def figure1(path: pathlib.Path, numbers: dict[str, np.ndarray]) -> None:
-  """The data with F, then G's draws and their mean over D's opinion, with and without."""
+  """A row for each run: the data with F, then G's draws and their mean over D's opinion."""
   import matplotlib
 
   matplotlib.use('Agg')
   from matplotlib import pyplot as plt
 
-  fig, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout='constrained')
-  bins = [np.linspace(0, 1, 81), np.linspace(-0.6, 0.6, 97)]
-  axes[0].hist2d(numbers['data_x'], numbers['data_y'], bins=bins, cmap='Greys', norm='log')
-  axes[0].plot(numbers['x'], numbers['f'], color=MEAN, lw=2, label='F')
-  axes[0].set(title='data and calibration net', xlabel='x', ylabel='y', xlim=(0, 1))
-  shown = None
-  for ax, weight, sample, mean, judged in zip(
-    axes[1:], NAMES, numbers['sample'], numbers['sample_mean'], numbers['judged'], strict=True
-  ):
-    shown = ax.pcolormesh(
-      numbers['grid_x'],
-      numbers['grid_y'],
-      judged,
-      cmap='RdYlGn',
-      vmin=0,
-      vmax=1,
-      alpha=0.55,
-      shading='gouraud',
-    )
-    ax.plot(numbers['x'], numbers['f'], color=MEAN, lw=2, label='F')
-    ax.plot(numbers['mean_x'], mean, color=WITH, lw=2, ls='--', label='mean of 1000 draws')
-    ax.scatter(
-      numbers['x'],
-      sample,
-      s=9,
-      color='white',
-      edgecolor='black',
-      lw=0.6,
-      label='one draw',
-      zorder=3,
-    )
-    ax.set(title=NAMES[weight], xlabel='x', xlim=(0, 1), ylim=(-0.6, 0.6))
-  axes[0].legend(loc='lower left', frameon=False)
-  axes[1].legend(loc='lower left', framealpha=0.8, fontsize=8)
+  rows = len(numbers['f'])
+  size = dict(figsize=(10.5, 0.5 + 2.9 * rows), layout='constrained')
+  fig, axes = plt.subplots(rows, 3, sharex=True, sharey=True, squeeze=False, **size)
+  for r in range(rows):
+    _data(axes[r, 0], numbers, r)
+    for w, ax in enumerate(axes[r, 1:]):
+      shown = _draws(ax, numbers, w, r)
+  for ax, title in zip(axes[0], ('data and calibration net', *NAMES.values()), strict=True):
+    ax.set(title=title, xlim=(0, 1), ylim=(-0.6, 0.6))
+  for ax in axes[-1]:
+    ax.set_xlabel('x')
+  fig.legend(*axes[0, 1].get_legend_handles_labels(), loc='outside lower center', ncols=3)
   fig.colorbar(shown, ax=axes, label='D: probability of being real', pad=0.01)
   _save(fig, path)
+
+
+def _data(ax: Any, numbers: dict[str, np.ndarray], r: int) -> None:
+  bins = [np.linspace(0, 1, 81), np.linspace(-0.6, 0.6, 97)]
+  ax.hist2d(numbers['data_x'], numbers['data_y'], bins=bins, cmap='Greys', norm='log')
+  ax.plot(numbers['x'], numbers['f'][r], color=MEAN, lw=2)
+  ax.set_ylabel(f'seed {numbers["seeds"][r]}\ny')
+
+
+def _draws(ax: Any, numbers: dict[str, np.ndarray], w: int, r: int) -> Any:
+  """The panel of weight w and run r; returns what a colour bar needs."""
+  background = dict(levels=np.linspace(0.2, 0.8, 13), extend='both', cmap=_pale())
+  grid = numbers['grid_x'], numbers['grid_y']
+  shown = ax.contourf(*grid, numbers['judged'][w, r], **background)
+  ax.plot(numbers['x'], numbers['f'][r], color=MEAN, lw=2, label='F')
+  mean = numbers['sample_mean'][w, r]
+  ax.plot(numbers['mean_x'], mean, color=WITH, lw=1.6, label='mean of 1000 draws')
+  dots = dict(s=8, color='white', edgecolor='black', lw=0.5, zorder=3)
+  ax.scatter(numbers['x'], numbers['sample'][w, r], label='one draw', **dots)
+  return shown
+
+
+def _pale() -> Any:
+  """Red to green, light enough for points on top."""
+  from matplotlib import colormaps, colors
+
+  strong = colormaps['RdYlGn'](np.linspace(0.05, 0.95, 14))[:, :3]
+  return colors.ListedColormap(1 - 0.5 * (1 - strong))
 
 
 def figure2(path: pathlib.Path, found: dict[str, Any]) -> None:
@@ -65,6 +71,7 @@ def figure2(path: pathlib.Path, found: dict[str, Any]) -> None:
   for (weight, curve), colour in zip(found['curves'].items(), (WITH, WITHOUT), strict=True):
     ax.fill_between(found['step'], curve['low'], curve['high'], color=colour, alpha=0.2, lw=0)
     ax.plot(found['step'], curve['median'], color=colour, lw=1.3, label=NAMES[weight])
+  _zoom(ax, found)
   ax.axhline(0, color='grey', lw=0.6, zorder=0)
   ax.set(
     xlabel='adversarial step',
@@ -74,6 +81,17 @@ def figure2(path: pathlib.Path, found: dict[str, Any]) -> None:
   )
   ax.legend(loc='lower right', frameon=False)
   _save(fig, path)
+
+
+def _zoom(ax: Any, found: dict[str, Any]) -> None:
+  """The last two fifths again, where the curves are close."""
+  last = found['step'][-1]
+  inset = ax.inset_axes((0.58, 0.3, 0.39, 0.38))
+  for curve, colour in zip(found['curves'].values(), (WITH, WITHOUT), strict=True):
+    inset.fill_between(found['step'], curve['low'], curve['high'], color=colour, alpha=0.2, lw=0)
+    inset.plot(found['step'], curve['median'], color=colour, lw=1)
+  inset.set(xlim=(0.6 * last, last), ylim=(0, 2.5))
+  inset.tick_params(labelsize=8)
 
 
 def _save(fig: Any, path: pathlib.Path) -> None:

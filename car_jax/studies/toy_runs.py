@@ -3,6 +3,7 @@
 Letters: R runs, W weights of the calibration loss, T looks at G.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -119,40 +120,38 @@ def _measure(method: CARToy, points: int = 20_000) -> Any:
 
 
 def portrait(
-  runs: Runs, law: tuple[float, float], seed: int, *, points=200, means=100, draws=1000
+  runs: Runs, law: tuple[float, float], seeds: Sequence[int], *, points=200, means=100, draws=1000
 ) -> dict[str, np.ndarray]:
-  """What figure 1 shows of one run with each weight (W first).
+  """What figure 1 shows of R runs of a law, besides the numbers of `Runs.train`.
 
-  data_x, data_y: 10,000 points; x [200] with F there, mean, and one draw of G, sample [W, 200];
-  mean_x [100] with the mean of 1000 draws, sample_mean [W, 100]; D's probability of being real,
-  judged [W, 121, 101] on grid_y [121] x grid_x [101]; besides these the numbers of `Runs.train`.
+  data_x, data_y: 10,000 points; x [200] with F, f [R, 200], and one draw of G, sample [W, R, 200];
+  mean_x [100] with the mean of 1000 draws, sample_mean [W, R, 100]; D's probability of being real,
+  judged [W, R, 121, 101] on grid_y [121] x grid_x [101].
   """
-  numbers, states = runs.train([law], [seed])
-  data_x, data_y = toy_regression.sample(np.random.RandomState(seed), 10_000, *law)
-  rng = np.random.default_rng(seed)
+  numbers, states = runs.train([law] * len(seeds), seeds)
+  data_x, data_y = toy_regression.sample(np.random.RandomState(seeds[0]), 10_000, *law)
+  rng = np.random.default_rng(seeds[0])
   x, mean_x = np.sort(rng.uniform(size=points)), np.linspace(0, 1, means)
   grid_x, grid_y = np.linspace(0, 1, 101), np.linspace(-0.6, 0.6, 121)
   noise, many = rng.standard_normal((points, 1)), rng.standard_normal((means, draws))
-  found: dict[str, list[np.ndarray]] = dict(sample=[], sample_mean=[], judged=[])
-  for method, state in zip(runs.methods.values(), states, strict=True):
-    nets = jax.tree.map(lambda a: a[0], (state.calnet, state.generator, state.discriminator))
-    f, g, d = (net.params for net in nets)
-    one = method.generate(g, jnp.array(x), method.predict_mean(f, jnp.array(x)), noise)
-    mean = method.predict_mean(f, jnp.array(mean_x))
-    some = method.generate(g, jnp.array(mean_x), mean, many)
-    levels = np.broadcast_to(grid_y, (len(grid_x), len(grid_y)))
-    found['sample'].append(np.asarray(one)[:, 0])
-    found['sample_mean'].append(np.asarray(some).mean(1))
-    found['judged'].append(np.asarray(jax.nn.sigmoid(method.judge(d, jnp.array(grid_x), levels))).T)
-  f = jax.tree.map(lambda a: a[0], states[0].calnet.params)
-  return dict(
-    numbers,
-    data_x=data_x.astype(np.float32),
-    data_y=data_y.astype(np.float32),
-    x=x,
-    f=np.asarray(runs.methods[WEIGHTS[0]].predict_mean(f, jnp.array(x))),
-    mean_x=mean_x,
-    grid_x=grid_x,
-    grid_y=grid_y,
-    **{k: np.stack(v) for k, v in found.items()},
-  )
+  levels = np.broadcast_to(grid_y, (len(grid_x), len(grid_y)))
+
+  def look(method: CARToy, state: State) -> dict[str, Array]:
+    f = lambda at: method.predict_mean(state.calnet.params, jnp.asarray(at))
+    g = lambda at, z: method.generate(state.generator.params, jnp.asarray(at), f(at), z)
+    judged = method.judge(state.discriminator.params, jnp.asarray(grid_x), levels)
+    return dict(
+      f=f(x),
+      sample=g(x, noise)[:, 0],
+      sample_mean=g(mean_x, many).mean(1),
+      judged=jax.nn.sigmoid(judged).T,
+    )
+
+  seen = [
+    jax.vmap(functools.partial(look, method), (AXES,))(state)
+    for method, state in zip(runs.methods.values(), states, strict=True)
+  ]
+  drawn = {k: np.stack([s[k] for s in seen]) for k in ('sample', 'sample_mean', 'judged')}
+  fixed = dict(data_x=data_x, data_y=data_y, x=x, mean_x=mean_x, grid_x=grid_x, grid_y=grid_y)
+  single = {k: np.asarray(v, np.float32) for k, v in (fixed | drawn).items()}
+  return numbers | single | dict(f=np.asarray(seen[0]['f']), seeds=np.array(seeds))
