@@ -42,7 +42,8 @@ def train_batches(
       f'{config["batch"]}\n  use --config.data.batch={len(source)} or less'
     )
   order = _Order(len(source), config['batch'], seed, host, hosts)
-  rows = _Rows(source, info, transforms.from_config(config, True), order, start_step * order.local)
+  chain = transforms.from_config(config, True, info.ignore_label)
+  rows = _Rows(source, info, chain, order, start_step * order.local)
   yield from _read(rows, order.local, config.get('threads', 2))
 
 
@@ -52,7 +53,8 @@ def eval_batches(
   """Every record once, in order; the last batch is filled up with rows of valid=False."""
   batch = config.get('eval_batch') or config['batch']
   order = _Order(len(source), batch, None, host, hosts)
-  rows = _Rows(source, info, transforms.from_config(config, False), order, 0)
+  chain = transforms.from_config(config, False, info.ignore_label)
+  rows = _Rows(source, info, chain, order, 0)
   yield from _read(rows, order.local, config.get('threads', 2))
 
 

@@ -5,12 +5,12 @@ belongs to this example in this epoch. Every operation treats the image and all 
 alike.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from car_jax.errors import UserError
+from car_jax.errors import UserError, nearest
 
 Example = dict[str, Any]
 Transform = Callable[[Example, np.random.Generator], Example]
@@ -24,7 +24,7 @@ def centre_crop(size: int) -> Transform:
     if h < size or w < size:
       raise UserError(
         f'image {example["id"]} is {w}x{h}, smaller than config.data.size {size}\n'
-        f'  use --config.data.size={min(h, w)} or less'
+        f'  use --config.data.size={min(h, w)} or less, or --config.data.pad=True'
       )
     return _crop(example, (h - size) // 2, (w - size) // 2, size)
 
@@ -66,9 +66,10 @@ def rot90(example: Example, rng: np.random.Generator) -> Example:
 def nearest_indices(source: int, target: int, scale: float | None = None) -> np.ndarray:
   """Which source row each of `target` rows shows, as OpenCV's nearest neighbour chooses.
 
-  With a scale factor it is floor(i / scale), with a target size alone floor(i * source / target).
+  With a scale factor it is floor(i / scale), with a target size alone floor(i * source / target),
+  rounded as OpenCV does: by the reciprocal of target / source.
   """
-  step = source / target if scale is None else 1 / scale
+  step = 1 / (target / source if scale is None else scale)
   return np.minimum(np.floor(np.arange(target) * step).astype(np.int64), source - 1)
 
 
@@ -85,9 +86,56 @@ def resize_nearest(height: int, width: int, scale: float | None = None) -> Trans
   return apply
 
 
-def from_config(config: Mapping[str, Any], train: bool) -> list[Transform]:
-  """config.data's `size`, and in training its `flip` and `rot90`."""
-  chain: list[Transform] = [centre_crop(config['size'])] if config.get('size') else []
+def random_rescale(scales: Sequence[float]) -> Transform:
+  """By one of `scales`, uniformly, by nearest neighbour.
+
+  CAR's training crops of Cityscapes (256x512) are [random_crop(217), random_rescale(np.linspace(
+  0.6, 1, 4)), random_crop(128)], but there the last row and column of windows is never drawn.
+  """
+
+  def apply(example: Example, rng: np.random.Generator) -> Example:
+    scale = float(scales[rng.integers(len(scales))])
+    h, w = example['image'].shape[:2]
+    return resize_nearest(round(h * scale), round(w * scale), scale)(example, rng)
+
+  return apply
+
+
+def pad_to(size: int, ignore_label: int | None = None) -> Transform:
+  """At least size x size: mirrored at the right and lower edge.
+
+  The labels there are `ignore_label`, or mirrored as the image where a data set has none.
+  """
+
+  def apply(example: Example, rng: np.random.Generator) -> Example:
+    h, w = example['image'].shape[:2]
+    more = ((0, max(0, size - h)), (0, max(0, size - w)))
+    image = np.pad(example['image'], (*more, (0, 0)), mode='symmetric')
+    how: dict[str, Any] = dict(mode='symmetric')
+    if ignore_label is not None:
+      how = dict(mode='constant', constant_values=ignore_label)
+    return example | {'image': image, 'labels': np.pad(example['labels'], ((0, 0), *more), **how)}
+
+  return apply
+
+
+CROPS = {'centre': centre_crop, 'random': random_crop}
+
+
+def from_config(
+  config: Mapping[str, Any], train: bool, ignore_label: int | None = None
+) -> list[Transform]:
+  """config.data's `size` and `pad`, and in training its `crop`, `flip` and `rot90`.
+
+  Raises UserError for an unknown kind of crop.
+  """
+  crop, size = config.get('crop') or 'centre', config.get('size')
+  if crop not in CROPS:
+    raise UserError(f'unknown config.data.crop {crop!r}\n{nearest(crop, CROPS)}')
+  chain: list[Transform] = []
+  if size:
+    chain += [pad_to(size, ignore_label)] if config.get('pad') else []
+    chain += [CROPS[crop if train else 'centre'](size)]
   if train:
     chain += [t for name, t in (('flip', flip), ('rot90', rot90)) if config.get(name)]
   return chain

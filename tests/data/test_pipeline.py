@@ -3,6 +3,8 @@
 import collections
 import itertools
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -223,3 +225,16 @@ def test_a_source_may_make_its_own_batches():
 
   (batch,) = train(1, Own(), start_step=4, host=1, hosts=2)
   assert batch == dict(seed=5, start_step=4, host=1, hosts=2)
+
+
+@pytest.mark.parametrize('threads', [0, 1, 2])
+def test_a_closed_stream_leaves_no_thread(threads):
+  before = set(threading.enumerate())
+  config = CONFIG | dict(threads=threads)
+  stream = pipeline.train_batches(Records(), INFO, config, seed=0)
+  next(stream)
+  stream.close()
+  limit = time.monotonic() + 10
+  while (left := set(threading.enumerate()) - before) and time.monotonic() < limit:
+    time.sleep(0.01)
+  assert not left
