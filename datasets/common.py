@@ -6,6 +6,7 @@ car_jax/data/sources.py reads. Written as ArrayRecord, so that no TensorFlow is 
 
 import collections
 import dataclasses
+import io
 import pathlib
 import sys
 import time
@@ -41,7 +42,6 @@ class Contents:
   ignore_label: int | None = None
   licence: str = ''
   citation: str = ''
-  channels: int = 1
 
 
 class Problems:
@@ -56,7 +56,8 @@ class Problems:
   def stop_if_any(self, source: Any) -> None:
     if self.found:
       lines = '\n'.join(self.found)
-      raise UserError(f'{len(self.found)} problems in {source}, nothing was prepared:\n{lines}')
+      count = f'{len(self.found)} problem{"s" if len(self.found) > 1 else ""}'
+      raise UserError(f'{count} in {source}, nothing was prepared:\n{lines}')
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -132,32 +133,47 @@ def progress(items: Iterable[Any], count: int, what: str, every: float = 1.0) ->
   print(f'\r{what}: {n:,} in {spent}              ', file=sys.stderr, flush=True)
 
 
-def read_image(path: pathlib.Path, problems: Problems, colour: bool = False) -> np.ndarray | None:
-  """A picture as uint8 [H, W, 1 or 3]; None, with the problem noted, if it cannot be read."""
-  import cv2
+def open_picture(path: pathlib.Path, problems: Problems) -> Any:
+  """A decoded PIL image; None, with the problem noted, if any of the file is missing or damaged."""
+  from PIL import Image
 
-  if not path.exists():
+  if not path.is_file():
     problems.add(path, 'missing')
     return None
-  data = np.frombuffer(path.read_bytes(), np.uint8)
-  if path.suffix.lower() == '.png' and not _whole_png(data):
+  raw = path.read_bytes()
+  if path.suffix.lower() == '.png' and not _whole_png(raw):
     problems.add(path, 'truncated or no PNG')
     return None
-  mode = cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE
-  image = cv2.imdecode(data, mode) if len(data) else None
-  if image is None:
-    problems.add(path, 'cannot be decoded as an image')
+  try:
+    picture = Image.open(io.BytesIO(raw))
+    picture.load()
+  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+    reason = str(e).partition(' <_io')[0]
+    problems.add(path, f'cannot be decoded as an image ({reason})')
     return None
-  return image[..., ::-1] if colour else image[..., None]
+  return picture
+
+
+def read_image(path: pathlib.Path, problems: Problems, colour: bool = False) -> np.ndarray | None:
+  """A picture as uint8 [H, W, 1 or 3]; None, with the problem noted, if it cannot be used."""
+  from PIL import ImageOps
+
+  picture = open_picture(path, problems)
+  if picture is None:
+    return None
+  if picture.mode[0] in 'IF':
+    problems.add(path, 'more than 8 bits per channel; rescale it to 8 bits, the range is yours')
+    return None
+  picture = ImageOps.exif_transpose(picture).convert('RGB' if colour else 'L')
+  return np.atleast_3d(np.asarray(picture))
 
 
 def read_mask(path: pathlib.Path, problems: Problems) -> np.ndarray | None:
-  """A label picture as uint8 [H, W], values untouched (palette images give their indices' grey)."""
+  """A grey picture of labels as uint8 [H, W]; None, with the problem noted, if unreadable."""
   image = read_image(path, problems)
   return None if image is None else image[..., 0]
 
 
-def _whole_png(data: np.ndarray) -> bool:
-  """Signature and end chunk: decoders fill what is missing of a truncated file with grey."""
-  raw = data.tobytes()
+def _whole_png(raw: bytes) -> bool:
+  """Signature and end chunk: a decoder may fill with grey what is missing of a truncated file."""
   return raw[:8] == b'\x89PNG\r\n\x1a\n' and raw[-8:-4] == b'IEND'

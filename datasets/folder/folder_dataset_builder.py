@@ -2,24 +2,25 @@
 
 A folder:  images/NAME.png  and  masks/NAME/*.png  (one file a reader; any number), and optionally
            images/SPLIT/NAME.png with masks/SPLIT/NAME/*.png for SPLIT in train, validation, test.
-A CSV:     columns image, masks (paths separated by ';'), and optionally split and group (a patient
-           or scene that must stay within one split). Paths are relative to the CSV.
+A CSV:     columns image, masks (paths separated by ';') or mask_1, mask_2, ... (empty where a
+           reader is absent), and optionally split and group (a patient or scene that must stay
+           within one split). Paths are relative to the CSV.
 """
 
 import csv
 import dataclasses
 import functools
 import pathlib
+import re
 import zlib
 
 import numpy as np
 
 from car_jax.errors import UserError, nearest
 from datasets import common
+from datasets.folder import classes
 
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
-COLOURS = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178))
-COLOURS += ((213, 94, 0), (204, 121, 167), (153, 153, 153), (255, 255, 255))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,21 +45,25 @@ class Builder(common.Builder):
     rows = [
       r if r.split else dataclasses.replace(r, split=drawn_split(r.group, values)) for r in rows
     ]
-    class_of, names = class_map(values['classes'], rows)
+    known = classes.parse(values['classes'])
     splits = {}
     for split in common.SPLITS:
       chosen = [r for r in rows if r.split == split]
       if chosen:
-        make = functools.partial(self._examples, chosen, class_of, problems)
+        make = functools.partial(self._examples, chosen, known, problems)
         splits[split] = len(chosen), make
-    palette = tuple(COLOURS[i % len(COLOURS)] for i in range(len(names)))
-    readers = max(len(r.masks) for r in rows)
-    return common.Contents(class_names=names, readers=readers, splits=splits, palette=palette)
+    return common.Contents(
+      class_names=known.names,
+      readers=max(len(r.masks) for r in rows),
+      splits=splits,
+      palette=known.palette,
+      ignore_label=known.ignore_label,
+    )
 
-  def _examples(self, rows, class_of, problems):
+  def _examples(self, rows, known, problems):
     for row in rows:
       image = common.read_image(row.image, problems, colour=True)
-      labels = [self._label(m, class_of, problems) for m in row.masks]
+      labels = [classes.read(m, known, problems) for m in row.masks]
       if not labels:
         problems.add(row.image, 'has no mask')
       if image is None or not labels or any(x is None for x in labels):
@@ -68,19 +73,6 @@ class Builder(common.Builder):
         problems.add(mask, f'not the size of its image, {image.shape[1]}x{image.shape[0]}')
       if not odd:
         yield row.name, row.group, image, np.stack(labels)
-
-  @staticmethod
-  def _label(path, class_of, problems):
-    grey = common.read_mask(path, problems)
-    if grey is None:
-      return None
-    table = np.full(256, 255, np.uint8)
-    for value, number in class_of.items():
-      table[value] = number
-    if odd := sorted(set(np.unique(grey).tolist()) - set(class_of)):
-      problems.add(path, f'grey value {odd[0]} is no class; known: {sorted(class_of)}')
-      return None
-    return table[grey]
 
 
 def read_csv(path: pathlib.Path) -> list[Row]:
@@ -92,11 +84,11 @@ def read_csv(path: pathlib.Path) -> list[Row]:
 
 
 def _rows(path: pathlib.Path, reader: csv.DictReader) -> list[Row]:
-  for column in ('image', 'masks'):
-    if column not in (reader.fieldnames or ()):
-      raise UserError(
-        f'{path} has no column {column!r}\n{nearest(column, reader.fieldnames or ())}'
-      )
+  columns = list(reader.fieldnames or ())
+  mask_columns = [c for c in columns if re.fullmatch(r'masks|mask_\d+', c or '')]
+  for column, there in (('image', 'image' in columns), ('masks', mask_columns)):
+    if not there:
+      raise UserError(f'{path} has no column {column!r}\n{nearest(column, columns)}')
   rows = []
   for n, line in enumerate(reader, 2):
     split = (line.get('split') or '').strip()
@@ -106,7 +98,8 @@ def _rows(path: pathlib.Path, reader: csv.DictReader) -> list[Row]:
     if not line['image'].strip():
       raise UserError(f'{path}:{n}: no image')
     image = path.parent / line['image'].strip()
-    masks = tuple(path.parent / m.strip() for m in (line['masks'] or '').split(';') if m.strip())
+    listed = ';'.join(line[c] or '' for c in mask_columns).split(';')
+    masks = tuple(path.parent / m.strip() for m in listed if m.strip())
     name = str(pathlib.PurePosixPath(line['image'].strip()).with_suffix(''))
     rows.append(Row(image, masks, split, (line.get('group') or name).strip(), name))
   if not rows:
@@ -142,25 +135,3 @@ def drawn_split(group: str, values: dict) -> str:
   if u < values['test']:
     return 'test'
   return 'validation' if u < values['test'] + values['validation'] else 'train'
-
-
-def class_map(text: str, rows: list[Row]) -> tuple[dict[int, int], tuple[str, ...]]:
-  """'0:background,255:lesion' -> ({0: 0, 255: 1}, names). Empty: 0 is background, 1 and 255 object.
-
-  Raises UserError for a text of another form.
-  """
-  if not text:
-    return {0: 0, 1: 1, 255: 1}, ('background', 'object')
-  values: dict[int, int] = {}
-  names: list[str] = []
-  for part in text.split(','):
-    grey, _, name = part.partition(':')
-    if not grey.strip().isdigit() or not name or int(grey) > 255:
-      raise UserError(
-        f'cannot read {part!r} in --classes {text!r}\n  expected GREY:NAME,... such as '
-        '0:background,255:lesion'
-      )
-    if name.strip() not in names:
-      names.append(name.strip())
-    values[int(grey)] = names.index(name.strip())
-  return values, tuple(names)

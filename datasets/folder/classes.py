@@ -1,0 +1,109 @@
+"""What the values of a mask mean: grey values, palette indices or colours -> class numbers."""
+
+import dataclasses
+import pathlib
+import re
+
+import numpy as np
+
+from car_jax.errors import UserError
+from datasets import common
+
+IGNORE = 'ignore'
+PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178))
+PALETTE += ((213, 94, 0), (204, 121, 167), (153, 153, 153), (255, 255, 255))
+MOST = 255  # classes: labels are stored in bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+  """`of` maps a mask's values, grey or index or (if `coloured`) 0xRRGGBB, to class numbers."""
+
+  names: tuple[str, ...]
+  of: dict[int, int]
+  coloured: bool = False
+
+  @property
+  def ignore_label(self) -> int | None:
+    """The last class, if the map has one called 'ignore': pixels that are not to be learnt."""
+    return len(self.names) - 1 if IGNORE in self.names else None
+
+  @property
+  def palette(self) -> tuple[tuple[int, int, int], ...]:
+    if not self.coloured:
+      return tuple(PALETTE[i % len(PALETTE)] for i in range(len(self.names)))
+    first = {number: value for value, number in reversed(self.of.items())}
+    return tuple(_rgb(first[i]) for i in range(len(self.names)))
+
+
+def _rgb(value: int) -> tuple[int, int, int]:
+  """0xRRGGBB -> (r, g, b)."""
+  return value >> 16, value >> 8 & 255, value & 255
+
+
+def parse(text: str) -> Classes:
+  """'0:background,255:lesion' or '#000000:road,#ff0000:car'; several values may share a name.
+
+  Numbers follow the order of the names, 'ignore' being last. Empty: 0 is background, 1 and 255 are
+  object. Raises UserError for a text of another form.
+  """
+  if not text:
+    return Classes(('background', 'object'), {0: 0, 1: 1, 255: 1})
+  pairs = [_pair(part, text) for part in text.split(',')]
+  names = list(dict.fromkeys(name for _, name in pairs))
+  names.sort(key=lambda name: name == IGNORE)
+  coloured = {value.startswith('#') for value, _ in pairs}
+  if len(coloured) > 1:
+    raise UserError(f'--classes {text!r} mixes colours and numbers\n  write grey 9 as #090909')
+  if len(names) > MOST:
+    raise UserError(f'--classes names {len(names)} classes; at most {MOST} are possible')
+  number = lambda value: int(value[1:], 16) if value.startswith('#') else int(value)
+  of: dict[int, int] = {}
+  for value, name in pairs:
+    if of.setdefault(number(value), names.index(name)) != names.index(name):
+      raise UserError(f'--classes {text!r} gives {value} two names')
+  return Classes(tuple(names), of, coloured.pop())
+
+
+def _pair(part: str, text: str) -> tuple[str, str]:
+  found = re.fullmatch(r'\s*(#[0-9a-fA-F]{6}|\d{1,5})\s*:\s*(\S.*?)\s*', part)
+  if not found or (found[1][0] != '#' and int(found[1]) > 65535):
+    raise UserError(
+      f'cannot read {part!r} in --classes {text!r}\n'
+      '  expected GREY:NAME,... such as 0:background,255:lesion, or #RRGGBB:NAME,...'
+    )
+  return found[1], found[2]
+
+
+def read(path: pathlib.Path, classes: Classes, problems: common.Problems) -> np.ndarray | None:
+  """A mask file as class numbers uint8 [H, W]; None, with the problem noted, if it cannot be used.
+
+  Palette files count by index (by colour if the map has colours), RGB files whose channels are
+  equal as grey ones.
+  """
+  values = _values(path, classes.coloured, problems)
+  if values is None:
+    return None
+  seen, place = np.unique(values, return_inverse=True)
+  if odd := [v for v in seen.tolist() if v not in classes.of]:
+    name = f'colour #{odd[0]:06x}' if classes.coloured else f'grey value {odd[0]}'
+    shown = [f'#{v:06x}' for v in classes.of] if classes.coloured else sorted(classes.of)
+    problems.add(path, f'{name} is no class; known: {shown}')
+    return None
+  numbers = np.array([classes.of[v] for v in seen.tolist()], np.uint8)
+  return numbers[place].reshape(values.shape)
+
+
+def _values(path: pathlib.Path, coloured: bool, problems: common.Problems) -> np.ndarray | None:
+  picture = common.open_picture(path, problems)
+  if picture is None:
+    return None
+  if coloured or picture.mode not in ('1', 'P', 'L', 'I', 'I;16', 'I;16B'):
+    rgb = np.asarray(picture.convert('RGB')).astype(np.int32)
+    if coloured:
+      return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    if (rgb != rgb[..., :1]).any():
+      problems.add(path, 'is coloured; name its colours: --classes "#RRGGBB:NAME,..."')
+      return None
+    return rgb[..., 0]
+  return np.asarray(picture).astype(np.int32)
