@@ -145,5 +145,5 @@ if __name__ == '__main__':
   try:
     sys.exit(main(sys.argv[1:]))
   except KeyboardInterrupt:
-    print('\ninterrupted: nothing was prepared; the same command starts again', file=sys.stderr)
+    print('\ninterrupted: no half data set is left; run the same command again', file=sys.stderr)
     sys.exit(130)

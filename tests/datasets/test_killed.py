@@ -12,19 +12,23 @@ import pytest
 
 from tests.datasets.files import nothing_prepared, records, run, write_png
 
-COUNT = 3000
+LONG, SHORT = 15_000, 30  # rows: some seconds of work to be killed in; then to be prepared
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
-  """Enough images for a preparation that lasts a second or so: one picture, listed often."""
+  """One picture under many names."""
   root = tmp_path_factory.mktemp('many')
   write_png(root / 'mask.png', np.zeros((40, 40)))
   write_png(root / 'im.png', np.full((40, 40, 3), 7))
-  for i in range(COUNT):
+  for i in range(LONG):
     os.link(root / 'im.png', root / f'im{i}.png')
-  rows = [f'im{i}.png,mask.png;mask.png,train' for i in range(COUNT)]
+  return root
+
+
+def listed(root, count):
+  rows = [f'im{i}.png,mask.png;mask.png,train' for i in range(count)]
   (root / 'list.csv').write_text('\n'.join(['image,masks,split', *rows]))
   return root / 'list.csv'
 
@@ -33,9 +37,12 @@ def source(tmp_path_factory):
   ('number', 'status'), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)]
 )
 def test_a_killed_preparation(tmp_path, source, number, status):
-  command = [sys.executable, '-m', 'datasets.prepare', 'folder', '--source', source]
+  command = [sys.executable, '-m', 'datasets.prepare', 'folder', '--source']
   process = subprocess.Popen(
-    [*command, '--data-dir', tmp_path], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    [*command, listed(source, LONG), '--data-dir', tmp_path],
+    cwd=ROOT,
+    stderr=subprocess.PIPE,
+    text=True,
   )
   limit = time.monotonic() + 60
   while not list(tmp_path.rglob('*incomplete*')) and time.monotonic() < limit:
@@ -45,8 +52,10 @@ def test_a_killed_preparation(tmp_path, source, number, status):
   assert process.returncode == status
   assert nothing_prepared(tmp_path)
   if number != signal.SIGKILL:
-    assert told.strip().endswith('interrupted: nothing was prepared; the same command starts again')
+    assert told.strip().endswith(
+      'interrupted: no half data set is left; run the same command again'
+    )
     assert 'Traceback' not in told
-  assert run('folder', source, tmp_path) == 0
-  assert len(records('folder', tmp_path)) == COUNT
+  assert run('folder', listed(source, SHORT), tmp_path) == 0
+  assert len(records('folder', tmp_path)) == SHORT
   assert not list(tmp_path.rglob('*incomplete*'))
