@@ -51,6 +51,15 @@ def test_a_finished_study_is_only_redrawn_and_a_missing_law_is_trained(folder, c
   assert 'toy_figure2.png' in capsys.readouterr().out
 
 
+def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+  def interrupted(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(study, 'train_missing', interrupted)
+  assert study.main(['--out', str(tmp_path), *SHORT]) == 130
+  assert 'the same command continues' in capsys.readouterr().err
+
+
 def test_other_settings_in_the_same_folder_are_refused(folder, capsys):
   assert study.main(['--out', str(folder), *SHORT[2:], '--seeds', '3']) == 2
   message = capsys.readouterr().err
@@ -62,6 +71,7 @@ def test_other_settings_in_the_same_folder_are_refused(folder, capsys):
   [
     (['--steps', '25'], '--steps is 25; G is looked at in every 10th step\n  use --steps 20'),
     (['--seeds', '0'], '--seeds is 0, below 1'),
+    (['--figure', '3'], "no --figure '3'\n  known: 1, 2, all"),
     (['--steps', '0'], '--steps is 0, below 1'),
     (['--calibration-steps', '-1'], '--calibration-steps is -1, below 0'),
   ],
