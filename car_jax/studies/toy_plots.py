@@ -29,7 +29,7 @@ def figure1(path: pathlib.Path, numbers: dict[str, np.ndarray]) -> None:
     ax.set_xlabel('x')
   fig.legend(*axes[0, 1].get_legend_handles_labels(), loc='outside lower center', ncols=3)
   fig.colorbar(shown, ax=axes, label='D: probability of being real', pad=0.01)
-  _save(fig, path)
+  _save(fig, path, 85)
 
 
 def _data(ax: Any, numbers: dict[str, np.ndarray], r: int) -> None:
@@ -94,8 +94,8 @@ def _zoom(ax: Any, found: dict[str, Any]) -> None:
   inset.tick_params(labelsize=8)
 
 
-def _save(fig: Any, path: pathlib.Path) -> None:
+def _save(fig: Any, path: pathlib.Path, dpi: int = 110) -> None:
   from matplotlib import pyplot as plt
 
-  fig.savefig(path, dpi=110)
+  fig.savefig(path, dpi=dpi)
   plt.close(fig)

@@ -2,9 +2,9 @@
 
   python -m car_jax.studies.toy_regression --out runs/toy
 
-Figure 1: three runs at pi 0.9, sigma 0.03, with and without the calibration loss. Figure 2: the exact
-log likelihood of G's draws over training, 9 laws x 5 seeds with each weight. Every finished law is
-kept in the folder: the same command continues a stopped study and redraws a finished one.
+Figure 1: three runs at pi 0.9, sigma 0.03, with and without the calibration loss. Figure 2: the
+exact log likelihood of G's draws over training, 9 laws x 5 seeds with each weight. Every finished
+law is kept in the folder: the same command continues a stopped study and redraws a finished one.
 """
 
 import argparse
