@@ -60,7 +60,15 @@ def main(arguments: list[str]) -> int:
     raise UserError(f'no such source {args.source}')
   values = {k: given.get(k, v) for k, v in defaults.items()}
   check(values)
-  folder = prepare(args.name, args.source, args.data_dir, values, args.overwrite)
+  try:
+    folder = prepare(args.name, args.source, args.data_dir, values, args.overwrite)
+  except OSError as e:
+    raise UserError(f'{e.strerror or e}: {e.filename or args.data_dir}') from None
+  except RuntimeError as e:
+    failed = re.search(r'\w+\(\) failed: ([^;]*)', str(e))  # how ArrayRecord tells of a full disk
+    if not failed:
+      raise
+    raise UserError(f'cannot write to {args.data_dir}: {failed[1]}') from None
   print(f'prepared {folder}')
   return 0
 

@@ -5,6 +5,7 @@ group (the patient, the scene: what must not be shared between splits), both str
 """
 
 import dataclasses
+import difflib
 import os
 import pathlib
 import re
@@ -83,17 +84,9 @@ def prepared(data_dir: pathlib.Path) -> list[str]:
 def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
   folder = _version_folder(data_dir / name) or _version_folder(data_dir / name / 'default')
   if folder is None:
-    base, _, variant = name.partition('/')
-    here = prepared(data_dir)
-    wanted = nearest(name, [*here, *(() if base in KNOWN else KNOWN)])
-    size = re.search(r'size(\d+)', variant)
-    option = f' --size {size[1]}' if size else ''
-    option += f' --variant {variant}' if variant and base == 'folder' else ''
-    source = '' if base == 'lidc_masks' else ' --source FOLDER'
-    where = '' if data_dir == default_data_dir() else f' --data-dir {data_dir}'
-    command = f'python -m datasets.prepare {base}{source}{option}{where}'
-    fix = f'\n  to prepare it: {command}' if base in KNOWN else ''
-    raise UserError(f'data set {name!r} is not prepared in {data_dir}\n{wanted}{fix}')
+    known = (*prepared(data_dir), *(() if name.partition('/')[0] in KNOWN else KNOWN))
+    fix = _command(name, data_dir)
+    raise UserError(f'data set {name!r} is not prepared in {data_dir}\n{nearest(name, known)}{fix}')
   import tensorflow_datasets as tfds
 
   try:
@@ -114,6 +107,22 @@ def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
       f'{folder} cannot be read ({type(e).__name__}: {e})\n  prepare it again with --overwrite'
     ) from None
   return Dataset(info, lambda split: _Records(builder, split, folder))
+
+
+def _command(name: str, data_dir: pathlib.Path) -> str:
+  """The line that tells how to prepare `name`, or the known data set it resembles; or nothing."""
+  base, _, variant = name.partition('/')
+  close = difflib.get_close_matches(base, KNOWN, n=1)
+  if not close:
+    return ''
+  words = ['python -m datasets.prepare', close[0]]
+  words += [] if close[0] == 'lidc_masks' else ['--source FOLDER']
+  if close[0] == 'folder':
+    words += [f'--variant {variant}'] if variant else []
+  else:  # the options that the variant's name is made of, such as size64-noise2
+    words += [f'--{k} {v}' for k, v in re.findall(r'([a-z]+)(-?[\d.]+)', variant)]
+  words += [] if data_dir == default_data_dir() else [f'--data-dir {data_dir}']
+  return f'\n  to prepare it: {" ".join(words)}'
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path | None:

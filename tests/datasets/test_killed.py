@@ -59,3 +59,25 @@ def test_a_killed_preparation(tmp_path, source, number, status):
   assert run('folder', listed(source, SHORT), tmp_path) == 0
   assert len(records('folder', tmp_path)) == SHORT
   assert not list(tmp_path.rglob('*incomplete*'))
+
+
+def test_a_disk_that_takes_no_more(tmp_path, source):
+  """A limit on the size of files stands in for it."""
+  limit = 'import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000,) * 2)'
+  run_it = 'import sys; from datasets import prepare; sys.exit(prepare.main(sys.argv[1:]))'
+  options = ['folder', '--source', listed(source, 3000), '--data-dir', tmp_path]
+  done = subprocess.run(
+    [sys.executable, '-c', f'{limit}; {run_it}', *options],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1] == f'error: cannot write to {tmp_path}: File too large'
+  assert nothing_prepared(tmp_path)
+
+
+def test_a_place_that_is_no_folder(tmp_path, source, capsys):
+  (tmp_path / 'file').write_text('')
+  assert run('folder', listed(source, 3), tmp_path / 'file' / 'data') == 2
+  assert 'error: Not a directory: ' in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""The page on data says what the code does."""
+
+import pathlib
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from car_jax.data import pipeline, sources
+from car_jax.methods import base
+from datasets import prepare
+from datasets.folder import classes
+from tests.datasets.files import records, run, write_png
+
+PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'data.md').read_text()
+COMMANDS = [
+  line.partition(' #')[0].replace('[', '').replace(']', '')
+  for block in re.findall(r'```sh\n(.*?)```', PAGE, re.DOTALL)
+  for line in block.splitlines()
+  if line.startswith('python -m datasets.prepare') and ' NAME ' not in line
+]
+
+
+def test_the_example_of_the_page_runs(capsys):
+  (example,) = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+  exec(compile(example, 'docs/data.md', 'exec'), {})
+  assert "('background', 'disc 1') (32, 32, 1) (4, 32, 32)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_every_command_is_one_that_prepare_takes(command):
+  given = prepare.parse(shlex.split(command)[3:])
+  needs_source, options = prepare.DATASETS[given.name]
+  assert needs_source == (given.source is not None)
+  used = {k for k, v in vars(given).items() if v is not None}
+  assert used <= {'name', 'source', 'data_dir', 'overwrite', *options}
+  prepare.check({k: getattr(given, k) or v for k, v in options.items()})
+  if given.classes:
+    classes.parse(given.classes)
+
+
+def test_there_are_commands_for_every_data_set():
+  assert {shlex.split(c)[3] for c in COMMANDS} == set(prepare.DATASETS) == set(sources.KNOWN)
+
+
+def rows(title):
+  """First cells of the tables of a section, split at commas."""
+  section = PAGE.split(f'## {title}\n')[1].split('\n## ')[0]
+  cells = re.findall(r'^\| (`[^|]*) \|', section, re.MULTILINE)
+  return {name for cell in cells for name in re.findall(r'`(\w+)`', cell)}
+
+
+def test_the_tables_name_every_key():
+  data = sources.open_dataset({'name': 'fake'})
+  batch = next(pipeline.train_batches(data.split('train'), data.info, {'batch': 2}, seed=0))
+  assert rows('The batch') == set(batch) | set(sources.KEYS)
+  assert rows('The prepared record') == set(data.split('train')[0])
+  assert rows('Preparing') >= set(prepare.DATASETS)
+  for key in set(batch) - {'id', 'group'}:
+    assert re.search(rf'^  {key} ', base.__doc__, re.MULTILINE)
+
+
+def test_the_csv_of_the_page(tmp_path):
+  table = re.search(r'```\n(image,masks,.*?)```', PAGE, re.DOTALL)[1]
+  (tmp_path / 'mine.csv').write_text(table)
+  for name in re.findall(r'[ab]\w*\.(?:png|jpg)', table):
+    write_png(tmp_path / name, np.zeros((4, 4)))
+  assert run('folder', tmp_path / 'mine.csv', tmp_path / 'd') == 0
+  assert records('folder', tmp_path / 'd')['a']['labels'].shape == (2, 4, 4)
+  assert records('folder', tmp_path / 'd', 'validation')['b']['group'] == 'patient8'
