@@ -137,6 +137,7 @@ class _Records:
     self._folder, name = folder, split_name(split)
     if name not in builder.info.splits:
       raise UserError(f'no split {name!r} in {folder}\n{nearest(name, builder.info.splits)}')
+    check_range(split, builder.info.splits[name].num_examples)
     try:
       self._source = builder.as_data_source(split)
     except Exception as e:
@@ -160,6 +161,15 @@ class _Records:
     )
 
 
+def check_range(split: str, count: int) -> None:
+  """Raises UserError where 'train[:100]' asks for more than the `count` images of the split."""
+  if over := [n for n in re.findall(r'(?<=[\[:])-?(\d+)(?=[:\]])', split) if int(n) > count]:
+    raise UserError(
+      f'the split {split!r} asks for {over[0]} images; {split_name(split)} has {count:,}\n'
+      f'  use {split_name(split)}, or a share such as {split_name(split)}[:50%]'
+    )
+
+
 def split_name(split: str) -> str:
   """'train[:50%]' -> 'train'. Raises UserError for a text of another form."""
   if not re.fullmatch(r'\w+(\[(-?\d+%?)?:(-?\d+%?)?\])?', split):
@@ -169,6 +179,7 @@ def split_name(split: str) -> str:
 
 def sliced(records: Sequence[Any], split: str) -> Sequence[Any]:
   """TFDS' '[a:b]' on a sequence, in numbers or per cent, for data that is made in memory."""
+  check_range(split, len(records))
   begin, _, end = split.removeprefix(split_name(split)).strip('[]').partition(':')
 
   def bound(text: str) -> int | None:

@@ -56,6 +56,16 @@ def test_a_split_that_cannot_be_read(data, text):
       dataset.split(text)
 
 
+@pytest.mark.parametrize('bounds', ['[:1000]', '[1000:]', '[-1000:]', '[0:1000]'])
+def test_a_slice_beyond_the_split_is_no_damage(data, bounds):
+  for dataset in (opened(data), sources.open_dataset({'name': 'fake'})):
+    with pytest.raises(UserError) as e:
+      dataset.split(f'train{bounds}')
+    count = len(dataset.split('train'))
+    assert f'asks for 1000 images; train has {count}\n  use train, or a share' in str(e.value)
+    assert len(dataset.split(f'train[:{count}]')) == count
+
+
 def test_an_unknown_split_names_the_nearest(data):
   with pytest.raises(UserError, match=r"no split 'trian' in .*\n  did you mean: train"):
     opened(data).split('trian[:10%]')
