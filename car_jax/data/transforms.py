@@ -24,7 +24,7 @@ def centre_crop(size: int) -> Transform:
     if h < size or w < size:
       raise UserError(
         f'image {example["id"]} is {w}x{h}, smaller than config.data.size {size}\n'
-        f'  use --config.data.size={min(h, w)} or less, or --config.data.pad=True'
+        f'  use --config.data.size={min(h, w)} or less, or set data.pad=True in the config'
       )
     return _crop(example, (h - size) // 2, (w - size) // 2, size)
 
