@@ -65,13 +65,13 @@ def _scores(results: Results) -> str:
   head = ''.join(
     f'<th scope="col"><abbr title="{escape(m.about.title + ". " + m.about.text, quote=True)}">'
     f'{escape(m.name)}</abbr> {tables.ARROWS[m.about.better]}'
-    f'<small>{tables.BETTER[m.about.better]}</small></th>'
+    f'<small>{escape(_bracket(m.convention))}</small></th>'
     for m in metrics
   )
   winners = {m.name: tables.best(results, m) for m in metrics}
   rows = ''.join(_score_row(results, s, winners) for s in results.subjects)
   count, unit = results.units
-  resampled = 'whole patients, ' if unit == 'patients' else ''
+  together = ', all images of a patient together' if unit == 'patients' else ''
   floor = (
     ' <b>readers</b> is the floor: as many masks drawn at random from the readers of the same '
     'image. It shows what is left to chance; no model is expected to pass it.'
@@ -82,8 +82,8 @@ def _scores(results: Results) -> str:
     f'<div class="scroll" tabindex="0" role="group" aria-label="scores"><table><thead><tr>'
     f'<th scope="col">subject</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     f'<p class="note">Mean over {len(results.ids):,} images, below it the 95 % interval '
-    f'(bootstrap over {resampled}{count:,} {unit}, {results.resamples:,} resamples). The best '
-    f'value of a column is marked.{floor}</p>{_explanations(results)}'
+    f'(bootstrap over {count:,} {unit}{together}). ↓ lower is better, ↑ higher, ≈ as the readers. '
+    f'The best value of a column is marked.{floor}</p>{_explanations(results)}'
   )
 
 
@@ -96,7 +96,7 @@ def _score_row(results: Results, subject: str, winners: dict[str, set[str]]) -> 
       continue
     mean = tables.text(found.mean, places)
     mean = f'<b>{mean}</b>' if subject in winners[m.name] else mean
-    ends = f'{tables.text(found.low, places)} to {tables.text(found.high, places)}'
+    ends = f'{tables.text(found.low, places)} – {tables.text(found.high, places)}'
     skipped = f'<small>{found.skipped:,} images skipped</small>' if found.skipped else ''
     cells.append(f'<td>{mean}<small>{ends}</small>{skipped}</td>')
   kind = ' class="floor"' if subject == READERS else ''
@@ -106,17 +106,40 @@ def _score_row(results: Results, subject: str, winners: dict[str, set[str]]) -> 
   return f'<tr{kind}><th scope="row">{name}{note}</th>{"".join(cells)}</tr>'
 
 
+def _bracket(convention: str) -> str:
+  """'ged16[v,absent=1,fg]' -> 'v, absent=1, fg'."""
+  return ', '.join(convention.partition('[')[2].rstrip(']').replace(', ', ',').split(','))
+
+
 def _explanations(results: Results) -> str:
-  items = ''.join(
-    f'<dt>{escape(m.name)}: {escape(m.about.title)}</dt><dd>{escape(m.about.text)} '
-    f'Exactly: <code>{escape(m.convention)}</code></dd>'
-    for m in results.plan.metrics
-  )
+  """One entry for each kind of score, with the exact names of those in the table."""
+  by_kind: dict[str, list[Any]] = {}
+  for m in results.plan.metrics:
+    by_kind.setdefault(m.kind, []).append(m)
+  items = ''
+  for group in by_kind.values():
+    about = group[0].about
+    names = ', '.join(m.name for m in group)
+    exact = ' '.join(f'<code>{escape(m.convention)}</code>' for m in group)
+    extra = _NO_SELF_PAIRS if any(m.estimator == 'u' for m in group) else ''
+    extra += _OWN if any(m.own for m in group) else ''
+    items += (
+      f'<div><dt>{escape(names)} <span class="note">{escape(about.title)}, '
+      f'{tables.BETTER[about.better]}</span></dt>'
+      f'<dd>{escape(about.text)}{extra}<br>{exact}</dd></div>'
+    )
   return (
     '<details open><summary>What the columns mean</summary><p class="note">Published values of one '
-    'score differ by conventions. Compare a number only with one of the same exact name.</p>'
-    f'<dl class="metrics">{items}</dl></details>'
+    'score differ by conventions. Compare a number only with one of the same exact name, which '
+    f'stands in grey.</p><dl class="metrics">{items}</dl></details>'
   )
+
+
+_NO_SELF_PAIRS = (
+  ' With [u], no map is compared with itself: the expectation is then the same for any number of '
+  'samples, and it may be negative.'
+)
+_OWN = ' With [own], of the probabilities that a method states itself, else of its samples’ mean.'
 
 
 def _figure(drawing: str, title: str, caption: str) -> str:

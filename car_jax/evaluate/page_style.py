@@ -38,11 +38,13 @@ nav a:hover{text-decoration:underline}
 .note{color:var(--muted);font-size:14.5px}
 .scroll{overflow-x:auto;margin:16px -20px;padding:0 20px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;width:100%}
-th,td{padding:10px 14px;text-align:right;border-bottom:1px solid var(--grid);vertical-align:top;
+th,td{padding:9px 9px;font-size:15px;text-align:right;border-bottom:1px solid var(--grid);vertical-align:top;
   white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal;min-width:130px}
+th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal;min-width:150px;
+  position:sticky;left:0;background:var(--paper)}
+thead small{white-space:normal;max-width:96px;margin-left:auto;line-height:1.3}
 thead th{vertical-align:bottom;font-weight:600;border-bottom:2px solid var(--ink)}
-thead small,td small{display:block;font-weight:400;font-size:12.5px;color:var(--muted)}
+thead small,td small{display:block;font-weight:400;font-size:12px;color:var(--muted)}
 tbody th{font-weight:600}
 tbody th small{display:block;font-weight:400;color:var(--muted);font-size:13px}
 td b{background:var(--mark);border-radius:4px;padding:1px 5px;margin-right:-5px}
@@ -52,8 +54,11 @@ abbr{text-decoration:underline dotted;cursor:help;text-underline-offset:3px}
 .swatch.ring{border:2px solid var(--ink)}
 details{margin:12px 0}
 summary{cursor:pointer;font-weight:600}
-dl.metrics dt{font-weight:600;margin-top:12px}
-dl.metrics dd{margin:2px 0 0;max-width:76ch}
+dl.metrics{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));
+  gap:18px 48px;margin:14px 0 0}
+dl.metrics dt{font-weight:600}
+dl.metrics dd{margin:2px 0 0;font-size:15px}
+dl.metrics code{color:var(--muted);margin-right:8px}
 .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:28px 48px}
 .panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(210px,1fr));gap:24px 28px;
   max-width:1040px}
