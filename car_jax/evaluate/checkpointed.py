@@ -119,7 +119,9 @@ def evaluate(
   about = report.About(
     title=' and '.join(names),
     split=spec.get('split') or 'validation',
-    models=tuple(f'{name}: {one.path}, step {one.step:,}' for name, one in zip(names, loaded)),
+    models=tuple(
+      f'{name}: {one.path}, step {one.step:,}' for name, one in zip(names, loaded, strict=True)
+    ),
     command=command,
     config=config.to_dict(),
   )

@@ -38,8 +38,8 @@ nav a:hover{text-decoration:underline}
 .note{color:var(--muted);font-size:14.5px}
 .scroll{overflow-x:auto;margin:16px -20px;padding:0 20px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;width:100%}
-th,td{padding:9px 9px;font-size:15px;text-align:right;border-bottom:1px solid var(--grid);vertical-align:top;
-  white-space:nowrap}
+th,td{padding:9px 9px;font-size:15px;text-align:right;border-bottom:1px solid var(--grid);
+  vertical-align:top;white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal;min-width:150px;
   position:sticky;left:0;background:var(--paper)}
 thead small{white-space:normal;max-width:96px;margin-left:auto;line-height:1.3}
