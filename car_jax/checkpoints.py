@@ -162,7 +162,11 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   found = {name: steps for name, p in places.items() if (steps := list(_numbered(p)))}
   if not found:
     raise UserError(f'no checkpoint in {root}\n  expected a --workdir of train.py')
-  name = step if step in places else next(iter(found))
+  if step not in ('', 'best', 'latest') and not step.isdigit():
+    raise UserError(
+      f'no checkpoint called {step!r}\n  known: best, latest, or the number of a step'
+    )
+  name = step if step in ('best', 'latest') else next(iter(found))
   if name not in found:
     raise UserError(f'no {name} checkpoint in {root}\n  there: {", ".join(found)}')
   if not step.isdigit():
