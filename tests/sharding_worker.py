@@ -15,11 +15,21 @@ from car_jax import loop, sharding
 from car_jax.data import pipeline, sources
 
 
+def double(tree):
+  """In float64: what float32's rounding does to gradients after a few batch norms says nothing
+  about devices, and Adam makes a full step of the sign of a gradient that is zero but for it."""
+  wide = lambda x: np.asarray(x, np.float64) if np.asarray(x).dtype == np.float32 else x
+  return jax.tree.map(wide, tree)
+
+
 def main(out: str, variant: str, *cluster: str) -> None:
+  jax.config.update('jax_enable_x64', True)
   if cluster:
     jax.config.update('jax_platforms', 'cpu')
     sharding.start_distributed(cluster[0], int(cluster[1]), int(cluster[2]))
   config = configs.load(f'configs/smoke.py:{variant}')
+  if 'rest_steps' in config.method:
+    config.method.rest_steps = 0  # every step learns in all nets: one program to compile
   mesh = sharding.make_mesh()
   dataset = sources.open_dataset(config.data)
   source = dataset.split('train')
@@ -27,21 +37,26 @@ def main(out: str, variant: str, *cluster: str) -> None:
   here = dict(host=jax.process_index(), hosts=jax.process_count())
   batches = pipeline.train_batches(source, dataset.info, config.data, seed=0, start_step=0, **here)
   run = loop.Run(config, '', mesh, dataset, method)
-  state, losses = None, []
+  state, losses, first = None, [], None
   for done in range(3):
-    batch = next(batches)
+    batch = double(next(batches))
     if state is None:
-      state = sharding.place_state(method.init(0, batch), mesh)
+      fresh = double(method.init(0, batch))
+      first, state = arrays(fresh), sharding.place_state(fresh, mesh)
     state, logs = run.step(done, state, sharding.place_batch(batch, mesh))
     losses.append([float(logs[k]) for k in sorted(logs) if k.startswith('loss/')])
   batches.close()
   if jax.process_index() == 0:
-    parts = {
-      f: getattr(state, f).params for f in vars(state) if hasattr(getattr(state, f), 'params')
-    }
-    leaves, _ = jax.tree_util.tree_flatten_with_path(parts)
-    arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-    np.savez(out, losses=np.array(losses), devices=jax.device_count(), **arrays)
+    after = arrays(state)
+    moved = [np.abs(after[k] - first[k]).max() for k in after]
+    np.savez(out, losses=np.array(losses), devices=jax.device_count(), moved=moved, **after)
+
+
+def arrays(state) -> dict[str, np.ndarray]:
+  """The parameters of every net by path."""
+  nets = {k: v.params for k, v in vars(state).items() if hasattr(v, 'params')}
+  leaves, _ = jax.tree_util.tree_flatten_with_path(nets)
+  return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in leaves}
 
 
 if __name__ == '__main__':

@@ -5,13 +5,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from car_jax.clamp import clamp
+
 Array = jax.Array
 
 
 def binary_cross_entropy(score: Array, target: float) -> Array:
   """Mean over probabilities `score` [S] in (0, 1) of -log p(target); each log is at least -100."""
   p = score if target else 1 - score
-  return -jnp.mean(jnp.maximum(jnp.log(p), -100.0))
+  return -jnp.mean(clamp(jnp.log(p), -100.0))
 
 
 def nonsaturating(fake_score: Array) -> Array:
@@ -44,13 +46,13 @@ def r1_penalty(score: Callable[[Array], Array], real: Array) -> Array:
   return 2 * along - jax.lax.stop_gradient(along)
 
 
-def calibration_kl(mean: Array, target: Array, mask: Array | None = None, clamp=1e-3) -> Array:
+def calibration_kl(mean: Array, target: Array, mask: Array | None = None, limit=1e-3) -> Array:
   """KL(mean of the samples || calibrated probabilities) per pixel, averaged: Eq. 8 of CAR.
 
-  mean, target [B, H, W, C]; both are clamped to [clamp, 1 - clamp], so where the net is certain
-  beyond the clamp no gradient flows. Masked-out pixels add nothing but count in the mean.
+  mean, target [B, H, W, C]; both are clamped to [limit, 1 - limit], so where the net is certain
+  beyond the limit no gradient flows. Masked-out pixels add nothing but count in the mean.
   """
-  p, q = (jnp.clip(x, clamp, 1 - clamp) for x in (mean, target))
+  p, q = (clamp(x, limit, 1 - limit) for x in (mean, target))
   kl = jnp.sum(p * (jnp.log(p) - jnp.log(q)), axis=-1)
   return jnp.mean(kl if mask is None else kl * mask)
 

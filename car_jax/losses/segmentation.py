@@ -1,7 +1,11 @@
 """Per-pixel classification losses. Letters: B images, H x W pixels, C classes."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+
+from car_jax.clamp import clamp
 
 Array = jax.Array
 
@@ -14,7 +18,8 @@ def cross_entropy(
   Masked-out pixels add nothing but still count in the mean, as in the published code of CAR
   (arXiv 2006.13144, Eq. 4).
   """
-  logp = jnp.maximum(jax.nn.log_softmax(logits.astype(jnp.float32)), jnp.log(floor))
+  wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  logp = clamp(jax.nn.log_softmax(wide), math.log(floor))
   picked = jnp.take_along_axis(logp, label[..., None], axis=-1)[..., 0]
   return -jnp.mean(picked if mask is None else picked * mask)
 
@@ -22,4 +27,4 @@ def cross_entropy(
 def negative_log_probability(probs: Array, label: Array, floor: float = 1e-11) -> Array:
   """Cross entropy of probabilities [B, H, W, C] instead of logits (CAR's optional pixel loss)."""
   picked = jnp.take_along_axis(probs, label[..., None], axis=-1)[..., 0]
-  return -jnp.mean(jnp.log(jnp.maximum(picked, floor)))
+  return -jnp.mean(jnp.log(clamp(picked, floor)))

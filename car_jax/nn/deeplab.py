@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from car_jax.nn.layers import BatchNorm, conv
+from car_jax.nn.layers import BatchNorm, at_least_float32, conv
 from car_jax.nn.resnet import ResNet, imagenet_normalised
 
 Array = jax.Array
@@ -63,4 +63,4 @@ class DeepLabV3CalNet(nn.Module):
     x = nn.relu(BatchNorm(name='head_norm')(x, train=train))
     x = conv(self.num_classes, 1, padding=0, dtype=self.dtype, name='head')(x)
     shape = (len(x), *size, self.num_classes)
-    return jax.image.resize(x.astype(jnp.float32), shape, 'bilinear', antialias=False)
+    return jax.image.resize(at_least_float32(x), shape, 'bilinear', antialias=False)

@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from car_jax.clamp import clamp
 from car_jax.errors import UserError
-from car_jax.nn.layers import conv, reflect_pad
+from car_jax.nn.layers import at_least_float32, conv, reflect_pad
 
 Array = jax.Array
 
@@ -54,6 +55,6 @@ class PixelDiscriminator(nn.Module):
     x = drop(layer(x, 'wide1', 8 * h, 4, 1, 1, bias=False))
     x = drop(layer(x, 'wide2', h, 4, 1, 1))
     self.sow('intermediates', 'features', x)
-    flat = jnp.moveaxis(x, -1, 1).reshape(len(x), -1).astype(jnp.float32)  # channels first
+    flat = at_least_float32(jnp.moveaxis(x, -1, 1).reshape(len(x), -1))  # channels first
     score = nn.sigmoid(drop(nn.Dense(1, name='score')(flat)))
-    return jnp.maximum(score[:, 0], 1e-7)
+    return clamp(score[:, 0], 1e-7)

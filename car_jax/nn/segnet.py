@@ -13,6 +13,7 @@ from car_jax.nn import init
 from car_jax.nn.layers import (
   BatchNorm,
   ConvTranspose2x2,
+  at_least_float32,
   check_multiple,
   conv,
   max_pool2,
@@ -62,7 +63,8 @@ class SegNetCalNet(nn.Module):
       # k counts stages from the input; the two nearest to it have no middle layers
       x = self._decode(k, x, x.shape[-1] // 2, out, uses=(1, 2 if k > 2 else 0, 1), train=train)
     x = reflect_pad(x)
-    return conv(self.num_classes, padding=0, dtype=self.dtype, name='head')(x).astype(jnp.float32)
+    head = conv(self.num_classes, padding=0, dtype=self.dtype, name='head')
+    return at_least_float32(head(x))
 
   def _decode(
     self, k: int, x: Array, middle: int, out: int, uses: tuple[int, int, int], train: bool

@@ -4,9 +4,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from car_jax.nn.layers import BatchNorm, conv, reflect_pad
+from car_jax.nn.layers import BatchNorm, at_least_float32, conv, reflect_pad
 
 Array = jax.Array
 
@@ -30,4 +29,4 @@ class ToyCalNet(nn.Module):
       x = BatchNorm(name=f'norm{k}')(drop(layer(reflect_pad(x))), train=train)
       x = nn.leaky_relu(x, 0.2)
     head = conv(self.num_classes, padding=0, dtype=self.dtype, name='head')
-    return drop(head(reflect_pad(x)).astype(jnp.float32))
+    return drop(at_least_float32(head(reflect_pad(x))))

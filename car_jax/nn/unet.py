@@ -5,14 +5,16 @@ pixels, C classes, Z latent size. In the decoder, features are [B, N, h, w, chan
 not depend on the latent keeps N = 1, so that it is computed once for all samples.
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from car_jax.clamp import clamp
 from car_jax.nn import init
-from car_jax.nn.layers import BatchNorm, ConvTranspose2x2, check_multiple, conv
+from car_jax.nn.layers import BatchNorm, ConvTranspose2x2, at_least_float32, check_multiple, conv
 
 Array = jax.Array
 
@@ -87,7 +89,7 @@ class UNetGenerator(nn.Module):
     x = nn.leaky_relu(inject('noise1', 2 * h, up('dec1', 2 * h, x, d3)), 0.01)
     x = nn.leaky_relu(inject('noise2', h, up('dec2', h, x, d2)), 0.01)
     x = up('dec3', h, x, d1)
-    return inject('head', self.num_classes, x).astype(jnp.float32)
+    return at_least_float32(inject('head', self.num_classes, x))
 
   def _drop(self, x: Array, train: bool, n: int = 1) -> Array:
     """Dropout, with a mask per sample: shared features become one copy per sample."""
@@ -112,9 +114,9 @@ class UNetVAEGenerator(UNetGenerator):
   @nn.compact
   def __call__(self, x: Array, z: Array, *, train: bool) -> tuple[Array, Array, Array]:
     features = self.encode(x, train)
-    flat = jnp.moveaxis(features[-1], -1, 1).reshape(len(x), -1).astype(jnp.float32)
+    flat = at_least_float32(jnp.moveaxis(features[-1], -1, 1).reshape(len(x), -1))
     mu = nn.Dense(self.latent, name='mu')(flat)
-    logvar = jnp.maximum(nn.Dense(self.latent, name='logvar')(flat), jnp.log(1e-7))
+    logvar = clamp(nn.Dense(self.latent, name='logvar')(flat), math.log(1e-7))
     z = mu[:, None] + jnp.exp(logvar / 2)[:, None] * z
     z = z if self.reparameterize else jax.lax.stop_gradient(z)
     return self.decode(features, z, train), mu, logvar

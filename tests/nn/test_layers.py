@@ -1,5 +1,6 @@
 """Layers against numpy written from torch's documentation."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,3 +136,19 @@ def test_a_wrong_size_names_the_nearest_valid_one(side):
 
 def test_a_right_size_passes():
   layers.check_multiple((1, 32, 64, 3), 32, 'net')
+
+
+def test_max_pooling_gives_the_gradient_to_the_first_of_equals():
+  x = jnp.array([[[1.0, 3.0, 0.0, 0.0], [3.0, 2.0, 0.0, 0.0]]])[..., None]
+  y, pull = jax.vjp(layers.max_pool2, x)
+  slope = pull(jnp.ones_like(y))[0]
+  np.testing.assert_array_equal(y[0, :, :, 0], [[3, 0]])
+  np.testing.assert_array_equal(slope[0, :, :, 0], [[0, 1, 1, 0], [0, 0, 0, 0]])
+
+
+def test_max_pooling_is_linens():
+  x = jax.random.normal(jax.random.key(0), (2, 6, 4, 3))
+  weight = jax.random.normal(jax.random.key(1), (2, 3, 2, 3))
+  pools = (layers.max_pool2, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
+  np.testing.assert_array_equal(*(pool(x) for pool in pools))
+  np.testing.assert_array_equal(*(jax.grad(lambda x, f=f: (f(x) * weight).sum())(x) for f in pools))
