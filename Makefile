@@ -24,7 +24,6 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest
-	@$(BIN)/python -m tests.replay car tests/golden/car | tail -1
 
 lint: setup
 	@$(BIN)/ruff format --check .

@@ -20,7 +20,7 @@ from car_jax.data import pipeline, sources
 from car_jax.errors import UserError
 from car_jax.evaluate.validate import Validation
 from car_jax.interrupt import Interrupt
-from car_jax.meter import Meter, duration
+from car_jax.meter import Meter
 
 
 def build_method(config: ConfigDict, info: Any, train_examples: int) -> Any:
@@ -117,7 +117,7 @@ class Run:
           with meter.waiting():
             batch = sharding.place_batch(next(batches), self.mesh)
           state, logs = self.step(step - 1, state, batch)
-          meter.add(logs)
+          meter.add(step, logs)
           last = step == c.steps
           stopped = stop.agreed(step, c.log_every)
           if due(step, c.log_every) or last or stopped:
@@ -134,13 +134,12 @@ class Run:
     return state
 
   def report(self, step: int, logs: dict[str, float], meter: Meter, out: Any) -> None:
-    out.scalars(step, logs | {'steps_per_s': meter.rate, 'data_wait': meter.waited})
+    out.scalars(step, logs | meter.scalars())
     losses = '  '.join(f'{k} {v:.4g}' for k, v in logs.items() if k.startswith('loss/'))
     scores = '  '.join(f'{k} {v:.3f}' for k, v in self.scores.items())
+    how = meter.words(step, self.config.data.batch)
     self.line(
-      f'step {step:,}/{self.config.steps:,}  {losses}  {scores}  '
-      f'{meter.rate * self.config.data.batch:.3g} img/s  data wait {meter.waited:.0%}  '
-      f'ETA {duration(meter.eta(step))}'
+      '  '.join(x for x in (f'step {step:,}/{self.config.steps:,}', losses, scores, how) if x)
     )
 
   def evaluate(self, step: int, state: Any, meter: Meter, best: Any, out: Any) -> None:

@@ -16,8 +16,8 @@ class Meter:
 
   def __init__(self, start: int, steps: int):
     self._pending: list[Any] = []
-    self._first, self._steps = start, steps
-    self._mark = self._began = time.perf_counter()
+    self._steps, self._compiled = steps, False
+    self._mark = time.perf_counter()
     self._marked = start
     self._wait = self._pause = 0.0
     self.rate = self.waited = float('nan')
@@ -34,8 +34,13 @@ class Meter:
     yield
     self._pause += time.perf_counter() - t
 
-  def add(self, logs: Any) -> None:
+  def add(self, step: int, logs: Any) -> None:
+    """Logs of a step, on the device. The rate counts from the end of the first, which compiled."""
     self._pending.append(logs)
+    if not self._compiled:
+      jax.block_until_ready(logs)
+      self._compiled = True
+      self._mark, self._marked, self._wait, self._pause = time.perf_counter(), step, 0.0, 0.0
 
   def check(self, step: int) -> None:
     """Raises UserError naming the first step and term since the last flush that is not finite."""
@@ -54,16 +59,25 @@ class Meter:
     self.check(step)
     rows = jax.device_get(self._pending)
     now = time.perf_counter()
-    spent = max(now - self._mark - self._pause, 1e-9)
-    self.rate, self.waited = (step - self._marked) / spent, self._wait / spent
+    if step > self._marked:
+      spent = max(now - self._mark - self._pause, 1e-9)
+      self.rate, self.waited = (step - self._marked) / spent, self._wait / spent
     self._mark, self._marked, self._wait, self._pause = now, step, 0.0, 0.0
     self._pending = []
     keys = dict.fromkeys(k for row in rows for k in row)  # phases may log other terms
     mean = lambda k: float(np.mean([row[k] for row in rows if k in row], dtype=np.float64))
     return {k: mean(k) for k in keys}
 
-  def eta(self, step: int) -> float:
-    return (self._steps - step) / self.rate
+  def scalars(self) -> dict[str, float]:
+    speed = {'steps_per_s': self.rate, 'data_wait': self.waited}
+    return {k: v for k, v in speed.items() if v == v}  # nan until a step after the first was timed
+
+  def words(self, step: int, examples: int) -> str:
+    """'27 img/s  data wait 3%  ETA 1:40', for batches of so many examples."""
+    if not self.scalars():
+      return ''
+    left = duration((self._steps - step) / self.rate)
+    return f'{self.rate * examples:.3g} img/s  data wait {self.waited:.0%}  ETA {left}'
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,37 @@
+"""Every recorded value of the published code is met; and a value that is not is told."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from tests import replay
+from tests.replay.__main__ import main
+
+GOLDEN = pathlib.Path('tests/golden')
+FILES = sorted(GOLDEN.glob('*/*.npz'))
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: f'{p.parent.name}-{p.stem}')
+def test_recorded_values(path):
+  rows = replay.run(path.parent.name, path.parent, path.stem)
+  assert rows
+  assert [f'{r.key}: {r.error:.3g} > {r.tolerance:.3g}' for r in rows if not r.ok] == []
+
+
+def test_a_wrong_value_or_a_new_key_is_a_miss(tmp_path, capsys):
+  arrays = dict(np.load(GOLDEN / 'car' / 'checkpoint_tiny.npz'))
+  for path in (GOLDEN / 'car').glob('checkpoint_tiny*'):
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  assert main(['car', str(tmp_path)]) == 0
+  assert capsys.readouterr().out.splitlines()[-1].endswith(' passed, 0 failed')
+  np.savez(tmp_path / 'checkpoint_tiny.npz', **arrays, something_new=np.zeros(2))
+  assert main(['car', str(tmp_path)]) == 1
+  out = capsys.readouterr().out
+  assert 'something_new inf 0 MISS' in out
+  assert out.splitlines()[-1].endswith(' passed, 1 failed')
+
+
+def test_a_folder_without_golden_files(tmp_path, capsys):
+  assert main(['car', str(tmp_path)]) == 2
+  assert 'usage' in capsys.readouterr().err
