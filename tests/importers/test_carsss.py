@@ -122,7 +122,7 @@ def test_segnets_aliases_must_agree():
 
 # A whole file ------------------------------------------------------------------------------------
 
-SMOKE = 'configs/smoke.py:car'
+PUBLISHED = 'tests/importers/published.py'
 LAYOUTS = {'kernel': {4: (3, 2, 0, 1), 2: (1, 0)}, 'transposed_kernel': {4: (2, 3, 0, 1)}}
 
 
@@ -145,8 +145,8 @@ def exported(net: str, manifest: str, variables: dict) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope='module')
 def tiny() -> tuple[dict, dict]:
-  """The smoke config's nets: our variables, and the same under the authors' names."""
-  c = configs.load(SMOKE).method
+  """The nets with few channels: our variables, and the same under the authors' names."""
+  c = configs.load(PUBLISHED).method
   ours, theirs = {}, {}
   z = np.zeros((1, 1, c.generator.latent))
   image, pair = np.zeros((1, 32, 32, 3)), np.zeros((1, 32, 32, 5))
@@ -171,7 +171,7 @@ def contents(theirs: dict, calnet: str = 'prior') -> dict:
 
 
 def run(file, out, *more) -> int:
-  return command.main(['car', str(file), '--out', str(out), '--config', SMOKE, *more])
+  return command.main(['car', str(file), '--out', str(out), '--config', PUBLISHED, *more])
 
 
 @pytest.mark.parametrize('key', ['prior', 'calibration_net'])
