@@ -14,15 +14,15 @@ ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
 METHODS = dict(
   car=dict(
     name='car',
-    calnet=dict(name='segnet', widths=(16, 24, 32, 48, 48), depths=(2, 2, 2, 2, 2), dropout=0.05),
-    generator=dict(name='unet_generator', hidden=16, latent=8),
-    discriminator=dict(name='pixel_discriminator', hidden=12),
+    calnet=dict(name='segnet', widths=(8, 16, 24, 32, 32), depths=(2, 2, 2, 2, 2), dropout=0.05),
+    generator=dict(name='unet_generator', hidden=12, latent=8),
+    discriminator=dict(name='pixel_discriminator', hidden=8),
     optim=dict(
       calnet=ADAM | dict(lr=1e-3),
       generator=ADAM | dict(lr=1e-3),
       discriminator=ADAM | dict(lr=5e-4),
     ),
-    samples=5,
+    samples=4,
     adversarial_weight=10.0,
     calibration_weight=5.0,
     critic_steps=1,  # D learns whenever it is not too good: the run is short
@@ -30,7 +30,7 @@ METHODS = dict(
   ),
   deterministic=dict(
     name='supervised',
-    model=dict(name='segnet', widths=(20, 30, 40, 56, 56), depths=(2, 2, 2, 2, 2), dropout=0.05),
+    model=dict(name='segnet', widths=(10, 20, 30, 40, 40), depths=(2, 2, 2, 2, 2), dropout=0.05),
     optim=ADAM | dict(lr=1e-3),
   ),
 )
@@ -43,7 +43,7 @@ def get_config(variant='car'):
   c.method = METHODS[variant]
   c.data = dict(name='lidc_masks/size64', data_dir='', size=64, batch=12, eval_batch=32)
   c.data.flip = c.data.rot90 = True
-  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 900, 25, 300, 150, 0
+  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 750, 25, 150, 150, 0
   c.evals = dict(val=dict(split='validation[:160]', samples=16, metrics=('ged16',)))
   c.best = 'val/ged16:min'
   c.report = dict(split='test[:480]', samples=16, metrics=('ged16', 'hm_iou16', 'ece'))
