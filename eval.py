@@ -29,10 +29,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
   pairs = configs.split_overrides(rest)
-  first = args.checkpoint[0].rpartition('=')[2]
   from car_jax.evaluate import checkpointed
   from train import use_compilation_cache
 
+  first = checkpointed.parted(args.checkpoint[0])[1]
   use_compilation_cache()
   config = configs.override(checkpointed.read_config(first, args.step), pairs)
   out = pathlib.Path(args.out or pathlib.Path(first) / 'report')

@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from car_jax import config as configs
-from car_jax.errors import exit_on_user_error
+from car_jax.errors import UserError, exit_on_user_error
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -38,6 +38,8 @@ def use_compilation_cache() -> None:
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
   config = configs.override(configs.load(args.config), configs.split_overrides(rest))
+  if not args.coordinator and (args.processes is not None or args.process is not None):
+    raise UserError('--processes and --process need --coordinator HOST:PORT')
   from car_jax import loop, sharding
 
   use_compilation_cache()

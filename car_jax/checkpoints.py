@@ -46,17 +46,20 @@ def versions() -> dict[str, str]:
 
 
 class Checkpoints:
-  """The checkpoints of one folder, the newest `keep` of them kept."""
+  """The checkpoints of one folder: to write, keeping the newest `keep`, or only to read.
 
-  def __init__(self, folder: str | pathlib.Path, keep: int = 1):
+  A reader leaves alone what another process is writing there.
+  """
+
+  def __init__(self, folder: str | pathlib.Path, keep: int | None = None):
     import orbax.checkpoint as ocp
 
     logging.getLogger('absl').setLevel(logging.ERROR)
     self.folder = pathlib.Path(folder).absolute()
     self._ocp = ocp
+    options = dict(max_to_keep=keep, cleanup_tmp_directories=True) if keep else {'read_only': True}
     self._manager = ocp.CheckpointManager(
-      self.folder,
-      options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
+      self.folder, options=ocp.CheckpointManagerOptions(**options)
     )
 
   def steps(self) -> list[int]:
@@ -69,6 +72,7 @@ class Checkpoints:
       self._manager.wait_until_finished()
       self._manager.delete(step)
     meta = meta | {'step': step, 'versions': versions(), 'crc': crcs(state)}
+    meta['shapes'] = shapes(state)
     composite = args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta))
     self._manager.save(step, args=composite, force=True)
 
@@ -80,14 +84,16 @@ class Checkpoints:
       raise Damaged(f'{self.folder / str(step)}: meta cannot be read ({first_line(e)})') from None
 
   def restore(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
-    """-> (state, meta), shaped and placed like `template` (None: as saved). Raises Damaged."""
+    """-> (state, meta), shaped and placed like `template` (None: as saved, on one device).
+
+    Raises Damaged, and UserError where the arrays are not those of the template.
+    """
     meta, path = self.meta(step), self.folder / str(step)
-    abstract = template and jax.tree.map(
-      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=getattr(a, 'sharding', None)),
-      template,
-    )
     args = self._ocp.args
+    if template is not None and 'shapes' in meta:
+      check_shapes(path, {k: tuple(v) for k, v in meta['shapes'].items()}, shapes(template))
     try:
+      abstract = self._like_saved(step) if template is None else abstract_of(template)
       out = self._manager.restore(
         step, args=args.Composite(state=args.StandardRestore(abstract), meta=args.JsonRestore())
       )
@@ -97,6 +103,13 @@ class Checkpoints:
     if wrong := [name for name, crc in meta['crc'].items() if found.get(name) != crc]:
       raise Damaged(f'{path}: {len(wrong)} arrays differ from what was saved, first {wrong[0]}')
     return out['state'], meta
+
+  def _like_saved(self, step: int) -> Any:
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    saved = self._ocp.StandardCheckpointer().metadata(self.folder / str(step) / 'state')
+    return jax.tree.map(
+      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), saved.item_metadata.tree
+    )
 
   def wait(self) -> None:
     self._manager.wait_until_finished()
@@ -125,7 +138,31 @@ def part_of(checkpoints: Checkpoints, step: int, name: str) -> dict[str, Any]:
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   """Leaf path -> shape."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {jax.tree_util.keystr(path): tuple(np.shape(leaf)) for path, leaf in leaves}
+  name = lambda path: jax.tree_util.keystr(path, simple=True, separator='/')
+  return {name(path): tuple(np.shape(leaf)) for path, leaf in leaves}
+
+
+def check_shapes(path: pathlib.Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+  """Raises UserError, naming the first array that differs."""
+  if odd := sorted(k for k in {*saved, *wanted} if saved.get(k) != wanted.get(k)):
+    name = odd[0]
+    raise UserError(
+      f'{path} is of another method or data set: {name} is {saved.get(name, "not there")}, '
+      f'{wanted.get(name, "not there")} is wanted\n'
+      '  is config.data.name, and what was prepared under it, that of the training?'
+    )
+
+
+def abstract_of(template: Any) -> Any:
+  """Shapes, types and places of a tree, to restore into."""
+  return jax.tree.map(
+    lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=getattr(a, 'sharding', None)),
+    template,
+  )
+
+
+def any_in(folder: pathlib.Path) -> bool:
+  return next(_numbered(folder), None) is not None
 
 
 def newest_sound(checkpoints: Checkpoints, template: Any) -> tuple[Any, dict[str, Any]] | None:

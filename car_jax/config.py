@@ -6,6 +6,7 @@ A config is data. `load` completes it with the loop's defaults and refuses keys 
 
 import ast
 import importlib.util
+import inspect
 import json
 import pathlib
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ def defaults() -> ConfigDict:
   """What the training loop and the evaluation read; `method` and `data` have no default."""
   c = ConfigDict()
   c.steps, c.seed = 1000, 0
-  c.log_every, c.eval_every, c.save_every, c.keep = 100, 0, 0, 2  # 0: only at the end
+  c.log_every, c.eval_every, c.save_every = 100, 0, 0  # 0: only at the end
+  c.keep = 2  # of the newest checkpoints, besides the best
   c.evals = ConfigDict()  # name -> dict(split, samples, metrics, ...), see evaluate/harness.py
   c.best = ''  # such as 'val/ged16:min'
   c.init = ConfigDict()  # part of the state -> 'run folder:part', see loop.graft
@@ -49,6 +51,9 @@ def load(path: str) -> ConfigDict:
     raise UserError(f'{file}:{e.lineno}: {e.msg}') from None
   if not hasattr(module, 'get_config'):
     raise UserError(f'{file} has no get_config(); see configs/demo.py')
+  takes = inspect.signature(module.get_config).parameters
+  if variant and not takes:
+    raise UserError(f'{name} has no variants, so none called {variant!r}\n  use {name}')
   return complete(module.get_config(*([variant] if variant else [])), source=name)
 
 
@@ -60,8 +65,18 @@ def complete(config: ConfigDict, source: str = 'config') -> ConfigDict:
   for key in ('method', 'data'):
     if 'name' not in config.get(key, {}):
       raise UserError(f'{source}: config.{key}.name is missing')
-  c.update(config)
+  try:
+    c.update(config)
+  except TypeError as e:  # such as 1e5 for a number of steps
+    raise UserError(f'{source}: {e}') from None
   return c
+
+
+def check(config: ConfigDict) -> None:
+  """Raises UserError for values that no run can have."""
+  for key, least in dict(seed=0, steps=0, log_every=0, eval_every=0, save_every=0, keep=1).items():
+    if config[key] < least:
+      raise UserError(f'config.{key} is {config[key]}; it is at least {least}')
 
 
 def split_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -98,14 +113,16 @@ def override(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> ConfigDict
 
 def _typed(key: str, text: str, old: Any) -> Any:
   if isinstance(old, ConfigDict):
-    raise UserError(f'config.{key} is a group of keys; set one of them, such as {key}.{[*old][:1]}')
+    raise UserError(
+      f'config.{key} is a group of keys; set one of them, such as {key}.{next(iter(old), "...")}'
+    )
   if isinstance(old, str):
     return text
   try:
     new = ast.literal_eval({'true': 'True', 'false': 'False', 'none': 'None'}.get(text, text))
   except (SyntaxError, ValueError):
     new = text
-  if old is None or new is None:
+  if old is None:
     return new
   if isinstance(old, float) and type(new) is int:
     new = float(new)

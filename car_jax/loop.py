@@ -6,7 +6,9 @@ that `method.step` gets. So a run that was killed continues as if it had not bee
 
 import contextlib
 import dataclasses
-import pathlib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,28 +19,32 @@ import car_jax
 from car_jax import checkpoints, registry, sharding, writers
 from car_jax import config as configs
 from car_jax.data import pipeline, sources
-from car_jax.errors import UserError
+from car_jax.errors import UserError, nearest
 from car_jax.evaluate.validate import Validation
 from car_jax.interrupt import Interrupt
 from car_jax.meter import Meter
 
 
 def build_method(config: ConfigDict, info: Any, train_examples: int) -> Any:
-  """The config's method, told the class count and the steps of an epoch."""
-  per_epoch = max(1, train_examples // config.data.batch)
-  context = dict(num_classes=info.num_classes, steps_per_epoch=per_epoch)
+  """The config's method, told what it must know of the data."""
+  context = dict(
+    num_classes=info.num_classes,
+    ignore_label=info.ignore_label,
+    steps_per_epoch=pipeline.steps_per_epoch(train_examples, config.data.batch),
+  )
   return registry.method(config.method.to_dict(), **context)
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path, *, new: bool = False) -> Any:
+def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
   """Trains to config.steps, continuing what `workdir` holds, and returns the final state.
 
   Raises UserError for a wrong config or data set, a workdir of another config, an unreadable
   checkpoint, and a loss that is not finite. SystemExit after SIGTERM (0) or Ctrl-C (130), saved.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = Path(workdir)
   mesh = sharding.make_mesh()
-  sharding.check_batch(config.data.batch, mesh)
+  configs.check(config)
+  sharding.check_batch(config.data, mesh)
   dataset = sources.open_dataset(config.data)
   source = dataset.split(config.data.get('train', 'train'))
   method = build_method(config, dataset.info, len(source))
@@ -51,11 +57,14 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, *, new: bool = False)
     host=jax.process_index(),
     hosts=jax.process_count(),
   )
-  with contextlib.closing(stream(0)) as first:
-    state = sharding.place_state(method.init(config.seed, next(first)), mesh)
-  state = graft(state, config.init, mesh)
-  prepare_workdir(workdir, config, new)
   run = Run(config, workdir, mesh, dataset, method)
+  with contextlib.closing(stream(0)) as first:
+    example = next(first)
+  state = sharding.place_state(method.init(config.seed, example), mesh)
+  if new or not checkpoints.any_in(workdir / 'checkpoints'):
+    state = graft(state, config.init, mesh)
+  prepare_workdir(workdir, config, new)
+  run.image = list(np.shape(example.get('image', ()))[1:])
   run.line(describe(config, mesh, source, state))
   return run.to_the_end(state, stream)
 
@@ -65,10 +74,11 @@ class Run:
   """A workdir being trained in: what `to_the_end` needs from step to step."""
 
   config: ConfigDict
-  workdir: pathlib.Path
+  workdir: Path
   mesh: Any
   dataset: Any
   method: Any
+  image: Sequence[int] = ()  # shape of the training images, kept with the checkpoints
 
   def __post_init__(self):
     rep, split = sharding.replicated(self.mesh), sharding.split(self.mesh)
@@ -93,6 +103,10 @@ class Run:
       name: Validation(self.method, self.dataset, self.config, spec, self.mesh)
       for name, spec in self.config.evals.items()
     }
+    known = [f'{name}/{k}' for name, v in self.validations.items() for k in v.names]
+    wanted, _ = best_rule(self.config.best)
+    if wanted and wanted not in known:
+      raise UserError(f'config.best: no evaluation gives {wanted!r}\n{nearest(wanted, known)}')
 
   def line(self, text: str) -> None:
     if jax.process_index() == 0:
@@ -122,11 +136,12 @@ class Run:
           stopped = stop.agreed(step, c.log_every)
           if due(step, c.log_every) or last or stopped:
             self.report(step, meter.flush(step), meter, out)
+          if last or stopped:  # saved before anything else can take long or go wrong
+            self.save(step, state, meter, latest)
           if due(step, c.eval_every) or last:
             self.evaluate(step, state, meter, best, out)
-          if due(step, c.save_every) or last or stopped:
-            meter.check(step)
-            latest.save(step, state, self.meta())
+          if due(step, c.save_every) and not (last or stopped):
+            self.save(step, state, meter, latest)
           if stopped and not last:
             latest.wait()
             self.line(f'saved step {step:,}; the same command continues')
@@ -144,6 +159,7 @@ class Run:
 
   def evaluate(self, step: int, state: Any, meter: Meter, best: Any, out: Any) -> None:
     """Scores every entry of config.evals; keeps the checkpoint that is best by config.best."""
+    jax.block_until_ready(state)  # steps under way count as training time
     with meter.paused():
       scores: dict[str, float] = {}
       for name, validation in self.validations.items():
@@ -152,10 +168,6 @@ class Run:
         return
       out.scalars(step, scores)
       name, better = best_rule(self.config.best)
-      if name and name not in scores:
-        raise UserError(
-          f'config.best names {name!r}, which no evaluation gives\n  given: {", ".join(scores)}'
-        )
       self.scores = {name: scores[name]} if name else dict(list(scores.items())[:1])
       self.line(f'evaluated at {step:,}: ' + '  '.join(f'{k} {v:.4f}' for k, v in scores.items()))
       if name and better(scores[name], self.best_score):
@@ -163,8 +175,13 @@ class Run:
         meter.check(step)
         best.save(step, state, self.meta() | {'scores': scores})
 
+  def save(self, step: int, state: Any, meter: Meter, into: checkpoints.Checkpoints) -> None:
+    meter.check(step)
+    into.save(step, state, self.meta())
+
   def meta(self) -> dict[str, Any]:
-    return {'config': self.config.to_dict(), 'data': dataclasses.asdict(self.dataset.info)}
+    info = dataclasses.asdict(self.dataset.info)
+    return {'config': self.config.to_dict(), 'data': info, 'image': self.image}
 
 
 def due(step: int, every: int) -> bool:
@@ -192,28 +209,40 @@ def best_score(best: checkpoints.Checkpoints, rule: str, start: int) -> float | 
   return None
 
 
-def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, new: bool) -> None:
+def prepare_workdir(workdir: Path, config: ConfigDict, new: bool) -> None:
   """Makes the workdir, or checks that it belongs to this config; --new moves an old one aside."""
+  if jax.process_index() == 0:
+    try:
+      if new and any((workdir / p).exists() for p in ('config.json', 'checkpoints', 'best')):
+        aside = next(
+          p for k in itertools.count(1) if not (p := Path(f'{workdir}.old-{k}')).exists()
+        )
+        workdir.rename(aside)
+        print(f'moved the old run to {aside}', flush=True)
+      claim(workdir, config)
+    except OSError as e:
+      raise UserError(f'--workdir {workdir}: {e.strerror}\n  name another folder') from None
+  sharding.barrier('workdir')  # the other processes look into it only when it is ready
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+  """Writes config.json, unless the folder holds a run of another config. Raises UserError."""
   path = workdir / 'config.json'
-  if jax.process_index() == 0 and path.exists() and new:
-    aside = next(
-      p for k in range(1, 1000) if not (p := workdir.with_name(f'{workdir.name}.old-{k}')).exists()
-    )
-    workdir.rename(aside)
-    print(f'moved the old run to {aside}', flush=True)
-  elif path.exists():
-    changed = configs.differences(configs.from_json(path.read_text()), config)
+  if path.exists():
+    try:
+      changed = configs.differences(configs.from_json(path.read_text()), config)
+    except ValueError:
+      changed = ['  its config.json cannot be read']
     if changed:
       lines = '\n'.join(changed)
       raise UserError(
         f'{workdir} holds a run of another config:\n{lines}\n'
         f'  use --new to start over (the old run is moved aside), or another --workdir'
       )
-  if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix('.part')
-    part.write_text(configs.to_json(config))
-    part.rename(path)
+  workdir.mkdir(parents=True, exist_ok=True)
+  part = path.with_suffix('.part')
+  part.write_text(configs.to_json(config))
+  part.rename(path)
 
 
 def graft(state: Any, init: ConfigDict, mesh: Any) -> Any:

@@ -29,7 +29,7 @@ def build(kind: str, table: Mapping[str, str], spec: Mapping[str, Any], **contex
   such field does not get it. Raises UserError for an unknown name, or a key that is no field.
   """
   spec = dict(spec)
-  name = spec.pop('name')
+  name = spec.pop('name', '(none)')
   if name not in table:
     raise UserError(f'no {kind} {name!r}\n{nearest(name, table)}')
   module, _, attribute = table[name].partition(':')
@@ -37,7 +37,16 @@ def build(kind: str, table: Mapping[str, str], spec: Mapping[str, Any], **contex
   fields = {f.name for f in dataclasses.fields(cls) if f.init and f.name not in ('parent', 'name')}
   if unknown := sorted(spec.keys() - fields):
     raise UserError(f'{kind} {name!r} has no option {unknown[0]!r}\n{nearest(unknown[0], fields)}')
-  return cls(**{k: v for k, v in context.items() if k in fields} | spec)
+  given = {k: v for k, v in context.items() if k in fields} | spec
+  empty = dataclasses.MISSING
+  needed = [
+    f.name
+    for f in dataclasses.fields(cls)
+    if f.name in fields and f.default is empty and f.default_factory is empty
+  ]
+  if missing := [k for k in needed if k not in given]:
+    raise UserError(f'{kind} {name!r} needs the option {missing[0]!r}')
+  return cls(**given)
 
 
 def net(spec: Mapping[str, Any], **context: Any) -> Any:

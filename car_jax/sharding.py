@@ -26,15 +26,25 @@ def split(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
-def check_batch(batch: int, mesh: Mesh) -> None:
-  """Raises UserError unless the global batch divides over the mesh."""
+def check_batch(data: Mapping[str, Any], mesh: Mesh) -> None:
+  """Raises UserError unless the global batches of config.data divide over the mesh."""
   n = mesh.size
-  if batch < 1 or batch % n:
-    near = sorted({max(n, batch // n * n), -(-batch // n) * n})
-    raise UserError(
-      f'a batch of {batch} cannot be split over {n} devices\n'
-      f'  use --config.data.batch={" or ".join(map(str, near))}'
-    )
+  for key in ('batch', 'eval_batch'):
+    size = data.get(key) or (data['batch'] if key == 'eval_batch' else 0)
+    if size < 1 or size % n:
+      near = sorted({max(n, size // n * n), max(n, -(-size // n) * n)})
+      raise UserError(
+        f'a batch of {size} cannot be split over {n} devices\n'
+        f'  use --config.data.{key}={" or ".join(map(str, near))}'
+      )
+
+
+def barrier(name: str) -> None:
+  """Waits until every process is here."""
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(name)
 
 
 def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

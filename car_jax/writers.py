@@ -1,11 +1,12 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard (through clu) and one console line."""
 
+import contextlib
 import importlib.util
 import json
 import pathlib
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -20,14 +21,6 @@ class _TensorBoardX:
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     for key, value in scalars.items():
       self._writer.add_scalar(key, float(value), step)
-
-  def write_images(self, step: int, images: Mapping[str, Any]) -> None:
-    for key, value in images.items():
-      self._writer.add_images(key, value, step, dataformats='NHWC')
-
-  def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-    for key, value in texts.items():
-      self._writer.add_text(key, value, step)
 
   def flush(self) -> None:
     self._writer.flush()
@@ -57,8 +50,9 @@ class Writers:
     if not active:
       return
     path = workdir / 'metrics.jsonl'
-    kept = [line for line in _whole_lines(path) if json.loads(line)['step'] <= start]
-    path.write_text(''.join(kept))
+    part = path.with_suffix('.part')
+    part.write_text(''.join(line for line, step in _records(path) if step <= start))
+    part.rename(path)
     self._file = path.open('a')
     self._board = _tensorboard(workdir / 'tensorboard')
 
@@ -67,10 +61,6 @@ class Writers:
       self._file.write(json.dumps({'step': step, **values}) + '\n')
       self._file.flush()
       self._board.write_scalars(step, values)
-
-  def line(self, text: str) -> None:
-    if self._file:
-      print(text, flush=True)
 
   def __enter__(self) -> 'Writers':
     return self
@@ -81,7 +71,8 @@ class Writers:
       self._file.close()
 
 
-def _whole_lines(path: pathlib.Path) -> list[str]:
-  """The complete JSON lines of a file; a line cut short by a crash is dropped."""
-  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-  return [line for line in lines if line.endswith('}\n')]
+def _records(path: pathlib.Path) -> Iterator[tuple[str, int]]:
+  """The lines of a file with their steps; one that a crash cut short or spoiled is dropped."""
+  for line in path.read_text(errors='replace').splitlines(keepends=True) if path.exists() else ():
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+      yield line, int(json.loads(line)['step'])

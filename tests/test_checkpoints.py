@@ -96,8 +96,10 @@ def test_a_part_is_read_without_a_template(folder):
 
 
 def test_a_part_of_a_dataclass_is_read_without_a_template(tmp_path):
-  trained = Trained({'w': np.arange(3.0)}, {}, (optax.EmptyState(), {'m': np.ones(2)}))
-  with checkpoints.Checkpoints(tmp_path) as c:
+  trained = Trained(
+    {'w': np.arange(3, dtype=np.float32)}, {}, (optax.EmptyState(), {'m': np.ones(2, np.float32)})
+  )
+  with checkpoints.Checkpoints(tmp_path, keep=1) as c:
     c.save(4, State(step=np.int32(4), net=trained), {'config': {}})
     c.wait()
     part = checkpoints.part_of(c, 4, 'net')

@@ -18,7 +18,7 @@ def run(tmp_path_factory):
   states = {'car': CAR.init(5, BATCH), 'supervised': SUPERVISED.init(6, BATCH)}
   root = tmp_path_factory.mktemp('runs')
   for name, state in states.items():
-    with checkpoints.Checkpoints(root / name / 'checkpoints') as c:
+    with checkpoints.Checkpoints(root / name / 'checkpoints', keep=1) as c:
       c.save(3, state, {'config': {}})
   return root, states
 

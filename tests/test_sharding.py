@@ -53,6 +53,8 @@ def test_eight_devices_and_two_processes_equal_one(tmp_path, variant):
 
 def test_a_batch_that_does_not_split_names_the_nearest_that_does():
   mesh = sharding.make_mesh()
-  sharding.check_batch(mesh.size, mesh)
+  sharding.check_batch({'batch': mesh.size}, mesh)
   with pytest.raises(UserError, match='use --config.data.batch='):
-    sharding.check_batch(0, mesh)
+    sharding.check_batch({'batch': 0}, mesh)
+  with pytest.raises(UserError, match='use --config.data.eval_batch='):
+    sharding.check_batch({'batch': mesh.size, 'eval_batch': -1}, mesh)

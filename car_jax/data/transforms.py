@@ -132,6 +132,8 @@ def from_config(
   crop, size = config.get('crop') or 'centre', config.get('size')
   if crop not in CROPS:
     raise UserError(f'unknown config.data.crop {crop!r}\n{nearest(crop, CROPS)}')
+  if not size and (config.get('pad') or crop != 'centre'):
+    raise UserError('config.data.crop and config.data.pad need config.data.size, the size to cut')
   chain: list[Transform] = []
   if size:
     chain += [pad_to(size, ignore_label)] if config.get('pad') else []

@@ -18,7 +18,7 @@ from car_jax import checkpoints, loop, sharding
 from car_jax import config as configs
 from car_jax.data import pipeline, sources
 from car_jax.errors import UserError
-from car_jax.evaluate import catalogue, gallery, progress, report, save
+from car_jax.evaluate import catalogue, folders, gallery, progress, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.predict import Subject, subjects
 
@@ -32,6 +32,12 @@ class Loaded:
   config: ConfigDict
   method: Any
   state: Any
+
+
+def parted(text: str) -> tuple[str, str]:
+  """'[NAME=]FOLDER' -> (name, folder); a folder that is there may have '=' in its name."""
+  name, _, path = text.rpartition('=') if not pathlib.Path(text).exists() else ('', '', text)
+  return name or pathlib.Path(path).absolute().name, path
 
 
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
@@ -49,8 +55,15 @@ def load(path: str | pathlib.Path, wish: str, data: Any, mesh: Any) -> Loaded:
   folder, step = checkpoints.locate(path, wish)
   config = read_config(path, wish)
   method = loop.build_method(config, data.info, 1)
+  if not method.predictors():
+    raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
+  with checkpoints.Checkpoints(folder) as saved:
+    try:
+      shape = saved.meta(step).get('image')
+    except checkpoints.Damaged as e:
+      raise UserError(f'damaged checkpoint {e}') from None
   size = config.data.get('size') or 32
-  image = np.zeros((1, size, size, 3), np.float32)
+  image = np.zeros((1, *(shape or (size, size, 3))), np.float32)
   template = sharding.place_state(method.init(config.seed, {'image': image}), mesh)
   with checkpoints.Checkpoints(folder) as saved:
     try:
@@ -89,15 +102,17 @@ def evaluate(
   unknown = set(spec) - set(catalogue.DEFAULTS)
   if unknown:
     raise UserError(f'unknown config key report.{sorted(unknown)[0]}')
-  names, paths = zip(*(p.rpartition('=')[::2] for p in paths), strict=True)
-  names = [name or pathlib.Path(path).name for name, path in zip(names, paths, strict=True)]
+  names, paths = zip(*(parted(p) for p in paths), strict=True)
+  if len({*names}) < len(names):
+    raise UserError(
+      f'two checkpoints are called {max(names, key=names.count)!r}\n  give NAME=FOLDER'
+    )
+  folders.check_replaceable(pathlib.Path(out), report.RESULTS)
   mesh = sharding.make_mesh()
-  sharding.check_batch(config.data.get('eval_batch') or config.data.batch, mesh)
+  sharding.check_batch(config.data, mesh)
   data = sources.open_dataset(config.data)
   loaded = [load(path, step, data, mesh) for path in paths]
   rows, rng = named(loaded, names), jax.random.key(config.seed)
-  if not rows:
-    raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
   source = data.split(spec.get('split') or 'validation')
   evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)
   stream = lambda: pipeline.eval_batches(

@@ -116,7 +116,8 @@ class Evaluator:
     """plan.samples draws for each example of a placed batch, split over the mesh like it."""
     f = subject.predict
     if f not in self._compiled:
-      run = functools.partial(predict.predict, f, self.plan.samples, self.plan.chunk)
+      ignore = getattr(self.info, 'ignore_label', None)
+      run = functools.partial(predict.predict, f, self.plan.samples, self.plan.chunk, ignore)
       if any(f is row.predict for row in self._rows):
         run = lambda state, batch, rng: f(state, batch, rng, self.plan.samples)
       self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))

@@ -50,6 +50,38 @@ def label_type(num_classes: int) -> Any:
   return jnp.uint8 if num_classes <= 256 else jnp.int32
 
 
+def with_label(batch: Batch, ignore: int | None) -> Batch:
+  """Where a data set has an ignored class, adds `label`: that class where all readers gave it.
+
+  There methods put the class into what they condition on, as in training; elsewhere -1, which no
+  method may look at.
+  """
+  if ignore is None:
+    return batch
+  absent = (batch['label_weight'] == 0)[..., None, None]
+  everyone = jnp.all((batch['labels'] == ignore) | absent, 1)
+  return batch | {'label': jnp.where(everyone, ignore, -1)}
+
+
+def without_ignored(samples: Samples, batch: Batch, ignore: int | None) -> Samples:
+  """No one says the ignored class, except where all readers do: there everyone does.
+
+  Else a method could leave out of its scores what it chooses.
+  """
+  num_classes = samples.probs.shape[-1]
+  if ignore is None or ignore >= num_classes:
+    return samples
+  only = jax.nn.one_hot(ignore, num_classes)
+
+  def cleared(probs):
+    rest = probs * (1 - only) + 1e-12 * (1 - only)
+    there = jnp.expand_dims(batch['label'] == ignore, (-1, *range(1, probs.ndim - 3)))
+    return jnp.where(there, only, rest / jnp.sum(rest, -1, keepdims=True))
+
+  own = None if samples.marginal is None else cleared(samples.marginal)
+  return samples.replace(probs=cleared(samples.probs), marginal=own)
+
+
 def summarise(samples: Samples) -> Prediction:
   """Samples -> Prediction; the probabilities of single samples end here."""
   labels = jnp.argmax(samples.probs, -1).astype(label_type(samples.probs.shape[-1]))
@@ -59,16 +91,26 @@ def summarise(samples: Samples) -> Prediction:
   return Prediction(labels, samples.weight, mean, samples.marginal)
 
 
-def predict(subject: Callable, n: int, chunk: int, state: Any, batch: Batch, rng: Array):
+def predict(
+  subject: Callable,
+  n: int,
+  chunk: int,
+  ignore: int | None,
+  state: Any,
+  batch: Batch,
+  rng: Array,
+) -> Prediction:
   """n samples of every example -> Prediction; never more than `chunk` at a time in memory.
 
   Parts are equal, so their size is the largest divisor of n up to `chunk`; part k draws with
   fold_in(rng, k). A single part draws with `rng` itself.
   """
   size = max(d for d in range(1, min(n, chunk) + 1) if n % d == 0)
+  batch = with_label(batch, ignore)
+  draw = lambda key, n: summarise(without_ignored(subject(state, batch, key, n), batch, ignore))
   if size == n:
-    return summarise(subject(state, batch, rng, n))
-  part = lambda k: summarise(subject(state, batch, jax.random.fold_in(rng, k), size))
+    return draw(rng, n)
+  part = lambda k: draw(jax.random.fold_in(rng, k), size)
   parts = jax.lax.map(part, jnp.arange(n // size))
   join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
   own = None if parts.own is None else parts.own[0]

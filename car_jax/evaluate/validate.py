@@ -26,7 +26,14 @@ class Validation:
     self._evaluator = Evaluator(spec, dataset.info, mesh=mesh)
     self._source, self._info = dataset.split(spec['split']), dataset.info
     self._data, self._rng = config.data, jax.random.key(config.seed)
-    self._name, self._predict = next(iter(method.predictors().items()))
+    if not (known := method.predictors()):
+      raise UserError('config.evals: this method predicts no segmentation; leave it empty')
+    self._name, self._predict = next(iter(known.items()))
+
+  @property
+  def names(self) -> list[str]:
+    """The keys of what a call returns."""
+    return [m.name for m in self._evaluator.plan.metrics]
 
   def __call__(self, state: Any) -> dict[str, float]:
     batches = pipeline.eval_batches(

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
   importer = importlib.import_module(f'car_jax.importers.{IMPORTERS[args.name]}')
   state, info = importer.to_state(args.file, config)
   out = pathlib.Path(args.out)
-  with checkpoints.Checkpoints(out / 'checkpoints') as target:
+  with checkpoints.Checkpoints(out / 'checkpoints', keep=1) as target:
     target.save(0, state, {'config': config.to_dict(), 'data': info, 'imported': args.file})
   (out / 'config.json').write_text(configs.to_json(config))
   print(f'{args.file} -> {out}\n  score it: python eval.py --checkpoint {out}')

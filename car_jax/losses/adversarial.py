@@ -11,9 +11,13 @@ Array = jax.Array
 
 
 def binary_cross_entropy(score: Array, target: float) -> Array:
-  """Mean over probabilities `score` [S] in (0, 1) of -log p(target); each log is at least -100."""
+  """Mean over probabilities `score` [S] in (0, 1) of -log p(target); each log is at least -100.
+
+  As in torch, a score that is wrong beyond float32's resolution has a gradient of 0, not nan.
+  """
   p = score if target else 1 - score
-  return -jnp.mean(clamp(jnp.log(p), -100.0))
+  logs = jnp.log(jnp.where(p > 0, p, 1))
+  return -jnp.mean(jnp.where(p > 0, clamp(logs, -100.0), -100.0))
 
 
 def nonsaturating(fake_score: Array) -> Array:

@@ -2,7 +2,8 @@
 
 A batch is a dict of arrays. Letters: B examples, M readers, H x W pixels, C classes, N samples.
   image        [B, H, W, 3] float32 in [-1, 1]
-  label        [B, H, W]    int32, one reader drawn at random (training only)
+  label        [B, H, W]    int32, one reader drawn at random; in evaluation only where the data set
+               has an ignored class: that class where all readers gave it, else -1
   labels       [B, M, H, W] int32, every reader, padded to the largest M
   label_weight [B, M]       float32, 1 / number of readers, 0 for padding
   valid        [B]          bool, False for the rows that pad the last evaluation batch

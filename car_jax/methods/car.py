@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax import registry
-from car_jax.errors import UserError
+from car_jax.errors import UserError, nearest
 from car_jax.losses import adversarial, segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
@@ -69,10 +69,19 @@ class CAR:
   ignore_label: int | None = None  # such pixels are given to F's and G's output
 
   def __post_init__(self):
+    nets = ('calnet', 'generator', 'discriminator')
+    if unknown := sorted(set(self.optim) - set(nets)):
+      raise UserError(f'method.optim has no net {unknown[0]!r}\n{nearest(unknown[0], nets)}')
+    if self.critic_steps < 0 or self.rest_steps < 0 or self.critic_steps + self.rest_steps < 1:
+      raise UserError(
+        'method.critic_steps + method.rest_steps is the length of a cycle: at least 1'
+      )
+    if self.complexity_weight > 0 and not hasattr(self.net('generator'), 'reparameterize'):
+      raise UserError('method.complexity_weight needs the generator unet_vae_generator')
     for net, weight in (('calnet', 'calibration'), ('discriminator', 'adversarial')):
-      if getattr(self, net) is None and getattr(self, f'{weight}_weight'):
+      if getattr(self, net) is None and getattr(self, f'{weight}_weight') > 0:
         raise UserError(f'method.{net} is None, so method.{weight}_weight must be 0')
-    if not (self.adversarial_weight or self.calibration_weight or self.pixel_weight):
+    if max(self.adversarial_weight, self.calibration_weight, self.pixel_weight) <= 0:
       raise UserError(
         'the weights of method leave nothing for the generator to learn from\n'
         '  to train a calibration net alone use the method supervised'
@@ -216,16 +225,16 @@ class CAR:
       variables = {'params': params, 'batch_stats': state.generator.batch_stats}
       samples, stats, kl = self.draw(variables, condition, z, label, keys[0])
       terms = {}
-      if self.adversarial_weight:
+      if self.adversarial_weight > 0:
         scores = self._score(state.discriminator.params, batch['image'], samples, keys[1])
         terms['adversarial'] = self.adversarial_weight * adversarial.nonsaturating(scores)
-      if self.calibration_weight:
+      if self.calibration_weight > 0:
         divergence = adversarial.calibration_kl(samples.mean(1), probs, mask)
         terms['calibration'] = self.calibration_weight * divergence
-      if self.pixel_weight:
+      if self.pixel_weight > 0:
         pixel = segmentation.negative_log_probability(samples[:, 0], label)
         terms['pixel'] = self.pixel_weight * pixel
-      if self.complexity_weight:  # rises from 0 to 1 in every epoch, as published
+      if self.complexity_weight > 0:  # rises from 0 to 1 in every epoch, as published
         ramp = (state.step % self.steps_per_epoch) / self.steps_per_epoch
         terms['complexity'] = self.complexity_weight * ramp * kl
       return sum(terms.values()), (terms, samples, stats)

@@ -20,6 +20,7 @@ from car_jax.errors import UserError, nearest
 from datasets import common
 from datasets.folder import classes
 
+SPLIT_NAMES = {'val': 'validation'}  # other names of common.SPLITS
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
 
@@ -92,7 +93,7 @@ def _rows(path: pathlib.Path, reader: csv.DictReader) -> list[Row]:
   rows = []
   for n, line in enumerate(reader, 2):
     split = (line.get('split') or '').strip()
-    split = {'val': 'validation'}.get(split, split)
+    split = SPLIT_NAMES.get(split, split)
     if split and split not in common.SPLITS:
       raise UserError(f'{path}:{n}: unknown split {split!r}\n{nearest(split, common.SPLITS)}')
     if not line['image'].strip():
@@ -119,11 +120,17 @@ def read_folder(root: pathlib.Path) -> list[Row]:
     if path.suffix.lower() not in PICTURES:
       continue
     relative = path.relative_to(root / 'images')
-    split = relative.parts[0] if relative.parts[0] in common.SPLITS else ''
+    top = relative.parts[0]
+    split = SPLIT_NAMES.get(top, top if top in common.SPLITS else '')
     home = root / 'masks' / relative.with_suffix('')
     masks = tuple(sorted(m for m in home.glob('*') if m.suffix.lower() in PICTURES))
     name = relative.with_suffix('').as_posix()
     rows.append(Row(path, masks, split, name, name))
+  if odd := [row for row in rows if not row.split] if any(row.split for row in rows) else []:
+    raise UserError(
+      f'some folders of {root / "images"} are splits, but {odd[0].image} lies in none of them\n'
+      f'  put every picture into one of {", ".join(common.SPLITS)}, or use a CSV'
+    )
   if not rows:
     raise UserError(f'{root / "images"} holds no picture ({", ".join(PICTURES)})')
   return rows

@@ -85,3 +85,13 @@ def test_gaussian_kl_is_summed():
   want = np.sum((variance + mean**2 - 1 - log_variance) / 2)
   np.testing.assert_allclose(adversarial.gaussian_kl(mean, log_variance), want, rtol=1e-5)
   assert adversarial.gaussian_kl(jnp.zeros((2, 3)), jnp.zeros((2, 3))) == 0
+
+
+@pytest.mark.parametrize('target', [0.0, 1.0])
+def test_a_saturated_score_has_no_gradient_rather_than_nan(target):
+  scores = jnp.array([0.0, 0.5, 1.0])
+  loss, slope = jax.value_and_grad(adversarial.binary_cross_entropy)(scores, target)
+  wrong = 0 if target else 2
+  assert loss == pytest.approx((100 + np.log(2)) / 3, rel=1e-5)
+  assert slope[wrong] == 0
+  assert np.isfinite(slope).all()
