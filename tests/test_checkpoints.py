@@ -1,6 +1,9 @@
 """Checkpoints: what comes back, what damage is noticed, which one is found."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -104,3 +107,39 @@ def test_a_part_of_a_dataclass_is_read_without_a_template(tmp_path):
     c.wait()
     part = checkpoints.part_of(c, 4, 'net')
   np.testing.assert_array_equal(part['params']['w'], np.arange(3.0))
+
+
+def test_a_reader_leaves_alone_what_is_being_written(tmp_path):
+  with checkpoints.Checkpoints(tmp_path, keep=2) as writer:
+    for step in range(1, 6):
+      writer.save(step, {'x': np.full((1000, 1000), step, np.float32)}, {'config': {}})
+      with checkpoints.Checkpoints(tmp_path) as reader:  # as eval.py does beside a training run
+        reader.steps()
+    writer.wait()
+    assert writer.restore(5, None)[0]['x'][0, 0] == 5
+
+
+def test_arrays_of_another_net_are_not_called_damaged(folder):
+  other = tree(0) | {'odd': np.zeros(3, np.float32)}
+  with (
+    checkpoints.Checkpoints(folder / 'checkpoints') as c,
+    pytest.raises(UserError, match='of another method or data set: odd is not there') as e,
+  ):
+    checkpoints.newest_sound(c, other)
+  assert '(3,) is wanted' in str(e.value)
+
+
+WRITER = """
+import sys, jax, numpy as np
+from car_jax import checkpoints, sharding
+state = sharding.place_state({'part': {'w': np.arange(4, dtype=np.float32)}}, sharding.make_mesh())
+with checkpoints.Checkpoints(sys.argv[1], keep=1) as c:
+  c.save(7, state, {'config': {}})
+"""
+
+
+def test_a_part_that_two_devices_wrote_is_read_on_one(tmp_path):
+  env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
+  subprocess.run([sys.executable, '-c', WRITER, str(tmp_path)], env=env, check=True)
+  with checkpoints.Checkpoints(tmp_path) as c:
+    np.testing.assert_array_equal(checkpoints.part_of(c, 7, 'part')['w'], np.arange(4))

@@ -79,6 +79,10 @@ def test_eval_compares_checkpoints_under_given_names(run, tmp_path):
     ([*CONFIG, '--config.data.name=lidc_crop'], 'did you mean: lidc_crops'),
     ([*CONFIG, '--config.data.batch=0'], 'batch'),
     ([*CONFIG, '--confg.steps=1'], 'confg'),
+    ([*CONFIG, '--config.data.batch=none'], 'config.data.batch is int'),
+    ([*CONFIG, '--config.method=x'], 'such as method.model'),
+    ([*CONFIG, '--processes', '2'], 'need --coordinator'),
+    (['--config', 'configs/car_lidc.py:foo'], "no variants, so none called 'foo'"),
   ],
 )
 def test_mistakes_in_training_leave_nothing(arguments, message, tmp_path, capsys):
@@ -132,3 +136,64 @@ def test_a_mistake_is_one_message_without_a_traceback(tmp_path):
   assert done.stderr.startswith('error: ')
   assert len(done.stderr.splitlines()) <= 3
   assert 'Traceback' not in done.stderr
+
+
+def test_a_checkpoint_is_found_by_the_folder_when_its_name_has_an_equals_sign(run, tmp_path):
+  shutil.copytree(run, tmp_path / 'lr=1')
+  out = ['--out', str(tmp_path / 'out'), '--config.report.split=test[:4]']
+  assert evaluation.main(['--checkpoint', str(tmp_path / 'lr=1'), *out]) == 0
+
+
+def test_what_would_fail_after_scoring_is_told_before(run, tmp_path, capsys):
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'thesis.tex').write_text('years of work')
+  assert evaluation.main(['--checkpoint', str(run), '--out', str(tmp_path / 'mine')]) == 2
+  assert 'holds other files' in capsys.readouterr().err
+  pair = ['--checkpoint', str(run), '--checkpoint', str(run)]
+  assert evaluation.main([*pair, '--out', str(tmp_path / 'out')]) == 2
+  assert "two checkpoints are called 'run'" in capsys.readouterr().err
+
+
+def test_a_data_set_of_other_classes_is_told(run, tmp_path, capsys):
+  other = json.loads((run / 'config.json').read_text())
+  assert other['data']['name'] == 'fake'
+  config = tmp_path / 'three.py'
+  config.write_text(
+    'from car_jax import config\n'
+    'def get_config():\n'
+    "  c = config.load('configs/smoke.py:supervised')\n"
+    '  c.unlock()\n'
+    '  c.data.num_classes, c.steps, c.evals, c.best = 3, 1, {}, ""\n'
+    '  return c\n'
+  )
+  assert train.main(['--config', str(config), '--workdir', str(tmp_path / 'run')]) == 0
+  both = ['--checkpoint', f'a={tmp_path / "run"}', '--checkpoint', f'b={run}']
+  assert evaluation.main([*both, '--out', str(tmp_path / 'out')]) == 2
+  assert 'of another method or data set' in capsys.readouterr().err
+
+
+def test_a_method_without_segmentations_is_told(tmp_path, capsys):
+  changes = ('--config.steps=1', '--config.save_every=1')
+  toy = ['--config', 'configs/car_toy.py', '--workdir', str(tmp_path / 'toy'), *changes]
+  assert train.main(toy) == 0
+  assert evaluation.main(['--checkpoint', str(tmp_path / 'toy')]) == 2
+  assert 'predicts no segmentation' in capsys.readouterr().err
+
+
+def test_whole_images_train_and_evaluate_without_a_size(tmp_path):
+  config = tmp_path / 'whole.py'
+  config.write_text(
+    'from car_jax import config\n'
+    'def get_config():\n'
+    "  c = config.load('configs/smoke.py:car')\n"
+    '  c.unlock()\n'
+    '  c.data.size, c.steps, c.evals, c.best = 64, 1, {}, ""\n'
+    '  c.method.rest_steps = 0\n'
+    '  return c\n'
+  )
+  run = tmp_path / 'run'
+  assert train.main(['--config', str(config), '--workdir', str(run)]) == 0
+  for place in (run / 'checkpoints' / '1' / 'meta' / 'metadata', run / 'config.json'):
+    place.write_text(place.read_text().replace('"size": 64', '"size": 32'))
+  # what the nets were made for is kept with the checkpoint; the data may since have another size
+  assert evaluation.main(['--checkpoint', str(run), '--config.report.split=test[:4]']) == 0

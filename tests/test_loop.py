@@ -121,3 +121,58 @@ def test_parts_of_another_run_start_a_new_one(tmp_path):
   car.init = {'generator': f'{tmp_path / "first"}:net'}
   with pytest.raises(UserError, match='does not fit'):
     loop.train(car, tmp_path / 'third')
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (dict(best='val/ged4:min'), 'no evaluation gives'),
+    (dict(best='val/ged4'), 'expected NAME:min or NAME:max'),
+    (dict(evals={'val': {'metrics': ('ged4',)}}), 'names no split'),
+    (dict(evals={'val': {'split': 'validation'}}), 'predicts no segmentation'),
+    (dict(seed=-1), 'config.seed is -1; it is at least 0'),
+    (dict(keep=0), 'config.keep is 0; it is at least 1'),
+  ],
+)
+def test_a_mistake_is_told_before_the_first_step_and_leaves_nothing(
+  config, change, message, tmp_path
+):
+  config.update(change)
+  with pytest.raises(UserError, match=message):
+    loop.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_misspelt_score_for_the_best_names_the_nearest(tmp_path):
+  c = configs.load('configs/smoke.py:supervised')
+  c.best = 'val/ged_4:min'
+  with pytest.raises(UserError, match='did you mean: val/ged4'):
+    loop.train(c, tmp_path / 'run')
+
+
+def test_new_moves_aside_what_has_lost_its_config(config, tmp_path):
+  loop.train(config, tmp_path / 'run')
+  (tmp_path / 'run' / 'config.json').unlink()
+  config.steps = 2
+  assert int(loop.train(config, tmp_path / 'run', new=True).step) == 2
+  assert (tmp_path / 'run.old-1' / 'checkpoints' / '6').is_dir()
+
+
+def test_a_workdir_that_cannot_be_one(config, tmp_path):
+  (tmp_path / 'file').write_text('mine')
+  with pytest.raises(UserError, match='name another folder'):
+    loop.train(config, tmp_path / 'file')
+  (tmp_path / 'file').unlink()
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'config.json').write_text('{"steps":')
+  with pytest.raises(UserError, match='cannot be read'):
+    loop.train(config, tmp_path / 'run')
+
+
+def test_the_record_of_a_run_survives_a_line_that_was_spoiled(config, tmp_path):
+  config.steps = 4
+  loop.train(config, tmp_path / 'run')
+  record = tmp_path / 'run' / 'metrics.jsonl'
+  record.write_text(record.read_text() + 'x}\n{"step": 9')
+  loop.train(config, tmp_path / 'run')
+  assert [json.loads(line)['step'] for line in record.open()] == [2, 4]

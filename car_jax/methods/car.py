@@ -72,10 +72,8 @@ class CAR:
     nets = ('calnet', 'generator', 'discriminator')
     if unknown := sorted(set(self.optim) - set(nets)):
       raise UserError(f'method.optim has no net {unknown[0]!r}\n{nearest(unknown[0], nets)}')
-    if self.critic_steps < 0 or self.rest_steps < 0 or self.critic_steps + self.rest_steps < 1:
-      raise UserError(
-        'method.critic_steps + method.rest_steps is the length of a cycle: at least 1'
-      )
+    if min(self.critic_steps, self.rest_steps) < 0 or self.critic_steps + self.rest_steps < 1:
+      raise UserError('method.critic_steps and method.rest_steps make a cycle of at least 1 step')
     if self.complexity_weight > 0 and not hasattr(self.net('generator'), 'reparameterize'):
       raise UserError('method.complexity_weight needs the generator unet_vae_generator')
     for net, weight in (('calnet', 'calibration'), ('discriminator', 'adversarial')):

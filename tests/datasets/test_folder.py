@@ -158,3 +158,18 @@ def test_mistakes_in_a_class_map(tmp_path, capsys, classes):
   source = folder(tmp_path / 's', (1,))
   assert run('folder', source, tmp_path / 'd', '--classes', classes) == 2
   assert 'expected GREY:NAME' in capsys.readouterr().err
+
+
+def test_val_is_validation_and_no_picture_lies_beside_the_splits(tmp_path, capsys):
+  source = folder(tmp_path / 'source', readers=(1, 1, 1))
+  for k, split in enumerate(('train', 'val', 'test')):
+    for kind, name in (('images', f'im{k}.png'), ('masks', f'im{k}')):
+      (source / kind / split).mkdir()
+      (source / kind / name).rename(source / kind / split / name)
+  assert run('folder', source, tmp_path / 'data', '--variant', 'mine') == 0
+  for k, split in enumerate(('train', 'validation', 'test')):
+    (record,) = records('folder/mine', tmp_path / 'data', split)
+    assert record.endswith(f'im{k}')
+  write_png(source / 'images' / 'extra.png', np.zeros((4, 4)))
+  assert run('folder', source, tmp_path / 'other', '--variant', 'mine') == 2
+  assert 'extra.png lies in none of them' in capsys.readouterr().err

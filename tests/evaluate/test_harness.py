@@ -6,6 +6,7 @@ import pytest
 
 from car_jax.errors import UserError
 from car_jax.evaluate import harness, predict
+from car_jax.methods import baselines
 from tests.evaluate import scene
 
 METRICS = ('ged6', 'ged6[u]', 'ged3', 'hm_iou6', 'dice_max6', 'diversity6', 'ece', 'ece[own]')
@@ -165,3 +166,41 @@ def test_a_wrong_spec_is_one_clear_message(change, message):
   with pytest.raises(UserError) as e:
     harness.Evaluator(dict(samples=4) | change, scene.info())
   assert message in str(e.value)
+
+
+def ignoring_batches(num_classes=3):
+  """Class 2 is ignored: everyone's left columns, and one reader's upper rows."""
+  for batch in scene.batches(4, 4):
+    labels = batch['labels'].copy()
+    labels[:, :, :, :4] = 2
+    labels[:, 0, :4] = 2
+    yield batch | {'labels': labels}
+
+
+def says(value):
+  """A predictor that says `value(batch)` everywhere, and never looks at the readers."""
+
+  def predict(state, batch, rng, n):
+    return baselines.most_likely(jax.nn.one_hot(value(batch), 3), n)
+
+  return predict
+
+
+def test_what_is_said_of_ignored_pixels_never_counts():
+  info = scene.info(3, ignore_label=2)
+  truth = lambda batch: batch['labels'][:, 1]
+  errs = lambda batch: jax.numpy.where(truth(batch) == 2, 1, truth(batch))
+  subjects = [
+    predict.Subject('as readers', says(truth), None),
+    predict.Subject('errs there', says(errs), None),
+    predict.Subject('shirks', says(lambda b: jax.numpy.full_like(truth(b), 2)), None),
+    predict.Subject('background', says(lambda b: 0 * truth(b)), None),
+  ]
+  spec = dict(samples=2, metrics=('ged2', 'nll', 'brier', 'miou'))
+  found = harness.evaluate(subjects, ignoring_batches(), spec, info, rng=RNG)
+  score = {name: found.scalars(name) for name in found.subjects}
+  assert score['errs there'] == pytest.approx(score['as readers'])
+  assert score['as readers']['ged2'] < score['background']['ged2']
+  # the ignored class is no way out: what says it has still to say something
+  assert score['shirks']['ged2'] >= score['as readers']['ged2']
+  assert score['shirks']['miou'] < score['as readers']['miou']
