@@ -48,10 +48,12 @@ class Adam:
     passed = sum(((epoch >= m).astype(jnp.float32) for m in self.milestones), jnp.float32(0))
     return self.lr * jnp.float32(self.factor) ** passed
 
-  def update(self, step: Array, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-    """-> (params, opt_state) after one update at the run's `step`."""
+  def update(
+    self, step: Array, grads: Any, opt_state: Any, params: Any, rate: Array | None = None
+  ) -> tuple[Any, Any]:
+    """-> (params, opt_state) after one update at the run's `step`, or at a given rate."""
     updates, opt_state = self.direction.update(grads, opt_state, params)
-    rate = self.rate(step)
+    rate = self.rate(step) if rate is None else rate
     return jax.tree.map(lambda p, u: p - rate * u, params, updates), opt_state
 
 

@@ -10,6 +10,7 @@ from car_jax.errors import UserError, nearest
 METHODS = {
   'car': 'car_jax.methods.car:CAR',
   'car_toy': 'car_jax.methods.car_toy:CARToy',
+  'mose': 'car_jax.methods.mose:MoSE',
   'supervised': 'car_jax.methods.supervised:Supervised',
 }
 NETS = {
@@ -18,6 +19,7 @@ NETS = {
   'deeplabv3': 'car_jax.nn.deeplab:DeepLabV3CalNet',
   'unet_generator': 'car_jax.nn.unet:UNetGenerator',
   'unet_vae_generator': 'car_jax.nn.unet:UNetVAEGenerator',
+  'mose': 'car_jax.nn.mose:MoSENet',
   'pixel_discriminator': 'car_jax.nn.discriminator:PixelDiscriminator',
 }
 

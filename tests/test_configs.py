@@ -9,13 +9,14 @@ from car_jax import loop
 from car_jax.errors import UserError
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
-VARIANTS = {'smoke': ['car', 'supervised'], 'demo': ['car', 'deterministic']}
+VARIANTS = {'smoke': ['car', 'mose', 'supervised'], 'demo': ['car', 'deterministic']}
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
 
 
 def shrink(node) -> None:
   """Makes every net of a config small, whatever its name."""
   sizes = {'segnet': ('widths', 'depths'), 'unet_generator': ('hidden', 'latent')}
+  sizes |= {'mose': ('widths',)}
   sizes |= {'pixel_discriminator': ('hidden',), 'unet_vae_generator': ('hidden', 'latent')}
   for value in node.values():
     if hasattr(value, 'values'):

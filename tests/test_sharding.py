@@ -38,7 +38,7 @@ def compare(a, b):
       np.testing.assert_allclose(a[name], b[name], rtol=0, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize('variant', ['car'])
+@pytest.mark.parametrize('variant', ['car', 'mose'])
 def test_eight_devices_and_two_processes_equal_one(tmp_path, variant):
   one, eight, two = (tmp_path / f'{n}.npz' for n in ('one', 'eight', 'two'))
   finish(start(one, variant, 1), start(eight, variant, 8))

@@ -21,7 +21,6 @@ class PixelDiscriminator(nn.Module):
   The last, linear layer depends on the image size.
   """
 
-  num_classes: int = 0  # not needed; nets are built with it
   hidden: int = 64
   dropout: float = 0.0
   dtype: Any = None

@@ -58,6 +58,17 @@ def tiny_truncated_normal(
   return 0.001 * np.take_along_axis(draws, first[None], axis=0)[0]
 
 
+def binary_codes(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
+  """[K, L]: the 2 ** L codes of L binary digits, the first the most significant, then U(0, 1)."""
+  experts, digits = shape
+  codes = np.arange(2**digits)[:, None] >> np.arange(digits)[::-1] & 1
+  return np.concatenate([codes, rng.random((experts - len(codes), digits))])
+
+
+def log_eighth(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
+  return np.full(shape, np.log(1 / 8))
+
+
 FIXED = {'scale': 1.0, 'var': 1.0, 'mean': 0.0, 'count': 0.0}  # leaves of BatchNorm
 
 
@@ -73,11 +84,11 @@ def initialize(model: Any, seed: int, *inputs: Any, **kw: Any) -> dict[str, Any]
   for path, (_, a) in zip(paths, flat, strict=True):
     parent, _, leaf = path.rpartition('/')
     rng = np.random.default_rng([seed, zlib.crc32(path.encode())])
-    if leaf in FIXED or fans[parent] is None:  # a norm: its bias is zero too
+    rule = next((r for pattern, r in table if re.search(pattern, path)), None)
+    if rule is None and (leaf in FIXED or fans[parent] is None):  # a norm: its bias is zero too
       value = np.full(a.shape, FIXED.get(leaf, 0.0))
     else:
-      rule = next((r for pattern, r in table if re.search(pattern, path)), torch_default)
-      value = rule(rng, a.shape, fans[parent])
+      value = (rule or torch_default)(rng, a.shape, fans[parent] or 0)
     leaves.append(np.asarray(value, a.dtype))
   variables = jax.tree.unflatten(treedef, leaves)
   return {group: variables[group] for group in variables if group in ('params', 'batch_stats')}

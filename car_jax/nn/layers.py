@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from car_jax.errors import UserError
 
 Array = jax.Array
-MOMENTUM = 0.1  # torch's: the share of the new statistics in the running ones
 
 
 def at_least_float32(x: Array) -> Array:
@@ -30,6 +29,7 @@ class BatchNorm(nn.Module):
   """
 
   epsilon: float = 1e-5
+  momentum: float = 0.1  # torch's: the share of the new statistics in the running ones
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool, updates: int = 1) -> Array:
@@ -52,19 +52,19 @@ class BatchNorm(nn.Module):
       n = v.size // c
       if n > 1:
         updates = n
-      mean.value = _fold(mean.value, m.reshape(n, c), updates)
-      var.value = _fold(var.value, unbiased.reshape(n, c), updates)
+      mean.value = _fold(mean.value, m.reshape(n, c), updates, self.momentum)
+      var.value = _fold(var.value, unbiased.reshape(n, c), updates, self.momentum)
       count.value = count.value + updates
     return ((y - m) * (jax.lax.rsqrt(v + self.epsilon) * scale) + bias).astype(x.dtype)
 
 
-def _fold(running: Array, new: Array, updates: int) -> Array:
+def _fold(running: Array, new: Array, updates: int, momentum: float) -> Array:
   """running [C] after `updates` updates by the rows of new [n, C] in order (or by its only row)."""
   new = jax.lax.stop_gradient(new)
-  keep = 1 - MOMENTUM
+  keep = 1 - momentum
   if len(new) == 1:
     return keep**updates * running + (1 - keep**updates) * new[0]
-  weights = MOMENTUM * keep ** jnp.arange(updates - 1, -1, -1, dtype=new.dtype)
+  weights = momentum * keep ** jnp.arange(updates - 1, -1, -1, dtype=new.dtype)
   return keep**updates * running + weights @ new
 
 

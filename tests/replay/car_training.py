@@ -206,10 +206,16 @@ def training_steps(r: Replay) -> None:
 
 def first_step_maps(r: Replay, method: car.CAR, state: car.State, batch: Any, z: Any) -> None:
   """The first sample and F's entropy map of step 0, in training mode."""
-  _, probs, _ = method._update_calnet(state, batch, jax.random.key(0))
-  condition = method._condition(batch, probs)
-  variables = state.generator.variables
-  samples, *_ = method.draw(variables, condition, z, batch['label'], jax.random.key(0))
+
+  @jax.jit  # the state is no constant: its folding would take long
+  def maps(state, batch, z):
+    key = jax.random.key(0)
+    _, probs, _ = method._update_calnet(state, batch, key)
+    condition = method._condition(batch, probs)
+    samples, *_ = method.draw(state.generator.variables, condition, z, batch['label'], key)
+    return probs, samples
+
+  probs, samples = maps(state, batch, z)
   r.check('preds0', nchw(samples[:, 0])[..., ::4, ::4], 5e-4)
   r.check('aleatoric0', np.asarray(score_maps.entropy(probs))[..., ::4, ::4], 5e-4)
 

@@ -1,0 +1,46 @@
+"""The released weights of MoSE (a torch state dict, names starting with `module.`) in our names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from car_jax.importers import rules
+from car_jax.importers.rules import Rule, convolution, linear, norm, point, with_bias
+
+WRAPPER = 'module.'
+
+
+def _table(levels: int) -> list[Rule]:
+  """Blocks begin with their pooling, but for the first; the decoder's count from the deepest."""
+  table = [Rule('mu', 'means'), Rule('log_sigma', 'log_deviations')]
+  blocks = [('backbone.contracting_path.0.layers', 'down0', 0)]
+  blocks += [(f'backbone.contracting_path.{k}.layers', f'down{k}', 1) for k in range(1, levels)]
+  for k in range(levels - 1):
+    theirs = f'backbone.upsampling_path.{k}.conv_block.layers'
+    blocks.append((theirs, f'up{levels - 2 - k}', 0))
+  for theirs, ours, start in blocks:
+    for i in range(3):
+      table += with_bias(rf'{theirs}\.{start + 3 * i}', f'{ours}/conv{i + 1}', convolution)
+      table += norm(rf'{theirs}\.{start + 3 * i + 1}', f'{ours}/norm{i + 1}')
+  table += with_bias(r'gating\.fc_layer\.0', 'gate1', linear)
+  table += with_bias(r'gating\.fc_layer\.2', 'gate2', linear)
+  table += [Rule(r'gating\.fc_layer\.4\.weight', 'gate3/kernel', linear)]
+  table += with_bias(r'fuse\.residual', 'shift', linear) + with_bias(
+    r'fuse\.scale', 'scale', linear
+  )
+  table += with_bias(r'fuse\.last_layer', 'mix', point)
+  for i in range(3):
+    table += with_bias(rf'layers\.convolution\.{i}\.convolution\.0', f'head{i + 1}', point)
+    table += norm(rf'layers\.convolution\.{i}\.convolution\.1', f'head_norm{i + 1}')
+  return table + with_bias('last_layer', 'out', point)
+
+
+def to_variables(weights: Mapping[str, np.ndarray], template: Any = None) -> dict[str, Any]:
+  """A state dict as arrays -> {'params', 'batch_stats'} of nn.mose.MoSENet.
+
+  Raises UserError naming everything left over on either side; see rules.convert.
+  """
+  weights = {name.removeprefix(WRAPPER): value for name, value in weights.items()}
+  levels = 1 + max((int(n.split('.')[2]) for n in weights if 'contracting_path' in n), default=0)
+  return rules.convert(_table(levels), weights, template)

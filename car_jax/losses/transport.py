@@ -1,0 +1,141 @@
+"""The optimal-transport loss of MoSE (Gao et al., ICLR 2023): samples and annotations as measures.
+
+A plan says how much of each annotation's mass is explained by each sample. The segmentations learn
+from the plan's cost, the gate from the mass that the plan gives each sample. Letters: B images, N
+samples, M annotations, H x W pixels, C classes, K experts, S samples of an expert (N = K S, sample
+n = k S + s).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import xlogy
+
+Array = jax.Array
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def iou_cost(probs: Array, labels: Array) -> Array:
+  """Soft 1 - IoU of probs [B, N, H, W, C] and labels [B, M, H, W], mean over classes 1..C-1:
+  [B, N, M]. Both sums get a 1, so that two empty maps cost nothing."""
+  inter, a, b = _overlaps(probs, jax.nn.one_hot(labels, probs.shape[-1], dtype=probs.dtype))
+  return 1 - jnp.mean((inter + 1) / (a[:, :, None] + b[:, None] - inter + 1), -1)
+
+
+def _overlaps(x: Array, y: Array) -> tuple[Array, Array, Array]:
+  """Classes 1..C-1 of x [B, N, H, W, C], y [B, M, H, W, C]: sums of the products [B, N, M, C-1], of
+  each alone [B, N, C-1], [B, M, C-1]. One matrix product per class, never B x N x M x H x W."""
+  x, y = x[..., 1:], y[..., 1:]
+  inter = jnp.einsum('bnhwc,bmhwc->bnmc', x, y, precision=HIGHEST)
+  return inter, x.sum((2, 3)), y.sum((2, 3))
+
+
+def cross_entropy_cost(logits: Array, labels: Array, drop_first_pixel: bool = True) -> Array:
+  """Mean cross entropy of logits [B, N, H, W, C] at labels [B, M, H, W]: [B, N, M].
+
+  `drop_first_pixel` leaves out the pixel of row 0, column 0, as the published code does (a slice
+  meant for the class axis); the difference is negligible.
+  """
+  logp = jax.nn.log_softmax(logits)
+  y = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+  if drop_first_pixel:
+    y = y.at[:, :, 0, 0].set(0)
+  count = labels.shape[2] * labels.shape[3] - drop_first_pixel
+  return -jnp.einsum('bnhwc,bmhwc->bnm', logp, y, precision=HIGHEST) / count
+
+
+def greedy_plan(
+  cost: Array, weight: Array, row_limit: Array | float, present: Array | None = None
+) -> Array:
+  """cost [B, N, M], weight [B, M] summing to 1 over M -> plan [B, N, M], as published.
+
+  Annotations in the order of their least cost; each fills samples in the order of their cost, up to
+  `row_limit` per sample, all in units where every annotation has mass 1/M. Then column m is
+  multiplied by weight_m M. Ties: the lowest index first. With a limit of 1 every annotation goes to
+  its cheapest sample whole. Mass that does not fit is dropped. It is not the optimum of the linear
+  program that the paper states; `exact` of the method is.
+
+  present [B, M]: False for annotations that an image does not have; they count nowhere.
+  """
+  present = jnp.ones(weight.shape, bool) if present is None else present
+  return jax.vmap(_greedy, (0, 0, None, 0))(cost, weight, row_limit, present)
+
+
+def _greedy(cost: Array, weight: Array, row_limit: Array | float, present: Array) -> Array:
+  n = len(cost)
+  share = 1 / jnp.sum(present)
+  order = jnp.argsort(jnp.where(present, cost.min(0), jnp.inf), stable=True)
+
+  def fill(rows, column):
+    ranks = jnp.argsort(cost[:, column], stable=True)
+    room = jnp.maximum(row_limit - rows, 0)[ranks]
+    before = jnp.cumsum(room) - room
+    mass = jnp.where(present[column], share, 0)
+    put = jnp.zeros(n, cost.dtype).at[ranks].set(jnp.clip(mass - before, 0, room))
+    return rows + put, put
+
+  _, columns = jax.lax.scan(fill, jnp.zeros(n, cost.dtype), order)
+  plan = jnp.zeros_like(cost).at[:, order].set(columns.T)
+  whole = jax.nn.one_hot(jnp.argmin(cost, 0), n, axis=0, dtype=cost.dtype) * share * present
+  plan = jnp.where(jnp.asarray(row_limit) >= 1, whole, plan)
+  return plan * (weight / share)
+
+
+class Transport(NamedTuple):
+  """The loss and its parts (scalars); plan, cost [B, N, M]."""
+
+  loss: Array
+  segmentation: Array
+  gate: Array
+  plan: Array
+  cost: Array
+
+
+def transport(cost: Array, plan: Array, probability: Array, gate_weight: float) -> Transport:
+  """The loss of samples with probability [B, N] under a plan [B, N, M], which has no gradient.
+
+  segmentation: the plan's cost, mean over images. gate: the divergence of the samples' probability
+  from the mass that the plan gives them, averaged over *all B N entries*, as published (not summed
+  over N). loss = segmentation + gate_weight * gate.
+  """
+  plan = jax.lax.stop_gradient(plan)
+  seg = jnp.mean(jnp.sum(plan * cost, (1, 2)))
+  gate = gate_divergence(plan.sum(2), probability)
+  return Transport(seg + gate_weight * gate, seg, gate, plan, cost)
+
+
+def gate_divergence(target: Array, probability: Array) -> Array:
+  """Mean over entries of t log t - t log(p + 1e-8), 0 log 0 being 0."""
+  return jnp.mean(xlogy(target, target) - target * jnp.log(probability + 1e-8))
+
+
+def expert_groups(scores: Array, experts: int, threshold: Array | float) -> Array:
+  """scores [B, N, H, W, C] (of which the argmax counts) -> group of each expert [B, K].
+
+  Experts whose samples look alike form a group: k and k' > k are linked where the mean soft IoU of
+  their hard samples exceeds `threshold`. For k in order, those linked to k take k's present group;
+  later ones overwrite, as published (which is not the transitive closure).
+  """
+  n, c = scores.shape[1], scores.shape[-1]
+  hard = jax.nn.one_hot(jnp.argmax(scores, -1), c)
+  inter, size, _ = _overlaps(hard, hard)
+  pairs = jnp.mean((inter + 1) / (size[:, :, None] + size[:, None] - inter + 1), -1)
+  per = n // experts
+  alike = pairs.reshape(-1, experts, per, experts, per).mean((2, 4)) > threshold
+  index = jnp.arange(experts)
+
+  def absorb(k, group):
+    linked = alike[:, k] & (index > k)
+    return jnp.where(linked, group[:, k, None], group)
+
+  start = jnp.broadcast_to(index, alike.shape[:2])
+  return jax.lax.fori_loop(0, experts, absorb, start)
+
+
+def grouped(values: Array, groups: Array) -> Array:
+  """values [B, N], groups [B, K] -> [B, K]: sums over the samples of a group, at its number."""
+  experts = groups.shape[1]
+  per_expert = values.reshape(len(values), experts, -1).sum(2)
+  member = jax.nn.one_hot(groups, experts, dtype=values.dtype)
+  return jnp.einsum('bk,bkg->bg', per_expert, member, precision=HIGHEST)

@@ -1,0 +1,232 @@
+"""Mixture of stochastic experts (Gao et al., ICLR 2023): experts, each with its probability.
+
+Samples and annotations are two measures on segmentations; training minimises what it costs to
+transport one into the other, and a divergence that teaches the gate how much mass each expert got.
+Letters: B images, M readers, K experts, S samples of each, N = K S, L latent size, H x W pixels, C
+classes.
+
+Departs from the released code: schedules follow each epoch's mean loss (there, the mean since the
+start of training, which hardly ever stops falling; `schedule_metric='running'`); readers may differ
+in number; a prediction needs no label.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from car_jax import registry, schedules
+from car_jax.errors import UserError, nearest
+from car_jax.losses import transport
+from car_jax.methods import baselines
+from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
+from car_jax.methods.supervised import Trained, start
+from car_jax.optim import Adam, adam
+from car_jax.schedules import Plateau, ReducingRate
+
+COSTS = {'iou': transport.iou_cost, 'cross_entropy': transport.cross_entropy_cost}
+METRICS = ('epoch', 'running')
+
+
+@flax.struct.dataclass
+class Schedule:
+  """Where the schedules stand, and the losses they have not heard of: [total, gate], summed."""
+
+  rate: ReducingRate
+  row_limit: Plateau
+  grouping: Plateau
+  sums: Array
+  count: Array
+
+
+@flax.struct.dataclass
+class State:
+  step: Array
+  net: Trained
+  schedule: Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class MoSE:
+  """`model` is an entry of the registry with MoSENet's methods; `optim` holds fields of optim.Adam.
+
+  cost: 'iou' of softmax probabilities, or 'cross_entropy' (many classes). row_limits (gamma): how
+  much of a sample may be used, in units where each annotation has mass 1/M; groupings (G): experts
+  whose samples overlap by more are one for the gate, 1 for none. Both are lists, left one by one
+  after `row_patience` / `group_patience` epochs without progress.
+  """
+
+  num_classes: int
+  steps_per_epoch: int
+  model: Mapping[str, Any]
+  optim: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  samples: int = 4  # S in training
+  cost: str = 'iou'
+  gate_weight: float = 1.0
+  row_limits: tuple[float, ...] = (0.5, 1.0)
+  row_patience: int = 10
+  groupings: tuple[float, ...] = (1.0,)
+  group_patience: int = 30
+  rate_patience: int = 10
+  schedule_metric: str = 'epoch'
+  one_annotation: bool = False  # train on each image's first reader only
+  channels: int = 1  # of the image, standardised: 1 for grey, 3 for colour
+  ignore_label: int | None = None  # such pixels of the first reader are taken out of the cost
+
+  def __post_init__(self):
+    for key, table in (('cost', COSTS), ('schedule_metric', METRICS)):
+      if getattr(self, key) not in table:
+        raise UserError(
+          f'unknown method.{key} {getattr(self, key)!r}\n{nearest(getattr(self, key), table)}'
+        )
+    if self.channels not in (1, 3):
+      raise UserError(f'method.channels is {self.channels}; it is 1 (grey) or 3 (colour)')
+
+  @property
+  def net(self) -> Any:
+    return registry.net(self.model, num_classes=self.num_classes)
+
+  @property
+  def optimizer(self) -> Adam:
+    return adam(self.optim, self.steps_per_epoch)
+
+  def init(self, seed: int, batch: Batch) -> State:
+    net, image = self.net, np.zeros((*batch['image'].shape[:3], self.channels), np.float32)
+    noise = np.zeros((len(image), 1, net.experts, net.latent), np.float32)
+    schedule = Schedule(
+      rate=ReducingRate.start(self.optimizer.lr),
+      row_limit=Plateau.start(),
+      grouping=Plateau.start(),
+      sums=np.zeros(2, np.float32),
+      count=np.int32(0),
+    )
+    trained = start(net, self.optimizer, seed, image, noise, train=False)
+    return State(step=np.int32(0), net=trained, schedule=schedule)
+
+  def standardised(self, image: Array) -> Array:
+    """[B, H, W, 3] -> [B, H, W, channels], each image with mean 0 and deviation 1."""
+    x = image[..., : self.channels]
+    centred = x - x.mean((1, 2, 3), keepdims=True)
+    return centred / (jnp.sqrt(jnp.square(centred).mean((1, 2, 3), keepdims=True)) + 1e-8)
+
+  # One step ------------------------------------------------------------------------------------
+
+  def step(self, state: State, batch: Batch, rng: Array) -> tuple[State, Logs]:
+    net = self.net
+    noise = jax.random.normal(rng, (len(batch['image']), self.samples, net.experts, net.latent))
+    return self.update(state, batch, noise)
+
+  def update(self, state: State, batch: Batch, noise: Array) -> tuple[State, Logs]:
+    """One step with given draws, noise [B, S, K, L]."""
+
+    def loss_of(params):
+      (logits, weight), new = self.net.apply(
+        {'params': params, 'batch_stats': state.net.batch_stats},
+        self.standardised(batch['image']),
+        noise,
+        train=True,
+        mutable=['batch_stats'],
+      )
+      found = self.loss(logits, weight, batch, state.schedule)
+      return found.loss, (found, new['batch_stats'])
+
+    grads, (found, stats) = jax.grad(loss_of, has_aux=True)(state.net.params)
+    params, opt_state = self.optimizer.update(
+      state.step, grads, state.net.opt_state, state.net.params, state.schedule.rate.rate
+    )
+    schedule = self.advanced(state.schedule, state.step, found)
+    logs = {'loss/transport': found.segmentation, 'loss/gate': self.gate_weight * found.gate}
+    logs |= {'schedule/rate': schedule.rate.rate}
+    logs |= {'schedule/row_limit': schedules.value_of(schedule.row_limit, self.row_limits)}
+    return State(state.step + 1, Trained(params, stats, opt_state), schedule), logs
+
+  def readers(self, batch: Batch) -> tuple[Array, Array]:
+    """Annotations [B, M, H, W] and their weights [B, M] that training looks at."""
+    if self.one_annotation:
+      return batch['labels'][:, :1], jnp.ones_like(batch['label_weight'][:, :1])
+    return batch['labels'], batch['label_weight']
+
+  def loss(
+    self, logits: Array, probability: Array, batch: Batch, schedule: Schedule
+  ) -> transport.Transport:
+    """The loss of logits [B, N, H, W, C] of which sample n is drawn with probability [B, N]."""
+    labels, weight = self.readers(batch)
+    scores = jax.nn.softmax(logits) if self.cost == 'iou' else logits
+    if self.ignore_label is not None:
+      void = (labels[:, 0] == self.ignore_label)[:, None, :, :, None]
+      scores = jnp.where(void, jax.nn.one_hot(self.ignore_label, self.num_classes), scores)
+    cost = COSTS[self.cost](scores, labels)
+    limit = schedules.value_of(schedule.row_limit, self.row_limits)
+    fixed = jax.lax.stop_gradient(cost)
+    plan = transport.greedy_plan(fixed, weight, limit, weight > 0)
+    found = transport.transport(cost, plan, probability, self.gate_weight)
+    if min(self.groupings) >= 1:
+      return found
+    threshold = schedules.value_of(schedule.grouping, self.groupings)
+    groups = transport.expert_groups(scores, self.net.experts, threshold)
+    both = (transport.grouped(x, groups) for x in (found.plan.sum(2), probability))
+    gate = jnp.where(threshold < 1, transport.gate_divergence(*both), found.gate)
+    return found._replace(gate=gate, loss=found.segmentation + self.gate_weight * gate)
+
+  def advanced(self, old: Schedule, step: Array, found: transport.Transport) -> Schedule:
+    """The schedules after a step; they move at the end of an epoch."""
+    sums = old.sums + jnp.stack([found.loss, found.gate])
+    count = old.count + 1
+    ends = (step + 1) % self.steps_per_epoch == 0
+    total, gate = sums / count
+    moved = Schedule(
+      rate=schedules.reduce_on_plateau(old.rate, total, self.rate_patience),
+      row_limit=schedules.next_on_plateau(
+        old.row_limit, total, len(self.row_limits), self.row_patience
+      ),
+      grouping=schedules.next_on_plateau(
+        old.grouping, gate, len(self.groupings), self.group_patience
+      ),
+      sums=jnp.zeros_like(sums) if self.schedule_metric == 'epoch' else sums,
+      count=jnp.zeros_like(count) if self.schedule_metric == 'epoch' else count,
+    )
+    waiting = old.replace(sums=sums, count=count)
+    return jax.tree.map(lambda a, b: jnp.where(ends, a, b), moved, waiting)
+
+  # Prediction ----------------------------------------------------------------------------------
+
+  def encoded(self, state: State, batch: Batch) -> tuple[Array, Array]:
+    """Features [B, H, W, F] and the experts' probabilities [B, K]."""
+    net, variables = self.net, state.net.variables
+    x = self.standardised(batch['image'])
+    skips, features = net.apply(variables, x, train=False, method='features')
+    return features, net.apply(variables, skips[-1], method='gate')
+
+  def ranked(self, state: State, batch: Batch) -> Samples:
+    """One segmentation of every expert, at its mean, the most probable first: K of them."""
+    features, gate = self.encoded(state, batch)
+    net, variables = self.net, state.net.variables
+    order = jnp.argsort(-gate, axis=1)
+    z = state.net.params['means'][order]
+    logits = net.apply(variables, features, z, train=False, method='head')
+    return Samples(jax.nn.softmax(logits), jnp.take_along_axis(gate, order, 1))
+
+  def predictors(self) -> dict[str, Any]:
+    def samples(state: State, batch: Batch, rng: Array, n: int) -> Samples:
+      features, gate = self.encoded(state, batch)
+      net, variables = self.net, state.net.variables
+
+      def draw(key, gate):
+        which, noise = jax.random.split(key)
+        expert = jax.random.categorical(which, jnp.log(gate), shape=(n,))
+        return expert, jax.random.normal(noise, (n, net.latent))
+
+      expert, noise = jax.vmap(draw)(example_keys(rng, batch), gate)
+      z = net.apply(variables, expert, noise, method='drawn')
+      logits = net.apply(variables, features, z, train=False, method='head')
+      return Samples(jax.nn.softmax(logits), baselines.uniform(len(gate), n))
+
+    def likeliest(state: State, batch: Batch, rng: Array, n: int) -> Samples:
+      best = self.ranked(state, batch).probs[:, 0]
+      return baselines.most_likely(best, n)
+
+    return {'samples': samples, 'likeliest expert': likeliest}

@@ -1,0 +1,128 @@
+"""MoSE's network: a U-Net, a gate, Gaussian experts in a small latent space, one head for a sample.
+
+Source: Gao et al., ICLR 2023, as released. Letters: B images, N samples, K experts, L latent size,
+H x W pixels, C classes, F channels of the features.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from car_jax.errors import UserError
+from car_jax.nn import init
+from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, conv
+
+Array = jax.Array
+NORM = dict(epsilon=1e-3, momentum=0.01)
+
+
+class Block(nn.Module):
+  """Three times convolution, batch norm, ReLU."""
+
+  features: int
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    for k in range(1, 4):
+      x = conv(self.features, dtype=self.dtype, name=f'conv{k}')(x)
+      x = nn.relu(BatchNorm(**NORM, name=f'norm{k}')(x, train=train))
+    return x
+
+
+class MoSENet(nn.Module):
+  """`features` and `gate` once per image, then `head` for any latents.
+
+  latent_size L, experts K (at least 2 ** L: the first means are the binary codes of L digits).
+  H and W multiples of 2 ** (levels - 1).
+  """
+
+  num_classes: int
+  widths: tuple[int, ...] = (32, 64, 128, 192, 192, 192, 192)
+  latent: int = 1
+  experts: int = 4
+  dtype: Any = None
+
+  INIT = (
+    (r'(down|up)\d/conv\d/kernel', init.kaiming_fan_in),
+    (r'(down|up)\d/conv\d/bias', init.tiny_truncated_normal),
+    (r'(shift|scale)/kernel', init.xavier_uniform),
+    (r'(shift|scale)/bias', init.zeros),
+    (r'^params/means', init.binary_codes),
+    (r'^params/log_deviations', init.log_eighth),
+  )
+
+  def setup(self) -> None:
+    if self.experts < 2**self.latent:
+      raise UserError(
+        f'{self.experts} experts are fewer than the {2**self.latent} codes of a latent of size '
+        f'{self.latent}\n  use experts={2**self.latent} or more'
+      )
+    w, d, last = self.widths, self.dtype, len(self.widths) - 1
+    self.downs = [Block(f, d, name=f'down{k}') for k, f in enumerate(w)]
+    self.ups = [Block(w[k], d, name=f'up{k}') for k in range(last)]
+    self.gate_layers = [nn.Dense(w[-1], name=f'gate{k}') for k in (1, 2)]
+    self.gate_out = nn.Dense(self.experts, use_bias=False, name='gate3')
+    self.shift, self.scale = nn.Dense(w[0], name='shift'), nn.Dense(w[0], name='scale')
+    self.mix = nn.Dense(w[0] + self.latent, dtype=d, name='mix')
+    self.heads = [nn.Dense(w[0], dtype=d, name=f'head{k}') for k in (1, 2, 3)]
+    self.norms = [BatchNorm(**NORM, name=f'head_norm{k}') for k in (1, 2, 3)]
+    self.out = nn.Dense(self.num_classes, dtype=d, name='out')
+    shape = (self.experts, self.latent)
+    self.means = self.param('means', nn.initializers.zeros, shape)
+    self.log_deviations = self.param('log_deviations', nn.initializers.zeros, shape)
+
+  def features(self, x: Array, *, train: bool) -> tuple[list[Array], Array]:
+    """x [B, H, W, channels] -> the encoder's outputs, fine to coarse, and features [B, H, W, F]."""
+    check_multiple(x.shape, 2 ** (len(self.widths) - 1), f'MoSE with {len(self.widths)} levels')
+    skips = []
+    for k, down in enumerate(self.downs):
+      x = down(nn.avg_pool(x, (2, 2), (2, 2)) if k else x, train)
+      skips.append(x)
+    for k in reversed(range(len(self.ups))):
+      b, h, w, c = x.shape
+      x = jax.image.resize(x, (b, 2 * h, 2 * w, c), 'bilinear')
+      x = self.ups[k](jnp.concatenate([x, skips[k]], -1), train)
+    return skips, x
+
+  def gate(self, coarse: Array) -> Array:
+    """The encoder's last output [B, h, w, f] -> probability of each expert [B, K]."""
+    x = at_least_float32(coarse.mean((1, 2)))
+    for layer in self.gate_layers:
+      x = nn.relu(layer(x))
+    return jax.nn.softmax(self.gate_out(x))
+
+  def deviations(self) -> Array:
+    """[K, L]"""
+    return jnp.exp(self.log_deviations) + 1e-8
+
+  def compact(self, noise: Array) -> Array:
+    """Standard normal noise [B, S, K, L] -> S latents of every expert [B, K S, L], n = k S + s."""
+    z = self.means + self.deviations() * noise
+    return jnp.swapaxes(z, 1, 2).reshape(len(noise), -1, self.latent)
+
+  def drawn(self, expert: Array, noise: Array) -> Array:
+    """Experts [B, N] int and noise [B, N, L] -> one latent of each named expert [B, N, L]."""
+    return self.means[expert] + self.deviations()[expert] * noise
+
+  def head(self, features: Array, z: Array, *, train: bool) -> Array:
+    """features [B, H, W, F], z [B, N, L] -> logits [B, N, H, W, C].
+
+    In training, batch norm sees all samples of all images together.
+    """
+    shift, scale = (layer(z)[:, :, None, None] for layer in (self.shift, self.scale))
+    x = self.mix((features[:, None] + shift) * (scale + 1e-5))
+    b, n, *rest = x.shape
+    x = x.reshape(b * n, *rest)
+    for layer, norm in zip(self.heads, self.norms, strict=True):
+      x = nn.relu(norm(layer(x), train=train))
+    x = at_least_float32(self.out(x))
+    return x.reshape(b, n, *x.shape[1:])
+
+  def __call__(self, x: Array, noise: Array, *, train: bool) -> tuple[Array, Array]:
+    """x [B, H, W, channels], noise [B, S, K, L] -> logits [B, N, H, W, C], weights [B, N]."""
+    skips, features = self.features(x, train=train)
+    weight = jnp.repeat(self.gate(skips[-1]) / noise.shape[1], noise.shape[1], axis=1)
+    return self.head(features, self.compact(noise), train=train), weight

@@ -1,0 +1,117 @@
+"""MoSE's step and predictions; layers, loss and gradients are replayed in tests/replay."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from car_jax.errors import UserError
+from car_jax.losses import transport
+from car_jax.methods.mose import MoSE
+
+KEY = jax.random.key(0)
+METHOD = MoSE(
+  num_classes=2,
+  steps_per_epoch=4,
+  model=dict(name='mose', widths=(8, 8, 16), latent=1, experts=3),
+  optim=dict(lr=3e-3),
+  samples=2,
+  row_patience=0,
+)
+
+
+def batch(seed=0, size=16):
+  """Discs whose radius differs between readers; the second image has two readers only."""
+  rng = np.random.default_rng(seed)
+  grid = np.indices((size, size)) - size / 2
+  far = np.hypot(*grid)
+  labels = np.stack([[far < r for r in (3, 3.5, 4, 0)], [far < 5, far < 6, far < 5, far < 5]])
+  image = np.repeat((far < 5)[None, ..., None] - 0.5, 2, 0) + rng.normal(0, 0.2, (2, size, size, 1))
+  return {
+    'image': np.repeat(image, 3, -1).astype(np.float32),
+    'labels': labels.astype(np.int32),
+    'label_weight': np.float32([[0.25] * 4, [0.5, 0.5, 0, 0]]),
+    'example': np.uint32([3, 4]),
+  }
+
+
+@pytest.fixture(scope='module')
+def trained():
+  state, step, logs = METHOD.init(0, batch()), jax.jit(METHOD.step), []
+  for k in range(40):
+    state, found = step(state, batch(), jax.random.fold_in(KEY, k))
+    logs.append(found)
+  return state, logs
+
+
+def test_the_loss_falls(trained):
+  _, logs = trained
+  mean = lambda rows: np.mean([float(r['loss/transport']) for r in rows])
+  assert mean(logs[-8:]) < 0.75 * mean(logs[:4])
+
+
+def test_schedules_move_at_the_end_of_an_epoch_that_was_no_better():
+  method = MoSE(**vars(METHOD) | {'optim': dict(lr=0.0)})
+  state, update = method.init(0, batch()), jax.jit(method.update)
+  noise = jax.random.normal(KEY, (2, 2, 3, 1))
+  limits = []
+  for _ in range(9):  # the running statistics change, what training sees does not
+    state, logs = update(state, batch(), noise)
+    limits.append(float(logs['schedule/row_limit']))
+  assert limits == [0.5] * 7 + [1.0] * 2
+
+
+def test_absent_readers_change_nothing():
+  other = batch()
+  other['labels'][1, 2:] = 1 - other['labels'][1, 2:]
+  noise = jax.random.normal(KEY, (2, 2, 3, 1))
+  state, update = METHOD.init(0, batch()), jax.jit(METHOD.update)
+  one, two = (update(state, b, noise)[1] for b in (batch(), other))
+  assert float(one['loss/transport']) == float(two['loss/transport'])
+
+
+def test_training_on_one_annotation_never_sees_the_others():
+  method = MoSE(**vars(METHOD) | {'one_annotation': True})
+  other = batch()
+  other['labels'][:, 1:] = 0
+  noise = jax.random.normal(KEY, (2, 2, 3, 1))
+  state, update = METHOD.init(0, batch()), jax.jit(method.update)
+  one, two = (update(state, b, noise)[1] for b in (batch(), other))
+  assert float(one['loss/transport']) == float(two['loss/transport'])
+
+
+def test_predictions_need_no_label_and_are_ranked(trained):
+  state, _ = trained
+  image = {k: batch()[k] for k in ('image', 'example')}
+  ranked = jax.jit(METHOD.ranked)(state, image)
+  assert ranked.probs.shape == (2, 3, 16, 16, 2)
+  assert (np.diff(ranked.weight, axis=1) <= 0).all()
+  np.testing.assert_allclose(ranked.weight.sum(1), 1, atol=1e-6)
+  draws = jax.jit(METHOD.predictors()['samples'], static_argnums=3)(state, image, KEY, 200)
+  assert draws.probs.shape == (2, 200, 16, 16, 2)
+  best = jax.jit(METHOD.predictors()['likeliest expert'], static_argnums=3)(state, image, KEY, 2)
+  np.testing.assert_array_equal(best.probs[:, 0].argmax(-1), ranked.probs[:, 0].argmax(-1))
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (dict(cost='iuo'), 'did you mean: iou'),
+    (dict(schedule_metric='epochs'), 'did you mean: epoch'),
+    (dict(channels=2), 'channels is 2'),
+  ],
+)
+def test_wrong_options(change, message):
+  with pytest.raises(UserError, match=message):
+    MoSE(**vars(METHOD) | change)
+
+
+def test_a_plan_gives_every_annotation_its_mass_within_the_limit():
+  rng = np.random.default_rng(1)
+  cost = jnp.asarray(rng.random((3, 12, 5)), jnp.float32)
+  weight = jnp.float32([[0.2] * 5, [0.25] * 4 + [0], [1, 0, 0, 0, 0]])
+  plan = np.asarray(transport.greedy_plan(cost, weight, 0.125, weight > 0))
+  np.testing.assert_allclose(plan.sum(1), weight, atol=1e-6)
+  assert plan.sum(2).max() <= 0.125 + 1e-6
+  whole = np.asarray(transport.greedy_plan(cost, weight, 1.0, weight > 0))
+  assert (whole.argmax(1) == cost.argmin(1))[np.asarray(weight) > 0].all()
