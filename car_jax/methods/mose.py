@@ -11,7 +11,7 @@ in number; a prediction needs no label.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -28,7 +28,7 @@ from car_jax.methods.supervised import Trained, start
 from car_jax.optim import Adam, adam
 from car_jax.schedules import Plateau, ReducingRate
 
-COSTS = {'iou': transport.iou_cost, 'cross_entropy': transport.cross_entropy_cost}
+COSTS: dict[str, Callable[..., Array]] = {'iou': transport.iou_cost, 'cross_entropy': transport.cross_entropy_cost}
 METRICS = ('epoch', 'running')
 
 
