@@ -28,7 +28,10 @@ from car_jax.methods.supervised import Trained, start
 from car_jax.optim import Adam, adam
 from car_jax.schedules import Plateau, ReducingRate
 
-COSTS: dict[str, Callable[..., Array]] = {'iou': transport.iou_cost, 'cross_entropy': transport.cross_entropy_cost}
+COSTS: dict[str, Callable[..., Array]] = {
+  'iou': transport.iou_cost,
+  'cross_entropy': transport.cross_entropy_cost,
+}
 METRICS = ('epoch', 'running')
 
 
