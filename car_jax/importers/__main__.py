@@ -1,4 +1,4 @@
-"""python -m car_jax.importers car FILE --out DIR: the authors' weights as a checkpoint of ours.
+"""python -m car_jax.importers car|mose FILE --out DIR: the authors' weights as our checkpoint.
 
 The file is read without torch and without running code in it. Every name left over on either side
 is an error. `eval.py --checkpoint DIR` then scores it; config.init of train.py fine-tunes from it.
@@ -11,7 +11,11 @@ import sys
 from car_jax import config as configs
 from car_jax.errors import UserError, exit_on_user_error, nearest
 
-IMPORTERS = {'car': 'carsss'}
+# name -> the module that reads the format, the config it belongs to unless --config says
+IMPORTERS = {
+  'car': ('carsss', 'configs/car_lidc.py'),
+  'mose': ('mose', 'configs/mose_lidc_masks.py'),
+}
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -21,7 +25,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument('name', help=f'whose format: {", ".join(IMPORTERS)}')
   parser.add_argument('file', help='the file of weights')
   parser.add_argument('--out', required=True, help='folder for the checkpoint')
-  parser.add_argument('--config', help='the config it belongs to (default: configs/NAME_lidc.py)')
+  parser.add_argument('--config', help='the config it belongs to (default: the published setting)')
   return parser.parse_known_args(arguments)
 
 
@@ -32,13 +36,14 @@ def main(arguments: list[str]) -> int:
     raise UserError(f'no importer {args.name!r}\n{nearest(args.name, IMPORTERS)}')
   if any((pathlib.Path(args.out) / name).exists() for name in ('checkpoints', 'config.json')):
     raise UserError(f'{args.out} holds a run already; choose another --out')
-  config = configs.load(args.config or f'configs/{args.name}_lidc.py')
+  module, published = IMPORTERS[args.name]
+  config = configs.load(args.config or published)
   config = configs.override(config, configs.split_overrides(rest))
   import importlib
 
   from car_jax import checkpoints
 
-  importer = importlib.import_module(f'car_jax.importers.{IMPORTERS[args.name]}')
+  importer = importlib.import_module(f'car_jax.importers.{module}')
   state, info = importer.to_state(args.file, config)
   out = pathlib.Path(args.out)
   with checkpoints.Checkpoints(out / 'checkpoints', keep=1) as target:

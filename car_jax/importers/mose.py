@@ -1,11 +1,14 @@
 """The released weights of MoSE (a torch state dict, names starting with `module.`) in our names."""
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from car_jax.importers import rules
+from car_jax.errors import UserError
+from car_jax.importers import rules, torch_file
 from car_jax.importers.rules import Rule, convolution, linear, norm, point, with_bias
 
 WRAPPER = 'module.'
@@ -44,3 +47,29 @@ def to_variables(weights: Mapping[str, np.ndarray], template: Any = None) -> dic
   weights = {name.removeprefix(WRAPPER): value for name, value in weights.items()}
   levels = 1 + max((int(n.split('.')[2]) for n in weights if 'contracting_path' in n), default=0)
   return rules.convert(_table(levels), weights, template)
+
+
+def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
+  """The released file as a state of the config's method, and what is known of its data.
+
+  Raises UserError for another kind of file, and for weights that the config's net does not take.
+  """
+  from car_jax import registry
+
+  if config.method.name != 'mose':
+    raise UserError(f'the config trains {config.method.name!r}, not MoSE; see --config')
+  weights = torch_file.read(path)
+  if not (isinstance(weights, Mapping) and all(hasattr(w, 'shape') for w in weights.values())):
+    raise UserError(f'{path} is no MoSE checkpoint: it is no table of weights')
+  head = weights.get(f'{WRAPPER}last_layer.weight', weights.get('last_layer.weight'))
+  if head is None:
+    raise UserError(f'{path} is no MoSE checkpoint: it has no last_layer.weight')
+  spec = config.method.to_dict() | {'num_classes': len(head)}
+  method = registry.method(spec, steps_per_epoch=1)
+  size = config.data.get('size') or 2 ** (len(method.net.widths) - 1)
+  state = method.init(config.seed, {'image': np.zeros((1, size, size, 3), np.float32)})
+  try:
+    variables = to_variables(weights, state.net.variables)
+  except UserError as e:
+    raise UserError(f'{path}: {e}') from None
+  return state.replace(net=state.net.replace(**variables)), {'num_classes': len(head)}
