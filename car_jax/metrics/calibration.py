@@ -75,9 +75,32 @@ def class_sums(
   return bin_sums(_rows(probs[..., class_id]), _rows(share), _rows(seen), num_bins)
 
 
-def ece(sums: BinSums) -> float:
-  """BinSums of [K] -> expected calibration error in [0, 1]; nan when nothing was counted."""
-  n = np.sum(sums.pixels)
+def listed_sums(
+  probs, labels, label_weight, valid=None, *, classes: tuple[int, ...] = (), num_bins: int = 10
+) -> BinSums:
+  """MoSE's published form (ICLR 2023) -> [BH, K]; its ECE is `ece(sums, pixels=all pixels)`.
+
+  One class listed: its probability. Otherwise the likeliest class's, where that class is listed
+  (none listed: any). A confidence of exactly 0 and other classes' pixels are in no bin, yet the
+  error is divided by all pixels.
+  """
+  weight, seen = _votes(labels, label_weight, valid, None)
+  if len(classes) == 1:
+    said = jnp.full(probs.shape[:-1], classes[0])
+    conf = probs[..., classes[0]]
+  else:
+    said, conf = jnp.argmax(probs, -1), jnp.max(probs, -1)
+    seen &= jnp.isin(said, jnp.asarray(classes or range(probs.shape[-1])))
+  hits = jnp.sum(jnp.where(said[:, None] == labels, weight, 0.0), 1)
+  return bin_sums(_rows(conf), _rows(hits), _rows(seen & (conf > 0)), num_bins)
+
+
+def ece(sums: BinSums, pixels: int | None = None) -> float:
+  """BinSums of [K] -> expected calibration error in [0, 1]; nan when nothing was counted.
+
+  `pixels`: divide by this many instead of those in the bins.
+  """
+  n = np.sum(sums.pixels) if pixels is None else pixels
   return float(np.sum(np.abs(sums.conf - sums.hits)) / n) if n else float('nan')
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.losses import transport
-from car_jax.metrics import stochastic
+from car_jax.metrics import calibration, stochastic
 from tests.replay import Replay, replays
 
 
@@ -90,3 +90,26 @@ def scores(r: Replay) -> None:
         r.check(f'{case}/{name}_per_image', values, 1e-6)
       if f'{case}/{name}' in r:
         r.check(f'{case}/{name}', np.nanmean(values), 1e-6)
+
+
+@replays('mose', 'ece')
+def calibration_error(r: Replay) -> None:
+  """Maps of the samples' mean and the readers' shares, and the error over all pixels."""
+  for case in r['names']:
+    at = lambda key, case=case: r[f'{case}/{key}']
+    at('first_batch')  # how the record was computed; sums of batches are sums
+    pred = np.moveaxis(np.asarray(at('pred'), np.float64), 2, -1)
+    if pred.max() > 1:  # the released code's sign of logits
+      pred = np.exp(pred - pred.max(-1, keepdims=True))
+      pred /= pred.sum(-1, keepdims=True)
+    mean = np.einsum('bnhwc,bn->bhwc', pred, at('prob')).astype(np.float32)
+    labels, weight = at('masks').astype(np.int32), at('prob_gt')
+    assert mean.shape[-1] == at('n_classes')
+    flat = lambda maps: np.moveaxis(maps, -1, 0).reshape(maps.shape[-1], -1)
+    r.check(f'{case}/conf', flat(mean), 1e-6)
+    shares, _ = calibration._shares(jnp.asarray(mean), labels, weight, None)
+    r.check(f'{case}/gt_conf', flat(np.asarray(shares)), 1e-6)
+    classes = tuple(int(c) for c in at('label_range'))
+    sums = calibration.listed_sums(jnp.asarray(mean), labels, weight, classes=classes)
+    total = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(0), sums)
+    r.check(f'{case}/ece', calibration.ece(total, mean[..., 0].size), 1e-6)
