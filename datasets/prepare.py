@@ -22,6 +22,7 @@ from car_jax.errors import UserError, exit_on_user_error, nearest
 DATASETS = {
   'lidc_masks': (False, {'size': 128, 'noise': 1.0, 'contrast': 1.0}),
   'lidc_crops': (True, {}),
+  'lidc_v1': (True, {}),
   'lidc_dicom': (True, {'low': -1000.0, 'high': 400.0}),
   'folder': (True, {'variant': '', 'classes': '', 'validation': 0.15, 'test': 0.15, 'seed': 0}),
 }

@@ -14,7 +14,13 @@ from typing import Any, Protocol
 
 from car_jax.errors import UserError, nearest
 
-KNOWN = ('lidc_masks', 'lidc_crops', 'lidc_dicom', 'folder')  # what datasets.prepare can prepare
+KNOWN = (
+  'lidc_masks',
+  'lidc_crops',
+  'lidc_v1',
+  'lidc_dicom',
+  'folder',
+)  # what datasets.prepare can prepare
 KEYS = ('name', 'data_dir', 'train', 'batch', 'eval_batch', 'size', 'pad', 'crop', 'flip', 'rot90')
 KEYS += ('threads',)
 
