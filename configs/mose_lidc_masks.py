@@ -25,7 +25,8 @@ def get_config():
     schedule_metric='epoch',
     one_annotation=False,
   )
-  c.data = dict(name='lidc_masks', data_dir='', size=128, batch=16, flip=True, rot90=True)
+  c.data = dict(name='lidc_masks', data_dir='', size=128, batch=16, flip=True)
+  c.data.flip_rows, c.data.rotate = True, 10.0
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 116_600, 100, 2_915, 1_000, 0
   c.evals = dict(val=dict(split='validation', samples=16, metrics=('ged16', 'hm_iou16')))
   c.best = 'val/ged16:min'

@@ -22,7 +22,7 @@ KNOWN = (
   'folder',
 )  # what datasets.prepare can prepare
 KEYS = ('name', 'data_dir', 'train', 'batch', 'eval_batch', 'size', 'pad', 'crop', 'flip', 'rot90')
-KEYS += ('threads',)
+KEYS += ('flip_rows', 'rotate', 'threads')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,6 +63,56 @@ def rot90(example: Example, rng: np.random.Generator) -> Example:
   return example | {'image': np.rot90(image, k), 'labels': np.rot90(labels, k, axes=(1, 2))}
 
 
+def rotated(x: np.ndarray, degrees: float, *, nearest: bool, fill: float = 0) -> np.ndarray:
+  """x [H, W, ...] turned counter-clockwise about (W/2, H/2), at its size; `fill` outside.
+
+  Bilinear, or the nearest pixel; as OpenCV 5 does, which no longer rounds coordinates to 1/32.
+  """
+  h, w = x.shape[:2]
+  a, b = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+  rows, columns = np.indices((h, w)) - np.array([h / 2, w / 2])[:, None, None]
+  source = b * columns + a * rows + h / 2, a * columns - b * rows + w / 2
+
+  def pick(row, column):
+    inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
+    found = x[np.clip(row, 0, h - 1), np.clip(column, 0, w - 1)]
+    return np.where(inside.reshape(h, w, *[1] * (x.ndim - 2)), found, fill)
+
+  if nearest:
+    row, column = (np.floor(v + 0.5).astype(int) for v in source)
+    return pick(row, column).astype(x.dtype)
+  row, column = (np.floor(v).astype(int) for v in source)
+  down, right = ((v - np.floor(v)).reshape(h, w, *[1] * (x.ndim - 2)) for v in source)
+  upper = pick(row, column) * (1 - right) + pick(row, column + 1) * right
+  lower = pick(row + 1, column) * (1 - right) + pick(row + 1, column + 1) * right
+  return upper * (1 - down) + lower * down
+
+
+def rotate(degrees: float) -> Transform:
+  """By up to so many degrees either way, half of the time; the image's mean fills the corners.
+
+  Labels are class 0 there, as in MoSE's training on LIDC.
+  """
+
+  def apply(example: Example, rng: np.random.Generator) -> Example:
+    if rng.random() < 0.5:
+      return example
+    angle = rng.uniform(-degrees, degrees)
+    image, labels = example['image'], np.moveaxis(example['labels'], 0, -1)
+    turned = rotated(image, angle, nearest=False, fill=image.mean())
+    labels = np.moveaxis(rotated(labels, angle, nearest=True), -1, 0)
+    return example | {'image': np.uint8(np.round(turned)), 'labels': labels}
+
+  return apply
+
+
+def flip_rows(example: Example, rng: np.random.Generator) -> Example:
+  """Upside down, half of the time."""
+  if rng.random() < 0.5:
+    return example
+  return example | {'image': example['image'][::-1], 'labels': example['labels'][:, ::-1]}
+
+
 def nearest_indices(source: int, target: int, scale: float | None = None) -> np.ndarray:
   """Which source row each of `target` rows shows, as OpenCV's nearest neighbour chooses.
 
@@ -125,7 +175,8 @@ CROPS = {'centre': centre_crop, 'random': random_crop}
 def from_config(
   config: Mapping[str, Any], train: bool, ignore_label: int | None = None
 ) -> list[Transform]:
-  """config.data's `size` and `pad`, and in training its `crop`, `flip` and `rot90`.
+  """config.data's `size` and `pad`, and in training its `crop`, `flip`, `flip_rows`, `rot90`
+  and `rotate`.
 
   Raises UserError for an unknown kind of crop.
   """
@@ -139,7 +190,9 @@ def from_config(
     chain += [pad_to(size, ignore_label)] if config.get('pad') else []
     chain += [CROPS[crop if train else 'centre'](size)]
   if train:
-    chain += [t for name, t in (('flip', flip), ('rot90', rot90)) if config.get(name)]
+    turns = (('flip', flip), ('flip_rows', flip_rows), ('rot90', rot90))
+    chain += [t for name, t in turns if config.get(name)]
+    chain += [rotate(config['rotate'])] if config.get('rotate') else []
   return chain
 
 
