@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from car_jax.errors import UserError, nearest
 
 ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
-SEGNET = dict(name='segnet', widths=(8, 8, 8, 16, 16), depths=(1, 1, 1, 1, 1))
+SEGNET = dict(name='segnet', widths=(8, 8, 16), depths=(1, 1, 1))
 METHODS = dict(
   car=dict(
     name='car',

@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 
 from car_jax.errors import UserError
 from car_jax.meter import duration
+from datasets import stopping
 
 Example = tuple[str, str, np.ndarray, np.ndarray]
 SPLITS = ('train', 'validation', 'test')
@@ -123,6 +124,7 @@ def progress(items: Iterable[Any], count: int, what: str, every: float = 1.0) ->
   began = shown = time.perf_counter()
   n = 0
   for n, item in enumerate(items, 1):
+    stopping.check()
     yield item
     now = time.perf_counter()
     if now - shown > every:

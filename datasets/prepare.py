@@ -12,11 +12,11 @@ import logging
 import pathlib
 import re
 import shutil
-import signal
 import sys
 
 from car_jax.data.sources import default_data_dir
 from car_jax.errors import UserError, exit_on_user_error, nearest
+from datasets import stopping
 
 # name -> whether it needs --source, and its options with their defaults
 DATASETS = {
@@ -150,7 +150,7 @@ def prepare(
 
 
 if __name__ == '__main__':
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  stopping.listen()
   try:
     sys.exit(main(sys.argv[1:]))
   except KeyboardInterrupt:

@@ -86,6 +86,8 @@ class MoSE:
         raise UserError(
           f'unknown method.{key} {getattr(self, key)!r}\n{nearest(getattr(self, key), table)}'
         )
+    if fixed := sorted(set(self.optim) & {'milestones', 'factor'}):
+      raise UserError(f'method.optim.{fixed[0]}: the rate of MoSE follows the loss; leave it out')
     if self.channels not in (1, 3):
       raise UserError(f'method.channels is {self.channels}; it is 1 (grey) or 3 (colour)')
 

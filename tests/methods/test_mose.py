@@ -99,6 +99,7 @@ def test_predictions_need_no_label_and_are_ranked(trained):
     (dict(cost='iuo'), 'did you mean: iou'),
     (dict(schedule_metric='epochs'), 'did you mean: epoch'),
     (dict(channels=2), 'channels is 2'),
+    (dict(optim=dict(lr=1e-3, milestones=(3,))), 'optim.milestones'),
   ],
 )
 def test_wrong_options(change, message):

@@ -1,0 +1,27 @@
+"""A user's wish to stop, which is not lost.
+
+Python drops an exception that is raised while an object is being deleted; a KeyboardInterrupt may
+come just then. So the wish is also noted, and looked at before the next example.
+"""
+
+import signal
+import threading
+from typing import Any
+
+_wished = threading.Event()
+
+
+def listen() -> None:
+  """From now on SIGINT and SIGTERM raise KeyboardInterrupt here, or else at the next `check`."""
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, _wish)
+
+
+def _wish(*_: Any) -> None:
+  _wished.set()
+  raise KeyboardInterrupt
+
+
+def check() -> None:
+  if _wished.is_set():
+    raise KeyboardInterrupt
