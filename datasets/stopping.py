@@ -5,6 +5,7 @@ come just then. So the wish is also noted, and looked at before the next example
 """
 
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -15,6 +16,12 @@ def listen() -> None:
   """From now on SIGINT and SIGTERM raise KeyboardInterrupt here, or else at the next `check`."""
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, _wish)
+  sys.unraisablehook = _told_unless_a_wish
+
+
+def _told_unless_a_wish(dropped: Any) -> None:
+  if dropped.exc_type is not KeyboardInterrupt:
+    sys.__unraisablehook__(dropped)
 
 
 def _wish(*_: Any) -> None:
