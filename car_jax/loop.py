@@ -263,7 +263,9 @@ def graft(state: Any, init: ConfigDict, mesh: Any) -> Any:
       want, got = getattr(ours, group), found.get(group) or {}
       if (a := checkpoints.shapes(want)) != (b := checkpoints.shapes(got)):
         odd = sorted(set(a.items()) ^ set(b.items()))[0]
-        raise UserError(f'config.init.{part}: {where} does not fit, first {group}{odd[0]} {odd[1]}')
+        raise UserError(
+          f'config.init.{part}: {where} does not fit, first {group}/{odd[0]} {odd[1]}'
+        )
       ours = ours.replace(**{group: sharding.place_state(got, mesh)})
     state = state.replace(**{part: ours})
   return state

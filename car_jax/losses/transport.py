@@ -54,7 +54,7 @@ def greedy_plan(
   `row_limit` per sample, all in units where every annotation has mass 1/M. Then column m is
   multiplied by weight_m M. Ties: the lowest index first. With a limit of 1 every annotation goes to
   its cheapest sample whole. Mass that does not fit is dropped. It is not the optimum of the linear
-  program that the paper states; `exact` of the method is.
+  program that the paper states.
 
   present [B, M]: False for annotations that an image does not have; they count nowhere.
   """
