@@ -12,7 +12,8 @@ import pytest
 
 from car_jax import checkpoints
 from car_jax.errors import UserError
-from car_jax.methods.supervised import State, Trained
+from car_jax.methods.supervised import State
+from car_jax.methods.trained import Trained
 
 
 @pytest.fixture

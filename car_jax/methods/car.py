@@ -26,7 +26,7 @@ from car_jax.errors import UserError, nearest
 from car_jax.losses import adversarial, segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
-from car_jax.methods.supervised import Trained, start
+from car_jax.methods.trained import Trained, start
 from car_jax.optim import Adam, adam
 
 
@@ -283,10 +283,7 @@ class CAR:
     }
 
   def _descend(self, which: str, state: State, grads: Any, stats: Any) -> Trained:
-    old = getattr(state, which)
-    optimizer = self.optimizer(which)
-    params, opt_state = optimizer.update(state.step, grads, old.opt_state, old.params)
-    return Trained(params, stats, opt_state)
+    return getattr(state, which).descended(self.optimizer(which), state.step, grads, stats)
 
   # Prediction ----------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ import numpy as np
 from car_jax.data import toy_regression
 from car_jax.errors import UserError
 from car_jax.methods.base import Array, Batch, Logs
-from car_jax.methods.supervised import Trained, start
+from car_jax.methods.trained import Trained, start
 from car_jax.nn.mlp import MLP
 from car_jax.optim import Adam, adam
 
@@ -178,8 +178,7 @@ class CARToy:
 
   def _descend(self, state: State, which: str, grads: Any) -> Trained:
     old = getattr(state, which)
-    params, opt_state = self._optimizer.update(state.step, grads, old.opt_state, old.params)
-    return Trained(params, old.batch_stats, opt_state)
+    return old.descended(self._optimizer, state.step, grads, old.batch_stats)
 
   def _logs(self, state: State, logs: Logs) -> Logs:
     names = ('calnet', 'discriminator', 'adversarial', 'calibration')

@@ -11,7 +11,7 @@ in number; a prediction needs no label.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -19,13 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax import registry, schedules
+from car_jax import schedules
 from car_jax.errors import UserError, nearest
 from car_jax.losses import transport
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
-from car_jax.methods.supervised import Trained, start
-from car_jax.optim import Adam, adam
+from car_jax.methods.trained import OneNet, Trained, start
 from car_jax.schedules import Plateau, ReducingRate
 
 COSTS: dict[str, Callable[..., Array]] = {
@@ -54,8 +53,9 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class MoSE:
-  """`model` is an entry of the registry with MoSENet's methods; `optim` holds fields of optim.Adam.
+class MoSE(OneNet):
+  """`model` is an entry of the registry with MoSENet's methods. Pixels that the first reader gave
+  `ignore_label` are taken out of the cost.
 
   cost: 'iou' of softmax probabilities, or 'cross_entropy' (many classes). row_limits (gamma): how
   much of a sample may be used, in units where each annotation has mass 1/M; groupings (G): experts
@@ -63,10 +63,6 @@ class MoSE:
   after `row_patience` / `group_patience` epochs without progress.
   """
 
-  num_classes: int
-  steps_per_epoch: int
-  model: Mapping[str, Any]
-  optim: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   samples: int = 4  # S in training
   cost: str = 'iou'
   gate_weight: float = 1.0
@@ -78,7 +74,6 @@ class MoSE:
   schedule_metric: str = 'epoch'
   one_annotation: bool = False  # train on each image's first reader only
   channels: int = 1  # of the image, standardised: 1 for grey, 3 for colour
-  ignore_label: int | None = None  # such pixels of the first reader are taken out of the cost
 
   def __post_init__(self):
     for key, table in (('cost', COSTS), ('schedule_metric', METRICS)):
@@ -90,14 +85,6 @@ class MoSE:
       raise UserError(f'method.optim.{fixed[0]}: the rate of MoSE follows the loss; leave it out')
     if self.channels not in (1, 3):
       raise UserError(f'method.channels is {self.channels}; it is 1 (grey) or 3 (colour)')
-
-  @property
-  def net(self) -> Any:
-    return registry.net(self.model, num_classes=self.num_classes)
-
-  @property
-  def optimizer(self) -> Adam:
-    return adam(self.optim, self.steps_per_epoch)
 
   def init(self, seed: int, batch: Batch) -> State:
     net, image = self.net, np.zeros((*batch['image'].shape[:3], self.channels), np.float32)
@@ -140,14 +127,13 @@ class MoSE:
       return found.loss, (found, new['batch_stats'])
 
     grads, (found, stats) = jax.grad(loss_of, has_aux=True)(state.net.params)
-    params, opt_state = self.optimizer.update(
-      state.step, grads, state.net.opt_state, state.net.params, state.schedule.rate.rate
-    )
+    rate = state.schedule.rate.rate
+    net = state.net.descended(self.optimizer, state.step, grads, stats, rate)
     schedule = self.advanced(state.schedule, state.step, found)
     logs = {'loss/transport': found.segmentation, 'loss/gate': self.gate_weight * found.gate}
     logs |= {'schedule/rate': schedule.rate.rate}
     logs |= {'schedule/row_limit': schedules.value_of(schedule.row_limit, self.row_limits)}
-    return State(state.step + 1, Trained(params, stats, opt_state), schedule), logs
+    return State(state.step + 1, net, schedule), logs
 
   def readers(self, batch: Batch) -> tuple[Array, Array]:
     """Annotations [B, M, H, W] and their weights [B, M] that training looks at."""

@@ -13,7 +13,7 @@ from car_jax import optim
 from car_jax.importers import carsss
 from car_jax.losses import adversarial, segmentation
 from car_jax.methods import car
-from car_jax.methods.supervised import Trained
+from car_jax.methods.trained import Trained
 from car_jax.metrics import scores as score_maps
 from configs.car_lidc import get_config
 from tests.golden.fill import state_dict
