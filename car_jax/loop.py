@@ -83,7 +83,7 @@ class Run:
   def __post_init__(self):
     rep, split = sharding.replicated(self.mesh), sharding.split(self.mesh)
     key = jax.random.key(self.config.seed)
-    phase = getattr(self.method, 'phase', lambda step: None)
+    phase = getattr(self.method, 'phase', lambda step, state: None)
 
     def step(phase, state, batch):
       kw = {} if phase is None else {'phase': phase}
@@ -97,7 +97,7 @@ class Run:
       donate_argnums=1,
     )
     # `done` steps lie behind this one: the host knows the count, the device need not be asked.
-    self.step = lambda done, state, batch: compiled(phase(done), state, batch)
+    self.step = lambda done, state, batch: compiled(phase(done, state), state, batch)
     self.scores: dict[str, float] = {}
     self.validations = {
       name: Validation(self.method, self.dataset, self.config, spec, self.mesh)

@@ -16,7 +16,7 @@ def get_config():
     name='mose',
     model=dict(name='mose', widths=(32, 64, 128, 192, 192, 192, 192), latent=1, experts=4),
     optim=dict(lr=1e-3, weight_decay=1e-5),
-    samples=4,
+    samples=(4,),
     cost='iou',
     gate_weight=1.0,
     row_limits=(0.5, 1.0),

@@ -28,7 +28,7 @@ METHODS = dict(
     name='mose',
     model=dict(name='mose', widths=(8, 8, 16, 16), latent=1, experts=3),
     optim=dict(lr=1e-3, weight_decay=1e-5),
-    samples=2,
+    samples=(2,),
   ),
   supervised=dict(name='supervised', model=SEGNET, optim=dict(lr=2e-4)),
 )

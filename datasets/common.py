@@ -1,7 +1,8 @@
 """What every builder shares: the prepared record, its metadata, and how bad files are collected.
 
-A builder yields `(id, group, image, labels)`; this module turns it into the prepared record that
-car_jax/data/sources.py reads. Written as ArrayRecord, so that no TensorFlow is needed.
+A builder yields `(id, group, image, labels)`, perhaps with a black-box map; this module turns it
+into the prepared record that car_jax/data/sources.py reads. Written as ArrayRecord, so that no
+TensorFlow is needed.
 """
 
 import collections
@@ -20,7 +21,9 @@ from car_jax.errors import UserError
 from car_jax.meter import duration
 from datasets import stopping
 
-Example = tuple[str, str, np.ndarray, np.ndarray]
+Example = tuple[
+  Any, ...
+]  # id, group: str, image [H, W, 1 or 3], labels [M, H, W], black box [H, W]
 SPLITS = ('train', 'validation', 'test')
 
 
@@ -41,6 +44,7 @@ class Contents:
   splits: dict[str, tuple[int, Callable[[], Iterable[Example]]]]
   palette: tuple[tuple[int, int, int], ...] = ((0, 0, 0), (230, 159, 0))
   ignore_label: int | None = None
+  black_box: bool = False  # examples have a fifth part
   licence: str = ''
   citation: str = ''
 
@@ -73,8 +77,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self.problems = Problems()
     self.found = self.contents(self.builder_config, self.problems)
     c = self.found
-    tensor = lambda: tfds.features.Tensor(
-      shape=(None, None, None), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+    tensor = lambda axes=3: tfds.features.Tensor(
+      shape=(None,) * axes, dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
     )
     return tfds.core.DatasetInfo(
       builder=self,
@@ -87,12 +91,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           'id': tfds.features.Text(),
           'group': tfds.features.Text(),
         }
+        | ({'black_box': tensor(2)} if c.black_box else {})
       ),
       metadata=tfds.core.MetadataDict(
         class_names=list(c.class_names),
         palette=[list(p) for p in c.palette],
         readers=c.readers,
         ignore_label=c.ignore_label,
+        black_box=c.black_box,
         licence=c.licence,
         citation=c.citation,
         options=self.builder_config.values,
@@ -105,8 +111,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
     count, examples = self.found.splits[split]
     any_good = False
-    for name, group, image, labels in progress(examples(), count, f'{self.name} {split}'):
-      record = {'image': np.ascontiguousarray(image), 'labels': np.ascontiguousarray(labels)}
+    for name, group, *arrays in progress(examples(), count, f'{self.name} {split}'):
+      kinds = zip(('image', 'labels', 'black_box'), arrays, strict=False)
+      record = {kind: np.ascontiguousarray(array) for kind, array in kinds}
       yield name, record | {'id': name, 'group': group}
       any_good = True
     order = list(self.found.splits)
@@ -174,6 +181,17 @@ def read_mask(path: pathlib.Path, problems: Problems) -> np.ndarray | None:
   """A grey picture of labels as uint8 [H, W]; None, with the problem noted, if unreadable."""
   image = read_image(path, problems)
   return None if image is None else image[..., 0]
+
+
+def read_ids(path: pathlib.Path, problems: Problems) -> np.ndarray | None:
+  """A PNG of class numbers [H, W], grey or palette indices; None, with the problem noted."""
+  picture = open_picture(path, problems)
+  if picture is None:
+    return None
+  if picture.mode not in ('L', 'P'):
+    problems.add(path, f'is a picture of mode {picture.mode}; expected 8-bit class numbers')
+    return None
+  return np.asarray(picture)
 
 
 def _whole_png(raw: bytes) -> bool:

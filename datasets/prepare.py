@@ -24,6 +24,11 @@ DATASETS = {
   'lidc_crops': (True, {}),
   'lidc_v1': (True, {}),
   'lidc_dicom': (True, {'low': -1000.0, 'high': 400.0}),
+  'cityscapes': (True, {'scale': 0.25, 'black_box': ''}),
+  'street_scenes': (
+    False,
+    {'height': 128, 'count': 800, 'domain': 'clear', 'strength': 1.0, 'seed': 0},
+  ),
   'folder': (True, {'variant': '', 'classes': '', 'validation': 0.15, 'test': 0.15, 'seed': 0}),
 }
 
@@ -37,7 +42,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
   options = {k: v for _, group in DATASETS.values() for k, v in group.items()}
   for key, default in options.items():
     owners = ', '.join(name for name, (_, group) in DATASETS.items() if key in group)
-    parser.add_argument(f'--{key}', type=type(default), help=f'{owners}; default {default!r}')
+    parser.add_argument(
+      f'--{key.replace("_", "-")}', type=type(default), help=f'{owners}; default {default!r}'
+    )
   return parser.parse_args(arguments)
 
 
@@ -50,7 +57,8 @@ def main(arguments: list[str]) -> int:
   given = {k: v for k, v in vars(args).items() if v is not None}
   common = ('name', 'source', 'data_dir', 'overwrite')
   for key in given.keys() - set(defaults) - set(common):
-    raise UserError(f'{args.name} has no option --{key}\n{nearest(key, defaults)}')
+    known = [k.replace('_', '-') for k in defaults]
+    raise UserError(f'{args.name} has no option --{key}\n{nearest(key, known)}')
   if needs_source != (args.source is not None):
     raise UserError(
       f'{args.name} needs --source: the folder with its files; see docs/data.md'
@@ -78,6 +86,9 @@ def check(values: dict) -> None:
   """Raises UserError for an option outside its range."""
   valid = {
     'size': lambda v: 1 <= v <= 128,
+    'scale': lambda v: 0 < v <= 1,
+    'height': lambda v: 32 <= v <= 1024 and v % 2 == 0,
+    'count': lambda v: v >= 4,
     'noise': lambda v: v >= 0,
     'contrast': lambda v: v >= 0,
     'low': lambda v: v < values['high'],
@@ -87,6 +98,9 @@ def check(values: dict) -> None:
   }
   expected = {
     'size': '1 to 128',
+    'scale': 'more than 0, at most 1',
+    'height': 'an even number from 32 to 1024',
+    'count': '4 or more',
     'low': 'less than --high',
     'validation': '0 or more, and with --test less than 1',
     'variant': 'a name of letters, digits, - and _',
@@ -100,7 +114,8 @@ def variant(values: dict, defaults: dict) -> str:
   """The data set's second name: --variant, or the options that differ from their defaults."""
   if 'variant' in values:
     return values['variant']
-  return '-'.join(f'{k}{v:g}' for k, v in values.items() if v != defaults[k])
+  changed = {k: v for k, v in values.items() if v != defaults[k] and k != 'black_box'}
+  return '-'.join(f'{k}_{v}' if isinstance(v, str) else f'{k}{v:g}' for k, v in changed.items())
 
 
 def prepare(

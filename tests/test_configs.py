@@ -6,6 +6,7 @@ import pytest
 
 from car_jax import config as configs
 from car_jax import loop
+from car_jax.data import class_flips, labels, transforms
 from car_jax.errors import UserError
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
@@ -16,7 +17,7 @@ SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'lat
 def shrink(node) -> None:
   """Makes every net of a config small, whatever its name."""
   sizes = {'segnet': ('widths', 'depths'), 'unet_generator': ('hidden', 'latent')}
-  sizes |= {'mose': ('widths',)}
+  sizes |= {'mose': ('widths',), 'toy_calnet': ('hidden',)}
   sizes |= {'pixel_discriminator': ('hidden',), 'unet_vae_generator': ('hidden', 'latent')}
   for value in node.values():
     if hasattr(value, 'values'):
@@ -34,8 +35,13 @@ def test_one_step(name, tmp_path):
   )
   config.unlock()
   if config.data.name != 'toy_regression':
+    assert transforms.from_config(config.data, True)
     shrink(config.method)
-    config.data = dict(name='fake', size=32, batch=4, count=8)
+    small = dict(name='fake', size=32, batch=4, count=8)
+    if flips := config.data.get('flips'):  # of classes that the fake data have not
+      assert len(class_flips.parse(flips, labels.CLASS_NAMES, labels.SCORED)) == 5
+      small |= dict(readers=1, black_box=True, flips='background:4/17,disc 1:8/17')
+    config.data = small
   config.steps, config.log_every = 1, 1
   config.evals, config.best = {}, ''
   state = loop.train(config, tmp_path / 'run')

@@ -9,15 +9,23 @@ SIZES = {'train': 4, 'validation': 1, 'test': 1}  # shares of `count`, times a q
 
 
 def open_dataset(
-  size: int = 32, count: int = 32, num_classes: int = 2, readers: int = 4
+  size: int = 32,
+  count: int = 32,
+  num_classes: int = 2,
+  readers: int = 4,
+  black_box: bool = False,
 ) -> Dataset:
-  """Discs of every foreground class on noise; each reader draws other radii, or no disc at all."""
+  """Discs of every foreground class on noise; each reader draws other radii, or no disc at all.
+
+  black_box: with another model's prediction, which is one more reader.
+  """
   info = DataInfo(
     name='fake',
     num_classes=num_classes,
     class_names=('background', *(f'disc {c}' for c in range(1, num_classes))),
     palette=tuple((c * 97 % 256, c * 57 % 256, c * 173 % 256) for c in range(num_classes)),
     readers=readers,
+    black_box=black_box,
     licence='public domain',
   )
 
@@ -34,16 +42,17 @@ def open_dataset(
 def _record(name: str, size: int, info: DataInfo) -> dict:
   rng = np.random.default_rng([*name.encode()])
   y, x = np.mgrid[:size, :size]
-  labels = np.zeros((info.readers, size, size), np.uint8)
+  labels = np.zeros((info.readers + info.black_box, size, size), np.uint8)
   image = rng.normal(90, 15, (size, size))
   for c in range(1, info.num_classes):
     cy, cx = rng.uniform(0.25, 0.75, 2) * size
     radius = rng.uniform(0.1, 0.25) * size
     distance = np.hypot(y - cy, x - cx)
     certain = rng.uniform(0.4, 1)
-    for m in range(info.readers):
+    for m in range(len(labels)):
       if rng.random() < certain:
         labels[m][distance < radius * rng.uniform(0.7, 1.3)] = c
     image += 110 * certain / (1 + np.exp((distance - radius) / (0.1 * radius + 0.5)))
   image = np.clip(image, 0, 255).astype(np.uint8)[..., None]
-  return {'image': image, 'labels': labels, 'id': name, 'group': name}
+  record = {'image': image, 'labels': labels[: info.readers], 'id': name, 'group': name}
+  return record | ({'black_box': labels[-1]} if info.black_box else {})

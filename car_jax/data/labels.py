@@ -5,7 +5,7 @@ Letters: H x W pixels, F flipping classes. The flips themselves, and why, are in
 
 import numpy as np
 
-from car_jax.metrics.flips import FLIPS, NUM_CLASSES, UNLABELLED, Flip
+from car_jax.metrics.flips import FLIPS, UNLABELLED, Flip
 
 IGNORED_TRAIN_ID = 255  # what Cityscapes' own files say where no class is scored
 
@@ -38,13 +38,20 @@ CLASS_NAMES = (
 )
 CLASS_NAMES += (*(f'{CLASS_NAMES[flip.base]} 2' for flip in FLIPS), 'unlabelled')
 
+SCORED = len(_SCORED_LABEL_IDS)
+UNLABELLED_COLOUR = (0, 0, 0)
 PALETTE = (
   *((128, 64, 128), (60, 40, 222), (70, 70, 70), (102, 102, 156), (190, 153, 153)),
   *((153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152)),
   *((70, 130, 180), (220, 20, 60), (0, 0, 110), (0, 0, 142), (0, 0, 70), (0, 60, 100)),
   *((0, 80, 100), (0, 0, 230), (119, 11, 32), (219, 112, 147), (0, 180, 0), (255, 0, 255)),
-  *((255, 0, 0), (255, 165, 0), (0, 0, 0)),
+  *((255, 0, 0), (255, 165, 0), UNLABELLED_COLOUR),
 )
+
+
+def twin_colour(k: int) -> tuple[int, int, int]:
+  """Of the k-th flipping class, for any number of them."""
+  return PALETTE[SCORED + k % len(FLIPS)]
 
 
 def train_ids(label_ids: np.ndarray) -> np.ndarray:
@@ -66,7 +73,7 @@ def flip_classes(
 
   label [H, W], rolls [F] uniform in [0, 1), in the order of `flips` -> the label's shape and type.
   """
-  table = np.arange(NUM_CLASSES, dtype=label.dtype)
+  table = np.arange(256, dtype=label.dtype)
   for flip, roll in zip(flips, rolls, strict=True):
     if roll < flip.probability:
       table[flip.base] = flip.twin

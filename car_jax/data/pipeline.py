@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.data import transforms
+from car_jax.data import class_flips, transforms
 from car_jax.data.sources import DataInfo, Source
 from car_jax.errors import UserError
 
@@ -42,8 +42,7 @@ def train_batches(
       f'{config["batch"]}\n  use --config.data.batch={len(source)} or less'
     )
   order = _Order(len(source), config['batch'], seed, host, hosts)
-  chain = transforms.from_config(config, True, info.ignore_label)
-  rows = _Rows(source, info, chain, order, start_step * order.local)
+  rows = _Rows(source, info, config, order, start_step * order.local)
   yield from _read(rows, order.local, config.get('threads', 2))
 
 
@@ -53,8 +52,7 @@ def eval_batches(
   """Every record once, in order; the last batch is filled up with rows of valid=False."""
   batch = config.get('eval_batch') or config['batch']
   order = _Order(len(source), batch, None, host, hosts)
-  chain = transforms.from_config(config, False, info.ignore_label)
-  rows = _Rows(source, info, chain, order, 0)
+  rows = _Rows(source, info, config, order, 0)
   yield from _read(rows, order.local, config.get('threads', 2))
 
 
@@ -93,8 +91,12 @@ class _Order:
 class _Rows:
   """Row k of this host as a finished example: grain's random-access source."""
 
-  def __init__(self, source: Source, info: DataInfo, chain: list, order: _Order, skip: int):
-    self.source, self.info, self.chain, self.order, self.skip = source, info, chain, order, skip
+  def __init__(self, source: Source, info: DataInfo, config: Any, order: _Order, skip: int):
+    self.source, self.info, self.order, self.skip = source, info, order, skip
+    train = order.seed is not None
+    self.chain = transforms.from_config(config, train, info.ignore_label)
+    if info.flips:
+      self.modes = class_flips.all_modes(info, train and config.get('flip_black_box', True))
 
   def __len__(self) -> int:
     return len(self.order) - self.skip
@@ -103,28 +105,50 @@ class _Rows:
     index, place, valid = self.order[k + self.skip]
     train = self.order.seed is not None
     rng = np.random.default_rng([self.order.seed or 0, place, 1])
-    example = self.source[index]
-    for transform in self.chain:
-      example = transform(example, rng)
+    example = _transformed(self.source[index], self.chain, rng)
+    if self.info.flips:
+      example = self.modes(example, rng)
     return _finished(example, self.info, valid, rng if train else None)
+
+
+def _transformed(example: dict[str, Any], chain: list, rng: np.random.Generator) -> dict[str, Any]:
+  """The transforms in turn; a black-box map goes through them as one more label map."""
+  extra = example.get('black_box')
+  if extra is not None:
+    example = example | {'labels': np.concatenate([example['labels'], extra[None]])}
+  for transform in chain:
+    example = transform(example, rng)
+  if extra is None:
+    return example
+  return example | {'labels': example['labels'][:-1], 'black_box': example['labels'][-1]}
 
 
 def _finished(
   example: dict[str, Any], info: DataInfo, valid: bool, rng: np.random.Generator | None
 ) -> dict[str, Any]:
-  """The batch's keys for one example; with `rng`, one reader drawn uniformly as `label`."""
+  """The batch's keys for one example; with `rng`, one reader drawn by its weight as `label`."""
   labels = np.asarray(example['labels'], np.int32)
   m = len(labels)
+  share = example.get('label_weight')  # None: all the same
   row = {
     'image': transforms.model_image(example['image']),
     'labels': np.concatenate([labels, np.repeat(labels[:1], info.readers - m, 0)]),
-    'label_weight': np.where(np.arange(info.readers) < m, 1 / m, 0).astype(np.float32),
+    'label_weight': _padded(np.full(m, 1 / m) if share is None else share, info.readers),
     'valid': np.bool_(valid),
     'example': np.uint32(zlib.crc32(example['id'].encode())),
     'id': example['id'],
     'group': example['group'],
   }
-  return row | ({'label': labels[rng.integers(m)]} if rng is not None else {})
+  if 'black_box' in example:
+    row['black_box'] = np.asarray(example['black_box'], np.int32)
+  if rng is not None:
+    drawn = rng.integers(m) if share is None else np.searchsorted(np.cumsum(share), rng.random())
+    row['label'] = labels[min(drawn, m - 1)]
+  return row
+
+
+def _padded(weight: np.ndarray, length: int) -> np.ndarray:
+  return np.pad(weight, (0, length - len(weight))).astype(np.float32)
 
 
 def _read(rows: _Rows, size: int, threads: int) -> Generator[Batch, None, None]:

@@ -1,7 +1,8 @@
 """Data sets as random-access sources of records, read from prepared folders without TensorFlow.
 
 A record is a dict: image uint8 [H, W, 1 or 3], labels uint8 [M, H, W] (one map per reader), id and
-group (the patient, the scene: what must not be shared between splits), both str.
+group (the patient, the scene: what must not be shared between splits), both str; and black_box
+uint8 [H, W], another model's prediction, where the data set has one.
 """
 
 import dataclasses
@@ -19,10 +20,13 @@ KNOWN = (
   'lidc_crops',
   'lidc_v1',
   'lidc_dicom',
+  'cityscapes',
+  'street_scenes',
   'folder',
 )  # what datasets.prepare can prepare
 KEYS = ('name', 'data_dir', 'train', 'batch', 'eval_batch', 'size', 'pad', 'crop', 'flip', 'rot90')
-KEYS += ('flip_rows', 'rotate', 'threads')
+KEYS += ('flip_rows', 'rotate', 'threads', 'eval_size', 'scales', 'flips', 'flip_black_box')
+SHIPPED = ('lidc_masks', 'street_scenes')  # prepared without a source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,8 @@ class DataInfo:
   palette: tuple[tuple[int, int, int], ...]
   readers: int
   ignore_label: int | None = None
+  flips: tuple[Any, ...] = ()  # metrics.flips.Flip, where the readers are modes of random flips
+  black_box: bool = False  # records hold another model's prediction
   licence: str = ''
   citation: str = ''
 
@@ -60,7 +66,7 @@ def default_data_dir() -> pathlib.Path:
 def open_dataset(config: Mapping[str, Any]) -> Dataset:
   """config.data -> the data set it names. Raises UserError: unknown key or name, not prepared."""
   name = config['name']
-  fake_keys = ('count', 'num_classes', 'readers')
+  fake_keys = ('count', 'num_classes', 'readers', 'black_box')
   known = KEYS + (fake_keys if name == 'fake' else ())
   if name == 'toy_regression':
     from car_jax.data import toy_regression
@@ -72,8 +78,17 @@ def open_dataset(config: Mapping[str, Any]) -> Dataset:
     from car_jax.data import fake
 
     given = {k: config[k] for k in (*fake_keys, 'size') if k in config}
-    return fake.open_dataset(**given)
-  return _prepared(name, pathlib.Path(config.get('data_dir') or default_data_dir()).expanduser())
+    return _flipped(fake.open_dataset(**given), config)
+  found = _prepared(name, pathlib.Path(config.get('data_dir') or default_data_dir()).expanduser())
+  return _flipped(found, config)
+
+
+def _flipped(dataset: Dataset, config: Mapping[str, Any]) -> Dataset:
+  if not config.get('flips'):
+    return dataset
+  from car_jax.data import class_flips
+
+  return class_flips.flipped(dataset, config['flips'])
 
 
 def prepared(data_dir: pathlib.Path) -> list[str]:
@@ -105,6 +120,7 @@ def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
       palette=tuple(tuple(c) for c in meta['palette']),
       readers=meta['readers'],
       ignore_label=meta['ignore_label'],
+      black_box=meta.get('black_box', False),
       licence=meta['licence'],
       citation=meta['citation'],
     )
@@ -122,11 +138,11 @@ def _command(name: str, data_dir: pathlib.Path) -> str:
   if not close:
     return ''
   words = ['python -m datasets.prepare', close[0]]
-  words += [] if close[0] == 'lidc_masks' else ['--source FOLDER']
+  words += [] if close[0] in SHIPPED else ['--source FOLDER']
   if close[0] == 'folder':
     words += [f'--variant {variant}'] if variant else []
   else:  # the options that the variant's name is made of, such as size64-noise2
-    words += [f'--{k} {v}' for k, v in re.findall(r'([a-z]+)(-?[\d.]+)', variant)]
+    words += [f'--{k} {v}' for k, v in re.findall(r'([a-z]+)_?(-?[\d.]+|(?<=_)[a-z]+)', variant)]
   words += [] if data_dir == default_data_dir() else [f'--data-dir {data_dir}']
   return f'\n  to prepare it: {" ".join(words)}'
 

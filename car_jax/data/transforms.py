@@ -137,11 +137,7 @@ def resize_nearest(height: int, width: int, scale: float | None = None) -> Trans
 
 
 def random_rescale(scales: Sequence[float]) -> Transform:
-  """By one of `scales`, uniformly, by nearest neighbour.
-
-  CAR's training crops of Cityscapes (256x512) are [random_crop(217), random_rescale(np.linspace(
-  0.6, 1, 4)), random_crop(128)], but there the last row and column of windows is never drawn.
-  """
+  """By one of `scales`, uniformly, by nearest neighbour."""
 
   def apply(example: Example, rng: np.random.Generator) -> Example:
     scale = float(scales[rng.integers(len(scales))])
@@ -169,26 +165,77 @@ def pad_to(size: int, ignore_label: int | None = None) -> Transform:
   return apply
 
 
-CROPS = {'centre': centre_crop, 'random': random_crop}
+def area_resized(x: np.ndarray, size: int) -> np.ndarray:
+  """x [H, W, channels] -> float64 [size, size, channels], each the mean over its share of area."""
+
+  def shares(source):
+    low = np.arange(size)[:, None] * source / size
+    high, pixel = low + source / size, np.arange(source)
+    return np.clip(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0, None) * size / source
+
+  rows, columns = (shares(n) for n in x.shape[:2])
+  return np.einsum('ih,hwc,jw->ijc', rows, x.astype(np.float64), columns, optimize=True)
+
+
+def resized_crop(size: int, scales: Sequence[float]) -> Transform:
+  """A square of one of `scales` times the shorter side, anywhere, brought to size x size.
+
+  The image by area, labels by nearest neighbour, as MoSE trains on Cityscapes (there the last row
+  and column of windows is never drawn).
+  """
+
+  def apply(example: Example, rng: np.random.Generator) -> Example:
+    side = int(min(example['image'].shape[:2]) * float(scales[rng.integers(len(scales))]))
+    window = random_crop(side)(example, rng)
+    at = nearest_indices(side, size)
+    labels = window['labels'][:, at[:, None], at]
+    image = np.uint8(np.round(area_resized(window['image'], size)))
+    return window | {'image': image, 'labels': labels}
+
+  return apply
+
+
+def rescaled_crop(size: int, scales: Sequence[float]) -> Transform:
+  """CAR's training crops of Cityscapes: a square of 85 % of the height, rescaled by one of
+  `scales`, and a size x size window of that; nearest neighbour throughout."""
+
+  def apply(example: Example, rng: np.random.Generator) -> Example:
+    window = random_crop(int(0.85 * min(example['image'].shape[:2])))(example, rng)
+    return random_crop(size)(random_rescale(scales)(window, rng), rng)
+
+  return apply
+
+
+CROPS = ('centre', 'random', 'resized', 'rescaled')
 
 
 def from_config(
   config: Mapping[str, Any], train: bool, ignore_label: int | None = None
 ) -> list[Transform]:
-  """config.data's `size` and `pad`, and in training its `crop`, `flip`, `flip_rows`, `rot90`
-  and `rotate`.
+  """config.data's `size`, `eval_size` and `pad`, and in training its `crop` (with `scales`),
+  `flip`, `flip_rows`, `rot90` and `rotate`.
 
-  Raises UserError for an unknown kind of crop.
+  Raises UserError for an unknown kind of crop, and for one without its size or scales.
   """
   crop, size = config.get('crop') or 'centre', config.get('size')
   if crop not in CROPS:
     raise UserError(f'unknown config.data.crop {crop!r}\n{nearest(crop, CROPS)}')
   if not size and (config.get('pad') or crop != 'centre'):
     raise UserError('config.data.crop and config.data.pad need config.data.size, the size to cut')
+  scales = tuple(config.get('scales') or ())
+  if (crop in ('resized', 'rescaled')) != bool(scales):
+    raise UserError(
+      f'config.data.crop {crop!r} with config.data.scales {scales}\n'
+      "  scales, such as (0.6, 0.8, 1.0), belong to crop 'resized' or 'rescaled'"
+    )
+  if not train:
+    crop, size = 'centre', config.get('eval_size', size)  # eval_size=0: whole images
   chain: list[Transform] = []
   if size:
     chain += [pad_to(size, ignore_label)] if config.get('pad') else []
-    chain += [CROPS[crop if train else 'centre'](size)]
+    plain = {'centre': centre_crop, 'random': random_crop}
+    scaled = {'resized': resized_crop, 'rescaled': rescaled_crop}
+    chain += [plain[crop](size) if crop in plain else scaled[crop](size, scales)]
   if train:
     turns = (('flip', flip), ('flip_rows', flip_rows), ('rot90', rot90))
     chain += [t for name, t in turns if config.get(name)]

@@ -11,12 +11,15 @@ from typing import Any
 
 from car_jax.errors import UserError, nearest
 from car_jax.metrics import stochastic
+from car_jax.metrics.flips import switchable
 
 DEFAULTS = dict(
   split='',  # read by whoever opens the data
   samples=16,
   metrics=('ged16',),
-  classes='',  # 'fg', 'all', or class ids or names; '' is 'fg' for two classes, else 'all'
+  # 'fg', 'all', 'flips', or class ids or names; '' is 'fg' for two classes, 'flips' where the data
+  # set has them, else 'all'
+  classes='',
   absent='one',  # a class that neither of two maps has: IoU 'one', or 'skip'
   chunk=32,  # samples predicted at a time
   bins=15,
@@ -34,7 +37,7 @@ class Kind:
   options: tuple[str, ...] = ()
 
 
-_PAIRS = ('fg', 'all', 'classes=', 'absent=', 'ignore=')
+_PAIRS = ('fg', 'all', 'flips', 'classes=', 'absent=', 'ignore=')
 _SPREAD = ('v', 'u', 'dice', *_PAIRS)
 KINDS = {
   'ged': Kind(
@@ -114,7 +117,15 @@ KINDS = {
     'Each pixel gets its most probable class; intersection over union with the readers, pooled '
     'over all images, averaged over the scored classes.',
     False,
-    ('own', 'fg', 'all', 'classes='),
+    ('own', 'fg', 'all', 'flips', 'classes='),
+  ),
+  'flip_error': Kind(
+    'Flip frequency error',
+    'low',
+    'Some classes were renamed to a twin with a known probability. How often the samples use each '
+    'of the two names, over all pixels of the class, minus how often they should; mean absolute '
+    'value over all names.',
+    False,
   ),
 }
 
@@ -135,6 +146,7 @@ class Metric:
   own: bool = False  # of the method's own probabilities, not of the mean of its samples
   top: bool = False  # calibration of the likeliest class, not of the foreground
   bins: int = 15
+  flips: tuple[Any, ...] = ()
 
   @property
   def about(self) -> Kind:
@@ -143,7 +155,7 @@ class Metric:
   @property
   def pooled(self) -> bool:
     """From sums over all images; then it has no value per image."""
-    return self.kind in ('ece', 'miou')
+    return self.kind in ('ece', 'miou', 'flip_error')
 
   @property
   def convention(self) -> str:
@@ -156,6 +168,8 @@ class Metric:
     parts = ['own probabilities' if self.own else f'mean of {self.samples}']
     if self.kind == 'ece':
       parts += ['top label' if self.top else 'class 1', f'{self.bins} bins']
+    if self.kind == 'flip_error':
+      return f'flip_error[{self.samples} samples]'
     if self.kind == 'miou':
       parts += ['classes=' + '+'.join(map(str, self.classes))]
     parts += [] if self.ignore is None else [f'ignore={self.ignore}']
@@ -169,6 +183,7 @@ class Plan:
   metrics: tuple[Metric, ...]
   samples: int
   chunk: int
+  flips: tuple[Any, ...] = ()  # metrics.flips.Flip of the data set
 
   @property
   def main(self) -> Metric | None:
@@ -194,7 +209,7 @@ def plan(spec: Mapping[str, Any], info: Any) -> Plan:
   numbers = [int(m[2]) for name in names if (m := _NAME.fullmatch(str(name))) and m[2]]
   samples = max([full['samples'], *numbers])
   metrics = tuple(metric(str(name), full | {'samples': samples}, info) for name in names)
-  return Plan(metrics, samples, full['chunk'])
+  return Plan(metrics, samples, full['chunk'], getattr(info, 'flips', ()))
 
 
 _NAME = re.compile(r'([a-z_]+?)(\d+)?(?:\[(.*)\])?')
@@ -208,6 +223,11 @@ def metric(name: str, spec: Mapping[str, Any], info: Any) -> Metric:
   if kind not in KINDS or (number and not KINDS[kind].pairs):
     known = [f'{k}{number or n}' if about.pairs else k for k, about in KINDS.items()]
     raise UserError(f'unknown metric {name!r}\n{nearest(name, known)}')
+  flips = getattr(info, 'flips', ())
+  if kind == 'flip_error' and not flips:
+    raise UserError(
+      f'metric {name!r}: {info.name} has no class flips\n  set config.data.flips, or leave it out'
+    )
   ignore = getattr(info, 'ignore_label', None)
   chosen: dict[str, Any] = dict(absent=_absent(spec['absent']), bins=spec['bins'])
   chosen |= dict(classes=_classes(spec['classes'], info), ignore=ignore)
@@ -215,7 +235,7 @@ def metric(name: str, spec: Mapping[str, Any], info: Any) -> Metric:
     chosen |= _option(option.strip(), name, KINDS[kind], info)
   if info.num_classes > 2:
     chosen['top'] = True
-  return Metric(name, kind, int(number or n), num_classes=info.num_classes, **chosen)
+  return Metric(name, kind, int(number or n), num_classes=info.num_classes, flips=flips, **chosen)
 
 
 def _option(option: str, name: str, kind: Kind, info: Any) -> dict[str, Any]:
@@ -226,7 +246,7 @@ def _option(option: str, name: str, kind: Kind, info: Any) -> dict[str, Any]:
     return {'estimator': key}
   if key == 'dice':
     return {'distance': 'dice'}
-  if key in ('fg', 'all', 'classes'):
+  if key in ('fg', 'all', 'flips', 'classes'):
     return {'classes': _classes(value.split('+') if equals else key, info)}
   if key == 'absent':
     return {'absent': _absent(value)}
@@ -247,8 +267,11 @@ def _absent(value: Any) -> str:
 def _classes(value: Any, info: Any) -> tuple[int, ...]:
   """'fg', 'all', '' or a list of ids or names -> class ids; the ignored class is never scored."""
   everything = [c for c in range(info.num_classes) if c != getattr(info, 'ignore_label', None)]
+  flips = getattr(info, 'flips', ())
   if value in ('', None):
-    value = 'fg' if info.num_classes == 2 else 'all'
+    value = 'flips' if flips else 'fg' if info.num_classes == 2 else 'all'
+  if value == 'flips' and flips:
+    return switchable(flips)
   if value == 'all':
     return tuple(everything)
   if value == 'fg':

@@ -13,11 +13,12 @@ import numpy as np
 from car_jax.evaluate.catalogue import Metric, Plan
 from car_jax.evaluate.predict import Prediction
 from car_jax.methods.base import Array, Batch
-from car_jax.metrics import calibration, stochastic
+from car_jax.metrics import calibration, flips, stochastic
 
 # What a figure needs besides the metrics; kept per image like them.
 PARTS = ('part/d_ys', 'part/d_ss', 'part/d_yy')
 CURVES = ('curve/v', 'curve/u')
+FLIPS = ('flips/counts', 'flips/masses', 'flips/classes')  # see metrics/flips.py
 
 
 def counts_of(samples: int) -> tuple[int, ...]:
@@ -77,6 +78,9 @@ def _of_probabilities(metric: Metric, prediction: Prediction, batch: Batch) -> A
   probs = prediction.own if metric.own else prediction.mean
   if probs is None:
     return None
+  if metric.kind == 'flip_error':
+    found = flips.said(batch['labels'][:, 0], prediction.labels, metric.flips)
+    return flips.weighted_counts(found, prediction.weight)
   labels, weight = batch['labels'], batch['label_weight']
   if metric.kind == 'ece':
     return bins(probs, batch, top=metric.top, num_bins=metric.bins, ignore=metric.ignore)
@@ -128,6 +132,19 @@ def _details(plan: Plan, prediction: Prediction, batch: Batch, pairs: dict) -> d
   for source in ('mean', 'own'):
     if (probs := getattr(prediction, source)) is not None:
       found[f'bins/{source}'] = bins(probs, batch, top=top, num_bins=15, ignore=ignore)
+  return found | (_flip_details(plan, prediction, batch) if plan.flips else {})
+
+
+def _flip_details(plan: Plan, prediction: Prediction, batch: Batch) -> dict[str, Any]:
+  label = batch['labels'][:, 0]  # the mode without any flip
+  said = flips.said(label, prediction.labels, plan.flips)
+  found: dict[str, Any] = {
+    'flips/counts': flips.weighted_counts(said, prediction.weight),
+    'flips/masses': flips.mode_masses(said, prediction.weight),
+  }
+  if prediction.own is not None:
+    seen = batch.get('black_box', label)
+    found['flips/classes'] = flips.class_sums(prediction.own, label, seen, plan.flips)
   return found
 
 
@@ -135,6 +152,8 @@ def finish(metric: Metric, totals: Any) -> float:
   """The value of a pooled metric from its sums over all images; nan when nothing was counted."""
   if metric.kind == 'ece':
     return calibration.ece(totals)
+  if metric.kind == 'flip_error':
+    return flips.frequency_error(totals, metric.flips)
   return mean_iou(totals, metric.classes)
 
 

@@ -12,23 +12,27 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
+from car_jax.metrics import transport as flow
+
 Array = jax.Array
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def iou_cost(probs: Array, labels: Array) -> Array:
-  """Soft 1 - IoU of probs [B, N, H, W, C] and labels [B, M, H, W], mean over classes 1..C-1:
-  [B, N, M]. Both sums get a 1, so that two empty maps cost nothing."""
-  inter, a, b = _overlaps(probs, jax.nn.one_hot(labels, probs.shape[-1], dtype=probs.dtype))
-  return 1 - jnp.mean((inter + 1) / (a[:, :, None] + b[:, None] - inter + 1), -1)
+  """1 - `soft_iou` of probs [B, N, H, W, C] and labels [B, M, H, W]: [B, N, M]."""
+  return 1 - soft_iou(probs, jax.nn.one_hot(labels, probs.shape[-1], dtype=probs.dtype))
 
 
-def _overlaps(x: Array, y: Array) -> tuple[Array, Array, Array]:
-  """Classes 1..C-1 of x [B, N, H, W, C], y [B, M, H, W, C]: sums of the products [B, N, M, C-1], of
-  each alone [B, N, C-1], [B, M, C-1]. One matrix product per class, never B x N x M x H x W."""
+def soft_iou(x: Array, y: Array) -> Array:
+  """Of x [B, N, H, W, C] and y [B, M, H, W, C], mean over classes 1..C-1: [B, N, M].
+
+  Intersection and union each get a 1, so that two empty maps agree. One matrix product per class,
+  never B x N x M x H x W numbers.
+  """
   x, y = x[..., 1:], y[..., 1:]
   inter = jnp.einsum('bnhwc,bmhwc->bnmc', x, y, precision=HIGHEST)
-  return inter, x.sum((2, 3)), y.sum((2, 3))
+  union = x.sum((2, 3))[:, :, None] + y.sum((2, 3))[:, None] - inter
+  return jnp.mean((inter + 1) / (union + 1), -1)
 
 
 def cross_entropy_cost(logits: Array, labels: Array, drop_first_pixel: bool = True) -> Array:
@@ -82,6 +86,22 @@ def _greedy(cost: Array, weight: Array, row_limit: Array | float, present: Array
   return plan * (weight / share)
 
 
+def exact_plan(
+  cost: Array, weight: Array, row_limit: Array | float, present: Array | None = None
+) -> Array:
+  """The optimum of the linear program; arguments as of `greedy_plan`.
+
+  Columns sum to `weight`, rows to at most `row_limit`; mass that does not fit is dropped.
+  """
+  present = jnp.ones(weight.shape, bool) if present is None else present
+  low, high = (f(cost, axis=(1, 2), keepdims=True) for f in (jnp.min, jnp.max))
+  price = (cost - low) / (high - low + 1e-12)
+  room = jnp.broadcast_to(jnp.asarray(row_limit, cost.dtype), cost.shape[:2])
+  n = cost.shape[1]  # in units of a sample, where uniform masses are whole numbers
+  supply = jnp.where(present, weight, 0)
+  return jax.vmap(flow.plan)(price, supply * n, room * n).astype(cost.dtype) / n
+
+
 class Transport(NamedTuple):
   """The loss and its parts (scalars); plan, cost [B, N, M]."""
 
@@ -92,8 +112,16 @@ class Transport(NamedTuple):
   cost: Array
 
 
-def transport(cost: Array, plan: Array, probability: Array, gate_weight: float) -> Transport:
+def transport(
+  cost: Array,
+  plan: Array,
+  probability: Array,
+  gate_weight: float,
+  groups: Array | None = None,
+) -> Transport:
   """The loss of samples with probability [B, N] under a plan [B, N, M], which has no gradient.
+
+  groups [B, K]: from `expert_groups`; the gate's probabilities and masses are added within them.
 
   segmentation: the plan's cost, mean over images. gate: the divergence of the samples' probability
   from the mass that the plan gives them, averaged over *all B N entries*, as published (not summed
@@ -101,7 +129,10 @@ def transport(cost: Array, plan: Array, probability: Array, gate_weight: float) 
   """
   plan = jax.lax.stop_gradient(plan)
   seg = jnp.mean(jnp.sum(plan * cost, (1, 2)))
-  gate = gate_divergence(plan.sum(2), probability)
+  masses = plan.sum(2), probability
+  if groups is not None:
+    masses = tuple(grouped(x, groups) for x in masses)
+  gate = gate_divergence(*masses)
   return Transport(seg + gate_weight * gate, seg, gate, plan, cost)
 
 
@@ -119,9 +150,7 @@ def expert_groups(scores: Array, experts: int, threshold: Array | float) -> Arra
   """
   n, c = scores.shape[1], scores.shape[-1]
   hard = jax.nn.one_hot(jnp.argmax(scores, -1), c)
-  inter, size, _ = _overlaps(hard, hard)
-  pairs = jnp.mean((inter + 1) / (size[:, :, None] + size[:, None] - inter + 1), -1)
-  per = n // experts
+  pairs, per = soft_iou(hard, hard), n // experts
   alike = pairs.reshape(-1, experts, per, experts, per).mean((2, 4)) > threshold
   index = jnp.arange(experts)
 

@@ -7,6 +7,7 @@ A batch is a dict of arrays. Letters: B examples, M readers, H x W pixels, C cla
   labels       [B, M, H, W] int32, every reader, padded to the largest M
   label_weight [B, M]       float32, 1 / number of readers, 0 for padding
   valid        [B]          bool, False for the rows that pad the last evaluation batch
+  black_box    [B, H, W]    int32, another model's prediction, where the data set has one
   example      [B]          uint32, crc32 of the example's id: seeds its evaluation draws
 """
 
@@ -44,7 +45,7 @@ class Method(Protocol):
     """One update; `rng` is already folded with the step. Logs are scalars by name."""
 
   # A method whose steps come in kinds (a critic that learns in some of them) may have
-  #   phase(step: int) -> str
+  #   phase(step: int, state) -> a hashable value
   # and take it as `step(..., phase=...)`: the loop compiles one version of the step for each kind.
 
   def predictors(self) -> dict[str, Any]:

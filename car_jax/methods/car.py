@@ -164,7 +164,7 @@ class CAR:
 
   # One step ------------------------------------------------------------------------------------
 
-  def phase(self, step: int) -> str:
+  def phase(self, step: int, state: Any = None) -> str:
     """'critic' while it is D's turn to learn, else 'rest'."""
     turn = step % (self.critic_steps + self.rest_steps) < self.critic_steps
     return 'critic' if turn and self.discriminator is not None else 'rest'

@@ -31,7 +31,9 @@ COSTS: dict[str, Callable[..., Array]] = {
   'iou': transport.iou_cost,
   'cross_entropy': transport.cross_entropy_cost,
 }
+PLANS = {'greedy': transport.greedy_plan, 'exact': transport.exact_plan}
 METRICS = ('epoch', 'running')
+BLACK_BOX = ('', 'number', 'one_hot')
 
 
 @flax.struct.dataclass
@@ -39,6 +41,7 @@ class Schedule:
   """Where the schedules stand, and the losses they have not heard of: [total, gate], summed."""
 
   rate: ReducingRate
+  samples: Plateau
   row_limit: Plateau
   grouping: Plateau
   sums: Array
@@ -57,14 +60,20 @@ class MoSE(OneNet):
   """`model` is an entry of the registry with MoSENet's methods. Pixels that the first reader gave
   `ignore_label` are taken out of the cost.
 
-  cost: 'iou' of softmax probabilities, or 'cross_entropy' (many classes). row_limits (gamma): how
-  much of a sample may be used, in units where each annotation has mass 1/M; groupings (G): experts
-  whose samples overlap by more are one for the gate, 1 for none. Both are lists, left one by one
-  after `row_patience` / `group_patience` epochs without progress.
+  cost: 'iou' of softmax probabilities, or 'cross_entropy' (many classes). samples (S) in training.
+  row_limits (gamma): how much of a sample may be used, in units where each annotation has mass 1/M;
+  groupings (G): experts whose samples overlap by more are one for the gate, 1 for none. All three
+  are lists, left one by one after `.._patience` epochs without progress.
+
+  pixel_mean, pixel_std: of the image from 0 to 1, to standardise it; without them each image gets
+  mean 0 and deviation 1. black_box: another model's prediction as input, '' for none; 'number' is
+  one channel of class numbers (0 for unlabelled), as released, 'one_hot' a channel per class.
   """
 
-  samples: int = 4  # S in training
+  samples: tuple[int, ...] = (4,)
+  sample_patience: int = 30
   cost: str = 'iou'
+  coupling: str = 'greedy'  # 'exact': the optimum of the linear program
   gate_weight: float = 1.0
   row_limits: tuple[float, ...] = (0.5, 1.0)
   row_patience: int = 10
@@ -73,10 +82,14 @@ class MoSE(OneNet):
   rate_patience: int = 10
   schedule_metric: str = 'epoch'
   one_annotation: bool = False  # train on each image's first reader only
-  channels: int = 1  # of the image, standardised: 1 for grey, 3 for colour
+  channels: int = 1  # of the image: 1 for grey, 3 for colour
+  pixel_mean: tuple[float, ...] = ()
+  pixel_std: tuple[float, ...] = ()
+  black_box: str = ''
 
   def __post_init__(self):
-    for key, table in (('cost', COSTS), ('schedule_metric', METRICS)):
+    choices = dict(cost=COSTS, coupling=PLANS, schedule_metric=METRICS, black_box=BLACK_BOX)
+    for key, table in choices.items():
       if getattr(self, key) not in table:
         raise UserError(
           f'unknown method.{key} {getattr(self, key)!r}\n{nearest(getattr(self, key), table)}'
@@ -85,12 +98,26 @@ class MoSE(OneNet):
       raise UserError(f'method.optim.{fixed[0]}: the rate of MoSE follows the loss; leave it out')
     if self.channels not in (1, 3):
       raise UserError(f'method.channels is {self.channels}; it is 1 (grey) or 3 (colour)')
+    for key in ('pixel_mean', 'pixel_std'):
+      if len(given := getattr(self, key)) != len(self.pixel_std) or len(given) not in (
+        0,
+        self.channels,
+      ):
+        raise UserError(
+          f'method.{key} is {given}\n  give pixel_mean and pixel_std {self.channels} number(s)'
+        )
 
   def init(self, seed: int, batch: Batch) -> State:
-    net, image = self.net, np.zeros((*batch['image'].shape[:3], self.channels), np.float32)
+    if self.black_box and 'black_box' not in batch:
+      raise UserError(
+        "method.black_box: the data set holds no black-box predictions; use method.black_box=''"
+      )
+    extra = {'': 0, 'number': 1, 'one_hot': self.num_classes}[self.black_box]
+    net, image = self.net, np.zeros((*batch['image'].shape[:3], self.channels + extra), np.float32)
     noise = np.zeros((len(image), 1, net.experts, net.latent), np.float32)
     schedule = Schedule(
       rate=ReducingRate.start(self.optimizer.lr),
+      samples=Plateau.start(),
       row_limit=Plateau.start(),
       grouping=Plateau.start(),
       sums=np.zeros(2, np.float32),
@@ -99,17 +126,35 @@ class MoSE(OneNet):
     trained = start(net, self.optimizer, seed, image, noise, train=False)
     return State(step=np.int32(0), net=trained, schedule=schedule)
 
-  def standardised(self, image: Array) -> Array:
-    """[B, H, W, 3] -> [B, H, W, channels], each image with mean 0 and deviation 1."""
-    x = image[..., : self.channels]
-    centred = x - x.mean((1, 2, 3), keepdims=True)
-    return centred / (jnp.sqrt(jnp.square(centred).mean((1, 2, 3), keepdims=True)) + 1e-8)
+  def observed(self, batch: Batch) -> Array:
+    """What the net sees [B, H, W, channels]: the standardised image, the black-box prediction."""
+    x = batch['image'][..., : self.channels]
+    if self.pixel_mean:
+      x = ((x + 1) / 2 - jnp.asarray(self.pixel_mean)) / jnp.asarray(self.pixel_std)
+    else:
+      x = x - x.mean((1, 2, 3), keepdims=True)
+      x = x / (jnp.sqrt(jnp.square(x).mean((1, 2, 3), keepdims=True)) + 1e-8)
+    if not self.black_box:
+      return x
+    said = batch['black_box']
+    if self.black_box == 'one_hot':
+      said = jax.nn.one_hot(said, self.num_classes)
+    else:  # the released numbers: unlabelled, our last class, is 0
+      said = ((said + 1) % self.num_classes)[..., None].astype(x.dtype)
+    return jnp.concatenate([x, said], -1)
 
   # One step ------------------------------------------------------------------------------------
 
-  def step(self, state: State, batch: Batch, rng: Array) -> tuple[State, Logs]:
-    net = self.net
-    noise = jax.random.normal(rng, (len(batch['image']), self.samples, net.experts, net.latent))
+  def phase(self, step: int, state: State) -> int:
+    """How many samples of each expert the next step draws."""
+    several = len(self.samples) > 1  # else the device need not be asked
+    return self.samples[int(state.schedule.samples.index) if several else 0]
+
+  def step(
+    self, state: State, batch: Batch, rng: Array, phase: int | None = None
+  ) -> tuple[State, Logs]:
+    net, samples = self.net, phase or self.samples[0]
+    noise = jax.random.normal(rng, (len(batch['image']), samples, net.experts, net.latent))
     return self.update(state, batch, noise)
 
   def update(self, state: State, batch: Batch, noise: Array) -> tuple[State, Logs]:
@@ -118,7 +163,7 @@ class MoSE(OneNet):
     def loss_of(params):
       (logits, weight), new = self.net.apply(
         {'params': params, 'batch_stats': state.net.batch_stats},
-        self.standardised(batch['image']),
+        self.observed(batch),
         noise,
         train=True,
         mutable=['batch_stats'],
@@ -153,15 +198,14 @@ class MoSE(OneNet):
     cost = COSTS[self.cost](scores, labels)
     limit = schedules.value_of(schedule.row_limit, self.row_limits)
     fixed = jax.lax.stop_gradient(cost)
-    plan = transport.greedy_plan(fixed, weight, limit, weight > 0)
+    plan = PLANS[self.coupling](fixed, weight, limit, weight > 0)
     found = transport.transport(cost, plan, probability, self.gate_weight)
     if min(self.groupings) >= 1:
       return found
     threshold = schedules.value_of(schedule.grouping, self.groupings)
     groups = transport.expert_groups(scores, self.net.experts, threshold)
-    both = (transport.grouped(x, groups) for x in (found.plan.sum(2), probability))
-    gate = jnp.where(threshold < 1, transport.gate_divergence(*both), found.gate)
-    return found._replace(gate=gate, loss=found.segmentation + self.gate_weight * gate)
+    by_group = transport.transport(cost, plan, probability, self.gate_weight, groups)
+    return jax.tree.map(lambda a, b: jnp.where(threshold < 1, a, b), by_group, found)
 
   def advanced(self, old: Schedule, step: Array, found: transport.Transport) -> Schedule:
     """The schedules after a step; they move at the end of an epoch."""
@@ -171,6 +215,9 @@ class MoSE(OneNet):
     total, gate = sums / count
     moved = Schedule(
       rate=schedules.reduce_on_plateau(old.rate, total, self.rate_patience),
+      samples=schedules.next_on_plateau(
+        old.samples, total, len(self.samples), self.sample_patience
+      ),
       row_limit=schedules.next_on_plateau(
         old.row_limit, total, len(self.row_limits), self.row_patience
       ),
@@ -188,8 +235,7 @@ class MoSE(OneNet):
   def encoded(self, state: State, batch: Batch) -> tuple[Array, Array]:
     """Features [B, H, W, F] and the experts' probabilities [B, K]."""
     net, variables = self.net, state.net.variables
-    x = self.standardised(batch['image'])
-    skips, features = net.apply(variables, x, train=False, method='features')
+    skips, features = net.apply(variables, self.observed(batch), train=False, method='features')
     return features, net.apply(variables, skips[-1], method='gate')
 
   def ranked(self, state: State, batch: Batch) -> Samples:
@@ -216,8 +262,21 @@ class MoSE(OneNet):
       logits = net.apply(variables, features, z, train=False, method='head')
       return Samples(jax.nn.softmax(logits), baselines.uniform(len(gate), n))
 
+    def weighted(state: State, batch: Batch, rng: Array, n: int) -> Samples:
+      features, gate = self.encoded(state, batch)
+      net, variables = self.net, state.net.variables
+      each = max(1, n // net.experts)  # draws of every expert, the rest of n counts nothing
+      slot = np.arange(n)
+      order = jnp.argsort(-gate, axis=1)
+      expert = order[:, slot % net.experts]
+      weight = jnp.where(slot < each * net.experts, jnp.take_along_axis(gate, expert, 1), 0)
+      draw = lambda key: jax.random.normal(key, (n, net.latent))
+      z = net.apply(variables, expert, jax.vmap(draw)(example_keys(rng, batch)), method='drawn')
+      logits = net.apply(variables, features, z, train=False, method='head')
+      return Samples(jax.nn.softmax(logits), weight / weight.sum(1, keepdims=True))
+
     def likeliest(state: State, batch: Batch, rng: Array, n: int) -> Samples:
       best = self.ranked(state, batch).probs[:, 0]
       return baselines.most_likely(best, n)
 
-    return {'samples': samples, 'likeliest expert': likeliest}
+    return {'samples': samples, 'weighted experts': weighted, 'likeliest expert': likeliest}

@@ -56,20 +56,61 @@ def modes(labels: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
   return found.astype(labels.dtype)
 
 
+class Said(NamedTuple):
+  """Over the pixels of each flipping class: how many [B, F], and how many of them a sample calls by
+  the class's own name and by its twin's [B, N, F]; int32."""
+
+  pixels: Array
+  base: Array
+  twin: Array
+
+
+def said(labels: Array, samples: Array, flips: tuple[Flip, ...] = FLIPS) -> Said:
+  """labels [B, H, W] unflipped, samples [B, N, H, W]."""
+  count = lambda x: jnp.sum(x, (-2, -1), dtype=jnp.int32)
+  here = [labels == flip.base for flip in flips]
+  named = lambda of: jnp.stack(
+    [count(at[:, None] & (samples == name)) for at, name in zip(here, map(of, flips), strict=True)],
+    -1,
+  )
+  pixels = jnp.stack([count(at) for at in here], -1)
+  return Said(pixels, named(lambda f: f.base), named(lambda f: f.twin))
+
+
+def weighted_counts(found: Said, weight: Array) -> Array:
+  """weight [B, N] -> [B, F, 3] float32: pixels, and the weight that said base and twin there."""
+  share = lambda x: jnp.einsum('bnf,bn->bf', x.astype(jnp.float32), weight)
+  parts = found.pixels.astype(jnp.float32), share(found.base), share(found.twin)
+  return jnp.stack(parts, -1)
+
+
+def mode_masses(found: Said, weight: Array) -> Array:
+  """weight [B, N] -> the weight of the samples of each mode [B, 2^F], in the order of `mode_flips`.
+
+  A sample's mode is by majority within each class. Rows of images that lack a class are 0.
+  """
+  classes = found.pixels.shape[-1]
+  bits = (found.twin > found.base).astype(jnp.int32)
+  mode = jnp.sum(bits << jnp.arange(classes)[::-1], -1)  # [B, N]
+  mass = jnp.einsum('bn,bnm->bm', weight, jax.nn.one_hot(mode, 2**classes))
+  return jnp.where(jnp.all(found.pixels > 0, -1, keepdims=True), mass, 0)
+
+
+def frequency_error(counts: np.ndarray, flips: tuple[Flip, ...] = FLIPS) -> float:
+  """Counts [F, 3] summed over images -> mean absolute error of the 2 F frequencies."""
+  truth = np.array([(1 - f.probability, f.probability) for f in flips])
+  error = np.abs(frequencies(counts) - truth)
+  return float(np.nanmean(error)) if not np.isnan(error).all() else float('nan')
+
+
 def mode_counts(labels: Array, samples: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
   """How often samples call a flipping class by either name -> [B, F, 3] int32.
 
   labels [B, H, W] unflipped, samples [B, N, H, W]. Over the pixels of a class: pixels x N, samples
   that say the base class, samples that say its twin. Add them over images, then `frequencies`.
   """
-  count = lambda x: jnp.sum(x, (1, 2, 3), dtype=jnp.int32)
-
-  def of(flip):
-    here = (labels == flip.base)[:, None]
-    said = [count(here & (samples == name)) for name in (flip.base, flip.twin)]
-    return jnp.stack([count(here) * samples.shape[1], *said], -1)
-
-  return jnp.stack([of(flip) for flip in flips], 1)
+  found = said(labels, samples, flips)
+  return jnp.stack([found.pixels * samples.shape[1], found.base.sum(1), found.twin.sum(1)], -1)
 
 
 def frequencies(counts: np.ndarray) -> np.ndarray:

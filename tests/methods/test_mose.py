@@ -15,7 +15,7 @@ METHOD = MoSE(
   steps_per_epoch=4,
   model=dict(name='mose', widths=(8, 8, 16), latent=1, experts=3),
   optim=dict(lr=3e-3),
-  samples=2,
+  samples=(2,),
   row_patience=0,
 )
 

@@ -124,15 +124,11 @@ def loss_of(config: str, logits: Any, weight: Any, batch: dict[str, Any], r: Any
   kind = transport.cross_entropy_cost if config.startswith('city') else transport.iou_cost
   cost = kind(out, label)
   plan = transport.greedy_plan(jax.lax.stop_gradient(cost), q, float(r['gamma']))
-  found = transport.transport(cost, plan, weight, float(r['beta']))
-  groups = None
-  if float(r['G']) < 1:
-    groups = transport.expert_groups(out, r['mu'].shape[0], float(r['G']))
-    prob, target = (transport.grouped(x, groups) for x in (weight, found.plan.sum(2)))
-    gate = transport.gate_divergence(target, prob)
-    loss = found.segmentation + float(r['beta']) * gate
-    return found._replace(loss=loss, gate=gate), (prob, target)
-  return found, groups
+  if float(r['G']) >= 1:
+    return transport.transport(cost, plan, weight, float(r['beta'])), None
+  ids = transport.expert_groups(out, r['mu'].shape[0], float(r['G']))
+  found = transport.transport(cost, plan, weight, float(r['beta']), ids)
+  return found, tuple(transport.grouped(x, ids) for x in (weight, plan.sum(2)))
 
 
 TRAIN = {

@@ -31,13 +31,13 @@ def one_loss(r: Replay, at) -> None:
     cost = (transport.iou_cost if soft else transport.cross_entropy_cost)(out, labels)
     plan = transport.greedy_plan(jax.lax.stop_gradient(cost), weight, limit)
     prob = jnp.repeat(jax.nn.softmax(gate) / per, per, axis=1)
-    found, groups = transport.transport(cost, plan, prob, beta), None
-    if threshold < 1:
-      ids = transport.expert_groups(out, experts, threshold)
-      groups = tuple(transport.grouped(x, ids) for x in (prob, plan.sum(2)))
-      gate_loss = transport.gate_divergence(groups[1], groups[0])
-      found = found._replace(loss=found.segmentation + beta * gate_loss, gate=gate_loss)
-    return found.loss, (found, groups)
+    ids = transport.expert_groups(out, experts, threshold) if threshold < 1 else None
+    found = transport.transport(cost, plan, prob, beta, ids)
+    masses = (prob, plan.sum(2))
+    return found.loss, (
+      found,
+      None if ids is None else tuple(transport.grouped(x, ids) for x in masses),
+    )
 
   with jax.default_matmul_precision('highest'):
     grads, (found, groups) = jax.jit(jax.grad(run, (0, 1), has_aux=True))(

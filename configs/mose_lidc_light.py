@@ -1,0 +1,15 @@
+"""MoSE on LIDC with the light network, 2.3 M parameters (Gao et al., ICLR 2023).
+
+  python -m datasets.prepare lidc_v1 --source data_lidc.pickle
+  python train.py --config configs/mose_lidc_light.py --workdir runs/mose_lidc_light
+
+As configs/mose_lidc.py, with four levels of the U-Net in place of seven.
+"""
+
+from configs import mose_lidc
+
+
+def get_config():
+  c = mose_lidc.get_config()
+  c.method.model.widths = (32, 64, 128, 192)
+  return c

@@ -1,0 +1,58 @@
+"""python -m datasets.street_scenes OUT: drawn street scenes as files, laid out as Cityscapes.
+
+leftImg8bit/, gtFine/ (label ids and train ids) and black_box/ below OUT, so that any tool that
+reads Cityscapes reads them: python -m datasets.prepare cityscapes --source OUT --scale 1.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from PIL import Image
+
+from car_jax.errors import UserError, exit_on_user_error
+from datasets import common, prepare
+from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
+from datasets.street_scenes import scenes
+from datasets.street_scenes import street_scenes_dataset_builder as builder
+
+
+@exit_on_user_error
+def main(arguments: list[str]) -> int:
+  parser = argparse.ArgumentParser(prog='python -m datasets.street_scenes', description=__doc__)
+  parser.add_argument('out', type=pathlib.Path)
+  defaults = prepare.DATASETS['street_scenes'][1]
+  for key, default in defaults.items():
+    parser.add_argument(f'--{key}', type=type(default), default=default, help=f'{default!r}')
+  values = vars(parser.parse_args(arguments))
+  out = values.pop('out')
+  prepare.check(values)
+  scenes.check(values['domain'], values['strength'])
+  if out.exists() and any(out.iterdir()):
+    raise UserError(f'{out} is not empty\n  name a new folder')
+  for split in builder.SPLITS:
+    count = builder.size(split, values)
+    for k in common.progress(range(count), count, split):
+      write(out, values, split, k)
+  print(f'wrote {out}')
+  return 0
+
+
+def write(out: pathlib.Path, values: dict, split: str, k: int) -> None:
+  image, ids, box = builder.drawn(values, split, k)
+  city, stem = builder.name(split, k)
+  part = builder.SPLITS[split][0]
+  train_ids = cityscapes.converted(out, ids, common.Problems())
+  for folder, end, array in (
+    (cityscapes.IMAGES, cityscapes.IMAGE_END, image),
+    (cityscapes.LABELS, cityscapes.LABEL_IDS, ids),
+    (cityscapes.LABELS, cityscapes.TRAIN_IDS, train_ids),
+    ('black_box', '_blackBox_labelIds.png', box),
+  ):
+    path = out / folder / part / city / f'{stem}{end}'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
