@@ -7,7 +7,7 @@ are scored on that data.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -42,37 +42,38 @@ def parted(text: str) -> tuple[str, str]:
 
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
   """The config that a checkpoint was trained with. Raises UserError."""
+  with _opened(path, wish) as (saved, step):
+    return configs.complete(ConfigDict(saved.meta(step)['config']))
+
+
+@contextlib.contextmanager
+def _opened(path: str | pathlib.Path, wish: str) -> Iterator[tuple[checkpoints.Checkpoints, int]]:
+  """A checkpoint's manager and step; damage found inside is told with the other steps there."""
   folder, step = checkpoints.locate(path, wish)
   with checkpoints.Checkpoints(folder) as saved:
     try:
-      return configs.complete(ConfigDict(saved.meta(step)['config']))
-    except checkpoints.Damaged as e:
-      raise UserError(f'damaged checkpoint {e}') from None
-
-
-def load(path: str | pathlib.Path, wish: str, data: Any, mesh: Any) -> Loaded:
-  """A checkpoint's method and state. Raises UserError for a damaged one, naming others there."""
-  folder, step = checkpoints.locate(path, wish)
-  config = read_config(path, wish)
-  method = loop.build_method(config, data.info, 1)
-  if not method.predictors():
-    raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
-  with checkpoints.Checkpoints(folder) as saved:
-    try:
-      shape = saved.meta(step).get('image')
-    except checkpoints.Damaged as e:
-      raise UserError(f'damaged checkpoint {e}') from None
-  size = config.data.get('size') or 32
-  image = np.zeros((1, *(shape or (size, size, 3))), np.float32)
-  template = sharding.place_state(method.init(config.seed, {'image': image}), mesh)
-  with checkpoints.Checkpoints(folder) as saved:
-    try:
-      state, _ = saved.restore(step, template)
+      yield saved, step
     except checkpoints.Damaged as e:
       others = [str(s) for s in saved.steps() if s != step]
       hint = f'\n  others there: --step {" or ".join(others)}' if others else ''
       raise UserError(f'damaged checkpoint {e}{hint}') from None
-  return Loaded(folder / str(step), step, config, method, state)
+
+
+def load(path: str | pathlib.Path, wish: str, data: Any, mesh: Any) -> Loaded:
+  """A checkpoint's method and state. Raises UserError for a damaged one, naming others there."""
+  with _opened(path, wish) as (saved, step):
+    meta = saved.meta(step)
+    config = configs.complete(ConfigDict(meta['config']))
+    method = loop.build_method(config, data.info, 1)
+    if not method.predictors():
+      raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
+    size = config.data.get('size') or 32
+    batch = {'image': np.zeros((1, *(meta.get('image') or (size, size, 3))), np.float32)}
+    if data.info.black_box:
+      batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
+    template = sharding.place_state(method.init(config.seed, batch), mesh)
+    state, _ = saved.restore(step, template)
+  return Loaded(checkpoints.locate(path, wish)[0] / str(step), step, config, method, state)
 
 
 def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:

@@ -4,7 +4,7 @@ import json
 from html import escape
 from typing import Any
 
-from car_jax.evaluate import charts, page_pictures, tables
+from car_jax.evaluate import charts, flip_charts, page_pictures, tables
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.page_style import CSS
 from car_jax.evaluate.predict import READERS
@@ -16,6 +16,7 @@ def page(results: Results, about: Any, choice: Choice, found: dict[int, Case]) -
   sections = {
     'scores': ('Scores', _scores(results)),
     'figures': ('Questions', _figures(results)),
+    'flips': ('Class flips', _flips(results)),
     'cases': ('Cases', _cases(results, choice, found)),
     'diversity': ('Sample diversity', _diversity(results, choice, found)),
     'reproduce': ('How to reproduce', _reproduce(results, about)),
@@ -215,6 +216,25 @@ def _reliability(results: Results) -> str:
     'a pixel predicted at 30 % is marked by 30 % of the readers; below it the model promises too '
     'much. The bars count pixels on a logarithmic scale: a dot far off matters little where few '
     f'pixels are.</p><div class="panels">{"".join(panels)}</div>'
+  )
+
+
+def _flips(results: Results) -> str:
+  if not results.info.flips:
+    return ''
+  panels = []
+  for subject in results.subjects:
+    name = page_pictures.swatch(results, subject) + escape(subject)
+    drawn = flip_charts.names(results, subject), flip_charts.masses(results, subject)
+    panels.append(f'<figure><strong>{name}</strong>{"".join(drawn)}</figure>')
+  return (
+    '<p>Some classes of this data set were renamed to a twin, for a whole image at a time, with a '
+    'known probability. So the right answer is known: the share of samples that use each name '
+    '(ticks).</p><p class="note">Upper bars: share of all pixels of a class that samples call by '
+    'either name; what misses from 1 is another class. Hollow dots: the probability that the '
+    'method states itself, where the black-box prediction is right. Lower bars: mass of every '
+    'combination of renamed classes, by majority within each class, over the images that show all '
+    f'of them.</p><div class="panels">{"".join(panels)}</div>'
   )
 
 

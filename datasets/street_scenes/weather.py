@@ -103,9 +103,7 @@ def night(light: Light, strength: float, rng: np.random.Generator) -> tuple[np.n
   dark = day * (1 - 0.75 * s * light.sky[..., None])
   columns = np.arange(SIZE[1], dtype=np.float32) / SIZE[1] - np.float32(0.5)
   aim = 1 / (1 + (columns * 2.6) ** 2)
-  beam: np.ndarray = (
-    np.clip(1.15 - light.depth / 48, 0, 1) * aim[None] * (0.35 + 0.65 * light.ground)
-  )
+  beam = np.clip(1.15 - light.depth / 48, 0, 1) * aim[None] * (0.35 + 0.65 * light.ground)
   lamps = beam[..., None] * np.array([1.0, 0.94, 0.8], np.float32)
   colour = light.colour * (dark + 0.72 * s * lamps)
   colour = colour + s * (0.9 * light.glow - 0.5 * np.minimum(light.glow, colour))
