@@ -16,18 +16,18 @@ def get_config():
   c.method = dict(
     name='car',
     calnet=dict(name='toy_calnet', hidden=24, dropout=0.05),
-    generator=dict(name='unet_generator', hidden=12, latent=32),
+    generator=dict(name='unet_generator', hidden=16, latent=8),
     discriminator=dict(name='pixel_discriminator', hidden=12),
     optim=dict(
       calnet=adam | dict(lr=2e-3),
-      generator=adam | dict(lr=1e-3),
-      discriminator=adam | dict(lr=5e-4),
+      generator=adam | dict(lr=3e-3, weight_decay=0.0),
+      discriminator=adam | dict(lr=2e-4),
     ),
     samples=8,
-    adversarial_weight=10.0,
+    adversarial_weight=1.0,
     calibration_weight=5.0,
     critic_steps=1,
-    rest_steps=0,
+    rest_steps=1,
   )
   c.data = dict(name='street_scenes/height64', data_dir='', size=64, batch=6, eval_batch=4)
   c.data.flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'

@@ -122,10 +122,11 @@ KINDS = {
   'flip_error': Kind(
     'Flip frequency error',
     'low',
-    'Some classes were renamed to a twin with a known probability. How often the samples use each '
-    'of the two names, over all pixels of the class, minus how often they should; mean absolute '
-    'value over all names.',
+    'Some classes were renamed to a twin with a known probability. How often samples that find the '
+    "class use its twin's name, minus how often they should; mean absolute value over the classes. "
+    'With [pixels] the shares of both names among all pixels of a class, missed ones included.',
     False,
+    ('pixels',),
   ),
 }
 
@@ -147,6 +148,7 @@ class Metric:
   top: bool = False  # calibration of the likeliest class, not of the foreground
   bins: int = 15
   flips: tuple[Any, ...] = ()
+  pixels: bool = False  # of a flip error: pixels of the class that are missed count
 
   @property
   def about(self) -> Kind:
@@ -169,7 +171,7 @@ class Metric:
     if self.kind == 'ece':
       parts += ['top label' if self.top else 'class 1', f'{self.bins} bins']
     if self.kind == 'flip_error':
-      return f'flip_error[{self.samples} samples]'
+      return f'flip_error[{self.samples} samples{", pixels" if self.pixels else ""}]'
     if self.kind == 'miou':
       parts += ['classes=' + '+'.join(map(str, self.classes))]
     parts += [] if self.ignore is None else [f'ignore={self.ignore}']

@@ -153,7 +153,7 @@ def finish(metric: Metric, totals: Any) -> float:
   if metric.kind == 'ece':
     return calibration.ece(totals)
   if metric.kind == 'flip_error':
-    return flips.frequency_error(totals, metric.flips)
+    return flips.frequency_error(totals, metric.flips, pixels=metric.pixels)
   return mean_iou(totals, metric.classes)
 
 

@@ -96,10 +96,23 @@ def mode_masses(found: Said, weight: Array) -> Array:
   return jnp.where(jnp.all(found.pixels > 0, -1, keepdims=True), mass, 0)
 
 
-def frequency_error(counts: np.ndarray, flips: tuple[Flip, ...] = FLIPS) -> float:
-  """Counts [F, 3] summed over images -> mean absolute error of the 2 F frequencies."""
+def flip_rates(counts: np.ndarray) -> np.ndarray:
+  """Summed counts [F, 3] -> how often a class that is found bears its twin's name [F].
+
+  The share of twins among base and twin; pixels taken for a third class say nothing of the flip.
+  """
+  counts = np.asarray(counts, np.float64)
+  with np.errstate(invalid='ignore'):
+    return counts[..., 2] / (counts[..., 1] + counts[..., 2])
+
+
+def frequency_error(
+  counts: np.ndarray, flips: tuple[Flip, ...] = FLIPS, *, pixels: bool = False
+) -> float:
+  """Counts [F, 3] summed over images -> mean absolute error of `flip_rates`, against the flips'
+  probabilities; with `pixels` of the 2 F `frequencies`, in which missed pixels count."""
   truth = np.array([(1 - f.probability, f.probability) for f in flips])
-  error = np.abs(frequencies(counts) - truth)
+  error = np.abs(frequencies(counts) - truth if pixels else flip_rates(counts) - truth[:, 1])
   return float(np.nanmean(error)) if not np.isnan(error).all() else float('nan')
 
 

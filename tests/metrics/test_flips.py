@@ -106,3 +106,40 @@ def test_true_probabilities():
   truth = flips.true_probabilities(present)
   assert (truth[1], truth[19]) == pytest.approx((9 / 17, 8 / 17))
   assert (truth[2], truth[14]) == (1, 0)
+
+
+def test_weights_enter_counts_and_modes(scene):
+  labels, samples, *_ = scene
+  weight = np.random.default_rng(1).dirichlet(np.ones(N), B).astype(np.float32)
+  said = flips.said(labels, samples)
+  got = np.array(flips.weighted_counts(said, weight))
+  masses = np.asarray(flips.mode_masses(said, weight))
+  for b in range(B):
+    want = np.zeros(32)
+    for n in range(N):
+      number = 0
+      for k, flip in enumerate(flips.FLIPS):
+        here = samples[b, n][labels[b] == flip.base]
+        twins, bases = (here == flip.twin).sum(), (here == flip.base).sum()
+        got[b, k, 1:] -= weight[b, n] * np.array([bases, twins])
+        number = 2 * number + (twins > bases)
+      want[number] += weight[b, n]
+    np.testing.assert_allclose(masses[b], want, atol=1e-6)
+  np.testing.assert_allclose(got[..., 1:], 0, atol=1e-5)
+  without_road = np.where(labels == 0, 5, labels)
+  assert not np.any(flips.mode_masses(flips.said(without_road, samples), weight))
+
+
+def test_exact_modes_have_no_error_and_missed_pixels_count_only_when_asked():
+  """Every mode as a sample with its weight; then half of the cars are taken for something else."""
+  labels = np.array([[[0, 1, 8], [11, 13, 13]]])
+  modes, weight = np.array(flips.modes(labels)), flips.mode_weights()[None].astype(np.float32)
+  error = lambda maps, **kw: flips.frequency_error(
+    np.sum(flips.weighted_counts(flips.said(labels, maps), weight), 0), **kw
+  )
+  assert error(modes) == pytest.approx(0, abs=1e-6)
+  assert error(modes, pixels=True) == pytest.approx(0, abs=1e-6)
+  modes[..., 1, 2] = 2
+  assert error(modes) == pytest.approx(0, abs=1e-6)
+  car = flips.FLIPS[2].probability
+  assert error(modes, pixels=True) == pytest.approx((car / 2 + (1 - car) / 2) / 10, abs=1e-6)

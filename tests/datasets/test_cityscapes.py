@@ -1,0 +1,159 @@
+"""Cityscapes' folders, drawn ones among them: records, and every kind of damage named by path."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from car_jax.data import labels, sources
+from datasets.street_scenes import __main__ as street_scenes
+from tests.datasets.files import nothing_prepared, records, run, truncate, write_png
+
+FEW = ('--height', '32', '--count', '8')
+
+
+def cityscapes(root, size=(16, 32), black_box='png'):
+  """One image each of aachen, ulm and frankfurt; label ids with all 34 numbers."""
+  rng = np.random.default_rng(0)
+  for part, city in (('train', 'aachen'), ('train', 'ulm'), ('val', 'frankfurt')):
+    stem = f'{city}_000000_000019'
+    image = rng.integers(0, 256, (*size, 3))
+    write_png(root / f'leftImg8bit/{part}/{city}/{stem}_leftImg8bit.png', image)
+    ids = rng.permutation(np.resize(np.arange(34), size[0] * size[1])).reshape(size)
+    write_png(root / f'gtFine/{part}/{city}/{stem}_gtFine_labelIds.png', ids)
+    box = root / f'black_box/{part}/{city}/{stem}_prediction.{black_box}'
+    if black_box == 'png':
+      write_png(box, ids[::-1])
+    elif black_box == 'npy':
+      box.parent.mkdir(parents=True)
+      np.save(box, ids[::-1].astype(np.float32))
+  return root
+
+
+@pytest.mark.parametrize('black_box', ['png', 'npy', 'none'])
+def test_records_at_a_quarter_of_the_size(tmp_path, black_box):
+  source = cityscapes(tmp_path / 's', black_box=black_box)
+  assert run('cityscapes', source, tmp_path / 'd') == 0
+  info = sources.open_dataset({'name': 'cityscapes', 'data_dir': str(tmp_path / 'd')}).info
+  assert (info.num_classes, info.ignore_label, info.readers) == (19, 255, 1)
+  assert info.black_box == (black_box != 'none')
+  for split, part, city in (
+    ('train', 'train', 'aachen'),
+    ('validation', 'train', 'ulm'),
+    ('test', 'val', 'frankfurt'),
+  ):
+    stem = f'{city}_000000_000019'
+    ((name, record),) = records('cityscapes', tmp_path / 'd', split).items()
+    assert name == record['group'] == f'{city}/{stem}'
+    picture = Image.open(source / f'leftImg8bit/{part}/{city}/{stem}_leftImg8bit.png')
+    small = picture.resize((8, 4), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(record['image'], np.asarray(small))
+    ids = np.asarray(Image.open(source / f'gtFine/{part}/{city}/{stem}_gtFine_labelIds.png'))
+    want = lambda x: np.where((y := labels.train_ids(x[2::4, 2::4])) == 24, 255, y)
+    np.testing.assert_array_equal(record['labels'], want(ids)[None])
+    if black_box != 'none':
+      np.testing.assert_array_equal(record['black_box'], want(ids[::-1]))
+
+
+def test_train_ids_serve_where_there_are_no_label_ids(tmp_path):
+  source = cityscapes(tmp_path / 's')
+  for path in source.glob('gtFine/*/*/*'):
+    kept = labels.train_ids(np.asarray(Image.open(path)))
+    path.unlink()
+    trained = path.with_name(path.name.replace('labelIds', 'labelTrainIds'))
+    write_png(trained, np.where(kept == 24, 255, kept))
+  assert run('cityscapes', source, tmp_path / 'd', '--scale', '1') == 0
+  ((_, record),) = records('cityscapes/scale1', tmp_path / 'd').items()
+  (path,) = source.glob('gtFine/train/aachen/*')
+  np.testing.assert_array_equal(record['labels'][0], np.asarray(Image.open(path)))
+
+
+def test_everything_damaged_is_named_at_once_and_nothing_is_prepared(tmp_path, capsys):
+  source = cityscapes(tmp_path / 's')
+  for k in range(1, 6):
+    image = np.zeros((16, 32, 3))
+    stem = f'aachen_00000{k}_000019'
+    write_png(source / f'leftImg8bit/train/aachen/{stem}_leftImg8bit.png', image)
+    write_png(source / f'gtFine/train/aachen/{stem}_gtFine_labelIds.png', image[..., 0])
+    write_png(source / f'black_box/train/aachen/{stem}_x.png', image[..., 0])
+  gt, box = source / 'gtFine/train/aachen', source / 'black_box/train/aachen'
+  (gt / 'aachen_000001_000019_gtFine_labelIds.png').unlink()
+  write_png(gt / 'aachen_000002_000019_gtFine_labelIds.png', np.full((16, 32), 34))
+  write_png(gt / 'aachen_000003_000019_gtFine_labelIds.png', np.zeros((16, 30)))
+  (gt / 'aachen_000004_000019_gtFine_labelIds.png').write_text('no picture')
+  (box / 'aachen_000005_000019_x.png').unlink()
+  write_png(gt / 'aachen_000000_000019_gtFine_labelIds.png', np.zeros((16, 32, 3)))
+  truncate(source / 'leftImg8bit/val/frankfurt/frankfurt_000000_000019_leftImg8bit.png')
+  write_png(source / 'black_box/train/ulm/ulm_000000_000019_prediction.png', np.full((16, 32), 99))
+  assert run('cityscapes', source, tmp_path / 'd') == 2
+  told = capsys.readouterr().err
+  assert '8 problems' in told
+  for path, what in (
+    ('aachen_000001_000019_gtFine_labelIds.png', 'missing'),
+    ('aachen_000002_000019_gtFine_labelIds.png', 'id 34 is no class; expected 0 to 33'),
+    ('aachen_000003_000019', '30x16 pixels, its image 32x16'),
+    ('aachen_000004_000019_gtFine_labelIds.png', 'truncated or no PNG'),
+    ('aachen_000005_000019*', '0 black-box predictions; expected one'),
+    ('aachen_000000_000019_gtFine_labelIds.png', 'a picture of mode RGB'),
+    ('frankfurt_000000_000019_leftImg8bit.png', 'truncated'),
+    ('ulm_000000_000019_prediction.png', 'id 99 is no class'),
+  ):
+    (line,) = (line for line in told.splitlines() if path in line and line.startswith('  '))
+    assert what in line
+  assert 'Traceback' not in told
+  assert nothing_prepared(tmp_path / 'd')
+
+
+def test_train_ids_out_of_range(tmp_path, capsys):
+  source = cityscapes(tmp_path / 's')
+  path = source / 'gtFine/val/frankfurt/frankfurt_000000_000019_gtFine_labelIds.png'
+  path.unlink()
+  odd = np.zeros((16, 32))
+  odd[2, 3] = 19
+  write_png(path.with_name(path.name.replace('labelIds', 'labelTrainIds')), odd)
+  assert run('cityscapes', source, tmp_path / 'd') == 2
+  assert 'labelTrainIds.png: id 19 is no class; expected 0 to 18 and 255' in capsys.readouterr().err
+
+
+def test_other_layouts_are_refused(tmp_path, capsys):
+  (tmp_path / 's').mkdir()
+  assert run('cityscapes', tmp_path / 's', tmp_path / 'd') == 2
+  assert 'leftImg8bit/train is not there' in capsys.readouterr().err
+  source = cityscapes(tmp_path / 't')
+  assert run('cityscapes', source, tmp_path / 'd', '--black-box', str(tmp_path / 'no')) == 2
+  assert 'no such folder' in capsys.readouterr().err
+  (source / 'leftImg8bit/val/frankfurt/Thumbs.db').write_text('x')
+  assert run('cityscapes', source, tmp_path / 'd') == 2
+  assert 'Thumbs.db: expected CITY/NAME_leftImg8bit.png' in capsys.readouterr().err
+  assert run('cityscapes', source, tmp_path / 'd', '--scale', '0') == 2
+  assert '--scale cannot be 0.0' in capsys.readouterr().err
+
+
+def test_drawn_scenes_are_the_same_as_files_and_as_records(tmp_path):
+  more = (*FEW, '--domain', 'night', '--strength', '0.5')
+  assert street_scenes.main([str(tmp_path / 'files'), *more]) == 0
+  assert run('cityscapes', tmp_path / 'files', tmp_path / 'd', '--scale', '1') == 0
+  assert run('street_scenes', None, tmp_path / 'd', *more) == 0
+  for split, count in (('train', 8), ('validation', 2), ('test', 2)):
+    files = records('cityscapes/scale1', tmp_path / 'd', split)
+    name = 'street_scenes/height32-count8-domain_night-strength0.5'
+    drawn = records(name, tmp_path / 'd', split)
+    assert len(files) == len(drawn) == count
+    for key in files:
+      for field in ('image', 'labels', 'black_box'):
+        np.testing.assert_array_equal(files[key][field], drawn[key][field])
+
+
+def test_mistakes_with_drawn_scenes(tmp_path, capsys):
+  assert street_scenes.main([str(tmp_path / 'x'), '--domain', 'nihgt']) == 2
+  assert 'did you mean: night' in capsys.readouterr().err
+  assert run('street_scenes', None, tmp_path / 'd', '--strength', '1.5') == 2
+  assert 'strength 1.5 is not between 0 and 1' in capsys.readouterr().err
+  assert run('street_scenes', None, tmp_path / 'd', '--height', '33') == 2
+  assert 'an even number from 32' in capsys.readouterr().err
+  (tmp_path / 'x').mkdir()
+  (tmp_path / 'x' / 'mine').touch()
+  assert street_scenes.main([str(tmp_path / 'x')]) == 2
+  assert 'is not empty' in capsys.readouterr().err
+  name = 'street_scenes/height64-domain_fog'
+  with pytest.raises(sources.UserError, match='street_scenes --height 64 --domain fog --data-dir'):
+    sources.open_dataset({'name': name, 'data_dir': str(tmp_path / 'd')})
