@@ -1,15 +1,16 @@
-"""CAR at laptop size on the embedded data set, 64x64: what `make demo` trains. About 4 minutes.
+"""CAR, MoSE and a deterministic net at laptop size, 64x64: what `make demo` trains and compares.
 
   python -m datasets.prepare lidc_masks --size 64
-  python train.py --config configs/demo.py --workdir runs/demo/car
+  python train.py --config configs/demo.py:car --workdir runs/demo/car
 
-Variant `:deterministic` trains one net of the same size by cross entropy, for comparison.
+Variants `:car`, `:mose` and `:deterministic`; their numbers of steps take equal time on a CPU.
 """
 
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError, nearest
 
+STEPS = dict(car=750, mose=750, deterministic=750)
 ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
 METHODS = dict(
   car=dict(
@@ -28,6 +29,16 @@ METHODS = dict(
     critic_steps=1,  # D learns whenever it is not too good: the run is short
     rest_steps=0,
   ),
+  mose=dict(
+    name='mose',
+    model=dict(name='mose', widths=(16, 32, 48, 64), latent=1, experts=4),
+    optim=dict(lr=2e-3, weight_decay=1e-5),
+    samples=(4,),
+    cost='iou',
+    row_limits=(0.5, 1.0),
+    row_patience=10,
+    rate_patience=10,
+  ),
   deterministic=dict(
     name='supervised',
     model=dict(name='segnet', widths=(10, 20, 30, 40, 40), depths=(2, 2, 2, 2, 2), dropout=0.05),
@@ -43,7 +54,7 @@ def get_config(variant='car'):
   c.method = METHODS[variant]
   c.data = dict(name='lidc_masks/size64', data_dir='', size=64, batch=12, eval_batch=32)
   c.data.flip = c.data.rot90 = True
-  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 750, 25, 150, 150, 0
+  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = STEPS[variant], 25, 150, 150, 0
   c.evals = dict(val=dict(split='validation[:160]', samples=16, metrics=('ged16',)))
   c.best = 'val/ged16:min'
   c.report = dict(split='test[:480]', samples=16, metrics=('ged16', 'hm_iou16', 'ece'))

@@ -10,7 +10,7 @@ from car_jax.data import class_flips, labels, transforms
 from car_jax.errors import UserError
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
-VARIANTS = {'smoke': ['car', 'mose', 'supervised'], 'demo': ['car', 'deterministic']}
+VARIANTS = {'smoke': ['car', 'mose', 'supervised'], 'demo': ['car', 'mose', 'deterministic']}
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from car_jax.errors import UserError, nearest
 
@@ -64,28 +65,16 @@ def rot90(example: Example, rng: np.random.Generator) -> Example:
 
 
 def rotated(x: np.ndarray, degrees: float, *, nearest: bool, fill: float = 0) -> np.ndarray:
-  """x [H, W, ...] turned counter-clockwise about (W/2, H/2), at its size; `fill` outside.
+  """x [H, W, channels] turned counter-clockwise about (W/2, H/2), at its size; `fill` outside.
 
   Bilinear, or the nearest pixel; as OpenCV 5 does, which no longer rounds coordinates to 1/32.
   """
-  h, w = x.shape[:2]
   a, b = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-  rows, columns = np.indices((h, w)) - np.array([h / 2, w / 2])[:, None, None]
-  source = b * columns + a * rows + h / 2, a * columns - b * rows + w / 2
-
-  def pick(row, column):
-    inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
-    found = x[np.clip(row, 0, h - 1), np.clip(column, 0, w - 1)]
-    return np.where(inside.reshape(h, w, *[1] * (x.ndim - 2)), found, fill)
-
-  if nearest:
-    row, column = (np.floor(v + 0.5).astype(int) for v in source)
-    return pick(row, column).astype(x.dtype)
-  row, column = (np.floor(v).astype(int) for v in source)
-  down, right = ((v - np.floor(v)).reshape(h, w, *[1] * (x.ndim - 2)) for v in source)
-  upper = pick(row, column) * (1 - right) + pick(row, column + 1) * right
-  lower = pick(row + 1, column) * (1 - right) + pick(row + 1, column + 1) * right
-  return upper * (1 - down) + lower * down
+  turn, centre = np.array([[a, b], [-b, a]]), np.array(x.shape[:2]) / 2
+  kw = dict(offset=centre - turn @ centre, order=0 if nearest else 1, cval=fill)
+  planes = np.moveaxis(x if nearest else x.astype(np.float64), -1, 0)
+  turned = [ndimage.affine_transform(p, turn, mode='grid-constant', **kw) for p in planes]
+  return np.stack(turned, -1)
 
 
 def rotate(degrees: float) -> Transform:

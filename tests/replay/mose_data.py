@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.data import labels
+from car_jax.data import labels, transforms
 from car_jax.metrics import flips
 from car_jax.nn import init
 from datasets.lidc_v1.lidc_v1_dataset_builder import split_of
@@ -34,3 +34,33 @@ def labels_and_splits(r: Replay) -> None:
       names = [f'{k:06d}' for k in range(int(count))]
       found = split_of(names)[{'val': 'validation'}.get(split, split)]
       r.check(key, np.array([int(name) for name in found]), 0)
+
+
+@replays('mose', 'augment')
+def augment(r: Replay) -> None:
+  """Turns, flips and crops with the recorded parameters."""
+  still = lambda key: np.moveaxis(r[key], 0, -1)
+  chw = lambda x: np.moveaxis(np.asarray(x), -1, 0)
+  turned = {'image': False, 'label': True, 'one_label': True}
+  for k, angle in enumerate(r['rot/angle']):
+    for kind, nearest in turned.items():
+      source = still('rot/image' if kind == 'image' else 'rot/label')
+      count = r.arrays[f'rot/{kind}_out'].shape[1]
+      ours = transforms.rotated(source[..., :count], float(angle), nearest=nearest)
+      want = r[f'rot/{kind}_out'][k]
+      r.check(f'rot/{kind}_out', chw(ours), 0 if nearest else 1e-4, want=want, name=f'{kind}[{k}]')
+  r.check('flip/h', r['rot/image'][:, :, ::-1], 0)
+  r.check('flip/v', r['rot/image'][:, ::-1], 0)
+  size = int(r['crop/imsize'])
+  r['crop/scales']
+  for case in sorted({key.split('/')[1] for key in r.arrays if key.endswith('/args')}):
+    h, w, top, left = (int(n) for n in r[f'crop/{case}/args'])
+    cut = lambda kind, h=h, w=w, top=top, left=left: still(f'crop/{kind}')[
+      top : top + h, left : left + w
+    ]
+    rows, columns = (transforms.nearest_indices(n, size) for n in (h, w))
+    r.check(f'crop/{case}/image_out', chw(transforms.area_resized(cut('image'), size)), 1e-4)
+    for kind in ('label', 'bb'):
+      r.check(f'crop/{case}/{kind}_out', chw(cut(kind)[rows[:, None], columns]), 0)
+  h, w, top, left = (int(n) for n in r['crop/val_args'])
+  r.check('crop/val_image', chw(still('crop/image')[top : top + h, left : left + w]), 0)
