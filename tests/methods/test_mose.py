@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 
 from car_jax.errors import UserError
 from car_jax.losses import transport
-from car_jax.methods.mose import MoSE
+from car_jax.methods.mose import PLANS, MoSE
 
 KEY = jax.random.key(0)
 METHOD = MoSE(
@@ -99,6 +100,10 @@ def test_predictions_need_no_label_and_are_ranked(trained):
     (dict(cost='iuo'), 'did you mean: iou'),
     (dict(schedule_metric='epochs'), 'did you mean: epoch'),
     (dict(channels=2), 'channels is 2'),
+    (dict(coupling='exect'), 'did you mean: exact'),
+    (dict(black_box='onehot'), 'did you mean: one_hot'),
+    (dict(pixel_mean=(0.5,)), r'pixel_mean is \(0.5,\)'),
+    (dict(pixel_std=(0.5, 0.5), pixel_mean=(0.5, 0.5)), 'pixel_mean is'),
     (dict(optim=dict(lr=1e-3, milestones=(3,))), 'optim.milestones'),
   ],
 )
@@ -116,3 +121,78 @@ def test_a_plan_gives_every_annotation_its_mass_within_the_limit():
   assert plan.sum(2).max() <= 0.125 + 1e-6
   whole = np.asarray(transport.greedy_plan(cost, weight, 1.0, weight > 0))
   assert (whole.argmax(1) == cost.argmin(1))[np.asarray(weight) > 0].all()
+
+
+@pytest.mark.parametrize('limit', [0.1, 0.25, 1.0])
+def test_the_exact_plan_is_the_optimum_of_the_linear_program(limit):
+  rng = np.random.default_rng(2)
+  cost = rng.random((3, 12, 5)).astype(np.float32)
+  weight = rng.dirichlet(np.ones(5), 3).astype(np.float32)
+  weight[2] = [0.25, 0.25, 0.25, 0.25, 0]
+  plan = np.asarray(transport.exact_plan(cost, weight, limit, weight > 0), np.float64)
+  np.testing.assert_allclose(plan.sum(1), weight, atol=1e-5)
+  assert plan.min() >= 0
+  assert plan.sum(2).max() <= limit + 1e-5
+  for k in range(3):
+    columns = np.kron(np.ones((1, 12)), np.eye(5))
+    rows = np.kron(np.eye(12), np.ones((1, 5)))
+    want = scipy.optimize.linprog(
+      cost[k].ravel(), rows, np.full(12, limit), columns, weight[k] / weight[k].sum()
+    )
+    assert np.sum(plan[k] * cost[k]) == pytest.approx(want.fun, abs=1e-5)
+    greedy = transport.greedy_plan(cost[k : k + 1], weight[k : k + 1], limit, weight[k : k + 1] > 0)
+    assert limit < 1 or np.sum(plan[k] * cost[k]) <= np.sum(greedy[0] * cost[k]) + 1e-5
+
+
+@pytest.mark.parametrize('coupling', PLANS)
+def test_either_plan_trains(coupling):
+  method = MoSE(**vars(METHOD) | dict(coupling=coupling))
+  state, logs = jax.jit(method.step)(method.init(0, batch()), batch(), KEY)
+  assert np.isfinite(float(logs['loss/transport']))
+  assert int(state.step) == 1
+
+
+@pytest.mark.parametrize(('kind', 'extra'), [('number', 1), ('one_hot', 2)])
+def test_the_black_box_is_an_input(kind, extra):
+  method = MoSE(**vars(METHOD) | dict(black_box=kind))
+  told = batch() | {'black_box': np.ones((2, 16, 16), np.int32)}
+  state = method.init(0, told)
+  assert state.net.params['down0']['conv1']['kernel'].shape[2] == 1 + extra
+  seen = np.asarray(method.observed(told))[..., 1:]
+  # of two classes the last is 'unlabelled', which the released code calls 0
+  np.testing.assert_array_equal(seen, np.broadcast_to({1: [0], 2: [0, 1]}[extra], seen.shape))
+  with pytest.raises(UserError, match='no black-box predictions'):
+    method.init(0, batch())
+
+
+def test_a_fixed_mean_and_deviation_replace_those_of_the_image():
+  method = MoSE(**vars(METHOD) | dict(channels=3, pixel_mean=(0.2, 0.3, 0.4), pixel_std=(0.5,) * 3))
+  got = np.asarray(method.observed(batch()))
+  want = ((batch()['image'] + 1) / 2 - [0.2, 0.3, 0.4]) / 0.5
+  np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_more_samples_are_drawn_when_the_loss_stops_falling():
+  method = MoSE(**vars(METHOD) | dict(samples=(1, 3), sample_patience=0, optim=dict(lr=0.0)))
+  state, step = method.init(0, batch()), jax.jit(method.step, static_argnames='phase')
+  drawn = []
+  for k in range(13):
+    drawn.append(method.phase(k, state))
+    state, _ = step(state, batch(), KEY, phase=drawn[-1])
+  assert drawn[:4] == [1] * 4
+  assert drawn[-1] == 3
+  assert sorted(drawn) == drawn
+
+
+def test_weighted_experts_carry_the_gate(trained):
+  state, _ = trained
+  predict = jax.jit(METHOD.predictors()['weighted experts'], static_argnums=3)
+  _, gate = METHOD.encoded(state, batch())
+  for n, used in ((2, 2), (3, 3), (8, 6)):
+    weight = np.asarray(predict(state, batch(), KEY, n).weight)
+    assert weight.shape == (2, n)
+    np.testing.assert_allclose(weight.sum(1), 1, atol=1e-6)
+    assert not weight[:, used:].any()
+    best = np.sort(np.asarray(gate), 1)[:, ::-1][:, : min(n, 3)]
+    want = np.tile(best / best.sum(1, keepdims=True), max(1, n // 3)) / max(1, n // 3)
+    np.testing.assert_allclose(weight[:, :used], want, atol=1e-6)
