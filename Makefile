@@ -15,12 +15,13 @@ cuda tpu: setup
 	@sh tools/install.sh "$(VENV)" -r requirements-$@.txt
 	@$(BIN)/python -c "import jax; print('jax', jax.__version__, jax.devices())"
 
-# The data set, CAR, a deterministic net of the same size, and a report that compares them.
+# The data set, CAR, MoSE, a deterministic net, and a report that compares them.
 demo: setup
 	$(BIN)/python -m datasets.prepare lidc_masks --size 64 --data-dir $(RUNS)/data
 	$(BIN)/python train.py --config configs/demo.py:car --workdir $(RUNS)/car --config.data.data_dir=$(RUNS)/data
+	$(BIN)/python train.py --config configs/demo.py:mose --workdir $(RUNS)/mose --config.data.data_dir=$(RUNS)/data
 	$(BIN)/python train.py --config configs/demo.py:deterministic --workdir $(RUNS)/deterministic --config.data.data_dir=$(RUNS)/data
-	$(BIN)/python eval.py --checkpoint CAR=$(RUNS)/car --checkpoint deterministic=$(RUNS)/deterministic --out $(RUNS)/report
+	$(BIN)/python eval.py --checkpoint CAR=$(RUNS)/car --checkpoint MoSE=$(RUNS)/mose --checkpoint deterministic=$(RUNS)/deterministic --out $(RUNS)/report
 
 test: setup
 	@$(BIN)/python -m pytest

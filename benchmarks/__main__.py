@@ -1,12 +1,12 @@
 """All benchmarks, each in a process of its own: python -m benchmarks
 
-About three minutes on an idle machine. Exit status 1 if a limit was passed.
+About five minutes on an idle machine. Exit status 1 if a limit was passed.
 """
 
 import subprocess
 import sys
 
-NAMES = ('starts', 'metrics', 'steps')
+NAMES = ('starts', 'metrics', 'car_steps', 'mose_steps')
 
 
 def main() -> int:

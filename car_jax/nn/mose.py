@@ -32,6 +32,29 @@ class Block(nn.Module):
     return x
 
 
+class Mix(nn.Module):
+  """Dense((features + shift) * scale) with the sample's scale folded into the kernel.
+
+  features [B, H, W, F], shift and scale [B, N, F] -> [B, N, H, W, width]; no array of samples by
+  pixels is made for it but the result.
+  """
+
+  width: int
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, features: Array, shift: Array, scale: Array) -> Array:
+    shape = (features.shape[-1], self.width)
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+    bias = self.param('bias', nn.initializers.zeros, shape[1:])
+    features, shift, scale, kernel, bias = nn.dtypes.promote_dtype(
+      features, shift, scale, kernel, bias, dtype=self.dtype
+    )
+    kernels = scale[..., None] * kernel  # [B, N, F, width]
+    offset = jnp.einsum('bnf,bnfg->bng', shift, kernels) + bias
+    return jnp.einsum('bhwf,bnfg->bnhwg', features, kernels) + offset[:, :, None, None]
+
+
 class MoSENet(nn.Module):
   """`features` and `gate` once per image, then `head` for any latents.
 
@@ -66,7 +89,7 @@ class MoSENet(nn.Module):
     self.gate_layers = [nn.Dense(w[-1], name=f'gate{k}') for k in (1, 2)]
     self.gate_out = nn.Dense(self.experts, use_bias=False, name='gate3')
     self.shift, self.scale = nn.Dense(w[0], name='shift'), nn.Dense(w[0], name='scale')
-    self.mix = nn.Dense(w[0] + self.latent, dtype=d, name='mix')
+    self.mix = Mix(w[0] + self.latent, d, name='mix')
     self.heads = [nn.Dense(w[0], dtype=d, name=f'head{k}') for k in (1, 2, 3)]
     self.norms = [BatchNorm(**NORM, name=f'head_norm{k}') for k in (1, 2, 3)]
     self.out = nn.Dense(self.num_classes, dtype=d, name='out')
@@ -112,8 +135,7 @@ class MoSENet(nn.Module):
 
     In training, batch norm sees all samples of all images together.
     """
-    shift, scale = (layer(z)[:, :, None, None] for layer in (self.shift, self.scale))
-    x = self.mix((features[:, None] + shift) * (scale + 1e-5))
+    x = self.mix(features, self.shift(z), self.scale(z) + 1e-5)
     b, n, *rest = x.shape
     x = x.reshape(b * n, *rest)
     for layer, norm in zip(self.heads, self.norms, strict=True):

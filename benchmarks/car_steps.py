@@ -1,4 +1,4 @@
-"""Time of CAR's training step, and where it goes: python -m benchmarks.steps
+"""Time of CAR's training step, and where it goes: python -m benchmarks.car_steps
 
 The published nets at 128 x 128, batch 4, 5 samples, on random images; compiled, warm, shortest of
 several runs. A step of the critic phase trains all three nets, a step of the rest phase all but the
