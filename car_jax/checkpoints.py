@@ -27,12 +27,7 @@ class Damaged(Exception):
 
 def crcs(tree: Any) -> dict[str, int]:
   """Leaf path -> CRC32 of its bytes. A dataclass has the paths of the dict it is restored as."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  host = jax.device_get([leaf for _, leaf in leaves])
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): zlib.crc32(np.ascontiguousarray(a))
-    for (path, _), a in zip(leaves, host, strict=True)
-  }
+  return {name: zlib.crc32(np.ascontiguousarray(a)) for name, a in leaves(jax.device_get(tree))}
 
 
 def versions() -> dict[str, str]:
@@ -137,9 +132,12 @@ def part_of(checkpoints: Checkpoints, step: int, name: str) -> dict[str, Any]:
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   """Leaf path -> shape."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  name = lambda path: jax.tree_util.keystr(path, simple=True, separator='/')
-  return {name(path): tuple(np.shape(leaf)) for path, leaf in leaves}
+  return {name: tuple(np.shape(leaf)) for name, leaf in leaves(tree)}
+
+
+def leaves(tree: Any) -> list[tuple[str, Any]]:
+  found, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return [(jax.tree_util.keystr(path, simple=True, separator='/'), leaf) for path, leaf in found]
 
 
 def check_shapes(path: pathlib.Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -57,14 +57,14 @@ def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
     host=jax.process_index(),
     hosts=jax.process_count(),
   )
-  run = Run(config, workdir, mesh, dataset, method)
   with contextlib.closing(stream(0)) as first:
     example = next(first)
+  image = list(np.shape(example.get('image', ()))[1:])
+  run = Run(config, workdir, mesh, dataset, method, image)
   state = sharding.place_state(method.init(config.seed, example), mesh)
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
     state = graft(state, config.init, mesh)
   prepare_workdir(workdir, config, new)
-  run.image = list(np.shape(example.get('image', ()))[1:])
   run.line(describe(config, mesh, source, state))
   return run.to_the_end(state, stream)
 
@@ -172,16 +172,13 @@ class Run:
       self.line(f'evaluated at {step:,}: ' + '  '.join(f'{k} {v:.4f}' for k, v in scores.items()))
       if name and better(scores[name], self.best_score):
         self.best_score = scores[name]
-        meter.check(step)
-        best.save(step, state, self.meta() | {'scores': scores})
+        self.save(step, state, meter, best, scores=scores)
 
-  def save(self, step: int, state: Any, meter: Meter, into: checkpoints.Checkpoints) -> None:
+  def save(self, step: int, state: Any, meter: Meter, into: Any, **more: Any) -> None:
+    """A checkpoint with what eval.py must know; not of a state whose losses are not finite."""
     meter.check(step)
-    into.save(step, state, self.meta())
-
-  def meta(self) -> dict[str, Any]:
-    info = dataclasses.asdict(self.dataset.info)
-    return {'config': self.config.to_dict(), 'data': info, 'image': self.image}
+    meta = dict(config=self.config.to_dict(), data=dataclasses.asdict(self.dataset.info))
+    into.save(step, state, meta | dict(image=self.image) | more)
 
 
 def due(step: int, every: int) -> bool:

@@ -17,10 +17,13 @@ class Meter:
   def __init__(self, start: int, steps: int):
     self._pending: list[Any] = []
     self._steps, self._compiled = steps, False
-    self._mark = time.perf_counter()
-    self._marked = start
-    self._wait = self._pause = 0.0
+    self._restart(start)
     self.rate = self.waited = float('nan')
+
+  def _restart(self, step: int) -> None:
+    """Counts time, and what of it was waiting or pause, from now."""
+    self._mark, self._marked = time.perf_counter(), step
+    self._wait = self._pause = 0.0
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
@@ -40,7 +43,7 @@ class Meter:
     if not self._compiled:
       jax.block_until_ready(logs)
       self._compiled = True
-      self._mark, self._marked, self._wait, self._pause = time.perf_counter(), step, 0.0, 0.0
+      self._restart(step)
 
   def check(self, step: int) -> None:
     """Raises UserError naming the first step and term since the last flush that is not finite."""
@@ -58,11 +61,10 @@ class Meter:
     """Means over the steps since the last flush, all checked to be finite."""
     self.check(step)
     rows = jax.device_get(self._pending)
-    now = time.perf_counter()
     if step > self._marked:
-      spent = max(now - self._mark - self._pause, 1e-9)
+      spent = max(time.perf_counter() - self._mark - self._pause, 1e-9)
       self.rate, self.waited = (step - self._marked) / spent, self._wait / spent
-    self._mark, self._marked, self._wait, self._pause = now, step, 0.0, 0.0
+    self._restart(step)
     self._pending = []
     keys = dict.fromkeys(k for row in rows for k in row)  # phases may log other terms
     mean = lambda k: float(np.mean([row[k] for row in rows if k in row], dtype=np.float64))

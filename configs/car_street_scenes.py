@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 def get_config():
   c = ConfigDict()
-  adam = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
+  adam = dict(b1=0.5, b2=0.99, weight_decay=5e-4, milestones=(16,), factor=0.2)
   c.method = dict(
     name='car',
     calnet=dict(name='toy_calnet', hidden=24, dropout=0.05),
@@ -32,7 +32,7 @@ def get_config():
   c.data = dict(name='street_scenes/height64', data_dir='', size=64, batch=6, eval_batch=4)
   c.data.flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
   c.data.crop, c.data.flip, c.data.eval_size = 'random', True, 0
-  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 3_000, 50, 500, 250, 0
+  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 3_000, 50, 250, 250, 0
   spec = dict(samples=16, absent='skip')
   c.evals = dict(val=spec | dict(split='validation[:32]', metrics=('ged16', 'flip_error')))
   c.best = 'val/ged16:min'

@@ -16,7 +16,7 @@ def get_config():
     model=dict(name='mose', widths=(16, 24, 32, 48), latent=5, experts=35),
     optim=dict(lr=2e-3, weight_decay=1e-5),
     samples=(1,),
-    cost='cross_entropy',
+    cost='balanced_cross_entropy',
     gate_weight=1.0,
     row_limits=(1 / 32, 1.0),
     row_patience=30,

@@ -19,7 +19,7 @@ def names(results: Results, subject: str) -> str:
   own = own_probabilities(results, subject)
   rows = [
     (name, said[k, twin], flip.probability if twin else 1 - flip.probability, own.get(name))
-    for k, flip in enumerate(results.info.flips)
+    for k, flip in enumerate(results.plan.flips)
     for twin, name in enumerate(results.info.class_names[i] for i in flip[:2])
   ]
   d = Drawing(WIDTH, ROW * len(rows) + 26, f'How often {subject} uses each name')
@@ -52,16 +52,16 @@ def own_probabilities(results: Results, subject: str) -> dict[str, float]:
 
 def masses(results: Results, subject: str) -> str:
   """Does every combination of flips get its probability? One bar per mode, ticks for the truth."""
-  found, truth = mode_masses(results, subject), flips.mode_weights(results.info.flips)
+  found, truth = mode_masses(results, subject), flips.mode_weights(results.plan.flips)
   d = Drawing(WIDTH, 132, f'Mass of every mode: {subject}')
   x = Axis(0, len(truth), 30, WIDTH - 4)
   y = Axis(0, float(max(truth.max(), np.nanmax(found, initial=0))) * 1.05, 104, 6, ticks=3)
   for tick in y.ticks:
     d.line(30, y(tick), WIDTH - 4, y(tick))
     d.text(26, y(tick) + 4, y.label(tick), 'end', 'var(--muted)', 11)
-  flipped = flips.mode_flips(results.info.flips)
+  flipped = flips.mode_flips(results.plan.flips)
   for k, (mass, right) in enumerate(zip(found, truth, strict=True)):
-    which = [results.info.class_names[f.base] for f in _chosen(results.info.flips, flipped[k])]
+    which = [results.info.class_names[f.base] for f in _chosen(results.plan.flips, flipped[k])]
     tip = f'{" + ".join(which) or "none"} flipped: {number(mass)}, {number(right)} is right'
     wide = x(k + 1) - x(k)
     if not np.isnan(mass):

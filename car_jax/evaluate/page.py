@@ -220,7 +220,7 @@ def _reliability(results: Results) -> str:
 
 
 def _flips(results: Results) -> str:
-  if not results.info.flips:
+  if not results.plan.flips:
     return ''
   panels = []
   for subject in results.subjects:

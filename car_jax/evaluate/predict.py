@@ -74,7 +74,7 @@ def without_ignored(samples: Samples, batch: Batch, ignore: int | None) -> Sampl
   only = jax.nn.one_hot(ignore, num_classes)
 
   def cleared(probs):
-    rest = probs * (1 - only) + 1e-12 * (1 - only)
+    rest = (probs + 1e-12) * (1 - only)
     there = jnp.expand_dims(batch['label'] == ignore, (-1, *range(1, probs.ndim - 3)))
     return jnp.where(there, only, rest / jnp.sum(rest, -1, keepdims=True))
 

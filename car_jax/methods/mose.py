@@ -30,6 +30,7 @@ from car_jax.schedules import Plateau, ReducingRate
 COSTS: dict[str, Callable[..., Array]] = {
   'iou': transport.iou_cost,
   'cross_entropy': transport.cross_entropy_cost,
+  'balanced_cross_entropy': transport.balanced_cross_entropy_cost,
 }
 PLANS = {'greedy': transport.greedy_plan, 'exact': transport.exact_plan}
 METRICS = ('epoch', 'running')
@@ -60,7 +61,8 @@ class MoSE(OneNet):
   """`model` is an entry of the registry with MoSENet's methods. Pixels that the first reader gave
   `ignore_label` are taken out of the cost.
 
-  cost: 'iou' of softmax probabilities, or 'cross_entropy' (many classes). samples (S) in training.
+  cost: 'iou' of softmax probabilities, or for many classes 'cross_entropy', or with every class of
+  an annotation weighing the same 'balanced_cross_entropy'. samples (S) in training.
   row_limits (gamma): how much of a sample may be used, in units where each annotation has mass 1/M;
   groupings (G): experts whose samples overlap by more are one for the gate, 1 for none. All three
   are lists, left one by one after `.._patience` epochs without progress.

@@ -7,7 +7,7 @@ import numpy as np
 
 from car_jax.errors import UserError
 from datasets import common
-from datasets.lidc_masks.lidc_masks_dataset_builder import CITATION
+from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 
 FOLDERS = {'train': 'train', 'validation': 'val', 'test': 'test'}
 READERS = 4
@@ -32,13 +32,7 @@ class Builder(common.Builder):
       if not images:
         raise UserError(f'{root / "images"} holds no PATIENT/NAME.png')
       splits[split] = len(images), functools.partial(self._examples, root, images, problems)
-    return common.Contents(
-      class_names=('background', 'nodule'),
-      readers=READERS,
-      splits=splits,
-      licence='LIDC-IDRI, CC BY 3.0',
-      citation=CITATION,
-    )
+    return lidc_masks.contents(splits)
 
   def _examples(self, root: pathlib.Path, images, problems):
     for path in images:

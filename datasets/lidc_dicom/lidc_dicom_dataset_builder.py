@@ -8,7 +8,7 @@ import numpy as np
 
 from car_jax.errors import UserError
 from datasets import common
-from datasets.lidc_masks.lidc_masks_dataset_builder import CITATION, FILE
+from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 
 SIDE = 128  # pixels of 1 mm, as the masks
 
@@ -17,7 +17,7 @@ class Builder(common.Builder):
   """128x128 crops at 1 mm of the slices whose series is in the folder, with their four masks."""
 
   def contents(self, options, problems):
-    data = dict(np.load(FILE))
+    data = dict(np.load(lidc_masks.FILE))
     wanted = {str(uid): number for number, uid in enumerate(data['series_uid'])}
     files = find_slices(options.source, wanted, problems)
     if not files:
@@ -33,13 +33,7 @@ class Builder(common.Builder):
       if len(rows):
         make = functools.partial(self._examples, data, rows, files, options.values, problems)
         splits[split] = len(rows), make
-    return common.Contents(
-      class_names=('background', 'nodule'),
-      readers=4,
-      splits=splits,
-      licence='LIDC-IDRI, CC BY 3.0',
-      citation=CITATION,
-    )
+    return lidc_masks.contents(splits)
 
   def _examples(self, data, rows, files, values, problems):
     for i in rows:

@@ -14,6 +14,18 @@ CITATION = (
   'S. G. Armato III et al., The Lung Image Database Consortium (LIDC) and Image Database Resource '
   'Initiative (IDRI), Medical Physics 38(2), 2011; masks CC BY 3.0'
 )
+LICENCE = 'LIDC-IDRI, CC BY 3.0'
+
+
+def contents(splits: dict, licence: str = LICENCE) -> common.Contents:
+  """Of any data set of LIDC's nodules with its four readers."""
+  return common.Contents(
+    class_names=('background', 'nodule'),
+    readers=4,
+    splits=splits,
+    licence=licence,
+    citation=CITATION,
+  )
 
 
 class Builder(common.Builder):
@@ -28,13 +40,7 @@ class Builder(common.Builder):
     for number, split in enumerate(common.SPLITS):
       rows = np.flatnonzero(data['split'] == number)
       splits[split] = len(rows), lambda rows=rows: self._examples(data, rows, values)
-    return common.Contents(
-      class_names=('background', 'nodule'),
-      readers=4,
-      splits=splits,
-      licence='masks CC BY 3.0 (LIDC-IDRI); images rendered',
-      citation=CITATION,
-    )
+    return contents(splits, 'masks CC BY 3.0 (LIDC-IDRI); images rendered')
 
   def _examples(self, data, rows, values):
     for i in rows:

@@ -9,7 +9,7 @@ import numpy as np
 
 from car_jax.errors import UserError
 from datasets import common
-from datasets.lidc_masks.lidc_masks_dataset_builder import CITATION
+from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 
 READERS = 4
 KEYS = ('image', 'masks', 'series_uid')
@@ -34,13 +34,7 @@ class Builder(common.Builder):
       chosen = set(uids)
       names = [name for name, e in entries.items() if str(e['series_uid']) in chosen]
       splits[split] = len(names), functools.partial(_examples, path, entries, names, problems)
-    return common.Contents(
-      class_names=('background', 'nodule'),
-      readers=READERS,
-      splits=splits,
-      licence='LIDC-IDRI, CC BY 3.0',
-      citation=CITATION,
-    )
+    return lidc_masks.contents(splits)
 
 
 def _examples(path: pathlib.Path, entries: dict, names: list, problems: common.Problems):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from datasets.lidc_dicom import lidc_dicom_dataset_builder as builder
-from datasets.lidc_masks.lidc_masks_dataset_builder import FILE
+from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 from tests.datasets.files import nothing_prepared, records, run
 
 pydicom = pytest.importorskip('pydicom')
 SIDE, INTERCEPT, SLOPE = 512, -1024.0, 2.0
-DATA = {k: v for k, v in np.load(FILE).items() if k != 'masks'}
+DATA = {k: v for k, v in np.load(lidc_masks.FILE).items() if k != 'masks'}
 SERIES = int(DATA['series'][0])
 ROWS = np.flatnonzero(DATA['series'] == SERIES)
 
@@ -21,7 +21,7 @@ def one_series(tmp_path_factory, monkeypatch):
   data = {k: v if k == 'series_uid' else v[ROWS] for k, v in DATA.items()}
   masks = np.random.default_rng(0).integers(0, 256, (len(ROWS), 8192)).astype(np.uint8)
   np.savez(path, masks=masks, **data)
-  monkeypatch.setattr(builder, 'FILE', path)
+  monkeypatch.setattr(lidc_masks, 'FILE', path)
   return masks
 
 

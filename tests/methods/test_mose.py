@@ -196,3 +196,15 @@ def test_weighted_experts_carry_the_gate(trained):
     best = np.sort(np.asarray(gate), 1)[:, ::-1][:, : min(n, 3)]
     want = np.tile(best / best.sum(1, keepdims=True), max(1, n // 3)) / max(1, n // 3)
     np.testing.assert_allclose(weight[:, :used], want, atol=1e-6)
+
+
+def test_in_the_balanced_cost_every_class_of_an_annotation_weighs_the_same():
+  rng = np.random.default_rng(4)
+  logits = rng.normal(size=(2, 3, 5, 6, 4)).astype(np.float32)
+  labels = rng.choice(4, (2, 2, 5, 6), p=(0.8, 0.15, 0.05, 0))
+  logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  got = np.asarray(transport.balanced_cross_entropy_cost(logits, labels))
+  for b, n, m in np.ndindex(2, 3, 2):
+    at = labels[b, m]
+    want = np.mean([-logp[b, n][at == c][:, c].mean() for c in np.unique(at)])
+    assert got[b, n, m] == pytest.approx(want, abs=1e-5)
