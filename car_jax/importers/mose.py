@@ -67,9 +67,15 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
   spec = config.method.to_dict() | {'num_classes': len(head)}
   method = registry.method(spec, steps_per_epoch=1)
   size = config.data.get('size') or 2 ** (len(method.net.widths) - 1)
-  state = method.init(config.seed, {'image': np.zeros((1, size, size, 3), np.float32)})
+  batch = {'image': np.zeros((1, size, size, 3), np.float32)}
+  if spec.get('black_box'):
+    batch['black_box'] = np.zeros((1, size, size), np.int32)
+  state = method.init(config.seed, batch)
   try:
     variables = to_variables(weights, state.net.variables)
   except UserError as e:
     raise UserError(f'{path}: {e}') from None
+  if config.data.get('flips'):  # released with 'unlabelled' as class 0, which is our last
+    head = variables['params']['out']
+    variables['params']['out'] = {k: np.roll(v, -1, axis=-1) for k, v in head.items()}
   return state.replace(net=state.net.replace(**variables)), {'num_classes': len(head)}

@@ -262,3 +262,20 @@ def test_a_run_is_not_written_over(tmp_path, tiny, capsys):
   (tmp_path / 'config.json').write_text('{}')
   assert run(write(tmp_path / 'x.pickle', contents(tiny[1])), tmp_path) == 2
   assert 'choose another --out' in capsys.readouterr().err
+
+
+def test_the_nets_of_cityscapes_see_a_black_box(tmp_path):
+  """The published config at the image size that the recorded training has."""
+  parts = ('calnet', 'generator', 'discriminator')
+  theirs = {part: filled(manifest_of(f'train_cityscapes_{part}')) for part in parts}
+  file = write(tmp_path / 'x.pickle', contents(theirs))
+  more = ('--config', 'configs/car_cityscapes.py', '--config.data.size=32')
+  assert command.main(['car', str(file), '--out', str(tmp_path / 'run'), *more]) == 0
+  with checkpoints.Checkpoints(tmp_path / 'run' / 'checkpoints') as c:
+    state, meta = c.restore(0, None)
+  assert meta['data']['num_classes'] == 25
+  first = np.float32(theirs['calnet']['model.1.weight'])
+  np.testing.assert_array_equal(
+    state['calnet']['params']['conv1']['kernel'], first.transpose(2, 3, 1, 0)
+  )
+  assert first.shape[1] == 3 + 25

@@ -68,3 +68,18 @@ def test_mistakes_leave_no_folder(tmp_path, capsys, change, more, message):
     assert run(written(tmp_path / 'x.pth', change(filled(MANIFEST))), tmp_path / 'run', *more) == 2
   assert message in capsys.readouterr().err
   assert not (tmp_path / 'run').exists()
+
+
+def test_the_classes_of_cityscapes_are_renumbered(tmp_path):
+  manifest = json.loads(pathlib.Path('tests/golden/mose/manifest_city_light.json').read_text())
+  weights = filled(manifest)
+  more = ('--config', 'configs/mose_cityscapes.py', *LIGHT)
+  file = str(written(tmp_path / 'x.pth', weights))
+  assert command.main(['mose', file, '--out', str(tmp_path / 'run'), *more]) == 0
+  with checkpoints.Checkpoints(tmp_path / 'run' / 'checkpoints') as c:
+    params = c.restore(0, None)[0]['net']['params']
+  assert params['down0']['conv1']['kernel'].shape[2] == 4  # with the black box
+  theirs = np.float32(weights['last_layer.bias'])  # unlabelled, road, .., road's twin
+  np.testing.assert_array_equal(params['out']['bias'], [*theirs[1:], theirs[0]])
+  kernel = np.float32(weights['last_layer.weight'])[..., 0, 0]
+  np.testing.assert_array_equal(params['out']['kernel'][:, 0], kernel[1])
