@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from car_jax.evaluate.charts import colour_of, number
+from car_jax.evaluate.predict import READERS
 from car_jax.evaluate.results import Results, total
 from car_jax.evaluate.svg import Axis, Drawing
 from car_jax.metrics import flips
@@ -12,10 +13,44 @@ from car_jax.metrics import flips
 WIDTH, LEFT, RIGHT, ROW = 260, 112, 226, 19
 
 
+def rates(results: Results) -> str:
+  """How often does a class bear its twin's name? One row a class, one dot a subject, a tick for the
+  probability with which it was flipped."""
+  row, left = 40, 96
+  subjects, listed = results.subjects, results.plan.flips
+  top = 18 * len(subjects) + 8
+  d = Drawing(440, top + row * len(listed) + 44, 'How often each class is flipped')
+  x, bottom = Axis(0, 1, left, 428, ticks=5), top + row * len(listed)
+  for k, subject in enumerate(subjects):
+    d.dot(left + 6, 18 * k + 10, colour_of(results, subject), 5, hollow=subject == READERS)
+    error = flips.frequency_error(counts(results, subject), listed)
+    d.text(left + 18, 18 * k + 14, f'{subject}: mean error {number(error)}', size=11)
+  for tick in x.ticks:
+    d.line(x(tick), top, x(tick), bottom)
+    d.text(x(tick), bottom + 15, x.label(tick), 'middle', 'var(--muted)', 11)
+  d.text((left + 428) / 2, bottom + 33, 'share of flips', 'middle', 'var(--muted)', 12)
+  for k, flip in enumerate(listed):
+    y = top + row * k + row / 2
+    d.text(left - 8, y + 4, results.info.class_names[flip.base], 'end', size=12)
+    d.line(x(flip.probability), y - 17, x(flip.probability), y + 17, 'var(--ink)', 2)
+    for j, subject in enumerate(subjects):
+      rate = flips.flip_rates(counts(results, subject))[k]
+      if not np.isnan(rate):
+        at = y + (j - (len(subjects) - 1) / 2) * min(6, 30 / len(subjects))
+        tip = f'{subject}: {number(rate)}, {number(flip.probability)} is right'
+        d.dot(x(rate), at, colour_of(results, subject), 4, hollow=subject == READERS, tip=tip)
+  return d.render()
+
+
+def counts(results: Results, subject: str) -> np.ndarray:
+  """Pixels of each flipping class, said base, said twin, over all images [F, 3]."""
+  return total(results.found[subject]['flips/counts'])
+
+
 def names(results: Results, subject: str) -> str:
   """How often do samples use each of the two names of a class? Bars, and ticks where they should
   end; a hollow dot is the probability that the method states itself."""
-  said = flips.frequencies(total(results.found[subject]['flips/counts']))
+  said = flips.frequencies(counts(results, subject))
   own = own_probabilities(results, subject)
   rows = [
     (name, said[k, twin], flip.probability if twin else 1 - flip.probability, own.get(name))
@@ -70,6 +105,17 @@ def masses(results: Results, subject: str) -> str:
     d.line(x(k), y(right), x(k + 1), y(right), 'var(--ink)', 1.75)
   d.text((30 + WIDTH) / 2, 124, f'the {len(truth)} modes', 'middle', 'var(--muted)', 11)
   return d.render()
+
+
+def as_json(results: Results, subject: str) -> dict[str, Any]:
+  """What the charts show, as numbers."""
+  said = counts(results, subject)
+  return dict(
+    flip_rates=flips.flip_rates(said),
+    frequencies=flips.frequencies(said),
+    stated=own_probabilities(results, subject),
+    mode_masses=mode_masses(results, subject),
+  )
 
 
 def _chosen(all_flips: tuple[Any, ...], which: np.ndarray) -> list[Any]:

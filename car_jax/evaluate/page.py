@@ -227,6 +227,12 @@ def _flips(results: Results) -> str:
     name = page_pictures.swatch(results, subject) + escape(subject)
     drawn = flip_charts.names(results, subject), flip_charts.masses(results, subject)
     panels.append(f'<figure><strong>{name}</strong>{"".join(drawn)}</figure>')
+  overview = _figure(
+    flip_charts.rates(results),
+    'How often is each class flipped?',
+    'Among the pixels of a class that samples call by either of its names, the share of the '
+    "twin's; ticks where it should be.",
+  )
   return (
     '<p>Some classes of this data set were renamed to a twin, for a whole image at a time, with a '
     'known probability. So the right answer is known: the share of samples that use each name '
@@ -234,7 +240,7 @@ def _flips(results: Results) -> str:
     'either name; what misses from 1 is another class. Hollow dots: the probability that the '
     'method states itself, where the black-box prediction is right. Lower bars: mass of every '
     'combination of renamed classes, by majority within each class, over the images that show all '
-    f'of them.</p><div class="panels">{"".join(panels)}</div>'
+    f'of them.</p><div class="two">{overview}</div><div class="panels">{"".join(panels)}</div>'
   )
 
 

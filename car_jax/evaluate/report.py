@@ -10,7 +10,16 @@ from typing import Any
 
 import jax
 
-from car_jax.evaluate import charts, folders, page, page_pictures, pictures, svg, tables
+from car_jax.evaluate import (
+  charts,
+  flip_charts,
+  folders,
+  page,
+  page_pictures,
+  pictures,
+  svg,
+  tables,
+)
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.results import Results
 
@@ -109,6 +118,11 @@ def _pictures(
     if results.reliability(subject, 'mean') is not None:
       name = f'reliability-{folders.slug(subject)}.svg'
       chart(name, f'Reliability: {subject}', charts.reliability(results, subject))
+  if results.plan.flips:
+    chart('flips.svg', 'How often each class is flipped', flip_charts.rates(results))
+    for subject in results.subjects:
+      name = f'modes-{folders.slug(subject)}.svg'
+      chart(name, f'Mass of every mode: {subject}', flip_charts.masses(results, subject))
   subject = results.subjects[0]
   for name, picture in page_pictures.strips(results, subject, choice, cases).items():
     (folder / name).write_bytes(pictures.png(picture))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import score
+from car_jax.evaluate import flip_charts, score
 from car_jax.evaluate.catalogue import Metric
 from car_jax.evaluate.predict import READERS
 from car_jax.evaluate.results import Results
@@ -56,6 +56,8 @@ def _subject(results: Results, subject: str) -> dict[str, Any]:
   }
   tables = {source: results.reliability(subject, source) for source in ('mean', 'own')}
   out['reliability'] = {k: t._asdict() for k, t in tables.items() if t is not None}
+  if results.plan.flips:
+    out['flips'] = flip_charts.as_json(results, subject)
   return out
 
 
