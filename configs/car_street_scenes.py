@@ -1,4 +1,4 @@
-"""CAR on drawn street scenes with random class flips, 64x128: half an hour on two CPU cores.
+"""CAR on drawn street scenes with random class flips, 64x128: about 40 minutes on two CPU cores.
 
   python -m datasets.prepare street_scenes --height 64
   python train.py --config configs/car_street_scenes.py --workdir runs/car_street_scenes

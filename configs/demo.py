@@ -31,9 +31,9 @@ METHODS = dict(
   ),
   mose=dict(
     name='mose',
-    model=dict(name='mose', widths=(16, 32, 48, 64), latent=1, experts=4),
+    model=dict(name='mose', widths=(12, 24, 36, 48), latent=1, experts=4),
     optim=dict(lr=2e-3, weight_decay=1e-5),
-    samples=(4,),
+    samples=(2,),
     cost='iou',
     row_limits=(0.5, 1.0),
     row_patience=10,
