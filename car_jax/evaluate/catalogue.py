@@ -83,9 +83,9 @@ KINDS = {
     'low',
     'Pixels are sorted into bins by their predicted probability; the gap between that probability '
     'and the share of readers who agree, averaged over all pixels. 0: a pixel predicted at 30 % is '
-    'marked by 30 % of the readers.',
+    'marked by 30 % of the readers. With [listed] as published with MoSE: see docs/metrics.md.',
     False,
-    ('own', 'top', 'bins='),
+    ('own', 'top', 'listed', 'bins=', 'classes='),
   ),
   'nll': Kind(
     'Negative log likelihood',
@@ -147,6 +147,7 @@ class Metric:
   own: bool = False  # of the method's own probabilities, not of the mean of its samples
   top: bool = False  # calibration of the likeliest class, not of the foreground
   bins: int = 15
+  listed: bool = False  # calibration of the scored classes alone, over all pixels: MoSE's form
   flips: tuple[Any, ...] = ()
   pixels: bool = False  # of a flip error: pixels of the class that are missed count
 
@@ -169,7 +170,10 @@ class Metric:
       return stochastic.convention(self.kind, self.samples, distance=self.distance, **kw)
     parts = ['own probabilities' if self.own else f'mean of {self.samples}']
     if self.kind == 'ece':
-      parts += ['top label' if self.top else 'class 1', f'{self.bins} bins']
+      which = 'top label' if self.top else 'class 1'
+      if self.listed:
+        which = 'listed classes=' + '+'.join(map(str, self.classes))
+      parts += [which, f'{self.bins} bins']
     if self.kind == 'flip_error':
       return f'flip_error[{self.samples} samples{", pixels" if self.pixels else ""}]'
     if self.kind == 'miou':

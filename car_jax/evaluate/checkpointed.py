@@ -59,19 +59,29 @@ def _opened(path: str | pathlib.Path, wish: str) -> Iterator[tuple[checkpoints.C
       raise UserError(f'damaged checkpoint {e}{hint}') from None
 
 
-def load(path: str | pathlib.Path, wish: str, data: Any, mesh: Any) -> Loaded:
-  """A checkpoint's method and state. Raises UserError for a damaged one, naming others there."""
+def load(
+  path: str | pathlib.Path,
+  wish: str = '',
+  info: sources.DataInfo | None = None,
+  mesh: Any = None,
+) -> Loaded:
+  """A checkpoint's method and state, for data of `info` (those it was trained on).
+
+  wish: a step, 'best' or 'latest'; '' is the best one. Raises UserError for a damaged checkpoint,
+  naming others there.
+  """
   with _opened(path, wish) as (saved, step):
     meta = saved.meta(step)
     config = configs.complete(ConfigDict(meta['config']))
-    method = loop.build_method(config, data.info, 1)
+    info = info or sources.from_json(meta['data'])
+    method = loop.build_method(config, info, 1)
     if not method.predictors():
       raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
     size = config.data.get('size') or 32
     batch = {'image': np.zeros((1, *(meta.get('image') or (size, size, 3))), np.float32)}
-    if data.info.black_box:
+    if info.black_box:
       batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
-    template = sharding.place_state(method.init(config.seed, batch), mesh)
+    template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
     state, _ = saved.restore(step, template)
   return Loaded(checkpoints.locate(path, wish)[0] / str(step), step, config, method, state)
 
@@ -112,7 +122,7 @@ def evaluate(
   mesh = sharding.make_mesh()
   sharding.check_batch(config.data, mesh)
   data = sources.open_dataset(config.data)
-  loaded = [load(path, step, data, mesh) for path in paths]
+  loaded = [load(path, step, data.info, mesh) for path in paths]
   rows, rng = named(loaded, names), jax.random.key(config.seed)
   source = data.split(spec.get('split') or 'validation')
   evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)

@@ -18,7 +18,8 @@ from car_jax.evaluate.results import Results
 
 @dataclasses.dataclass
 class Case:
-  """An image with all that was said of it; image [H, W, 3] in [-1, 1], readers [M, H, W].
+  """An image with all that was said of it: image [H, W, 3] in [-1, 1], readers [M, H, W] and their
+  weight [M], the heaviest first.
 
   predictions: subject -> Prediction without its batch axis, as numpy.
   """
@@ -27,6 +28,7 @@ class Case:
   id: str
   image: np.ndarray
   readers: np.ndarray
+  weight: np.ndarray
   predictions: dict[str, Prediction]
 
 
@@ -122,6 +124,8 @@ def _predicted(evaluator, subjects, host, rng) -> dict[str, Any]:
 
 def _case(index: int, name: str, k: int, found: dict[str, Any]) -> Case:
   batch, row = found['batch'], lambda x: x[k]
-  readers = batch['labels'][k][batch['label_weight'][k] > 0]
+  weight = batch['label_weight'][k]
+  order = np.argsort(-weight, kind='stable')[: np.count_nonzero(weight)]
+  readers = batch['labels'][k][order]
   predictions = {s: jax.tree.map(row, p) for s, p in found['subjects'].items()}
-  return Case(index, str(name), batch['image'][k], readers, predictions)
+  return Case(index, str(name), batch['image'][k], readers, weight[order], predictions)

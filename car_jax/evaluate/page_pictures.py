@@ -74,19 +74,18 @@ def cases(results: Results, choice: Choice, found: dict[int, Case]) -> str:
 
 def _card(results: Results, why: str, case: Case) -> str:
   palette = results.info.palette
-  outlined = pictures.contours(case.image, case.readers)
+  outlined = pictures.contours(case.image, case.readers[:SHOWN_READERS])
   first = [
     tile(pictures.grey(case.image), 'image', f'image {case.id}'),
-    tile(outlined, 'readers on it', 'outlines of all readers over the image'),
+    tile(outlined, 'readers on it', 'outlines of readers over the image'),
   ]
   for m, reader in enumerate(case.readers[:SHOWN_READERS]):
     name = f'reader {m + 1}'
     first.append(tile(pictures.class_map(reader, palette), name, name, 'rest' if m == 0 else ''))
-  share = np.eye(results.info.num_classes)[np.minimum(case.readers, results.info.num_classes - 1)]
-  first.append(
-    tile(pictures.probability_map(share.mean(0), palette), 'mean', 'mean of the readers')
-  )
-  first.append(tile(pictures.entropy_map(share.mean(0)), 'entropy', 'entropy of the readers'))
+  said = np.eye(results.info.num_classes)[np.minimum(case.readers, results.info.num_classes - 1)]
+  share = np.tensordot(case.weight / case.weight.sum(), said, 1)
+  first.append(tile(pictures.probability_map(share, palette), 'mean', 'mean of the readers'))
+  first.append(tile(pictures.entropy_map(share), 'entropy', 'entropy of the readers'))
   rows = [_row('Readers', f'{len(case.readers)} of them', first)]
   for subject, prediction in case.predictions.items():
     who = swatch(results, subject) + escape(subject)
@@ -125,7 +124,7 @@ def diversity(results: Results, choice: Choice, found: dict[int, Case]) -> str:
   """A few images with every sample of every subject, most disagreement between readers first."""
   palette, out = results.info.palette, []
   for case in (found[i] for i in choice.diverse if i in found):
-    over = pictures.contours(case.image, case.readers)
+    over = pictures.contours(case.image, case.readers[:SHOWN_READERS])
     left = (
       f'<div class="bigger">{tile(over, "readers on the image", "outlines of the readers")}</div>'
     )
@@ -159,7 +158,7 @@ def strips(
     if index not in found:
       continue
     case, row = found[index], [pictures.grey(found[index].image)]
-    row += [pictures.class_map(m, palette) for m in case.readers]
+    row += [pictures.class_map(m, palette) for m in case.readers[:SHOWN_READERS]]
     p = case.predictions[subject]
     row += [pictures.class_map(m, palette) for m in p.labels[:SHOWN_SAMPLES]]
     row += [pictures.probability_map(p.mean, palette), pictures.entropy_map(p.mean)]

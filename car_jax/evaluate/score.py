@@ -82,6 +82,11 @@ def _of_probabilities(metric: Metric, prediction: Prediction, batch: Batch) -> A
     found = flips.said(batch['labels'][:, 0], prediction.labels, metric.flips)
     return flips.weighted_counts(found, prediction.weight)
   labels, weight = batch['labels'], batch['label_weight']
+  if metric.listed:
+    kw = dict(classes=metric.classes, num_bins=metric.bins)
+    rows = calibration.listed_sums(probs, labels, weight, **kw)
+    size = jnp.full((len(probs), 1), labels.shape[2] * labels.shape[3])
+    return _per_image(rows, len(probs), metric.bins), size
   if metric.kind == 'ece':
     return bins(probs, batch, top=metric.top, num_bins=metric.bins, ignore=metric.ignore)
   if metric.kind == 'miou':
@@ -96,7 +101,12 @@ def bins(
   """BinSums of [B, K]: of the likeliest class (top), or of class 1 against its readers' share."""
   kernel = calibration.top_label_sums if top else calibration.class_sums
   rows = kernel(probs, batch['labels'], batch['label_weight'], num_bins=num_bins, ignore=ignore)
-  return jax.tree.map(lambda x: jnp.sum(x.reshape(len(probs), -1, num_bins), 1), rows)
+  return _per_image(rows, len(probs), num_bins)
+
+
+def _per_image(rows: calibration.BinSums, images: int, num_bins: int) -> calibration.BinSums:
+  """BinSums of [BH, K] -> of [B, K]"""
+  return jax.tree.map(lambda x: jnp.sum(x.reshape(images, -1, num_bins), 1), rows)
 
 
 def confusion(said: Array, batch: Batch, num_classes: int, ignore: int | None) -> Array:
@@ -150,6 +160,8 @@ def _flip_details(plan: Plan, prediction: Prediction, batch: Batch) -> dict[str,
 
 def finish(metric: Metric, totals: Any) -> float:
   """The value of a pooled metric from its sums over all images; nan when nothing was counted."""
+  if metric.listed:
+    return calibration.ece(totals[0], float(np.sum(totals[1])))
   if metric.kind == 'ece':
     return calibration.ece(totals)
   if metric.kind == 'flip_error':

@@ -105,7 +105,9 @@ def exact_plan(
 ) -> Array:
   """The optimum of the linear program; arguments as of `greedy_plan`.
 
-  Columns sum to `weight`, rows to at most `row_limit`; mass that does not fit is dropped.
+  Columns sum to `weight`, rows to at most `row_limit`; mass that does not fit is dropped. By the
+  solver of HM-IoU, which stays on the device and is exact for any masses: Sinkhorn's algorithm
+  (ott-jax) only comes near, an assignment (optax) takes equal masses, scipy leaves the device.
   """
   present = jnp.ones(weight.shape, bool) if present is None else present
   low, high = (f(cost, axis=(1, 2), keepdims=True) for f in (jnp.min, jnp.max))

@@ -10,7 +10,7 @@ from car_jax.methods import baselines
 from tests.evaluate import scene
 
 METRICS = ('ged6', 'ged6[u]', 'ged3', 'hm_iou6', 'dice_max6', 'diversity6', 'ece', 'ece[own]')
-METRICS += ('nll', 'brier[own]', 'miou', 'kl[own]')
+METRICS += ('nll', 'brier[own]', 'miou', 'kl[own]', 'ece[listed,bins=10]')
 SPEC = dict(samples=6, metrics=METRICS)
 RNG = jax.random.key(3)
 
@@ -43,6 +43,18 @@ def plain_ged(samples, readers, estimator):
   fix = lambda a: len(a) / (len(a) - 1) if estimator == 'u' else 1
   ss, yy = (mean(x, x) * fix(x) for x in (samples, readers))
   return 2 * mean(samples, readers) - ss - yy
+
+
+def test_the_listed_ece_divides_by_all_pixels(results):
+  batch, samples = drawn('samples')
+  conf = np.einsum('bnhwc,bn->bhwc', samples.probs, samples.weight)[..., 1].ravel()
+  share = np.einsum('bmhw,bm->bhw', batch['labels'] == 1, batch['label_weight']).ravel()
+  gap = 0.0
+  for low in np.arange(10) / 10:
+    here = (conf > low) & (conf <= low + 0.1)
+    gap += abs(conf[here].sum() - share[here].sum())
+  found = results.scalars()['ece[listed,bins=10]']
+  assert found == pytest.approx(gap / len(conf), abs=1e-5)
 
 
 @pytest.mark.parametrize('name', ['samples', 'independent pixels'])

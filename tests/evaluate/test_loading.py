@@ -1,0 +1,37 @@
+"""A trained model in Python: a checkpoint is all that is needed, and an image without labels."""
+
+import dataclasses
+import json
+
+import numpy as np
+
+from car_jax import checkpoints, loop
+from car_jax import config as configs
+from car_jax.data import sources
+from car_jax.evaluate import checkpointed
+
+
+def test_ranked_segmentations_of_an_image_without_labels(tmp_path):
+  config = configs.load('configs/smoke.py:mose')
+  data = sources.open_dataset(config.data)
+  method = loop.build_method(config, data.info, 8)
+  state = method.init(0, {'image': np.zeros((1, 32, 32, 3), np.float32)})
+  meta = dict(config=config.to_dict(), data=dataclasses.asdict(data.info), image=[32, 32, 3])
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints') as saved:
+    saved.save(3, state, meta)
+  model = checkpointed.load(tmp_path)
+  assert model.step == 3
+  image = np.random.default_rng(0).uniform(-1, 1, (2, 64, 32, 3)).astype(np.float32)
+  found = model.method.ranked(model.state, {'image': image})
+  assert found.probs.shape == (2, 3, 64, 32, 2)
+  assert (np.diff(found.weight, axis=1) <= 0).all()
+
+
+def test_what_is_known_of_the_data_survives_json():
+  info = sources.open_dataset(
+    dict(name='fake', readers=1, num_classes=3, flips='disc 1:1/4', black_box=True)
+  ).info
+  again = sources.from_json(json.loads(json.dumps(dataclasses.asdict(info))))
+  assert dataclasses.replace(again, palette=info.palette) == info
+  assert np.array_equal(again.palette, info.palette)
+  assert sources.from_json({'num_classes': 2}).num_classes == 2
