@@ -143,7 +143,7 @@ def evaluate(
   with contextlib.closing(stream()) as batches:
     cases = gallery.collect(evaluator, rows, batches, results, choice.indices, rng=rng)
   about = report.About(
-    title=' and '.join(names),
+    title=' and '.join(filter(None, (', '.join(names[:-1]), names[-1]))),
     split=spec.get('split') or 'validation',
     models=tuple(
       f'{name}: {one.path}, step {one.step:,}' for name, one in zip(names, loaded, strict=True)

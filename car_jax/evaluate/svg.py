@@ -20,6 +20,8 @@ LIGHT = {
   's4': '#b8255f',
   's5': '#0d7680',
   's6': '#85650a',
+  's7': '#6b3e26',
+  's8': '#3d5a1e',
 }
 DARK = {
   'ink': '#e8ecf2',
@@ -33,8 +35,10 @@ DARK = {
   's4': '#ff8ab5',
   's5': '#5ad1db',
   's6': '#e3c455',
+  's7': '#d6a184',
+  's8': '#a8cf7a',
 }
-SUBJECT_COLOURS = 7
+SUBJECT_COLOURS = 9
 
 
 def variables(colours: dict[str, str]) -> str:

@@ -151,8 +151,8 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
   spec = config.method.to_dict() | {'num_classes': classes}
   method = registry.method(spec, steps_per_epoch=1)
   batch = {'image': np.zeros((1, size, size, 3), np.float32)}
-  first = next((w for w in (nets['calnet'] or {}).values() if np.ndim(w) == 4), None)
-  if first is not None and first.shape[1] > 3:  # the image and one channel per class
+  seen = {np.shape(w)[1] for w in (nets['calnet'] or {}).values() if np.ndim(w) == 4}
+  if 3 + classes in seen and 3 not in seen:  # it sees the image and one channel per class
     batch['black_box'] = np.zeros((1, size, size), np.int32)
   state = method.init(config.seed, batch)
   for part, weights in nets.items():
