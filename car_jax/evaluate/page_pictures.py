@@ -68,7 +68,7 @@ def score_of(results: Results, subject: str, index: int) -> str:
 def cases(results: Results, choice: Choice, found: dict[int, Case]) -> str:
   """A card per case: image, readers, then a row per subject."""
   shown = [(why, found[i]) for why, i in choice.cases if i in found]
-  readers = max([len(c.readers) for _, c in shown], default=0)
+  readers = min(max([len(c.readers) for _, c in shown], default=0), SHOWN_READERS)
   return legend(results, readers) + ''.join(_card(results, why, case) for why, case in shown)
 
 
