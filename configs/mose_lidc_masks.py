@@ -7,28 +7,11 @@ The released network and loss (Gao et al., ICLR 2023) at 128x128; for a GPU. Pub
 GED16 0.218, matched IoU 0.624.
 """
 
-from ml_collections import ConfigDict
+from configs import mose_lidc
 
 
 def get_config():
-  c = ConfigDict()
-  c.method = dict(
-    name='mose',
-    model=dict(name='mose', widths=(32, 64, 128, 192, 192, 192, 192), latent=1, experts=4),
-    optim=dict(lr=1e-3, weight_decay=1e-5),
-    samples=(4,),
-    cost='iou',
-    gate_weight=1.0,
-    row_limits=(0.5, 1.0),
-    row_patience=10,
-    rate_patience=10,
-    schedule_metric='epoch',
-    one_annotation=False,
-  )
-  c.data = dict(name='lidc_masks', data_dir='', size=128, batch=16, flip=True)
-  c.data.flip_rows, c.data.rotate = True, 10.0
-  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 116_600, 100, 2_915, 1_000, 0
-  c.evals = dict(val=dict(split='validation', samples=16, metrics=('ged16', 'hm_iou16')))
-  c.best = 'val/ged16:min'
-  c.report = dict(split='test', samples=16, metrics=('ged16', 'hm_iou16', 'dice_max16', 'ece'))
+  c = mose_lidc.get_config()
+  c.data.name = 'lidc_masks'
+  c.steps, c.eval_every, c.save_every = 116_600, 2_915, 1_000
   return c

@@ -7,6 +7,7 @@ them. Class numbers: the data set's own, then the twins in the order in which th
 """
 
 import dataclasses
+import math
 import re
 from fractions import Fraction
 from typing import Any
@@ -36,11 +37,10 @@ def parse(text: str, names: tuple[str, ...], twin: int) -> tuple[Flip, ...]:
     if name not in names:
       raise UserError(f'config.data.flips: unknown class {name!r}\n{nearest(name, names)}')
     top, _, bottom = number.partition('/')
-    if (bottom and not int(bottom)) or not 0 < float(Fraction(top) / int(bottom or 1)) < 1:
+    share = float(Fraction(top) / int(bottom or 1)) if int(bottom or 1) else math.inf
+    if not 0 < share < 1:
       raise UserError(f'config.data.flips: the probability of {name!r} is {number}, not in (0, 1)')
-    flips.append(
-      Flip(names.index(name), twin + len(flips), float(Fraction(top) / int(bottom or 1)))
-    )
+    flips.append(Flip(names.index(name), twin + len(flips), share))
   if len({f.base for f in flips}) < len(flips) or len(flips) > MOST:
     raise UserError(f'config.data.flips {text!r}: each class once, at most {MOST} of them')
   return tuple(flips)

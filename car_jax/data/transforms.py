@@ -195,7 +195,9 @@ def rescaled_crop(size: int, scales: Sequence[float]) -> Transform:
   return apply
 
 
-CROPS = ('centre', 'random', 'resized', 'rescaled')
+PLAIN_CROPS = {'centre': centre_crop, 'random': random_crop}
+SCALED_CROPS = {'resized': resized_crop, 'rescaled': rescaled_crop}  # they take scales
+CROPS = (*PLAIN_CROPS, *SCALED_CROPS)
 
 
 def from_config(
@@ -212,7 +214,7 @@ def from_config(
   if not size and (config.get('pad') or crop != 'centre'):
     raise UserError('config.data.crop and config.data.pad need config.data.size, the size to cut')
   scales = tuple(config.get('scales') or ())
-  if (crop in ('resized', 'rescaled')) != bool(scales):
+  if (crop in SCALED_CROPS) != bool(scales):
     raise UserError(
       f'config.data.crop {crop!r} with config.data.scales {scales}\n'
       "  scales, such as (0.6, 0.8, 1.0), belong to crop 'resized' or 'rescaled'"
@@ -222,9 +224,8 @@ def from_config(
   chain: list[Transform] = []
   if size:
     chain += [pad_to(size, ignore_label)] if config.get('pad') else []
-    plain = {'centre': centre_crop, 'random': random_crop}
-    scaled = {'resized': resized_crop, 'rescaled': rescaled_crop}
-    chain += [plain[crop](size) if crop in plain else scaled[crop](size, scales)]
+    scaled = crop in SCALED_CROPS
+    chain += [SCALED_CROPS[crop](size, scales) if scaled else PLAIN_CROPS[crop](size)]
   if train:
     turns = (('flip', flip), ('flip_rows', flip_rows), ('rot90', rot90))
     chain += [t for name, t in turns if config.get(name)]

@@ -42,17 +42,19 @@ def parted(text: str) -> tuple[str, str]:
 
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
   """The config that a checkpoint was trained with. Raises UserError."""
-  with _opened(path, wish) as (saved, step):
+  with _opened(path, wish) as (saved, _, step):
     return configs.complete(ConfigDict(saved.meta(step)['config']))
 
 
 @contextlib.contextmanager
-def _opened(path: str | pathlib.Path, wish: str) -> Iterator[tuple[checkpoints.Checkpoints, int]]:
-  """A checkpoint's manager and step; damage found inside is told with the other steps there."""
+def _opened(
+  path: str | pathlib.Path, wish: str
+) -> Iterator[tuple[checkpoints.Checkpoints, pathlib.Path, int]]:
+  """A checkpoint's manager, folder and step; damage is told with the other steps there."""
   folder, step = checkpoints.locate(path, wish)
   with checkpoints.Checkpoints(folder) as saved:
     try:
-      yield saved, step
+      yield saved, folder, step
     except checkpoints.Damaged as e:
       others = [str(s) for s in saved.steps() if s != step]
       hint = f'\n  others there: --step {" or ".join(others)}' if others else ''
@@ -70,7 +72,7 @@ def load(
   wish: a step, 'best' or 'latest'; '' is the best one. Raises UserError for a damaged checkpoint,
   naming others there.
   """
-  with _opened(path, wish) as (saved, step):
+  with _opened(path, wish) as (saved, folder, step):
     meta = saved.meta(step)
     config = configs.complete(ConfigDict(meta['config']))
     info = info or sources.from_json(meta['data'])
@@ -83,7 +85,7 @@ def load(
       batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
     template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
     state, _ = saved.restore(step, template)
-  return Loaded(checkpoints.locate(path, wish)[0] / str(step), step, config, method, state)
+  return Loaded(folder / str(step), step, config, method, state)
 
 
 def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:
