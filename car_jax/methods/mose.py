@@ -96,6 +96,9 @@ class MoSE(OneNet):
         raise UserError(
           f'unknown method.{key} {getattr(self, key)!r}\n{nearest(getattr(self, key), table)}'
         )
+    for key in ('samples', 'row_limits', 'groupings'):
+      if not isinstance(getattr(self, key), (tuple, list)) or not getattr(self, key):
+        raise UserError(f'method.{key} is {getattr(self, key)!r}; it is a list, such as (1,)')
     if fixed := sorted(set(self.optim) & {'milestones', 'factor'}):
       raise UserError(f'method.optim.{fixed[0]}: the rate of MoSE follows the loss; leave it out')
     if self.channels not in (1, 3):
@@ -240,14 +243,17 @@ class MoSE(OneNet):
     skips, features = net.apply(variables, self.observed(batch), train=False, method='features')
     return features, net.apply(variables, skips[-1], method='gate')
 
+  def decoded(self, state: State, features: Array, z: Array) -> Array:
+    """Features [B, H, W, F], latents [B, N, L] -> class probabilities [B, N, H, W, C]."""
+    variables = state.net.variables
+    return jax.nn.softmax(self.net.apply(variables, features, z, train=False, method='head'))
+
   def ranked(self, state: State, batch: Batch) -> Samples:
     """One segmentation of every expert, at its mean, the most probable first: K of them."""
     features, gate = self.encoded(state, batch)
-    net, variables = self.net, state.net.variables
     order = jnp.argsort(-gate, axis=1)
     z = state.net.params['means'][order]
-    logits = net.apply(variables, features, z, train=False, method='head')
-    return Samples(jax.nn.softmax(logits), jnp.take_along_axis(gate, order, 1))
+    return Samples(self.decoded(state, features, z), jnp.take_along_axis(gate, order, 1))
 
   def predictors(self) -> dict[str, Any]:
     def samples(state: State, batch: Batch, rng: Array, n: int) -> Samples:
@@ -261,8 +267,7 @@ class MoSE(OneNet):
 
       expert, noise = jax.vmap(draw)(example_keys(rng, batch), gate)
       z = net.apply(variables, expert, noise, method='drawn')
-      logits = net.apply(variables, features, z, train=False, method='head')
-      return Samples(jax.nn.softmax(logits), baselines.uniform(len(gate), n))
+      return Samples(self.decoded(state, features, z), baselines.uniform(len(gate), n))
 
     def weighted(state: State, batch: Batch, rng: Array, n: int) -> Samples:
       features, gate = self.encoded(state, batch)
@@ -274,8 +279,7 @@ class MoSE(OneNet):
       weight = jnp.where(slot < each * net.experts, jnp.take_along_axis(gate, expert, 1), 0)
       draw = lambda key: jax.random.normal(key, (n, net.latent))
       z = net.apply(variables, expert, jax.vmap(draw)(example_keys(rng, batch)), method='drawn')
-      logits = net.apply(variables, features, z, train=False, method='head')
-      return Samples(jax.nn.softmax(logits), weight / weight.sum(1, keepdims=True))
+      return Samples(self.decoded(state, features, z), weight / weight.sum(1, keepdims=True))
 
     def likeliest(state: State, batch: Batch, rng: Array, n: int) -> Samples:
       best = self.ranked(state, batch).probs[:, 0]
