@@ -239,6 +239,8 @@ def metric(name: str, spec: Mapping[str, Any], info: Any) -> Metric:
   chosen |= dict(classes=_classes(spec['classes'], info), ignore=ignore)
   for option in filter(None, (options or '').split(',')):
     chosen |= _option(option.strip(), name, KINDS[kind], info)
+  if kind == 'ece' and 'classes=' in (options or '') and 'listed' not in chosen:
+    raise UserError(f'{name!r}: only the listed form has classes\n  write ece[listed,classes=..]')
   if info.num_classes > 2:
     chosen['top'] = True
   return Metric(name, kind, int(number or n), num_classes=info.num_classes, flips=flips, **chosen)

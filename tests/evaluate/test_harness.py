@@ -170,6 +170,7 @@ def test_progress_hears_of_every_image_and_no_image_is_an_error():
     (dict(metrics=('ged4[classes=nodul]',)), 'did you mean: nodule'),
     (dict(metrics=('ged4[absent=two]',)), "absent='two'"),
     (dict(metrics=('ece[bins=x]',)), 'bins must be a whole number'),
+    (dict(metrics=('ece[classes=1]',)), 'only the listed form has classes'),
     (dict(metric=('ged4',)), "unknown key 'metric' of an evaluation\n  did you mean: metrics"),
     (dict(samples=0), 'samples of an evaluation must be a positive'),
   ],
