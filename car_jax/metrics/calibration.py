@@ -104,6 +104,91 @@ def ece(sums: BinSums, pixels: int | None = None) -> float:
   return float(np.sum(np.abs(sums.conf - sums.hits)) / n) if n else float('nan')
 
 
+def mce(sums: BinSums) -> float:
+  """BinSums of [K] -> the largest gap between confidence and truth of any bin; nan without any."""
+  pixels = np.asarray(sums.pixels, np.float64)
+  gaps = np.abs(np.asarray(sums.conf) - np.asarray(sums.hits))[pixels > 0] / pixels[pixels > 0]
+  return float(np.max(gaps)) if len(gaps) else float('nan')
+
+
+class Tied(NamedTuple):
+  """Pixels by confidence, [K] each, ascending: how many, their summed confidence and hits.
+
+  One group for every value (`tied`) gives exact errors, one for every bin of a fine histogram gives
+  errors within `tied_bound`.
+  """
+
+  pixels: np.ndarray
+  conf: np.ndarray
+  hits: np.ndarray
+
+
+def tied(conf: np.ndarray, hits: np.ndarray) -> Tied:
+  """conf and hits [N] -> a group for each distinct confidence, sums in float64."""
+  values, group, pixels = np.unique(conf, return_inverse=True, return_counts=True)
+  hits = np.bincount(group.reshape(-1), np.asarray(hits, np.float64).reshape(-1), len(values))
+  return Tied(pixels, pixels * values.astype(np.float64), hits)
+
+
+def binned(groups: Tied, num_bins: int = 15) -> BinSums:
+  """Bins (k/K, (k+1)/K] of equal width; a confidence of exactly 0 is in none, as published."""
+  conf = _means(groups)
+  k = np.ceil(conf.astype(np.float32) * np.float32(num_bins)).astype(int) - 1
+  inside = k >= 0
+  add = lambda x: np.bincount(k[inside], np.asarray(x)[inside], num_bins)
+  return BinSums(*(add(x) for x in groups))
+
+
+def adaptive_ece(groups: Tied, num_bins: int = 15) -> float:
+  """ECE over bins that hold equally many pixels; nan where there is none.
+
+  As published with RELIS (arXiv 2303.11298): the edges are interpolated in the sorted confidences,
+  bins are open below, so the pixels of the very lowest confidence are in no bin; equal edges leave
+  bins empty.
+  """
+  n = np.sum(groups.pixels)
+  if not n:
+    return float('nan')
+  conf, ends = _means(groups), np.cumsum(groups.pixels)
+  value = lambda place: conf[np.searchsorted(ends, np.minimum(place, n - 1), side='right')]
+  place = np.linspace(0, n, num_bins + 1)
+  whole = np.floor(place)
+  low, high = value(whole), value(whole + 1)
+  edges = low + (place - whole) * (high - low)
+  k = np.searchsorted(edges, conf, side='left')
+  inside = (k > 0) & (k <= num_bins)
+  gaps = np.bincount(k[inside], (groups.conf - groups.hits)[inside], num_bins + 1)
+  return float(np.sum(np.abs(gaps)) / n)
+
+
+def ks_error(groups: Tied) -> float:
+  """Largest difference of cumulated confidence and cumulated truth, over all pixels; no bins.
+
+  Kolmogorov-Smirnov calibration error (arXiv 2006.12800), looked at between different confidences
+  only, so that the order of equal ones does not matter.
+  """
+  n = np.sum(groups.pixels)
+  return float(np.max(np.abs(np.cumsum(groups.conf - groups.hits))) / n) if n else float('nan')
+
+
+def tied_bound(groups: Tied, num_bins: int = 15) -> tuple[float, float]:
+  """The largest errors of `adaptive_ece` and `ks_error` where groups are bins of a histogram."""
+  n = max(np.sum(groups.pixels), 1)
+  most = np.maximum(groups.conf, groups.hits) / n
+  at = np.searchsorted(np.cumsum(groups.pixels), np.linspace(0, n, num_bins + 1), side='left')
+  cut = most[np.minimum(at, len(most) - 1)]  # a group that an edge cuts may lie in either bin
+  return float(2 * np.sum(cut)), float(np.max(most, initial=0))
+
+
+def _means(groups: Tied) -> np.ndarray:
+  """Mean confidence of each group; an empty group gets its neighbour's below."""
+  full = groups.pixels > 0
+  last = np.maximum.accumulate(np.where(full, np.arange(len(full)), 0))
+  with np.errstate(invalid='ignore', divide='ignore'):
+    means = np.nan_to_num(groups.conf / groups.pixels)
+  return means[last]
+
+
 class Reliability(NamedTuple):
   """A reliability diagram, each [K]: bin edges' upper ends, pixels, mean confidence and truth.
 

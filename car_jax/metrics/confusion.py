@@ -1,0 +1,45 @@
+"""Which class is taken for which: confusion matrices and what follows from them.
+
+A confusion matrix [C, C] counts pixels by true class (row) and said class (column).
+"""
+
+import numpy as np
+
+
+def iou(matrix: np.ndarray) -> np.ndarray:
+  """Intersection over union of each class [C]; nan for a class that is on neither side."""
+  matrix = np.asarray(matrix, np.float64)
+  both = np.diag(matrix)
+  return _ratio(both, matrix.sum(0) + matrix.sum(1) - both)
+
+
+def mean_iou(matrix: np.ndarray, classes: tuple[int, ...] | None = None) -> float:
+  """Mean over those of `classes` (all) that occur on either side; nan where none does.
+
+  A class that is said but never true counts 0. RELIS leaves such classes out on IDD, whose labels
+  lack two of Cityscapes' classes: give `classes` without them.
+  """
+  found = iou(matrix)
+  found = found if classes is None else found[list(classes)]
+  return float(np.mean(found[~np.isnan(found)])) if not np.isnan(found).all() else float('nan')
+
+
+def pixel_accuracy(matrix: np.ndarray) -> float:
+  """The share of pixels whose class is right, in [0, 1]."""
+  return float(_ratio(np.trace(matrix), np.sum(matrix)))
+
+
+def mean_accuracy(matrix: np.ndarray) -> float:
+  """The share that is right among each true class's pixels, averaged over the classes there."""
+  share = _ratio(np.diag(matrix), np.sum(matrix, 1))
+  return float(np.mean(share[~np.isnan(share)])) if not np.isnan(share).all() else float('nan')
+
+
+def present_iou(matrix: np.ndarray) -> np.ndarray:
+  """`iou` [C], nan also for classes that the truth lacks."""
+  return np.where(np.sum(matrix, 1) > 0, iou(matrix), np.nan)
+
+
+def _ratio(part, whole) -> np.ndarray:
+  part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+  return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)

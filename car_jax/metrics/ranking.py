@@ -1,0 +1,97 @@
+"""How well a score separates two kinds of pixels: ROC, AUROC, FPR95, precision and recall.
+
+Everything is computed from counts: positives and negatives [K] per distinct score, in ascending
+order of the score, float or integer. So exact values (`by_value`: one group per value) and values
+from a histogram (one group per bin) come from the same code; equal scores count as ties, which
+means half. What a histogram's bins can hide is bounded by `bound`.
+
+A positive is what the score should be high for. All functions return nan where one kind is missing.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def by_value(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """score and positive (bool) [N] -> positives and negatives [K] of each distinct score.
+
+  Raises ValueError for a score that is nan.
+  """
+  score, positive = np.asarray(score).reshape(-1), np.asarray(positive, bool).reshape(-1)
+  if np.isnan(score).any():
+    raise ValueError(f'{np.isnan(score).sum()} of {score.size} scores are nan')
+  values, group = np.unique(score, return_inverse=True)
+  positives = np.bincount(group, positive, len(values))
+  return positives, np.bincount(group, ~positive, len(values))
+
+
+def roc(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """False and true positive rates [K+1] at every threshold, from the highest score down."""
+  hits, alarms = _cumulative(positives), _cumulative(negatives)
+  with np.errstate(invalid='ignore'):
+    return alarms / alarms[-1], hits / hits[-1]
+
+
+def auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
+  """The probability that a positive scores higher than a negative; equal ones count half."""
+  fpr, tpr = roc(positives, negatives)
+  return float(np.trapezoid(tpr, fpr))
+
+
+def fpr_at_tpr(positives: np.ndarray, negatives: np.ndarray, tpr: float = 0.95) -> float:
+  """The false positive rate at the first threshold that finds this share of the positives."""
+  false, true = roc(positives, negatives)
+  if np.isnan(true[-1]) or np.isnan(false[-1]):
+    return float('nan')
+  return float(false[np.argmax(true >= tpr - 1e-12)])
+
+
+def precision_recall(positives, negatives) -> tuple[np.ndarray, np.ndarray]:
+  """Precision and recall [K+1] at every threshold, from the highest down; the first is (1, 0)."""
+  hits, alarms = _cumulative(positives), _cumulative(negatives)
+  said = hits + alarms
+  with np.errstate(invalid='ignore'):
+    precision = np.where(said > 0, hits / np.where(said > 0, said, 1), 1.0)
+    return precision, hits / hits[-1]
+
+
+def aupr(positives: np.ndarray, negatives: np.ndarray) -> float:
+  """Area under precision over recall by trapezoids through all thresholds, as GenVal publishes it.
+
+  It is kinder than `average_precision`, since it draws straight lines between thresholds.
+  """
+  if not np.sum(negatives):
+    return float('nan')
+  precision, recall = precision_recall(positives, negatives)
+  return float(np.trapezoid(precision, recall))
+
+
+def average_precision(positives: np.ndarray, negatives: np.ndarray) -> float:
+  """Mean precision over the positives, each at its own threshold (no interpolation)."""
+  if not np.sum(negatives):
+    return float('nan')
+  precision, recall = precision_recall(positives, negatives)
+  return float(np.sum(precision[1:] * np.diff(recall)))
+
+
+def bound(metric: Callable[..., float], positives: np.ndarray, negatives: np.ndarray) -> float:
+  """The largest error that a metric of binned scores can have against that of the scores.
+
+  Within a bin the order is not known; the extremes are all positives above all negatives, and all
+  below. Metrics that only improve as positives rise lie between those two.
+  """
+  p, n = np.asarray(positives, float), np.asarray(negatives, float)
+  keep = p + n > 0
+  p, n = p[keep], n[keep]
+  none = np.zeros_like(p)
+  split = lambda first, second: np.stack([first, second], -1).reshape(-1)
+  best = metric(split(none, p), split(n, none))
+  worst = metric(split(p, none), split(none, n))
+  value = metric(p, n)
+  return float(max(abs(best - value), abs(worst - value)))
+
+
+def _cumulative(counts: np.ndarray) -> np.ndarray:
+  """0, then how many score at least as much as each group, from the highest group down."""
+  return np.concatenate([[0.0], np.cumsum(np.asarray(counts, np.float64)[::-1])])
