@@ -22,7 +22,7 @@ EXTRA = 'disagreement'  # a map that comes with the logits, such as the mutual i
 BINS = 8192
 COARSE = 256  # bins kept per image, for intervals over images
 BLOCK = 1 << 18  # pixels worked on at a time: bounds the memory, and every sum below 2^32
-LOW, HIGH = -6.0, 58.0  # of the logarithmic coordinates: 128 bins to a factor of e
+LOW, HIGH = -14.0, 50.0  # of the logarithmic coordinates: 128 bins to a factor of e
 REACH = 12.0  # of the coordinates of logits, asinh(x)
 
 
@@ -75,24 +75,29 @@ def parts(logits: Array) -> Parts:
   return Parts(said, top, rest, second, jnp.log1p(rest) + spread / (1 + rest))
 
 
-def coordinates(p: Parts) -> Array:
+def coordinates(p: Parts, classes: int) -> Array:
   """Scores -> [S, ..] that rise with the model's certainty, in the order of SCORES.
 
-  Ranks are what counts, so each is a monotone function of its score that spreads it evenly: the
-  log-odds of the largest probability, minus the logarithms of entropy and of 1 - margin, and asinh
-  of the largest logit and of the energy (log sum exp).
+  Ranks are what counts, so each is a monotone function of its score that spreads out both of its
+  ends: the log-odds of the largest probability, of the margin and of entropy as a share of log C,
+  and asinh of the largest logit and of the energy (log sum exp).
   """
-  doubt = jnp.maximum(p.rest, 1e-30)
-  less_margin = (p.rest + p.second) / (1 + p.rest)
+  log = lambda x: jnp.log(jnp.maximum(x, 1e-30))
   return jnp.stack(
     [
-      -jnp.log(doubt),
-      -jnp.log(jnp.maximum(p.entropy, 1e-30)),
-      -jnp.log(jnp.maximum(less_margin, 1e-30)),
+      -log(p.rest),
+      calmness(p.entropy, classes),
+      log(1 - p.second) - log(p.rest + p.second),
       jnp.arcsinh(p.top),
       jnp.arcsinh(p.top + jnp.log1p(p.rest)),
     ]
   )
+
+
+def calmness(entropy: Array, classes: int) -> Array:
+  """Minus the log-odds of an uncertainty in nats as a share of its maximum, log C."""
+  log = lambda x: jnp.log(jnp.maximum(x, 1e-30))
+  return log(jnp.log(float(classes)) - entropy) - log(entropy)
 
 
 def bins_of(x: Array, score: str, num_bins: int = BINS) -> Array:
@@ -119,9 +124,10 @@ def values(logits, labels, counted, unknown=None, untold=None, disagreement=None
   p = parts(logits)
   flags = _flags(logits, labels, unknown, untold, ignore)
   outcome = jnp.where(counted, outcomes(p.said, labels, *flags), VOID).astype(jnp.int8)
-  x = jnp.moveaxis(coordinates(p), 0, 1)
+  classes = logits.shape[-1]
+  x = jnp.moveaxis(coordinates(p, classes), 0, 1)
   if disagreement is not None:
-    x = jnp.concatenate([x, -jnp.log(jnp.maximum(disagreement, 1e-30))[:, None]], 1)
+    x = jnp.concatenate([x, calmness(disagreement, classes)[:, None]], 1)
   return x, outcome, 1 / (1 + p.rest)
 
 
@@ -195,9 +201,9 @@ def _block(logits, labels, flags, *extra, ece_bins: int, classwise: bool) -> Cou
   drop = jnp.iinfo(jnp.int32).max
   where = jnp.where(told, labels * c + p.said, drop)
   confusion = jnp.zeros(c * c, jnp.int32).at[where].add(1, mode='drop').reshape(c, c)
-  x = coordinates(p)
+  x = coordinates(p, c)
   bins = [bins_of(x[i], score) for i, score in enumerate(SCORES)]
-  bins += [bins_of(-jnp.log(jnp.maximum(e, 1e-30)), EXTRA) for e in extra]
+  bins += [bins_of(calmness(e, c), EXTRA) for e in extra]
   at = lambda k: jnp.where(outcome == VOID, drop, outcome * BINS + k)
   histogram = lambda k: jnp.zeros(4 * BINS, jnp.int32).at[at(k)].add(1, mode='drop')
   calm = jnp.clip(1 - p.entropy / jnp.log(float(c)), 0, 1)

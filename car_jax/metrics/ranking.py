@@ -79,17 +79,31 @@ def bound(metric: Callable[..., float], positives: np.ndarray, negatives: np.nda
   """The largest error that a metric of binned scores can have against that of the scores.
 
   Within a bin the order is not known; the extremes are all positives above all negatives, and all
-  below. Metrics that only improve as positives rise lie between those two.
+  below. Metrics that only improve as positives rise lie between those two. Areas under precision
+  also depend on where thresholds lie: there each bin counts with the least and the largest
+  precision that is possible in it.
   """
   p, n = np.asarray(positives, float), np.asarray(negatives, float)
   keep = p + n > 0
   p, n = p[keep], n[keep]
+  if metric in (aupr, average_precision):
+    return _precision_bound(metric(p, n), p, n)
   none = np.zeros_like(p)
   split = lambda first, second: np.stack([first, second], -1).reshape(-1)
   best = metric(split(none, p), split(n, none))
   worst = metric(split(p, none), split(none, n))
   value = metric(p, n)
   return float(max(abs(best - value), abs(worst - value)))
+
+
+def _precision_bound(value: float, p: np.ndarray, n: np.ndarray) -> float:
+  hits, alarms = _cumulative(p), _cumulative(n)
+  if not hits[-1] or not alarms[-1]:
+    return float('nan')
+  share = np.diff(hits) / hits[-1]
+  least = hits[:-1] / np.maximum(hits[:-1] + alarms[1:], 1)
+  most = hits[1:] / np.maximum(hits[1:] + alarms[:-1], 1)
+  return float(max(np.sum(share * most) - value, value - np.sum(share * least)))
 
 
 def _cumulative(counts: np.ndarray) -> np.ndarray:

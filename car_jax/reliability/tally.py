@@ -1,0 +1,177 @@
+"""Counts of many images: added up, kept per image for intervals, saved and merged.
+
+Letters as in metrics/onepass.py, and I images. Sums over images are int64 or float64 on the host.
+"""
+
+import dataclasses
+import io
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax.errors import UserError
+from car_jax.metrics import onepass, ranking
+from car_jax.metrics.onepass import BINS, COARSE, SCORES, UNKNOWN, VOID, Counts
+
+# what is kept of each image
+IMAGE_KEYS = ('confusion', 'scores', 'conf', 'ece', 'ece_conf', 'losses', 'image', 'pixels')
+IMAGE_KEYS += ('objects', 'with_objects')
+OBJECT_SCORES = ('entropy', 'max_prob', 'max_logit')  # GenVal's three, per image
+FINE_KEYS = ('scores', 'conf', 'classwise', 'classwise_conf')  # of all images together, at K bins
+
+
+@dataclasses.dataclass
+class Pooled:
+  """Counts added over images, from which every measure follows.
+
+  confusion [C, C]; scores [S, 4, K] outcomes by bin; conf [K] summed confidence by bin of max_prob;
+  ece [2, E, 2] and ece_conf [2, E]; losses [2]; pixels; classwise [C, 2, K] and classwise_conf
+  [C, K] where asked for; objects [O] and with_objects [O], see `objects_of`. `names`: the scores. K is BINS, or COARSE for intervals over images.
+  """
+
+  names: tuple[str, ...]
+  counts: dict[str, np.ndarray]
+
+  def __getattr__(self, key: str) -> Any:
+    try:
+      return self.__dict__['counts'][key]
+    except KeyError:
+      raise AttributeError(key) from None
+
+  def outcomes(self, score: str, *kinds: int) -> np.ndarray:
+    """Pixels of these outcomes by bin of the score [K], ascending certainty."""
+    return self.scores[self.names.index(score)][list(kinds)].sum(0)
+
+
+class Tally:
+  """Add the Counts of batches, then ask for `pooled`; tallies of other images merge by `merged`."""
+
+  def __init__(self, names: Sequence[str] = SCORES):
+    self.names = tuple(names)
+    self.ids: list[str] = []
+    self.groups: list[str] = []
+    self.fine: dict[str, np.ndarray] = {}
+    self._parts: list[dict[str, np.ndarray]] = []
+
+  def add(self, counts: Counts, ids: Sequence[str], groups: Sequence[str], keep: Any) -> None:
+    """The images of a batch whose `keep` is True; ids and groups are those of the whole batch."""
+    keep = np.asarray(keep, bool)
+    found = {k: v[keep] for k, v in on_host(counts).items()}
+    for key in FINE_KEYS:
+      if key in found:
+        self.fine[key] = self.fine.get(key, 0) + found[key].sum(0)
+    rows = zip(found['scores'], found['image'], found['pixels'], strict=True)
+    found['objects'] = np.array([objects_of(self.names, *row) for row in rows]).reshape(-1, 14)
+    found['with_objects'] = (~np.isnan(found['objects'])).astype(np.int64)
+    found['objects'] = np.nan_to_num(found['objects'])
+    found['scores'], found['conf'] = _coarse(found['scores']), _coarse(found['conf'])
+    self._parts.append({k: found[k] for k in IMAGE_KEYS})
+    self.ids += [str(x) for x, ok in zip(ids, keep, strict=True) if ok]
+    self.groups += [str(x) for x, ok in zip(groups, keep, strict=True) if ok]
+
+  @property
+  def images(self) -> dict[str, np.ndarray]:
+    """Counts of each image [I, ..]; scores and conf at COARSE bins."""
+    if len(self._parts) > 1:
+      join = {k: np.concatenate([p[k] for p in self._parts]) for k in IMAGE_KEYS}
+      self._parts = [join]
+    return self._parts[0] if self._parts else {}
+
+  def pooled(self) -> Pooled:
+    """All images together, at the full resolution."""
+    totals = {k: v.sum(0) for k, v in self.images.items()}
+    return Pooled(self.names, totals | self.fine)
+
+  def subset(self, rows: np.ndarray) -> Pooled:
+    """Some images [I] (bool or indices), at the coarse resolution."""
+    return Pooled(self.names, {k: v[rows].sum(0) for k, v in self.images.items()})
+
+  def weighted(self, times: np.ndarray) -> list[Pooled]:
+    """Images counted `times` [R, I] -> R pooled counts, at the coarse resolution."""
+    flat = {k: v.reshape(len(v), -1).astype(np.float64) for k, v in self.images.items()}
+    sums = {k: times.astype(np.float64) @ v for k, v in flat.items()}
+    shapes = {k: v.shape[1:] for k, v in self.images.items()}
+    row = lambda r: {k: v[r].reshape(shapes[k]) for k, v in sums.items()}
+    return [Pooled(self.names, row(r)) for r in range(len(times))]
+
+  def save(self, path: pathlib.Path, about: Any) -> None:
+    """One .npz with `about` (JSON) in it; it appears under its name when it is whole."""
+    arrays = {f'image/{k}': v for k, v in self.images.items()}
+    arrays |= {f'fine/{k}': v for k, v in self.fine.items()}
+    told = json.dumps(dict(names=self.names, ids=self.ids, groups=self.groups, about=about))
+    with io.BytesIO() as buffer:
+      np.savez_compressed(buffer, told=np.array(told), **arrays)
+      raw = buffer.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + '.part')
+    part.write_bytes(raw)
+    part.replace(path)
+
+
+def load(path: pathlib.Path) -> tuple[Tally, Any]:
+  """What `Tally.save` wrote -> (tally, about). Raises UserError for a damaged file."""
+  try:
+    with np.load(path, allow_pickle=False) as found:
+      told = json.loads(str(found['told']))
+      arrays = {k: found[k] for k in found.files if k != 'told'}
+  except Exception as e:
+    raise UserError(f'{path} is damaged ({type(e).__name__})\n  delete it: it is made again') from e
+  tally = Tally(told['names'])
+  tally.ids, tally.groups = told['ids'], told['groups']
+  tally._parts = [{k: arrays[f'image/{k}'] for k in IMAGE_KEYS}]
+  tally.fine = {k[5:]: v for k, v in arrays.items() if k.startswith('fine/')}
+  return tally, told['about']
+
+
+def merged(tallies: Sequence[Tally]) -> Tally:
+  """Several data sets as one."""
+  out = Tally(tallies[0].names)
+  for tally in tallies:
+    if tally.names != out.names:
+      raise ValueError(f'scores differ: {tally.names} and {out.names}')
+    out.ids += tally.ids
+    out.groups += tally.groups
+    out._parts += [tally.images]
+    for key, value in tally.fine.items():
+      out.fine[key] = out.fine.get(key, 0) + value
+  return out
+
+
+def objects_of(names: Sequence[str], scores: np.ndarray, image: np.ndarray, pixels: int) -> list:
+  """GenVal's numbers of one image (arXiv 2312.09231), nan without an unknown object.
+
+  Its mean entropy inside and that over the mean outside; then AUROC, FPR95, AUPR of the object and
+  AUPR of the rest for each of OBJECT_SCORES.
+  """
+  inside = scores[0][UNKNOWN].sum()
+  if not inside:
+    return [np.nan] * 14
+  mean = image[2] / inside
+  found = [mean, mean / ((image[1] - image[2]) / max(pixels - inside, 1))]
+  for score in OBJECT_SCORES:
+    counts = scores[names.index(score)]
+    strange = counts[UNKNOWN][::-1], counts[:VOID].sum(0)[::-1] - counts[UNKNOWN][::-1]
+    found += [f(*strange) for f in (ranking.auroc, ranking.fpr_at_tpr, ranking.aupr)]
+    found.append(ranking.aupr(strange[1][::-1], strange[0][::-1]))
+  return found
+
+
+def on_host(counts: Counts) -> dict[str, np.ndarray]:
+  """Device counts -> int64 and float64 of each image [B, ..], blocks added, halves joined."""
+  found = {k: np.asarray(v) for k, v in jax.device_get(counts)._asdict().items() if v is not None}
+  for key in ('conf', 'ece_conf', 'classwise_conf'):
+    if key in found:
+      found[key] = onepass.unfixed(found[key].astype(np.int64).sum(1))
+  for key in ('losses', 'image'):
+    found[key] = found[key].astype(np.float64).sum(1)
+  whole = lambda v: v.astype(np.int64) if v.dtype.kind in 'iu' else v
+  return {k: whole(v) for k, v in found.items()}
+
+
+def _coarse(x: np.ndarray) -> np.ndarray:
+  """[.., BINS] -> [.., COARSE]"""
+  return x.reshape(*x.shape[:-1], COARSE, BINS // COARSE).sum(-1)

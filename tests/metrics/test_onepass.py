@@ -1,0 +1,200 @@
+"""The one-pass counts against plain numpy, and the same however the pixels are cut."""
+
+import os
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import entr, log_softmax, logsumexp, softmax
+
+from car_jax.metrics import calibration, onepass, ranking
+from car_jax.reliability import measures
+from car_jax.reliability.tally import Tally, merged
+
+CLASSES = 5
+# without averages over images, which know which pixels belong together
+EVERY = tuple(name for name in measures.NAMES if not name.startswith('object'))
+EVERY += ('auroc[entropy]', 'prr[margin]', 'aurc[energy]')
+EVERY += ('unknown_auroc[max_logit]', 'unknown_ap[entropy]')
+
+
+def drawn(seed, n, scale=3.0, unknown=0.1, void=0.2):
+  """logits [N, C], labels [N] that are often right, unknown and void flags."""
+  rng = np.random.default_rng(seed)
+  logits = (rng.standard_normal((n, CLASSES)) * scale).astype(np.float32)
+  labels = np.where(rng.random(n) < 0.7, logits.argmax(-1), rng.integers(0, CLASSES, n))
+  labels = np.where(rng.random(n) < void, 255, labels).astype(np.int32)
+  return logits, labels, rng.random(n) < unknown
+
+
+def tallied(logits, labels, unknown, cuts=(), classwise=True):
+  """One image for each part between the cuts, all pooled."""
+  tally = Tally()
+  for k, part in enumerate(zip(*(np.split(x, cuts) for x in (logits, labels, unknown)))):
+    x, y, u = (a[None] for a in part)
+    if y.size:
+      found = onepass.counts(x, y, np.ones(y.shape, bool), u, classwise=classwise)
+      tally.add(found, [str(k)], [''], [True])
+  return tally
+
+
+def scored(tally):
+  pooled = tally.pooled()
+  return np.array([measures.measure(name).of(pooled) for name in EVERY])
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([(100,), (100, 200), (200,), (100, 100)]))
+def test_any_cut_and_any_order_give_the_same_numbers(seed, cuts):
+  data = drawn(seed, 300)
+  want = scored(tallied(*data))
+  order = np.random.default_rng(seed).permutation(300)
+  shuffled = [x[order] for x in data]
+  np.testing.assert_allclose(scored(tallied(*shuffled, cuts=cuts)), want, atol=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([0.3, 3.0, 8.0]))
+def test_measures_are_those_of_plain_numpy(seed, scale):
+  logits, labels, unknown = drawn(seed, 300, scale)
+  pooled = tallied(logits, labels, unknown).pooled()
+  p, seen = softmax(logits.astype(np.float64), -1), (labels != 255) & ~unknown
+  q, y = p[seen], labels[seen]
+  wrong, conf = q.argmax(-1) != y, q.max(-1)
+  value = lambda name: measures.measure(name).of(pooled)
+  assert value('pixel_accuracy') == pytest.approx(1 - wrong.mean())
+  logs = log_softmax(logits.astype(np.float64), -1)[seen]
+  assert value('nll') == pytest.approx(-np.mean(np.take_along_axis(logs, y[:, None], -1)), rel=1e-5)
+  assert value('brier') == pytest.approx(np.mean(np.sum((q - np.eye(CLASSES)[y]) ** 2, -1)), abs=1e-5)
+  groups = calibration.tied(conf.astype(np.float32), ~wrong)
+  want = calibration.ece(calibration.binned(groups), len(y))
+  assert value('ece') == pytest.approx(want, abs=2e-3)  # a pixel at an edge may fall either side
+  scores = dict(max_prob=conf, entropy=-entr(q).sum(-1), energy=logsumexp(logits[seen], -1))
+  for score, c in scores.items():
+    exact = ranking.by_value(-c, wrong)
+    for kind, f in dict(auroc=ranking.auroc, aupr_error=ranking.average_precision).items():
+      m = measures.measure(f'{kind}[{score}]')
+      assert abs(m.of(pooled) - f(*exact)) <= m.bound(pooled) + 1e-6
+      assert m.bound(pooled) < 0.05
+  both = (labels != 255) | unknown
+  top = logits.max(-1)[both]
+  want = ranking.auroc(*ranking.by_value(-top, unknown[both]))
+  m = measures.measure('unknown_auroc[max_logit]')
+  assert abs(m.of(pooled) - want) <= m.bound(pooled) + 1e-6
+  for name, f, i in (('adaptive_ece', calibration.adaptive_ece, 0), ('ks', calibration.ks_error, 1)):
+    assert abs(value(name) - f(groups)) <= calibration.tied_bound(measures.groups_of(pooled))[i] + 1e-6
+
+
+def test_classwise_errors_are_those_of_plain_numpy():
+  logits, labels, unknown = drawn(3, 3000, unknown=0.0)
+  pooled = tallied(logits, labels, unknown).pooled()
+  p, y = softmax(logits.astype(np.float64), -1)[labels != 255], labels[labels != 255]
+  each = [calibration.tied(p[:, c].astype(np.float32), y == c) for c in range(CLASSES)]
+  value = lambda name: measures.measure(name).of(pooled)
+  want = np.mean([calibration.ece(calibration.binned(g), len(y)) for g in each])
+  assert value('classwise_ece') == pytest.approx(want, abs=2e-3)
+  assert value('classwise_ks') == pytest.approx(np.mean([calibration.ks_error(g) for g in each]), abs=2e-3)
+  want = np.mean([calibration.adaptive_ece(g) for g in each])
+  assert value('classwise_adaptive_ece') == pytest.approx(want, abs=2e-3)
+
+
+def test_images_may_be_larger_than_a_block(monkeypatch):
+  data = drawn(0, 700)
+  want = scored(tallied(*data))
+  monkeypatch.setattr(onepass, 'BLOCK', 256)
+  onepass.counts.clear_cache()
+  np.testing.assert_allclose(scored(tallied(*data)), want, atol=1e-6)
+  onepass.counts.clear_cache()
+
+
+def test_probabilities_near_one_keep_their_order():
+  """In float32 all three have a largest probability of 1."""
+  x = np.array([[20, 0], [30, 0], [40, 0]], np.float32)
+  found, _, conf = onepass.values(x[None], np.zeros((1, 3), int), np.ones((1, 3), bool))
+  assert np.all(np.diff(found[0, 0]) > 5)
+  assert np.all(np.asarray(conf) == 1)
+  np.testing.assert_allclose(found[0, 0], [20, 30, 40], rtol=1e-6)
+
+
+@pytest.mark.parametrize('case', ['right', 'wrong', 'void', 'uniform', 'certain', 'empty'])
+def test_edges(case):
+  n = 0 if case == 'empty' else 64
+  logits = np.random.default_rng(0).standard_normal((max(n, 1), CLASSES)).astype(np.float32)
+  labels = logits.argmax(-1).astype(np.int32)
+  if case == 'wrong':
+    labels = (labels + 1) % CLASSES
+  if case in ('void', 'empty'):
+    labels[:] = 255
+  if case == 'uniform':
+    logits[:] = 1
+  if case == 'certain':
+    logits = np.where(np.arange(CLASSES) == labels[:, None], 200, -200).astype(np.float32)
+  found = dict(zip(EVERY, scored(tallied(logits, labels, labels < 0)), strict=True))
+  want = dict(right=1.0, certain=1.0, wrong=0.0).get(case)
+  if want is not None:
+    assert found['pixel_accuracy'] == want
+    assert np.isnan(found['auroc'])
+    assert np.isnan(found['prr'])
+  if case == 'certain':
+    assert found['ece'] == pytest.approx(0, abs=1e-6)
+    assert found['nll'] == pytest.approx(0, abs=1e-6)
+  if case in ('void', 'empty'):
+    assert all(np.isnan(v) for v in found.values()), found
+  if case == 'uniform':
+    assert found['auroc'] == 0.5
+    assert found['nll'] == pytest.approx(np.log(CLASSES), rel=1e-6)
+
+
+def test_half_precision_logits_and_logarithms_of_probabilities():
+  logits, labels, unknown = drawn(1, 300)
+  half = jnp.asarray(logits, jnp.bfloat16)
+  same = np.asarray(half, np.float32)
+  np.testing.assert_array_equal(
+    scored(tallied(half, labels, unknown)), scored(tallied(same, labels, unknown))
+  )
+  logs = log_softmax(logits, -1)
+  found, want = scored(tallied(logs, labels, unknown)), scored(tallied(logits, labels, unknown))
+  own = [i for i, name in enumerate(EVERY) if 'energy' not in name and 'logit' not in name]
+  np.testing.assert_allclose(found[own], want[own], atol=2e-3)
+
+
+def test_tallies_merge_and_a_batch_of_images_equals_one_at_a_time(tmp_path):
+  a, b = drawn(0, 300), drawn(1, 300)
+  x, y, u = (np.stack(pair) for pair in zip(a, b, strict=True))
+  both = Tally()
+  counted = np.ones(y.shape, bool)
+  both.add(onepass.counts(x, y, counted, u, classwise=True), ['a', 'b'], ['', ''], [True, True])
+  apart = merged([tallied(*a), tallied(*b)])
+  np.testing.assert_allclose(scored(apart), scored(both), atol=1e-6)
+  half = Tally()
+  half.add(onepass.counts(x, y, counted, u, classwise=True), ['a', 'b'], ['', ''], [True, False])
+  np.testing.assert_allclose(scored(half), scored(tallied(*a)), atol=1e-6)
+  assert half.ids == ['a']
+
+
+WORKER = """
+import sys, numpy as np, jax
+from car_jax import sharding
+from car_jax.metrics import onepass
+from tests.metrics import test_onepass as t
+assert jax.device_count() == 8
+x, y, u = (np.stack([t.drawn(k, 300)[i] for k in range(8)]) for i in range(3))
+placed = sharding.place_batch(dict(x=x, y=y, u=u, c=np.ones(y.shape, bool)), sharding.make_mesh())
+tally = t.Tally()
+found = onepass.counts(placed['x'], placed['y'], placed['c'], placed['u'], classwise=True)
+tally.add(found, [str(k) for k in range(8)], [''] * 8, [True] * 8)
+np.save(sys.argv[1], t.scored(tally))
+"""
+
+
+def test_eight_devices_count_as_one(tmp_path):
+  out = tmp_path / 'eight.npy'
+  flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
+  env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+  subprocess.run([sys.executable, '-c', WORKER, str(out)], env=env, check=True, timeout=200)
+  one = merged([tallied(*drawn(k, 300)) for k in range(8)])
+  np.testing.assert_allclose(np.load(out), scored(one), atol=1e-6)
