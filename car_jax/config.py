@@ -33,10 +33,18 @@ def defaults() -> ConfigDict:
 
 
 def load(path: str) -> ConfigDict:
-  """'configs/x.py' or 'configs/x.py:variant' -> completed config.
+  """'configs/x.py' or 'configs/x.py:variant' -> completed config of a training run; see `read`."""
+  config = read(path)
+  if 'sets' in config:
+    raise UserError(f'{path} is a study, nothing to train\n  python eval.py --config {path}')
+  return complete(config, source=str(path).partition(':')[0])
+
+
+def read(path: str) -> ConfigDict:
+  """What the file's get_config returns.
 
   A path that does not exist from the current folder is looked up from the repository's.
-  Raises UserError for a missing file, a file without get_config, an unknown variant or key.
+  Raises UserError for a missing file, a file without get_config, an unknown variant.
   """
   name, _, variant = str(path).partition(':')
   file = next((p for p in (pathlib.Path(name), REPOSITORY / name) if p.is_file()), None)
@@ -54,7 +62,7 @@ def load(path: str) -> ConfigDict:
   takes = inspect.signature(module.get_config).parameters
   if variant and not takes:
     raise UserError(f'{name} has no variants, so none called {variant!r}\n  use {name}')
-  return complete(module.get_config(*([variant] if variant else [])), source=name)
+  return module.get_config(*([variant] if variant else []))
 
 
 def complete(config: ConfigDict, source: str = 'config') -> ConfigDict:

@@ -10,6 +10,7 @@ from car_jax.errors import UserError, nearest
 METHODS = {
   'car': 'car_jax.methods.car:CAR',
   'car_toy': 'car_jax.methods.car_toy:CARToy',
+  'lts': 'car_jax.methods.lts:LTS',
   'mose': 'car_jax.methods.mose:MoSE',
   'supervised': 'car_jax.methods.supervised:Supervised',
 }
@@ -17,9 +18,12 @@ NETS = {
   'segnet': 'car_jax.nn.segnet:SegNetCalNet',
   'toy_calnet': 'car_jax.nn.toy_calnet:ToyCalNet',
   'deeplabv3': 'car_jax.nn.deeplab:DeepLabV3CalNet',
+  'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3Plus',
+  'segformer': 'car_jax.nn.segformer:SegFormer',
   'unet_generator': 'car_jax.nn.unet:UNetGenerator',
   'unet_vae_generator': 'car_jax.nn.unet:UNetVAEGenerator',
   'mose': 'car_jax.nn.mose:MoSENet',
+  'local_temperature': 'car_jax.nn.local_temperature:LocalTemperature',
   'pixel_discriminator': 'car_jax.nn.discriminator:PixelDiscriminator',
 }
 

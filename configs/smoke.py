@@ -24,6 +24,7 @@ METHODS = dict(
     critic_steps=2,
     rest_steps=2,
   ),
+  lts=dict(name='lts', segmenter=SEGNET, optim=dict(lr=1e-3)),
   mose=dict(
     name='mose',
     model=dict(name='mose', widths=(8, 8, 16, 16), latent=1, experts=3),
@@ -31,6 +32,25 @@ METHODS = dict(
     samples=(2,),
   ),
   supervised=dict(name='supervised', model=SEGNET, optim=dict(lr=2e-4)),
+  segformer=dict(
+    name='supervised',
+    model=dict(name='segformer', widths=(8, 8, 15, 16), depths=(1, 1, 1, 1), features=16),
+    optim=dict(lr=1e-3),
+    crop=24,
+    stride=16,
+  ),
+  deeplabv3plus=dict(
+    name='supervised',
+    model=dict(
+      name='deeplabv3plus',
+      depth=18,
+      stem_channels=8,
+      blocks=(1, 1, 1, 1),
+      features=16,
+      low_features=8,
+    ),
+    optim=dict(lr=1e-3),
+  ),
 )
 
 

@@ -44,6 +44,7 @@ class Contents:
   splits: dict[str, tuple[int, Callable[[], Iterable[Example]]]]
   palette: tuple[tuple[int, int, int], ...] = ((0, 0, 0), (230, 159, 0))
   ignore_label: int | None = None
+  unknown_label: int | None = None  # in the records' labels: objects of no known class
   black_box: bool = False  # examples have a fifth part
   licence: str = ''
   citation: str = ''
@@ -56,7 +57,9 @@ class Problems:
     self.found: list[str] = []
 
   def add(self, path: Any, what: str) -> None:
-    self.found.append(f'  {path}: {what}')
+    line = f'  {path}: {what}'
+    if line not in self.found:  # a file may be read for several splits
+      self.found.append(line)
 
   def stop_if_any(self, source: Any) -> None:
     if self.found:
@@ -98,6 +101,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         palette=[list(p) for p in c.palette],
         readers=c.readers,
         ignore_label=c.ignore_label,
+        unknown_label=c.unknown_label,
         black_box=c.black_box,
         licence=c.licence,
         citation=c.citation,

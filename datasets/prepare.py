@@ -24,13 +24,22 @@ DATASETS = {
   'lidc_crops': (True, {}),
   'lidc_v1': (True, {}),
   'lidc_dicom': (True, {'low': -1000.0, 'high': 400.0}),
-  'cityscapes': (True, {'scale': 0.25, 'black_box': ''}),
+  'cityscapes': (
+    True,
+    {'scale': 0.25, 'black_box': '', 'splits': 'ambiguity', 'augmented': 0},
+  ),
+  'acdc': (True, {'scale': 0.25}),
+  'idd': (True, {'scale': 0.5, 'unknown': ''}),
   'street_scenes': (
     False,
-    {'height': 128, 'count': 800, 'domain': 'clear', 'strength': 1.0, 'seed': 0},
+    {
+      **{'height': 128, 'count': 800, 'domain': 'clear', 'strength': 1.0, 'seed': 0},
+      'unknown': 0.0,
+    },
   ),
   'folder': (True, {'variant': '', 'classes': '', 'validation': 0.15, 'test': 0.15, 'seed': 0}),
 }
+SPLITS = ('ambiguity', 'reliability')  # of Cityscapes
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -39,13 +48,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
   parser.add_argument('--source', type=pathlib.Path, help='folder (or CSV) with the files')
   parser.add_argument('--data-dir', type=pathlib.Path, default=default_data_dir())
   parser.add_argument('--overwrite', action='store_true', help='replace what is prepared')
-  options = {k: v for _, group in DATASETS.values() for k, v in group.items()}
-  for key, default in options.items():
-    owners = ', '.join(name for name, (_, group) in DATASETS.items() if key in group)
-    parser.add_argument(
-      f'--{key.replace("_", "-")}', type=type(default), help=f'{owners}; default {default!r}'
-    )
-  return parser.parse_args(arguments)
+  keys = dict.fromkeys(k for _, group in DATASETS.values() for k in group)
+  for key in keys:
+    owners = (f'{n}: {group[key]!r}' for n, (_, group) in DATASETS.items() if key in group)
+    parser.add_argument(f'--{key.replace("_", "-")}', help=f'defaults {", ".join(owners)}')
+  args = parser.parse_args(arguments)
+  for key, default in DATASETS.get(args.name, (False, {}))[1].items():
+    text = getattr(args, key)
+    try:  # one option may be a number for one data set and a list for another
+      setattr(args, key, None if text is None else type(default)(text))
+    except ValueError:
+      parser.error(f'argument --{key}: invalid {type(default).__name__} value: {text!r}')
+  return args
 
 
 @exit_on_user_error
@@ -89,6 +103,9 @@ def check(values: dict) -> None:
     'scale': lambda v: 0 < v <= 1,
     'height': lambda v: 32 <= v <= 1024 and v % 2 == 0,
     'count': lambda v: v >= 4,
+    'splits': lambda v: v in SPLITS,
+    'augmented': lambda v: v == 0 or (v > 0 and values['splits'] == 'reliability'),
+    'unknown': lambda v: isinstance(v, str) or 0 <= v <= 1,
     'noise': lambda v: v >= 0,
     'contrast': lambda v: v >= 0,
     'low': lambda v: v < values['high'],
@@ -101,6 +118,9 @@ def check(values: dict) -> None:
     'scale': 'more than 0, at most 1',
     'height': 'an even number from 32 to 1024',
     'count': '4 or more',
+    'splits': ' or '.join(SPLITS),
+    'augmented': '0 or more, and with it --splits reliability',
+    'unknown': '0 to 1: the share of scenes with unknown objects',
     'low': 'less than --high',
     'validation': '0 or more, and with --test less than 1',
     'variant': 'a name of letters, digits, - and _',
@@ -115,7 +135,8 @@ def variant(values: dict, defaults: dict) -> str:
   if 'variant' in values:
     return values['variant']
   changed = {k: v for k, v in values.items() if v != defaults[k] and k != 'black_box'}
-  return '-'.join(f'{k}_{v}' if isinstance(v, str) else f'{k}{v:g}' for k, v in changed.items())
+  told = lambda v: '_' + v.replace(' ', '') if isinstance(v, str) else f'{v:g}'
+  return '-'.join(f'{k}{told(v)}' for k, v in changed.items())
 
 
 def prepare(

@@ -13,6 +13,11 @@ FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
 VARIANTS = {'smoke': ['car', 'mose', 'supervised'], 'demo': ['car', 'mose', 'deterministic']}
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
 
+FOUR_STAGES = {
+  'segformer': dict(widths=(4, 4, 5, 8), depths=(1, 1, 1, 1), features=4),
+  'deeplabv3plus': dict(stem_channels=4, blocks=(1, 1, 1, 1), features=4, low_features=4),
+}
+
 
 def shrink(node) -> None:
   """Makes every net of a config small, whatever its name."""
@@ -23,6 +28,7 @@ def shrink(node) -> None:
     if hasattr(value, 'values'):
       for key in sizes.get(value.get('name', ''), ()):
         value[key] = SMALL[key]
+      value.update(FOUR_STAGES.get(value.get('name', ''), {}))
       shrink(value)
 
 

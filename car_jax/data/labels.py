@@ -1,19 +1,40 @@
-"""Label ids of Cityscapes and of its variant with random class flips (arXiv:2006.13144).
+"""Label ids of Cityscapes, of its variant with random class flips (arXiv:2006.13144), and of IDD.
 
 Letters: H x W pixels, F flipping classes. The flips themselves, and why, are in metrics/flips.py.
 """
+
+from collections.abc import Collection
 
 import numpy as np
 
 from car_jax.metrics.flips import FLIPS, UNLABELLED, Flip
 
 IGNORED_TRAIN_ID = 255  # what Cityscapes' own files say where no class is scored
+UNKNOWN_LABEL = 254  # in prepared data: an object of no known class, which is to be detected
 
 _SCORED_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 LABEL_ID_TO_TRAIN_ID = np.full(34, UNLABELLED, np.uint8)
 """Cityscapes' 34 label ids -> 0 to 18, and 24 for those that are not scored."""
 LABEL_ID_TO_TRAIN_ID[list(_SCORED_LABEL_IDS)] = np.arange(len(_SCORED_LABEL_IDS))
+
+IDD_TO_TRAIN_ID = np.full(256, IGNORED_TRAIN_ID, np.uint8)
+"""IDD's level-3 ids -> Cityscapes' train ids; nothing becomes terrain or train."""
+IDD_SCORED = {0: 0, 2: 1, 4: 11, 5: 12, 6: 17, 7: 18, 9: 13, 10: 14, 11: 15, 14: 3, 15: 4, 18: 7}
+IDD_SCORED |= {19: 6, 20: 5, 22: 2, 24: 8, 25: 10}
+IDD_TO_TRAIN_ID[list(IDD_SCORED)] = list(IDD_SCORED.values())
+IDD_UNSCORED = {
+  1: 'parking',
+  3: 'rail track',
+  8: 'autorickshaw',
+  12: 'other vehicle',
+  13: 'curb',
+  16: 'guard rail',
+  17: 'billboard',
+  21: 'other barrier',
+  23: 'bridge',
+}
+"""Those of IDD's level-3 ids that are no class of Cityscapes: candidates for unknown objects."""
 
 CLASS_NAMES = (
   'road',
@@ -59,6 +80,19 @@ def train_ids(label_ids: np.ndarray) -> np.ndarray:
   label_ids = np.asarray(label_ids)
   known = (label_ids >= 0) & (label_ids < len(LABEL_ID_TO_TRAIN_ID))
   return np.where(known, LABEL_ID_TO_TRAIN_ID[np.where(known, label_ids, 0)], np.uint8(UNLABELLED))
+
+
+def scored_train_ids(label_ids: np.ndarray) -> np.ndarray:
+  """Label ids of any shape, Cityscapes' or ACDC's -> 0 to 18, and 255 for the rest."""
+  kept = train_ids(label_ids)
+  return np.where(kept < SCORED, kept, IGNORED_TRAIN_ID).astype(np.uint8)
+
+
+def idd_train_ids(level3_ids: np.ndarray, unknown: Collection[int] = ()) -> np.ndarray:
+  """IDD's level-3 ids of any shape -> 0 to 18, 255 for no such class, 254 for ids in `unknown`."""
+  table = IDD_TO_TRAIN_ID.copy()
+  table[list(unknown)] = UNKNOWN_LABEL
+  return table[np.asarray(level3_ids)]
 
 
 def with_unlabelled(train_ids: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.data import class_flips, transforms
+from car_jax.data import class_flips, corruptions, transforms
 from car_jax.data.sources import DataInfo, Source
 from car_jax.errors import UserError
 
@@ -95,6 +95,10 @@ class _Rows:
     self.source, self.info, self.order, self.skip = source, info, order, skip
     train = order.seed is not None
     self.chain = transforms.from_config(config, train, info.ignore_label)
+    if info.unknown_label is not None and info.ignore_label is None:
+      raise ValueError(f'{info.name} has an unknown_label and no ignore_label to put in its place')
+    text = '' if train else config.get('corruption')
+    self.corrupt = corruptions.from_config(text) if text else None
     if info.flips:
       self.modes = class_flips.all_modes(info, train and config.get('flip_black_box', True))
 
@@ -105,7 +109,10 @@ class _Rows:
     index, place, valid = self.order[k + self.skip]
     train = self.order.seed is not None
     rng = np.random.default_rng([self.order.seed or 0, place, 1])
-    example = _transformed(self.source[index], self.chain, rng)
+    example = self.source[index]
+    if self.corrupt:
+      example = self.corrupt(example)
+    example = _transformed(example, self.chain, rng)
     if self.info.flips:
       example = self.modes(example, rng)
     return _finished(example, self.info, valid, rng if train else None)
@@ -128,6 +135,11 @@ def _finished(
 ) -> dict[str, Any]:
   """The batch's keys for one example; with `rng`, one reader drawn by its weight as `label`."""
   labels = np.asarray(example['labels'], np.int32)
+  unknown = {}
+  if info.unknown_label is not None:
+    strange = labels == info.unknown_label
+    labels = np.where(strange, info.ignore_label, labels).astype(np.int32)
+    unknown['unknown'] = strange.any(0)
   m = len(labels)
   share = example.get('label_weight')  # None: all the same
   row = {
@@ -138,7 +150,7 @@ def _finished(
     'example': np.uint32(zlib.crc32(example['id'].encode())),
     'id': example['id'],
     'group': example['group'],
-  }
+  } | unknown
   if 'black_box' in example:
     row['black_box'] = np.asarray(example['black_box'], np.int32)
   if rng is not None:
@@ -160,12 +172,13 @@ def _read(rows: _Rows, size: int, threads: int) -> Generator[Batch, None, None]:
 
 
 def _stacked(examples: Any) -> Batch:
-  shapes = {e['image'].shape: e['id'] for e in examples}
-  if len(shapes) > 1:
-    (a, b), *_ = zip(shapes.items(), list(shapes.items())[1:], strict=False)
-    raise UserError(
-      f'images of one batch differ in size (rows, columns): '
-      f'{a[1]} is {a[0][:2]}, {b[1]} is {b[0][:2]}\n'
-      '  set config.data.size to crop them alike'
-    )
+  for what, size in (('image', lambda x: x.shape[:2]), ('labels', lambda x: x.shape[-2:])):
+    shapes = {size(e[what]): e['id'] for e in examples}
+    if len(shapes) > 1:
+      (a, b), *_ = zip(shapes.items(), list(shapes.items())[1:], strict=False)
+      raise UserError(
+        f'{what.rstrip("s")}s of one batch differ in size (rows, columns): '
+        f'{a[1]} is {a[0]}, {b[1]} is {b[0]}\n'
+        '  set config.data.size to crop them alike, or config.data.eval_batch=1 in evaluation'
+      )
   return {k: np.stack([np.asarray(e[k]) for e in examples]) for k in examples[0]}

@@ -21,11 +21,14 @@ KNOWN = (
   'lidc_v1',
   'lidc_dicom',
   'cityscapes',
+  'acdc',
+  'idd',
   'street_scenes',
   'folder',
 )  # what datasets.prepare can prepare
 KEYS = ('name', 'data_dir', 'train', 'batch', 'eval_batch', 'size', 'pad', 'crop', 'flip', 'rot90')
 KEYS += ('flip_rows', 'rotate', 'threads', 'eval_size', 'scales', 'flips', 'flip_black_box')
+KEYS += ('corruption', 'fit')
 SHIPPED = ('lidc_masks', 'street_scenes')  # prepared without a source
 
 
@@ -39,6 +42,7 @@ class DataInfo:
   palette: tuple[tuple[int, int, int], ...]
   readers: int
   ignore_label: int | None = None
+  unknown_label: int | None = None  # objects of no known class; the pipeline makes it `unknown`
   flips: tuple[Any, ...] = ()  # metrics.flips.Flip, where the readers are modes of random flips
   black_box: bool = False  # records hold another model's prediction
   licence: str = ''
@@ -130,6 +134,7 @@ def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
       palette=tuple(tuple(c) for c in meta['palette']),
       readers=meta['readers'],
       ignore_label=meta['ignore_label'],
+      unknown_label=meta.get('unknown_label'),
       black_box=meta.get('black_box', False),
       licence=meta['licence'],
       citation=meta['citation'],
@@ -152,7 +157,7 @@ def _command(name: str, data_dir: pathlib.Path) -> str:
   if close[0] == 'folder':
     words += [f'--variant {variant}'] if variant else []
   else:  # the options that the variant's name is made of, such as size64-noise2
-    words += [f'--{k} {v}' for k, v in re.findall(r'([a-z]+)_?(-?[\d.]+|(?<=_)[a-z]+)', variant)]
+    words += [f'--{k} {v}' for k, v in re.findall(r'([a-z]+)_?(-?[\d.,]+|(?<=_)[a-z]+)', variant)]
   words += [] if data_dir == default_data_dir() else [f'--data-dir {data_dir}']
   return f'\n  to prepare it: {" ".join(words)}'
 

@@ -195,6 +195,46 @@ def rescaled_crop(size: int, scales: Sequence[float]) -> Transform:
   return apply
 
 
+def fitted_size(height: int, width: int, long: int, short: int) -> tuple[int, int]:
+  """(height, width) scaled to the largest that fits into long x short, either way round."""
+  scale = min(long / max(height, width), short / min(height, width))
+  return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """uint8 [H, W, channels] -> uint8 [height, width, channels], as OpenCV has it: no antialiasing."""
+  if (height, width) == image.shape[:2]:
+    return image
+  import cv2
+
+  resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR)
+  return resized.reshape(height, width, -1)  # OpenCV drops an only channel
+
+
+def fit(long: int, short: int) -> Transform:
+  """The image alone at `fitted_size`, `bilinear`; labels keep their size.
+
+  For nets that are scored at the size they were trained on (RELIS, arXiv 2303.11298).
+  """
+
+  def apply(example: Example, rng: np.random.Generator) -> Example:
+    image = example['image']
+    size = fitted_size(*image.shape[:2], long, short)
+    return example | {'image': bilinear(image, *size)}
+
+  return apply
+
+
+def _fit(sides: Sequence[int]) -> Transform:
+  sides = tuple(sides)
+  if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
+    raise UserError(
+      f'config.data.fit is {sides}; it is the longer and the shorter side\n'
+      "  such as --config.data.fit='(2048, 1024)', or () for images as they are"
+    )
+  return fit(max(sides), min(sides))
+
+
 PLAIN_CROPS = {'centre': centre_crop, 'random': random_crop}
 SCALED_CROPS = {'resized': resized_crop, 'rescaled': rescaled_crop}  # they take scales
 CROPS = (*PLAIN_CROPS, *SCALED_CROPS)
@@ -203,8 +243,8 @@ CROPS = (*PLAIN_CROPS, *SCALED_CROPS)
 def from_config(
   config: Mapping[str, Any], train: bool, ignore_label: int | None = None
 ) -> list[Transform]:
-  """config.data's `size`, `eval_size` and `pad`, and in training its `crop` (with `scales`),
-  `flip`, `flip_rows`, `rot90` and `rotate`.
+  """config.data's `size`, `eval_size` and `pad`, in training its `crop` (with `scales`), `flip`,
+  `flip_rows`, `rot90` and `rotate`, in evaluation its `fit`.
 
   Raises UserError for an unknown kind of crop, and for one without its size or scales.
   """
@@ -230,6 +270,8 @@ def from_config(
     turns = (('flip', flip), ('flip_rows', flip_rows), ('rot90', rot90))
     chain += [t for name, t in turns if config.get(name)]
     chain += [rotate(config['rotate'])] if config.get('rotate') else []
+  elif config.get('fit'):
+    chain += [_fit(config['fit'])]
   return chain
 
 

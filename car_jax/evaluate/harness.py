@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from car_jax import sharding
 from car_jax.errors import UserError
-from car_jax.evaluate import catalogue, predict, score
+from car_jax.evaluate import catalogue, predict, score, texts
 from car_jax.evaluate.predict import READERS, Prediction, Subject
 from car_jax.evaluate.results import Results
 
-TEXT_BYTES = 256  # of an id or group on its way to all processes
 Batches = Iterable[Mapping[str, np.ndarray]]
 
 
@@ -99,13 +99,17 @@ class Evaluator:
     for host in batches:
       batch, device = sharding.place_batch(host, self.mesh), {}
       if save is not None:
-        save.readers(*self.fetch((batch['labels'], batch['label_weight'], batch['valid'])))
+        told = self._told(batch)
+        save.readers(*self.fetch((told, batch['label_weight'], batch['valid'])))
       for subject in rows:
         prediction = self.predict(subject, batch, rng)
         device[subject.name] = self._score(prediction, batch)
         if save is not None:
           save.prediction(subject.name, *self.fetch((prediction, batch['valid'])))
-      device = self._everywhere((device, batch['valid'], self.texts(host)))
+          for kind in set(save.kinds) & set(subject.own):
+            rows = self._own(subject.own[kind])(subject.state, batch)
+            save.own(subject.name, kind, *self.fetch((rows, batch['valid'])))
+      device = self._everywhere((device, batch['valid'], texts.placed(host, self.mesh)))
       if waiting is not None:
         yield _valid_rows(*jax.device_get(waiting))
       waiting = device
@@ -123,14 +127,21 @@ class Evaluator:
       self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))
     return self._compiled[f](subject.state, batch, rng)
 
+  def _own(self, function: Callable) -> Callable:
+    if function not in self._compiled:
+      self._compiled[function] = jax.jit(function, out_shardings=sharding.split(self.mesh))
+    return self._compiled[function]
+
+  def _told(self, batch: Any) -> jax.Array:
+    """The readers' labels, with the data set's own label on unknown objects."""
+    if 'unknown' not in batch:
+      return batch['labels']
+    return jnp.where(batch['unknown'][:, None], self.info.unknown_label, batch['labels'])
+
   def fetch(self, tree: Any) -> Any:
     """Device arrays split over the mesh -> numpy arrays of the global batch, on every process."""
     return jax.device_get(self._everywhere(tree))
 
-  def texts(self, host: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """The ids and groups of a batch as placed arrays of bytes, so that they reach all processes."""
-    found = {k: _coded(host[k]) for k in ('id', 'group') if k in host}
-    return sharding.place_batch(found, self.mesh)
 
 
 def evaluate(subjects: Sequence[Subject], batches: Batches, spec, info, *, rng, **options):
@@ -139,28 +150,12 @@ def evaluate(subjects: Sequence[Subject], batches: Batches, spec, info, *, rng, 
   return Evaluator(spec, info, **options)(subjects, batches, rng=rng, **call)
 
 
-def _valid_rows(found: Any, valid: np.ndarray, texts: dict[str, np.ndarray]) -> dict[str, Any]:
+def _valid_rows(found: Any, valid: np.ndarray, coded: dict[str, np.ndarray]) -> dict[str, Any]:
   keep = np.asarray(valid, bool)
-  rows = {name: decoded(value[keep]) for name, value in texts.items()}
+  rows = {name: texts.decoded(value[keep]) for name, value in coded.items()}
   return rows | {
     'found': {
       subject: jax.tree.map(lambda x: x[keep], score.widened(values))
       for subject, values in found.items()
     }
   }
-
-
-def _coded(texts: np.ndarray) -> np.ndarray:
-  """[B] str -> [B, TEXT_BYTES] uint8, padded with zeros."""
-  out = np.zeros((len(texts), TEXT_BYTES), np.uint8)
-  for row, text in zip(out, texts, strict=True):
-    raw = np.frombuffer(str(text).encode(), np.uint8)
-    if len(raw) > TEXT_BYTES:
-      raise UserError(f'an id has more than {TEXT_BYTES} bytes: {text}\n  shorten the file names')
-    row[: len(raw)] = raw
-  return out
-
-
-def decoded(rows: np.ndarray) -> np.ndarray:
-  """[B, TEXT_BYTES] uint8 -> [B] str."""
-  return np.array([bytes(row).rstrip(b'\0').decode() for row in rows], str)

@@ -4,7 +4,7 @@ Letters: B examples, N samples, M readers, H x W pixels, C classes.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from car_jax.methods.base import Array, Batch, Samples, example_keys
 from car_jax.methods.baselines import uniform
+from car_jax.metrics.scores import entropy
 
 READERS = 'readers'
 
@@ -25,6 +26,7 @@ class Subject:
   predict: Callable[[Any, Batch, Array, int], Samples]
   state: Any
   note: str = ''  # what it is, for the report
+  own: Mapping[str, Callable] = dataclasses.field(default_factory=dict)  # logits, features
 
 
 @flax.struct.dataclass
@@ -33,17 +35,21 @@ class Prediction:
 
   own [B, H, W, C]: class probabilities that the method states itself, or None. Labels are uint8
   (int32 from 257 classes on): the likeliest class of each sample, the lowest of equal ones.
+  disagreement [B, H, W]: how much the samples differ, see `predict`, or None.
   """
 
   labels: Array
   weight: Array
   mean: Array
   own: Array | None
+  disagreement: Array | None = None
 
 
 def subjects(method: Any, state: Any, prefix: str = '') -> list[Subject]:
   """All predictors of a method on one state, the method's own first."""
-  return [Subject(prefix + name, f, state) for name, f in method.predictors().items()]
+  own = {k: getattr(method, k) for k in ('logits', 'features') if hasattr(method, k)}
+  rows = [Subject(prefix + name, f, state) for name, f in method.predictors().items()]
+  return [dataclasses.replace(rows[0], own=own), *rows[1:]]
 
 
 def label_type(num_classes: int) -> Any:
@@ -82,13 +88,19 @@ def without_ignored(samples: Samples, batch: Batch, ignore: int | None) -> Sampl
   return samples.replace(probs=cleared(samples.probs), marginal=own)
 
 
-def summarise(samples: Samples) -> Prediction:
-  """Samples -> Prediction; the probabilities of single samples end here."""
+def summarise(samples: Samples, compare: bool = False) -> Prediction:
+  """Samples -> Prediction; the probabilities of single samples end here.
+
+  With `compare`, disagreement holds the samples' mean entropy, for `predict` to go on with.
+  """
   labels = jnp.argmax(samples.probs, -1).astype(label_type(samples.probs.shape[-1]))
   mean = jnp.einsum(
     'bnhwc,bn->bhwc', samples.probs, samples.weight, precision=jax.lax.Precision.HIGHEST
   )
-  return Prediction(labels, samples.weight, mean, samples.marginal)
+  spread = None
+  if compare:
+    spread = jnp.einsum('bnhw,bn->bhw', entropy(samples.probs), samples.weight)
+  return Prediction(labels, samples.weight, mean, samples.marginal, spread)
 
 
 def predict(
@@ -99,24 +111,34 @@ def predict(
   state: Any,
   batch: Batch,
   rng: Array,
+  *,
+  compare: bool = False,
 ) -> Prediction:
   """n samples of every example -> Prediction; never more than `chunk` at a time in memory.
 
   Parts are equal, so their size is the largest divisor of n up to `chunk`; part k draws with
-  fold_in(rng, k). A single part draws with `rng` itself.
+  fold_in(rng, k). A single part draws with `rng` itself. `compare` adds the samples' disagreement:
+  entropy of their mean minus their mean entropy in nats, which is the mutual information between
+  the class of a pixel and the sample.
   """
   size = max(d for d in range(1, min(n, chunk) + 1) if n % d == 0)
   batch = with_label(batch, ignore)
-  draw = lambda key, n: summarise(without_ignored(subject(state, batch, key, n), batch, ignore))
-  if size == n:
-    return draw(rng, n)
+  samples = lambda key, n: without_ignored(subject(state, batch, key, n), batch, ignore)
+  draw = lambda key, n: summarise(samples(key, n), compare)
+  found = draw(rng, n) if size == n else _in_parts(draw, size, n, rng)
+  if not compare:
+    return found
+  return found.replace(disagreement=jnp.maximum(entropy(found.mean) - found.disagreement, 0))
+
+
+def _in_parts(draw: Callable, size: int, n: int, rng: Array) -> Prediction:
   part = lambda k: draw(jax.random.fold_in(rng, k), size)
   parts = jax.lax.map(part, jnp.arange(n // size))
   join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
   own = None if parts.own is None else parts.own[0]
-  return Prediction(
-    join(parts.labels), join(parts.weight) / len(parts.mean), parts.mean.mean(0), own
-  )
+  spread = None if parts.disagreement is None else parts.disagreement.mean(0)
+  weight = join(parts.weight) / len(parts.mean)
+  return Prediction(join(parts.labels), weight, parts.mean.mean(0), own, spread)
 
 
 def draw_readers(num_classes: int):

@@ -7,6 +7,8 @@
   FOLDER/SUBJECT/weight.npy         [I, N] how much each sample counts; sums to one (samples)
   FOLDER/SUBJECT/probabilities.npy  [I, H, W, C] mean of the samples (probabilities)
   FOLDER/SUBJECT/own.npy            [I, H, W, C] the method's own, where it has them
+  FOLDER/SUBJECT/logits.npy         [I, H, W, C] before the softmax  (logits)
+  FOLDER/SUBJECT/features.npy       [I, D] of whole images           (features)
 
 Letters: I images in the order of the index's ids, N samples, M readers, H x W pixels, C classes.
 Files are written while the evaluation runs and can be larger than memory; read them with
@@ -27,7 +29,11 @@ from car_jax.evaluate import folders
 from car_jax.evaluate.predict import Prediction, label_type
 from car_jax.evaluate.results import Results
 
-KINDS = ('samples', 'probabilities')
+KINDS = ('samples', 'probabilities', 'logits', 'features')
+OWN = {
+  'logits': ('image, row, column, class', 'logits of the classes'),
+  'features': ('image, feature', "pooled features of the net's last backbone stage"),
+}
 INDEX = 'index.json'
 FORMAT = 'segmentation arrays, version 1'
 
@@ -76,6 +82,10 @@ class Saver:
         text = 'class probabilities that the method states itself'
         self._write(f'{where}/own.npy', found.own, valid, axes, text)
 
+  def own(self, subject: str, kind: str, rows: np.ndarray, valid: np.ndarray) -> None:
+    """Logits or features, of a subject whose method has them."""
+    self._write(f'{self._folder_of(subject)}/{kind}.npy', rows, valid, *OWN[kind])
+
   def _folder_of(self, subject: str) -> str:
     """The subject's folder; names that differ in punctuation alone get different ones."""
     if subject not in self._folders:
@@ -122,6 +132,7 @@ class Saver:
       num_classes=int(info.num_classes),
       class_names=[str(n) for n in info.class_names],
       ignore_label=None if info.ignore_label is None else int(info.ignore_label),
+      unknown_label=None if info.unknown_label is None else int(info.unknown_label),
       subjects=self._folders,
       arrays=self._arrays,
       ids=[str(i) for i in results.ids],

@@ -1,4 +1,6 @@
-"""python -m car_jax.importers car|mose FILE --out DIR: the authors' weights as our checkpoint.
+"""python -m car_jax.importers NAME FILE --out DIR: published weights as our checkpoint.
+
+NAME says whose format: car, mose (their authors'), mmseg (mmsegmentation) or huggingface.
 
 The file is read without torch and without running code in it. Every name left over on either side
 is an error. `eval.py --checkpoint DIR` then scores it; config.init of train.py fine-tunes from it.
@@ -15,6 +17,8 @@ from car_jax.errors import UserError, exit_on_user_error, nearest
 IMPORTERS = {
   'car': ('carsss', 'configs/car_lidc.py'),
   'mose': ('mose', 'configs/mose_lidc_masks.py'),
+  'mmseg': ('mmseg', 'configs/segformer_cityscapes.py:b0'),
+  'huggingface': ('huggingface', 'configs/segformer_cityscapes.py:b0'),
 }
 
 

@@ -7,6 +7,7 @@ A batch is a dict of arrays. Letters: B examples, M readers, H x W pixels, C cla
   labels       [B, M, H, W] int32, every reader, padded to the largest M
   label_weight [B, M]       float32, 1 / number of readers, 0 for padding
   valid        [B]          bool, False for the rows that pad the last evaluation batch
+  unknown      [B, H, W]    bool, objects of no known class, where a data set has them (ignored)
   black_box    [B, H, W]    int32, another model's prediction, where the data set has one
   example      [B]          uint32, crc32 of the example's id: seeds its evaluation draws
 """
@@ -47,6 +48,10 @@ class Method(Protocol):
   # A method whose steps come in kinds (a critic that learns in some of them) may have
   #   phase(step: int, state) -> a hashable value
   # and take it as `step(..., phase=...)`: the loop compiles one version of the step for each kind.
+
+  # A method with logits of its own may also have, for calibration and detection after training,
+  #   logits(state, batch) -> [B, H, W, C] float32 at the size of batch['labels']
+  #   features(state, batch) -> [B, D], one vector per image
 
   def predictors(self) -> dict[str, Any]:
     """Name -> predict(state, batch, rng, n) -> Samples; the first is the method's own.

@@ -1,7 +1,7 @@
 """Plain cross-entropy segmentation: baselines, and a calibration net trained ahead of CAR.
 
 Trained on one reader drawn at random per access, the probabilities approach the readers'
-frequencies.
+frequencies. Letters as in methods/base.py; D channels of a net's last backbone stage.
 """
 
 import dataclasses
@@ -9,12 +9,18 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from car_jax.errors import UserError
 from car_jax.losses import segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples
 from car_jax.methods.trained import OneNet, Trained, start
+from car_jax.nn.layers import at_least_float32, resize_bilinear
+from car_jax.nn.windows import sliding
+
+WITH_FEATURES = ('deeplabv3', 'deeplabv3plus', 'segformer')  # nets that sow their backbone's
 
 
 @flax.struct.dataclass
@@ -25,7 +31,22 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Supervised(OneNet):
-  """Pixels of `ignore_label` are not learnt from."""
+  """Pixels of `ignore_label` are not learnt from.
+
+  With a `crop`, prediction averages the logits of windows of that size, `stride` apart; 0 sees the
+  whole image at once.
+  """
+
+  crop: int = 0
+  stride: int = 0
+
+  def __post_init__(self) -> None:
+    if self.crop < 0 or not (0 < self.stride <= self.crop or self.stride == self.crop == 0):
+      raise UserError(
+        f'config.method.crop is {self.crop} and stride {self.stride}\n'
+        f'  give both, stride from 1 to crop, or 0 for whole images; such as --config.method.stride='
+        f'{max(1, 3 * self.crop // 4)}'
+      )
 
   def init(self, seed: int, batch: Batch) -> State:
     net = start(self.net, self.optimizer, seed, batch['image'], train=False)
@@ -47,9 +68,35 @@ class Supervised(OneNet):
     net = state.net.descended(self.optimizer, state.step, grads, stats)
     return State(state.step + 1, net), {'loss/cross_entropy': loss}
 
+  def logits(self, state: State, batch: Batch) -> Array:
+    """[B, H, W, C] float32 at the labels' size, which data.fit makes another than the image's."""
+    net = self.net
+    apply = lambda image: net.apply(state.net.variables, image, train=False)
+    image = jnp.asarray(batch['image'])
+    whole = not self.crop
+    found = apply(image) if whole else sliding(apply, image, (self.crop,) * 2, (self.stride,) * 2)
+    size, align = batch['labels'].shape[-2:], getattr(net, 'align_corners', False)
+    return resize_bilinear(at_least_float32(found), size, align_corners=align)
+
+  def features(self, state: State, batch: Batch) -> Array:
+    """[B, D]: the last backbone stage of whole images, summed over pixels, the largest made 1.
+
+    As in RELIS (arXiv 2303.11298). Raises UserError where the net has no backbone.
+    """
+    variables, image = state.net.variables, batch['image']
+    _, kept = self.net.apply(variables, image, train=False, mutable=['intermediates'])
+    found = kept.get('intermediates', {}).get('backbone_features')
+    if found is None:
+      raise UserError(
+        f'the net {self.model["name"]!r} has no backbone features\n'
+        f'  nets that have: {", ".join(WITH_FEATURES)}'
+      )
+    total = jnp.sum(at_least_float32(found[0]), (1, 2))
+    return total / jnp.max(total, -1, keepdims=True)
+
   def probabilities(self, state: State, batch: Batch) -> Array:
     """[B, H, W, C]"""
-    return jax.nn.softmax(self.net.apply(state.net.variables, batch['image'], train=False))
+    return jax.nn.softmax(self.logits(state, batch))
 
   def predictors(self) -> dict[str, Any]:
     def argmax(state: State, batch: Batch, rng: Array, n: int) -> Samples:

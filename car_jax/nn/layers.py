@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from car_jax.errors import UserError
 
@@ -99,6 +100,27 @@ def conv(features: int, size: int = 3, stride: int = 1, padding: int = 1, **kw: 
   return nn.Conv(features, (size, size), (stride, stride), ((padding, padding),) * 2, **kw)
 
 
+class NormedConv(nn.Module):
+  """A convolution without bias, a batch norm, a ReLU: [B, H, W, channels] -> [B, H, W, features].
+
+  `depthwise` filters each channel alone.
+  """
+
+  features: int
+  size: int = 1
+  dilation: int = 1
+  depthwise: bool = False
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    groups = x.shape[-1] if self.depthwise else 1
+    kw = {'kernel_dilation': self.dilation, 'feature_group_count': groups, 'dtype': self.dtype}
+    pad = self.dilation * (self.size // 2)
+    x = conv(self.features, self.size, 1, pad, use_bias=False, name='conv', **kw)(x)
+    return nn.relu(BatchNorm(name='norm')(x, train=train))
+
+
 def reflect_pad(x: Array, by: int = 1) -> Array:
   """[B, H, W, C] mirrored about its border pixels (the border itself is not repeated)."""
   return jnp.pad(x, ((0, 0), (by, by), (by, by), (0, 0)), mode='reflect')
@@ -115,6 +137,33 @@ def max_pool2(x: Array) -> Array:
   larger = lambda one, two: jnp.where(one < two, two, one)
   upper, lower = (larger(x[:, :, i, :, 0], x[:, :, i, :, 1]) for i in (0, 1))
   return larger(upper, lower)
+
+
+def resize_bilinear(x: Array, size: tuple[int, int], *, align_corners: bool) -> Array:
+  """[..., H, W, C] -> [..., *size, C] as torch's bilinear `interpolate`, which never antialiases.
+
+  `align_corners` puts the centres of the corner pixels on each other; otherwise their outer edges.
+  """
+  for axis, target in zip((-3, -2), size, strict=True):
+    source = x.shape[axis]
+    if source == target:
+      continue
+    low, share = _taps(source, target, align_corners)
+    share = jnp.asarray(share.reshape(-1, *(1,) * (-1 - axis)), x.dtype)
+    below = jnp.take(x, low, axis)
+    x = below + (jnp.take(x, np.minimum(low + 1, source - 1), axis) - below) * share
+  return x
+
+
+def _taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
+  """For each of `target` places, the source pixel at or before it and how far it lies beyond."""
+  place = np.arange(target)
+  if align_corners:
+    at = place * ((source - 1) / max(target - 1, 1))
+  else:
+    at = np.maximum((place + 0.5) * (source / target) - 0.5, 0)
+  low = np.minimum(np.floor(at).astype(np.int32), source - 1)
+  return low, at - low
 
 
 def check_multiple(shape: tuple[int, ...], of: int, what: str) -> None:

@@ -1,6 +1,7 @@
-"""ResNets with bottlenecks, dilated instead of strided where dense features are wanted.
+"""ResNets, dilated instead of strided where dense features are wanted.
 
-Source: arXiv 1512.03385, with the stride on the 3 x 3 convolution, as torchvision has it.
+Source: arXiv 1512.03385, with a bottleneck's stride on its 3 x 3 convolution, as torchvision has
+it. The deep stem, three 3 x 3 convolutions, is ResNet-C of arXiv 1812.01187.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from car_jax.nn.layers import BatchNorm, conv
 
 Array = jax.Array
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class Bottleneck(nn.Module):
@@ -37,11 +38,35 @@ class Bottleneck(nn.Module):
     return nn.relu(x + y)
 
 
+class BasicBlock(nn.Module):
+  """Two 3 x 3 convolutions, of which the first alone is strided and dilated."""
+
+  features: int
+  stride: int = 1
+  dilation: int = 1
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    def unit(y, name, size=3, stride=1, dilation=1):
+      pad = dilation if size == 3 else 0
+      kw = {'use_bias': False, 'kernel_dilation': dilation, 'dtype': self.dtype}
+      y = conv(self.features, size, stride, pad, name=f'conv{name}', **kw)(y)
+      return BatchNorm(name=f'norm{name}')(y, train=train)
+
+    y = nn.relu(unit(x, '1', 3, self.stride, self.dilation))
+    y = unit(y, '2')
+    if x.shape != y.shape:
+      x = unit(x, '_skip', 1, self.stride)
+    return nn.relu(x + y)
+
+
 class ResNet(nn.Module):
   """[B, H, W, channels] -> features [B, H/s, W/s, 32 width], s the output stride (8, 16 or 32).
 
-  `blocks` overrides the depth's, for small nets. `stem_channels`, the first convolution's width, is
-  also the width of the first stage.
+  Below a depth of 50 the blocks are basic ones and the features 8 width. `blocks` overrides the
+  depth's, for small nets. `stem_channels`, the stem's width, is also that of the first stage.
+  `low_level` returns (the first stage's features [B, H/4, W/4, 4 or 1 width], the last's).
   """
 
   depth: int = 101
@@ -49,14 +74,26 @@ class ResNet(nn.Module):
   stem_channels: int = 64
   blocks: tuple[int, ...] = ()
   dtype: Any = None
+  deep_stem: bool = False
+  low_level: bool = False
+
+  def stem(self, x: Array, train: bool) -> Array:
+    def unit(x, name, width, size, stride):
+      kw = {'use_bias': False, 'dtype': self.dtype}
+      x = conv(width, size, stride, size // 2, name=f'stem_conv{name}', **kw)(x)
+      return nn.relu(BatchNorm(name=f'stem_norm{name}')(x, train=train))
+
+    width = self.stem_channels
+    if not self.deep_stem:
+      return unit(x, '', width, 7, 2)
+    x = unit(x, '1', width // 2, 3, 2)
+    return unit(unit(x, '2', width // 2, 3, 1), '3', width, 3, 1)
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> Array:
-    width = self.stem_channels
-    x = conv(width, 7, 2, 3, use_bias=False, dtype=self.dtype, name='stem_conv')(x)
-    x = nn.relu(BatchNorm(name='stem_norm')(x, train=train))
-    x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-    stride_so_far, dilation = 4, 1
+  def __call__(self, x: Array, *, train: bool) -> Any:
+    width, kind = self.stem_channels, BasicBlock if self.depth < 50 else Bottleneck
+    x = nn.max_pool(self.stem(x, train), (3, 3), (2, 2), ((1, 1), (1, 1)))
+    low_level, stride_so_far, dilation = x, 4, 1
     for stage, count in enumerate(self.blocks or BLOCKS[self.depth], 1):
       stride = 1 if stage == 1 else 2
       first = dilation  # a stage's first block keeps the dilation of the stage before
@@ -64,7 +101,7 @@ class ResNet(nn.Module):
         stride, dilation = 1, 2 * dilation
       stride_so_far *= stride
       for i in range(count):
-        block = Bottleneck(
+        block = kind(
           width * 2 ** (stage - 1),
           stride if i == 0 else 1,
           first if i == 0 else dilation,
@@ -72,7 +109,8 @@ class ResNet(nn.Module):
           name=f'stage{stage}_block{i}',
         )
         x = block(x, train=train)
-    return x
+      low_level = x if stage == 1 else low_level
+    return (low_level, x) if self.low_level else x
 
 
 def imagenet_normalised(x: Array) -> Array:

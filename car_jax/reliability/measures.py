@@ -6,7 +6,7 @@ as shares; only pages and tables write per cent.
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -325,13 +325,19 @@ class Estimate:
 
 
 def estimates(
-  tally: Tally, wanted: Sequence[Measure], *, resamples: int = 200, seed: int = 0
+  tally: Tally,
+  wanted: Sequence[Measure],
+  *,
+  resamples: int = 200,
+  seed: int = 0,
+  exact: Mapping[str, float] | None = None,
 ) -> dict[str, Estimate]:
   """Every measure over all images of a tally; whole groups are drawn again where groups repeat.
 
   Intervals come from coarser histograms than values do and are shifted by what that changes.
+  `exact` gives values that are known without the error of histograms.
   """
-  pooled = tally.pooled()
+  pooled, exact = tally.pooled(), exact or {}
   groups = tally.groups if len(set(tally.groups)) > 1 else tally.ids
   _, group = np.unique(groups, return_inverse=True)
   units = group.max() + 1 if len(group) else 0
@@ -344,15 +350,18 @@ def estimates(
         values.append(m.of(part))
   coarse = tally.subset(np.arange(len(group)))
   return {
-    m.name: _estimate(m, pooled, coarse, values) for m, values in zip(wanted, drawn, strict=True)
+    m.name: _estimate(m, pooled, coarse, values, exact.get(m.name))
+    for m, values in zip(wanted, drawn, strict=True)
   }
 
 
-def _estimate(m: Measure, pooled: Pooled, coarse: Pooled, values: list[float]) -> Estimate:
-  value = m.of(pooled)
+def _estimate(
+  m: Measure, pooled: Pooled, coarse: Pooled, values: list[float], known: float | None
+) -> Estimate:
+  value = m.of(pooled) if known is None else known
   if np.isnan(value):
     return Estimate(*[float('nan')] * 4)
   seen = np.array([v for v in values if not np.isnan(v)])
   low, high = np.percentile(seen, [2.5, 97.5]) if len(seen) else (np.nan, np.nan)
   shift = value - m.of(coarse)
-  return Estimate(value, float(low + shift), float(high + shift), m.bound(pooled))
+  return Estimate(value, float(low + shift), float(high + shift), m.bound(pooled) if known is None else 0.0)

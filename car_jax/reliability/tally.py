@@ -56,6 +56,7 @@ class Tally:
     self.groups: list[str] = []
     self.fine: dict[str, np.ndarray] = {}
     self._parts: list[dict[str, np.ndarray]] = []
+    self._values: list[tuple[np.ndarray, ...]] = []  # of exact mode: not saved, not merged
 
   def add(self, counts: Counts, ids: Sequence[str], groups: Sequence[str], keep: Any) -> None:
     """The images of a batch whose `keep` is True; ids and groups are those of the whole batch."""
@@ -72,6 +73,18 @@ class Tally:
     self._parts.append({k: found[k] for k in IMAGE_KEYS})
     self.ids += [str(x) for x, ok in zip(ids, keep, strict=True) if ok]
     self.groups += [str(x) for x, ok in zip(groups, keep, strict=True) if ok]
+
+  def add_values(self, values: np.ndarray, outcomes: np.ndarray, conf: np.ndarray) -> None:
+    """Every pixel's coordinates [B, S, N], outcome [B, N] and confidence [B, N]."""
+    flat = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
+    self._values.append((flat, outcomes.reshape(-1), conf.reshape(-1)))
+
+  @property
+  def exact(self) -> tuple[np.ndarray, ...] | None:
+    """Coordinates [S, N], outcomes [N], confidences [N] of all pixels, where they were kept."""
+    if not self._values:
+      return None
+    return tuple(np.concatenate(parts, -1) for parts in zip(*self._values, strict=True))
 
   @property
   def images(self) -> dict[str, np.ndarray]:
@@ -153,6 +166,9 @@ def objects_of(names: Sequence[str], scores: np.ndarray, image: np.ndarray, pixe
   mean = image[2] / inside
   found = [mean, mean / ((image[1] - image[2]) / max(pixels - inside, 1))]
   for score in OBJECT_SCORES:
+    if score not in names:
+      found += [np.nan] * 4
+      continue
     counts = scores[names.index(score)]
     strange = counts[UNKNOWN][::-1], counts[:VOID].sum(0)[::-1] - counts[UNKNOWN][::-1]
     found += [f(*strange) for f in (ranking.auroc, ranking.fpr_at_tpr, ranking.aupr)]

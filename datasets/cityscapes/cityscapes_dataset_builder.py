@@ -2,19 +2,21 @@
 
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from car_jax.data import labels
-from car_jax.errors import UserError
+from car_jax.data import augmentation, labels
+from car_jax.errors import UserError, nearest
 from datasets import common
 
 IMAGES, LABELS, IMAGE_END = 'leftImg8bit', 'gtFine', '_leftImg8bit.png'
 # The training cities that CAR and MoSE validate on; the official validation split is their test.
 VALIDATION_CITIES = ('darmstadt', 'monchengladbach', 'ulm')
+RELIABILITY_CITIES = {'frankfurt': 'test', 'lindau': 'calibration', 'munster': 'calibration'}
+SPLITS = ('train', 'validation', 'calibration', 'test')
 LABEL_IDS, TRAIN_IDS = '_gtFine_labelIds.png', '_gtFine_labelTrainIds.png'
 CITATION = 'Cordts et al., The Cityscapes dataset for semantic urban scene understanding, CVPR 2016'
 
@@ -25,23 +27,45 @@ class Builder(common.Builder):
 
   Images by an antialiased bilinear filter, labels by the nearest pixel. `--black-box FOLDER` (or
   SOURCE/black_box, if there) holds predictions as label ids, {train,val}/CITY/NAME_*.png or .npy.
+  `--splits reliability` cuts the validation cities in two, as arXiv 2303.11298 does, and
+  `--augmented N` adds N changed copies of each calibration image.
   """
 
   def contents(self, options, problems):
-    source, scale = options.source, options.values['scale']
-    boxes = black_boxes(options.values['black_box'], source)
-    found: dict[str, list[pathlib.Path]] = {split: [] for split in common.SPLITS}
+    source, values = options.source, options.values
+    boxes = black_boxes(values['black_box'], source)
+    found: dict[str, list[pathlib.Path]] = {split: [] for split in SPLITS}
     for path in pictures(source):
-      city, part = path.parent.name, path.parent.parent.name
-      inside = 'validation' if city in VALIDATION_CITIES else 'train'
-      found['test' if part == 'val' else inside].append(path)
-    make = functools.partial(examples, source, boxes, scale, problems)
+      found[split_of(path, values['splits'])].append(path)
+    make = functools.partial(examples, source, boxes, values['scale'], problems)
+    splits = {
+      s: (len(paths), functools.partial(make, paths)) for s, paths in found.items() if paths
+    }
+    copies, originals = values['augmented'], found['calibration']
+    if copies and originals:
+      make = functools.partial(make, originals, copies)
+      splits['calibration_augmented'] = copies * len(originals), make
     return contents(
-      {s: (len(paths), functools.partial(make, paths)) for s, paths in found.items() if paths},
+      splits,
       black_box=boxes is not None,
       licence='Cityscapes licence: research use, no redistribution',
       citation=CITATION,
     )
+
+
+def split_of(path: pathlib.Path, splits: str) -> str:
+  """The split of an image for `--splits`. Raises UserError for a city that it does not know."""
+  city, part = path.parent.name, path.parent.parent.name
+  if part == 'train':
+    return 'validation' if city in VALIDATION_CITIES else 'train'
+  if splits == 'ambiguity':
+    return 'test'
+  if city not in RELIABILITY_CITIES:
+    raise UserError(
+      f'{path}: --splits reliability knows no city {city!r} in val\n'
+      f'{nearest(city, RELIABILITY_CITIES)}'
+    )
+  return RELIABILITY_CITIES[city]
 
 
 def contents(splits: dict[str, Any], **more: Any) -> common.Contents:
@@ -85,24 +109,59 @@ def examples(
   scale: float,
   problems: common.Problems,
   paths: list[pathlib.Path],
+  copies: int = 0,
 ) -> Iterator[common.Example]:
-  for path in paths:
-    stem = path.name.removesuffix(IMAGE_END)
-    place = pathlib.Path(path.parent.parent.name) / path.parent.name
-    image = common.read_image(path, problems, colour=True)
-    label = read_label(source / LABELS / place / stem, problems)
-    maps = [(source / LABELS / place / stem, label)]
-    if boxes is not None:
-      maps.append((boxes / place / stem, read_black_box(boxes / place, stem, problems)))
-    if image is None or any(x is None for _, x in maps):
-      continue
-    sizes = [(p, x.shape[::-1]) for p, x in maps if x.shape != image.shape[:2]]
-    for odd, (w, h) in sizes:
-      problems.add(odd, f'{w}x{h} pixels, its image {image.shape[1]}x{image.shape[0]}')
-    if not sizes:
-      small = [nearest_scaled(x, scale) for _, x in maps]
-      name = f'{path.parent.name}/{stem}'
-      yield name, name, image_scaled(image, scale), small[0][None], *small[1:]
+  """Every image once; or `copies` times, changed, all images of a city before the next copies."""
+  if not copies:
+    for path in paths:
+      yield from example(source, boxes, scale, problems, path)
+    return
+  for city in sorted({path.parent.name for path in paths}):
+    rng = np.random.RandomState(augmentation.SEED)  # anew for each city, as published
+    change = functools.partial(augmentation.augmented, rng=rng)
+    for k in range(copies):
+      for path in paths:
+        if path.parent.name == city:
+          yield from example(source, boxes, scale, problems, path, change, f'_aug{k}')
+
+
+def example(
+  source: pathlib.Path,
+  boxes: pathlib.Path | None,
+  scale: float,
+  problems: common.Problems,
+  path: pathlib.Path,
+  change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+  ending: str = '',
+) -> Iterator[common.Example]:
+  """One example, or none where a file is bad; the image is changed at its full size."""
+  stem = path.name.removesuffix(IMAGE_END)
+  place = pathlib.Path(path.parent.parent.name) / path.parent.name
+  label = read_label(source / LABELS / place / stem, problems)
+  maps = [(source / LABELS / place / stem, label)]
+  if boxes is not None:
+    maps.append((boxes / place / stem, read_black_box(boxes / place, stem, problems)))
+  name = f'{path.parent.name}/{stem}'
+  for image, label, *box in scaled(path, maps, scale, problems, change):
+    yield f'{name}{ending}', name, image, label[None], *box
+
+
+def scaled(
+  path: pathlib.Path,
+  maps: list[tuple[pathlib.Path, np.ndarray | None]],
+  scale: float,
+  problems: common.Problems,
+  change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+) -> Iterator[list[np.ndarray]]:
+  """The image and its maps [H, W] at `scale`, once; nothing, with the problems noted, if bad."""
+  image = common.read_image(path, problems, colour=True)
+  if image is None or any(x is None for _, x in maps):
+    return
+  odd = [(p, x.shape[::-1]) for p, x in maps if x.shape != image.shape[:2]]
+  for where, (w, h) in odd:
+    problems.add(where, f'{w}x{h} pixels, its image {image.shape[1]}x{image.shape[0]}')
+  if not odd:
+    yield [image_scaled(change(image), scale), *(nearest_scaled(x, scale) for _, x in maps)]
 
 
 def read_label(stem: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
@@ -111,7 +170,7 @@ def read_label(stem: pathlib.Path, problems: common.Problems) -> np.ndarray | No
   if ids.is_file() or not trained.is_file():
     return converted(ids, common.read_ids(ids, problems), problems)
   found = common.read_ids(trained, problems)
-  if found is None or _in_range(trained, found, (*range(labels.SCORED), 255), problems):
+  if found is None or in_range(trained, found, (*range(labels.SCORED), 255), problems):
     return found
   return None
 
@@ -121,13 +180,12 @@ def converted(
 ) -> np.ndarray | None:
   """Label ids 0..33 -> train ids; None, with the problem noted, for another id."""
   known = range(len(labels.LABEL_ID_TO_TRAIN_ID))
-  if found is None or not _in_range(path, found, known, problems):
+  if found is None or not in_range(path, found, known, problems):
     return None
-  kept = labels.train_ids(found)
-  return np.where(kept < labels.SCORED, kept, labels.IGNORED_TRAIN_ID).astype(np.uint8)
+  return labels.scored_train_ids(found)
 
 
-def _in_range(path, found: np.ndarray, known: Any, problems: common.Problems) -> bool:
+def in_range(path, found: np.ndarray, known: Any, problems: common.Problems) -> bool:
   odd = sorted({int(v) for v in np.unique(found)} - set(known))
   if odd:
     extra = ' and 255' if 255 in known else ''

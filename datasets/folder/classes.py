@@ -6,13 +6,15 @@ import re
 
 import numpy as np
 
+from car_jax.data.labels import IGNORED_TRAIN_ID, UNKNOWN_LABEL
 from car_jax.errors import UserError
 from datasets import common
 
 IGNORE = 'ignore'
+OUTSIDE = {'void': IGNORED_TRAIN_ID, 'unknown': UNKNOWN_LABEL}  # names that are no class
 PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178))
 PALETTE += ((213, 94, 0), (204, 121, 167), (153, 153, 153), (255, 255, 255))
-MOST = 255  # classes: labels are stored in bytes
+MOST = 254  # classes: labels are stored in bytes, and two numbers have a meaning of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +27,14 @@ class Classes:
 
   @property
   def ignore_label(self) -> int | None:
-    """The last class, if the map has one called 'ignore': pixels that are not to be learnt."""
-    return len(self.names) - 1 if IGNORE in self.names else None
+    """Pixels that are not to be learnt: the last class, if it is called 'ignore', or 255."""
+    if IGNORE in self.names:
+      return len(self.names) - 1
+    return IGNORED_TRAIN_ID if set(self.of.values()) & set(OUTSIDE.values()) else None
+
+  @property
+  def unknown_label(self) -> int | None:
+    return UNKNOWN_LABEL if UNKNOWN_LABEL in self.of.values() else None
 
   @property
   def palette(self) -> tuple[tuple[int, int, int], ...]:
@@ -42,15 +50,21 @@ def _rgb(value: int) -> tuple[int, int, int]:
 
 
 def parse(text: str) -> Classes:
-  """'0:background,255:lesion' or '#000000:road,#ff0000:car'; several values may share a name.
+  """'0:background,255:lesion' or '#000000:road,#ff0000:car', or a file of such pairs, one a line.
 
-  Numbers follow the order of the names, 'ignore' being last. Empty: 0 is background, 1 and 255 are
-  object. Raises UserError for a text of another form.
+  Numbers follow the order of the names, 'ignore' being last; 'void' (ignored) and 'unknown' are no
+  classes. Empty: 0 is background, 1 and 255 are object. Raises UserError for another form.
   """
   if not text:
     return Classes(('background', 'object'), {0: 0, 1: 1, 255: 1})
+  if ':' not in text and pathlib.Path(text).is_file():
+    text = _listed(text)
   pairs = [_pair(part, text) for part in text.split(',')]
-  names = list(dict.fromkeys(name for _, name in pairs))
+  names = list(dict.fromkeys(name for _, name in pairs if name not in OUTSIDE))
+  if IGNORE in names and any(name == 'void' for _, name in pairs):
+    raise UserError(f"--classes {text!r} has 'ignore', a class, and 'void', none\n  keep one")
+  if not set(names) - {IGNORE}:
+    raise UserError(f'--classes {text!r} names no class')
   names.sort(key=lambda name: name == IGNORE)
   coloured = {value.startswith('#') for value, _ in pairs}
   if len(coloured) > 1:
@@ -60,9 +74,19 @@ def parse(text: str) -> Classes:
   number = lambda value: int(value[1:], 16) if value.startswith('#') else int(value)
   of: dict[int, int] = {}
   for value, name in pairs:
-    if of.setdefault(number(value), names.index(name)) != names.index(name):
+    own = OUTSIDE[name] if name in OUTSIDE else names.index(name)
+    if of.setdefault(number(value), own) != own:
       raise UserError(f'--classes {text!r} gives {value} two names')
   return Classes(tuple(names), of, coloured.pop())
+
+
+def _listed(path: str) -> str:
+  """The pairs of a file, one a line, joined by commas; empty lines do not count."""
+  try:
+    lines = pathlib.Path(path).read_text().splitlines()
+  except UnicodeDecodeError as e:
+    raise UserError(f'--classes {path} is no list ({e})\n  expected lines GREY:NAME') from None
+  return ','.join(line for line in lines if line.strip())
 
 
 def _pair(part: str, text: str) -> tuple[str, str]:
@@ -70,7 +94,8 @@ def _pair(part: str, text: str) -> tuple[str, str]:
   if not found or (found[1][0] != '#' and int(found[1]) > 65535):
     raise UserError(
       f'cannot read {part!r} in --classes {text!r}\n'
-      '  expected GREY:NAME,... such as 0:background,255:lesion, or #RRGGBB:NAME,...'
+      '  expected GREY:NAME,... such as 0:background,255:lesion, or #RRGGBB:NAME,..., '
+      'or a file of them'
     )
   return found[1], found[2]
 

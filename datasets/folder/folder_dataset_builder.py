@@ -1,7 +1,8 @@
 """Anybody's images with one or more annotations each, from a folder or a CSV.
 
-A folder:  images/NAME.png  and  masks/NAME/*.png  (one file a reader; any number), and optionally
-           images/SPLIT/NAME.png with masks/SPLIT/NAME/*.png for SPLIT in train, validation, test.
+A folder:  images/NAME.png  and  masks/NAME/*.png  (one file a reader; any number), or, with one
+           label per image, labels/NAME.png; and optionally images/SPLIT/NAME.png with
+           masks/SPLIT/NAME/*.png or labels/SPLIT/NAME.png, SPLIT in train, validation, test.
 A CSV:     columns image, masks (paths separated by ';') or mask_1, mask_2, ... (empty where a
            reader is absent), and optionally split and group (a patient or scene that must stay
            within one split). Paths are relative to the CSV.
@@ -10,6 +11,7 @@ A CSV:     columns image, masks (paths separated by ';') or mask_1, mask_2, ... 
 import csv
 import dataclasses
 import functools
+import glob
 import pathlib
 import re
 import zlib
@@ -59,6 +61,7 @@ class Builder(common.Builder):
       splits=splits,
       palette=known.palette,
       ignore_label=known.ignore_label,
+      unknown_label=known.unknown_label,
     )
 
   def _examples(self, rows, known, problems):
@@ -110,10 +113,12 @@ def _rows(path: pathlib.Path, reader: csv.DictReader) -> list[Row]:
 
 def read_folder(root: pathlib.Path) -> list[Row]:
   """Raises UserError when the layout is another one."""
-  if not (root / 'images').is_dir() or not (root / 'masks').is_dir():
+  kinds = [kind for kind in ('masks', 'labels') if (root / kind).is_dir()]
+  if not (root / 'images').is_dir() or len(kinds) != 1:
     raise UserError(
-      f'{root} has no folders images/ and masks/\n'
-      '  expected images/NAME.png and masks/NAME/READER.png, or a CSV; see docs/data.md'
+      f'{root} has no folders images/ and masks/, or images/ and labels/\n'
+      '  expected images/NAME.png with either masks/NAME/READER.png or labels/NAME.png, or a CSV; '
+      'see docs/data.md'
     )
   rows = []
   for path in sorted((root / 'images').rglob('*')):
@@ -122,8 +127,11 @@ def read_folder(root: pathlib.Path) -> list[Row]:
     relative = path.relative_to(root / 'images')
     top = relative.parts[0]
     split = SPLIT_NAMES.get(top, top if top in common.SPLITS else '')
-    home = root / 'masks' / relative.with_suffix('')
-    masks = tuple(sorted(m for m in home.glob('*') if m.suffix.lower() in PICTURES))
+    home = root / kinds[0] / relative.with_suffix('')
+    there = (
+      home.glob('*') if kinds == ['masks'] else home.parent.glob(f'{glob.escape(home.name)}.*')
+    )
+    masks = tuple(sorted(m for m in there if m.suffix.lower() in PICTURES))
     name = relative.with_suffix('').as_posix()
     rows.append(Row(path, masks, split, name, name))
   if odd := [row for row in rows if not row.split] if any(row.split for row in rows) else []:

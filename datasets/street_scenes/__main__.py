@@ -10,6 +10,7 @@ import sys
 
 from PIL import Image
 
+from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error
 from datasets import common, prepare
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
@@ -39,13 +40,13 @@ def main(arguments: list[str]) -> int:
 
 
 def write(out: pathlib.Path, values: dict, split: str, k: int) -> None:
-  image, ids, box = builder.drawn(values, split, k)
+  scene, box = builder.drawn(values, split, k)
   city, stem = builder.name(split, k)
   part = builder.SPLITS[split][0]
-  train_ids = cityscapes.converted(out, ids, common.Problems())
+  train_ids = labels.scored_train_ids(scene.labels)
   for folder, end, array in (
-    (cityscapes.IMAGES, cityscapes.IMAGE_END, image),
-    (cityscapes.LABELS, cityscapes.LABEL_IDS, ids),
+    (cityscapes.IMAGES, cityscapes.IMAGE_END, scene.image),
+    (cityscapes.LABELS, cityscapes.LABEL_IDS, scene.labels),
     (cityscapes.LABELS, cityscapes.TRAIN_IDS, train_ids),
     ('black_box', '_blackBox_labelIds.png', box),
   ):

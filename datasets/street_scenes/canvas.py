@@ -70,6 +70,7 @@ class Canvas:
   def __init__(self, camera: Camera):
     self.camera = camera
     self.paints = [SKY]
+    self.unknown: list[int] = []  # which paints belong to objects of no known class
     self._image = Image.new('I', (WIDTH, HEIGHT), 0)
     self._draw = ImageDraw.Draw(self._image)
     small = (WIDTH // SHADOW_SCALE, HEIGHT // SHADOW_SCALE)

@@ -1,6 +1,6 @@
 """What stands where: fills a street with things and paints them far to near."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -31,8 +31,10 @@ class Scenery:
       draw()
 
 
-def furnish(canvas: Canvas, rng: np.random.Generator, street: Street) -> None:
-  """Paints everything that stands on the ground, then the camera car's bonnet."""
+def furnish(
+  canvas: Canvas, rng: np.random.Generator, street: Street, more: Iterable[Thing] = ()
+) -> None:
+  """Paints everything that stands on the ground, `more` too, then the camera car's bonnet."""
   scenery = Scenery(canvas, rng, street)
   houses.skyline(canvas, rng)
   for side in (street.left, street.right):
@@ -43,6 +45,7 @@ def furnish(canvas: Canvas, rng: np.random.Generator, street: Street) -> None:
     _walkers(scenery, side)
   _traffic(scenery)
   _rare(scenery)
+  scenery.things += more
   scenery.paint()
   _bonnet(canvas, rng)
 

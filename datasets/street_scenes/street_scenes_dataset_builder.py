@@ -1,11 +1,11 @@
 """Street scenes that are drawn, not photographed: Cityscapes' classes with no download."""
 
 import functools
-import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 
+from car_jax.data import labels
 from datasets import common
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 from datasets.street_scenes import black_box, scenes
@@ -22,7 +22,8 @@ class Builder(common.Builder):
   """`--count` training scenes and a quarter as many for validation and for testing, each with a
   black-box prediction, `--height` x twice that, in one `--domain` of a `--strength` from 0 to 1.
 
-  The scenes of one `--seed` are the same in every domain. `python -m datasets.street_scenes` writes
+  The scenes of one `--seed` are the same in every domain. A share `--unknown` of them holds objects
+  of no known class, which are 254 in the labels. `python -m datasets.street_scenes` writes
   the same scenes as files.
   """
 
@@ -33,6 +34,7 @@ class Builder(common.Builder):
     return cityscapes.contents(
       {split: (size(split, values), functools.partial(make, split)) for split in SPLITS},
       black_box=True,
+      unknown_label=labels.UNKNOWN_LABEL if values['unknown'] > 0 else None,
       licence='made by this project; free to use',
       citation='car_jax, street_scenes',
     )
@@ -42,13 +44,13 @@ def size(split: str, values: dict) -> int:
   return int(values['count'] * SPLITS[split][3])
 
 
-def drawn(values: dict, split: str, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Scene k of a split: image [H, W, 3], label ids and black-box label ids [H, W], all uint8."""
+def drawn(values: dict, split: str, k: int) -> tuple[scenes.Scene, np.ndarray]:
+  """Scene k of a split, and the label ids of its black box, uint8 [H, W]."""
   index = SPLITS[split][2] + k
-  kw = dict(height=values['height'], domain=values['domain'], strength=values['strength'])
-  scene = scenes.render(values['seed'], index, **kw)
+  kw = {key: values[key] for key in ('height', 'domain', 'strength')}
+  scene = scenes.render(values['seed'], index, unknown_share=values['unknown'], **kw)
   rng = np.random.default_rng([values['seed'], index, 1])
-  return scene.image, scene.labels, black_box.imperfect(scene.labels, rng)
+  return scene, black_box.imperfect(scene.labels, rng)
 
 
 def name(split: str, k: int) -> tuple[str, str]:
@@ -60,7 +62,8 @@ def name(split: str, k: int) -> tuple[str, str]:
 
 def examples(values: dict, split: str) -> Iterator[common.Example]:
   for k in range(size(split, values)):
-    image, ids, box = drawn(values, split, k)
-    told, problems = '/'.join(name(split, k)), common.Problems()
-    label, box = (cityscapes.converted(pathlib.Path(told), x, problems) for x in (ids, box))
-    yield told, told, image, label[None], box
+    scene, box = drawn(values, split, k)
+    told = '/'.join(name(split, k))
+    label = labels.scored_train_ids(scene.labels)
+    label[scene.unknown] = labels.UNKNOWN_LABEL
+    yield told, told, scene.image, label[None], labels.scored_train_ids(box)

@@ -22,6 +22,28 @@ def test_a_value_that_is_no_label_id_is_unlabelled(unknown):
   assert labels.train_ids(np.array([[unknown, 7]])).tolist() == [[24, 0]]
 
 
+def test_what_is_not_scored_is_255_in_plain_train_ids():
+  ids = np.array([-1, *range(34), 255])
+  assert labels.scored_train_ids(ids).tolist() == [PUBLISHED.get(i, 255) for i in ids.tolist()]
+  assert labels.scored_train_ids(ids).dtype == np.uint8
+
+
+def test_idds_classes_by_name():
+  by_name = {name: k for k, name in enumerate(labels.CLASS_NAMES)}
+  same = {0: 'road', 2: 'sidewalk', 4: 'person', 5: 'rider', 6: 'motorcycle', 7: 'bicycle'}
+  same |= {9: 'car', 10: 'truck', 11: 'bus', 14: 'wall', 15: 'fence', 18: 'traffic sign'}
+  same |= {19: 'traffic light', 20: 'pole', 22: 'building', 24: 'vegetation', 25: 'sky'}
+  ids = np.arange(256)
+  want = [by_name[same[i]] if i in same else 255 for i in ids.tolist()]
+  assert labels.idd_train_ids(ids).tolist() == want
+  assert not {by_name['terrain'], by_name['train']} & set(want)
+  assert set(labels.IDD_UNSCORED) == set(range(26)) - set(same)
+  found = labels.idd_train_ids(ids, unknown=(8, 16))
+  assert found[[8, 16]].tolist() == [254, 254]
+  assert np.delete(found, [8, 16]).tolist() == np.delete(want, [8, 16]).tolist()
+  assert labels.idd_train_ids(ids).tolist() == want  # the table itself is unchanged
+
+
 def test_the_files_value_for_no_class_becomes_the_last_class():
   assert labels.with_unlabelled(np.array([0, 18, 255], np.uint8)).tolist() == [0, 18, 24]
 

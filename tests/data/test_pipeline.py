@@ -194,6 +194,13 @@ def test_images_of_two_sizes_need_a_crop():
   assert train(1, Records(sizes=(8, 10)), CONFIG | dict(size=8))[0]['image'].shape == (4, 8, 8, 3)
 
 
+def test_images_fitted_to_one_size_with_labels_of_two():
+  with pytest.raises(UserError, match=r'labels of one batch differ .*\n.*eval_batch=1'):
+    evaluate(Records(sizes=(8, 10)), CONFIG | dict(fit=(8, 8)))
+  batches = evaluate(Records(sizes=(8, 10)), CONFIG | dict(fit=(8, 8), eval_batch=1))
+  assert {b['labels'].shape[-1] for b in batches} == {8, 10}
+
+
 def test_a_crop_larger_than_an_image_names_it():
   with pytest.raises(UserError, match=r'id\d is 8x8, smaller than config\.data\.size 9\n.*=8'):
     train(1, config=CONFIG | dict(size=9))

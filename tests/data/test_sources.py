@@ -89,6 +89,12 @@ def test_an_unknown_key_names_the_nearest(data):
     ('lidc_mask', ['did you mean: lidc_masks', 'python -m datasets.prepare lidc_masks']),
     ('lidc_masks/size32-noise0.5', ['datasets.prepare lidc_masks --size 32 --noise 0.5 --data']),
     ('lidc_dicom/low-1200', ['datasets.prepare lidc_dicom --source FOLDER --low -1200 --data']),
+    ('idd/unknown_8,16', ['datasets.prepare idd --source FOLDER --unknown 8,16 --data']),
+    ('street_scenes/unknown0.5', ['datasets.prepare street_scenes --unknown 0.5 --data']),
+    (
+      'cityscapes/splits_reliability-augmented15',
+      ['cityscapes --source FOLDER --splits reliability --augmented 15 --data'],
+    ),
     ('folder/othr', ['did you mean: folder/other', 'python -m datasets.prepare folder']),
     ('folder/othr', ['--variant othr']),
     ('imagenet', ['known: ', 'folder/other']),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from car_jax.data import labels, sources
+from car_jax.data import augmentation, labels, sources
 from datasets.street_scenes import __main__ as street_scenes
 from tests.datasets.files import nothing_prepared, records, run, truncate, write_png
 
@@ -128,6 +128,62 @@ def test_other_layouts_are_refused(tmp_path, capsys):
   assert '--scale cannot be 0.0' in capsys.readouterr().err
 
 
+RELIABILITY = ('--scale', '1', '--splits', 'reliability')
+NAME = 'cityscapes/scale1-splits_reliability'
+
+
+def test_the_splits_for_reliability(tmp_path):
+  source = cityscapes(tmp_path / 's', black_box='none')
+  for city in ('lindau', 'munster'):
+    for path in source.glob('*/val/frankfurt/*'):
+      copy = path.parents[1] / city / path.name.replace('frankfurt', city)
+      write_png(copy, np.asarray(Image.open(path))[::-1])
+  assert run('cityscapes', source, tmp_path / 'd', *RELIABILITY, '--augmented', '3') == 0
+  name = f'{NAME}-augmented3'
+  cities = {}
+  for split in ('train', 'validation', 'calibration', 'test'):
+    cities[split] = {i.split('/')[0] for i in records(name, tmp_path / 'd', split)}
+  assert cities == {
+    'train': {'aachen'},
+    'validation': {'ulm'},
+    'calibration': {'lindau', 'munster'},
+    'test': {'frankfurt'},
+  }
+  plain = records(name, tmp_path / 'd', 'calibration')
+  copies = records(name, tmp_path / 'd', 'calibration_augmented')
+  stems = {c: f'{c}/{c}_000000_000019' for c in ('lindau', 'munster')}
+  assert set(copies) == {f'{stem}_aug{k}' for stem in stems.values() for k in range(3)}
+  for stem in stems.values():  # each city has the published seed
+    rng = np.random.RandomState(111)
+    for k in range(3):
+      copy = copies[f'{stem}_aug{k}']
+      want = augmentation.augmented(plain[stem]['image'], rng)
+      np.testing.assert_array_equal(copy['image'], want)
+      np.testing.assert_array_equal(copy['labels'], plain[stem]['labels'])
+      assert copy['group'] == plain[stem]['group']
+
+
+def test_a_damaged_file_is_named_once_for_all_copies(tmp_path, capsys):
+  source = cityscapes(tmp_path / 's', black_box='none')
+  for path in [*source.glob('*/val/frankfurt/*')]:
+    copy = path.parents[1] / 'munster' / path.name.replace('frankfurt', 'munster')
+    copy.parent.mkdir(exist_ok=True)
+    path.rename(copy)
+  truncate(next(source.glob('leftImg8bit/val/munster/*')))
+  assert run('cityscapes', source, tmp_path / 'd', *RELIABILITY, '--augmented', '2') == 2
+  told = capsys.readouterr().err
+  assert '1 problem in' in told
+  assert told.count('truncated') == 1
+
+
+def test_a_city_that_the_splits_do_not_know(tmp_path, capsys):
+  source = cityscapes(tmp_path / 's', black_box='none')
+  (source / 'leftImg8bit/val/frankfurt').rename(source / 'leftImg8bit/val/frankfort')
+  assert run('cityscapes', source, tmp_path / 'd', *RELIABILITY) == 2
+  told = capsys.readouterr().err
+  assert "knows no city 'frankfort' in val\n  did you mean: frankfurt" in told
+
+
 def test_drawn_scenes_are_the_same_as_files_and_as_records(tmp_path):
   more = (*FEW, '--domain', 'night', '--strength', '0.5')
   assert street_scenes.main([str(tmp_path / 'files'), *more]) == 0
@@ -141,6 +197,27 @@ def test_drawn_scenes_are_the_same_as_files_and_as_records(tmp_path):
     for key in files:
       for field in ('image', 'labels', 'black_box'):
         np.testing.assert_array_equal(files[key][field], drawn[key][field])
+
+
+def test_unknown_objects_are_5_in_files_and_254_in_records(tmp_path):
+  more = (*FEW, '--unknown', '1')
+  assert street_scenes.main([str(tmp_path / 'files'), *more]) == 0
+  assert run('cityscapes', tmp_path / 'files', tmp_path / 'd', '--scale', '1') == 0
+  assert run('street_scenes', None, tmp_path / 'd', *more) == 0
+  name = 'street_scenes/height32-count8-unknown1'
+  info = sources.open_dataset({'name': name, 'data_dir': str(tmp_path / 'd')}).info
+  assert (info.unknown_label, info.ignore_label) == (254, 255)
+  files = records('cityscapes/scale1', tmp_path / 'd')
+  seen = 0
+  for key, record in records(name, tmp_path / 'd').items():
+    unknown = record['labels'][0] == 254
+    seen += unknown.any()
+    (path,) = (tmp_path / 'files').glob(f'gtFine/*/{key}_gtFine_labelIds.png')
+    assert (np.asarray(Image.open(path))[unknown] == 5).all()
+    plain = np.where(unknown, 255, record['labels'][0])
+    np.testing.assert_array_equal(files[key]['labels'][0], plain)
+    assert (record['black_box'] < 19).all()
+  assert seen >= 5
 
 
 def test_mistakes_with_drawn_scenes(tmp_path, capsys):

@@ -69,6 +69,26 @@ def test_a_value_above_a_byte_is_not_folded_into_one(tmp_path):
   assert read(path, '265:far')[0].tolist() == [[0, 0], [0, 0]]
 
 
+def test_a_list_in_a_file(tmp_path):
+  path = tmp_path / 'names.txt'
+  path.write_text('0:road\n\n9:car\n  200:car\n')
+  assert classes.parse(str(path)) == classes.parse('0:road,9:car,200:car')
+  path.write_bytes(b'\xff\xfe0')
+  with pytest.raises(UserError, match='names.txt is no list'):
+    classes.parse(str(path))
+
+
+def test_void_and_unknown_pixels_are_no_class():
+  found = classes.parse('0:road,255:void,1:car,7:unknown')
+  assert found.names == ('road', 'car')
+  assert found.of == {0: 0, 255: 255, 1: 1, 7: 254}
+  assert (found.ignore_label, found.unknown_label) == (255, 254)
+  assert len(found.palette) == 2
+  both = classes.parse('0:road,7:unknown,9:ignore')
+  assert (both.names, both.ignore_label, both.unknown_label) == (('road', 'ignore'), 1, 254)
+  assert classes.parse('0:road,7:unknown').ignore_label == 255
+
+
 def test_values_may_share_a_name_and_the_ignored_class_is_last():
   found = classes.parse('255:ignore, 0:road, 1:road, 2:car')
   assert found.names == ('road', 'car', 'ignore')
@@ -88,7 +108,9 @@ def test_values_may_share_a_name_and_the_ignored_class_is_last():
     ('0:', "cannot read '0:'"),
     ('0:a,#ff0000:b', 'mixes colours and numbers\n  write grey 9 as #090909'),
     ('0:a,0:b', 'gives 0 two names'),
-    (','.join(f'{i}:c{i}' for i in range(300)), '--classes names 300 classes; at most 255'),
+    ('0:a,1:ignore,2:void', "has 'ignore', a class, and 'void', none\n  keep one"),
+    ('0:void,1:unknown', 'names no class'),
+    (','.join(f'{i}:c{i}' for i in range(300)), '--classes names 300 classes; at most 254'),
   ],
 )
 def test_mistakes_in_the_text(text, message):

@@ -54,10 +54,10 @@ def rows(title):
 def test_the_tables_name_every_key():
   data = sources.open_dataset({'name': 'fake', 'black_box': True})
   batch = next(pipeline.train_batches(data.split('train'), data.info, {'batch': 2}, seed=0))
-  assert rows('The batch') == set(batch) | set(sources.KEYS)
+  assert rows('The batch') == set(batch) | {'unknown'} | set(sources.KEYS)
   assert rows('The prepared record') == set(data.split('train')[0])
   assert rows('Preparing') >= set(prepare.DATASETS)
-  for key in set(batch) - {'id', 'group'}:
+  for key in {'unknown', *batch} - {'id', 'group'}:
     assert re.search(rf'^  {key} ', base.__doc__, re.MULTILINE)
 
 

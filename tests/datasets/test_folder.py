@@ -173,3 +173,39 @@ def test_val_is_validation_and_no_picture_lies_beside_the_splits(tmp_path, capsy
   write_png(source / 'images' / 'extra.png', np.zeros((4, 4)))
   assert run('folder', source, tmp_path / 'other', '--variant', 'mine') == 2
   assert 'extra.png lies in none of them' in capsys.readouterr().err
+
+
+def labelled(root, split=''):
+  """images/ and labels/ side by side, one label each, of four values."""
+  rng = np.random.default_rng(0)
+  for name in ('a', 'b.c'):
+    write_png(root / 'images' / split / f'{name}.png', rng.integers(0, 255, (8, 9, 3)))
+    write_png(root / 'labels' / split / f'{name}.png', rng.choice([3, 9, 250, 255], (8, 9)))
+  return root
+
+
+@pytest.mark.parametrize('split', ['', 'train'])
+def test_one_label_per_image_beside_the_images(tmp_path, split):
+  source = labelled(tmp_path / 's', split)
+  (tmp_path / 'names.txt').write_text('9:road\n3:car\n250:unknown\n255:void\n')
+  more = ('--classes', str(tmp_path / 'names.txt'), *ALL_TRAIN)
+  assert run('folder', source, tmp_path / 'd', *more) == 0
+  info = opened(tmp_path / 'd').info
+  assert (info.class_names, info.num_classes, info.readers) == (('road', 'car'), 2, 1)
+  assert (info.ignore_label, info.unknown_label) == (255, 254)
+  found = records('folder', tmp_path / 'd')
+  assert len(found) == 2
+  for name, record in found.items():
+    values = cv2.imread(str(source / 'labels' / f'{name}.png'), 0)
+    want = np.vectorize({9: 0, 3: 1, 250: 254, 255: 255}.get)(values)
+    np.testing.assert_array_equal(record['labels'][0], want)
+
+
+def test_a_missing_label_and_two_kinds_of_labels(tmp_path, capsys):
+  source = labelled(tmp_path / 's')
+  (source / 'labels' / 'b.c.png').unlink()
+  assert run('folder', source, tmp_path / 'd', '--classes', '3:a,9:b,250:c,255:void') == 2
+  assert 'b.c.png: has no mask' in capsys.readouterr().err
+  (source / 'masks').mkdir()
+  assert run('folder', source, tmp_path / 'd') == 2
+  assert 'with either masks/NAME/READER.png or labels/NAME.png' in capsys.readouterr().err

@@ -127,6 +127,13 @@ def test_the_command_as_a_user_runs_it(tmp_path, source):
     ),
     ('folder', ['--source', '.', '--validation', '0.7', '--test', '0.7'], 'validation'),
     ('folder', ['--source', '.', '--variant', '../x'], 'variant'),
+    (
+      'cityscapes',
+      ['--source', '.', '--splits', 'x'],
+      "--splits cannot be 'x'\n  expected ambiguity or reliability",
+    ),
+    ('cityscapes', ['--source', '.', '--augmented', '2'], 'and with it --splits reliability'),
+    ('street_scenes', ['--unknown', '1.5'], '--unknown cannot be 1.5\n  expected 0 to 1'),
   ],
 )
 def test_mistakes_on_the_command_line(tmp_path, capsys, name, arguments, message):
@@ -137,7 +144,15 @@ def test_mistakes_on_the_command_line(tmp_path, capsys, name, arguments, message
   assert nothing_prepared(tmp_path / 'data')
 
 
-@pytest.mark.parametrize('arguments', [['folder', '--bogus'], [], ['lidc_masks', '--size', 'x']])
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    ['folder', '--bogus'],
+    [],
+    ['lidc_masks', '--size', 'x'],
+    ['street_scenes', '--unknown', '8,16'],
+  ],
+)
 def test_what_argparse_refuses_exits_2(arguments, capsys):
   from datasets import prepare
 

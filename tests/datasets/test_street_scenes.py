@@ -2,10 +2,20 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from car_jax.data.labels import train_ids
 from car_jax.errors import UserError
-from datasets.street_scenes import black_box, canvas, develop, ground, layout, weather
+from datasets.street_scenes import (
+  black_box,
+  canvas,
+  develop,
+  ground,
+  layout,
+  people,
+  unknown,
+  weather,
+)
 from datasets.street_scenes.scenes import DOMAINS, render
 
 # label id -> the share of scored pixels it may take, and in how many scenes it must be seen
@@ -134,3 +144,53 @@ def test_the_black_box_answers_where_nothing_is_scored():
   answer = black_box.imperfect(np.full((9, 14), 3, np.uint8), np.random.default_rng(0))
   assert answer.shape == (9, 14)
   assert set(np.unique(answer)) <= set(SHARES)
+
+
+@pytest.mark.parametrize('domain', ['clear', 'fog'])
+def test_unknown_objects_change_their_own_pixels_and_shadows(domain):
+  kw = dict(height=64, domain=domain, strength=0.3)
+  seen, struck, far = [], [], 0
+  for index in range(7):
+    plain = render(5, index, **kw)
+    strange = render(5, index, unknown_share=1.0, **kw)
+    assert not plain.unknown.any()
+    assert (strange.labels[strange.unknown] == people.DYNAMIC).all()
+    np.testing.assert_array_equal(strange.labels[~strange.unknown], plain.labels[~strange.unknown])
+    seen.append(strange.unknown.mean())
+    changed = np.abs(strange.image.astype(int) - plain.image).max(-1) > 24
+    far += (changed & ~ndimage.binary_dilation(strange.unknown, iterations=12)).sum()
+    struck.append(changed[strange.unknown])
+  assert np.mean(np.array(seen) > 0) > 0.7
+  assert max(seen) < 0.2
+  assert np.concatenate(struck).mean() > 0.5
+  assert far == 0
+
+
+def test_the_share_of_scenes_with_unknown_objects():
+  street = ground.plan(np.random.default_rng(0))
+  painted = canvas.Canvas(ground.camera(np.random.default_rng(0), canvas.HEIGHT))
+  counts = {}
+  for share in (0.0, 0.3, 1.0):
+    streams = (np.random.default_rng([1, i]) for i in range(600))
+    counts[share] = np.array([len(unknown.things(painted, s, street, share)) for s in streams])
+  assert counts[0.0].max() == 0
+  assert counts[1.0].min() == 1
+  assert counts[1.0].max() == 3
+  few = counts[0.3] > 0
+  assert 0.24 < few.mean() < 0.36
+  np.testing.assert_array_equal(counts[0.3][few], counts[1.0][few])  # more are added to the same
+
+
+@pytest.mark.parametrize('draw', [unknown.boulder, unknown.crate, unknown.ball, unknown.animal])
+def test_every_kind_stands_where_it_is_put(draw):
+  for seed in range(5):
+    camera = canvas.Camera(200.0, 512.0, 1000.0, 1.4, 0.0)
+    painted = canvas.Canvas(camera)
+    draw(painted, np.random.default_rng(seed), 1.0, 10.0)
+    rows, columns = np.nonzero(painted.numbers())
+    foot_column, foot_row = camera.pixel(1.0, 0.0, 10.0)
+    assert abs(rows.max() - foot_row) < 20
+    assert abs((columns.min() + columns.max()) / 2 - foot_column) < 60
+    assert 30 < np.ptp(rows) < 300
+    assert painted.shadows().max() > 0
+    assert {p.label for p in painted.paints[1:]} == {people.DYNAMIC}

@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from car_jax.errors import UserError
 from car_jax.methods.supervised import Supervised
-from tests.methods.test_car import BATCH, SIDE, B, C, changed
+from tests.methods.test_car import BATCH as UNLABELLED
+from tests.methods.test_car import SIDE, B, C, changed
 
 METHOD = Supervised(
   num_classes=C,
@@ -14,6 +16,7 @@ METHOD = Supervised(
   optim=dict(lr=1e-2),
 )
 KEY = jax.random.key(3)
+BATCH = UNLABELLED | {'labels': UNLABELLED['label'][:, None]}
 
 
 @pytest.fixture(scope='module')
@@ -55,3 +58,70 @@ def test_masked_labels_teach_nothing(trained):
   all_ignored = BATCH | {'label': np.ones_like(BATCH['label'])}
   _, logs = jax.jit(ignoring.step)(METHOD.init(0, BATCH), all_ignored, KEY)
   assert logs['loss/cross_entropy'] == 0
+
+
+SPECS = {
+  'segformer': dict(widths=(4, 4, 5, 8), depths=(1, 1, 1, 1), features=8, dropout=0.0),
+  'deeplabv3plus': dict(
+    depth=18, blocks=(1, 1, 1, 1), stem_channels=4, features=8, low_features=4, dropout=0.0
+  ),
+}
+
+
+@pytest.mark.parametrize('name', SPECS)
+def test_published_nets_learn_one_batch(name):
+  method = Supervised(C, 10, dict(name=name) | SPECS[name], dict(lr=1e-2))
+  step, state, losses = jax.jit(method.step), method.init(0, BATCH), []
+  for i in range(8):
+    state, logs = step(state, BATCH, jax.random.key(i))
+    losses.append(float(logs['loss/cross_entropy']))
+  assert losses[-1] < 0.7 * losses[0]
+
+
+def windowed(crop, stride):
+  return Supervised(**vars(METHOD) | {'crop': crop, 'stride': stride})
+
+
+def test_logits_have_the_labels_size(trained):
+  batch = {'image': BATCH['image'], 'labels': np.zeros((B, 1, 21, 50), np.int32)}
+  whole = jax.jit(METHOD.logits)(trained[0], batch)
+  assert whole.shape == (B, 21, 50, C)
+  net = METHOD.net.apply(trained[0].net.variables, BATCH['image'], train=False)
+  want = jax.image.resize(net, whole.shape, 'bilinear', antialias=False)
+  np.testing.assert_allclose(whole, want, atol=1e-5)
+  np.testing.assert_allclose(
+    jax.jit(METHOD.probabilities)(trained[0], batch), jax.nn.softmax(want), atol=1e-5
+  )
+
+
+def test_windows_of_the_images_size_change_nothing(trained):
+  one = jax.jit(windowed(SIDE, SIDE).logits)(trained[0], BATCH)
+  np.testing.assert_allclose(one, jax.jit(METHOD.logits)(trained[0], BATCH), atol=1e-6)
+  many = jax.jit(windowed(16, 16).logits)(trained[0], BATCH)
+  corner = jax.jit(METHOD.logits)(
+    trained[0], {'image': BATCH['image'][:, :16, 16:], 'labels': BATCH['labels'][:, :, :16, 16:]}
+  )
+  np.testing.assert_allclose(many[:, :16, 16:], corner, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('crop', 'stride', 'hint'), [(8, 0, 6), (8, 9, 6), (0, 4, 1), (-1, 1, 1), (1, 0, 1)]
+)
+def test_windows_that_leave_gaps_are_refused(crop, stride, hint):
+  with pytest.raises(UserError, match=rf'crop is {crop} and stride {stride}\n.*stride={hint}$'):
+    windowed(crop, stride)
+
+
+def test_features_are_sums_of_the_last_stage_as_shares_of_the_largest():
+  method = Supervised(C, 10, dict(name='segformer') | SPECS['segformer'])
+  state = method.init(0, BATCH)
+  found = jax.jit(method.features)(state, BATCH)
+  run = lambda x: method.net.apply(state.net.variables, x, train=False, mutable=['intermediates'])
+  (last,) = jax.jit(run)(BATCH['image'])[1]['intermediates']['backbone_features']
+  total = np.asarray(last, np.float64).sum((1, 2))
+  np.testing.assert_allclose(found, total / total.max(1, keepdims=True), rtol=1e-4, atol=1e-5)
+
+
+def test_a_net_without_features_names_those_with(trained):
+  with pytest.raises(UserError, match=r"'toy_calnet' has no backbone features\n.*segformer"):
+    METHOD.features(trained[0], BATCH)

@@ -152,3 +152,25 @@ def test_max_pooling_is_linens():
   pools = (layers.max_pool2, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
   np.testing.assert_array_equal(*(pool(x) for pool in pools))
   np.testing.assert_array_equal(*(jax.grad(lambda x, f=f: (f(x) * weight).sum())(x) for f in pools))
+
+
+RESIZED = np.load('tests/golden/nets/resize.npz')
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('case', range(sum(k.startswith('x') for k in RESIZED)))
+def test_bilinear_resizing_is_torchs(case, align_corners):
+  x, size = RESIZED[f'x{case}'], tuple(map(int, RESIZED[f'size{case}']))
+  y = layers.resize_bilinear(jnp.asarray(x), size, align_corners=align_corners)
+  want = RESIZED[f'y{case}_align{int(align_corners)}']
+  np.testing.assert_allclose(y, want, atol=2e-5)  # torch rounds places to float32
+
+
+def test_bilinear_resizing_with_leading_axes_and_its_gradient():
+  x = jax.random.normal(jax.random.key(0), (2, 3, 4, 5, 2))
+  f = lambda x: layers.resize_bilinear(x, (7, 3), align_corners=False)
+  want = jax.image.resize(x, (2, 3, 7, 3, 2), 'bilinear', antialias=False)
+  np.testing.assert_allclose(f(x), want, atol=1e-6)
+  slope = jax.grad(lambda x: f(x).sum())(x)
+  want = jax.grad(lambda x: jax.image.resize(x, want.shape, 'bilinear', antialias=False).sum())(x)
+  np.testing.assert_allclose(slope, want, atol=1e-5)

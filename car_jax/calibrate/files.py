@@ -1,0 +1,88 @@
+"""Calibrators on disk: one .npz of arrays and a JSON text, nothing that runs code when read."""
+
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+from typing import Any
+
+import flax.serialization
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from car_jax.calibrate.base import Fit
+from car_jax.errors import UserError
+
+FORMAT = 'car_jax calibrator 1'
+TYPES = {
+  'Temperature': 'temperature',
+  'PerClass': 'temperature',
+  'Clusters': 'clusters',
+  'Selective': 'selective',
+  'Local': 'local',
+}
+AGAIN = '  fit it again, or name another file'
+
+
+def save(path: str | pathlib.Path, fit: Fit) -> None:
+  """Writes a fit; a reader never sees a part of it."""
+  path = pathlib.Path(path)
+  arrays = flatten_dict(flax.serialization.to_state_dict(fit.calibrator), sep='/')
+  static = {
+    f.name: getattr(fit.calibrator, f.name)
+    for f in dataclasses.fields(fit.calibrator)
+    if not f.metadata.get('pytree_node', True)
+  }
+  text = json.dumps(
+    dict(format=FORMAT, type=type(fit.calibrator).__name__, static=static, about=fit.about)
+  )
+  part = None
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix='.part', delete=False) as file:
+      part = file.name
+      np.savez(file, json=text, **{k: np.asarray(a) for k, a in arrays.items()})
+    os.replace(part, path)
+    part = None
+  except OSError as e:
+    raise UserError(f'{path}: {e.strerror}\n  name another file') from None
+  finally:
+    if part:
+      os.unlink(part)
+
+
+def load(path: str | pathlib.Path, *, classes: int | None = None) -> Fit:
+  """What `save` wrote; `classes`: how many it must be for.
+
+  Raises UserError for a file that is not there, damaged, of another kind or of other classes.
+  """
+  arrays = _arrays(pathlib.Path(path))
+  try:
+    head = json.loads(str(arrays.pop('json')))
+    known = head['format'] == FORMAT and head['type'] in TYPES
+  except (KeyError, TypeError, ValueError):
+    known = False
+  if not known:
+    raise UserError(f'{path} holds no calibrator of this version\n{AGAIN}')
+  about = head['about']
+  if classes is not None and about['classes'] != classes:
+    raise UserError(
+      f'{path} was fitted to {about["classes"]} classes, not {classes}\n'
+      '  fit one to the data set that is evaluated'
+    )
+  module = importlib.import_module(f'car_jax.calibrate.{TYPES[head["type"]]}')
+  parts = unflatten_dict(arrays, sep='/')
+  return Fit(getattr(module, head['type'])(**parts, **head['static']), about)
+
+
+def _arrays(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return dict(file)
+  except FileNotFoundError:
+    raise UserError(f'no calibrator {path}\n  fit one, or name another file') from None
+  except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
+    raise UserError(f'{path} is damaged, or no calibrator\n{AGAIN}') from None

@@ -1,0 +1,61 @@
+"""Local temperature scaling as a calibrator: the net of a trained run, without its segmenter.
+
+Letters: B images, H x W pixels, C classes.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+
+from car_jax.calibrate.base import Fit
+from car_jax.nn.local_temperature import LocalTemperature
+
+Array = jax.Array
+
+
+@flax.struct.dataclass
+class Local:
+  """Logits divided by a temperature for each pixel; `params` of nn/local_temperature.py."""
+
+  params: Any
+  inputs: str = flax.struct.field(pytree_node=False, default='logits+image')
+
+  @property
+  def temperatures(self) -> None:
+    return None
+
+  def apply(
+    self, logits: Array, *, image: Array | None = None, features: Array | None = None
+  ) -> Array:
+    """Whole maps [B, H, W, C] only: a pixel's temperature depends on its neighbours."""
+    if image is None or logits.ndim != 4:
+      raise ValueError('local temperature scaling needs whole maps [B, H, W, C] and the image')
+    return logits / LocalTemperature(self.inputs).apply({'params': self.params}, logits, image)
+
+
+def from_state(state: Any, inputs: str = 'logits+image') -> Local:
+  """The calibrator of an LTS run's state (methods/lts.py)."""
+  return Local(jax.device_get(state.net.params), inputs)
+
+
+def from_run(path: str, step: str = '') -> Fit:
+  """The calibrator of a run's checkpoint. Raises UserError for a run of another method."""
+  from car_jax.errors import UserError
+  from car_jax.evaluate import checkpointed
+
+  loaded = checkpointed.load(path, step)
+  if loaded.config.method.name != 'lts':
+    raise UserError(
+      f'{path} is a run of method {loaded.config.method.name!r}, not of lts\n'
+      '  train one: python train.py --config configs/lts_street_scenes.py --workdir RUN'
+    )
+  about = dict(
+    kind='lts',
+    seed=loaded.config.seed,
+    temperatures=None,
+    classes=loaded.method.num_classes,
+    run=str(loaded.path),
+    warnings=[],
+  )
+  return Fit(from_state(loaded.state, loaded.method.net.inputs), about)

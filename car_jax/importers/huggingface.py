@@ -1,0 +1,117 @@
+"""SegFormer as Hugging Face's transformers saves it: model.safetensors or pytorch_model.bin."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from car_jax.errors import UserError
+from car_jax.importers import torch_file
+from car_jax.importers.mmseg import (
+  Weights,
+  _count,
+  check_config,
+  layer_norm,
+  supervised_state,
+)
+from car_jax.importers.rules import Rule, convert, convolution, linear, norm, with_bias
+from car_jax.nn.segformer import VARIANTS
+
+DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': jnp.bfloat16}
+DTYPES |= {'I64': np.int64, 'I32': np.int32}
+ENCODER = r'segformer\.encoder\.'
+
+
+def from_last_stage(a: np.ndarray) -> np.ndarray:
+  """[out, 4 D, 1, 1], whose inputs begin with the last stage's D -> ours, the first stage's."""
+  stages = a.reshape(len(a), 4, -1, 1, 1)[:, ::-1]
+  return convolution(stages.reshape(a.shape))
+
+
+def _table() -> list[Rule]:
+  table = [Rule(r'decode_head\.linear_fuse\.weight', 'fuse/conv/kernel', from_last_stage)]
+  table += norm(r'decode_head\.batch_norm', 'fuse/norm')
+  table += with_bias(r'decode_head\.classifier', 'head', convolution)
+  for k in range(4):
+    ours = f'backbone/stage{k + 1}'
+    table += with_bias(rf'{ENCODER}patch_embeddings\.{k}\.proj', f'{ours}_embed', convolution)
+    table += layer_norm(rf'{ENCODER}patch_embeddings\.{k}\.layer_norm', f'{ours}_embed_norm')
+    table += layer_norm(rf'{ENCODER}layer_norm\.{k}', f'{ours}_norm')
+    block, ours = rf'{ENCODER}block\.{k}\.(\d+)', rf'{ours}_block\1'
+    table += layer_norm(rf'{block}\.layer_norm_([12])', rf'{ours}/norm\2')
+    attention, mine = rf'{block}\.attention\.self', f'{ours}/attention'
+    table += with_bias(rf'{attention}\.(query|key|value)', rf'{mine}/\2', linear)
+    table += with_bias(rf'{attention}\.sr', f'{mine}/reduce', convolution)
+    table += layer_norm(rf'{attention}\.layer_norm', f'{mine}/reduce_norm')
+    table += with_bias(rf'{block}\.attention\.output\.dense', f'{mine}/out', linear)
+    table += with_bias(rf'{block}\.mlp\.dense1', f'{ours}/expand', linear)
+    table += with_bias(rf'{block}\.mlp\.dwconv\.dwconv', f'{ours}/depthwise', convolution)
+    table += with_bias(rf'{block}\.mlp\.dense2', f'{ours}/contract', linear)
+    table += with_bias(rf'decode_head\.linear_c\.{k}\.proj', f'project{k + 1}', linear)
+  return table
+
+
+def to_variables(net: str, weights: Weights, template: Any = None) -> dict[str, Any]:
+  """A state dict -> variables of nn.segformer with linear projections. Raises UserError."""
+  return convert(_table(), weights, template)
+
+
+def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """The arrays of a safetensors file: the length of a JSON header, the header, the numbers.
+
+  Raises UserError for another kind of file, and for one that is cut short.
+  """
+  data = np.memmap(path, np.uint8, 'r') if pathlib.Path(path).stat().st_size else np.zeros(0)
+  try:
+    length = int(data[:8].view('<u8')[0])
+    header = json.loads(bytes(data[8 : 8 + length]))
+    header.pop('__metadata__', None)
+    arrays = {}
+    for name, entry in header.items():
+      begin, end = (8 + length + at for at in entry['data_offsets'])
+      kind = np.dtype(DTYPES[entry['dtype']])
+      arrays[name] = np.array(data[begin:end]).view(kind).reshape(entry['shape'])
+  except KeyError as e:
+    raise UserError(f'{path}: unknown entry or number type {e} of safetensors') from None
+  except (ValueError, IndexError, TypeError, AttributeError):
+    raise UserError(f'{path} is no safetensors file, or it is cut short') from None
+  return arrays
+
+
+def read(path: str | pathlib.Path) -> Weights:
+  """The state dict of either kind of file. Raises UserError."""
+  path = pathlib.Path(path)
+  if path.is_dir():
+    raise UserError(f'{path} is a folder\n  give the file in it: {path / "model.safetensors"}')
+  if not path.is_file():
+    raise UserError(f'no file {path}')
+  return read_safetensors(path) if path.suffix == '.safetensors' else torch_file.read(path)
+
+
+def variant_of(weights: Weights) -> str:
+  """b0 to b5, or '' for other sizes."""
+  names = [f'segformer.encoder.patch_embeddings.{k}.proj.weight' for k in range(4)]
+  widths = tuple(len(weights.get(name, ())) for name in names)
+  depths = tuple(_count(weights, rf'{ENCODER}block\.{k}\.(\d+)\..*') for k in range(4))
+  same = (v for v, of in VARIANTS.items() if (of.widths, of.depths) == (widths, depths))
+  return next(same, '')
+
+
+def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
+  """The file as a state of the config's method, and what is known of its data.
+
+  Sets the config's linear projections and layer norms' epsilon, in which these files differ from
+  mmsegmentation's. Raises UserError.
+  """
+  weights = read(path)
+  head = weights.get('decode_head.classifier.weight') if hasattr(weights, 'get') else None
+  if head is None:
+    raise UserError(f'{path} is no SegFormer of transformers: it has no decode_head.classifier')
+  kind = 'segformer', variant_of(weights)
+  check_config(path, config, *kind)
+  with config.unlocked():
+    config.method.model.update(normed_projections=False, norm_epsilon=1e-5)
+  return supervised_state(path, config, len(head), to_variables, weights, kind)

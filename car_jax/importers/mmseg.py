@@ -1,0 +1,210 @@
+"""Checkpoints of mmsegmentation, before and since its version 1, for SegFormer and DeepLabV3+."""
+
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from car_jax.errors import UserError
+from car_jax.importers import torch_file
+from car_jax.importers.rules import Rule, convert, convolution, linear, norm, point, with_bias
+from car_jax.nn.resnet import BLOCKS
+from car_jax.nn.segformer import VARIANTS
+
+Weights = Mapping[str, np.ndarray]
+UNUSED = (r'auxiliary_head\..*', r'data_preprocessor\..*')  # training's second head; pixel means
+
+
+def layer_norm(pattern: str, path: str) -> list[Rule]:
+  return [
+    Rule(rf'{pattern}\.weight', f'{path}/scale'),
+    Rule(rf'{pattern}\.bias', f'{path}/bias'),
+  ]
+
+
+def _normed(pattern: str, path: str, layout: Any = convolution) -> list[Rule]:
+  return [Rule(rf'{pattern}\.conv\.weight', f'{path}/conv/kernel', layout)] + norm(
+    rf'{pattern}\.bn', f'{path}/norm'
+  )
+
+
+def _segformer() -> list[Rule]:
+  table = with_bias(r'decode_head\.conv_seg', 'head', convolution)
+  table += _normed(r'decode_head\.fusion_conv', 'fuse')
+  for k in range(4):
+    theirs, ours = rf'backbone\.layers\.{k}', f'backbone/stage{k + 1}'
+    table += with_bias(rf'{theirs}\.0\.projection', f'{ours}_embed', convolution)
+    table += layer_norm(rf'{theirs}\.0\.norm', f'{ours}_embed_norm')
+    table += layer_norm(rf'{theirs}\.2', f'{ours}_norm')
+    block, ours = rf'{theirs}\.1\.(\d+)', rf'{ours}_block\1'
+    table += layer_norm(rf'{block}\.norm([12])', rf'{ours}/norm\2')
+    table += with_bias(rf'{block}\.attn\.attn\.(query|key|value)', rf'{ours}/attention/\2', linear)
+    table += with_bias(rf'{block}\.attn\.attn\.out_proj', f'{ours}/attention/out', linear)
+    table += with_bias(rf'{block}\.attn\.sr', f'{ours}/attention/reduce', convolution)
+    table += layer_norm(rf'{block}\.attn\.norm', f'{ours}/attention/reduce_norm')
+    for i, (name, layout) in enumerate(
+      (('expand', point), ('depthwise', convolution), ('contract', point))
+    ):
+      table += with_bias(rf'{block}\.ffn\.layers\.{(0, 1, 4)[i]}', f'{ours}/{name}', layout)
+    table += _normed(rf'decode_head\.convs\.{k}', f'normed{k + 1}')
+  return table
+
+
+def _deeplabv3plus() -> list[Rule]:
+  block, ours = r'backbone\.layer(\d)\.(\d+)\.', r'backbone/stage\1_block\2'
+  table = [Rule(rf'{block}conv(\d)\.weight', rf'{ours}/conv\3/kernel', convolution)]
+  table += norm(rf'{block}bn(\d)', rf'{ours}/norm\3')
+  table.append(Rule(rf'{block}downsample\.0\.weight', f'{ours}/conv_skip/kernel', convolution))
+  table += norm(rf'{block}downsample\.1', f'{ours}/norm_skip')
+  for i in range(3):  # convolution, norm, ReLU
+    stem = f'backbone/stem_conv{i + 1}/kernel'
+    table.append(Rule(rf'backbone\.stem\.{3 * i}\.weight', stem, convolution))
+    table += norm(rf'backbone\.stem\.{3 * i + 1}', f'backbone/stem_norm{i + 1}')
+  head = r'decode_head\.'
+  table += _normed(rf'{head}image_pool\.1', 'aspp/pool')
+  table += _normed(rf'{head}aspp_modules\.0', 'aspp/point')
+  table += _normed(rf'{head}bottleneck', 'aspp/project')
+  table += _normed(rf'{head}c1_bottleneck', 'low_level')
+  separable = [(rf'{head}aspp_modules\.{i}', f'aspp/rate{i}') for i in (1, 2, 3)]
+  separable += [(rf'{head}sep_bottleneck\.{i}', f'decode{i + 1}') for i in (0, 1)]
+  for theirs, path in separable:
+    table += _normed(rf'{theirs}\.depthwise_conv', f'{path}/depthwise')
+    table += _normed(rf'{theirs}\.pointwise_conv', f'{path}/point')
+  return table + with_bias(rf'{head}conv_seg', 'head', convolution)
+
+
+TABLES = {'segformer': _segformer, 'deeplabv3plus': _deeplabv3plus}
+
+
+def to_variables(net: str, weights: Weights, template: Any = None) -> dict[str, Any]:
+  """A state dict -> variables of the net that the registry calls `net`. Raises UserError."""
+  return convert(TABLES[net](), _split(weights), template, UNUSED)
+
+
+def _split(weights: Weights) -> dict[str, np.ndarray]:
+  """Without the names that wrap a whole model; an attention's joint projection as three."""
+  parts = {}
+  for name, value in weights.items():
+    name = name.removeprefix('module.')
+    if found := re.fullmatch(r'(.*\.attn)\.in_proj_(weight|bias)', name):
+      for one, part in zip(('query', 'key', 'value'), np.split(value, 3), strict=True):
+        parts[f'{found[1]}.{one}.{found[2]}'] = part
+    else:
+      parts[name] = value
+  return parts
+
+
+def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """The state dict of a checkpoint, whatever wraps it. Raises UserError."""
+  try:
+    content = torch_file.read(path)
+    if isinstance(content, int):  # the number that opens a stream of torch before 1.6
+      content = read_stream(path)
+  except UserError as e:
+    if 'is refused' not in str(e):
+      raise
+    raise UserError(
+      f"{e}\n  with torch, keep its weights: torch.save(torch.load(FILE)['state_dict'], NEW)"
+    ) from None
+  if isinstance(content, Mapping) and 'state_dict' in content:
+    content = content['state_dict']
+  if not (isinstance(content, Mapping) and all(hasattr(w, 'shape') for w in content.values())):
+    raise UserError(f'{path} is no checkpoint of mmsegmentation: it holds no table of weights')
+  return {name.removeprefix('module.'): value for name, value in content.items()}
+
+
+def read_stream(path: str | pathlib.Path) -> Any:
+  """The content of a torch.save without zip archive, as mmsegmentation publishes its weights.
+
+  Tensors come first and their numbers after them, so the tensors are read twice.
+  """
+  found: dict[str, np.ndarray] = {}
+
+  def storage(pid: tuple) -> np.ndarray:
+    _, kind, key, _, count, *_ = pid
+    return found.setdefault(key, np.zeros(count, kind.dtype))
+
+  try:
+    with open(path, 'rb') as stream:
+      for _ in range(3):  # what kind of file, its version, the system that wrote it
+        torch_file._Reader(stream).load()
+      begin = stream.tell()
+      torch_file._Reader(stream, storage).load()
+      for key in torch_file._Reader(stream).load():
+        (count,) = np.frombuffer(stream.read(8), '<i8')
+        kind = found[key].dtype
+        if count != len(found[key]):
+          raise torch_file.Refused(f'a storage holds {count} numbers, not {len(found[key])}')
+        data = stream.read(count * kind.itemsize)
+        found[key] = np.frombuffer(data, kind.newbyteorder('<'), count)
+      stream.seek(begin)
+      return torch_file._Reader(stream, storage).load()
+  except torch_file.Refused as e:
+    raise UserError(f'{path} is refused: {e}') from None
+  except (EOFError, ValueError):
+    raise UserError(f'{path} is cut short') from None
+  except Exception as e:  # a damaged pickle fails in many ways
+    raise UserError(f'{path} is no file of torch weights ({type(e).__name__}: {e})') from None
+
+
+def kind_of(weights: Weights) -> tuple[str, str]:
+  """(net, variant of its config) that a state dict holds; '' where there is none for its sizes."""
+  if 'backbone.layers.0.0.projection.weight' in weights:
+    stages = range(4)
+    widths = tuple(len(weights.get(f'backbone.layers.{k}.0.projection.weight', ())) for k in stages)
+    depths = tuple(_count(weights, rf'backbone\.layers\.{k}\.1\.(\d+)\..*') for k in stages)
+    same = (v for v, of in VARIANTS.items() if (of.widths, of.depths) == (widths, depths))
+    return 'segformer', next(same, '')
+  if 'decode_head.c1_bottleneck.conv.weight' in weights and 'backbone.stem.0.weight' in weights:
+    blocks = tuple(_count(weights, rf'backbone\.layer{k}\.(\d+)\..*') for k in range(1, 5))
+    basic = 'backbone.layer1.0.conv3.weight' not in weights
+    same = (f'r{d}' for d, of in BLOCKS.items() if of == blocks and (d < 50) == basic)
+    return 'deeplabv3plus', next(same, '')
+  return '', ''
+
+
+def _count(weights: Weights, pattern: str) -> int:
+  found = (re.fullmatch(pattern, name) for name in weights)
+  return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+
+def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
+  """The file as a state of the config's method, and what is known of its data. Raises UserError."""
+  weights = read(path)
+  net, variant = kind_of(weights)
+  head = weights.get('decode_head.conv_seg.weight')
+  if not net or head is None:
+    raise UserError(f'{path} is neither SegFormer nor DeepLabV3+ as mmsegmentation names its parts')
+  check_config(path, config, net, variant)
+  return supervised_state(path, config, len(head), to_variables, weights, (net, variant))
+
+
+def check_config(path: Any, config: ConfigDict, net: str, variant: str) -> None:
+  """Raises UserError unless the config trains `net` by the supervised method."""
+  if config.method.name != 'supervised' or config.method.model.name != net:
+    model = config.method.get('model', {}).get('name', '')
+    what = config.method.name if config.method.name != 'supervised' else model
+    raise UserError(f'{path} holds {net!r}, the config trains {what!r}\n  {_use(net, variant)}')
+
+
+def _use(net: str, variant: str) -> str:
+  return f'use --config configs/{net}_cityscapes.py{variant and ":"}{variant}'
+
+
+def supervised_state(
+  path: Any, config: ConfigDict, classes: int, convert: Any, weights: Weights, kind: tuple[str, str]
+) -> tuple[Any, dict[str, Any]]:
+  """A state of the supervised method with `convert(net, weights, template)` as its net."""
+  from car_jax import registry
+
+  spec = config.method.to_dict() | {'num_classes': classes}
+  method = registry.method(spec, steps_per_epoch=1)
+  state = method.init(config.seed, {'image': np.zeros((1, 64, 64, 3), np.float32)})
+  try:
+    variables = convert(kind[0], weights, state.net.variables)
+  except UserError as e:
+    raise UserError(f'{path}: {e}\n  {_use(*kind)}') from None
+  return state.replace(net=state.net.replace(**variables)), {'num_classes': classes}

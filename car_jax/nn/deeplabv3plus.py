@@ -1,0 +1,96 @@
+"""DeepLabV3+ on a dilated ResNet-C (arXiv 1802.02611), laid out as mmsegmentation trains it.
+
+Letters: B images, H x W pixels, C classes.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from car_jax.nn import init
+from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
+from car_jax.nn.resnet import ResNet, imagenet_normalised
+
+Array = jax.Array
+
+
+def small_normal(rng: Any, shape: tuple[int, ...], fan_in: int) -> Any:
+  return 0.01 * rng.standard_normal(shape)
+
+
+class SeparableUnit(nn.Module):
+  """A 3 x 3 unit for each channel, then a 1 x 1 unit; both have their norm and ReLU."""
+
+  features: int
+  dilation: int = 1
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    kw = {'depthwise': True, 'dtype': self.dtype, 'name': 'depthwise'}
+    x = NormedConv(x.shape[-1], 3, self.dilation, **kw)(x, train=train)
+    return NormedConv(self.features, dtype=self.dtype, name='point')(x, train=train)
+
+
+class SeparableASPP(nn.Module):
+  """Image mean, 1 x 1, dilated separable 3 x 3s, in this order; then a plain 3 x 3."""
+
+  features: int
+  rates: tuple[int, ...]
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    unit = lambda name, size=1: NormedConv(self.features, size, dtype=self.dtype, name=name)
+    pooled = unit('pool')(x.mean((1, 2), keepdims=True), train=train)
+    branches = [jnp.broadcast_to(pooled, (*x.shape[:3], self.features))]
+    branches.append(unit('point')(x, train=train))
+    for i, rate in enumerate(self.rates, 1):
+      dilated = SeparableUnit(self.features, rate, self.dtype, name=f'rate{i}')
+      branches.append(dilated(x, train=train))
+    return unit('project', 3)(jnp.concatenate(branches, -1), train=train)
+
+
+class DeepLabV3Plus(nn.Module):
+  """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
+
+  The published nets of depth 50 and 101 keep the defaults; that of depth 18 has 128 `features` and
+  12 `low_features`. `blocks` overrides the depth's, for small nets. Training leaves out the
+  published auxiliary head. Dropout drops whole channels.
+  """
+
+  num_classes: int
+  depth: int = 101
+  stem_channels: int = 64
+  blocks: tuple[int, ...] = ()
+  features: int = 512
+  low_features: int = 48
+  rates: tuple[int, ...] = (12, 24, 36)
+  align_corners: bool = True
+  dropout: float = 0.1
+  dtype: Any = None
+
+  INIT = (
+    (r'/head/kernel$', small_normal),
+    (r'/head/bias$', init.zeros),
+    (r'depthwise/conv/kernel$', init.kaiming_fan_in),  # each output sees nine inputs only
+    (r'/kernel$', init.kaiming_fan_out),
+  )
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    size, kw = x.shape[1:3], {'deep_stem': True, 'low_level': True, 'name': 'backbone'}
+    backbone = ResNet(self.depth, 8, self.stem_channels, self.blocks, self.dtype, **kw)
+    low, x = backbone(imagenet_normalised(x), train=train)
+    self.sow('intermediates', 'backbone_features', x)
+    x = SeparableASPP(self.features, self.rates, self.dtype, name='aspp')(x, train=train)
+    low = NormedConv(self.low_features, dtype=self.dtype, name='low_level')(low, train=train)
+    x = resize_bilinear(x, low.shape[1:3], align_corners=self.align_corners)
+    x = jnp.concatenate([x, low], -1)
+    for i in (1, 2):
+      x = SeparableUnit(self.features, dtype=self.dtype, name=f'decode{i}')(x, train=train)
+    x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
+    x = conv(self.num_classes, 1, padding=0, dtype=self.dtype, name='head')(x)
+    return resize_bilinear(at_least_float32(x), size, align_corners=self.align_corners)

@@ -1,0 +1,195 @@
+"""SegFormer (arXiv 2105.15203): a hierarchical transformer without position codes, an MLP head.
+
+Letters: B images, H x W pixels, D channels, C classes. Stages count from 1; stage k works at
+1/2^(k+1) of the image's size.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from car_jax.errors import UserError, nearest
+from car_jax.nn import init
+from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
+from car_jax.nn.resnet import imagenet_normalised
+
+Array = jax.Array
+
+
+class Sizes(NamedTuple):
+  """Of an encoder's four stages, and the width of the head."""
+
+  widths: tuple[int, ...]
+  depths: tuple[int, ...]
+  features: int
+
+
+WIDE = (64, 128, 320, 512)
+VARIANTS = {
+  'b0': Sizes((32, 64, 160, 256), (2, 2, 2, 2), 256),
+  'b1': Sizes(WIDE, (2, 2, 2, 2), 256),
+  'b2': Sizes(WIDE, (3, 4, 6, 3), 768),
+  'b3': Sizes(WIDE, (3, 4, 18, 3), 768),
+  'b4': Sizes(WIDE, (3, 8, 27, 3), 768),
+  'b5': Sizes(WIDE, (3, 6, 40, 3), 768),
+}
+
+
+def narrow_normal(rng: Any, shape: tuple[int, ...], fan_in: int) -> Any:
+  return 0.02 * rng.standard_normal(shape)
+
+
+class Attention(nn.Module):
+  """Self-attention whose keys and values come from x shrunk by `reduction` on each side."""
+
+  heads: int
+  reduction: int
+  epsilon: float
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    b, h, w, d = x.shape
+    seen = x
+    if self.reduction > 1:
+      kw = {'padding': 0, 'dtype': self.dtype, 'name': 'reduce'}
+      seen = conv(d, self.reduction, self.reduction, **kw)(x)
+      seen = layer_norm('reduce_norm', self.epsilon, self.dtype)(seen)
+
+    def project(y, name):
+      y = nn.Dense(d, dtype=self.dtype, name=name)(y)
+      return y.reshape(b, -1, self.heads, d // self.heads)
+
+    key, value = project(seen, 'key'), project(seen, 'value')
+    y = jax.nn.dot_product_attention(project(x, 'query'), key, value)
+    return nn.Dense(d, dtype=self.dtype, name='out')(y.reshape(b, h, w, d))
+
+
+class Block(nn.Module):
+  """Attention, then a feed-forward net with a depthwise 3 x 3, which tells positions apart."""
+
+  heads: int
+  reduction: int
+  drop_path: float  # chance that an image skips a branch
+  epsilon: float
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    d, width = x.shape[-1], 4 * x.shape[-1]
+    norm = lambda name: layer_norm(name, self.epsilon, self.dtype)
+    kw = {'broadcast_dims': (1, 2, 3), 'deterministic': not train}
+    drop = lambda y: nn.Dropout(self.drop_path, **kw)(y)
+    attend = Attention(self.heads, self.reduction, self.epsilon, self.dtype, name='attention')
+    x = x + drop(attend(norm('norm1')(x)))
+    y = nn.Dense(width, dtype=self.dtype, name='expand')(norm('norm2')(x))
+    y = conv(width, feature_group_count=width, dtype=self.dtype, name='depthwise')(y)
+    y = nn.gelu(y, approximate=False)
+    return x + drop(nn.Dense(d, dtype=self.dtype, name='contract')(y))
+
+
+def layer_norm(name: str, epsilon: float, dtype: Any) -> nn.LayerNorm:
+  return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)
+
+
+class MixTransformer(nn.Module):
+  """[B, H, W, channels] -> the features of all stages, [B, H/4, W/4, D1] to [B, H/32, W/32, D4]."""
+
+  widths: Sequence[int]
+  depths: Sequence[int]
+  heads: Sequence[int]
+  reductions: Sequence[int]
+  drop_path: float
+  epsilon: float
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> list[Array]:
+    features, chances = [], iter(np.linspace(0, self.drop_path, sum(self.depths)))
+    for k, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True), 1):
+      size, stride = (7, 4) if k == 1 else (3, 2)
+      kw = {'dtype': self.dtype, 'name': f'stage{k}_embed'}
+      x = conv(width, size, stride, size // 2, **kw)(x)
+      x = layer_norm(f'stage{k}_embed_norm', self.epsilon, self.dtype)(x)
+      shape = self.heads[k - 1], self.reductions[k - 1]
+      for i in range(depth):
+        chance = float(next(chances))
+        block = Block(*shape, chance, self.epsilon, self.dtype, name=f'stage{k}_block{i}')
+        x = block(x, train=train)
+      x = layer_norm(f'stage{k}_norm', self.epsilon, self.dtype)(x)
+      features.append(x)
+    return features
+
+
+class SegFormer(nn.Module):
+  """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
+
+  `widths`, `depths` and `features`, the head's width, override the variant's. With
+  `normed_projections` the head brings each stage to its width by convolution, norm and ReLU, as
+  mmsegmentation's weights need it; without, by the paper's linear layer. The paper's code has layer
+  norms of two `norm_epsilon`, mmsegmentation 1e-6, Hugging Face 1e-5. Dropout drops whole channels.
+  """
+
+  num_classes: int
+  variant: str = 'b0'
+  widths: tuple[int, ...] = ()
+  depths: tuple[int, ...] = ()
+  heads: tuple[int, ...] = (1, 2, 5, 8)
+  reductions: tuple[int, ...] = (8, 4, 2, 1)
+  features: int = 0
+  normed_projections: bool = True
+  norm_epsilon: float = 1e-6
+  dropout: float = 0.1
+  drop_path: float = 0.1
+  dtype: Any = None
+
+  INIT = (
+    (r'(query|key|value|out|expand|contract|project\d)/kernel$', narrow_normal),
+    (r'/depthwise/kernel$', init.kaiming_fan_in),  # each output sees nine inputs only
+    (r'/kernel$', init.kaiming_fan_out),
+    (r'/bias$', init.zeros),
+  )
+
+  @property
+  def sizes(self) -> Sizes:
+    """Raises UserError for an unknown variant, and for widths that the heads do not divide."""
+    if self.variant not in VARIANTS:
+      raise UserError(f'no SegFormer {self.variant!r}\n{nearest(self.variant, VARIANTS)}')
+    of = VARIANTS[self.variant]
+    widths, depths = tuple(self.widths or of.widths), tuple(self.depths or of.depths)
+    if not len(widths) == len(depths) == len(self.heads) == len(self.reductions):
+      raise UserError(
+        f'SegFormer has {len(widths)} widths, {len(depths)} depths, {len(self.heads)} heads and '
+        f'{len(self.reductions)} reductions\n  give one of each per stage'
+      )
+    for width, heads in zip(widths, self.heads, strict=True):
+      if width % heads:
+        near = max(1, round(width / heads)) * heads
+        raise UserError(
+          f'SegFormer of width {width} cannot have {heads} heads; nearest width {near}'
+        )
+    return Sizes(widths, depths, self.features or of.features)
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    size, (widths, depths, features) = x.shape[1:3], self.sizes
+    shape = widths, depths, self.heads, self.reductions, self.drop_path, self.norm_epsilon
+    backbone = MixTransformer(*shape, self.dtype, name='backbone')
+    stages = backbone(imagenet_normalised(x), train=train)
+    self.sow('intermediates', 'backbone_features', stages[-1])
+    projected = []
+    for k, y in enumerate(stages, 1):
+      if self.normed_projections:
+        y = NormedConv(features, dtype=self.dtype, name=f'normed{k}')(y, train=train)
+      else:
+        y = nn.Dense(features, dtype=self.dtype, name=f'project{k}')(y)
+      projected.append(resize_bilinear(y, stages[0].shape[1:3], align_corners=False))
+    x = jnp.concatenate(projected, -1)
+    x = NormedConv(features, dtype=self.dtype, name='fuse')(x, train=train)
+    x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
+    x = conv(self.num_classes, 1, padding=0, dtype=self.dtype, name='head')(x)
+    return resize_bilinear(at_least_float32(x), size, align_corners=False)

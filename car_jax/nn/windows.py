@@ -1,0 +1,48 @@
+"""Prediction in overlapping windows, for nets trained on crops (RELIS, arXiv 2303.11298).
+
+Letters: B images, H x W pixels, C classes.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+def starts(size: int, crop: int, stride: int) -> list[int]:
+  """Where windows begin on one axis; the last is shifted back inside. One, if the crop covers it."""
+  count = max(size - crop + stride - 1, 0) // stride + 1
+  return [min(i * stride, max(size - crop, 0)) for i in range(count)]
+
+
+def sliding(
+  apply: Callable[[Array], Array], image: Array, crop: tuple[int, int], stride: tuple[int, int]
+) -> Array:
+  """image [B, H, W, channels] -> logits [B, H, W, C]: the mean of those of the windows on a pixel.
+
+  `apply` gives logits of its input's size. It sees one window of all B images at a time, and
+  logits are added up as they come, so memory does not grow with the number of windows.
+  """
+  size = image.shape[1:3]
+  crop = (min(crop[0], size[0]), min(crop[1], size[1]))
+  rows, columns = (starts(*axis) for axis in zip(size, crop, stride, strict=True))
+  visits = np.zeros((*size, 1), np.float32)
+  places = np.array([(top, left) for top in rows for left in columns], np.int32)
+  if len(places) == 1:
+    return apply(image)
+  for top, left in places:
+    visits[top : top + crop[0], left : left + crop[1]] += 1
+  window = (len(image), *crop, image.shape[-1])
+  logits = jax.eval_shape(apply, jax.ShapeDtypeStruct(window, image.dtype))
+
+  def add(total: Array, place: Array) -> tuple[Array, None]:
+    start = (0, place[0], place[1], 0)
+    found = apply(jax.lax.dynamic_slice(image, start, window))
+    here = jax.lax.dynamic_slice(total, start, found.shape)
+    return jax.lax.dynamic_update_slice(total, here + found, start), None
+
+  empty = jnp.zeros((len(image), *size, logits.shape[-1]), logits.dtype)
+  return jax.lax.scan(add, empty, places)[0] / visits

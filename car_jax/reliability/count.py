@@ -1,0 +1,162 @@
+"""From predicted batches to tallies, through any number of calibrators at once.
+
+Letters: B images, H x W pixels, N of them looked at, C classes, S pixels sampled of each image.
+"""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from car_jax.calibrate.base import Sample
+from car_jax.errors import UserError
+from car_jax.metrics import onepass
+from car_jax.metrics.onepass import EXTRA, SCORES, Counts
+from car_jax.reliability.segmenters import Predicted
+from car_jax.reliability.tally import Pooled, Tally
+
+NET_SCORES = ('max_logit', 'energy')  # without meaning where logits are logarithms of probabilities
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+  """sampled: so many random pixels of each image, 0 for all. exact: keep every score, and sort."""
+
+  sampled: int = 0
+  exact: bool = False
+  classwise: bool = False
+  seed: int = 0
+
+
+def names_of(arrays: Mapping[str, Any], logit_scores: bool) -> tuple[str, ...]:
+  """The scores that a batch allows, in the order of Counts.scores; '' for one without meaning."""
+  kept = tuple(s if logit_scores or s not in NET_SCORES else '' for s in SCORES)
+  return kept + ((EXTRA,) if 'disagreement' in arrays else ())
+
+
+def tallies(
+  batches: Iterable[Predicted],
+  calibrators: Mapping[str, Any],
+  how: How,
+  *,
+  logit_scores: bool = True,
+  progress: Any = None,
+) -> dict[str, Tally]:
+  """A tally for each calibrator (None: the logits as they are), from one pass over the batches."""
+  out: dict[str, Tally] = {}
+  for batch in batches:
+    arrays = batch.arrays | {'keep': batch.keep}
+    if how.sampled:
+      shape = batch.arrays['labels'].shape
+      arrays['pixels'] = drawn_pixels(batch.ids, shape[1] * shape[2], how)
+    found = _counted(dict(calibrators), arrays, classwise=how.classwise, exact=how.exact)
+    for name, (counts, values) in found.items():
+      if name not in out:
+        out[name] = Tally(names_of(batch.arrays, logit_scores))
+      out[name].add(counts, batch.ids, batch.groups, batch.keep)
+      if how.exact:
+        out[name].add_values(*jax.device_get(values))
+    if progress is not None:
+      progress(int(batch.keep.sum()))
+  if not out:
+    raise UserError('nothing to score: the set has no image')
+  return out
+
+
+def drawn_pixels(ids: Iterable[str], pixels: int, how: How) -> np.ndarray:
+  """[B, S] different pixels of each image, a function of its id and the seed alone."""
+  size = min(how.sampled, pixels)
+  keyed = lambda name: np.random.default_rng([how.seed, zlib.crc32(str(name).encode())])
+  return np.stack([keyed(i).choice(pixels, size, replace=False) for i in ids]).astype(np.int32)
+
+
+@functools.partial(jax.jit, static_argnames=('classwise', 'exact'))
+def _counted(calibrators, arrays, *, classwise, exact) -> dict[str, tuple[Counts, Any]]:
+  out = {}
+  for name, calibrator in calibrators.items():
+    logits = calibrated(calibrator, arrays)
+    args = _flat(logits, arrays)
+    values = onepass.values(*args) if exact else None
+    out[name] = onepass.counts(*args, classwise=classwise), values
+  return out
+
+
+def calibrated(calibrator: Any, arrays: Mapping[str, jax.Array]) -> jax.Array:
+  """logits [B, H, W, C] through a calibrator; one that needs the image needs it at their size."""
+  logits = arrays['logits']
+  if calibrator is None:
+    return logits
+  image = arrays.get('image')
+  if image is not None and image.shape[1:3] != logits.shape[1:3]:
+    image = jax.image.resize(image, (*logits.shape[:3], 3), 'bilinear', antialias=False)
+  return calibrator.apply(logits, image=image, features=arrays.get('features'))
+
+
+def _flat(logits: jax.Array, arrays: Mapping[str, jax.Array]) -> tuple:
+  """logits, labels, counted, unknown, untold, disagreement with one axis of pixels [B, N]."""
+  b, h, w, c = logits.shape
+  rows = lambda x: None if x is None else x.reshape(b, h * w)
+  maps = [rows(arrays.get(k)) for k in ('labels', 'unknown', 'untold', 'disagreement')]
+  logits = logits.reshape(b, h * w, c)
+  if 'pixels' in arrays:
+    at = arrays['pixels']
+    maps = [x if x is None else jnp.take_along_axis(x, at, 1) for x in maps]
+    logits = jnp.take_along_axis(logits, at[..., None], 1)
+  labels, unknown, untold, disagreement = maps
+  counted = jnp.broadcast_to(arrays['keep'][:, None], labels.shape)
+  return logits, labels, counted, unknown, untold, disagreement
+
+
+def sample(batches: Iterable[Predicted], how: How, *, progress: Any = None) -> Sample:
+  """`how.sampled` random pixels of each image, to calibrate on: the published way of fitting.
+
+  Void pixels among them stay, with the label -1. Images smaller than that give all their pixels.
+  """
+  logits, labels, features = [], [], []
+  for batch in batches:
+    a, keep = batch.arrays, np.asarray(batch.keep)
+    b, h, w, c = a['logits'].shape
+    size = min(how.sampled, h * w) if how.sampled else h * w
+    at = drawn_pixels(batch.ids, h * w, dataclasses.replace(how, sampled=size))
+    part = jnp.take_along_axis(a['logits'].reshape(b, h * w, c), at[..., None], 1)
+    told = jnp.take_along_axis(a['labels'].reshape(b, h * w), at, 1)
+    told = jnp.where((told >= 0) & (told < c), told, -1)
+    logits.append(np.asarray(part, np.float32)[keep])
+    labels.append(np.asarray(told, np.int32)[keep])
+    if 'features' in a:
+      features.append(np.asarray(a['features'], np.float32)[keep])
+    if progress is not None:
+      progress(int(keep.sum()))
+  if not logits:
+    raise UserError('nothing to calibrate on: the set has no image')
+  width = max(x.shape[1] for x in logits)
+  fill = lambda x, v: np.pad(x, ((0, 0), (0, width - x.shape[1]), *((0, 0),) * (x.ndim - 2)), constant_values=v)
+  return Sample(
+    np.concatenate([fill(x, 0) for x in logits]),
+    np.concatenate([fill(x, -1) for x in labels]),
+    np.concatenate(features) if features else None,
+  )
+
+
+class Exact(Pooled):
+  """Pooled counts with one group for every distinct score: no bins, so no error of bins."""
+
+  def __init__(self, pooled: Pooled, values: np.ndarray, outcomes: np.ndarray, conf: np.ndarray):
+    """values [S, N] coordinates, outcomes [N], conf [N] the largest probabilities."""
+    super().__init__(pooled.names, dict(pooled.counts))
+    seen = outcomes < onepass.VOID
+    self._outcomes = outcomes[seen]
+    self._groups = [np.unique(v[seen], return_inverse=True)[1].reshape(-1) for v in values]
+    told = self._outcomes < onepass.UNKNOWN
+    group = self._groups[0]
+    size = group.max(initial=-1) + 1
+    self.counts['conf'] = np.bincount(group[told], conf[seen][told].astype(np.float64), size)
+
+  def outcomes(self, score: str, *kinds: int) -> np.ndarray:
+    group = self._groups[self.names.index(score)]
+    return np.bincount(group[np.isin(self._outcomes, kinds)], minlength=group.max(initial=-1) + 1)

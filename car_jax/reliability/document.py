@@ -1,0 +1,216 @@
+"""A finished study as plain data, and its files: study.json, study.csv, study.md, report.html."""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from car_jax.evaluate import report, tables
+from car_jax.metrics import confusion, ood, ranking, rejection
+from car_jax.metrics.calibration import reliability
+from car_jax.reliability import measures, page
+from car_jax.reliability import tables as study_tables
+from car_jax.reliability.study import PLAIN, Cell, Study
+
+POINTS = 101  # of a curve on the page
+IMAGE_SCORES = ('max_prob', 'entropy')
+
+
+def build(study: Study, cells: Sequence[Cell], worst: Sequence[Mapping[str, Any]], **about: Any) -> dict:
+  """The dict behind study.json; see docs/reliability.md for its keys. nan becomes null."""
+  plan = study.plan
+  names, _ = study.segmenter(next(iter(plan.models))).classes(next(iter(plan.sets.values())))
+  found = dict(
+    title=plan.title,
+    **about,
+    versions=report.versions(),
+    notes=_notes(study),
+    classes=names,
+    models=[dict(name=m, about=_about(study, m)) for m in plan.models],
+    sets=[*_sets(study, cells)],
+    calibrators=[dict(name=PLAIN, about="the model's own probabilities"), *_calibrators(study)],
+    metrics=[_metric(m) for m in plan.measures],
+    cells=[_cell(plan, c) for c in cells],
+    curves=[_curves(c) for c in cells],
+    fits=[*_fits(study)],
+    image_ood=[*_image_ood(study, cells)],
+    worst=list(worst),
+  )
+  return tables.plain(found)
+
+
+def write(out: pathlib.Path, found: dict, pictures: Mapping[str, bytes]) -> pathlib.Path:
+  """Writes the four files, each whole or not at all -> the page."""
+  texts = {
+    'study.json': json.dumps(found, indent=1, allow_nan=False) + '\n',
+    'study.csv': study_tables.csv(found),
+    'study.md': study_tables.markdown(found),
+    'report.html': page.page(found, dict(pictures)),
+  }
+  out.mkdir(parents=True, exist_ok=True)
+  for name, text in texts.items():
+    part = out / f'{name}.part'
+    part.write_text(text)
+    part.replace(out / name)
+  return out / 'report.html'
+
+
+def _about(study: Study, model: str) -> str:
+  told = study.plan.models[model].get('about')
+  own = study.segmenter(model).about
+  return f'{told}; {own}' if told else own
+
+
+def _notes(study: Study) -> list[str]:
+  how, config = study.plan.how, study.plan.config
+  seen = f'{how.sampled:,} random pixels' if how.sampled else 'All pixels'
+  counted = 'every score was sorted' if how.exact else 'ranking measures come from fine histograms'
+  return [
+    f'{seen} of each image were scored; {counted}.',
+    f'Intervals: 95 %, bootstrap over images or scenes, {config.resamples} resamples.',
+  ]
+
+
+def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
+  first = {c.set: c.tally for c in reversed(cells)}
+  plan = study.plan
+  for name in (*plan.sets, *plan.pools):
+    spec, seen = plan.sets.get(name, {}), first[name]
+    told = spec.get('about') or ' + '.join(plan.pools.get(name, ())) or _told(spec)
+    yield dict(
+      name=name,
+      about=told,
+      role=spec.get('role', 'shifted'),
+      condition=spec.get('condition', name),
+      shift=spec.get('shift'),
+      images=len(seen.ids),
+      pixels=int(seen.images['pixels'].sum()),
+    )
+
+
+def _told(spec: Mapping[str, Any]) -> str:
+  data = spec.get('data', {})
+  parts = [data.get('name'), spec.get('split'), data.get('corruption'), spec.get('labels')]
+  return ', '.join(filter(None, parts))
+
+
+def _calibrators(study: Study) -> Iterable[dict[str, Any]]:
+  for name, kind in study.plan.calibrators.items():
+    yield dict(name=name, about=CALIBRATORS.get(kind.partition(':')[0].rstrip('0123456789'), kind))
+
+
+CALIBRATORS = {
+  'temperature': 'one temperature for all pixels, least NLL',
+  'ece_grid': 'one temperature for all pixels, least ECE on a grid (RELIS)',
+  'per_class': 'a temperature for each predicted class, least NLL',
+  'clusters': 'a temperature for each cluster of image features (RELIS)',
+  'selective': 'one temperature for pixels judged wrong, another for the rest',
+}
+
+
+def _metric(m: measures.Measure) -> dict[str, Any]:
+  return dict(
+    name=m.name, title=m.title, better=m.better, about=m.about, percent=m.percent, group=m.group
+  )
+
+
+def _cell(plan: Any, c: Cell) -> dict[str, Any]:
+  kw = dict(resamples=plan.config.resamples, seed=plan.config.seed, exact=c.exact)
+  found = measures.estimates(c.tally, plan.measures, **kw)
+  pooled = c.tally.pooled()
+  return dict(
+    model=c.model,
+    set=c.set,
+    calibrator=c.calibrator,
+    values={k: vars(v) for k, v in found.items() if not math.isnan(v.value)},
+    iou=confusion.iou(pooled.confusion),
+    scenes=_scenes(plan, c),
+  )
+
+
+def _scenes(plan: Any, c: Cell) -> dict[str, dict[str, float]]:
+  """Accuracy and ECE of every group of images, where there is more than one image in some."""
+  groups = np.array(c.tally.groups)
+  if len({*groups}) in (1, len(groups)):
+    return {}
+  shown = [m for m in plan.measures if m.name in ('miou', 'pixel_accuracy', 'ece', 'nll')]
+  part = {g: c.tally.subset(groups == g) for g in sorted({*groups})}
+  return {g: {m.name: m.of(p) for m in shown} for g, p in part.items()}
+
+
+def _curves(c: Cell) -> dict[str, Any]:
+  pooled = c.tally.pooled()
+  table = reliability(measures.ece_sums(pooled))
+  wrong, right = (x[::-1] for x in measures.errors_of(pooled, 'max_prob'))
+  rejected, risk = rejection.rejection_curve(wrong, right)
+  rate = risk[0]
+  x = np.linspace(0, 1, POINTS)
+  return dict(
+    model=c.model,
+    set=c.set,
+    calibrator=c.calibrator,
+    reliability=dict(
+      confidence=table.confidence, frequency=table.frequency, pixels=table.pixels
+    ),
+    rejection=dict(rejected=x, risk=np.interp(x, rejected, risk), best=np.maximum(rate - x, 0)),
+    roc=dict(
+      misclassification=_roc(*measures.errors_of(pooled, 'max_prob')),
+      unknown=_roc(*measures.unknown_of(pooled, 'max_prob')),
+    ),
+  )
+
+
+def _roc(positives: np.ndarray, negatives: np.ndarray) -> dict[str, Any] | None:
+  if not positives.sum() or not negatives.sum():
+    return None
+  fpr, tpr = ranking.roc(positives, negatives)
+  x = np.linspace(0, 1, POINTS) ** 2  # denser where the curve is steep
+  return dict(fpr=x, tpr=np.interp(x, fpr, tpr))
+
+
+def _fits(study: Study) -> Iterable[dict[str, Any]]:
+  for model in study.plan.models:
+    for name, fit in study.fits(model).items():
+      a = fit.about
+      found = np.atleast_1d(np.asarray(a.get('temperatures') or [], float)).reshape(-1)
+      keys = ('nll_before', 'nll_after', 'ece_before', 'ece_after', 'warnings')
+      told = {k: a.get(k) for k in keys} | {'warnings': a.get('warnings') or []}
+      yield dict(model=model, calibrator=name, set=_told(study.plan.calibrate_on), temperatures=found) | told
+
+
+def image_confidence(pooled: Mapping[str, np.ndarray], score: str) -> np.ndarray:
+  """[I] mean confidence of each image: largest probability, or minus the entropy."""
+  pixels = np.maximum(pooled['pixels'], 1)
+  return pooled['image'][:, 0] / pixels if score == 'max_prob' else -pooled['image'][:, 1] / pixels
+
+
+def _image_ood(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
+  """Every other set against the in-domain one, by the mean confidence of whole images."""
+  roles = {name: spec.get('role', 'shifted') for name, spec in study.plan.sets.items()}
+  known = next((name for name, role in roles.items() if role == 'in-domain'), None)
+  at = {(c.model, c.set, c.calibrator): c.tally for c in cells}
+  for (model, name, calibrator), other in at.items():
+    if known is None or roles.get(name, 'shifted') == 'in-domain':
+      continue
+    for score in IMAGE_SCORES:
+      pair = [image_confidence(t.images, score) for t in (at[model, known, calibrator], other)]
+      yield dict(
+        model=model, calibrator=calibrator, known=known, other=name, score=score
+      ) | ood.image_level(*pair)
+
+
+def shifted_most(study: Study, cells: Sequence[Cell]) -> str:
+  """The set of the strongest shift; among equals the one of the lowest accuracy."""
+  plain = [c for c in cells if c.calibrator == PLAIN and c.set in study.plan.sets]
+  accuracy = lambda p: confusion.pixel_accuracy(p.confusion)
+
+  def rank(c: Cell) -> tuple[float, float]:
+    shift = study.plan.sets[c.set].get('shift')
+    return (-1 if shift is None else shift), -accuracy(c.tally.pooled())
+
+  return max(plain, key=rank).set
+
+

@@ -1,0 +1,165 @@
+"""What each metric of a study says, in words for a reader who meets it for the first time.
+
+`metrics` gives the entries of a study's `metrics` list, so that the page, the tables and whoever
+writes the study agree on titles, directions and groups.
+"""
+
+from typing import Any, NamedTuple
+
+GROUPS = ('accuracy', 'calibration', 'misclassification', 'unknown objects', 'image-level')
+ARROWS = {'high': '↑', 'low': '↓', '': ''}
+BETTER = {'high': 'higher is better', 'low': 'lower is better', '': 'neither end is better'}
+
+
+class Metric(NamedTuple):
+  """`percent`: values are fractions that are shown times 100."""
+
+  name: str
+  title: str
+  better: str
+  percent: bool
+  group: str
+  about: str
+
+  def as_dict(self) -> dict[str, Any]:
+    return self._asdict()
+
+
+_ACCURACY, _CALIBRATION, _WRONG, _UNKNOWN, _IMAGE = GROUPS
+
+KNOWN = {
+  m.name: m
+  for m in (
+    Metric(
+      *('miou', 'mIoU', 'high', True, _ACCURACY),
+      'For each class, the overlap of predicted and true region divided by their union, over all '
+      'images together; then the mean over classes. A rare class counts as much as the road.',
+    ),
+    Metric(
+      *('pixel_accuracy', 'pixel accuracy', 'high', True, _ACCURACY),
+      'The share of labelled pixels whose class is right. Large classes decide it.',
+    ),
+    Metric(
+      *('ece', 'ECE', 'low', True, _CALIBRATION),
+      'Expected calibration error: sort pixels into 15 bins by confidence; in each, how far is the '
+      'mean confidence from the share that is right? The mean of these gaps, weighted by pixels. '
+      '0 means that of pixels called 80 % sure, 80 % are right.',
+    ),
+    Metric(
+      *('adaptive_ece', 'adaptive ECE', 'low', True, _CALIBRATION),
+      'The same with bins that hold equally many pixels. It sees more where most pixels are, which '
+      'is close to full confidence.',
+    ),
+    Metric(
+      *('ks', 'KS error', 'low', True, _CALIBRATION),
+      'The largest gap between confidence and correctness summed up from the least confident pixel '
+      'on. It needs no bins.',
+    ),
+    Metric(
+      *('mce', 'MCE', 'low', True, _CALIBRATION),
+      'The gap of the worst bin alone, however few pixels it holds. It is noisy.',
+    ),
+    Metric(
+      *('nll', 'NLL', 'low', False, _CALIBRATION),
+      'Negative log-likelihood of the true class, in nats per pixel. It punishes confident errors '
+      'most and mixes accuracy with calibration.',
+    ),
+    Metric(
+      *('brier', 'Brier score', 'low', False, _CALIBRATION),
+      'Squared distance between the predicted probabilities and the truth, from 0 to 2. Like NLL '
+      'it mixes accuracy with calibration, but one wild pixel cannot dominate it.',
+    ),
+    Metric(
+      *('auroc', 'AUROC of errors', 'high', True, _WRONG),
+      'Draw a wrong and a right pixel: how often is the wrong one less confident? 50 % is chance, '
+      '100 % means that a threshold finds every error.',
+    ),
+    Metric(
+      *('aupr_error', 'AUPR of errors', 'high', True, _WRONG),
+      'Precision averaged over recall when errors are searched by low confidence. Chance level is '
+      'the error rate itself, so compare models of similar accuracy.',
+    ),
+    Metric(
+      *('fpr95', 'FPR95 of errors', 'low', True, _WRONG),
+      'If the threshold is set so that 95 % of the errors are flagged, this share of the right '
+      'pixels is flagged with them.',
+    ),
+    Metric(
+      *('prr', 'PRR', 'high', True, _WRONG),
+      'Prediction rejection ratio: hand the least confident pixels to a person first. 100 % is as '
+      'good as knowing the errors, 0 % no better than handing over pixels at random.',
+    ),
+    Metric(
+      *('aurc', 'AURC', 'low', True, _WRONG),
+      'Mean error of the pixels that are kept, over all shares kept. It rewards accuracy and a '
+      'good order of confidences together.',
+    ),
+    Metric(
+      *('unknown_auroc', 'AUROC of unknown', 'high', True, _UNKNOWN),
+      'Draw a pixel of an object that no training class describes and a pixel of a known class: '
+      'how often is the unknown one less confident? 50 % is chance.',
+    ),
+    Metric(
+      *('unknown_aupr', 'AUPR of unknown', 'high', True, _UNKNOWN),
+      'Precision averaged over recall when unknown objects are searched by low confidence. Chance '
+      'level is their share of pixels, which is small.',
+    ),
+    Metric(
+      *('unknown_fpr95', 'FPR95 of unknown', 'low', True, _UNKNOWN),
+      'If 95 % of the unknown pixels are flagged, this share of the known ones is flagged too.',
+    ),
+    Metric(
+      *('disagreement_auroc', 'AUROC of disagreement', 'high', True, _UNKNOWN),
+      'The same question asked of the disagreement between several predictions for a pixel instead '
+      'of its confidence.',
+    ),
+    Metric(
+      *('image_auroc', 'image AUROC', 'high', True, _IMAGE),
+      'Draw an image of the known and one of another data set: how often does the other one have '
+      'the lower mean confidence? 50 % is chance.',
+    ),
+  )
+}
+
+
+def metrics(names: Any = None) -> list[dict[str, Any]]:
+  """A study's `metrics` entries for these names, in the page's order; all of them for None."""
+  return [m.as_dict() for m in KNOWN.values() if names is None or m.name in set(names)]
+
+
+def described(entry: dict[str, Any]) -> Metric:
+  """A study's metric, what it leaves out taken from KNOWN; an unknown one keeps its bare name."""
+  name = str(entry['name'])
+  base = KNOWN.get(name, Metric(name, name, '', False, _ACCURACY, ''))
+  given = {k: v for k, v in entry.items() if k in Metric._fields and v is not None}
+  return base._replace(**given)
+
+
+TERMS = (
+  ('confidence', 'The probability of the class that the model predicts for a pixel.'),
+  (
+    'calibrated',
+    'Among pixels predicted at 80 %, 80 % are right. A model can be accurate and badly calibrated, '
+    'or the reverse.',
+  ),
+  (
+    'recalibration',
+    'A correction of the confidences that is learnt on a few labelled images after training: most '
+    'often the logits are divided by a number, the temperature. Above 1 it makes the model less '
+    'sure. One temperature for all classes never changes a prediction.',
+  ),
+  (
+    'in-domain and shifted',
+    'In-domain images look like those of the training. Shifted ones come from elsewhere or from '
+    'other weather; the shift runs from 0 (none) to 1 (strongest).',
+  ),
+  (
+    '95 % interval',
+    'What another draw of as many images would give, found by drawing images again with '
+    'replacement. It does not cover another training run.',
+  ),
+  (
+    'rejection curve',
+    'Take the least confident pixels away first: the error of those kept should fall fast.',
+  ),
+)

@@ -1,0 +1,153 @@
+"""Where logits come from: a checkpoint of ours here, files of anybody's in reliability/foreign.py.
+
+A segmenter yields batches of `Predicted`. Letters: B images, H x W pixels, C classes, D features.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from car_jax import sharding
+from car_jax.data import pipeline, sources
+from car_jax.errors import UserError, nearest
+from car_jax.evaluate import checkpointed, predict, texts
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+  """A batch of predictions on the devices, split over the mesh by image.
+
+  arrays: logits [B, H, W, C] float32, labels [B, H, W] int32; and where there are: unknown
+  [B, H, W] bool, disagreement [B, H, W] in nats, image [B, h, w, 3] in [-1, 1], features [B, D].
+  ids, groups [B] str; keep [B] bool, False for rows that pad the batch.
+  """
+
+  arrays: dict[str, jax.Array]
+  ids: np.ndarray
+  groups: np.ndarray
+  keep: np.ndarray
+
+
+class Segmenter(Protocol):
+  """logit_scores: the logits are a net's own, not the logarithms of probabilities, so that their
+  size means something."""
+
+  name: str
+  about: str
+  logit_scores: bool
+  fingerprint: str  # changes when predictions do
+
+  def size(self, spec: Mapping[str, Any]) -> int:
+    """How many images a set has."""
+
+  def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """Names and colours of a set's classes. Raises UserError where the segmenter has others."""
+
+  def batches(
+    self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
+  ) -> Iterator[Predicted]:
+    """All images of a set, or those at the indices `only`, in order. Raises UserError."""
+
+
+class Checkpoint:
+  """A run of ours. Methods with logits are asked for them, others for the mean of their samples."""
+
+  def __init__(self, name: str, spec: Mapping[str, Any], mesh: Mesh, seed: int = 0):
+    self.name, self._mesh, self._rng = name, mesh, jax.random.key(seed)
+    self._loaded = checkpointed.load(spec['path'], spec.get('step', ''), mesh=mesh)
+    method = self._loaded.method
+    self.logit_scores = hasattr(method, 'logits') and not spec.get('predictor')
+    self._samples_drawn = 1 if self.logit_scores else int(spec.get('samples', 16))
+    known = method.predictors()
+    wish = spec.get('predictor') or next(iter(known))
+    if wish not in known:
+      raise UserError(f'model {name!r} has no predictor {wish!r}\n{nearest(wish, known)}')
+    self.about = f'{self._loaded.config.method.name}, {self._loaded.path}'
+    self.about += '' if self.logit_scores else f', {wish}, {self._samples_drawn} samples'
+    split = sharding.split(mesh)
+    run = functools.partial(self._samples, known[wish], int(spec.get('chunk', 16)))
+    self._predict = jax.jit(self._logits if self.logit_scores else run, out_shardings=split)
+    features = getattr(method, 'features', None)
+    self._features = features and jax.jit(features, out_shardings=split)
+    self._everywhere = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))
+
+  @property
+  def fingerprint(self) -> str:
+    return f'{self._loaded.path.absolute()} {self.about}'
+
+  def _logits(self, state, batch) -> dict[str, jax.Array]:
+    return {'logits': self._loaded.method.logits(state, batch)}
+
+  def _samples(self, predictor, chunk, state, batch) -> dict[str, jax.Array]:
+    ignore = self._loaded.method.ignore_label
+    args = (predictor, self._samples_drawn, chunk, ignore, state, batch, self._rng)
+    found = predict.predict(*args, compare=True)
+    logits = jnp.log(jnp.maximum(found.mean, 1e-12))
+    return {'logits': logits, 'disagreement': found.disagreement}
+
+  def _open(self, spec: Mapping[str, Any]) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
+    """A set's DataInfo, records and data config: the run's own but for what the set says."""
+    own = self._loaded.config.data.to_dict()
+    own.pop('flips', None)
+    config = own | {'eval_batch': self._mesh.size} | dict(spec['data'])
+    data = sources.open_dataset(config)
+    if data.info.readers > 1:
+      raise UserError(
+        f'{config["name"]} has {data.info.readers} readers; reliability is scored on one label\n'
+        '  eval.py --checkpoint scores against several readers'
+      )
+    sharding.check_batch(config | {'batch': self._mesh.size}, self._mesh)
+    return data.info, data.split(spec.get('split') or 'test'), config
+
+  def size(self, spec: Mapping[str, Any]) -> int:
+    return len(self._open(spec)[1])
+
+  def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    info, own = self._open(spec)[0], self._loaded.method.num_classes
+    if info.num_classes != own:
+      raise UserError(
+        f'model {self.name!r} says {own} classes, {info.name} has {info.num_classes}\n'
+        '  leave one of them out of the study'
+      )
+    return tuple(map(str, info.class_names)), tuple(info.palette)
+
+  def batches(
+    self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
+  ) -> Iterator[Predicted]:
+    info, source, config = self._open(spec)
+    source = source if only is None else Picked(source, only)
+    here = dict(host=jax.process_index(), hosts=jax.process_count())
+    state = self._loaded.state
+    with contextlib.closing(pipeline.eval_batches(source, info, config, **here)) as batches:
+      for host in batches:
+        batch = sharding.place_batch(host, self._mesh)
+        found = self._predict(state, batch)
+        found |= {'labels': batch['labels'][:, 0], 'image': batch['image']}
+        found |= {k: batch[k] for k in ('unknown',) if k in batch}
+        if features and self._features:
+          found['features'] = self._features(state, batch)
+        named = self._everywhere((texts.placed(host, self._mesh), batch['valid']))
+        told, valid = jax.device_get(named)
+        ids, groups = (texts.decoded(told[k]) for k in ('id', 'group'))
+        yield Predicted(found, ids, groups, np.asarray(valid, bool))
+
+
+@dataclasses.dataclass(frozen=True)
+class Picked:
+  """Some records of a source, in the given order."""
+
+  source: Any
+  indices: Sequence[int]
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def __getitem__(self, k: int) -> dict[str, Any]:
+    return self.source[int(self.indices[k])]

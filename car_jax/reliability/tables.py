@@ -1,0 +1,115 @@
+"""A study as Markdown and CSV, and how its numbers are written."""
+
+import csv as csv_module
+import io
+import math
+from typing import Any
+
+from car_jax.reliability import numbers, verdicts
+from car_jax.reliability.legend import ARROWS, BETTER
+from car_jax.reliability.numbers import Column, temperatures
+from car_jax.reliability.view import View, number
+
+SET_COLUMNS = ('role', 'condition', 'shift', 'images', 'pixels')
+
+
+def csv(study: dict[str, Any]) -> str:
+  """One row per cell; each metric with the ends of its interval and its bound. Fractions."""
+  view = View(study)
+  head = ['model', 'set', *SET_COLUMNS, 'calibrator']
+  for name in view.metrics:
+    head += [name, f'{name}_low', f'{name}_high', f'{name}_bound']
+  out = io.StringIO()
+  writer = csv_module.writer(out, lineterminator='\n')
+  writer.writerow(head)
+  for model, dataset, calibrator in view.cells:
+    about = view.sets[dataset]
+    row = [model, dataset, *(_plain(about.get(k)) for k in SET_COLUMNS), calibrator]
+    for name in view.metrics:
+      found = view.entry(model, dataset, calibrator, name)
+      row += [_plain(found.get(k)) for k in ('value', 'low', 'high', 'bound')]
+    writer.writerow(row)
+  return out.getvalue()
+
+
+def _plain(value: Any) -> str:
+  if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    return ''
+  return repr(value) if isinstance(value, float) else str(value)
+
+
+def markdown(study: dict[str, Any]) -> str:
+  """The whole study: the verdict, a table per group of metrics, fits, unknown images, legend."""
+  view = View(study)
+  lines = [f'# {_cell(study.get("title") or "Reliability study")}', '']
+  lines += [f'- {_prose(line)}' for line in verdicts.verdicts(view)] + ['']
+  columns = numbers.columns(view)
+  for group in dict.fromkeys(c.metric.group for c in columns):
+    lines += _group(view, group, [c for c in columns if c.metric.group == group])
+  lines += _fits(study) + _image_level(study) + _legend(view)
+  lines += [f'> {_prose(str(n))}\n' for n in study.get('notes') or []]
+  if study.get('command'):
+    lines += ['## How to reproduce', '', f'```\n{study["command"]}\n```', '']
+  versions = ', '.join(f'{k} {v}' for k, v in (study.get('versions') or {}).items())
+  return '\n'.join([*lines, versions]).rstrip() + '\n'
+
+
+def _group(view: View, group: str, columns: list[Column]) -> list[str]:
+  rows = []
+  for key in view.cells:
+    cells = [_value(view, key, c) for c in columns]
+    if any(c != '–' for c in cells):
+      rows.append([*key, *cells])
+  titles = [f'{c.metric.title} {ARROWS[c.metric.better]}'.strip() for c in columns]
+  head = ['model', 'set', 'calibrator', *titles]
+  return [f'## {group[:1].upper()}{group[1:]}', '', *table(head, rows), ''] if rows else []
+
+
+def _value(view: View, key: tuple[str, str, str], column: Column) -> str:
+  shown = column.text(view.value(*key, column.metric.name))
+  ends = column.ends(*view.interval(*key, column.metric.name), ' to ')
+  shown = f'**{shown}**' if key in column.winners else shown
+  return f'{shown} ({ends})' if ends else shown
+
+
+def _fits(study: dict[str, Any]) -> list[str]:
+  head = ['model', 'calibrator', 'fitted on', 'temperature', 'NLL', 'ECE', 'warnings']
+  rows = []
+  for fit in study.get('fits') or []:
+    nll = [f'{number(fit.get(k)):.4f}' for k in ('nll_before', 'nll_after')]
+    ece = [f'{100 * number(fit.get(k)):.2f} %' for k in ('ece_before', 'ece_after')]
+    changes = [' → '.join(pair).replace('nan %', '–').replace('nan', '–') for pair in (nll, ece)]
+    warnings = '; '.join(fit.get('warnings') or [])
+    who = [str(fit.get(k) or '') for k in ('model', 'calibrator', 'set')]
+    rows.append([*who, temperatures(fit), *changes, warnings])
+  return ['## Recalibration', '', *table(head, rows), ''] if rows else []
+
+
+def _image_level(study: dict[str, Any]) -> list[str]:
+  head = ['model', 'calibrator', 'known', 'other', 'score', 'AUROC ↑', 'AUPR ↑', 'FPR95 ↓']
+  rows = []
+  for row in study.get('image_ood') or []:
+    who = [str(row.get(k) or '') for k in ('model', 'calibrator', 'known', 'other', 'score')]
+    shares = [f'{100 * number(row.get(k)):.1f} %' for k in ('auroc', 'aupr', 'fpr95')]
+    rows.append(who + ['–' if s.startswith('nan') else s for s in shares])
+  return ['## Images of another data set', '', *table(head, rows), ''] if rows else []
+
+
+def _legend(view: View) -> list[str]:
+  rows = [[m.title, f'`{m.name}`', BETTER[m.better], m.about] for m in view.metrics.values()]
+  head = ['metric', 'name', 'better', 'what it says']
+  return ['## Legend', '', *table(head, rows), ''] if rows else []
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+  """Lines of a Markdown table; a bar or a line end inside a cell does not break it."""
+  line = lambda cells: f'| {" | ".join(_cell(c) for c in cells)} |'
+  return [line(head), '|' + '---|' * len(head), *map(line, rows)]
+
+
+def _cell(value: Any) -> str:
+  return _prose(str(value)).replace('|', '\\|')
+
+
+def _prose(value: str) -> str:
+  return ' '.join(value.replace('<', '&lt;').split())

@@ -1,0 +1,120 @@
+"""A study, which is plain data, looked up by name. Any part of it may be missing or null."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from car_jax.reliability import legend
+from car_jax.reliability.legend import Metric
+
+ACCURACY = ('miou', 'pixel_accuracy')
+KEY = ('miou', 'ece', 'auroc', 'unknown_auroc')  # one per question, for charts by shift
+
+
+def number(value: Any) -> float:
+  """A missing value is nan."""
+  return float('nan') if value is None else float(value)
+
+
+def mean(values: Iterable[float]) -> float:
+  """Of the values that are defined; nan where none is."""
+  known = [v for v in values if not math.isnan(v)]
+  return sum(known) / len(known) if known else float('nan')
+
+
+class View:
+  """The parts of one study. `plain` is the first calibrator: the model's own confidences."""
+
+  def __init__(self, study: dict[str, Any]):
+    self.study = study
+    self._values: dict[str, list[float]] = {}  # asked for by every chart
+    self.cells = {_key(c): c for c in study.get('cells') or []}
+    self.curves = {_key(c): c for c in study.get('curves') or []}
+    self.models = _about(study, 'models', (k[0] for k in self.cells))
+    self.sets = _about(study, 'sets', (k[1] for k in self.cells))
+    self.calibrators = _about(study, 'calibrators', (k[2] for k in self.cells)) or {'none': {}}
+    self.plain = next(iter(self.calibrators))
+    used = {m for k, c in self.cells.items() for m in c.get('values') or {} if self._has(k, m)}
+    listed = [legend.described(m) for m in study.get('metrics') or [] if m['name'] in used]
+    found = sorted(used - {m.name for m in listed})
+    listed += [legend.described({'name': m}) for m in found]
+    order = [*legend.GROUPS, *(m.group for m in listed)]
+    self.metrics = {m.name: m for m in sorted(listed, key=lambda m: order.index(m.group))}
+    self.accuracy = next((m for m in ACCURACY if m in self.metrics), '')
+    self.reference = self._reference()
+    self.strongest = self._strongest()
+
+  def entry(self, model: str, dataset: str, calibrator: str, metric: str) -> dict[str, Any]:
+    cell = self.cells.get((model, dataset, calibrator)) or {}
+    found = (cell.get('values') or {}).get(metric)
+    return found if isinstance(found, dict) else {'value': found}
+
+  def value(self, model: str, dataset: str, calibrator: str, metric: str) -> float:
+    return number(self.entry(model, dataset, calibrator, metric).get('value'))
+
+  def interval(self, model: str, dataset: str, calibrator: str, metric: str) -> tuple[float, float]:
+    found = self.entry(model, dataset, calibrator, metric)
+    return number(found.get('low')), number(found.get('high'))
+
+  def _has(self, key: tuple[str, str, str], metric: str) -> bool:
+    return not math.isnan(self.value(*key, metric))
+
+  def over_models(self, dataset: str, calibrator: str, metric: str) -> float:
+    return mean(self.value(m, dataset, calibrator, metric) for m in self.models)
+
+  def values(self, metric: str) -> list[float]:
+    """All defined values and interval ends: what an axis has to hold."""
+    if metric not in self._values:
+      out = []
+      for key in self.cells:
+        out += [self.value(*key, metric), *self.interval(*key, metric)]
+      self._values[metric] = [v for v in out if not math.isnan(v)]
+    return self._values[metric]
+
+  def key_metrics(self) -> list[Metric]:
+    return [self.metrics[m] for m in KEY if m in self.metrics and self.values(m)]
+
+  def shift(self, dataset: str) -> float:
+    return number(self.sets[dataset].get('shift'))
+
+  def condition(self, dataset: str) -> str:
+    return str(self.sets[dataset].get('condition') or dataset)
+
+  def shifted(self) -> list[str]:
+    return [s for s, about in self.sets.items() if about.get('role') == 'shifted']
+
+  def lines(self) -> dict[str, list[str]]:
+    """Condition -> its sets by growing shift, begun by the in-domain set where that has one."""
+    out: dict[str, list[str]] = {}
+    for name in self.shifted():
+      if not math.isnan(self.shift(name)):
+        out.setdefault(self.condition(name), []).append(name)
+    start = [self.reference] if self.reference in self.sets else []
+    start = [s for s in start if not math.isnan(self.shift(s))]
+    return {c: start + sorted(names, key=self.shift) for c, names in out.items()}
+
+  def _reference(self) -> str:
+    inside = [s for s, about in self.sets.items() if about.get('role') == 'in-domain']
+    return next(iter(inside or self.sets), '')
+
+  def _strongest(self) -> str:
+    """The shifted set of the largest shift; among equals the one of the lowest accuracy."""
+
+    def rank(name: str) -> tuple[float, float]:
+      shift, accuracy = self.shift(name), self.over_models(name, self.plain, self.accuracy)
+      return (-1.0 if math.isnan(shift) else shift), (0 if math.isnan(accuracy) else -accuracy)
+
+    names = [s for s in self.shifted() if s != self.reference]
+    return max(names, key=rank) if names else ''
+
+
+def _key(entry: dict[str, Any]) -> tuple[str, str, str]:
+  return entry['model'], entry['set'], entry['calibrator']
+
+
+def _about(study: dict[str, Any], part: str, used: Iterable[str]) -> dict[str, dict[str, Any]]:
+  """Name -> entry, in the study's order; names that only cells know come last."""
+  out = {e['name']: e for e in study.get(part) or []}
+  for name in used:
+    out.setdefault(name, {'name': name})
+  return out

@@ -1,0 +1,101 @@
+"""The images on which a model does worst: predicted once more and drawn."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax.evaluate import folders, pictures
+from car_jax.metrics import scores
+from car_jax.reliability.document import shifted_most
+from car_jax.reliability.study import PLAIN, Cell, Study, digest
+
+KINDS = ('image', 'label', 'prediction', 'error', 'uncertainty')
+WRONG, RIGHT, VOID, STRANGE = (230, 60, 40), (225, 225, 225), (128, 128, 128), (150, 90, 220)
+
+
+def found(study: Study, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+  """Entries of study.json and pictures by name: config.worst images for each model, of its first
+  set and of the strongest shift. All processes take part."""
+  first, last = next(iter(study.plan.sets)), shifted_most(study, cells)
+  entries: list[dict[str, Any]] = []
+  drawn: dict[str, bytes] = {}
+  for c in cells:
+    if c.calibrator == PLAIN and c.set in {first, last} and study.plan.config.worst:
+      told, images = _of_cell(study, c)
+      entries += told
+      drawn |= images
+  return entries, drawn
+
+
+def chosen(c: Cell, count: int) -> dict[int, str]:
+  """Index -> why: the lowest accuracies, and the image that is most sure of what is wrong."""
+  x = c.tally.images
+  seen = x['confusion'].sum((1, 2))
+  right = np.einsum('ikk->i', x['confusion'])
+  accuracy = np.where(seen > 0, right / np.maximum(seen, 1), np.inf)
+  excess = x['image'][:, 0] / np.maximum(x['pixels'], 1) - accuracy
+  out = {int(i): 'lowest pixel accuracy' for i in np.argsort(accuracy)[: max(1, count - 1)]}
+  if count > 1:
+    rest = [int(i) for i in np.argsort(-excess) if int(i) not in out]
+    out |= {i: 'most overconfident' for i in rest[:1]}
+  return {i: why for i, why in out.items() if np.isfinite(accuracy[i])}
+
+
+def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+  """From the files of an earlier run, if they are of the same images and model."""
+  folder = study.out / 'worst' / folders.slug(c.model) / folders.slug(c.set)
+  wanted = chosen(c, study.plan.config.worst)
+  segmenter, spec = study.segmenter(c.model), study.plan.sets[c.set]
+  mark = digest(segmenter.fingerprint, spec, {str(k): v for k, v in wanted.items()})
+  saved = folder / 'worst.json'
+  prefix = f'{folders.slug(c.model)}-{folders.slug(c.set)}-'
+  if saved.is_file() and (told := json.loads(saved.read_text()))['print'] == mark:
+    names = [n for e in told['entries'] for n in e['pictures'].values()]
+    return told['entries'], {n: (folder / n).read_bytes() for n in names}
+  _, palette = segmenter.classes(spec)
+  entries, images = [], {}
+  for batch in segmenter.batches(spec, only=list(wanted)):
+    for row in np.flatnonzero(batch.keep):
+      i = list(wanted)[len(entries)]
+      arrays = jax.tree.map(lambda x, row=row: np.asarray(x[row]), batch.arrays)
+      drawn = draw(arrays, np.asarray(palette))
+      names = {k: f'{prefix}{len(entries)}-{k}.png' for k in drawn}
+      images |= {names[k]: pictures.png(v) for k, v in drawn.items()}
+      entries.append(_entry(c, i, str(batch.ids[row]), wanted[i], names))
+  if jax.process_index() == 0:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in images.items():
+      (folder / name).write_bytes(content)
+    saved.write_text(json.dumps(dict(print=mark, entries=entries)))
+  return entries, images
+
+
+def _entry(c: Cell, i: int, name: str, why: str, names: dict[str, str]) -> dict[str, Any]:
+  x = {k: v[i] for k, v in c.tally.images.items()}
+  values = {
+    'pixel_accuracy': float(np.trace(x['confusion']) / max(x['confusion'].sum(), 1)),
+    'confidence': float(x['image'][0] / max(x['pixels'], 1)),
+  }
+  return dict(model=c.model, set=c.set, id=name, why=why, values=values, pictures=names)
+
+
+def draw(arrays: dict[str, np.ndarray], palette: np.ndarray) -> dict[str, np.ndarray]:
+  """logits, labels and perhaps image and unknown of one image -> pictures by kind."""
+  probs = np.asarray(jax.nn.softmax(arrays['logits']))
+  said, labels = probs.argmax(-1), arrays['labels']
+  entropy = np.asarray(scores.entropy(probs)) / np.log(probs.shape[-1])
+  void = (labels < 0) | (labels >= probs.shape[-1])
+  error = np.where((said == labels)[..., None], RIGHT, WRONG)
+  error = np.where(void[..., None], VOID, error)
+  if 'unknown' in arrays:
+    error = np.where(arrays['unknown'][..., None], STRANGE, error)
+  out = {'image': pictures.grey(arrays['image'])} if 'image' in arrays else {}
+  return out | {
+    'label': pictures.class_map(labels, palette),
+    'prediction': pictures.class_map(said, palette),
+    'error': pictures.thin(np.uint8(error)),
+    'uncertainty': pictures.heat(pictures.thin(entropy)),
+  }

@@ -1,0 +1,30 @@
+"""Local temperature scaling of a SegFormer on Cityscapes, as RELIS does (arXiv 2303.11298).
+
+  python -m datasets.prepare cityscapes --source FOLDER --scale 1 --splits reliability
+  python -m car_jax.importers mmseg FILE --config configs/segformer_cityscapes.py:b0 --out runs/b0
+  python train.py --config configs/lts_cityscapes.py --workdir runs/lts_b0
+  python -m car_jax.calibrate runs/lts_b0 --out lts_b0.npz
+
+Learnt on the images of munster and lindau, scored on frankfurt. A step sees four images, as
+published, but a 1024x1024 window of each, the size the segmenter works at. 10 epochs are 580 steps.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+  c = ConfigDict()
+  c.method = dict(
+    name='lts',
+    segmenter=dict(name='segformer', variant='b0', normed_projections=True, norm_epsilon=1e-6),
+    temperature=dict(name='local_temperature', inputs='logits+image'),
+    optim=dict(lr=1e-4),
+  )
+  c.init = dict(segmenter='runs/b0:net')
+  c.data = dict(name='cityscapes/scale1-splits_reliability', data_dir='', size=1024, batch=4)
+  c.data.train, c.data.eval_batch, c.data.threads = 'calibration', 1, 8
+  c.data.crop, c.data.eval_size = 'random', 0
+  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 580, 10, 0, 58, 42
+  spec = dict(samples=1, absent='skip', split='test')
+  c.report = spec | dict(metrics=('ece[own,top]', 'nll[own]', 'miou[own]'))
+  return c

@@ -1,0 +1,72 @@
+"""config.data.fit: the image at the size a net was trained on, the labels at their own."""
+
+import numpy as np
+import pytest
+
+from car_jax.data import pipeline, transforms
+from car_jax.data.fake import open_dataset
+from car_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+  ('size', 'fitted'),
+  [
+    ((1024, 2048), (1025, 2049)),
+    ((1080, 1920), (1025, 1822)),
+    ((1920, 1080), (1822, 1025)),
+    ((720, 1280), (1025, 1822)),
+    ((512, 512), (1025, 1025)),
+    ((4096, 4096), (1025, 1025)),
+  ],
+)
+def test_the_largest_that_fits_either_way_round(size, fitted):
+  assert transforms.fitted_size(*size, 2049, 1025) == fitted
+
+
+def plain_bilinear(x, height, width):
+  """Half-pixel centres, edges repeated, no antialiasing."""
+  places = []
+  for source, target in zip(x.shape, (height, width), strict=False):
+    at = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    low = np.minimum(at.astype(int), source - 2)
+    places.append((low, at - low))
+  (top, v), (left, u) = places
+  v, u = v[:, None, None], u[None, :, None]
+  rows = lambda i: x[i][:, left] * (1 - u) + x[i][:, left + 1] * u
+  return rows(top) * (1 - v) + rows(top + 1) * v
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_the_image_alone_is_resized(channels):
+  image = RNG.integers(0, 256, (18, 30, channels), np.uint8)
+  labels = RNG.integers(0, 5, (2, 18, 30), np.uint8)
+  found = transforms.fit(41, 25)({'image': image, 'labels': labels}, RNG)
+  assert found['image'].shape == (25, 41, channels)
+  assert found['image'].dtype == np.uint8
+  want = plain_bilinear(image.astype(np.float64), 25, 41)
+  assert np.abs(found['image'] - want).max() <= 1
+  np.testing.assert_array_equal(found['labels'], labels)
+
+
+def test_an_image_of_that_size_stays():
+  image = RNG.integers(0, 256, (4, 8, 3), np.uint8)
+  assert transforms.fit(8, 4)({'image': image}, RNG)['image'] is image
+
+
+def test_batches_hold_images_and_labels_of_different_sizes():
+  data = open_dataset(size=16, count=8)
+  config = dict(batch=2, threads=0, fit=(41, 24))
+  source = data.split('train')
+  (batch, *_) = pipeline.eval_batches(source, data.info, config)
+  assert batch['image'].shape == (2, 24, 24, 3)
+  assert batch['labels'].shape == (2, 4, 16, 16)
+  trained = next(pipeline.train_batches(source, data.info, config, seed=0))
+  assert trained['image'].shape == (2, 16, 16, 3)
+
+
+@pytest.mark.parametrize('sides', [(2048,), (1, 2, 3), (2048, 0), (10.5, 3), ('a', 'b')])
+def test_sides_that_are_no_two_whole_numbers(sides):
+  with pytest.raises(UserError, match=r'config.data.fit is .*\n.*--config.data.fit='):
+    transforms.from_config(dict(fit=sides), False)

@@ -1,0 +1,125 @@
+"""Markdown, CSV and the verdict agree with the study's numbers."""
+
+import copy
+import csv
+import io
+import re
+
+import pytest
+
+from car_jax.reliability import legend, numbers, tables, verdicts
+from car_jax.reliability.view import View
+from tests.reliability import fake_study
+
+STUDY = fake_study.study()
+
+
+def test_csv_has_a_row_per_cell_with_exact_numbers():
+  rows = [*csv.DictReader(io.StringIO(tables.csv(STUDY)))]
+  assert len(rows) == len(STUDY['cells']) == 72
+  for row, cell in zip(rows, STUDY['cells'], strict=True):
+    assert [row[k] for k in ('model', 'set', 'calibrator')] == [
+      cell[k] for k in ('model', 'set', 'calibrator')
+    ]
+    for name, found in cell['values'].items():
+      for end in ('value', 'low', 'high', 'bound'):
+        shown = row.get(name if end == 'value' else f'{name}_{end}', '')
+        assert shown == '' if found is None else float(shown) == found[end]
+  assert rows[4]['condition'] == 'fog'
+  assert float(rows[4]['shift']) == 0.3
+  assert rows[-1]['shift'] == ''
+  assert 'disagreement_auroc' not in rows[0]  # defined nowhere
+
+
+def test_markdown_tables_are_whole_and_mark_the_best():
+  study = copy.deepcopy(STUDY)
+  study['models'][0]['name'] = 'a|b'
+  for cell in study['cells']:
+    cell['model'] = 'a|b' if cell['model'] == 'SegFormer-B0' else cell['model']
+  text = tables.markdown(study)
+  widths = set()
+  for block in re.findall(r'(?:^\|.*\n)+', text, re.M):
+    widths = {len(re.findall(r'(?<!\\)\|', line)) for line in block.splitlines()}
+    assert len(widths) == 1
+  assert '| a\\|b | fog 1.0 | none | 38.0 % (36.5 to 39.1) |' in text
+  assert '**42.0 %**' in text
+  assert '<shift>' not in text
+  assert 'edge of the grid' in text
+
+
+def test_best_is_per_set_and_follows_the_direction():
+  view = View(STUDY)
+  for metric, pick in (('miou', max), ('ece', min)):
+    won = numbers.best(view, view.metrics[metric])
+    for dataset in view.sets:
+      values = {k: view.value(*k, metric) for k in view.cells if k[1] == dataset}
+      top = pick(values.values())
+      assert {k for k in won if k[1] == dataset} == {k for k, v in values.items() if v == top}
+  assert numbers.best(view, view.metrics['miou']._replace(better='')) == set()
+
+
+@pytest.mark.parametrize(
+  ('percent', 'value', 'digits', 'shown'),
+  [
+    (True, 0.123, 1, '12.3 %'),
+    (True, -0.02, 2, '−2.00 %'),
+    (False, 0.5, 3, '0.500'),
+    (True, float('nan'), 1, '–'),
+  ],
+)
+def test_numbers(percent, value, digits, shown):
+  metric = legend.KNOWN['ece']._replace(percent=percent)
+  assert numbers.text(metric, value, digits) == shown
+
+
+def test_verdict_draws_on_the_numbers():
+  view = View(STUDY)
+  lines = verdicts.verdicts(view)
+  mean = lambda s, c, m: sum(view.value(k, s, c, m) for k in view.models) / len(view.models)
+  percent = lambda v: f'{100 * v:.1f} %'
+  ends = [percent(mean(s, 'none', 'miou')) for s in ('Cityscapes val', 'fog 1.0')]
+  assert f'mIoU (mean of 3 models) falls from {ends[0]} to {ends[1]}' in lines[0]
+  ends = [percent(mean(s, 'none', 'ece')) for s in ('Cityscapes val', 'fog 1.0')]
+  assert f'ECE (mean of 3 models) rises from {ends[0]} to {ends[1]}' in lines[0]
+  text = ' '.join(lines)
+  after = [percent(mean(s, 'local', 'ece')) for s in ('Cityscapes val', 'fog 1.0')]
+  assert f'Recalibration by local lowers the ECE from {ends[0]} to {after[0]} in-domain' in text
+  assert f'and from {ends[1]} to {after[1]} on fog 1.0' in text
+  assert 'In-domain well, shifted partly' in text
+  assert 'Poorly: their pixels' in text
+  assert '1 of 9 calibrator fits came with a warning' in text
+
+
+def test_verdict_says_where_recalibration_does_harm():
+  study = copy.deepcopy(STUDY)
+  for cell in study['cells']:
+    if cell['set'] == 'fog 1.0' and cell['calibrator'] == 'local':
+      cell['values']['ece']['value'] = 0.5
+  text = ' '.join(verdicts.verdicts(View(study)))
+  assert re.search(
+    r'by local lowers the ECE from .* in-domain and raises the ECE from .* 50.0 %', text
+  )
+  assert 'On fog 1.0 clusters does best' in text
+
+
+def test_nothing_but_names():
+  for study in ({}, {'title': 'x', 'models': [{'name': 'a'}], 'metrics': legend.metrics(['ece'])}):
+    assert verdicts.verdicts(View(study)) == []
+    assert tables.markdown(study).startswith('# ')
+    assert len(tables.csv(study).splitlines()) == 1
+
+
+def test_names_and_metrics_that_only_cells_know():
+  cell = dict(model='m', set='s', calibrator='c', values={'ece': dict(value=0.1), 'own': 2.0})
+  view = View({'cells': [cell]})
+  assert ([*view.models], [*view.sets], [*view.calibrators]) == (['m'], ['s'], ['c'])
+  assert view.metrics['ece'].better == 'low'
+  assert view.value('m', 's', 'c', 'own') == 2
+  assert '| m | s | c | 10.0 % |' in tables.markdown({'cells': [cell]})
+
+
+def test_every_known_metric_is_explained():
+  for m in legend.KNOWN.values():
+    assert m.group in legend.GROUPS
+    assert m.better in legend.BETTER
+    assert 40 < len(m.about) < 330
