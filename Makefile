@@ -1,10 +1,11 @@
-# make demo | test | lint | bench | setup | cuda | tpu. Needs python >= 3.11 (with venv) and make.
+# make demo | demo-reliability | test | lint | bench | setup | cuda | tpu. Needs python >= 3.11 (with venv) and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs/demo
+STUDY := runs/reliability
 
-.PHONY: setup demo test lint bench cuda tpu
+.PHONY: setup demo demo-reliability test lint bench cuda tpu
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.txt requirements-dev.txt
@@ -22,6 +23,19 @@ demo: setup
 	$(BIN)/python train.py --config configs/demo.py:mose --workdir $(RUNS)/mose --config.data.data_dir=$(RUNS)/data
 	$(BIN)/python train.py --config configs/demo.py:deterministic --workdir $(RUNS)/deterministic --config.data.data_dir=$(RUNS)/data
 	$(BIN)/python eval.py --checkpoint CAR=$(RUNS)/car --checkpoint MoSE=$(RUNS)/mose --checkpoint deterministic=$(RUNS)/deterministic --out $(RUNS)/report
+
+# Two segmenters of scenes in clear air, and whether they can be trusted in worsening weather.
+SCENES := $(BIN)/python -m datasets.prepare street_scenes --height 64 --data-dir $(STUDY)/data
+SHIFTED := $(SCENES) --count 256 --unknown 0.5 --part test
+SEGMENTER := $(BIN)/python train.py --config.data.data_dir=$(STUDY)/data --config configs/segmenters_street_scenes.py
+demo-reliability: setup
+	$(SCENES) --count 400
+	$(SHIFTED)
+	for weather in fog night rain snow; do \
+	  $(SHIFTED) --domain $$weather --strength 0.5 && $(SHIFTED) --domain $$weather || exit; done
+	$(SEGMENTER):deeplabv3plus --workdir $(STUDY)/deeplabv3plus
+	$(SEGMENTER):segformer --workdir $(STUDY)/segformer
+	$(BIN)/python eval.py --config configs/reliability.py
 
 test: setup
 	@$(BIN)/python -m pytest

@@ -1,7 +1,10 @@
-"""Scores checkpoints: python eval.py --checkpoint runs/demo/car [--config.report.split=test].
+"""Scores checkpoints against several readers, or carries out a reliability study.
 
-The config comes from the (first) checkpoint; --config.KEY=VALUE changes it. Several checkpoints, or
-NAME=FOLDER, are compared in one report. Writes report.html, report.md, results.json, per_image.csv.
+python eval.py --checkpoint runs/demo/car [--config.report.split=test]
+  The config comes from the (first) checkpoint; --config.KEY=VALUE changes it. Several checkpoints,
+  or NAME=FOLDER, are compared in one report: report.html, report.md, results.json, per_image.csv.
+python eval.py --config configs/reliability.py [--checkpoint RUN | --predictions FOLDER]
+  Accuracy, calibration and detection under shift, of the config's models or of those named here.
 """
 
 import argparse
@@ -10,18 +13,32 @@ import shlex
 import sys
 
 from car_jax import config as configs
-from car_jax.errors import exit_on_user_error
+from car_jax.errors import UserError, exit_on_user_error
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-  parser = argparse.ArgumentParser(prog='eval.py', description=__doc__, allow_abbrev=False)
-  add = parser.add_argument
-  add(
-    '--checkpoint', required=True, action='append', help='[NAME=]FOLDER of a run; may be repeated'
+  parser = argparse.ArgumentParser(
+    prog='eval.py',
+    description=__doc__,
+    allow_abbrev=False,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  add('--step', default='', help='best, latest or a number (default: best if kept, else latest)')
-  add('--out', help='folder of the report (default: report in the first checkpoint)')
-  add('--save', default='', help='samples or probabilities: also write arrays for other tools')
+  add = parser.add_argument
+  add('--checkpoint', default=[], action='append', help='[NAME=]FOLDER of a run; may be repeated')
+  add('--config', default='', help='a study, such as configs/reliability.py')
+  add('--out', help='folder of the report (default: report in the checkpoint, runs/STUDY)')
+  one = parser.add_argument_group('without --config')
+  one.add_argument('--step', default='', help='best, latest or a number (default: best, if kept)')
+  one.add_argument(
+    '--save',
+    default='',
+    help='samples, probabilities, logits or features: also write arrays for other tools',
+  )
+  study = parser.add_argument_group('with --config')
+  more = study.add_argument
+  more('--predictions', default=[], action='append', help="[NAME=]FOLDER of anybody's arrays")
+  more('--labels', default='', help='their labels: a folder of PNGs, or a CSV of pairs')
+  more('--calibrator', default=[], action='append', help='[NAME=]FILE.npz that a study fitted')
   return parser.parse_known_args(arguments)
 
 
@@ -29,20 +46,50 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
   pairs = configs.split_overrides(rest)
-  from car_jax.evaluate import checkpointed
+  for other, group in ((('step', 'save'), args.config), (STUDY, not args.config)):
+    if group and (given := [k for k in other if getattr(args, k)]):
+      word = 'without' if args.config else 'with'
+      raise UserError(f'--{given[0]} goes {word} --config\n  see eval.py --help')
+  if not (args.config or args.checkpoint):
+    raise UserError('nothing to score\n  give --checkpoint RUN or --config configs/reliability.py')
   from train import use_compilation_cache
 
-  first = checkpointed.parted(args.checkpoint[0])[1]
   use_compilation_cache()
+  command = f'python eval.py {shlex.join(arguments)}'
+  return (study if args.config else readers)(args, pairs, command)
+
+
+STUDY = ('predictions', 'labels', 'calibrator')
+
+
+def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
+  from car_jax.evaluate import checkpointed, tables
+
+  first = checkpointed.parted(args.checkpoint[0])[1]
   config = configs.override(checkpointed.read_config(first, args.step), pairs)
   out = pathlib.Path(args.out or pathlib.Path(first) / 'report')
-  command = f'python eval.py {shlex.join(arguments)}'
   results, page = checkpointed.evaluate(
     args.checkpoint, config, out, step=args.step, saved=args.save, command=command
   )
-  from car_jax.evaluate import tables
-
   print(tables.markdown_scores(results))
+  print(f'report: {page}')
+  return 0
+
+
+def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
+  from car_jax.reliability import command as studies
+  from car_jax.reliability import plan, verdicts, view
+
+  config = studies.with_models(
+    plan.load(args.config, pairs),
+    checkpoints=args.checkpoint,
+    predictions=args.predictions,
+    labels=args.labels,
+    calibrators=args.calibrator,
+  )
+  name = pathlib.Path(args.config.partition(':')[0]).stem
+  found, page = studies.run(config, args.out or f'runs/{name}', command)
+  print('\n'.join(f'- {line}' for line in verdicts.verdicts(view.View(found))))
   print(f'report: {page}')
   return 0
 

@@ -1,8 +1,8 @@
 """DeepLabV3+ on Cityscapes at full size (arXiv 1802.02611), scored as RELIS does (2303.11298).
 
   python -m datasets.prepare cityscapes --source FOLDER --scale 1
-  python -m car_jax.importers mmseg FILE --config configs/deeplabv3plus_cityscapes.py:r50 --out runs/r50
-  python eval.py --checkpoint runs/r50
+  python -m car_jax.importers mmseg FILE --config configs/deeplabv3plus_cityscapes.py:r50 --out run
+  python eval.py --checkpoint run
 
 Published mIoU on the 500 validation images, here the test split: r18 76.26, r50 79.83, r101 80.98.
 `train.py --config` with the same file trains one from scratch, by Adam and without the published

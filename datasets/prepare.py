@@ -34,7 +34,7 @@ DATASETS = {
     False,
     {
       **{'height': 128, 'count': 800, 'domain': 'clear', 'strength': 1.0, 'seed': 0},
-      'unknown': 0.0,
+      **{'unknown': 0.0, 'part': 'all'},
     },
   ),
   'folder': (True, {'variant': '', 'classes': '', 'validation': 0.15, 'test': 0.15, 'seed': 0}),

@@ -12,7 +12,6 @@ from car_jax.errors import UserError
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
 VARIANTS = {'smoke': ['car', 'mose', 'supervised'], 'demo': ['car', 'mose', 'deterministic']}
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
-
 FOUR_STAGES = {
   'segformer': dict(widths=(4, 4, 5, 8), depths=(1, 1, 1, 1), features=4),
   'deeplabv3plus': dict(stem_channels=4, blocks=(1, 1, 1, 1), features=4, low_features=4),
@@ -54,7 +53,9 @@ def test_one_step(name, tmp_path):
   assert int(state.step) == 1
 
 
-@pytest.mark.parametrize('name', ['smoke', 'demo'])
+@pytest.mark.parametrize(
+  'name', ['smoke', 'demo', 'segformer_cityscapes', 'deeplabv3plus_cityscapes']
+)
 def test_an_unknown_variant_names_the_known_ones(name):
   with pytest.raises(UserError, match='no variant'):
     configs.load(f'configs/{name}.py:nothing')

@@ -111,6 +111,7 @@ def find(kind: str) -> tuple[Callable[..., Any], dict[str, Any]]:
       '  train it: python train.py --config configs/lts_street_scenes.py --workdir RUN\n'
       '  then: python -m car_jax.calibrate RUN --out FILE'
     )
+  options: dict[str, Any]
   if found := re.fullmatch(r'clusters:?(\d+)(_ece)?', kind):
     where, options = 'clusters:fit', {'clusters': int(found[1])}
     options |= {'objective': 'ece'} if found[2] else {}

@@ -92,14 +92,17 @@ def fit(
 ) -> Clusters:
   """Clusters the images, unless `centroids` [K, D] are given, and fits each cluster's temperature.
 
-  per_class: one for each predicted class of each cluster, 1 where there is no pixel.
+  `clusters` -1 makes every image one. per_class: a temperature for each predicted class of each
+  cluster, 1 where there is no pixel.
   """
   if sample.features is None:
     raise UserError(
       'clusters need features of the images, and the sample has none\n'
       '  extract them, or use --calibrator temperature'
     )
-  if centroids is None:
+  if centroids is None and clusters == -1:
+    centroids = sample.features
+  elif centroids is None:
     centroids = k_means(sample.features, clusters, seed)
   centroids = np.asarray(centroids, np.float32)
   count, pixels = len(centroids), flat(sample)

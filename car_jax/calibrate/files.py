@@ -1,11 +1,11 @@
 """Calibrators on disk: one .npz of arrays and a JSON text, nothing that runs code when read."""
 
+import contextlib
 import dataclasses
 import importlib
 import json
 import os
 import pathlib
-import tempfile
 import zipfile
 from typing import Any
 
@@ -39,19 +39,17 @@ def save(path: str | pathlib.Path, fit: Fit) -> None:
   text = json.dumps(
     dict(format=FORMAT, type=type(fit.calibrator).__name__, static=static, about=fit.about)
   )
-  part = None
+  part = path.with_name(f'{path.name}.{os.getpid()}.part')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix='.part', delete=False) as file:
-      part = file.name
+    with part.open('wb') as file:
       np.savez(file, json=text, **{k: np.asarray(a) for k, a in arrays.items()})
     os.replace(part, path)
-    part = None
   except OSError as e:
     raise UserError(f'{path}: {e.strerror}\n  name another file') from None
   finally:
-    if part:
-      os.unlink(part)
+    with contextlib.suppress(OSError):
+      part.unlink()
 
 
 def load(path: str | pathlib.Path, *, classes: int | None = None) -> Fit:

@@ -31,7 +31,8 @@ class Local:
     """Whole maps [B, H, W, C] only: a pixel's temperature depends on its neighbours."""
     if image is None or logits.ndim != 4:
       raise ValueError('local temperature scaling needs whole maps [B, H, W, C] and the image')
-    return logits / LocalTemperature(self.inputs).apply({'params': self.params}, logits, image)
+    net: Any = LocalTemperature(self.inputs)
+    return logits / net.apply({'params': self.params}, logits, image)
 
 
 def from_state(state: Any, inputs: str = 'logits+image') -> Local:

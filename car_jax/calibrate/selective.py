@@ -50,7 +50,8 @@ class Selective:
   def judged_wrong(self, logits: Array) -> Array:
     """logits [..., C] -> [...] bool: more likely wrong than right."""
     seen = (evidence(logits) - self.mean) / self.deviation
-    return JUDGE.apply({'params': self.judge}, seen)[..., 0] > 0
+    score: Any = JUDGE.apply({'params': self.judge}, seen)
+    return score[..., 0] > 0
 
   def apply(
     self, logits: Array, *, image: Array | None = None, features: Array | None = None

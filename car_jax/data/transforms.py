@@ -202,7 +202,7 @@ def fitted_size(height: int, width: int, long: int, short: int) -> tuple[int, in
 
 
 def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """uint8 [H, W, channels] -> uint8 [height, width, channels], as OpenCV has it: no antialiasing."""
+  """uint8 [H, W, channels] -> [height, width, channels], as OpenCV has it, without antialiasing."""
   if (height, width) == image.shape[:2]:
     return image
   import cv2
@@ -219,8 +219,8 @@ def fit(long: int, short: int) -> Transform:
 
   def apply(example: Example, rng: np.random.Generator) -> Example:
     image = example['image']
-    size = fitted_size(*image.shape[:2], long, short)
-    return example | {'image': bilinear(image, *size)}
+    h, w = fitted_size(image.shape[0], image.shape[1], long, short)
+    return example | {'image': bilinear(image, h, w)}
 
   return apply
 

@@ -12,8 +12,8 @@ from car_jax.errors import UserError
 from car_jax.importers import torch_file
 from car_jax.importers.mmseg import (
   Weights,
-  _count,
   check_config,
+  count,
   layer_norm,
   supervised_state,
 )
@@ -95,7 +95,7 @@ def variant_of(weights: Weights) -> str:
   """b0 to b5, or '' for other sizes."""
   names = [f'segformer.encoder.patch_embeddings.{k}.proj.weight' for k in range(4)]
   widths = tuple(len(weights.get(name, ())) for name in names)
-  depths = tuple(_count(weights, rf'{ENCODER}block\.{k}\.(\d+)\..*') for k in range(4))
+  depths = tuple(count(weights, rf'{ENCODER}block\.{k}\.(\d+)\..*') for k in range(4))
   same = (v for v, of in VARIANTS.items() if (of.widths, of.depths) == (widths, depths))
   return next(same, '')
 

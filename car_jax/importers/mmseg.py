@@ -25,10 +25,9 @@ def layer_norm(pattern: str, path: str) -> list[Rule]:
   ]
 
 
-def _normed(pattern: str, path: str, layout: Any = convolution) -> list[Rule]:
-  return [Rule(rf'{pattern}\.conv\.weight', f'{path}/conv/kernel', layout)] + norm(
-    rf'{pattern}\.bn', f'{path}/norm'
-  )
+def _normed(pattern: str, path: str) -> list[Rule]:
+  kernel = Rule(rf'{pattern}\.conv\.weight', f'{path}/conv/kernel', convolution)
+  return [kernel, *norm(rf'{pattern}\.bn', f'{path}/norm')]
 
 
 def _segformer() -> list[Rule]:
@@ -144,10 +143,8 @@ def read_stream(path: str | pathlib.Path) -> Any:
       return torch_file._Reader(stream, storage).load()
   except torch_file.Refused as e:
     raise UserError(f'{path} is refused: {e}') from None
-  except (EOFError, ValueError):
-    raise UserError(f'{path} is cut short') from None
   except Exception as e:  # a damaged pickle fails in many ways
-    raise UserError(f'{path} is no file of torch weights ({type(e).__name__}: {e})') from None
+    raise UserError(f'{path} is cut short or damaged ({type(e).__name__}: {e})') from None
 
 
 def kind_of(weights: Weights) -> tuple[str, str]:
@@ -155,18 +152,19 @@ def kind_of(weights: Weights) -> tuple[str, str]:
   if 'backbone.layers.0.0.projection.weight' in weights:
     stages = range(4)
     widths = tuple(len(weights.get(f'backbone.layers.{k}.0.projection.weight', ())) for k in stages)
-    depths = tuple(_count(weights, rf'backbone\.layers\.{k}\.1\.(\d+)\..*') for k in stages)
+    depths = tuple(count(weights, rf'backbone\.layers\.{k}\.1\.(\d+)\..*') for k in stages)
     same = (v for v, of in VARIANTS.items() if (of.widths, of.depths) == (widths, depths))
     return 'segformer', next(same, '')
   if 'decode_head.c1_bottleneck.conv.weight' in weights and 'backbone.stem.0.weight' in weights:
-    blocks = tuple(_count(weights, rf'backbone\.layer{k}\.(\d+)\..*') for k in range(1, 5))
+    blocks = tuple(count(weights, rf'backbone\.layer{k}\.(\d+)\..*') for k in range(1, 5))
     basic = 'backbone.layer1.0.conv3.weight' not in weights
     same = (f'r{d}' for d, of in BLOCKS.items() if of == blocks and (d < 50) == basic)
     return 'deeplabv3plus', next(same, '')
   return '', ''
 
 
-def _count(weights: Weights, pattern: str) -> int:
+def count(weights: Weights, pattern: str) -> int:
+  """How many numbers, from 0, the pattern's group takes among the names."""
   found = (re.fullmatch(pattern, name) for name in weights)
   return 1 + max((int(match[1]) for match in found if match), default=-1)
 
@@ -195,16 +193,21 @@ def _use(net: str, variant: str) -> str:
 
 
 def supervised_state(
-  path: Any, config: ConfigDict, classes: int, convert: Any, weights: Weights, kind: tuple[str, str]
+  path: Any,
+  config: ConfigDict,
+  classes: int,
+  translate: Any,
+  weights: Weights,
+  kind: tuple[str, str],
 ) -> tuple[Any, dict[str, Any]]:
-  """A state of the supervised method with `convert(net, weights, template)` as its net."""
+  """A state of the supervised method with `translate(net, weights, template)` as its net."""
   from car_jax import registry
 
   spec = config.method.to_dict() | {'num_classes': classes}
   method = registry.method(spec, steps_per_epoch=1)
   state = method.init(config.seed, {'image': np.zeros((1, 64, 64, 3), np.float32)})
   try:
-    variables = convert(kind[0], weights, state.net.variables)
+    variables = translate(kind[0], weights, state.net.variables)
   except UserError as e:
     raise UserError(f'{path}: {e}\n  {_use(*kind)}') from None
   return state.replace(net=state.net.replace(**variables)), {'num_classes': classes}

@@ -44,8 +44,8 @@ class Supervised(OneNet):
     if self.crop < 0 or not (0 < self.stride <= self.crop or self.stride == self.crop == 0):
       raise UserError(
         f'config.method.crop is {self.crop} and stride {self.stride}\n'
-        f'  give both, stride from 1 to crop, or 0 for whole images; such as --config.method.stride='
-        f'{max(1, 3 * self.crop // 4)}'
+        f'  give both, stride from 1 to crop, or 0 for whole images; such as '
+        f'--config.method.stride={max(1, 3 * self.crop // 4)}'
       )
 
   def init(self, seed: int, batch: Batch) -> State:

@@ -4,6 +4,8 @@ form that RELIS (arXiv 2303.11298) trains for segmenters of street scenes.
 Letters: B images, H x W pixels, C classes, D channels.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -67,8 +69,9 @@ class DilatedConv(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (1,))
     h, w = x.shape[1] - 8, x.shape[2] - 8
     maps = jnp.einsum('bhwd,yxd->yxbhw', x, kernel[..., 0])
-    rows = sum(maps[k, :, :, 2 * k : 2 * k + h] for k in range(5))
-    return bias + sum(rows[k, :, :, 2 * k : 2 * k + w] for k in range(5))[..., None]
+    rows: Any = sum(maps[k, :, :, 2 * k : 2 * k + h] for k in range(5))
+    out: Any = sum(rows[k, :, :, 2 * k : 2 * k + w] for k in range(5))
+    return bias + out[..., None]
 
 
 def mix(a: Array, b: Array, s: Array) -> Array:

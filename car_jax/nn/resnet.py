@@ -13,7 +13,13 @@ import jax.numpy as jnp
 from car_jax.nn.layers import BatchNorm, conv
 
 Array = jax.Array
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BLOCKS = {
+  18: (2, 2, 2, 2),
+  34: (3, 4, 6, 3),
+  50: (3, 4, 6, 3),
+  101: (3, 4, 23, 3),
+  152: (3, 8, 36, 3),
+}
 
 
 class Bottleneck(nn.Module):

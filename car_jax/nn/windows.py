@@ -13,7 +13,7 @@ Array = jax.Array
 
 
 def starts(size: int, crop: int, stride: int) -> list[int]:
-  """Where windows begin on one axis; the last is shifted back inside. One, if the crop covers it."""
+  """Where windows begin on one axis; the last is shifted back inside."""
   count = max(size - crop + stride - 1, 0) // stride + 1
   return [min(i * stride, max(size - crop, 0)) for i in range(count)]
 

@@ -135,7 +135,9 @@ def sample(batches: Iterable[Predicted], how: How, *, progress: Any = None) -> S
   if not logits:
     raise UserError('nothing to calibrate on: the set has no image')
   width = max(x.shape[1] for x in logits)
-  fill = lambda x, v: np.pad(x, ((0, 0), (0, width - x.shape[1]), *((0, 0),) * (x.ndim - 2)), constant_values=v)
+  fill = lambda x, v: np.pad(
+    x, ((0, 0), (0, width - x.shape[1]), *((0, 0),) * (x.ndim - 2)), constant_values=v
+  )
   return Sample(
     np.concatenate([fill(x, 0) for x in logits]),
     np.concatenate([fill(x, -1) for x in labels]),

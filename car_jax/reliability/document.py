@@ -11,15 +11,18 @@ import numpy as np
 from car_jax.evaluate import report, tables
 from car_jax.metrics import confusion, ood, ranking, rejection
 from car_jax.metrics.calibration import reliability
-from car_jax.reliability import measures, page
+from car_jax.reliability import legend, measures, page
 from car_jax.reliability import tables as study_tables
 from car_jax.reliability.study import PLAIN, Cell, Study
 
+PAGE = 'report.html'
 POINTS = 101  # of a curve on the page
 IMAGE_SCORES = ('max_prob', 'entropy')
 
 
-def build(study: Study, cells: Sequence[Cell], worst: Sequence[Mapping[str, Any]], **about: Any) -> dict:
+def build(
+  study: Study, cells: Sequence[Cell], worst: Sequence[Mapping[str, Any]], **about: Any
+) -> dict:
   """The dict behind study.json; see docs/reliability.md for its keys. nan becomes null."""
   plan = study.plan
   names, _ = study.segmenter(next(iter(plan.models))).classes(next(iter(plan.sets.values())))
@@ -32,7 +35,7 @@ def build(study: Study, cells: Sequence[Cell], worst: Sequence[Mapping[str, Any]
     models=[dict(name=m, about=_about(study, m)) for m in plan.models],
     sets=[*_sets(study, cells)],
     calibrators=[dict(name=PLAIN, about="the model's own probabilities"), *_calibrators(study)],
-    metrics=[_metric(m) for m in plan.measures],
+    metrics=[legend.of_score(m.name).as_dict() for m in plan.measures],
     cells=[_cell(plan, c) for c in cells],
     curves=[_curves(c) for c in cells],
     fits=[*_fits(study)],
@@ -48,14 +51,14 @@ def write(out: pathlib.Path, found: dict, pictures: Mapping[str, bytes]) -> path
     'study.json': json.dumps(found, indent=1, allow_nan=False) + '\n',
     'study.csv': study_tables.csv(found),
     'study.md': study_tables.markdown(found),
-    'report.html': page.page(found, dict(pictures)),
+    PAGE: page.page(found, dict(pictures)),
   }
   out.mkdir(parents=True, exist_ok=True)
   for name, text in texts.items():
     part = out / f'{name}.part'
     part.write_text(text)
     part.replace(out / name)
-  return out / 'report.html'
+  return out / PAGE
 
 
 def _about(study: Study, model: str) -> str:
@@ -111,12 +114,6 @@ CALIBRATORS = {
 }
 
 
-def _metric(m: measures.Measure) -> dict[str, Any]:
-  return dict(
-    name=m.name, title=m.title, better=m.better, about=m.about, percent=m.percent, group=m.group
-  )
-
-
 def _cell(plan: Any, c: Cell) -> dict[str, Any]:
   kw = dict(resamples=plan.config.resamples, seed=plan.config.seed, exact=c.exact)
   found = measures.estimates(c.tally, plan.measures, **kw)
@@ -144,18 +141,20 @@ def _scenes(plan: Any, c: Cell) -> dict[str, dict[str, float]]:
 def _curves(c: Cell) -> dict[str, Any]:
   pooled = c.tally.pooled()
   table = reliability(measures.ece_sums(pooled))
-  wrong, right = (x[::-1] for x in measures.errors_of(pooled, 'max_prob'))
-  rejected, risk = rejection.rejection_curve(wrong, right)
-  rate = risk[0]
-  x = np.linspace(0, 1, POINTS)
+  wrong, right = measures.kept_of(pooled, 'max_prob')
+  rejected, left = rejection.rejection_curve(wrong, right)
+  x = np.linspace(0, 1, POINTS)[:-1]
+  kept = 1 - x
   return dict(
     model=c.model,
     set=c.set,
     calibrator=c.calibrator,
-    reliability=dict(
-      confidence=table.confidence, frequency=table.frequency, pixels=table.pixels
+    reliability=dict(confidence=table.confidence, frequency=table.frequency, pixels=table.pixels),
+    rejection=dict(
+      rejected=x,
+      risk=np.interp(x, rejected, left) / kept,
+      best=np.maximum(left[0] - x, 0) / kept,
     ),
-    rejection=dict(rejected=x, risk=np.interp(x, rejected, risk), best=np.maximum(rate - x, 0)),
     roc=dict(
       misclassification=_roc(*measures.errors_of(pooled, 'max_prob')),
       unknown=_roc(*measures.unknown_of(pooled, 'max_prob')),
@@ -178,7 +177,10 @@ def _fits(study: Study) -> Iterable[dict[str, Any]]:
       found = np.atleast_1d(np.asarray(a.get('temperatures') or [], float)).reshape(-1)
       keys = ('nll_before', 'nll_after', 'ece_before', 'ece_after', 'warnings')
       told = {k: a.get(k) for k in keys} | {'warnings': a.get('warnings') or []}
-      yield dict(model=model, calibrator=name, set=_told(study.plan.calibrate_on), temperatures=found) | told
+      yield (
+        dict(model=model, calibrator=name, set=_told(study.plan.calibrate_on), temperatures=found)
+        | told
+      )
 
 
 def image_confidence(pooled: Mapping[str, np.ndarray], score: str) -> np.ndarray:
@@ -212,5 +214,3 @@ def shifted_most(study: Study, cells: Sequence[Cell]) -> str:
     return (-1 if shift is None else shift), -accuracy(c.tally.pooled())
 
   return max(plain, key=rank).set
-
-

@@ -58,9 +58,7 @@ class Folder:
 
   logit_scores = True
 
-  def __init__(
-    self, name: str, path: str, class_names: Sequence[str], palette: Sequence[Any] = ()
-  ):
+  def __init__(self, name: str, path: str, class_names: Sequence[str], palette: Sequence[Any] = ()):
     self.name, self.path = name, str(path)
     self.names = tuple(map(str, class_names))
     self.palette = tuple(palette)
@@ -117,7 +115,9 @@ def pairs(folder: pathlib.Path, labels: str) -> list[Pair]:
   if not found:
     raise UserError(f'{folder} holds no prediction ({", ".join(ENDINGS)})')
   if not labels or not pathlib.Path(labels).is_dir():
-    raise UserError(f'no labels {labels!r} for {folder}\n  give --labels FOLDER or --labels FILE.csv')
+    raise UserError(
+      f'no labels {labels!r} for {folder}\n  give --labels FOLDER or --labels FILE.csv'
+    )
   known = {_bare(p, LABEL_ENDS): p for p in sorted(pathlib.Path(labels).rglob('*.png'))}
   out, missing = [], []
   for path in found:
@@ -148,14 +148,22 @@ def _listed(folder: pathlib.Path, table: pathlib.Path) -> list[Pair]:
   with table.open(newline='') as file:
     rows = list(csv.DictReader(file))
   if not rows or {'prediction', 'label'} - rows[0].keys():
-    raise UserError(f'{table} needs the columns prediction and label; it has {[*(rows or [{}])[0]]}')
+    raise UserError(
+      f'{table} needs the columns prediction and label; it has {[*(rows or [{}])[0]]}'
+    )
   out, missing = [], []
   for row in rows:
-    at = {k: _place(row[k], folder, table.parent) for k in ('prediction', 'label', 'image') if row.get(k)}
+    at = {
+      k: _place(row[k], folder, table.parent)
+      for k in ('prediction', 'label', 'image')
+      if row.get(k)
+    }
     missing += [f'  {k} {row[k]}' for k, p in at.items() if not p.is_file()]
     name = pathlib.Path(row['prediction'])
     group = row.get('group') or str(name.parent)
-    out.append(Pair(str(name.with_suffix('')), group, at['prediction'], at['label'], at.get('image')))
+    out.append(
+      Pair(str(name.with_suffix('')), group, at['prediction'], at['label'], at.get('image'))
+    )
   if missing:
     raise UserError(f'{len(missing)} files of {table} are missing:\n' + '\n'.join(missing[:20]))
   return out

@@ -40,10 +40,18 @@ KNOWN = {
       'The share of labelled pixels whose class is right. Large classes decide it.',
     ),
     Metric(
+      *('mean_accuracy', 'mean class accuracy', 'high', True, _ACCURACY),
+      "The share that is right among each class's pixels, averaged over the classes that occur.",
+    ),
+    Metric(
       *('ece', 'ECE', 'low', True, _CALIBRATION),
       'Expected calibration error: sort pixels into 15 bins by confidence; in each, how far is the '
       'mean confidence from the share that is right? The mean of these gaps, weighted by pixels. '
       '0 means that of pixels called 80 % sure, 80 % are right.',
+    ),
+    Metric(
+      *('ece_entropy', 'ECE of entropy', 'low', True, _CALIBRATION),
+      'The same with one minus the entropy, as a share of its maximum, in place of the probability.',
     ),
     Metric(
       *('adaptive_ece', 'adaptive ECE', 'low', True, _CALIBRATION),
@@ -58,6 +66,18 @@ KNOWN = {
     Metric(
       *('mce', 'MCE', 'low', True, _CALIBRATION),
       'The gap of the worst bin alone, however few pixels it holds. It is noisy.',
+    ),
+    Metric(
+      *('classwise_ece', 'class-wise ECE', 'low', True, _CALIBRATION),
+      "ECE of every class's own probability, averaged over the classes that occur.",
+    ),
+    Metric(
+      *('classwise_adaptive_ece', 'class-wise adaptive ECE', 'low', True, _CALIBRATION),
+      "Adaptive ECE of every class's own probability, averaged over the classes that occur.",
+    ),
+    Metric(
+      *('classwise_ks', 'class-wise KS error', 'low', True, _CALIBRATION),
+      "KS error of every class's own probability, averaged over the classes that occur.",
     ),
     Metric(
       *('nll', 'NLL', 'low', False, _CALIBRATION),
@@ -80,6 +100,11 @@ KNOWN = {
       'the error rate itself, so compare models of similar accuracy.',
     ),
     Metric(
+      *('aupr_success', 'AUPR of successes', 'high', True, _WRONG),
+      'Precision averaged over recall when right pixels are searched by high confidence. Chance '
+      'level is the accuracy itself.',
+    ),
+    Metric(
       *('fpr95', 'FPR95 of errors', 'low', True, _WRONG),
       'If the threshold is set so that 95 % of the errors are flagged, this share of the right '
       'pixels is flagged with them.',
@@ -88,6 +113,11 @@ KNOWN = {
       *('prr', 'PRR', 'high', True, _WRONG),
       'Prediction rejection ratio: hand the least confident pixels to a person first. 100 % is as '
       'good as knowing the errors, 0 % no better than handing over pixels at random.',
+    ),
+    Metric(
+      *('prr_relis', "PRR, RELIS' number", 'high', True, _WRONG),
+      'PRR against the oracle of the published code, for comparison with its tables: the more '
+      'errors a model makes, the lower it is for that alone.',
     ),
     Metric(
       *('aurc', 'AURC', 'low', True, _WRONG),
@@ -100,18 +130,34 @@ KNOWN = {
       'how often is the unknown one less confident? 50 % is chance.',
     ),
     Metric(
-      *('unknown_aupr', 'AUPR of unknown', 'high', True, _UNKNOWN),
+      *('unknown_ap', 'AP of unknown', 'high', True, _UNKNOWN),
       'Precision averaged over recall when unknown objects are searched by low confidence. Chance '
       'level is their share of pixels, which is small.',
+    ),
+    Metric(
+      *('unknown_aupr', 'AUPR of unknown, GenVal', 'high', True, _UNKNOWN),
+      'The same by straight lines between thresholds, as GenVal publishes it; a little higher.',
     ),
     Metric(
       *('unknown_fpr95', 'FPR95 of unknown', 'low', True, _UNKNOWN),
       'If 95 % of the unknown pixels are flagged, this share of the known ones is flagged too.',
     ),
     Metric(
-      *('disagreement_auroc', 'AUROC of disagreement', 'high', True, _UNKNOWN),
-      'The same question asked of the disagreement between several predictions for a pixel instead '
-      'of its confidence.',
+      *('object_auroc', 'AUROC of objects, per image', 'high', True, _UNKNOWN),
+      'As AUROC of unknown within each image that holds an unknown object, then averaged.',
+    ),
+    Metric(
+      *('object_fpr95', 'FPR95 of objects, per image', 'low', True, _UNKNOWN),
+      'As FPR95 of unknown within each image that holds an unknown object, then averaged.',
+    ),
+    Metric(
+      *('object_aupr', 'AUPR of objects, per image', 'high', True, _UNKNOWN),
+      'As AUPR of unknown, GenVal, within each image that holds one, then averaged.',
+    ),
+    Metric(
+      *('object_entropy_ratio', 'entropy on objects', 'high', False, _UNKNOWN),
+      'Mean entropy on an unknown object over the mean elsewhere in the image, averaged over '
+      'images. Above 1: the object is noticed at least a little.',
     ),
     Metric(
       *('image_auroc', 'image AUROC', 'high', True, _IMAGE),
@@ -120,6 +166,26 @@ KNOWN = {
     ),
   )
 }
+
+
+SCORES = dict(
+  entropy='entropy',
+  margin='margin of the two likeliest classes',
+  max_logit='largest logit',
+  energy='energy, log sum exp of the logits',
+  disagreement='disagreement of samples, mutual information',
+)
+
+
+def of_score(name: str) -> Metric:
+  """'auroc' or 'auroc[entropy]': as KNOWN, told of another score than the largest probability."""
+  kind, _, score = name.rstrip(']').partition('[')
+  found = KNOWN[kind]._replace(name=name)
+  if not score:
+    return found
+  short, _, more = SCORES[score].partition(', ')
+  about = f'{found.about} Confidence is here by {short}{f" ({more})" if more else ""}.'
+  return found._replace(title=f'{found.title}, by {short}', about=about)
 
 
 def metrics(names: Any = None) -> list[dict[str, Any]]:

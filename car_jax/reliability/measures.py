@@ -1,7 +1,7 @@
-"""The table of measures: name -> what it means and how it follows from pooled counts.
+"""The table of measures: name -> how it follows from pooled counts; legend.py says what it means.
 
-A measure of a score may be asked for with another one: 'auroc[entropy]'. Percent measures are kept
-as shares; only pages and tables write per cent.
+A measure of a score may be asked for with another one: 'auroc[entropy]'. Shares are in [0, 1]; only
+pages and tables write per cent.
 """
 
 import dataclasses
@@ -20,16 +20,12 @@ Value = Callable[[Pooled], float]
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-  """`of(pooled)` is its value; `bound(pooled)` the largest error that histograms leave in it."""
+  """`of(pooled)` is its value; `bound(pooled)` the largest error that histograms leave in it, nan
+  where that is not known."""
 
   name: str
-  title: str
-  better: str  # 'high', 'low', or '' where neither is meant
-  group: str
-  about: str
   of: Value
   bound: Value = lambda pooled: 0.0
-  percent: bool = True
 
 
 def groups_of(pooled: Pooled) -> calibration.Tied:
@@ -51,8 +47,12 @@ def errors_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
 
 def successes_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
   """Right and wrong pixels [K] in the order of rising certainty."""
-  wrong, right = errors_of(pooled, score)
-  return right[::-1], wrong[::-1]
+  return pooled.outcomes(score, RIGHT), pooled.outcomes(score, WRONG)
+
+
+def kept_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
+  """Wrong and right pixels [K] in the order of rising certainty, as metrics/rejection.py wants."""
+  return pooled.outcomes(score, WRONG), pooled.outcomes(score, RIGHT)
 
 
 def unknown_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
@@ -61,249 +61,89 @@ def unknown_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
   return pooled.outcomes(score, UNKNOWN)[::-1], known[::-1]
 
 
-def _counted(pooled: Pooled) -> float:
-  return float(np.sum(pooled.confusion))
+def _loss(which: int) -> Value:
+  return lambda p: float(p.losses[which] / n) if (n := np.sum(p.confusion)) else float('nan')
 
 
-def _mean_loss(which: int) -> Value:
-  def value(pooled: Pooled) -> float:
-    n = _counted(pooled)
-    return float(pooled.losses[which] / n) if n else float('nan')
+def _classwise(function: Callable[[calibration.Tied], float]) -> Value:
+  """Averaged over the classes that occur."""
 
-  return value
-
-
-def _classwise(function: Callable[..., float]) -> Value:
   def value(pooled: Pooled) -> float:
     if 'classwise' not in pooled.counts:
       return float('nan')
-    found = [
-      function(calibration.Tied(pixels, conf, hits), pixels.sum())
-      for (pixels, hits), conf in zip(pooled.classwise, pooled.classwise_conf, strict=True)
-      if hits.sum()
-    ]
-    return float(np.mean(found)) if found else float('nan')
+    classes = zip(pooled.classwise, pooled.classwise_conf, strict=True)
+    groups = [calibration.Tied(n, conf, hits) for (n, hits), conf in classes if hits.sum()]
+    return float(np.mean([function(g) for g in groups])) if groups else float('nan')
 
   return value
 
 
-def _plain() -> list[Measure]:
-  top = lambda f: lambda p: f(ece_sums(p))
-  bounds = lambda i: lambda p: calibration.tied_bound(groups_of(p))[i]
-  total = lambda p: _counted(p)
-  of_class = lambda g, n: calibration.ece(calibration.binned(g), n)
-  return [
-    Measure(
-      'miou',
-      'Mean IoU',
-      'high',
-      'accuracy',
-      'Overlap of said and true pixels over their union, averaged over the classes.',
-      lambda p: confusion.mean_iou(p.confusion),
-    ),
-    Measure(
-      'pixel_accuracy',
-      'Pixel accuracy',
-      'high',
-      'accuracy',
-      'The share of pixels whose class is right.',
-      lambda p: confusion.pixel_accuracy(p.confusion),
-    ),
-    Measure(
-      'mean_accuracy',
-      'Mean class accuracy',
-      'high',
-      'accuracy',
-      "The share that is right among each class's pixels, averaged over the classes.",
-      lambda p: confusion.mean_accuracy(p.confusion),
-    ),
-    Measure(
-      'ece',
-      'ECE',
-      'low',
-      'calibration',
-      'Pixels are sorted into bins by the probability of their likeliest class. The mean distance '
-      'between that probability and how often it is right: 0 when 80 % means right 8 times of 10.',
-      lambda p: calibration.ece(ece_sums(p), total(p)),
-    ),
-    Measure(
-      'ece_entropy',
-      'ECE of entropy',
-      'low',
-      'calibration',
-      'As ECE, with 1 minus the entropy (as a share of its maximum) in place of the probability.',
-      lambda p: calibration.ece(ece_sums(p, 1), total(p)),
-    ),
-    Measure(
-      'adaptive_ece',
-      'Adaptive ECE',
-      'low',
-      'calibration',
-      'As ECE, over bins that hold equally many pixels.',
-      lambda p: calibration.adaptive_ece(groups_of(p)),
-      bounds(0),
-    ),
-    Measure(
-      'ks',
-      'KS error',
-      'low',
-      'calibration',
-      'The largest difference between summed confidence and summed hits over all pixels below some '
-      'confidence; needs no bins.',
-      lambda p: calibration.ks_error(groups_of(p)),
-      bounds(1),
-    ),
-    Measure(
-      'mce',
-      'MCE',
-      'low',
-      'calibration',
-      'The largest gap of any of the bins of ECE, however few pixels it holds.',
-      top(calibration.mce),
-    ),
-    Measure(
-      'classwise_ece',
-      'Class-wise ECE',
-      'low',
-      'calibration',
-      "ECE of every class's own probability, averaged over the classes that occur.",
-      _classwise(of_class),
-    ),
-    Measure(
-      'classwise_adaptive_ece',
-      'Class-wise adaptive ECE',
-      'low',
-      'calibration',
-      "Adaptive ECE of every class's own probability, averaged over the classes that occur.",
-      _classwise(lambda g, n: calibration.adaptive_ece(g)),
-    ),
-    Measure(
-      'classwise_ks',
-      'Class-wise KS error',
-      'low',
-      'calibration',
-      "KS error of every class's own probability, averaged over the classes that occur.",
-      _classwise(lambda g, n: calibration.ks_error(g)),
-    ),
-    Measure(
-      'nll',
-      'NLL',
-      'low',
-      'calibration',
-      'Minus the logarithm of the probability of the true class, in nats; 0 is certain and right.',
-      _mean_loss(0),
-      percent=False,
-    ),
-    Measure(
-      'brier',
-      'Brier score',
-      'low',
-      'calibration',
-      'Squared distance between the probabilities and the truth, from 0 to 2.',
-      _mean_loss(1),
-      percent=False,
-    ),
-  ]
+def _object(place: int) -> Value:
+  """GenVal's averages over the images that hold an unknown object; see tally.objects_of."""
+  return lambda p: float(p.objects[place] / n) if (n := p.with_objects[place]) else float('nan')
 
 
-def _ranked() -> list[tuple[Measure, Callable[..., tuple], Callable[..., float]]]:
-  """Measures of a score: the measure, which counts it is of, and the function of these counts."""
-  sure_first = lambda f: lambda wrong, right: f(wrong[::-1], right[::-1])
-  miss, strange = 'misclassification', 'unknown objects'
-  table = [
-    ('auroc', 'AUROC of errors', 'high', miss, errors_of, ranking.auroc,
-     'The chance that a wrong pixel is more uncertain than a right one; 50 % is guessing.'),
-    ('aupr_error', 'AUPR of errors', 'high', miss, errors_of, ranking.average_precision,
-     'Mean precision when pixels are flagged as wrong from the most uncertain on.'),
-    ('aupr_success', 'AUPR of successes', 'high', miss, successes_of, ranking.average_precision,
-     'Mean precision when pixels are trusted from the surest on.'),
-    ('fpr95', 'FPR95 of errors', 'low', miss, errors_of, ranking.fpr_at_tpr,
-     'The share of right pixels that are flagged when 95 % of the wrong ones are.'),
-    ('prr', 'PRR', 'high', miss, errors_of, sure_first(rejection.prr),
-     'Prediction rejection ratio: 100 % if the most uncertain pixels are exactly the wrong ones, 0 '
-     'if uncertainty says nothing.'),
-    ('prr_relis', "PRR, RELIS' number", 'high', miss, errors_of, sure_first(rejection.prr_relis),
-     'PRR with the oracle of the published code; lower the more errors a model makes.'),
-    ('aurc', 'AURC', 'low', miss, errors_of, sure_first(rejection.aurc),
-     'The error rate among the surest pixels, averaged over how many are kept.'),
-    ('unknown_auroc', 'AUROC of the unknown', 'high', strange, unknown_of, ranking.auroc,
-     'The chance that a pixel of an unknown object is more uncertain than a known one.'),
-    ('unknown_ap', 'AP of the unknown', 'high', strange, unknown_of, ranking.average_precision,
-     'Mean precision when pixels are flagged as unknown from the most uncertain on.'),
-    ('unknown_aupr', "AUPR of the unknown, GenVal's", 'high', strange, unknown_of, ranking.aupr,
-     'As AP, by trapezoids between thresholds.'),
-    ('unknown_fpr95', 'FPR95 of the unknown', 'low', strange, unknown_of, ranking.fpr_at_tpr,
-     'The share of known pixels that are flagged when 95 % of the unknown ones are.'),
-  ]  # fmt: skip
-  empty = lambda pooled: float('nan')
-  return [
-    (Measure(name, title, better, group, about, empty), counts, function)
-    for name, title, better, group, counts, function, about in table
-  ]
+def _ece(groups: calibration.Tied) -> float:
+  return calibration.ece(calibration.binned(groups), np.sum(groups.pixels))
 
 
-def _per_object() -> list[Measure]:
-  """GenVal's averages over the images that hold an unknown object."""
-  at = lambda i: lambda p: float(p.objects[i] / n) if (n := p.with_objects[i]) else float('nan')
-  ratio = Measure(
-    'object_entropy_ratio',
-    'Entropy on unknown objects, relative',
-    'high',
-    'unknown objects',
-    'Mean entropy on an unknown object over the mean elsewhere, averaged over images.',
-    at(1),
-    percent=False,
-  )
-  told = {
-    'auroc': ('AUROC', 'high', 'The chance that an object pixel is more uncertain than another'),
-    'fpr95': ('FPR95', 'low', 'The share of other pixels flagged when 95 % of the object is'),
-    'aupr': ('AUPR', 'high', 'Precision when pixels are flagged from the most uncertain on'),
-  }
-  rows = [ratio]
-  for i, score in enumerate(OBJECT_SCORES):
-    for j, (key, (title, better, about)) in enumerate(told.items()):
-      name = f'object_{key}' + ('' if score == 'max_prob' else f'[{score}]')
-      title = f'{title} of objects, per image' + _of(score)
-      about = f'{about}; in each image with an object, then averaged.'
-      place = 2 + 4 * i + j
-      unbounded = lambda pooled: float('nan')
-      rows.append(Measure(name, title, better, 'unknown objects', about, at(place), unbounded))
-  return rows
+PLAIN: dict[str, Value] = {
+  'miou': lambda p: confusion.mean_iou(p.confusion),
+  'pixel_accuracy': lambda p: confusion.pixel_accuracy(p.confusion),
+  'mean_accuracy': lambda p: confusion.mean_accuracy(p.confusion),
+  'ece': lambda p: calibration.ece(ece_sums(p), np.sum(p.confusion)),
+  'ece_entropy': lambda p: calibration.ece(ece_sums(p, 1), np.sum(p.confusion)),
+  'adaptive_ece': lambda p: calibration.adaptive_ece(groups_of(p)),
+  'ks': lambda p: calibration.ks_error(groups_of(p)),
+  'mce': lambda p: calibration.mce(ece_sums(p)),
+  'classwise_ece': _classwise(_ece),
+  'classwise_adaptive_ece': _classwise(calibration.adaptive_ece),
+  'classwise_ks': _classwise(calibration.ks_error),
+  'nll': _loss(0),
+  'brier': _loss(1),
+  'object_entropy_ratio': _object(1),
+}
+for _i, _score in enumerate(OBJECT_SCORES):
+  for _j, _kind in enumerate(('auroc', 'fpr95', 'aupr')):
+    PLAIN[f'object_{_kind}' + ('' if _score == 'max_prob' else f'[{_score}]')] = _object(
+      2 + 4 * _i + _j
+    )
 
+BOUNDS: dict[str, Value] = {
+  'adaptive_ece': lambda p: calibration.tied_bound(groups_of(p))[0],
+  'ks': lambda p: calibration.tied_bound(groups_of(p))[1],
+}
+UNBOUNDED = ('classwise_', 'object_')  # their histograms' error is small but not worked out
 
-def _of(score: str) -> str:
-  return '' if score == 'max_prob' else f', {SCORE_TITLES[score].partition(" (")[0]}'
-
-
-SCORE_TITLES = dict(
-  max_prob='largest probability',
-  entropy='entropy',
-  margin='margin of the two likeliest classes',
-  max_logit='largest logit',
-  energy='energy (log sum exp of the logits)',
-  disagreement='disagreement of samples (mutual information)',
-)
-PLAIN = {m.name: m for m in (*_plain(), *_per_object())}
-RANKED = {m.name: (m, counts, function) for m, counts, function in _ranked()}
+RANKED: dict[str, tuple[Callable[..., tuple], Callable[..., float]]] = {
+  'auroc': (errors_of, ranking.auroc),
+  'aupr_error': (errors_of, ranking.average_precision),
+  'aupr_success': (successes_of, ranking.average_precision),
+  'fpr95': (errors_of, ranking.fpr_at_tpr),
+  'prr': (kept_of, rejection.prr),
+  'prr_relis': (kept_of, rejection.prr_relis),
+  'aurc': (kept_of, rejection.aurc),
+  'unknown_auroc': (unknown_of, ranking.auroc),
+  'unknown_ap': (unknown_of, ranking.average_precision),
+  'unknown_aupr': (unknown_of, ranking.aupr),
+  'unknown_fpr95': (unknown_of, ranking.fpr_at_tpr),
+}
 NAMES = (*PLAIN, *RANKED)
 
 
 def measure(name: str) -> Measure:
   """'ece' or 'auroc[entropy]' -> Measure. Raises UserError for an unknown name or score."""
+  if name in PLAIN:
+    unknown = (lambda p: float('nan')) if name.startswith(UNBOUNDED) else (lambda p: 0.0)
+    return Measure(name, PLAIN[name], BOUNDS.get(name, unknown))
   match = re.fullmatch(r'(\w+)(?:\[(\w+)\])?', name)
   kind, score = match.groups() if match else (name, None)
-  if name in PLAIN:
-    return PLAIN[name]
-  if kind not in NAMES:
-    raise UserError(f'unknown measure {name!r}\n{nearest(kind, NAMES)}')
-  if kind in PLAIN:
-    if score:
-      raise UserError(f'{name!r}: {kind} is not of a score\n  write {kind}')
-    return PLAIN[kind]
+  if kind not in RANKED:
+    hint = f'  {kind} is not of a score: write {kind}' if kind in PLAIN else nearest(kind, NAMES)
+    raise UserError(f'unknown measure {name!r}\n{hint}')
   if score and score not in (*SCORES, EXTRA):
     raise UserError(f'{name!r}: no score {score!r}\n{nearest(score, (*SCORES, EXTRA))}')
-  about, counts, function = RANKED[kind]
-  used = score or 'max_prob'
+  (counts, function), used = RANKED[kind], score or 'max_prob'
 
   def of(pooled: Pooled) -> float:
     return function(*counts(pooled, used)) if used in pooled.names else float('nan')
@@ -311,7 +151,7 @@ def measure(name: str) -> Measure:
   def bound(pooled: Pooled) -> float:
     return ranking.bound(function, *counts(pooled, used)) if used in pooled.names else float('nan')
 
-  return dataclasses.replace(about, name=name, title=about.title + _of(used), of=of, bound=bound)
+  return Measure(name, of, bound)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -364,4 +204,6 @@ def _estimate(
   seen = np.array([v for v in values if not np.isnan(v)])
   low, high = np.percentile(seen, [2.5, 97.5]) if len(seen) else (np.nan, np.nan)
   shift = value - m.of(coarse)
-  return Estimate(value, float(low + shift), float(high + shift), m.bound(pooled) if known is None else 0.0)
+  return Estimate(
+    value, float(low + shift), float(high + shift), m.bound(pooled) if known is None else 0.0
+  )

@@ -84,10 +84,16 @@ def plan(config: ConfigDict) -> Plan:
   pools = {name: tuple(of) for name, of in c.pools.items()}
   for name, of in pools.items():
     if unknown := [s for s in of if s not in sets]:
-      raise UserError(f'pool {name!r} holds no such set {unknown[0]!r}\n{nearest(unknown[0], sets)}')
+      raise UserError(
+        f'pool {name!r} holds no such set {unknown[0]!r}\n{nearest(unknown[0], sets)}'
+      )
     if name in sets:
       raise UserError(f'{name!r} is the name of a set and of a pool\n  rename one of them')
-  calibrators = {k: v for k, v in c.calibrators.items() if k != 'none'}
+  # a config's keys come in alphabetical order
+  sets = dict(sorted(sets.items(), key=lambda item: _place(item[1])))
+  known = {kind: i for i, kind in enumerate(('temperature', 'ece_grid', 'per_class', 'clusters'))}
+  order = lambda item: (known.get(item[1].rstrip('0123456789:'), len(known)), item[0])
+  calibrators = dict(sorted(((k, v) for k, v in c.calibrators.items() if k != 'none'), key=order))
   fitted = [k for k, v in calibrators.items() if not is_file(v)]
   on = _spec('calibrate_on', c.calibrate_on, SET_KEYS, 'set') if c.calibrate_on else {}
   if fitted and not on:
@@ -98,6 +104,12 @@ def plan(config: ConfigDict) -> Plan:
   chosen = tuple(measures.measure(str(name)) for name in dict.fromkeys(c.measures))
   how = How(c.sampled, c.exact, any('classwise' in m.name for m in chosen), c.seed)
   return Plan(c.title, models, sets, pools, calibrators, on, chosen, how, c)
+
+
+def _place(spec: Mapping[str, Any]) -> tuple[Any, ...]:
+  """In-domain sets first, then by condition and growing shift."""
+  condition, shift = spec.get('condition', spec['name']), spec.get('shift')
+  return spec.get('role') != 'in-domain', condition, -1 if shift is None else shift
 
 
 def is_file(kind: str) -> bool:
@@ -111,7 +123,9 @@ def _check_kinds(kinds: list[str]) -> None:
     base.find(kind)
 
 
-def _spec(name: str, given: Any, keys: tuple[str, ...], what: str, short: str = '') -> dict[str, Any]:
+def _spec(
+  name: str, given: Any, keys: tuple[str, ...], what: str, short: str = ''
+) -> dict[str, Any]:
   """One model or set as a dict; a plain text is its `short` key."""
   spec = {short: given} if isinstance(given, str) and short else dict(given)
   if unknown := sorted(set(spec) - set(keys)):
@@ -128,6 +142,6 @@ def _check_set(spec: Mapping[str, Any]) -> None:
     raise UserError(f'set {spec["name"]!r}: role {role!r}\n{nearest(role, ROLES)}')
   shift = spec.get('shift')
   if shift is not None and not 0 <= shift <= 1:
-    raise UserError(f'set {spec["name"]!r}: shift {shift} is not between 0 (none) and 1 (strongest)')
-
-
+    raise UserError(
+      f'set {spec["name"]!r}: shift {shift} is not between 0 (none) and 1 (strongest)'
+    )

@@ -1,9 +1,9 @@
 """Runs a study: every model on every set, through every calibrator; what is done is not done again.
 
-  OUT/calibrators/MODEL/NAME.npz   fitted calibrators, for eval.py and for other studies
-  OUT/cells/MODEL/SET.npz ..       counts of one model and set, one file for each calibrator
-  OUT/worst/MODEL/SET/..           pictures of the worst images
-  OUT/study.json, .csv, .md, report.html
+OUT/calibrators/MODEL/NAME.npz   fitted calibrators, for eval.py and for other studies
+OUT/cells/MODEL/SET.npz ..       counts of one model and set, one file for each calibrator
+OUT/worst/MODEL/SET/..           pictures of the worst images
+OUT/study.json, .csv, .md, report.html
 """
 
 import dataclasses
@@ -87,7 +87,9 @@ class Study:
       path = self._calibrator(model, name)
       if is_file(kind):
         out[name] = files.load(kind.replace('{model}', model))
-      elif path.is_file() and (fit := files.load(path)).about.get('print') == self._print(model, kind):
+      elif path.is_file() and (fit := files.load(path)).about.get('print') == self._print(
+        model, kind
+      ):
         out[name] = fit
       else:
         wanted[name] = kind
@@ -196,7 +198,9 @@ def digest(*parts: Any) -> str:
 def open_segmenter(spec: Mapping[str, Any], plan: Plan, mesh: Mesh) -> Segmenter:
   """A run of ours, or else a folder of predictions. Raises UserError."""
   path = pathlib.Path(spec['path'])
-  run = any((path / part).exists() for part in ('checkpoints', 'config.json', '_CHECKPOINT_METADATA'))
+  run = any(
+    (path / part).exists() for part in ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')
+  )
   if run or path.name.isdigit():
     return Checkpoint(spec['name'], spec, mesh, plan.config.seed)
   if '{set}' not in spec['path'] and not path.is_dir():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from car_jax.data import labels
+from car_jax.errors import UserError, nearest
 from datasets import common
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 from datasets.street_scenes import black_box, scenes
@@ -23,8 +24,8 @@ class Builder(common.Builder):
   black-box prediction, `--height` x twice that, in one `--domain` of a `--strength` from 0 to 1.
 
   The scenes of one `--seed` are the same in every domain. A share `--unknown` of them holds objects
-  of no known class, which are 254 in the labels. `python -m datasets.street_scenes` writes
-  the same scenes as files.
+  of no known class, which are 254 in the labels. `--part test` draws the test split alone.
+  `python -m datasets.street_scenes` writes the same scenes as files.
   """
 
   def contents(self, options, problems):
@@ -32,12 +33,19 @@ class Builder(common.Builder):
     scenes.check(values['domain'], values['strength'])
     make = functools.partial(examples, values)
     return cityscapes.contents(
-      {split: (size(split, values), functools.partial(make, split)) for split in SPLITS},
+      {s: (size(s, values), functools.partial(make, s)) for s in chosen(values['part'])},
       black_box=True,
       unknown_label=labels.UNKNOWN_LABEL if values['unknown'] > 0 else None,
       licence='made by this project; free to use',
       citation='car_jax, street_scenes',
     )
+
+
+def chosen(part: str) -> tuple[str, ...]:
+  """The splits of a --part. Raises UserError."""
+  if part not in ('all', *SPLITS):
+    raise UserError(f'no --part {part!r}\n{nearest(part, ("all", *SPLITS))}')
+  return tuple(SPLITS) if part == 'all' else (part,)
 
 
 def size(split: str, values: dict) -> int:

@@ -37,7 +37,7 @@ def fits():
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_fit_lowers_the_error_and_says_so(kind, fits):
   about = fits[kind].about
-  assert about['kind'], about['seed'] == (kind, 2)
+  assert (about['kind'], about['seed']) == (kind, 2)
   assert (about['images'], about['pixels'], about['classes']) == (I, np.sum(SAMPLE.labels >= 0), C)
   measure = 'ece' if 'ece' in kind else 'nll'
   assert about[f'{measure}_after'] < about[f'{measure}_before']

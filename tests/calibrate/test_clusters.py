@@ -74,6 +74,8 @@ def test_the_seed_decides_and_centroids_may_be_given():
   np.testing.assert_array_equal(first.centroids, again.centroids)
   given = clusters.fit(SAMPLE, centroids=SAMPLE.features[:2])
   np.testing.assert_array_equal(given.centroids, SAMPLE.features[:2])
+  each = clusters.fit(SAMPLE, clusters=-1)
+  np.testing.assert_array_equal(each.centroids, SAMPLE.features)
   with pytest.raises(ValueError, match='need the features'):
     given.apply(SAMPLE.logits)
 

@@ -154,18 +154,6 @@ def test_max_pooling_is_linens():
   np.testing.assert_array_equal(*(jax.grad(lambda x, f=f: (f(x) * weight).sum())(x) for f in pools))
 
 
-RESIZED = np.load('tests/golden/nets/resize.npz')
-
-
-@pytest.mark.parametrize('align_corners', [False, True])
-@pytest.mark.parametrize('case', range(sum(k.startswith('x') for k in RESIZED)))
-def test_bilinear_resizing_is_torchs(case, align_corners):
-  x, size = RESIZED[f'x{case}'], tuple(map(int, RESIZED[f'size{case}']))
-  y = layers.resize_bilinear(jnp.asarray(x), size, align_corners=align_corners)
-  want = RESIZED[f'y{case}_align{int(align_corners)}']
-  np.testing.assert_allclose(y, want, atol=2e-5)  # torch rounds places to float32
-
-
 def test_bilinear_resizing_with_leading_axes_and_its_gradient():
   x = jax.random.normal(jax.random.key(0), (2, 3, 4, 5, 2))
   f = lambda x: layers.resize_bilinear(x, (7, 3), align_corners=False)

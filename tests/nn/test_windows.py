@@ -33,7 +33,12 @@ def channels(x):
 
 @pytest.mark.parametrize(
   ('size', 'crop', 'stride'),
-  [((9, 14), (4, 6), (3, 4)), ((8, 8), (4, 4), (4, 4)), ((9, 5), (4, 7), (1, 2)), ((5, 6), (3, 3), (3, 3))],
+  [
+    ((9, 14), (4, 6), (3, 4)),
+    ((8, 8), (4, 4), (4, 4)),
+    ((9, 5), (4, 7), (1, 2)),
+    ((5, 6), (3, 3), (3, 3)),
+  ],
 )
 def test_the_mean_over_the_windows_on_a_pixel(size, crop, stride):
   image = np.random.default_rng(0).random((2, *size, 3)).astype(np.float32)

@@ -13,7 +13,6 @@ from car_jax.nn.windows import sliding
 from tests.golden.fill import fill
 from tests.replay import Replay, replays
 
-
 WEIGHTS = ('weight', 'bias')
 
 
@@ -55,7 +54,7 @@ def preparation(r: Replay) -> None:
   for key, sides in (('2048', (2048, 1024)), ('2049', (2049, 1025))):
     sizes = [transforms.fitted_size(*map(int, hw), *sides) for hw in inputs]
     r.check(f'resize_out_hw_{key}', sizes, 0)
-  (key,) = (k for k in r.keys() if k.startswith('pre_resized_bgr'))
+  (key,) = (k for k in r.arrays if k.startswith('pre_resized_bgr'))
   r.check(key, transforms.bilinear(r['pre_image_bgr'], *r[key].shape[:2]), 1)
   rgb = transforms.model_image(r[key][..., ::-1])
   r.check('pre_normalized_rgb', imagenet_normalised(rgb), 1e-5)

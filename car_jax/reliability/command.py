@@ -1,0 +1,84 @@
+"""What `eval.py --config` does: a study's config, the command line's models, a finished page."""
+
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from car_jax import sharding
+from car_jax.errors import UserError
+from car_jax.evaluate import checkpointed, folders
+from car_jax.reliability import document, worst
+from car_jax.reliability.plan import plan
+from car_jax.reliability.study import Study
+
+MADE = 'study.json'
+PREDICTIONS = 'predictions'  # the name of the set that --predictions are of
+
+
+def with_models(
+  config: ConfigDict,
+  *,
+  checkpoints: Sequence[str] = (),
+  predictions: Sequence[str] = (),
+  labels: str = '',
+  calibrators: Sequence[str] = (),
+) -> ConfigDict:
+  """The config for models named on the command line, each [NAME=]PATH, in place of its own.
+
+  Predictions are one set of images, so they also take the place of the config's sets; calibrators
+  are then files only. Raises UserError.
+  """
+  config = config.copy_and_resolve_references()
+  if checkpoints and predictions:
+    raise UserError('--checkpoint and --predictions do not go together\n  score them one by one')
+  if labels and not predictions:
+    raise UserError('--labels belong to --predictions')
+  if checkpoints or predictions:
+    given = [checkpointed.parted(text) for text in checkpoints or predictions]
+    config.models = ConfigDict(_named(given))
+  if predictions:
+    about = dict(labels=labels, role='in-domain', about=labels or 'labels saved beside')
+    config.sets = ConfigDict({PREDICTIONS: about})
+    config.pools, config.calibrators, config.calibrate_on = ConfigDict(), ConfigDict(), ConfigDict()
+  for text in calibrators:
+    name, _, path = text.rpartition('=')
+    if not path.endswith('.npz'):
+      raise UserError(f'--calibrator {text}: expected [NAME=]FILE.npz, as written by a study')
+    config.calibrators[(name or pathlib.Path(path).stem).replace('.', '_')] = path
+  return config
+
+
+def _named(given: Sequence[tuple[str, str]]) -> dict[str, str]:
+  names = [name for name, _ in given]
+  if len({*names}) < len(names):
+    raise UserError(f'two models are called {max(names, key=names.count)!r}\n  give NAME=FOLDER')
+  return {name.replace('.', '_'): path for name, path in given}  # a config's key has no dot
+
+
+def run(config: ConfigDict, out: str, command: str) -> tuple[dict[str, Any], pathlib.Path]:
+  """Carries a study out, or what is left of it -> (study.json's dict, the page). UserError."""
+  folder = pathlib.Path(out)
+  _check_out(folder)
+  began = time.perf_counter()
+  study = Study(plan(config), folder, sharding.make_mesh())
+  cells = study.run()
+  entries, pictures = worst.found(study, cells)
+  about = dict(created=time.strftime('%Y-%m-%d %H:%M'), command=command)
+  found = document.build(study, cells, entries, seconds=time.perf_counter() - began, **about)
+  page = folder / document.PAGE
+  if jax.process_index() == 0:
+    page = document.write(folder, found, pictures)
+  return found, page
+
+
+def _check_out(folder: pathlib.Path) -> None:
+  """A folder of an unfinished study has no study.json yet."""
+  if folder.is_dir() and any((folder / part).is_dir() for part in ('cells', 'calibrators')):
+    return
+  folders.check_replaceable(folder, MADE)
+
+

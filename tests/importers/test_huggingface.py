@@ -1,0 +1,112 @@
+"""SegFormer's files as Hugging Face writes them, made here byte by byte."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from car_jax import checkpoints
+from car_jax.errors import UserError
+from car_jax.importers import __main__ as command
+from car_jax.importers import huggingface
+from tests.importers.test_mmseg import tiny_config  # noqa: F401 - a fixture
+from tests.importers.torch_writer import state_dict, write_zip
+from tests.replay.nets_torch import SPECS, manifest_of, weights_of
+
+NAME = 'segformer_huggingface'
+SPEC = SPECS[NAME] | dict(normed_projections=True, norm_epsilon=1e-6)  # as the configs have it
+KINDS = {'float32': 'F32', 'bfloat16': 'BF16', 'float16': 'F16', 'int64': 'I64'}
+
+
+def write_safetensors(path, arrays):
+  """An 8-byte length, a JSON header, the numbers of all arrays one after the other."""
+  header, numbers = {'__metadata__': {'format': 'pt'}}, b''
+  for name, a in arrays.items():
+    begin, numbers = len(numbers), numbers + a.tobytes()
+    place = [begin, len(numbers)]
+    header[name] = dict(dtype=KINDS[a.dtype.name], shape=a.shape, data_offsets=place)
+  text = json.dumps(header).encode()
+  path.write_bytes(np.uint64(len(text)).tobytes() + text + numbers)
+  return path
+
+
+@pytest.mark.parametrize('kind', ['model.safetensors', 'pytorch_model.bin'])
+def test_a_file_becomes_a_checkpoint(kind, tmp_path, tiny_config):  # noqa: F811
+  weights = weights_of(NAME)
+  if kind.endswith('.bin'):
+    file = write_zip(tmp_path / kind, state_dict(weights))
+  else:
+    file = write_safetensors(tmp_path / kind, weights)
+  arguments = ['huggingface', str(file), '--config', tiny_config(SPEC)]
+  assert command.main([*arguments, '--out', str(tmp_path / 'run')]) == 0
+  with checkpoints.Checkpoints(tmp_path / 'run' / 'checkpoints') as saved:
+    state, meta = saved.restore(0, None)
+  model = meta['config']['method']['model']
+  assert (model['normed_projections'], model['norm_epsilon']) == (False, 1e-5)
+  assert meta['data']['num_classes'] == 6
+  want = huggingface.to_variables('segformer', weights)
+  jax.tree.map(np.testing.assert_array_equal, state['net']['params'], want['params'])
+
+
+def test_every_name_has_one_place():
+  numbered = {n: np.full(s, i) for i, (n, s) in enumerate(manifest_of(NAME).items())}
+  places = huggingface.to_variables('segformer', numbered)
+  numbers = sorted(int(np.ravel(leaf)[0]) for leaf in jax.tree.leaves(places))
+  assert numbers == list(range(len(numbered)))
+
+
+def test_types_and_shapes_of_a_safetensors_file(tmp_path):
+  arrays = {k: np.arange(6).reshape(2, 3).astype(jnp.dtype(k)) for k in KINDS}
+  arrays |= {'one': np.float32(3).reshape(()), 'empty': np.zeros((0, 2), np.float32)}
+  found = huggingface.read_safetensors(write_safetensors(tmp_path / 'x', arrays))
+  assert found.keys() == arrays.keys()
+  for name, a in arrays.items():
+    assert found[name].dtype == a.dtype
+    np.testing.assert_array_equal(found[name], a)
+
+
+@pytest.mark.parametrize('share', [0, 0.001, 0.2, 0.9])
+def test_a_file_that_is_cut_short(share, tmp_path):
+  whole = write_safetensors(tmp_path / 'x', weights_of(NAME)).read_bytes()
+  (tmp_path / 'x.safetensors').write_bytes(whole[: int(share * len(whole))])
+  with pytest.raises(UserError, match='no safetensors file, or it is cut short'):
+    huggingface.read(tmp_path / 'x.safetensors')
+
+
+def test_files_that_are_none(tmp_path):
+  with pytest.raises(UserError, match=r'is a folder\n.*model.safetensors'):
+    huggingface.read(tmp_path)
+  with pytest.raises(UserError, match='no file'):
+    huggingface.read(tmp_path / 'x.safetensors')
+  header = json.dumps({'a': dict(dtype='F4', shape=[1], data_offsets=[0, 1])}).encode()
+  (tmp_path / 'x.safetensors').write_bytes(np.uint64(len(header)).tobytes() + header + b'1')
+  with pytest.raises(UserError, match="unknown entry or number type 'F4'"):
+    huggingface.read(tmp_path / 'x.safetensors')
+
+
+@pytest.mark.parametrize(
+  ('change', 'spec', 'message'),
+  [
+    (lambda w: w | {'odd': np.float32([1, 2])}, {}, 'odd (2,): no place for it'),
+    (lambda w: w, dict(features=9), 'weights do not fit'),
+    (lambda w: {'odd': np.float32([1])}, {}, 'is no SegFormer of transformers'),
+    (lambda w: w, dict(name='segnet'), "the config trains 'segnet'\n  use --config configs/segf"),
+  ],
+)
+def test_mistakes_leave_no_folder(change, spec, message, tmp_path, capsys, tiny_config):  # noqa: F811
+  file = write_safetensors(tmp_path / 'x.safetensors', change(weights_of(NAME)))
+  arguments = ['huggingface', str(file), '--config', tiny_config(SPEC | spec)]
+  assert command.main([*arguments, '--out', str(tmp_path / 'run')]) == 2
+  assert message in capsys.readouterr().err
+  assert not (tmp_path / 'run').exists()
+
+
+def test_the_variant_is_recognised():
+  names = {}
+  for k, (width, depth) in enumerate(zip((32, 64, 160, 256), (2, 2, 2, 2), strict=True)):
+    names[f'segformer.encoder.patch_embeddings.{k}.proj.weight'] = np.zeros((width, 1))
+    names[f'segformer.encoder.block.{k}.{depth - 1}.layer_norm_1.weight'] = np.zeros(width)
+  assert huggingface.variant_of(names) == 'b0'
+  assert huggingface.variant_of({}) == ''

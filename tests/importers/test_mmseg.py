@@ -1,0 +1,159 @@
+"""Checkpoints in mmsegmentation's formats, written here as torch writes them."""
+
+import io
+import pickle
+
+import jax
+import numpy as np
+import pytest
+
+from car_jax import checkpoints
+from car_jax.errors import UserError
+from car_jax.importers import __main__ as command
+from car_jax.importers import mmseg
+from tests.importers import torch_writer
+from tests.replay.nets_torch import SPECS as ALL
+from tests.replay.nets_torch import manifest_of, weights_of
+
+SPECS = {name: spec for name, spec in ALL.items() if not name.endswith('huggingface')}
+
+
+@pytest.fixture
+def tiny_config(tmp_path):
+  """A config file of the supervised method on a tiny net."""
+
+  def write(spec, method='supervised'):
+    path = tmp_path / 'tiny.py'
+    path.write_text(
+      'from ml_collections import ConfigDict\n'
+      'def get_config():\n'
+      f'  return ConfigDict(dict(method=dict(name={method!r}, model={spec!r}),'
+      " data=dict(name='cityscapes')))\n"
+    )
+    return str(path)
+
+  return write
+
+
+def legacy(path, content):
+  """torch.save without zip archive: three heads, the pickle, the storages' keys, their numbers."""
+  storages, out = [], io.BytesIO()
+
+  def pid_of(storage):
+    if not any(s is storage for s in storages):
+      storages.append(storage)
+    key = next(i for i, s in enumerate(storages) if s is storage)
+    return ('storage', storage.kind, str(key), 'cpu', storage.flat.size, None)
+
+  for head in (torch_writer.MAGIC, 1001, {'little_endian': True}):
+    pickle.dump(head, out, protocol=2)
+  with torch_writer.torch_names():
+    torch_writer._pickler(out, pid_of).dump(content)
+  pickle.dump([str(i) for i in range(len(storages))], out, protocol=2)
+  for storage in storages:
+    out.write(np.int64(storage.flat.size).tobytes() + storage.flat.tobytes())
+  path.write_bytes(out.getvalue())
+  return path
+
+
+def checkpoint(weights, prefix=''):
+  named = torch_writer.state_dict({prefix + k: v for k, v in weights.items()})
+  return {'meta': {'CLASSES': ('road', 'sky'), 'epoch': 3}, 'state_dict': named}
+
+
+@pytest.mark.parametrize('write', [legacy, torch_writer.write_zip])
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_every_wrapping_gives_the_same_weights(write, prefix, tmp_path):
+  weights = weights_of('deeplabv3plus_basic')
+  found = mmseg.read(write(tmp_path / 'x.pth', checkpoint(weights, prefix)))
+  assert found.keys() == weights.keys()
+  for name, value in weights.items():
+    np.testing.assert_array_equal(found[name], value)
+  plain = mmseg.read(torch_writer.write_zip(tmp_path / 'y.pth', torch_writer.state_dict(weights)))
+  assert plain.keys() == weights.keys()
+
+
+@pytest.mark.parametrize('name', SPECS)
+def test_a_file_becomes_a_checkpoint(name, tmp_path, tiny_config):
+  weights = weights_of(name)
+  extra = {'auxiliary_head.conv_seg.weight': np.ones((2, 3)), 'data_preprocessor.mean': np.ones(3)}
+  file = legacy(tmp_path / 'x.pth', checkpoint(weights | extra))
+  arguments = ['mmseg', str(file), '--config', tiny_config(SPECS[name])]
+  assert command.main([*arguments, '--out', str(tmp_path / 'run')]) == 0
+  with checkpoints.Checkpoints(tmp_path / 'run' / 'checkpoints') as saved:
+    state, meta = saved.restore(0, None)
+  assert meta['data']['num_classes'] == len(weights['decode_head.conv_seg.bias'])
+  want = mmseg.to_variables(SPECS[name]['name'], weights)
+  jax.tree.map(np.testing.assert_array_equal, state['net']['params'], want['params'])
+
+
+@pytest.mark.parametrize('name', SPECS)
+def test_every_name_has_a_place(name):
+  numbered = {n: np.full(s, i) for i, (n, s) in enumerate(manifest_of(name).items())}
+  places = mmseg.to_variables(SPECS[name]['name'], numbered)
+  numbers = {int(np.ravel(leaf)[0]) for leaf in jax.tree.leaves(places)}
+  assert numbers == set(range(len(numbered)))
+
+
+def shaped(manifest):
+  return {n: np.broadcast_to(np.float32(0), s) for n, s in manifest.items()}
+
+
+@pytest.mark.parametrize(
+  ('depths', 'basic', 'variant'),
+  [((2, 2, 2, 2), True, 'r18'), ((3, 4, 6, 3), False, 'r50'), ((1, 1, 1, 1), True, '')],
+)
+def test_the_variant_of_a_resnet_is_recognised(depths, basic, variant):
+  names = {f'backbone.layer{k}.{n - 1}.conv1.weight': (1,) for k, n in enumerate(depths, 1)}
+  names |= {} if basic else {'backbone.layer1.0.conv3.weight': (1,)}
+  names |= {'decode_head.c1_bottleneck.conv.weight': (1,), 'backbone.stem.0.weight': (1,)}
+  assert mmseg.kind_of(shaped(names)) == ('deeplabv3plus', variant)
+
+
+def test_the_variant_of_a_segformer_is_recognised():
+  names = {}
+  for k, (width, depth) in enumerate(zip((64, 128, 320, 512), (3, 8, 27, 3), strict=True)):
+    names[f'backbone.layers.{k}.0.projection.weight'] = (width, 1)
+    names[f'backbone.layers.{k}.1.{depth - 1}.norm1.weight'] = (width,)
+  assert mmseg.kind_of(shaped(names)) == ('segformer', 'b4')
+
+
+@pytest.mark.parametrize(
+  ('change', 'spec', 'method', 'message'),
+  [
+    (lambda w: w | {'odd': np.ones(2)}, None, 'supervised', 'odd (2,): no place for it'),
+    (lambda w: w, dict(features=8), 'supervised', 'weights do not fit'),
+    (lambda w: w, dict(name='segnet'), 'supervised', "the config trains 'segnet'\n  use --config"),
+    (lambda w: w, None, 'mose', "the config trains 'mose'\n  use --config configs/segformer"),
+    (lambda w: {'a': np.ones(2)}, None, 'supervised', 'neither SegFormer nor DeepLabV3+'),
+  ],
+)
+def test_mistakes_leave_no_folder(change, spec, method, message, tmp_path, capsys, tiny_config):
+  file = legacy(tmp_path / 'x.pth', checkpoint(change(weights_of('segformer_mmseg'))))
+  config = tiny_config(SPECS['segformer_mmseg'] | (spec or {}), method)
+  arguments = ['mmseg', str(file), '--config', config, '--out', str(tmp_path / 'run')]
+  assert command.main(arguments) == 2
+  assert message in capsys.readouterr().err
+  assert not (tmp_path / 'run').exists()
+
+
+class Foreign:
+  pass
+
+
+def test_files_that_are_none(tmp_path):
+  weights = weights_of('deeplabv3plus_basic')
+  whole = legacy(tmp_path / 'x.pth', checkpoint(weights)).read_bytes()
+  for share in (0.001, 0.1, 0.4, 0.99):
+    (tmp_path / 'short.pth').write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(UserError, match='cut short'):
+      mmseg.read(tmp_path / 'short.pth')
+  with pytest.raises(UserError, match='no file'):
+    mmseg.read(tmp_path / 'none.pth')
+  torch_writer.write_zip(tmp_path / 'list.pth', [1, 2])
+  with pytest.raises(UserError, match='holds no table of weights'):
+    mmseg.read(tmp_path / 'list.pth')
+  for write in (legacy, torch_writer.write_zip):
+    file = write(tmp_path / 'foreign.pth', checkpoint(weights) | {'message_hub': Foreign()})
+    with pytest.raises(UserError, match=r'Foreign.*\n  with torch, keep its weights: torch.save'):
+      mmseg.read(file)

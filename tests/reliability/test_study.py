@@ -1,0 +1,253 @@
+"""A whole study of two small runs on drawn scenes: its numbers, its files, what it skips."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+import eval as evaluation
+from car_jax import sharding
+from car_jax.errors import UserError
+from car_jax.metrics import calibration, ranking
+from car_jax.reliability import command, plan, study, tally
+from tests.reliability import runs
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  """Folder of data, set -> prepared name, model -> run."""
+  folder = tmp_path_factory.mktemp('study')
+  names = {'clear': runs.scenes(folder), 'fog': runs.scenes(folder, domain='fog')}
+  train_on = runs.scenes(folder, unknown=0.0, part='all')
+  models = {k: runs.trained(folder / k, k, folder, train_on) for k in ('segformer', 'car')}
+  return folder, names, models
+
+
+@pytest.fixture(scope='module')
+def finished(made):
+  folder, names, models = made
+  config = runs.study({'segformer': models['segformer']}, folder, names, pools={'all': ('clear', 'fog')})
+  full = plan.defaults()
+  full.update(config)
+  found, page = command.run(full, str(folder / 'out'), 'python eval.py')
+  return full, found, page
+
+
+def cell(found, name, calibrator='none', model='segformer'):
+  wanted = (model, name, calibrator)
+  return next(c for c in found['cells'] if (c['model'], c['set'], c['calibrator']) == wanted)
+
+
+def predictions(full, name):
+  """Logits, labels and unknown of all pixels of a set, in numpy."""
+  one = study.Study(plan.plan(full), None, sharding.make_mesh(), lambda text: None)
+  parts = [
+    {k: np.asarray(v)[b.keep] for k, v in b.arrays.items()}
+    for b in one.segmenter('segformer').batches(one.plan.sets[name])
+  ]
+  flat = lambda k, *s: np.concatenate([p[k].reshape(-1, *s) for p in parts])
+  return flat('logits', parts[0]['logits'].shape[-1]), flat('labels'), flat('unknown')
+
+
+def test_a_cell_is_what_plain_numpy_finds(finished):
+  full, found, _ = finished
+  logits, labels, unknown = predictions(full, 'clear')
+  probs, seen = softmax(logits.astype(np.float64), -1), labels != 255
+  hits, conf = probs.argmax(-1) == labels, probs.max(-1)
+  values = cell(found, 'clear')['values']
+  groups = calibration.tied(np.float32(conf[seen]), hits[seen])
+  want = calibration.ece(calibration.binned(groups), seen.sum())
+  assert values['ece']['value'] == pytest.approx(want, abs=1e-4)
+  want = ranking.auroc(*ranking.by_value(-conf[seen], ~hits[seen]))
+  assert values['auroc']['value'] == pytest.approx(want, abs=values['auroc']['bound'] + 1e-6)
+  assert unknown.any()
+  both = seen | unknown
+  top = logits.max(-1)[both]
+  want = ranking.auroc(*ranking.by_value(-top, unknown[both]))
+  value = values['unknown_auroc[max_logit]']
+  assert value['value'] == pytest.approx(want, abs=value['bound'] + 1e-6)
+  assert value['low'] <= value['value'] <= value['high']
+
+
+def test_the_fitted_temperature_lowers_nll_and_is_applied(finished):
+  full, found, page = finished
+  fit = next(f for f in found['fits'] if f['calibrator'] == 'temperature')
+  assert fit['nll_after'] <= fit['nll_before']
+  logits, labels, _ = predictions(full, 'fog')
+  probs = softmax(logits / fit['temperatures'][0], -1)
+  seen = labels != 255
+  groups = calibration.tied(np.float32(probs.max(-1)[seen]), (probs.argmax(-1) == labels)[seen])
+  want = calibration.ece(calibration.binned(groups), seen.sum())
+  assert cell(found, 'fog', 'temperature')['values']['ece']['value'] == pytest.approx(want, abs=1e-4)
+  assert (page.parent / 'calibrators' / 'segformer' / 'temperature.npz').is_file()
+
+
+def test_a_pool_scores_the_images_of_its_sets_together(finished):
+  full, found, page = finished
+  parts = [predictions(full, name) for name in ('clear', 'fog')]
+  logits, labels, _ = (np.concatenate(x) for x in zip(*parts, strict=True))
+  seen = labels != 255
+  said = logits.argmax(-1)[seen]
+  classes = np.intersect1d(np.arange(logits.shape[-1]), np.union1d(labels[seen], said))
+  ious = [
+    np.sum((said == c) & (labels[seen] == c)) / np.sum((said == c) | (labels[seen] == c))
+    for c in classes
+  ]
+  assert cell(found, 'all')['values']['miou']['value'] == pytest.approx(np.mean(ious))
+  text = page.read_text()
+  for part in ('clear', 'fog', 'temperature', 'clusters', 'data:image/png'):
+    assert part in text
+  assert json.loads((page.parent / 'study.json').read_text()) == found
+  assert 'segformer,all' in (page.parent / 'study.csv').read_text()
+
+
+def test_what_is_done_is_skipped_and_what_changed_is_done_again(finished, monkeypatch):
+  full, found, page = finished
+  counted = []
+  real = study.count.tallies
+  monkeypatch.setattr(study.count, 'tallies', lambda b, c, *a, **k: counted.append([*c]) or real(b, c, *a, **k))
+  again, _ = command.run(full, str(page.parent), 'python eval.py')
+  assert counted == []
+  assert again['cells'] == found['cells']
+  (page.parent / 'cells' / 'segformer' / 'fog' / 'temperature.npz').unlink()
+  again, _ = command.run(full, str(page.parent), 'python eval.py')
+  assert counted == [['temperature']]
+  assert again['cells'] == found['cells']
+
+
+def test_sampled_and_exact_modes(finished, made):
+  full, found, _ = finished
+  folder, _, _ = made
+  config = full.copy_and_resolve_references()
+  config.sets = {'clear': config.sets.clear}
+  config.pools, config.calibrators, config.exact = {}, {}, True
+  exact, _ = command.run(config, str(folder / 'exact'), '')
+  for name, value in cell(found, 'clear')['values'].items():
+    other = cell(exact, 'clear')['values'][name]
+    assert other['bound'] == 0
+    assert abs(other['value'] - value['value']) <= value['bound'] + 1e-6
+  config.exact, config.sampled = False, 200
+  few, _ = command.run(config, str(folder / 'few'), '')
+  assert few['sets'][0]['pixels'] == 200 * 4
+  assert cell(few, 'clear')['values']['miou']['value'] == pytest.approx(
+    cell(found, 'clear')['values']['miou']['value'], abs=0.1
+  )
+
+
+def test_a_stochastic_model_is_scored_by_its_mean_and_its_disagreement(made):
+  folder, names, models = made
+  config = plan.defaults()
+  spec = {'car': models['car']}
+  config.update(runs.study(spec, folder, names, calibrators={}, calibrate_on={}, worst=0))
+  config.models = {'car': dict(path=str(models['car']), samples=3)}
+  config.sets = {'clear': config.sets.clear}
+  config.measures = ('miou', 'auroc[disagreement]', 'unknown_auroc[max_logit]')
+  found, _ = command.run(config, str(folder / 'stochastic'), '')
+  values = cell(found, 'clear', model='car')['values']
+  assert 0 < values['auroc[disagreement]']['value'] < 1
+  assert 'unknown_auroc[max_logit]' not in values  # logarithms of probabilities are no logits
+  assert '3 samples' in found['models'][0]['about']
+
+
+def test_the_command_line(made, capsys):
+  folder, names, models = made
+  path = folder / 'small.py'
+  path.write_text(
+    'import pathlib\nfrom tests.reliability import runs\n\ndef get_config():\n'
+    f'  return runs.study({dict(a="nowhere")!r}, pathlib.Path({str(folder)!r}), {names!r},'
+    ' calibrators={}, calibrate_on={}, worst=0)\n'
+  )
+  out = str(folder / 'command')
+  base = ['--config', str(path), '--out', out]
+  assert evaluation.main(base) == 2
+  assert 'no run and no folder of predictions nowhere' in capsys.readouterr().err
+  fitted = folder / 'out' / 'calibrators' / 'segformer' / 'temperature.npz'
+  more = ['--checkpoint', f'seg={models["segformer"]}', '--calibrator', f'T={fitted}']
+  assert evaluation.main([*base, *more, '--config.resamples=5']) == 0
+  said = capsys.readouterr().out
+  assert 'mIoU' in said
+  assert said.splitlines()[-1] == f'report: {out}/report.html'
+  rows = (folder / 'command' / 'study.csv').read_text()
+  assert 'seg,fog' in rows
+  assert ',T,' in rows
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (dict(measures=('eec',)), 'did you mean: ece'),
+    (dict(measures=('auroc[entropie]',)), "no score 'entropie'"),
+    (dict(measures=('ece[entropy]',)), 'ece is not of a score'),
+    (dict(calibrators={'t': 'temperatur'}), 'did you mean: temperature'),
+    (dict(calibrate_on={}), 'has no data to be fitted to'),
+    (dict(pools={'p': ('clera',)}), 'did you mean: clear'),
+    (dict(pools={'clear': ('clear',)}), 'name of a set and of a pool'),
+    (dict(models={}), 'the study has no models'),
+    (dict(models={'m': {'patth': 'x'}}), 'did you mean: path'),
+    (dict(sets={'s': {'role': 'shiftet'}}), 'did you mean: shifted'),
+    (dict(sets={'s': {'shift': 2.0}}), 'not between 0'),
+  ],
+)
+def test_a_wrong_study_stops_before_it_starts(tmp_path, changes, message):
+  config = plan.defaults()
+  config.update(runs.study({'m': 'x'}, tmp_path, {'clear': 'a', 'fog': 'b'}))
+  for k, v in changes.items():
+    config[k] = v
+  with pytest.raises(UserError, match=message.replace('[', r'\[')):
+    plan.plan(config)
+
+
+def test_options_that_do_not_go_together(capsys):
+  cases = {
+    ('--checkpoint', 'x', '--predictions', 'y'): '--predictions goes with --config',
+    ('--config', 'configs/reliability.py', '--save', 'logits'): '--save goes without --config',
+    (): 'nothing to score',
+    ('--config', 'configs/reliability.py', '--labels', 'x'): '--labels belong to --predictions',
+    ('--config', 'configs/smoke.py'): 'this config trains',
+    ('--config', 'configs/reliability.py', '--calibrator', 'a.txt'): 'expected [NAME=]FILE.npz',
+  }
+  for arguments, message in cases.items():
+    assert evaluation.main([*arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_damaged_cell_and_a_foreign_folder_are_told(finished, made, tmp_path):
+  full, _, page = finished
+  copy = tmp_path / 'copy'
+  shutil.copytree(page.parent, copy)
+  broken = copy / 'cells' / 'segformer' / 'fog' / 'none.npz'
+  broken.write_bytes(broken.read_bytes()[:100])
+  with pytest.raises(UserError, match='none.npz is damaged'):
+    command.run(full, str(copy), '')
+  other = tmp_path / 'other'
+  other.mkdir()
+  (other / 'thesis.tex').write_text('')
+  with pytest.raises(UserError, match='is not replaced'):
+    command.run(full, str(other), '')
+
+
+def test_models_of_other_classes_are_not_mixed(made, tmp_path):
+  folder, names, models = made
+  data = dict(name='fake', num_classes=3, readers=1, count=4, size=32)
+  config = plan.defaults()
+  config.update(runs.study({'segformer': models['segformer']}, folder, names))
+  config.sets = {'fake': dict(data=data, split='test')}
+  with pytest.raises(UserError, match='says 19 classes, fake has 3'):
+    command.run(config, str(tmp_path / 'out'), '')
+  config.sets = {'fake': dict(data=data | dict(readers=4, num_classes=19), split='test')}
+  with pytest.raises(UserError, match='has 4 readers'):
+    command.run(config, str(tmp_path / 'out'), '')
+
+
+def test_tallies_survive_their_file(finished, tmp_path):
+  _, _, page = finished
+  path = page.parent / 'cells' / 'segformer' / 'clear' / 'none.npz'
+  first, about = tally.load(path)
+  first.save(tmp_path / 'copy.npz', about)
+  again, told = tally.load(tmp_path / 'copy.npz')
+  assert told == about
+  assert again.ids == first.ids
+  jax.tree.map(np.testing.assert_array_equal, again.images, first.images)
