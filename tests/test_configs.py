@@ -8,9 +8,13 @@ from car_jax import config as configs
 from car_jax import loop
 from car_jax.data import class_flips, labels, transforms
 from car_jax.errors import UserError
+from car_jax.reliability import plan
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
-VARIANTS = {'smoke': ['car', 'mose', 'supervised'], 'demo': ['car', 'mose', 'deterministic']}
+STUDIES = [f for f in FILES if f.startswith('reliability')]  # they train nothing
+VARIANTS = {'smoke': ['car', 'mose', 'supervised', 'lts'], 'demo': ['car', 'mose', 'deterministic']}
+VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
+VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer']}
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
 FOUR_STAGES = {
   'segformer': dict(widths=(4, 4, 5, 8), depths=(1, 1, 1, 1), features=4),
@@ -32,7 +36,7 @@ def shrink(node) -> None:
 
 
 @pytest.mark.parametrize(
-  'name', [f'{f}:{v}' if v else f for f in FILES for v in VARIANTS.get(f, [''])]
+  'name', [f'{f}:{v}' if v else f for f in FILES if f not in STUDIES for v in VARIANTS.get(f, [''])]
 )
 def test_one_step(name, tmp_path):
   config = configs.load(
@@ -48,9 +52,16 @@ def test_one_step(name, tmp_path):
       small |= dict(readers=1, black_box=True, flips='background:4/17,disc 1:8/17')
     config.data = small
   config.steps, config.log_every = 1, 1
-  config.evals, config.best = {}, ''
+  config.evals, config.best, config.init = {}, '', {}
   state = loop.train(config, tmp_path / 'run')
   assert int(state.step) == 1
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_a_study_is_planned(name):
+  assert plan.plan(plan.load(f'configs/{name}.py')).sets
+  with pytest.raises(UserError, match='is a study, nothing to train'):
+    configs.load(f'configs/{name}.py')
 
 
 @pytest.mark.parametrize(
