@@ -26,7 +26,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add = parser.add_argument
   add('--checkpoint', default=[], action='append', help='[NAME=]FOLDER of a run; may be repeated')
   add('--config', default='', help='a study, such as configs/reliability.py')
-  add('--out', help='folder of the report (default: report in the checkpoint, runs/STUDY)')
+  add('--out', help='folder of the report (default: report in the checkpoint, runs/NAME/study)')
   one = parser.add_argument_group('without --config')
   one.add_argument('--step', default='', help='best, latest or a number (default: best, if kept)')
   one.add_argument(
@@ -88,7 +88,7 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
     calibrators=args.calibrator,
   )
   name = pathlib.Path(args.config.partition(':')[0]).stem
-  found, page = studies.run(config, args.out or f'runs/{name}', command)
+  found, page = studies.run(config, args.out or f'runs/{name}/study', command)
   print('\n'.join(f'- {line}' for line in verdicts.verdicts(view.View(found))))
   print(f'report: {page}')
   return 0

@@ -6,7 +6,7 @@
   python eval.py --config configs/reliability.py --predictions FOLDER --labels FOLDER
 
 Weather grows from none (shift 0) to heavy (1) over scenes that are the same, label for label, in
-all weathers. Unknown objects stand in a fifth of them. For photographs see
+all weathers. Unknown objects stand in half of them. For photographs see
 configs/reliability_cityscapes.py.
 """
 
@@ -39,7 +39,8 @@ def get_config():
   sets['noise'] = noisy | dict(condition='noise', shift=0.6)
   c.sets = {name: spec | dict(split='test') for name, spec in sets.items()}
   c.pools = {'all weather': tuple(name for name in sets if name not in ('clear', 'noise'))}
-  c.calibrate_on = dict(data=data | dict(name=f'street_scenes/height{HEIGHT}-count400'), split='validation')
+  fitted = data | dict(name=f'street_scenes/height{HEIGHT}-count400')
+  c.calibrate_on = dict(data=fitted, split='validation')
   kinds = ('temperature', 'ece_grid', 'clusters8', 'selective')
   c.calibrators = dict(zip(kinds, kinds, strict=True))
   return c

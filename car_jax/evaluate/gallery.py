@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from car_jax import sharding
+from car_jax.data.transforms import nearest_indices
 from car_jax.evaluate.harness import Batches, Evaluator
 from car_jax.evaluate.predict import Prediction, Subject
 from car_jax.evaluate.results import Results
@@ -128,4 +129,13 @@ def _case(index: int, name: str, k: int, found: dict[str, Any]) -> Case:
   order = np.argsort(-weight, kind='stable')[: np.count_nonzero(weight)]
   readers = batch['labels'][k][order]
   predictions = {s: jax.tree.map(row, p) for s, p in found['subjects'].items()}
-  return Case(index, str(name), batch['image'][k], readers, weight[order], predictions)
+  image = as_large(batch['image'][k], readers.shape[1:])
+  return Case(index, str(name), image, readers, weight[order], predictions)
+
+
+def as_large(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+  """The nearest pixels of an image that data.fit made larger or smaller than its labels."""
+  if image.shape[:2] == size:
+    return image
+  rows, columns = (nearest_indices(a, b) for a, b in zip(image.shape, size, strict=False))
+  return image[rows[:, None], columns]

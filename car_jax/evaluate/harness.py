@@ -143,7 +143,6 @@ class Evaluator:
     return jax.device_get(self._everywhere(tree))
 
 
-
 def evaluate(subjects: Sequence[Subject], batches: Batches, spec, info, *, rng, **options):
   """One evaluation: an `Evaluator` called once. Options are those of either -> Results."""
   call = {k: options.pop(k) for k in ('progress', 'save') if k in options}

@@ -69,9 +69,7 @@ def parts(logits: Array) -> Parts:
   # one reduction of three: XLA on a CPU takes five times as long over three reductions of one
   merge = lambda a, b: (a[0] + b[0], jnp.maximum(a[1], b[1]), a[2] + b[2])
   zeros = (jnp.float32(0),) * 3
-  rest, second, spread = jax.lax.reduce(
-    (others, others, spread), zeros, merge, (logits.ndim - 1,)
-  )
+  rest, second, spread = jax.lax.reduce((others, others, spread), zeros, merge, (logits.ndim - 1,))
   return Parts(said, top, rest, second, jnp.log1p(rest) + spread / (1 + rest))
 
 

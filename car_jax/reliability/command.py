@@ -80,5 +80,3 @@ def _check_out(folder: pathlib.Path) -> None:
   if folder.is_dir() and any((folder / part).is_dir() for part in ('cells', 'calibrators')):
     return
   folders.check_replaceable(folder, MADE)
-
-

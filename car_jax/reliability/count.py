@@ -150,7 +150,7 @@ class Exact(Pooled):
 
   def __init__(self, pooled: Pooled, values: np.ndarray, outcomes: np.ndarray, conf: np.ndarray):
     """values [S, N] coordinates, outcomes [N], conf [N] the largest probabilities."""
-    super().__init__(pooled.names, dict(pooled.counts))
+    super().__init__(pooled.names, dict(pooled.counts), pooled.absent)
     seen = outcomes < onepass.VOID
     self._outcomes = outcomes[seen]
     self._groups = [np.unique(v[seen], return_inverse=True)[1].reshape(-1) for v in values]

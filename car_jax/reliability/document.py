@@ -118,12 +118,13 @@ def _cell(plan: Any, c: Cell) -> dict[str, Any]:
   kw = dict(resamples=plan.config.resamples, seed=plan.config.seed, exact=c.exact)
   found = measures.estimates(c.tally, plan.measures, **kw)
   pooled = c.tally.pooled()
+  found_iou = confusion.iou(pooled.confusion)
   return dict(
     model=c.model,
     set=c.set,
     calibrator=c.calibrator,
     values={k: vars(v) for k, v in found.items() if not math.isnan(v.value)},
-    iou=confusion.iou(pooled.confusion),
+    iou=np.where(np.isin(np.arange(len(found_iou)), pooled.absent), np.nan, found_iou),
     scenes=_scenes(plan, c),
   )
 

@@ -51,7 +51,8 @@ KNOWN = {
     ),
     Metric(
       *('ece_entropy', 'ECE of entropy', 'low', True, _CALIBRATION),
-      'The same with one minus the entropy, as a share of its maximum, in place of the probability.',
+      'The same with one minus the entropy, as a share of its maximum, in place of the '
+      'probability.',
     ),
     Metric(
       *('adaptive_ece', 'adaptive ECE', 'low', True, _CALIBRATION),

@@ -61,6 +61,11 @@ def unknown_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
   return pooled.outcomes(score, UNKNOWN)[::-1], known[::-1]
 
 
+def present(pooled: Pooled) -> tuple[int, ...]:
+  """Classes that count: without those that a set's labels cannot have (RELIS on IDD)."""
+  return tuple(c for c in range(len(pooled.confusion)) if c not in pooled.absent)
+
+
 def _loss(which: int) -> Value:
   return lambda p: float(p.losses[which] / n) if (n := np.sum(p.confusion)) else float('nan')
 
@@ -88,7 +93,7 @@ def _ece(groups: calibration.Tied) -> float:
 
 
 PLAIN: dict[str, Value] = {
-  'miou': lambda p: confusion.mean_iou(p.confusion),
+  'miou': lambda p: confusion.mean_iou(p.confusion, present(p)),
   'pixel_accuracy': lambda p: confusion.pixel_accuracy(p.confusion),
   'mean_accuracy': lambda p: confusion.mean_accuracy(p.confusion),
   'ece': lambda p: calibration.ece(ece_sums(p), np.sum(p.confusion)),

@@ -13,7 +13,7 @@ from car_jax.reliability import measures
 from car_jax.reliability.count import How
 
 MODEL_KEYS = ('path', 'step', 'predictor', 'samples', 'chunk', 'about')
-SET_KEYS = ('data', 'split', 'labels', 'role', 'condition', 'shift', 'about')
+SET_KEYS = ('data', 'split', 'labels', 'role', 'condition', 'shift', 'absent', 'about')
 ROLES = ('in-domain', 'shifted')
 
 
@@ -98,7 +98,8 @@ def plan(config: ConfigDict) -> Plan:
   on = _spec('calibrate_on', c.calibrate_on, SET_KEYS, 'set') if c.calibrate_on else {}
   if fitted and not on:
     raise UserError(
-      f'calibrator {fitted[0]!r} has no data to be fitted to\n  set config.calibrate_on, or leave it out'
+      f'calibrator {fitted[0]!r} has no data to be fitted to\n'
+      '  set config.calibrate_on, or leave it out'
     )
   _check_kinds([calibrators[k] for k in fitted])
   chosen = tuple(measures.measure(str(name)) for name in dict.fromkeys(c.measures))

@@ -85,7 +85,7 @@ class Checkpoint:
   def _logits(self, state, batch) -> dict[str, jax.Array]:
     return {'logits': self._loaded.method.logits(state, batch)}
 
-  def _samples(self, predictor, chunk, state, batch) -> dict[str, jax.Array]:
+  def _samples(self, predictor, chunk, state, batch) -> dict[str, Any]:
     ignore = self._loaded.method.ignore_label
     args = (predictor, self._samples_drawn, chunk, ignore, state, batch, self._rng)
     found = predict.predict(*args, compare=True)

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from car_jax import sharding
 from car_jax.calibrate import base, files
-from car_jax.errors import UserError
+from car_jax.errors import UserError, nearest
 from car_jax.evaluate import folders, progress
 from car_jax.reliability import count, foreign, tally
 from car_jax.reliability.plan import Plan, is_file
@@ -60,7 +60,7 @@ class Study:
   def run(self) -> list[Cell]:
     """All cells, from their files or computed now. Raises UserError."""
     self._check()
-    cells = []
+    cells: list[Cell] = []
     for model in self.plan.models:
       fits = self.fits(model)
       for name in self.plan.sets:
@@ -134,13 +134,23 @@ class Study:
       told = self._progress(f'{model} on {name}', segmenter.size(spec))
       batches = segmenter.batches(spec, features=features)
       kw = dict(logit_scores=segmenter.logit_scores, progress=told)
+      absent = self._absent(segmenter, spec)
       for k, found in count.tallies(batches, missing, self.plan.how, **kw).items():
+        found.absent = absent
         values = self._exact(found)
         if jax.process_index() == 0:
           found.save(self._cell(model, name, k), dict(print=prints[k], exact=values))
         done[k] = found, values
       sharding.barrier(f'cell {model} {name}')
     return (Cell(model, name, k, *done[k]) for k in used)
+
+  def _absent(self, segmenter: Segmenter, spec: Mapping[str, Any]) -> tuple[int, ...]:
+    names = segmenter.classes(spec)[0]
+    if unknown := [c for c in spec.get('absent', ()) if c not in names]:
+      raise UserError(
+        f'set {spec["name"]!r} has no class {unknown[0]!r}\n{nearest(unknown[0], names)}'
+      )
+    return tuple(names.index(c) for c in spec.get('absent', ()))
 
   def _exact(self, found: tally.Tally) -> dict[str, float]:
     if (values := found.exact) is None:
@@ -177,7 +187,7 @@ class Study:
     return digest(self.segmenter(model).fingerprint, on, kind, c.seed, c.calibration_pixels)
 
   def _cell_print(self, model: str, spec: Mapping[str, Any], fit: base.Fit | None) -> str:
-    seen = {k: v for k, v in spec.items() if k in ('data', 'split', 'labels')}
+    seen = {k: v for k, v in spec.items() if k in ('data', 'split', 'labels', 'absent')}
     how = dataclasses.asdict(self.plan.how)
     chosen = [m.name for m in self.plan.measures] if self.plan.how.exact else []
     return digest(self.segmenter(model).fingerprint, seen, how, chosen, fit and fit.about)

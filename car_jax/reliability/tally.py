@@ -30,11 +30,13 @@ class Pooled:
 
   confusion [C, C]; scores [S, 4, K] outcomes by bin; conf [K] summed confidence by bin of max_prob;
   ece [2, E, 2] and ece_conf [2, E]; losses [2]; pixels; classwise [C, 2, K] and classwise_conf
-  [C, K] where asked for; objects [O] and with_objects [O], see `objects_of`. `names`: the scores. K is BINS, or COARSE for intervals over images.
+  [C, K] where asked for; objects [O] and with_objects [O], see `objects_of`. `names`: the scores.
+  K is BINS, or COARSE for intervals over images.
   """
 
   names: tuple[str, ...]
   counts: dict[str, np.ndarray]
+  absent: tuple[int, ...] = ()  # classes that the labels cannot have
 
   def __getattr__(self, key: str) -> Any:
     try:
@@ -52,6 +54,7 @@ class Tally:
 
   def __init__(self, names: Sequence[str] = SCORES):
     self.names = tuple(names)
+    self.absent: tuple[int, ...] = ()
     self.ids: list[str] = []
     self.groups: list[str] = []
     self.fine: dict[str, np.ndarray] = {}
@@ -97,11 +100,11 @@ class Tally:
   def pooled(self) -> Pooled:
     """All images together, at the full resolution."""
     totals = {k: v.sum(0) for k, v in self.images.items()}
-    return Pooled(self.names, totals | self.fine)
+    return Pooled(self.names, totals | self.fine, self.absent)
 
   def subset(self, rows: np.ndarray) -> Pooled:
     """Some images [I] (bool or indices), at the coarse resolution."""
-    return Pooled(self.names, {k: v[rows].sum(0) for k, v in self.images.items()})
+    return Pooled(self.names, {k: v[rows].sum(0) for k, v in self.images.items()}, self.absent)
 
   def weighted(self, times: np.ndarray) -> list[Pooled]:
     """Images counted `times` [R, I] -> R pooled counts, at the coarse resolution."""
@@ -109,13 +112,15 @@ class Tally:
     sums = {k: times.astype(np.float64) @ v for k, v in flat.items()}
     shapes = {k: v.shape[1:] for k, v in self.images.items()}
     row = lambda r: {k: v[r].reshape(shapes[k]) for k, v in sums.items()}
-    return [Pooled(self.names, row(r)) for r in range(len(times))]
+    return [Pooled(self.names, row(r), self.absent) for r in range(len(times))]
 
   def save(self, path: pathlib.Path, about: Any) -> None:
     """One .npz with `about` (JSON) in it; it appears under its name when it is whole."""
     arrays = {f'image/{k}': v for k, v in self.images.items()}
     arrays |= {f'fine/{k}': v for k, v in self.fine.items()}
-    told = json.dumps(dict(names=self.names, ids=self.ids, groups=self.groups, about=about))
+    told = json.dumps(
+      dict(names=self.names, absent=self.absent, ids=self.ids, groups=self.groups, about=about)
+    )
     with io.BytesIO() as buffer:
       np.savez_compressed(buffer, told=np.array(told), **arrays)
       raw = buffer.getvalue()
@@ -134,7 +139,7 @@ def load(path: pathlib.Path) -> tuple[Tally, Any]:
   except Exception as e:
     raise UserError(f'{path} is damaged ({type(e).__name__})\n  delete it: it is made again') from e
   tally = Tally(told['names'])
-  tally.ids, tally.groups = told['ids'], told['groups']
+  tally.ids, tally.groups, tally.absent = told['ids'], told['groups'], tuple(told['absent'])
   tally._parts = [{k: arrays[f'image/{k}'] for k in IMAGE_KEYS}]
   tally.fine = {k[5:]: v for k, v in arrays.items() if k.startswith('fine/')}
   return tally, told['about']
@@ -143,6 +148,7 @@ def load(path: pathlib.Path) -> tuple[Tally, Any]:
 def merged(tallies: Sequence[Tally]) -> Tally:
   """Several data sets as one."""
   out = Tally(tallies[0].names)
+  out.absent = tuple(sorted(set.intersection(*(set(t.absent) for t in tallies))))
   for tally in tallies:
     if tally.names != out.names:
       raise ValueError(f'scores differ: {tally.names} and {out.names}')

@@ -40,7 +40,7 @@ def chosen(c: Cell, count: int) -> dict[int, str]:
   out = {int(i): 'lowest pixel accuracy' for i in np.argsort(accuracy)[: max(1, count - 1)]}
   if count > 1:
     rest = [int(i) for i in np.argsort(-excess) if int(i) not in out]
-    out |= {i: 'most overconfident' for i in rest[:1]}
+    out |= dict.fromkeys(rest[:1], 'most overconfident')
   return {i: why for i, why in out.items() if np.isfinite(accuracy[i])}
 
 
@@ -56,7 +56,8 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
     names = [n for e in told['entries'] for n in e['pictures'].values()]
     return told['entries'], {n: (folder / n).read_bytes() for n in names}
   _, palette = segmenter.classes(spec)
-  entries, images = [], {}
+  entries: list[dict[str, Any]] = []
+  images: dict[str, bytes] = {}
   for batch in segmenter.batches(spec, only=list(wanted)):
     for row in np.flatnonzero(batch.keep):
       i = list(wanted)[len(entries)]

@@ -34,7 +34,9 @@ def drawn(seed, n, scale=3.0, unknown=0.1, void=0.2):
 def tallied(logits, labels, unknown, cuts=(), classwise=True):
   """One image for each part between the cuts, all pooled."""
   tally = Tally()
-  for k, part in enumerate(zip(*(np.split(x, cuts) for x in (logits, labels, unknown)))):
+  for k, part in enumerate(
+    zip(*(np.split(x, cuts) for x in (logits, labels, unknown)), strict=True)
+  ):
     x, y, u = (a[None] for a in part)
     if y.size:
       found = onepass.counts(x, y, np.ones(y.shape, bool), u, classwise=classwise)
@@ -69,7 +71,9 @@ def test_measures_are_those_of_plain_numpy(seed, scale):
   assert value('pixel_accuracy') == pytest.approx(1 - wrong.mean())
   logs = log_softmax(logits.astype(np.float64), -1)[seen]
   assert value('nll') == pytest.approx(-np.mean(np.take_along_axis(logs, y[:, None], -1)), rel=1e-5)
-  assert value('brier') == pytest.approx(np.mean(np.sum((q - np.eye(CLASSES)[y]) ** 2, -1)), abs=1e-5)
+  assert value('brier') == pytest.approx(
+    np.mean(np.sum((q - np.eye(CLASSES)[y]) ** 2, -1)), abs=1e-5
+  )
   groups = calibration.tied(conf.astype(np.float32), ~wrong)
   want = calibration.ece(calibration.binned(groups), len(y))
   assert value('ece') == pytest.approx(want, abs=2e-3)  # a pixel at an edge may fall either side
@@ -85,8 +89,13 @@ def test_measures_are_those_of_plain_numpy(seed, scale):
   want = ranking.auroc(*ranking.by_value(-top, unknown[both]))
   m = measures.measure('unknown_auroc[max_logit]')
   assert abs(m.of(pooled) - want) <= m.bound(pooled) + 1e-6
-  for name, f, i in (('adaptive_ece', calibration.adaptive_ece, 0), ('ks', calibration.ks_error, 1)):
-    assert abs(value(name) - f(groups)) <= calibration.tied_bound(measures.groups_of(pooled))[i] + 1e-6
+  for name, f, i in (
+    ('adaptive_ece', calibration.adaptive_ece, 0),
+    ('ks', calibration.ks_error, 1),
+  ):
+    assert (
+      abs(value(name) - f(groups)) <= calibration.tied_bound(measures.groups_of(pooled))[i] + 1e-6
+    )
 
 
 def test_classwise_errors_are_those_of_plain_numpy():
@@ -97,7 +106,9 @@ def test_classwise_errors_are_those_of_plain_numpy():
   value = lambda name: measures.measure(name).of(pooled)
   want = np.mean([calibration.ece(calibration.binned(g), len(y)) for g in each])
   assert value('classwise_ece') == pytest.approx(want, abs=2e-3)
-  assert value('classwise_ks') == pytest.approx(np.mean([calibration.ks_error(g) for g in each]), abs=2e-3)
+  assert value('classwise_ks') == pytest.approx(
+    np.mean([calibration.ks_error(g) for g in each]), abs=2e-3
+  )
   want = np.mean([calibration.adaptive_ece(g) for g in each])
   assert value('classwise_adaptive_ece') == pytest.approx(want, abs=2e-3)
 

@@ -4,8 +4,10 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-import train
+from car_jax import config as configs
+from car_jax import loop
 from datasets import prepare
+
 
 def scenes(folder: pathlib.Path, **changes) -> str:
   """Prepares 32 x 64 scenes, 4 to test on -> the data set's name."""
@@ -16,18 +18,12 @@ def scenes(folder: pathlib.Path, **changes) -> str:
 
 
 def trained(workdir: pathlib.Path, variant: str, data: pathlib.Path, name: str) -> pathlib.Path:
-  """A run of two steps on whole scenes."""
-  changes = dict(name=name, data_dir=data, size=32, crop='random', batch=4, eval_batch=2)
-  changes |= dict(rot90=False)
-  config = workdir.with_suffix('.py')
-  config.write_text(
-    'from configs import smoke\n\ndef get_config():\n'
-    f'  c = smoke.get_config({variant!r})\n'
-    f'  c.data = {({k: str(v) if k == "data_dir" else v for k, v in changes.items()} | dict(eval_size=0))!r}\n'
-    '  c.steps, c.eval_every, c.save_every, c.evals, c.best = 2, 0, 2, {}, ""\n'
-    '  return c\n'
-  )
-  assert train.main(['--config', str(config), '--workdir', str(workdir)]) == 0
+  """Two steps of a smoke variant on crops of prepared scenes; whole scenes in evaluation."""
+  c = configs.load(f'configs/smoke.py:{variant}')
+  c.unlock()
+  c.data = dict(name=name, data_dir=str(data), size=32, crop='random', batch=4, eval_size=0)
+  c.steps, c.eval_every, c.save_every, c.evals, c.best = 2, 0, 2, {}, ''
+  loop.train(c, workdir)
   return workdir
 
 
@@ -47,4 +43,3 @@ def study(models: dict, data: pathlib.Path, names: dict, **changes) -> ConfigDic
   for k, v in changes.items():
     c[k] = v
   return c
-

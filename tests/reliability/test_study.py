@@ -29,7 +29,9 @@ def made(tmp_path_factory):
 @pytest.fixture(scope='module')
 def finished(made):
   folder, names, models = made
-  config = runs.study({'segformer': models['segformer']}, folder, names, pools={'all': ('clear', 'fog')})
+  config = runs.study(
+    {'segformer': models['segformer']}, folder, names, pools={'all': ('clear', 'fog')}
+  )
   full = plan.defaults()
   full.update(config)
   found, page = command.run(full, str(folder / 'out'), 'python eval.py')
@@ -81,7 +83,9 @@ def test_the_fitted_temperature_lowers_nll_and_is_applied(finished):
   seen = labels != 255
   groups = calibration.tied(np.float32(probs.max(-1)[seen]), (probs.argmax(-1) == labels)[seen])
   want = calibration.ece(calibration.binned(groups), seen.sum())
-  assert cell(found, 'fog', 'temperature')['values']['ece']['value'] == pytest.approx(want, abs=1e-4)
+  assert cell(found, 'fog', 'temperature')['values']['ece']['value'] == pytest.approx(
+    want, abs=1e-4
+  )
   assert (page.parent / 'calibrators' / 'segformer' / 'temperature.npz').is_file()
 
 
@@ -108,7 +112,9 @@ def test_what_is_done_is_skipped_and_what_changed_is_done_again(finished, monkey
   full, found, page = finished
   counted = []
   real = study.count.tallies
-  monkeypatch.setattr(study.count, 'tallies', lambda b, c, *a, **k: counted.append([*c]) or real(b, c, *a, **k))
+  monkeypatch.setattr(
+    study.count, 'tallies', lambda b, c, *a, **k: counted.append([*c]) or real(b, c, *a, **k)
+  )
   again, _ = command.run(full, str(page.parent), 'python eval.py')
   assert counted == []
   assert again['cells'] == found['cells']

@@ -90,7 +90,7 @@ def rejections(r: Replay) -> None:
   logits, labels = r['logits'], r['labels']
   wrong, seen = np.argmax(logits, -1) != labels, labels != IGNORED
   for name, conf in zip(('prob', 'entropy'), confidences(logits), strict=True):
-    counts = lambda keep: ranking.by_value(conf[keep], wrong[keep])
+    counts = lambda keep, conf=conf: ranking.by_value(conf[keep], wrong[keep])
     every, valid = counts(np.ones_like(seen)), counts(seen)
     r.check(f'prr_{name}_ref_all', 100 * rejection.prr_relis(*every), 5e-3)
     r.check(f'prr_{name}_ref_valid', 100 * rejection.prr_relis(*valid), 5e-3)
@@ -122,7 +122,7 @@ def segmentations(r: Replay) -> None:
     r.check(f'{name}_miou', confusion.mean_iou(total, kept), 1e-5)
     r.check(f'{name}_pixel_acc_percent', 100 * confusion.pixel_accuracy(total), 1e-4)
     r.check(f'{name}_mean_acc_fraction', confusion.mean_accuracy(total), 1e-5)
-    each = lambda f: np.nan_to_num([f(m) for m in matrices], nan=-1)
+    each = lambda f, matrices=matrices: np.nan_to_num([f(m) for m in matrices], nan=-1)
     r.check(f'{name}_image_iou', each(confusion.iou), 1e-5)
     r.check(f'{name}_image_present_iou', each(confusion.present_iou), 1e-5)
     accuracies = [(100 * confusion.pixel_accuracy(m), confusion.mean_accuracy(m)) for m in matrices]

@@ -1,0 +1,216 @@
+"""Predictions of another framework: read as its user wrote them, scored as our own, or refused."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+import eval as evaluation
+from car_jax import sharding
+from car_jax.errors import UserError
+from car_jax.reliability import command, foreign, plan, study
+from tests.importers.test_huggingface import write_safetensors
+from tests.reliability import runs
+
+CLASSES = 4
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Three scenes with logits [H, W, C] in .npy, [C, H, W] in .npz, and samples of class ids."""
+  rng = np.random.default_rng(0)
+  for part in ('predictions/a', 'predictions/b', 'labels'):
+    (tmp_path / part).mkdir(parents=True)
+  labels, logits = {}, {}
+  for name in ('a/one', 'a/two', 'b/three'):
+    label = rng.integers(0, CLASSES, (6, 8)).astype(np.uint8)
+    label[0, :3] = 255, 255, 254
+    stem = name.split('/')[1]
+    cv2.imwrite(str(tmp_path / 'labels' / f'{stem}_gtFine_labelTrainIds.png'), label)
+    labels[name], logits[name] = label, rng.standard_normal((6, 8, CLASSES)).astype(np.float32)
+  at = tmp_path / 'predictions'
+  np.save(at / 'a' / 'one_leftImg8bit.npy', logits['a/one'])
+  np.savez(at / 'a' / 'two.npz', logits=np.moveaxis(logits['a/two'], -1, 0))
+  ids = rng.integers(0, CLASSES, (5, 6, 8))
+  np.savez(at / 'b' / 'three.npz', samples=ids)
+  logits['b/three'] = ids
+  return tmp_path, labels, logits
+
+
+def config(where, **changes):
+  c = plan.defaults()
+  c.classes = tuple('abcd')
+  c.palette = tuple((40 * k, 0, 0) for k in range(CLASSES))
+  c.measures = ('pixel_accuracy', 'nll', 'unknown_auroc')
+  c = command.with_models(
+    c, predictions=[f'mine={where / "predictions"}'], labels=str(where / 'labels')
+  )
+  for k, v in changes.items():
+    c[k] = v
+  return c
+
+
+def read(where, name, **changes):
+  one = study.Study(plan.plan(config(where, **changes)), where, sharding.make_mesh())
+  batches = one.segmenter('mine').batches(one.plan.sets[command.PREDICTIONS])
+  return next(b for b in batches if b.ids[0] == name)
+
+
+def test_arrays_of_every_layout_mean_the_same(folder):
+  where, labels, logits = folder
+  one, two = read(where, 'a/one'), read(where, 'a/two')
+  np.testing.assert_array_equal(one.arrays['logits'][0], logits['a/one'])
+  np.testing.assert_array_equal(two.arrays['logits'][0], logits['a/two'])
+  assert one.groups[0] == 'a'
+  unknown = np.asarray(one.arrays['unknown'][0])
+  np.testing.assert_array_equal(unknown, labels['a/one'] == 254)
+  want = np.where(labels['a/one'] == 254, 255, labels['a/one'])
+  np.testing.assert_array_equal(one.arrays['labels'][0], want)
+  three = read(where, 'b/three')
+  share = np.stack([(logits['b/three'] == c).mean(0) for c in range(CLASSES)], -1)
+  found = softmax(np.asarray(three.arrays['logits'][0]), -1)
+  np.testing.assert_allclose(found, share, atol=1e-6)
+  entropy = -np.sum(np.where(share > 0, share * np.log(np.maximum(share, 1e-30)), 0), -1)
+  np.testing.assert_allclose(three.arrays['disagreement'][0], entropy, atol=1e-5)
+
+
+def test_probabilities_samples_of_them_and_safetensors(folder):
+  where, _, logits = folder
+  at = where / 'predictions' / 'a'
+  probs = softmax(logits['a/one'].astype(np.float64), -1).astype(np.float32)
+  (at / 'one_leftImg8bit.npy').unlink()
+  np.savez(at / 'one.npz', probabilities=probs)
+  found = softmax(np.asarray(read(where, 'a/one').arrays['logits'][0]), -1)
+  np.testing.assert_allclose(found, probs, atol=1e-6)
+  np.savez(at / 'one.npz', samples=np.stack([probs, probs[::-1]]), features=np.ones(3))
+  batch = read(where, 'a/one')
+  found = softmax(np.asarray(batch.arrays['logits'][0]), -1)
+  np.testing.assert_allclose(found, (probs + probs[::-1]) / 2, atol=1e-6)
+  assert float(batch.arrays['disagreement'].min()) >= 0
+  assert batch.arrays['features'].shape == (1, 3)
+  (at / 'one.npz').unlink()
+  write_safetensors(at / 'one.safetensors', {'logits': logits['a/one']})
+  np.testing.assert_array_equal(read(where, 'a/one').arrays['logits'][0], logits['a/one'])
+
+
+def test_a_list_of_pairs_tells_labels_images_and_groups(folder):
+  where, _, logits = folder
+  cv2.imwrite(str(where / 'photo.png'), np.full((6, 8, 3), 255, np.uint8))
+  with (where / 'pairs.csv').open('w', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(['prediction', 'label', 'image', 'group'])
+    writer.writerow(['a/two.npz', 'labels/two_gtFine_labelTrainIds.png', 'photo.png', 'night'])
+  c = config(where)
+  c.sets[command.PREDICTIONS].labels = str(where / 'pairs.csv')
+  one = study.Study(plan.plan(c), where, sharding.make_mesh())
+  (batch,) = one.segmenter('mine').batches(one.plan.sets[command.PREDICTIONS])
+  assert (batch.ids[0], batch.groups[0]) == ('a/two', 'night')
+  assert float(batch.arrays['image'].min()) == 1
+  np.testing.assert_array_equal(batch.arrays['logits'][0], logits['a/two'])
+
+
+def test_label_ids_of_cityscapes_become_train_ids(folder, tmp_path):
+  path = tmp_path / 'x_gtFine_labelIds.png'
+  cv2.imwrite(str(path), np.array([[7, 26, 5, 33]], np.uint8))
+  np.testing.assert_array_equal(foreign.read_label(path), [[0, 13, 255, 18]])
+
+
+def spoil(where, what):
+  at = where / 'predictions' / 'a'
+  label = where / 'labels' / 'two_gtFine_labelTrainIds.png'
+  x = np.zeros((6, 8, CLASSES), np.float32)
+  if what == 'classes':
+    np.savez(at / 'two.npz', logits=np.zeros((6, 8, 7)))
+  if what == 'nan':
+    x[0, 0, 0] = np.nan
+    np.savez(at / 'two.npz', logits=x)
+  if what == 'size':
+    np.savez(at / 'two.npz', logits=np.zeros((5, 8, CLASSES)))
+  if what == 'truncated':
+    raw = (at / 'two.npz').read_bytes()
+    (at / 'two.npz').write_bytes(raw[: len(raw) // 2])
+  if what == 'sum':
+    np.savez(at / 'two.npz', probabilities=x + 0.5)
+  if what == 'names':
+    np.savez(at / 'two.npz', x=x, y=x)
+  if what == 'ids':
+    np.savez(at / 'two.npz', samples=np.full((2, 6, 8), 9))
+  if what == 'missing':
+    label.unlink()
+  if what == 'range':
+    cv2.imwrite(str(label), np.full((6, 8), 77, np.uint8))
+  if what == 'colour':
+    cv2.imwrite(str(label), np.zeros((6, 8, 3), np.uint8))
+  if what == 'png':
+    label.write_bytes(label.read_bytes()[:30])
+
+
+@pytest.mark.parametrize(
+  ('what', 'message'),
+  [
+    ('classes', 'two.npz: 7 classes; the study has 4'),
+    ('nan', 'two.npz: 1 of 192 values are not finite'),
+    ('size', r'two.npz: shape \(5, 8, 4\); its label is 6 x 8'),
+    ('truncated', 'two.npz is truncated or no .npz file'),
+    ('sum', 'two.npz: the probabilities do not sum to one'),
+    ('names', r"two.npz holds \['x', 'y'\]"),
+    ('ids', 'two.npz: class id 9; expected 0 to 3'),
+    ('missing', r'1 predictions have no label in .*:\n  .*two.npz'),
+    ('range', 'two_gtFine_labelTrainIds.png: label 77 is no class; expected 0 to 3'),
+    ('colour', 'two_gtFine_labelTrainIds.png is a picture of mode RGB'),
+    ('png', 'two_gtFine_labelTrainIds.png cannot be read as a PNG'),
+  ],
+)
+def test_bad_files_are_named(folder, what, message):
+  where, _, _ = folder
+  spoil(where, what)
+  with pytest.raises(UserError, match=message):
+    command.run(config(where), str(where / 'out'), '')
+  assert not (where / 'out' / 'study.json').exists()
+
+
+def test_folders_that_hold_nothing_to_score(folder, capsys):
+  where, _, _ = folder
+  base = ['--config', 'configs/reliability.py', '--out', str(where / 'out')]
+  for arguments, message in (
+    (['--predictions', str(where / 'nowhere')], 'no run and no folder of predictions'),
+    (['--predictions', str(where / 'labels'), '--labels', str(where)], 'holds no prediction'),
+    (['--predictions', str(where / 'predictions')], 'give --labels FOLDER'),
+    (['--predictions', str(where / 'predictions'), '--labels', 'x.csv'], 'no such list of labels'),
+  ):
+    assert evaluation.main([*base, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_our_own_saved_logits_score_as_the_run_does(tmp_path):
+  data, run = tmp_path / 'data', tmp_path / 'run'
+  name = runs.scenes(data)
+  runs.trained(run, 'segformer', data, runs.scenes(data, unknown=0.0, part='all'))
+  change = [f'--config.data.name={name}', '--config.report.split=test']
+  assert evaluation.main(['--checkpoint', str(run), '--save', 'logits', *change]) == 0
+  c = plan.defaults()
+  c.update(runs.study({'run': run}, data, {'clear': name}, calibrators={}, calibrate_on={}))
+  ours, _ = command.run(c, str(tmp_path / 'ours'), '')
+  arrays = str(tmp_path / 'run' / 'arrays')
+  theirs, _ = command.run(
+    command.with_models(c, predictions=[f'run={arrays}']), str(tmp_path / 'theirs'), ''
+  )
+  # and as files that a numpy script writes
+  for kind in ('predictions', 'labels'):
+    (tmp_path / kind).mkdir()
+  logits = np.load(next((tmp_path / 'run' / 'arrays').rglob('logits.npy')))
+  labels = np.load(tmp_path / 'run' / 'arrays' / 'readers.npy')[:, 0]
+  for k, (x, y) in enumerate(zip(logits, labels, strict=True)):
+    np.save(tmp_path / 'predictions' / f'{k}.npy', x)
+    cv2.imwrite(str(tmp_path / 'labels' / f'{k}.png'), y)
+  written = command.with_models(
+    c, predictions=[f'run={tmp_path / "predictions"}'], labels=str(tmp_path / 'labels')
+  )
+  files, _ = command.run(written, str(tmp_path / 'files'), '')
+  want = {k: v['value'] for k, v in ours['cells'][0]['values'].items()}
+  assert 'unknown_auroc' in want
+  for other in (theirs, files):
+    found = {k: v['value'] for k, v in other['cells'][0]['values'].items()}
+    assert found == pytest.approx(want, abs=1e-6)
