@@ -52,6 +52,17 @@ def test_eval_prints_the_table_and_ends_with_the_page(run, capsys):
   np.testing.assert_allclose(probs.sum(-1), 1, atol=1e-5)
 
 
+def test_eval_saves_logits_and_says_when_there_are_no_features(run, capsys):
+  small = '--config.report.split=test[:4]'
+  assert evaluation.main(['--checkpoint', str(run), '--save', 'logits', small]) == 0
+  index = json.loads((run / 'arrays' / 'index.json').read_text())
+  (logits,) = (name for name in index['arrays'] if name.endswith('logits.npy'))
+  assert np.load(run / 'arrays' / logits).shape == (4, 32, 32, 2)
+  capsys.readouterr()
+  assert evaluation.main(['--checkpoint', str(run), '--save', 'features', small]) == 2
+  assert 'has no backbone features' in capsys.readouterr().err
+
+
 def test_eval_compares_checkpoints_under_given_names(run, tmp_path):
   pair = ['--checkpoint', f'early={run}', '--checkpoint', f'late={run}']
   more = ['--out', str(tmp_path / 'both'), '--step', '1', '--config.report.split=test[:4]']

@@ -108,7 +108,7 @@ def evaluate(
 ) -> tuple[Any, pathlib.Path]:
   """Scores checkpoints on config.data and config.report, writes the report -> (Results, page).
 
-  `saved` is 'samples', 'probabilities' or '': arrays for other tools, in out/../arrays.
+  `saved` is one of save.KINDS or '': arrays for other tools, in out/../arrays.
   A path may be NAME=FOLDER. Raises UserError.
   """
   spec = dict(config.report) or dict(split='validation')
@@ -126,6 +126,8 @@ def evaluate(
   data = sources.open_dataset(config.data)
   loaded = [load(path, step, data.info, mesh) for path in paths]
   rows, rng = named(loaded, names), jax.random.key(config.seed)
+  if saved in save.OWN and not any(saved in row.own for row in rows):
+    raise UserError(f'none of the checkpoints has {saved}\n  --save probabilities, or samples')
   source = data.split(spec.get('split') or 'validation')
   evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)
   stream = lambda: pipeline.eval_batches(

@@ -14,6 +14,7 @@ from car_jax.evaluate.catalogue import Metric, Plan
 from car_jax.evaluate.predict import Prediction
 from car_jax.methods.base import Array, Batch
 from car_jax.metrics import calibration, flips, stochastic
+from car_jax.metrics.confusion import mean_iou
 
 # What a figure needs besides the metrics; kept per image like them.
 PARTS = ('part/d_ys', 'part/d_ss', 'part/d_yy')
@@ -167,14 +168,6 @@ def finish(metric: Metric, totals: Any) -> float:
   if metric.kind == 'flip_error':
     return flips.frequency_error(totals, metric.flips, pixels=metric.pixels)
   return mean_iou(totals, metric.classes)
-
-
-def mean_iou(matrix: np.ndarray, classes: tuple[int, ...]) -> float:
-  """Confusion matrix [C, C] -> mean IoU over those of `classes` that occur on either side."""
-  both = np.diag(matrix)[list(classes)]
-  union = (matrix.sum(0) + matrix.sum(1))[list(classes)] - both
-  occurs = union > 0
-  return float(np.mean(both[occurs] / union[occurs])) if occurs.any() else float('nan')
 
 
 def widened(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -171,10 +171,16 @@ def ks_error(groups: Tied) -> float:
   return float(np.max(np.abs(np.cumsum(groups.conf - groups.hits))) / n) if n else float('nan')
 
 
-def tied_bound(groups: Tied, num_bins: int = 15) -> tuple[float, float]:
-  """The largest errors of `adaptive_ece` and `ks_error` where groups are bins of a histogram."""
-  n = max(np.sum(groups.pixels), 1)
-  most = np.maximum(groups.conf, groups.hits) / n
+def tied_bound(groups: Tied, num_bins: int = 15, *, width: float = 1 / 128) -> tuple[float, float]:
+  """The largest errors of `adaptive_ece` and `ks_error` where groups are bins of a histogram.
+
+  width: of a bin, in log-odds. Within a bin the sum of confidence minus truth strays most where all
+  hits come first or last.
+  """
+  n, conf = max(np.sum(groups.pixels), 1), _means(groups)
+  misses = groups.pixels - groups.hits
+  stray = np.maximum(groups.hits * (1 - conf), misses * conf)
+  most = (stray + groups.pixels * conf * (1 - conf) * width) / n
   at = np.searchsorted(np.cumsum(groups.pixels), np.linspace(0, n, num_bins + 1), side='left')
   cut = most[np.minimum(at, len(most) - 1)]  # a group that an edge cuts may lie in either bin
   return float(2 * np.sum(cut)), float(np.max(most, initial=0))

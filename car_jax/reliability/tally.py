@@ -136,11 +136,11 @@ def load(path: pathlib.Path) -> tuple[Tally, Any]:
     with np.load(path, allow_pickle=False) as found:
       told = json.loads(str(found['told']))
       arrays = {k: found[k] for k in found.files if k != 'told'}
+    tally = Tally(told['names'])
+    tally.ids, tally.groups, tally.absent = told['ids'], told['groups'], tuple(told['absent'])
+    tally._parts = [{k: arrays[f'image/{k}'] for k in IMAGE_KEYS}]
   except Exception as e:
     raise UserError(f'{path} is damaged ({type(e).__name__})\n  delete it: it is made again') from e
-  tally = Tally(told['names'])
-  tally.ids, tally.groups, tally.absent = told['ids'], told['groups'], tuple(told['absent'])
-  tally._parts = [{k: arrays[f'image/{k}'] for k in IMAGE_KEYS}]
   tally.fine = {k[5:]: v for k, v in arrays.items() if k.startswith('fine/')}
   return tally, told['about']
 

@@ -83,7 +83,7 @@ def test_measures_are_those_of_plain_numpy(seed, scale):
     for kind, f in dict(auroc=ranking.auroc, aupr_error=ranking.average_precision).items():
       m = measures.measure(f'{kind}[{score}]')
       assert abs(m.of(pooled) - f(*exact)) <= m.bound(pooled) + 1e-6
-      assert m.bound(pooled) < 0.05
+      assert m.bound(pooled) < 0.2
   both = (labels != 255) | unknown
   top = logits.max(-1)[both]
   want = ranking.auroc(*ranking.by_value(-top, unknown[both]))
