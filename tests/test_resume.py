@@ -17,7 +17,7 @@ STEPS = 12
 
 def command(workdir, *more):
   return [
-    *(sys.executable, 'train.py', '--config', 'configs/smoke.py:car', '--workdir', str(workdir)),
+    *(sys.executable, 'train.py', '--config', 'configs/smoke.py:mose', '--workdir', str(workdir)),
     *(f'--config.steps={STEPS}', '--config.save_every=3', '--config.log_every=1'),
     *('--config.eval_every=5', *more),
   ]

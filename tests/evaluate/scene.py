@@ -17,6 +17,7 @@ def info(num_classes=2, **changes):
   palette = np.array([(0, 0, 0), (255, 255, 255), (230, 120, 0), (60, 140, 220)], np.uint8)
   names = ('background', 'nodule', 'rim', 'vessel')[:num_classes]
   fields = dict(
+    unknown_label=None,
     name='discs',
     num_classes=num_classes,
     class_names=names,

@@ -12,7 +12,6 @@ from car_jax import sharding
 from car_jax.errors import UserError
 from car_jax.reliability import command, foreign, plan, study
 from tests.importers.test_huggingface import write_safetensors
-from tests.reliability import runs
 
 CLASSES = 4
 
@@ -182,35 +181,3 @@ def test_folders_that_hold_nothing_to_score(folder, capsys):
   ):
     assert evaluation.main([*base, *arguments]) == 2
     assert message in capsys.readouterr().err
-
-
-def test_our_own_saved_logits_score_as_the_run_does(tmp_path):
-  data, run = tmp_path / 'data', tmp_path / 'run'
-  name = runs.scenes(data)
-  runs.trained(run, 'segformer', data, runs.scenes(data, unknown=0.0, part='all'))
-  change = [f'--config.data.name={name}', '--config.report.split=test']
-  assert evaluation.main(['--checkpoint', str(run), '--save', 'logits', *change]) == 0
-  c = plan.defaults()
-  c.update(runs.study({'run': run}, data, {'clear': name}, calibrators={}, calibrate_on={}))
-  ours, _ = command.run(c, str(tmp_path / 'ours'), '')
-  arrays = str(tmp_path / 'run' / 'arrays')
-  theirs, _ = command.run(
-    command.with_models(c, predictions=[f'run={arrays}']), str(tmp_path / 'theirs'), ''
-  )
-  # and as files that a numpy script writes
-  for kind in ('predictions', 'labels'):
-    (tmp_path / kind).mkdir()
-  logits = np.load(next((tmp_path / 'run' / 'arrays').rglob('logits.npy')))
-  labels = np.load(tmp_path / 'run' / 'arrays' / 'readers.npy')[:, 0]
-  for k, (x, y) in enumerate(zip(logits, labels, strict=True)):
-    np.save(tmp_path / 'predictions' / f'{k}.npy', x)
-    cv2.imwrite(str(tmp_path / 'labels' / f'{k}.png'), y)
-  written = command.with_models(
-    c, predictions=[f'run={tmp_path / "predictions"}'], labels=str(tmp_path / 'labels')
-  )
-  files, _ = command.run(written, str(tmp_path / 'files'), '')
-  want = {k: v['value'] for k, v in ours['cells'][0]['values'].items()}
-  assert 'unknown_auroc' in want
-  for other in (theirs, files):
-    found = {k: v['value'] for k, v in other['cells'][0]['values'].items()}
-    assert found == pytest.approx(want, abs=1e-6)

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -257,3 +258,33 @@ def test_tallies_survive_their_file(finished, tmp_path):
   assert told == about
   assert again.ids == first.ids
   jax.tree.map(np.testing.assert_array_equal, again.images, first.images)
+
+
+def test_saved_logits_and_files_of_a_script_score_as_the_run_does(finished, made, tmp_path):
+  c, ours, _ = finished
+  _, names, models = made
+  change = [f'--config.data.name={names["clear"]}', '--config.report.split=test']
+  out = ['--out', str(tmp_path / 'run' / 'report')]
+  saved = ['--checkpoint', str(models['segformer']), '--save', 'logits', *out, *change]
+  assert evaluation.main(saved) == 0
+  arrays = str(tmp_path / 'run' / 'arrays')
+  theirs, _ = command.run(
+    command.with_models(c, predictions=[f'run={arrays}']), str(tmp_path / 'theirs'), ''
+  )
+  # and as files that a numpy script writes
+  for kind in ('predictions', 'labels'):
+    (tmp_path / kind).mkdir()
+  logits = np.load(next((tmp_path / 'run' / 'arrays').rglob('logits.npy')))
+  labels = np.load(tmp_path / 'run' / 'arrays' / 'readers.npy')[:, 0]
+  for k, (x, y) in enumerate(zip(logits, labels, strict=True)):
+    np.save(tmp_path / 'predictions' / f'{k}.npy', x)
+    cv2.imwrite(str(tmp_path / 'labels' / f'{k}.png'), y)
+  written = command.with_models(
+    c, predictions=[f'run={tmp_path / "predictions"}'], labels=str(tmp_path / 'labels')
+  )
+  files, _ = command.run(written, str(tmp_path / 'files'), '')
+  want = {k: v['value'] for k, v in cell(ours, 'clear')['values'].items()}
+  assert 'unknown_auroc' in want
+  for other in (theirs, files):
+    found = {k: v['value'] for k, v in other['cells'][0]['values'].items()}
+    assert found == pytest.approx(want, abs=1e-6)
