@@ -12,6 +12,7 @@ import pathlib
 import shlex
 import sys
 
+import train
 from car_jax import config as configs
 from car_jax.errors import UserError, exit_on_user_error
 
@@ -26,13 +27,14 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add = parser.add_argument
   add('--checkpoint', default=[], action='append', help='[NAME=]FOLDER of a run; may be repeated')
   add('--config', default='', help='a study, such as configs/reliability.py')
+  train.add_cluster(parser)
   add('--out', help='folder of the report (default: report in the checkpoint, runs/NAME/study)')
   one = parser.add_argument_group('without --config')
   one.add_argument('--step', default='', help='best, latest or a number (default: best, if kept)')
   one.add_argument(
     '--save',
     default='',
-    help='samples, probabilities, logits or features: also write arrays for other tools',
+    help='samples, probabilities, logits, features (joined by commas): also write arrays',
   )
   study = parser.add_argument_group('with --config')
   more = study.add_argument
@@ -52,9 +54,8 @@ def main(arguments: list[str]) -> int:
       raise UserError(f'--{given[0]} goes {word} --config\n  see eval.py --help')
   if not (args.config or args.checkpoint):
     raise UserError('nothing to score\n  give --checkpoint RUN or --config configs/reliability.py')
-  from train import use_compilation_cache
-
-  use_compilation_cache()
+  train.use_compilation_cache()
+  train.join_cluster(args)
   command = f'python eval.py {shlex.join(arguments)}'
   return (study if args.config else readers)(args, pairs, command)
 

@@ -18,11 +18,26 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add('--config', required=True, help='a file such as configs/car_lidc.py, or file:variant')
   add('--workdir', required=True, help='where checkpoints, metrics.jsonl and TensorBoard files go')
   add('--new', action='store_true', help='start over; an old run in --workdir is moved aside')
+  add_cluster(parser)
+  return parser.parse_known_args(arguments)
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
   add('--distributed', action='store_true', help='join the other hosts (TPU pod, SLURM)')
   add('--coordinator', help='HOST:PORT of process 0, where the cluster does not tell')
   add('--processes', type=int, help='number of processes, with --coordinator')
   add('--process', type=int, help='which of them this is, from 0, with --coordinator')
-  return parser.parse_known_args(arguments)
+
+
+def join_cluster(args: argparse.Namespace) -> None:
+  """Joins the other processes where the flags of `add_cluster` say so. Raises UserError."""
+  if not args.coordinator and (args.processes is not None or args.process is not None):
+    raise UserError('--processes and --process need --coordinator HOST:PORT')
+  if args.distributed or args.coordinator:
+    from car_jax import sharding
+
+    sharding.start_distributed(args.coordinator, args.processes, args.process)
 
 
 def use_compilation_cache() -> None:
@@ -38,13 +53,10 @@ def use_compilation_cache() -> None:
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
   config = configs.override(configs.load(args.config), configs.split_overrides(rest))
-  if not args.coordinator and (args.processes is not None or args.process is not None):
-    raise UserError('--processes and --process need --coordinator HOST:PORT')
-  from car_jax import loop, sharding
+  from car_jax import loop
 
   use_compilation_cache()
-  if args.distributed or args.coordinator:
-    sharding.start_distributed(args.coordinator, args.processes, args.process)
+  join_cluster(args)
   loop.train(config, args.workdir, new=args.new)
   return 0
 

@@ -57,6 +57,11 @@ def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
   }
 
 
+def place_whole(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+  """A batch that is the same on every process -> global arrays, all of it on every device."""
+  return place_state({k: v for k, v in batch.items() if np.asarray(v).dtype.kind in 'biuf'}, mesh)
+
+
 def place_state(state: Any, mesh: Mesh) -> Any:
   """A host pytree, the same on every process -> replicated global arrays."""
   sharding = replicated(mesh)

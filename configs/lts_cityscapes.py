@@ -19,11 +19,13 @@ def get_config():
     segmenter=dict(name='segformer', variant='b0', normed_projections=True, norm_epsilon=1e-6),
     temperature=dict(name='local_temperature', inputs='logits+image'),
     optim=dict(lr=1e-4),
+    crop=1024,
+    stride=768,
   )
   c.init = dict(segmenter='runs/b0:net')
   c.data = dict(name='cityscapes/scale1-splits_reliability', data_dir='', size=1024, batch=4)
   c.data.train, c.data.eval_batch, c.data.threads = 'calibration', 1, 8
-  c.data.crop, c.data.eval_size = 'random', 0
+  c.data.crop, c.data.eval_size, c.data.fit = 'random', 0, (2048, 1024)
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 580, 10, 0, 58, 42
   spec = dict(samples=1, absent='skip', split='test')
   c.report = spec | dict(metrics=('ece[own,top]', 'nll[own]', 'miou[own]'))

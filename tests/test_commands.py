@@ -54,7 +54,8 @@ def test_eval_prints_the_table_and_ends_with_the_page(run, capsys):
 
 def test_eval_saves_logits_and_says_when_there_are_no_features(run, capsys):
   small = '--config.report.split=test[:4]'
-  assert evaluation.main(['--checkpoint', str(run), '--save', 'logits', small]) == 0
+  two_batches = ['--checkpoint', str(run), '--save', 'logits', small, '--config.data.batch=2']
+  assert evaluation.main(two_batches) == 0
   index = json.loads((run / 'arrays' / 'index.json').read_text())
   (logits,) = (name for name in index['arrays'] if name.endswith('logits.npy'))
   assert np.load(run / 'arrays' / logits).shape == (4, 32, 32, 2)

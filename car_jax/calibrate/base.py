@@ -38,12 +38,18 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+NEEDED = {'features': 'features of the images', 'image': 'the images'}
+
+
 class CalibrationWarning(UserWarning):
   """A fit that succeeded but should be looked at."""
 
 
 class Calibrator(Protocol):
-  """A frozen pytree of arrays. `apply` is pure; what a calibrator does not need may be None."""
+  """A frozen pytree of arrays. `apply` is pure; what a calibrator does not need may be None.
+
+  One that needs more than logits says so in its class: NEEDS is a key of NEEDED.
+  """
 
   @property
   def temperatures(self) -> Array | None:
@@ -54,6 +60,11 @@ class Calibrator(Protocol):
   ) -> Array:
     """logits [B, H, W, C] or [B, S, C], image [B, H, W, 3] in [-1, 1], features [B, D] -> logits
     of the same shape."""
+
+
+def needs(calibrator: Any) -> str:
+  """A key of NEEDED, or ''."""
+  return getattr(calibrator, 'NEEDS', '')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,8 @@ from car_jax.errors import UserError
 
 Array = jax.Array
 
+WITHOUT = '  save them as an array `features`, or leave clusters out of config.calibrators'
+
 
 @flax.struct.dataclass
 class Clusters:
@@ -33,6 +35,8 @@ class Clusters:
   soft: bool = flax.struct.field(pytree_node=False, default=False)
   reference_compat: bool = flax.struct.field(pytree_node=False, default=False)
 
+  NEEDS = 'features'
+
   @property
   def temperatures(self) -> Array:
     return self.table
@@ -41,7 +45,12 @@ class Clusters:
     self, logits: Array, *, image: Array | None = None, features: Array | None = None
   ) -> Array:
     if features is None:
-      raise ValueError('clusters need the features [B, D] of the images')
+      raise UserError(f'clusters need features of the images, and there are none\n{WITHOUT}')
+    if features.shape[-1] != self.centroids.shape[-1]:
+      raise UserError(
+        f'the images have {features.shape[-1]} features; the clusters were found among '
+        f'{self.centroids.shape[-1]}\n  fit clusters to this model'
+      )
     table, spatial = jnp.asarray(self.table), (1,) * (logits.ndim - 2)
     if self.soft:
       own = closeness(features, self.centroids) @ table
@@ -96,10 +105,7 @@ def fit(
   cluster, 1 where there is no pixel.
   """
   if sample.features is None:
-    raise UserError(
-      'clusters need features of the images, and the sample has none\n'
-      '  extract them, or use --calibrator temperature'
-    )
+    raise UserError(f'clusters need features of the images, and the sample has none\n{WITHOUT}')
   if centroids is None and clusters == -1:
     centroids = sample.features
   elif centroids is None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import json
 import os
@@ -30,26 +31,40 @@ AGAIN = '  fit it again, or name another file'
 def save(path: str | pathlib.Path, fit: Fit) -> None:
   """Writes a fit; a reader never sees a part of it."""
   path = pathlib.Path(path)
-  arrays = flatten_dict(flax.serialization.to_state_dict(fit.calibrator), sep='/')
-  static = {
-    f.name: getattr(fit.calibrator, f.name)
-    for f in dataclasses.fields(fit.calibrator)
-    if not f.metadata.get('pytree_node', True)
-  }
-  text = json.dumps(
-    dict(format=FORMAT, type=type(fit.calibrator).__name__, static=static, about=fit.about)
-  )
+  arrays, head = _parts(fit.calibrator)
+  text = json.dumps(head | {'about': fit.about})
   part = path.with_name(f'{path.name}.{os.getpid()}.part')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with part.open('wb') as file:
-      np.savez(file, json=text, **{k: np.asarray(a) for k, a in arrays.items()})
+      np.savez(file, json=text, **arrays)
     os.replace(part, path)
   except OSError as e:
     raise UserError(f'{path}: {e.strerror}\n  name another file') from None
   finally:
     with contextlib.suppress(OSError):
       part.unlink()
+
+
+def _parts(calibrator: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """A calibrator's arrays by name, and the rest of it."""
+  arrays = flatten_dict(flax.serialization.to_state_dict(calibrator), sep='/')
+  static = {
+    f.name: getattr(calibrator, f.name)
+    for f in dataclasses.fields(calibrator)
+    if not f.metadata.get('pytree_node', True)
+  }
+  head = dict(format=FORMAT, type=type(calibrator).__name__, static=static)
+  return {k: np.asarray(a) for k, a in arrays.items()}, head
+
+
+def digest(calibrator: Any) -> str:
+  """A short text that changes when anything that `apply` uses changes."""
+  arrays, head = _parts(calibrator)
+  out = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+  for name, a in sorted(arrays.items()):
+    out.update(f'{name} {a.dtype} {a.shape}'.encode() + a.tobytes())
+  return out.hexdigest()[:16]
 
 
 def load(path: str | pathlib.Path, *, classes: int | None = None) -> Fit:
@@ -73,7 +88,10 @@ def load(path: str | pathlib.Path, *, classes: int | None = None) -> Fit:
     )
   module = importlib.import_module(f'car_jax.calibrate.{TYPES[head["type"]]}')
   parts = unflatten_dict(arrays, sep='/')
-  return Fit(getattr(module, head['type'])(**parts, **head['static']), about)
+  try:
+    return Fit(getattr(module, head['type'])(**parts, **head['static']), about)
+  except TypeError:
+    raise UserError(f'{path} lacks arrays of a calibrator\n{AGAIN}') from None
 
 
 def _arrays(path: pathlib.Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import flax.struct
 import jax
 
 from car_jax.calibrate.base import Fit
+from car_jax.errors import UserError
 from car_jax.nn.local_temperature import LocalTemperature
 
 Array = jax.Array
@@ -21,6 +22,8 @@ class Local:
   params: Any
   inputs: str = flax.struct.field(pytree_node=False, default='logits+image')
 
+  NEEDS = 'image'
+
   @property
   def temperatures(self) -> None:
     return None
@@ -29,8 +32,13 @@ class Local:
     self, logits: Array, *, image: Array | None = None, features: Array | None = None
   ) -> Array:
     """Whole maps [B, H, W, C] only: a pixel's temperature depends on its neighbours."""
-    if image is None or logits.ndim != 4:
-      raise ValueError('local temperature scaling needs whole maps [B, H, W, C] and the image')
+    if image is None:
+      raise UserError(
+        'local temperature scaling needs the images, and there are none\n'
+        '  name them in the column image of a CSV, or leave the calibrator out'
+      )
+    if logits.ndim != 4:
+      raise ValueError('local temperature scaling needs whole maps [B, H, W, C]')
     net: Any = LocalTemperature(self.inputs)
     return logits / net.apply({'params': self.params}, logits, image)
 
@@ -42,7 +50,6 @@ def from_state(state: Any, inputs: str = 'logits+image') -> Local:
 
 def from_run(path: str, step: str = '') -> Fit:
   """The calibrator of a run's checkpoint. Raises UserError for a run of another method."""
-  from car_jax.errors import UserError
   from car_jax.evaluate import checkpointed
 
   loaded = checkpointed.load(path, step)

@@ -6,6 +6,8 @@ are scored on that data.
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -32,6 +34,7 @@ class Loaded:
   config: ConfigDict
   method: Any
   state: Any
+  crc: str = ''  # of its arrays: changes when they do
 
 
 def parted(text: str) -> tuple[str, str]:
@@ -85,7 +88,8 @@ def load(
       batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
     template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
     state, _ = saved.restore(step, template)
-  return Loaded(folder / str(step), step, config, method, state)
+  crc = hashlib.sha256(json.dumps(meta.get('crc'), sort_keys=True).encode()).hexdigest()[:16]
+  return Loaded(folder / str(step), step, config, method, state, crc)
 
 
 def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:
@@ -108,7 +112,7 @@ def evaluate(
 ) -> tuple[Any, pathlib.Path]:
   """Scores checkpoints on config.data and config.report, writes the report -> (Results, page).
 
-  `saved` is one of save.KINDS or '': arrays for other tools, in out/../arrays.
+  `saved` names some of save.KINDS, joined by commas, or is '': arrays for other tools, in out/../arrays.
   A path may be NAME=FOLDER. Raises UserError.
   """
   spec = dict(config.report) or dict(split='validation')
@@ -126,8 +130,9 @@ def evaluate(
   data = sources.open_dataset(config.data)
   loaded = [load(path, step, data.info, mesh) for path in paths]
   rows, rng = named(loaded, names), jax.random.key(config.seed)
-  if saved in save.OWN and not any(saved in row.own for row in rows):
-    raise UserError(f'none of the checkpoints has {saved}\n  --save probabilities, or samples')
+  wanted = [k for k in (save.kinds_of(saved) if saved else ()) if k in save.OWN]
+  if lost := [k for k in wanted if not any(k in row.own for row in rows)]:
+    raise UserError(f'none of the checkpoints has {lost[0]}\n  --save probabilities, or samples')
   source = data.split(spec.get('split') or 'validation')
   evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)
   stream = lambda: pipeline.eval_batches(

@@ -107,8 +107,8 @@ class Evaluator:
         if save is not None:
           save.prediction(subject.name, *self.fetch((prediction, batch['valid'])))
           for kind in set(save.kinds) & set(subject.own):
-            rows = self._own(subject.own[kind])(subject.state, batch)
-            save.own(subject.name, kind, *self.fetch((rows, batch['valid'])))
+            found = self._own(subject.own[kind])(subject.state, batch)
+            save.own(subject.name, kind, *self.fetch((found, batch['valid'])))
       device = self._everywhere((device, batch['valid'], texts.placed(host, self.mesh)))
       if waiting is not None:
         yield _valid_rows(*jax.device_get(waiting))

@@ -11,6 +11,8 @@
   FOLDER/SUBJECT/features.npy       [I, D] of whole images           (features)
 
 Letters: I images in the order of the index's ids, N samples, M readers, H x W pixels, C classes.
+Of probabilities the index says whether they are `one_hot`: the samples of a deterministic method
+are its likeliest class, and so is their mean; what it believes is in own.npy.
 Files are written while the evaluation runs and can be larger than memory; read them with
 `np.load(path, mmap_mode='r')`. The folder appears under its name when it is complete.
 """
@@ -38,21 +40,32 @@ INDEX = 'index.json'
 FORMAT = 'segmentation arrays, version 1'
 
 
+def kinds_of(text: str) -> tuple[str, ...]:
+  """'logits,features' -> its parts, each once. Raises UserError for one that is no kind."""
+  parts = tuple(dict.fromkeys(part.strip() for part in text.split(',')))
+  for kind in parts:
+    if kind not in KINDS:
+      raise UserError(f'cannot save {kind!r}\n{nearest(kind, KINDS)}')
+  return parts
+
+
+def one_hot(probs: np.ndarray) -> bool:
+  """Whether every pixel of probs [.., C] is certain of its class."""
+  return bool((probs.max(-1) > 1 - 1e-5).all())
+
+
 class Saver:
   """Give it to an Evaluator, then `close` it with the Results; `abort` it on an error.
 
-  info: the data set's DataInfo. images: how many the split has, all processes together. Processes
-  other than the first do nothing.
+  kinds: names, or one text with commas. info: the data set's DataInfo. images: how many the split
+  has, all processes together. Processes other than the first do nothing.
   Raises UserError for an unknown kind and for a folder that holds something else.
   """
 
   def __init__(
     self, folder: str | pathlib.Path, kinds: Sequence[str] | str, info: Any, images: int
   ):
-    self.kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    for kind in self.kinds:
-      if kind not in KINDS:
-        raise UserError(f'cannot save {kind!r}\n{nearest(kind, KINDS)}')
+    self.kinds = kinds_of(kinds if isinstance(kinds, str) else ','.join(kinds))
     self.folder, self.info, self.images = pathlib.Path(folder), info, images
     self.active = jax.process_index() == 0
     self._arrays: dict[str, dict[str, Any]] = {}  # path -> what the index says of it
@@ -78,6 +91,7 @@ class Saver:
     if 'probabilities' in self.kinds:
       axes, text = 'image, row, column, class', "mean of the samples' class probabilities"
       self._write(f'{where}/probabilities.npy', found.mean, valid, axes, text)
+      self._note(f'{where}/probabilities.npy', found.mean, valid)
       if found.own is not None:
         text = 'class probabilities that the method states itself'
         self._write(f'{where}/own.npy', found.own, valid, axes, text)
@@ -85,6 +99,13 @@ class Saver:
   def own(self, subject: str, kind: str, rows: np.ndarray, valid: np.ndarray) -> None:
     """Logits or features, of a subject whose method has them."""
     self._write(f'{self._folder_of(subject)}/{kind}.npy', rows, valid, *OWN[kind])
+
+  def _note(self, path: str, rows: np.ndarray, valid: np.ndarray) -> None:
+    """Into the index: whether all probabilities so far are one-hot."""
+    if self.active:
+      entry = self._arrays[path]
+      sharp = entry.get('one_hot', True) and one_hot(np.asarray(rows)[np.asarray(valid, bool)])
+      entry['one_hot'] = sharp
 
   def _folder_of(self, subject: str) -> str:
     """The subject's folder; names that differ in punctuation alone get different ones."""

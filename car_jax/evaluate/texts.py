@@ -14,8 +14,12 @@ BYTES = 256  # of an id or group
 
 def placed(host: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """The ids and groups of this process's rows as global arrays of bytes; see `decoded`."""
-  found = {k: _coded(host[k]) for k in ('id', 'group') if k in host}
-  return sharding.place_batch(found, mesh)
+  return sharding.place_batch(coded(host), mesh)
+
+
+def coded(host: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The ids and groups of a batch, each [B, BYTES] uint8."""
+  return {k: _coded(host[k]) for k in ('id', 'group') if k in host}
 
 
 def decoded(rows: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ from car_jax.importers.rules import Rule, convert, convolution, linear, norm, wi
 from car_jax.nn.segformer import VARIANTS
 
 DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': jnp.bfloat16}
-DTYPES |= {'I64': np.int64, 'I32': np.int32}
+DTYPES |= {'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8}
+DTYPES |= {'U64': np.uint64, 'U32': np.uint32, 'U16': np.uint16, 'U8': np.uint8, 'BOOL': np.bool_}
 ENCODER = r'segformer\.encoder\.'
 
 

@@ -17,7 +17,9 @@ from car_jax import registry
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples
 from car_jax.methods.trained import Trained, start
+from car_jax.nn import windows
 from car_jax.nn.init import initialize
+from car_jax.nn.layers import resize_bilinear
 from car_jax.optim import Adam, adam
 
 
@@ -56,6 +58,8 @@ class LTS:
     default_factory=lambda: dict(name='local_temperature')
   )
   optim: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(lr=1e-4))
+  crop: int = 0  # of the segmenter's windows, as in methods/supervised.py
+  stride: int = 0
   ignore_label: int | None = None
 
   @property
@@ -70,6 +74,9 @@ class LTS:
   def optimizer(self) -> Adam:
     return adam(self.optim, self.steps_per_epoch)
 
+  def __post_init__(self) -> None:
+    windows.check(self.crop, self.stride)
+
   def init(self, seed: int, batch: Batch) -> State:
     image = batch['image']
     found = initialize(self.segmenter_net, seed, image, train=False)
@@ -81,14 +88,19 @@ class LTS:
     )
 
   def raw_logits(self, state: State, batch: Batch) -> Array:
-    """[B, H, W, C] of the segmenter alone."""
-    logits = self.segmenter_net.apply(state.segmenter.variables, batch['image'], train=False)
-    return jax.lax.stop_gradient(logits)
+    """[B, H, W, C] of the segmenter alone, at the labels' size."""
+    net = self.segmenter_net
+    size = batch.get('labels', batch['image'][..., 0]).shape[-2:]  # data.fit makes them differ
+    apply = lambda image: net.apply(state.segmenter.variables, image, train=False)
+    align = getattr(net, 'align_corners', False)
+    kw = dict(crop=self.crop, stride=self.stride, align_corners=align)
+    return jax.lax.stop_gradient(windows.predicted(apply, batch['image'], size, **kw))
 
   def logits(self, state: State, batch: Batch) -> Array:
     """[B, H, W, C], scaled."""
     raw = self.raw_logits(state, batch)
-    return raw / self.net.apply(state.net.variables, raw, batch['image'])
+    image = resize_bilinear(jnp.asarray(batch['image']), raw.shape[1:3], align_corners=False)
+    return raw / self.net.apply(state.net.variables, raw, image)
 
   def step(self, state: State, batch: Batch, rng: Array) -> tuple[State, Logs]:
     return self.update(state, self.raw_logits(state, batch), batch)

@@ -17,8 +17,8 @@ from car_jax.losses import segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples
 from car_jax.methods.trained import OneNet, Trained, start
-from car_jax.nn.layers import at_least_float32, resize_bilinear
-from car_jax.nn.windows import sliding
+from car_jax.nn import windows
+from car_jax.nn.layers import at_least_float32
 
 WITH_FEATURES = ('deeplabv3', 'deeplabv3plus', 'segformer')  # nets that sow their backbone's
 
@@ -41,12 +41,7 @@ class Supervised(OneNet):
   stride: int = 0
 
   def __post_init__(self) -> None:
-    if self.crop < 0 or not (0 < self.stride <= self.crop or self.stride == self.crop == 0):
-      raise UserError(
-        f'config.method.crop is {self.crop} and stride {self.stride}\n'
-        f'  give both, stride from 1 to crop, or 0 for whole images; such as '
-        f'--config.method.stride={max(1, 3 * self.crop // 4)}'
-      )
+    windows.check(self.crop, self.stride)
 
   def init(self, seed: int, batch: Batch) -> State:
     net = start(self.net, self.optimizer, seed, batch['image'], train=False)
@@ -70,13 +65,11 @@ class Supervised(OneNet):
 
   def logits(self, state: State, batch: Batch) -> Array:
     """[B, H, W, C] float32 at the labels' size, which data.fit makes another than the image's."""
-    net = self.net
+    net, size = self.net, batch['labels'].shape[-2:]
     apply = lambda image: net.apply(state.net.variables, image, train=False)
-    image = jnp.asarray(batch['image'])
-    whole = not self.crop
-    found = apply(image) if whole else sliding(apply, image, (self.crop,) * 2, (self.stride,) * 2)
-    size, align = batch['labels'].shape[-2:], getattr(net, 'align_corners', False)
-    return resize_bilinear(at_least_float32(found), size, align_corners=align)
+    align = getattr(net, 'align_corners', False)
+    kw = dict(crop=self.crop, stride=self.stride, align_corners=align)
+    return windows.predicted(apply, batch['image'], size, **kw)
 
   def features(self, state: State, batch: Batch) -> Array:
     """[B, D]: the last backbone stage of whole images, summed over pixels, the largest made 1.

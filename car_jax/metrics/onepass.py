@@ -4,8 +4,8 @@ Letters: B images, N pixels of each, C classes, S scores, K bins of a histogram,
 Everything counted is an integer, also sums of confidences, which are kept in steps of 2^-20. So the
 result does not depend on how pixels are cut into blocks, their order, or the number of devices.
 
-Every pixel has one outcome: its class is right, wrong, not told, or it is of an object of no known
-class. A pixel that is `ignored` has none and counts nowhere but in the image's mean confidence.
+Every pixel has one outcome: its class is right or wrong, or it is of an object of no known class.
+A void pixel has none and counts nowhere but in the image's mean confidence.
 """
 
 import functools
@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-RIGHT, WRONG, UNKNOWN, UNTOLD, VOID = range(5)
+RIGHT, WRONG, UNKNOWN, VOID = range(4)
+OUTCOMES = VOID  # that count
 SCORES = ('max_prob', 'entropy', 'margin', 'max_logit', 'energy')
 EXTRA = 'disagreement'  # a map that comes with the logits, such as the mutual information
 BINS = 8192
@@ -33,7 +34,7 @@ class Counts(NamedTuple):
   """
 
   confusion: Array  # [B, C, C] int32, true class by said class
-  scores: Array  # [B, S, 4, K] int32: outcome by bin of the score, ascending certainty
+  scores: Array  # [B, S, 3, K] int32: outcome by bin of the score, ascending certainty
   conf: Array  # [B, P, K, 2] uint32: summed confidence by bin of max_prob, P blocks
   ece: Array  # [B, 2, E, 2] int32: pixels and right ones by bin of max_prob and of 1 - H / log C
   ece_conf: Array  # [B, P, 2, E, 2] uint32: their summed confidence
@@ -116,11 +117,11 @@ def unfixed(halves: Any) -> Any:
   return (halves[..., 0] * 1024.0 + halves[..., 1]) / (1 << 20)
 
 
-def values(logits, labels, counted, unknown=None, untold=None, disagreement=None, *, ignore=255):
+def values(logits, labels, counted, unknown=None, disagreement=None, *, ignore=255):
   """What `counts` would bin, pixel by pixel: coordinates [B, S, N], outcomes [B, N] (int8, VOID for
   pixels that do not count) and the largest probability [B, N]. For exact values by sorting."""
-  p = parts(logits)
-  flags = _flags(logits, labels, unknown, untold, ignore)
+  p, labels = parts(logits), jnp.asarray(labels).astype(jnp.int32)
+  flags = _flags(logits, labels, unknown, ignore)
   outcome = jnp.where(counted, outcomes(p.said, labels, *flags), VOID).astype(jnp.int8)
   classes = logits.shape[-1]
   x = jnp.moveaxis(coordinates(p, classes), 0, 1)
@@ -129,10 +130,8 @@ def values(logits, labels, counted, unknown=None, untold=None, disagreement=None
   return x, outcome, 1 / (1 + p.rest)
 
 
-def outcomes(said: Array, labels: Array, unknown: Array, untold: Array, ignored: Array) -> Array:
-  found = jnp.where(said == labels, RIGHT, WRONG)
-  found = jnp.where(untold, UNTOLD, found)
-  found = jnp.where(ignored, VOID, found)
+def outcomes(said: Array, labels: Array, unknown: Array, void: Array) -> Array:
+  found = jnp.where(void, VOID, jnp.where(said == labels, RIGHT, WRONG))
   return jnp.where(unknown, UNKNOWN, found)
 
 
@@ -142,21 +141,21 @@ def counts(
   labels: Array,
   counted: Array,
   unknown: Array | None = None,
-  untold: Array | None = None,
   disagreement: Array | None = None,
   *,
   ignore: int | None = 255,
   ece_bins: int = 15,
   classwise: bool = False,
 ) -> Counts:
-  """logits [B, N, C] of any float type, labels [B, N] -> Counts.
+  """logits [B, N, C] of any float type, labels [B, N] of any integer type -> Counts.
 
-  counted [B, N] bool: False for pixels that are not looked at at all, such as padding. unknown and
-  untold [B, N] bool: of no known class; of a known class that nobody told. Their labels, and those
-  outside 0 .. C-1, are not read. disagreement [B, N]: one more score, uncertainty in nats.
-  Probabilities are counted by giving their logarithms.
+  counted [B, N] bool: False for pixels that are not looked at at all, such as padding. unknown
+  [B, N] bool: of no known class, whatever the label. Labels outside 0 .. C-1 are void.
+  disagreement [B, N]: one more score, uncertainty in nats. Probabilities are counted by giving
+  their logarithms.
   """
-  flags = jnp.stack([*_flags(logits, labels, unknown, untold, ignore), counted], -1)
+  labels = jnp.asarray(labels).astype(jnp.int32)  # a uint8 label times C would wrap around
+  flags = jnp.stack([*_flags(logits, labels, unknown, ignore), counted], -1)
   extra = () if disagreement is None else (disagreement,)
   size = min(labels.shape[1], BLOCK)
   blocks = [_blocks(x, size) for x in (logits, labels, flags, *extra)]
@@ -172,13 +171,10 @@ def counts(
   )
 
 
-def _flags(logits, labels, unknown, untold, ignore) -> tuple[Array, Array, Array]:
-  none = jnp.zeros(labels.shape, bool)
-  unknown = none if unknown is None else unknown
-  untold = none if untold is None else untold
+def _flags(logits, labels, unknown, ignore) -> tuple[Array, Array]:
+  unknown = jnp.zeros(labels.shape, bool) if unknown is None else unknown
   void = (labels < 0) | (labels >= logits.shape[-1])
-  void |= labels == (-1 if ignore is None else ignore)
-  return unknown, untold, void & ~unknown & ~untold
+  return unknown, void | (labels == (-1 if ignore is None else ignore))
 
 
 def _blocks(x: Array, size: int) -> Array:
@@ -191,8 +187,8 @@ def _blocks(x: Array, size: int) -> Array:
 def _block(logits, labels, flags, *extra, ece_bins: int, classwise: bool) -> Counts:
   """Counts of one block of pixels [n], without the axes B and P."""
   c, p = logits.shape[-1], parts(logits)
-  unknown, untold, ignored, counted = jnp.moveaxis(flags, -1, 0)
-  outcome = outcomes(p.said, labels, unknown, untold, ignored)
+  unknown, void, counted = jnp.moveaxis(flags, -1, 0)
+  outcome = outcomes(p.said, labels, unknown, void)
   outcome = jnp.where(counted, outcome, VOID)
   told = (outcome == RIGHT) | (outcome == WRONG)
   conf = 1 / (1 + p.rest)
@@ -203,14 +199,14 @@ def _block(logits, labels, flags, *extra, ece_bins: int, classwise: bool) -> Cou
   bins = [bins_of(x[i], score) for i, score in enumerate(SCORES)]
   bins += [bins_of(calmness(e, c), EXTRA) for e in extra]
   at = lambda k: jnp.where(outcome == VOID, drop, outcome * BINS + k)
-  histogram = lambda k: jnp.zeros(4 * BINS, jnp.int32).at[at(k)].add(1, mode='drop')
+  histogram = lambda k: jnp.zeros(OUTCOMES * BINS, jnp.int32).at[at(k)].add(1, mode='drop')
   calm = jnp.clip(1 - p.entropy / jnp.log(float(c)), 0, 1)
   tables = [_ece(x, outcome == RIGHT, told, ece_bins) for x in (conf, calm)]
   per_class = _classwise(logits, p, labels, told) if classwise else (None, None)
   shown = lambda x: _sum(jnp.where(counted, x, 0.0))
   return Counts(
     confusion=confusion,
-    scores=jnp.stack([histogram(k).reshape(4, BINS) for k in bins]),
+    scores=jnp.stack([histogram(k).reshape(OUTCOMES, BINS) for k in bins]),
     conf=_add(jnp.zeros((BINS, 2), jnp.uint32), jnp.where(told, bins[0], drop), fixed(conf)),
     ece=jnp.stack([t[0] for t in tables]),
     ece_conf=jnp.stack([t[1] for t in tables]),

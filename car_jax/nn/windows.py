@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from car_jax.errors import UserError
+from car_jax.nn.layers import at_least_float32, resize_bilinear
+
 Array = jax.Array
 
 
@@ -46,3 +49,28 @@ def sliding(
 
   empty = jnp.zeros((len(image), *size, logits.shape[-1]), logits.dtype)
   return jax.lax.scan(add, empty, places)[0] / visits
+
+
+def predicted(
+  apply: Callable[[Array], Array],
+  image: Array,
+  size: tuple[int, int],
+  *,
+  crop: int = 0,
+  stride: int = 0,
+  align_corners: bool = False,
+) -> Array:
+  """Logits [B, *size, C] float32: by windows of `crop` (0: the whole image), then resized."""
+  image = jnp.asarray(image)
+  found = sliding(apply, image, (crop,) * 2, (stride,) * 2) if crop else apply(image)
+  return resize_bilinear(at_least_float32(found), size, align_corners=align_corners)
+
+
+def check(crop: int, stride: int) -> None:
+  """Raises UserError for windows that leave gaps."""
+  if crop < 0 or not (0 < stride <= crop or stride == crop == 0):
+    raise UserError(
+      f'config.method.crop is {crop} and stride {stride}\n'
+      '  give both, stride from 1 to crop, or 0 for whole images; such as --config.method.stride='
+      f'{max(1, 3 * crop // 4)}'
+    )

@@ -13,7 +13,7 @@ from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, folders
 from car_jax.reliability import document, worst
 from car_jax.reliability.plan import plan
-from car_jax.reliability.study import Study
+from car_jax.reliability.study import Cell, Study
 
 MADE = 'study.json'
 PREDICTIONS = 'predictions'  # the name of the set that --predictions are of
@@ -65,8 +65,12 @@ def run(config: ConfigDict, out: str, command: str) -> tuple[dict[str, Any], pat
   _check_out(folder)
   began = time.perf_counter()
   study = Study(plan(config), folder, sharding.make_mesh())
-  cells = study.run()
-  entries, pictures = worst.found(study, cells)
+  cells: list[Cell] = []
+  entries: list[dict[str, Any]] = []
+  pictures: dict[str, bytes] = {}
+  for of_model in study.run():
+    told, drawn = worst.found(study, of_model)  # while the model is in memory
+    cells, entries, pictures = cells + of_model, entries + told, pictures | drawn
   about = dict(created=time.strftime('%Y-%m-%d %H:%M'), command=command)
   found = document.build(study, cells, entries, seconds=time.perf_counter() - began, **about)
   page = folder / document.PAGE

@@ -44,23 +44,30 @@ def tallies(
   calibrators: Mapping[str, Any],
   how: How,
   *,
-  logit_scores: bool = True,
   progress: Any = None,
 ) -> dict[str, Tally]:
-  """A tally for each calibrator (None: the logits as they are), from one pass over the batches."""
+  """A tally for each calibrator (None: the logits as they are), from one pass over the batches.
+
+  Raises UserError for a set without images, and for images of which some have scores that others
+  lack.
+  """
   out: dict[str, Tally] = {}
   for batch in batches:
+    names = names_of(batch.arrays, batch.logit_scores)
+    if out and (first := next(iter(out.values())).names) != names:
+      raise UserError(
+        f'{batch.ids[0]} allows the scores {", ".join(filter(None, names))}, images before it '
+        f'{", ".join(filter(None, first))}\n  score logits, probabilities and samples one by one'
+      )
     arrays = batch.arrays | {'keep': batch.keep}
     if how.sampled:
       shape = batch.arrays['labels'].shape
       arrays['pixels'] = drawn_pixels(batch.ids, shape[1] * shape[2], how)
     found = _counted(dict(calibrators), arrays, classwise=how.classwise, exact=how.exact)
-    for name, (counts, values) in found.items():
-      if name not in out:
-        out[name] = Tally(names_of(batch.arrays, logit_scores))
-      out[name].add(counts, batch.ids, batch.groups, batch.keep)
+    for name, (counts, values) in batch.fetch(found).items():
+      out.setdefault(name, Tally(names)).add(counts, batch.ids, batch.groups, batch.keep)
       if how.exact:
-        out[name].add_values(*jax.device_get(values))
+        out[name].add_values(*values)
     if progress is not None:
       progress(int(batch.keep.sum()))
   if not out:
@@ -98,18 +105,18 @@ def calibrated(calibrator: Any, arrays: Mapping[str, jax.Array]) -> jax.Array:
 
 
 def _flat(logits: jax.Array, arrays: Mapping[str, jax.Array]) -> tuple:
-  """logits, labels, counted, unknown, untold, disagreement with one axis of pixels [B, N]."""
+  """logits, labels, counted, unknown, disagreement with one axis of pixels [B, N]."""
   b, h, w, c = logits.shape
   rows = lambda x: None if x is None else x.reshape(b, h * w)
-  maps = [rows(arrays.get(k)) for k in ('labels', 'unknown', 'untold', 'disagreement')]
+  maps = [rows(arrays.get(k)) for k in ('labels', 'unknown', 'disagreement')]
   logits = logits.reshape(b, h * w, c)
   if 'pixels' in arrays:
     at = arrays['pixels']
     maps = [x if x is None else jnp.take_along_axis(x, at, 1) for x in maps]
     logits = jnp.take_along_axis(logits, at[..., None], 1)
-  labels, unknown, untold, disagreement = maps
+  labels, unknown, disagreement = maps
   counted = jnp.broadcast_to(arrays['keep'][:, None], labels.shape)
-  return logits, labels, counted, unknown, untold, disagreement
+  return logits, labels, counted, unknown, disagreement
 
 
 def sample(batches: Iterable[Predicted], how: How, *, progress: Any = None) -> Sample:
@@ -126,10 +133,12 @@ def sample(batches: Iterable[Predicted], how: How, *, progress: Any = None) -> S
     part = jnp.take_along_axis(a['logits'].reshape(b, h * w, c), at[..., None], 1)
     told = jnp.take_along_axis(a['labels'].reshape(b, h * w), at, 1)
     told = jnp.where((told >= 0) & (told < c), told, -1)
+    more = {'features': a['features']} if 'features' in a else {}
+    part, told, more = batch.fetch((part, told, more))
     logits.append(np.asarray(part, np.float32)[keep])
     labels.append(np.asarray(told, np.int32)[keep])
-    if 'features' in a:
-      features.append(np.asarray(a['features'], np.float32)[keep])
+    if more:
+      features.append(np.asarray(more['features'], np.float32)[keep])
     if progress is not None:
       progress(int(keep.sum()))
   if not logits:

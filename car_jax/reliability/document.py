@@ -34,7 +34,10 @@ def build(
     classes=names,
     models=[dict(name=m, about=_about(study, m)) for m in plan.models],
     sets=[*_sets(study, cells)],
-    calibrators=[dict(name=PLAIN, about="the model's own probabilities"), *_calibrators(study)],
+    calibrators=[
+      dict(name=PLAIN, about="the model's own probabilities"),
+      *_calibrators(study, cells),
+    ],
     metrics=[legend.of_score(m.name).as_dict() for m in plan.measures],
     cells=[_cell(plan, c) for c in cells],
     curves=[_curves(c) for c in cells],
@@ -70,7 +73,9 @@ def _about(study: Study, model: str) -> str:
 def _notes(study: Study) -> list[str]:
   how, config = study.plan.how, study.plan.config
   seen = f'{how.sampled:,} random pixels' if how.sampled else 'All pixels'
-  counted = 'every score was sorted' if how.exact else 'ranking measures come from fine histograms'
+  counted = 'ranking measures come from fine histograms'
+  if how.exact:
+    counted = 'every score was sorted, but for those of pools and those within images or classes'
   return [
     f'{seen} of each image were scored; {counted}.',
     f'Intervals: 95 %, bootstrap over images or scenes, {config.resamples} resamples.',
@@ -86,12 +91,19 @@ def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
     yield dict(
       name=name,
       about=told,
-      role=spec.get('role', 'shifted'),
+      role=_role(plan, name),
+      pool=name in plan.pools,
       condition=spec.get('condition', name),
       shift=spec.get('shift'),
       images=len(seen.ids),
       pixels=int(seen.images['pixels'].sum()),
     )
+
+
+def _role(plan: Any, name: str) -> str:
+  """A pool is in-domain where all its sets are."""
+  roles = {plan.sets[s].get('role', 'shifted') for s in plan.pools.get(name, (name,))}
+  return 'in-domain' if roles == {'in-domain'} else 'shifted'
 
 
 def _told(spec: Mapping[str, Any]) -> str:
@@ -100,9 +112,13 @@ def _told(spec: Mapping[str, Any]) -> str:
   return ', '.join(filter(None, parts))
 
 
-def _calibrators(study: Study) -> Iterable[dict[str, Any]]:
+def _calibrators(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
+  used = {c.calibrator for c in cells}
   for name, kind in study.plan.calibrators.items():
-    yield dict(name=name, about=CALIBRATORS.get(kind.partition(':')[0].rstrip('0123456789'), kind))
+    if name in used:
+      yield dict(
+        name=name, about=CALIBRATORS.get(kind.partition(':')[0].rstrip('0123456789'), kind)
+      )
 
 
 CALIBRATORS = {
@@ -192,14 +208,18 @@ def image_confidence(pooled: Mapping[str, np.ndarray], score: str) -> np.ndarray
 
 def _image_ood(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   """Every other set against the in-domain one, by the mean confidence of whole images."""
-  roles = {name: spec.get('role', 'shifted') for name, spec in study.plan.sets.items()}
-  known = next((name for name, role in roles.items() if role == 'in-domain'), None)
+  plan = study.plan
+  known = next((name for name in plan.sets if _role(plan, name) == 'in-domain'), None)
   at = {(c.model, c.set, c.calibrator): c.tally for c in cells}
-  for (model, name, calibrator), other in at.items():
-    if known is None or roles.get(name, 'shifted') == 'in-domain':
+  for model, name, calibrator in at:
+    if known is None or _role(plan, name) == 'in-domain':
       continue
+    others = [at[model, s, calibrator] for s in plan.pools.get(name, (name,)) if s != known]
     for score in IMAGE_SCORES:
-      pair = [image_confidence(t.images, score) for t in (at[model, known, calibrator], other)]
+      ours, *rest = (
+        image_confidence(t.images, score) for t in (at[model, known, calibrator], *others)
+      )
+      pair = ours, np.concatenate(rest)
       yield dict(
         model=model, calibrator=calibrator, known=known, other=name, score=score
       ) | ood.image_level(*pair)

@@ -156,7 +156,15 @@ KNOWN = {
       'As AUPR of unknown, GenVal, within each image that holds one, then averaged.',
     ),
     Metric(
-      *('object_entropy_ratio', 'entropy on objects', 'high', False, _UNKNOWN),
+      *('object_aupr_rest', 'AUPR of the rest, per image', 'high', True, _UNKNOWN),
+      'As AUPR of objects, with all other pixels as what is searched, by high confidence.',
+    ),
+    Metric(
+      *('object_entropy', 'entropy on objects', 'high', False, _UNKNOWN),
+      'Mean entropy on an unknown object in nats, averaged over images.',
+    ),
+    Metric(
+      *('object_entropy_ratio', 'entropy on objects, relative', 'high', False, _UNKNOWN),
       'Mean entropy on an unknown object over the mean elsewhere in the image, averaged over '
       'images. Above 1: the object is noticed at least a little.',
     ),
@@ -206,24 +214,32 @@ TERMS = (
   ('confidence', 'The probability of the class that the model predicts for a pixel.'),
   (
     'calibrated',
-    'Among pixels predicted at 80 %, 80 % are right. A model can be accurate and badly calibrated, '
-    'or the reverse.',
+    (
+      'Among pixels predicted at 80 %, 80 % are right. A model can be accurate and badly '
+      'calibrated, or the reverse.'
+    ),
   ),
   (
     'recalibration',
-    'A correction of the confidences that is learnt on a few labelled images after training: most '
-    'often the logits are divided by a number, the temperature. Above 1 it makes the model less '
-    'sure. One temperature for all classes never changes a prediction.',
+    (
+      'A correction of the confidences that is learnt on a few labelled images after training: '
+      'most often the logits are divided by a number, the temperature. Above 1 it makes the model '
+      'less sure. One temperature for all classes never changes a prediction.'
+    ),
   ),
   (
     'in-domain and shifted',
-    'In-domain images look like those of the training. Shifted ones come from elsewhere or from '
-    'other weather; the shift runs from 0 (none) to 1 (strongest).',
+    (
+      'In-domain images look like those of the training. Shifted ones come from elsewhere or from '
+      'other weather; the shift runs from 0 (none) to 1 (strongest).'
+    ),
   ),
   (
     '95 % interval',
-    'What another draw of as many images would give, found by drawing images again with '
-    'replacement. It does not cover another training run.',
+    (
+      'What another draw of as many images would give, found by drawing images again with '
+      'replacement. It does not cover another training run.'
+    ),
   ),
   (
     'rejection curve',

@@ -12,7 +12,7 @@ import numpy as np
 
 from car_jax.errors import UserError, nearest
 from car_jax.metrics import calibration, confusion, ranking, rejection
-from car_jax.metrics.onepass import EXTRA, RIGHT, SCORES, UNKNOWN, UNTOLD, WRONG
+from car_jax.metrics.onepass import EXTRA, RIGHT, SCORES, UNKNOWN, WRONG
 from car_jax.reliability.tally import OBJECT_SCORES, Pooled, Tally
 
 Value = Callable[[Pooled], float]
@@ -57,7 +57,7 @@ def kept_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
 
 def unknown_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
   """Pixels of unknown objects and all others [K], in the order of falling certainty."""
-  known = pooled.outcomes(score, RIGHT, WRONG, UNTOLD)
+  known = pooled.outcomes(score, RIGHT, WRONG)
   return pooled.outcomes(score, UNKNOWN)[::-1], known[::-1]
 
 
@@ -106,10 +106,11 @@ PLAIN: dict[str, Value] = {
   'classwise_ks': _classwise(calibration.ks_error),
   'nll': _loss(0),
   'brier': _loss(1),
+  'object_entropy': _object(0),
   'object_entropy_ratio': _object(1),
 }
 for _i, _score in enumerate(OBJECT_SCORES):
-  for _j, _kind in enumerate(('auroc', 'fpr95', 'aupr')):
+  for _j, _kind in enumerate(('auroc', 'fpr95', 'aupr', 'aupr_rest')):
     PLAIN[f'object_{_kind}' + ('' if _score == 'max_prob' else f'[{_score}]')] = _object(
       2 + 4 * _i + _j
     )

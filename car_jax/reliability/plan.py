@@ -9,12 +9,27 @@ from ml_collections import ConfigDict
 from car_jax import config as configs
 from car_jax.data import labels
 from car_jax.errors import UserError, nearest
+from car_jax.evaluate import folders
 from car_jax.reliability import measures
 from car_jax.reliability.count import How
 
 MODEL_KEYS = ('path', 'step', 'predictor', 'samples', 'chunk', 'about')
 SET_KEYS = ('data', 'split', 'labels', 'role', 'condition', 'shift', 'absent', 'about')
 ROLES = ('in-domain', 'shifted')
+GROUPS = ('models', 'sets', 'pools', 'calibrators', 'calibrate_on')
+NUMBERS = ('calibration_pixels', 'sampled', 'resamples', 'worst', 'seed')
+PLAIN = 'none'  # the calibrator that leaves logits as they are
+TEXT: tuple[type, str] = (str, 'text')
+# key of a model or set -> its type, and how a message names it
+EXPECTED: dict[str, tuple[Any, str]] = {
+  **dict.fromkeys(('path', 'predictor', 'about', 'split', 'labels', 'role', 'condition'), TEXT),
+  'step': ((str, int), "a number, 'best' or 'latest'"),
+  'samples': (int, 'a whole number, at least 1'),
+  'chunk': (int, 'a whole number, at least 1'),
+  'data': ((Mapping, ConfigDict), 'dict(name=.., data_dir=..)'),
+  'shift': ((int, float), 'a number between 0 (none) and 1 (strongest)'),
+  'absent': ((tuple, list), "names of classes, such as ('train',)"),
+}
 
 
 def defaults() -> ConfigDict:
@@ -54,7 +69,10 @@ def load(path: str, pairs: Any = ()) -> ConfigDict:
     if 'method' in config:
       hint = '  this config trains; a study is such as configs/reliability.py'
     raise UserError(f'{path}: unknown key {unknown[0]!r} of a study\n{hint}')
-  known.update(config)
+  try:
+    known.update(config)
+  except (TypeError, ValueError, AttributeError) as e:  # such as 1e5 for a number of pixels
+    raise UserError(f'{path}: {e}') from None
   return configs.override(known, pairs)
 
 
@@ -74,26 +92,16 @@ class Plan:
 def plan(config: ConfigDict) -> Plan:
   """Raises UserError for anything that would stop a study later."""
   c = config
+  _check_values(c)
   models = {name: _spec(name, m, MODEL_KEYS, 'model', 'path') for name, m in c.models.items()}
   sets = {name: _spec(name, s, SET_KEYS, 'set') for name, s in c.sets.items()}
   for kind, found in (('models', models), ('sets', sets)):
     if not found:
       raise UserError(f'the study has no {kind}\n  set config.{kind}; see configs/reliability.py')
-  for spec in sets.values():
-    _check_set(spec)
-  pools = {name: tuple(of) for name, of in c.pools.items()}
-  for name, of in pools.items():
-    if unknown := [s for s in of if s not in sets]:
-      raise UserError(
-        f'pool {name!r} holds no such set {unknown[0]!r}\n{nearest(unknown[0], sets)}'
-      )
-    if name in sets:
-      raise UserError(f'{name!r} is the name of a set and of a pool\n  rename one of them')
+  pools = _pools(c, sets)
   # a config's keys come in alphabetical order
   sets = dict(sorted(sets.items(), key=lambda item: _place(item[1])))
-  known = {kind: i for i, kind in enumerate(('temperature', 'ece_grid', 'per_class', 'clusters'))}
-  order = lambda item: (known.get(item[1].rstrip('0123456789:'), len(known)), item[0])
-  calibrators = dict(sorted(((k, v) for k, v in c.calibrators.items() if k != 'none'), key=order))
+  calibrators = _calibrators(c)
   fitted = [k for k, v in calibrators.items() if not is_file(v)]
   on = _spec('calibrate_on', c.calibrate_on, SET_KEYS, 'set') if c.calibrate_on else {}
   if fitted and not on:
@@ -102,9 +110,68 @@ def plan(config: ConfigDict) -> Plan:
       '  set config.calibrate_on, or leave it out'
     )
   _check_kinds([calibrators[k] for k in fitted])
+  for what, names in (
+    ('models', [*models]),
+    ('sets and pools', [*sets, *pools]),
+    ('calibrators', [PLAIN, *calibrators]),
+  ):
+    _check_slugs(what, names)
   chosen = tuple(measures.measure(str(name)) for name in dict.fromkeys(c.measures))
   how = How(c.sampled, c.exact, any('classwise' in m.name for m in chosen), c.seed)
-  return Plan(c.title, models, sets, pools, calibrators, on, chosen, how, c)
+  used = on if fitted else {}
+  return Plan(c.title, models, sets, pools, calibrators, used, chosen, how, c)
+
+
+def _check_values(c: ConfigDict) -> None:
+  for key in GROUPS:
+    if not isinstance(c[key], (Mapping, ConfigDict)):
+      raise UserError(f'config.{key} is {c[key]!r}\n  expected dict(NAME=.., ..)')
+  for key in NUMBERS:
+    if type(c[key]) is not int or c[key] < 0:
+      raise UserError(f'config.{key} is {c[key]!r}\n  expected a whole number, at least 0')
+  if type(c.exact) is not bool:
+    raise UserError(f'config.exact is {c.exact!r}\n  expected True or False')
+  if isinstance(c.measures, str) or not c.measures:
+    raise UserError(f"config.measures is {c.measures!r}\n  expected names, such as ('miou', 'ece')")
+
+
+def _pools(c: ConfigDict, sets: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+  for name, of in c.pools.items():
+    if not isinstance(of, (tuple, list)) or not of:
+      raise UserError(f'pool {name!r} is {of!r}\n  expected names of sets: {", ".join(sets)}')
+    if unknown := [s for s in of if s not in sets]:
+      raise UserError(
+        f'pool {name!r} holds no such set {unknown[0]!r}\n{nearest(unknown[0], sets)}'
+      )
+    if name in sets:
+      raise UserError(f'{name!r} is the name of a set and of a pool\n  rename one of them')
+  return {name: tuple(of) for name, of in c.pools.items()}
+
+
+def _calibrators(c: ConfigDict) -> dict[str, str]:
+  """By the order of their kinds, and without the uncalibrated one."""
+  for name, kind in c.calibrators.items():
+    if not isinstance(kind, str):
+      raise UserError(
+        f'calibrator {name!r} is {kind!r}\n  expected a kind, such as temperature, or a file'
+      )
+  known = {kind: i for i, kind in enumerate(('temperature', 'ece_grid', 'per_class', 'clusters'))}
+  order = lambda item: (known.get(item[1].rstrip('0123456789:'), len(known)), item[0])
+  return dict(sorted(((k, v) for k, v in c.calibrators.items() if k != PLAIN), key=order))
+
+
+def _check_slugs(what: str, names: list[str]) -> None:
+  """Names become names of files, and two must not become one."""
+  seen: dict[str, str] = {}
+  for name in names:
+    if not any(ch.isascii() and ch.isalnum() for ch in name):
+      raise UserError(f'{what}: no file can be called {name!r}\n  use letters a-z or digits')
+    other = seen.setdefault(folders.slug(name), name)
+    if other != name:
+      raise UserError(
+        f'{what}: files of {other!r} and {name!r} would have one name, {folders.slug(name)!r}\n'
+        '  rename one of them'
+      )
 
 
 def _place(spec: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -128,13 +195,23 @@ def _spec(
   name: str, given: Any, keys: tuple[str, ...], what: str, short: str = ''
 ) -> dict[str, Any]:
   """One model or set as a dict; a plain text is its `short` key."""
-  spec = {short: given} if isinstance(given, str) and short else dict(given)
+  if isinstance(given, str) and short:
+    given = {short: given}
+  if not isinstance(given, (Mapping, ConfigDict)):
+    raise UserError(f'{what} {name!r} is {given!r}\n  expected dict({keys[0]}=.., ..)')
+  spec = {k: v.to_dict() if isinstance(v, ConfigDict) else v for k, v in given.items()}
   if unknown := sorted(set(spec) - set(keys)):
     raise UserError(f'{what} {name!r}: unknown key {unknown[0]!r}\n{nearest(unknown[0], keys)}')
+  spec = {k: v for k, v in spec.items() if v is not None}
+  for key, value in spec.items():
+    kind, told = EXPECTED[key]
+    wrong = isinstance(value, bool) or not isinstance(value, kind)
+    if wrong or (key in ('samples', 'chunk') and value < 1):
+      raise UserError(f'{what} {name!r}: {key} is {value!r}\n  expected {told}')
   if short and not spec.get(short):
     raise UserError(f'{what} {name!r} has no {short}')
-  plain = {k: v.to_dict() if isinstance(v, ConfigDict) else v for k, v in spec.items()}
-  return plain | {'name': name}
+  _check_set(spec | {'name': name})
+  return spec | {'name': name} | ({'step': str(spec['step'])} if 'step' in spec else {})
 
 
 def _check_set(spec: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ A segmenter yields batches of `Predicted`. Letters: B images, H x W pixels, C cl
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -18,6 +18,8 @@ from car_jax import sharding
 from car_jax.data import pipeline, sources
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import checkpointed, predict, texts
+from car_jax.methods.supervised import WITH_FEATURES
+from car_jax.methods.trained import Trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,23 +28,26 @@ class Predicted:
 
   arrays: logits [B, H, W, C] float32, labels [B, H, W] int32; and where there are: unknown
   [B, H, W] bool, disagreement [B, H, W] in nats, image [B, h, w, 3] in [-1, 1], features [B, D].
-  ids, groups [B] str; keep [B] bool, False for rows that pad the batch.
+  ids, groups [B] str; keep [B] bool, False for rows that pad the batch; logit_scores: see
+  Segmenter; fetch: what was computed of the arrays -> numpy, the same on every process.
   """
 
   arrays: dict[str, jax.Array]
   ids: np.ndarray
   groups: np.ndarray
   keep: np.ndarray
+  logit_scores: bool = True
+  fetch: Callable[[Any], Any] = jax.device_get
 
 
 class Segmenter(Protocol):
-  """logit_scores: the logits are a net's own, not the logarithms of probabilities, so that their
-  size means something."""
+  """A batch's logit_scores says whether its logits are a net's own: the size of logarithms of
+  probabilities means nothing."""
 
   name: str
   about: str
-  logit_scores: bool
   fingerprint: str  # changes when predictions do
+  has_features: bool | None  # None: not known before a batch is read
 
   def size(self, spec: Mapping[str, Any]) -> int:
     """How many images a set has."""
@@ -61,32 +66,34 @@ class Checkpoint:
 
   def __init__(self, name: str, spec: Mapping[str, Any], mesh: Mesh, seed: int = 0):
     self.name, self._mesh, self._rng = name, mesh, jax.random.key(seed)
-    self._loaded = checkpointed.load(spec['path'], spec.get('step', ''), mesh=mesh)
-    method = self._loaded.method
-    self.logit_scores = hasattr(method, 'logits') and not spec.get('predictor')
-    self._samples_drawn = 1 if self.logit_scores else int(spec.get('samples', 16))
+    loaded = checkpointed.load(spec['path'], str(spec.get('step', '')), mesh=mesh)
+    method, self._state = loaded.method, without_moments(loaded.state)
+    self._method, self._config, self._crc = method, loaded.config, loaded.crc
+    self._own = hasattr(method, 'logits') and not spec.get('predictor')
+    self._samples_drawn = 1 if self._own else int(spec.get('samples', 16))
     known = method.predictors()
     wish = spec.get('predictor') or next(iter(known))
     if wish not in known:
       raise UserError(f'model {name!r} has no predictor {wish!r}\n{nearest(wish, known)}')
-    self.about = f'{self._loaded.config.method.name}, {self._loaded.path}'
-    self.about += '' if self.logit_scores else f', {wish}, {self._samples_drawn} samples'
-    split = sharding.split(mesh)
+    self.about = f'{loaded.config.method.name}, {loaded.path}'
+    self.about += '' if self._own else f', {wish}, {self._samples_drawn} samples'
     run = functools.partial(self._samples, known[wish], int(spec.get('chunk', 16)))
-    self._predict = jax.jit(self._logits if self.logit_scores else run, out_shardings=split)
+    self._predict = jax.jit(self._logits if self._own else run)
     features = getattr(method, 'features', None)
-    self._features = features and jax.jit(features, out_shardings=split)
+    named = getattr(method, 'model', {}).get('name') in WITH_FEATURES
+    self.has_features = bool(features) and named
+    self._features = jax.jit(features) if self.has_features else None
     self._everywhere = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))
 
   @property
   def fingerprint(self) -> str:
-    return f'{self._loaded.path.absolute()} {self.about}'
+    return f'{self.about} {self._crc}'
 
   def _logits(self, state, batch) -> dict[str, jax.Array]:
-    return {'logits': self._loaded.method.logits(state, batch)}
+    return {'logits': self._method.logits(state, batch)}
 
   def _samples(self, predictor, chunk, state, batch) -> dict[str, Any]:
-    ignore = self._loaded.method.ignore_label
+    ignore = self._method.ignore_label
     args = (predictor, self._samples_drawn, chunk, ignore, state, batch, self._rng)
     found = predict.predict(*args, compare=True)
     logits = jnp.log(jnp.maximum(found.mean, 1e-12))
@@ -94,23 +101,24 @@ class Checkpoint:
 
   def _open(self, spec: Mapping[str, Any]) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
     """A set's DataInfo, records and data config: the run's own but for what the set says."""
-    own = self._loaded.config.data.to_dict()
+    own = self._config.data.to_dict()
     own.pop('flips', None)
     config = own | {'eval_batch': self._mesh.size} | dict(spec['data'])
+    if config['eval_batch'] > 1:  # one image at a time is for sets of several sizes
+      config['eval_batch'] = -(-config['eval_batch'] // self._mesh.size) * self._mesh.size
     data = sources.open_dataset(config)
     if data.info.readers > 1:
       raise UserError(
         f'{config["name"]} has {data.info.readers} readers; reliability is scored on one label\n'
         '  eval.py --checkpoint scores against several readers'
       )
-    sharding.check_batch(config | {'batch': self._mesh.size}, self._mesh)
     return data.info, data.split(spec.get('split') or 'test'), config
 
   def size(self, spec: Mapping[str, Any]) -> int:
     return len(self._open(spec)[1])
 
   def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    info, own = self._open(spec)[0], self._loaded.method.num_classes
+    info, own = self._open(spec)[0], self._method.num_classes
     if info.num_classes != own:
       raise UserError(
         f'model {self.name!r} says {own} classes, {info.name} has {info.num_classes}\n'
@@ -123,20 +131,32 @@ class Checkpoint:
   ) -> Iterator[Predicted]:
     info, source, config = self._open(spec)
     source = source if only is None else Picked(source, only)
+    whole = config['eval_batch'] == 1  # then every device sees it
     here = dict(host=jax.process_index(), hosts=jax.process_count())
-    state = self._loaded.state
+    here = dict(host=0, hosts=1) if whole else here
+    place = sharding.place_whole if whole else sharding.place_batch
+    state = self._state
     with contextlib.closing(pipeline.eval_batches(source, info, config, **here)) as batches:
       for host in batches:
-        batch = sharding.place_batch(host, self._mesh)
+        batch = place(host, self._mesh)
         found = self._predict(state, batch)
         found |= {'labels': batch['labels'][:, 0], 'image': batch['image']}
         found |= {k: batch[k] for k in ('unknown',) if k in batch}
         if features and self._features:
           found['features'] = self._features(state, batch)
-        named = self._everywhere((texts.placed(host, self._mesh), batch['valid']))
-        told, valid = jax.device_get(named)
+        coded = place(texts.coded(host), self._mesh)
+        told, valid = self._fetch((coded, batch['valid']))
         ids, groups = (texts.decoded(told[k]) for k in ('id', 'group'))
-        yield Predicted(found, ids, groups, np.asarray(valid, bool))
+        yield Predicted(found, ids, groups, np.asarray(valid, bool), self._own, self._fetch)
+
+  def _fetch(self, tree: Any) -> Any:
+    return jax.device_get(self._everywhere(tree))
+
+
+def without_moments(state: Any) -> Any:
+  """A method's state without what only training needs of it."""
+  kept = lambda x: x.replace(opt_state=()) if isinstance(x, Trained) else x
+  return jax.tree.map(kept, state, is_leaf=lambda x: isinstance(x, Trained))
 
 
 @dataclasses.dataclass(frozen=True)

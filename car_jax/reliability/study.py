@@ -7,8 +7,6 @@ OUT/study.json, .csv, .md, report.html
 """
 
 import dataclasses
-import hashlib
-import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,11 +19,12 @@ from car_jax import sharding
 from car_jax.calibrate import base, files
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import folders, progress
-from car_jax.reliability import count, foreign, tally
-from car_jax.reliability.plan import Plan, is_file
-from car_jax.reliability.segmenters import Checkpoint, Segmenter
+from car_jax.reliability import count, held, measures, tally
+from car_jax.reliability.held import Held, digest
+from car_jax.reliability.plan import PLAIN, Plan, is_file
+from car_jax.reliability.segmenters import Segmenter
 
-PLAIN = 'none'
+FORMAT = 2  # of cells: others are computed again
 
 
 @dataclasses.dataclass
@@ -49,60 +48,99 @@ class Study:
   say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
 
   def __post_init__(self) -> None:
-    self._open: dict[str, Segmenter] = {}
+    self._models: dict[str, Held] = {}
+    self._memory: dict[str, Segmenter] = {}
+    self._fits: dict[str, dict[str, base.Fit]] = {}
 
-  def segmenter(self, name: str) -> Segmenter:
+  def segmenter(self, name: str) -> Held:
     """A model, opened when it is first needed."""
-    if name not in self._open:
-      self._open[name] = open_segmenter(self.plan.models[name], self.plan, self.mesh)
-    return self._open[name]
+    if name not in self._models:
+      self._models[name] = Held(self.plan.models[name], self.plan, self.mesh, self._memory)
+    return self._models[name]
 
-  def run(self) -> list[Cell]:
-    """All cells, from their files or computed now. Raises UserError."""
+  def run(self) -> Iterator[list[Cell]]:
+    """All cells of one model after another, from their files or computed now. Raises UserError."""
     self._check()
-    cells: list[Cell] = []
     for model in self.plan.models:
       fits = self.fits(model)
-      for name in self.plan.sets:
-        cells += self._cells(model, name, fits)
-      cells += self._pooled([c for c in cells if c.model == model])
-    return cells
+      for spec in self.plan.sets.values():
+        self._check_inputs(model, spec, {k: f.calibrator for k, f in fits.items()})
+      cells = [c for name in self.plan.sets for c in self._cells(model, name, fits)]
+      yield cells + self._pooled(cells)
 
   def _check(self) -> None:
-    """What can be known before anything is computed: models open, sets exist, classes agree."""
+    """What can be known before anything is computed: models open, sets exist, classes agree,
+    calibrators from files fit the models."""
     found: dict[tuple[str, ...], str] = {}
     on = [self.plan.calibrate_on] if self.plan.calibrate_on else []
-    for model in self.plan.models:
-      for spec in [*self.plan.sets.values(), *on]:
-        names, _ = self.segmenter(model).classes(spec)
+    sets = [*self.plan.sets.values()]
+    for spec in self.plan.models.values():
+      held.check_data(spec, sets, self.plan.calibrate_on)
+    for model in reversed(self.plan.models):  # the first stays in memory
+      segmenter = self.segmenter(model)
+      for spec in [*sets, *on]:
+        names, _ = segmenter.classes(spec)
         found.setdefault(names, f'{model} on {spec["name"]}')
+        self._absent(segmenter, spec)
+        segmenter.size(spec)
+      given = {k: f.calibrator for k, f in self._given(model, len(names)).items()}
+      for spec in sets:
+        self._check_inputs(model, spec, given)
     if len(found) > 1:
       (a, first), (b, second), *_ = found.items()
       raise UserError(f'classes differ: {first} has {len(a)}, {second} {len(b)}: {_odd(a, b)}')
 
+  def _given(self, model: str, classes: int | None = None) -> dict[str, base.Fit]:
+    """The model's calibrators from files that a user names."""
+    place = lambda kind: kind.replace('{model}', folders.slug(model))
+    kinds = {k: v for k, v in self.plan.calibrators.items() if is_file(v)}
+    return {k: files.load(place(kind), classes=classes) for k, kind in kinds.items()}
+
+  def _check_inputs(self, model: str, spec: Mapping[str, Any], used: Mapping[str, Any]) -> None:
+    """Raises UserError for a calibrator that needs what the model does not give."""
+    wanted = {k: need for k, v in used.items() if (need := base.needs(v))}
+    if not wanted:
+      return
+    segmenter = self.segmenter(model)
+    there = {'image', 'features'} if segmenter.has_features else {'image'}
+    if segmenter.has_features is None:
+      there = segmenter.first(spec)
+    for name, need in wanted.items():
+      if need not in there:
+        raise UserError(
+          f'calibrator {name!r} needs {base.NEEDED[need]}, and model {model!r} has none of '
+          f'{spec["name"]!r}\n  leave one of them out of the study'
+        )
+
   def fits(self, model: str) -> dict[str, base.Fit]:
-    """The model's calibrators, by name."""
-    out, wanted = {}, {}
-    for name, kind in self.plan.calibrators.items():
-      path = self._calibrator(model, name)
-      if is_file(kind):
-        out[name] = files.load(kind.replace('{model}', model))
-      elif path.is_file() and (fit := files.load(path)).about.get('print') == self._print(
-        model, kind
-      ):
-        out[name] = fit
-      else:
-        wanted[name] = kind
-    out |= self._fitted(model, wanted) if wanted else {}
-    return {name: out[name] for name in self.plan.calibrators}
+    """The model's calibrators by name, without those that cannot be fitted to it."""
+    if model not in self._fits:
+      out, wanted = self._given(model), {}
+      for name, kind in self.plan.calibrators.items():
+        if name in out:
+          continue
+        path, mark = self._calibrator(model, name), self._print(model, kind)
+        if path.is_file() and (fit := files.load(path)).about.get('print') == mark:
+          out[name] = fit
+        else:
+          wanted[name] = kind
+      out |= self._fitted(model, wanted) if wanted else {}
+      self._fits[model] = {name: out[name] for name in self.plan.calibrators if name in out}
+    return self._fits[model]
 
   def _fitted(self, model: str, wanted: Mapping[str, str]) -> dict[str, base.Fit]:
     spec, how = self.plan.calibrate_on, self.plan.how
     how = dataclasses.replace(how, sampled=self.plan.config.calibration_pixels, exact=False)
     segmenter = self.segmenter(model)
-    features = any('cluster' in kind for kind in wanted.values())
+    if segmenter.has_features is False:
+      wanted = self._without_features(model, wanted)
+    if not wanted:
+      return {}
+    features = any(_on_features(kind) for kind in wanted.values())
     told = self._progress(f'{model}: calibrating', segmenter.size(spec))
     sample = count.sample(segmenter.batches(spec, features=features), how, progress=told)
+    if sample.features is None:
+      wanted = self._without_features(model, wanted)
     out = {}
     for name, kind in wanted.items():
       fit = base.fit(kind, sample, seed=self.plan.config.seed)
@@ -112,6 +150,11 @@ class Study:
         files.save(self._calibrator(model, name), out[name])
     sharding.barrier(f'calibrators {model}')
     return out
+
+  def _without_features(self, model: str, wanted: Mapping[str, str]) -> dict[str, str]:
+    if left_out := [name for name, kind in wanted.items() if _on_features(kind)]:
+      self.say(f'warning: {model} has no features of images: without {", ".join(left_out)}')
+    return {name: kind for name, kind in wanted.items() if name not in left_out}
 
   def _told(self, model: str, name: str, fit: base.Fit) -> None:
     a = fit.about
@@ -126,16 +169,16 @@ class Study:
     """All calibrators on one model and set; those that are missing share one pass."""
     spec, segmenter = self.plan.sets[name], self.segmenter(model)
     used: dict[str, Any] = {PLAIN: None} | {k: f.calibrator for k, f in fits.items()}
-    prints = {k: self._cell_print(model, spec, fits.get(k)) for k in used}
+    prints = {k: self._cell_print(model, spec, v) for k, v in used.items()}
     done = {k: found for k in used if (found := self._saved(model, name, k, prints[k]))}
     missing = {k: v for k, v in used.items() if k not in done}
     if missing:
-      features = any('cluster' in f.about['kind'] for k, f in fits.items() if k in missing)
+      features = any(base.needs(v) == 'features' for v in missing.values())
       told = self._progress(f'{model} on {name}', segmenter.size(spec))
       batches = segmenter.batches(spec, features=features)
-      kw = dict(logit_scores=segmenter.logit_scores, progress=told)
       absent = self._absent(segmenter, spec)
-      for k, found in count.tallies(batches, missing, self.plan.how, **kw).items():
+      found_all = count.tallies(batches, missing, self.plan.how, progress=told)
+      for k, found in found_all.items():
         found.absent = absent
         values = self._exact(found)
         if jax.process_index() == 0:
@@ -144,7 +187,7 @@ class Study:
       sharding.barrier(f'cell {model} {name}')
     return (Cell(model, name, k, *done[k]) for k in used)
 
-  def _absent(self, segmenter: Segmenter, spec: Mapping[str, Any]) -> tuple[int, ...]:
+  def _absent(self, segmenter: Held, spec: Mapping[str, Any]) -> tuple[int, ...]:
     names = segmenter.classes(spec)[0]
     if unknown := [c for c in spec.get('absent', ()) if c not in names]:
       raise UserError(
@@ -156,7 +199,8 @@ class Study:
     if (values := found.exact) is None:
       return {}
     pooled = count.Exact(found.pooled(), *values)
-    return {m.name: m.of(pooled) for m in self.plan.measures}
+    listed = [m for m in self.plan.measures if not m.name.startswith(measures.UNBOUNDED)]
+    return {m.name: m.of(pooled) for m in listed}
 
   def _pooled(self, cells: list[Cell]) -> list[Cell]:
     """Cells of the plan's pools, merged from those of their sets."""
@@ -183,14 +227,17 @@ class Study:
 
   def _print(self, model: str, kind: str) -> str:
     """What a calibrator depends on."""
-    c, on = self.plan.config, self.plan.calibrate_on
-    return digest(self.segmenter(model).fingerprint, on, kind, c.seed, c.calibration_pixels)
+    c, segmenter = self.plan.config, self.segmenter(model)
+    on = segmenter.data_print(self.plan.calibrate_on)
+    classes = segmenter.classes(self.plan.calibrate_on)[0]
+    return digest(segmenter.fingerprint, on, classes, kind, c.seed, c.calibration_pixels)
 
-  def _cell_print(self, model: str, spec: Mapping[str, Any], fit: base.Fit | None) -> str:
-    seen = {k: v for k, v in spec.items() if k in ('data', 'split', 'labels', 'absent')}
-    how = dataclasses.asdict(self.plan.how)
-    chosen = [m.name for m in self.plan.measures] if self.plan.how.exact else []
-    return digest(self.segmenter(model).fingerprint, seen, how, chosen, fit and fit.about)
+  def _cell_print(self, model: str, spec: Mapping[str, Any], calibrator: Any) -> str:
+    segmenter, how = self.segmenter(model), self.plan.how
+    chosen = [m.name for m in self.plan.measures] if how.exact else []
+    fitted = None if calibrator is None else files.digest(calibrator)
+    seen = segmenter.fingerprint, segmenter.data_print(spec), segmenter.classes(spec)[0]
+    return digest(FORMAT, seen, dataclasses.asdict(how), chosen, fitted)
 
   def _progress(self, what: str, total: int) -> Any:
     if jax.process_index():
@@ -199,27 +246,8 @@ class Study:
     return progress.line(total)
 
 
-def digest(*parts: Any) -> str:
-  """A short text that changes when any of the parts, made of JSON's types, changes."""
-  text = json.dumps(parts, sort_keys=True, default=str)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def open_segmenter(spec: Mapping[str, Any], plan: Plan, mesh: Mesh) -> Segmenter:
-  """A run of ours, or else a folder of predictions. Raises UserError."""
-  path = pathlib.Path(spec['path'])
-  run = any(
-    (path / part).exists() for part in ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')
-  )
-  if run or path.name.isdigit():
-    return Checkpoint(spec['name'], spec, mesh, plan.config.seed)
-  if '{set}' not in spec['path'] and not path.is_dir():
-    raise UserError(
-      f'model {spec["name"]!r}: no run and no folder of predictions {path}\n'
-      '  train it first, or leave it out of config.models'
-    )
-  c = plan.config
-  return foreign.Folder(spec['name'], spec['path'], c.classes, c.palette)
+def _on_features(kind: str) -> bool:
+  return 'cluster' in kind
 
 
 def _odd(a: tuple[str, ...], b: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.metrics import onepass, ranking
-from car_jax.metrics.onepass import BINS, COARSE, SCORES, UNKNOWN, VOID, Counts
+from car_jax.metrics.onepass import BINS, COARSE, SCORES, UNKNOWN, Counts
 
 # what is kept of each image
 IMAGE_KEYS = ('confusion', 'scores', 'conf', 'ece', 'ece_conf', 'losses', 'image', 'pixels')
@@ -28,7 +28,7 @@ FINE_KEYS = ('scores', 'conf', 'classwise', 'classwise_conf')  # of all images t
 class Pooled:
   """Counts added over images, from which every measure follows.
 
-  confusion [C, C]; scores [S, 4, K] outcomes by bin; conf [K] summed confidence by bin of max_prob;
+  confusion [C, C]; scores [S, 3, K] outcomes by bin; conf [K] summed confidence by bin of max_prob;
   ece [2, E, 2] and ece_conf [2, E]; losses [2]; pixels; classwise [C, 2, K] and classwise_conf
   [C, K] where asked for; objects [O] and with_objects [O], see `objects_of`. `names`: the scores.
   K is BINS, or COARSE for intervals over images.
@@ -65,6 +65,9 @@ class Tally:
     """The images of a batch whose `keep` is True; ids and groups are those of the whole batch."""
     keep = np.asarray(keep, bool)
     found = {k: v[keep] for k, v in on_host(counts).items()}
+    if not (sound := np.isfinite(found['image']).all(-1)).all():
+      name = np.asarray(ids)[keep][~sound][0]
+      raise UserError(f'image {name}: its logits are not finite\n  the model or its file is broken')
     for key in FINE_KEYS:
       if key in found:
         self.fine[key] = self.fine.get(key, 0) + found[key].sum(0)
@@ -176,7 +179,7 @@ def objects_of(names: Sequence[str], scores: np.ndarray, image: np.ndarray, pixe
       found += [np.nan] * 4
       continue
     counts = scores[names.index(score)]
-    strange = counts[UNKNOWN][::-1], counts[:VOID].sum(0)[::-1] - counts[UNKNOWN][::-1]
+    strange = counts[UNKNOWN][::-1], counts.sum(0)[::-1] - counts[UNKNOWN][::-1]
     found += [f(*strange) for f in (ranking.auroc, ranking.fpr_at_tpr, ranking.aupr)]
     found.append(ranking.aupr(strange[1][::-1], strange[0][::-1]))
   return found

@@ -81,7 +81,12 @@ class View:
     return str(self.sets[dataset].get('condition') or dataset)
 
   def shifted(self) -> list[str]:
-    return [s for s, about in self.sets.items() if about.get('role') == 'shifted']
+    """Without pools, whose sets are there themselves."""
+    return [
+      s
+      for s, about in self.sets.items()
+      if about.get('role') == 'shifted' and not about.get('pool')
+    ]
 
   def lines(self) -> dict[str, list[str]]:
     """Condition -> its sets by growing shift, begun by the in-domain set where that has one."""

@@ -1,6 +1,7 @@
 """The images on which a model does worst: predicted once more and drawn."""
 
 import json
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,15 +11,17 @@ import numpy as np
 from car_jax.evaluate import folders, pictures
 from car_jax.metrics import scores
 from car_jax.reliability.document import shifted_most
-from car_jax.reliability.study import PLAIN, Cell, Study, digest
+from car_jax.reliability.held import digest
+from car_jax.reliability.study import PLAIN, Cell, Study
 
+SAVED = 'worst.json'
 KINDS = ('image', 'label', 'prediction', 'error', 'uncertainty')
 WRONG, RIGHT, VOID, STRANGE = (230, 60, 40), (225, 225, 225), (128, 128, 128), (150, 90, 220)
 
 
 def found(study: Study, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-  """Entries of study.json and pictures by name: config.worst images for each model, of its first
-  set and of the strongest shift. All processes take part."""
+  """Entries of study.json and pictures by name: config.worst images of a model, of the first set
+  and of the strongest shift. `cells` are the model's. All processes take part."""
   first, last = next(iter(study.plan.sets)), shifted_most(study, cells)
   entries: list[dict[str, Any]] = []
   drawn: dict[str, bytes] = {}
@@ -49,29 +52,46 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
   folder = study.out / 'worst' / folders.slug(c.model) / folders.slug(c.set)
   wanted = chosen(c, study.plan.config.worst)
   segmenter, spec = study.segmenter(c.model), study.plan.sets[c.set]
-  mark = digest(segmenter.fingerprint, spec, {str(k): v for k, v in wanted.items()})
-  saved = folder / 'worst.json'
+  names, palette = segmenter.classes(spec)
+  seen = segmenter.fingerprint, segmenter.data_print(spec), names, palette, c.model, c.set
+  mark = digest(seen, study.plan.config.seed, {str(k): v for k, v in wanted.items()})
+  if (there := _saved(folder, mark)) is not None:
+    return there
   prefix = f'{folders.slug(c.model)}-{folders.slug(c.set)}-'
-  if saved.is_file() and (told := json.loads(saved.read_text()))['print'] == mark:
-    names = [n for e in told['entries'] for n in e['pictures'].values()]
-    return told['entries'], {n: (folder / n).read_bytes() for n in names}
-  _, palette = segmenter.classes(spec)
   entries: list[dict[str, Any]] = []
   images: dict[str, bytes] = {}
   for batch in segmenter.batches(spec, only=list(wanted)):
+    fetched = batch.fetch(batch.arrays)
     for row in np.flatnonzero(batch.keep):
       i = list(wanted)[len(entries)]
-      arrays = jax.tree.map(lambda x, row=row: np.asarray(x[row]), batch.arrays)
-      drawn = draw(arrays, np.asarray(palette))
-      names = {k: f'{prefix}{len(entries)}-{k}.png' for k in drawn}
-      images |= {names[k]: pictures.png(v) for k, v in drawn.items()}
-      entries.append(_entry(c, i, str(batch.ids[row]), wanted[i], names))
+      drawn = draw({k: np.asarray(v[row]) for k, v in fetched.items()}, np.asarray(palette))
+      files = {k: f'{prefix}{len(entries)}-{k}.png' for k in drawn}
+      images |= {files[k]: pictures.png(v) for k, v in drawn.items()}
+      entries.append(_entry(c, i, str(batch.ids[row]), wanted[i], files))
   if jax.process_index() == 0:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in images.items():
-      (folder / name).write_bytes(content)
-    saved.write_text(json.dumps(dict(print=mark, entries=entries)))
+    _save(folder, images, dict(print=mark, entries=entries))
   return entries, images
+
+
+def _saved(folder: pathlib.Path, mark: str) -> tuple[list[dict[str, Any]], dict[str, bytes]] | None:
+  """What `_save` wrote, if it is whole and of this mark."""
+  try:
+    told = json.loads((folder / SAVED).read_text())
+    if told['print'] != mark:
+      return None
+    names = [n for e in told['entries'] for n in e['pictures'].values()]
+    return told['entries'], {n: (folder / n).read_bytes() for n in names}
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    return None
+
+
+def _save(folder: pathlib.Path, images: dict[str, bytes], told: dict[str, Any]) -> None:
+  """The text comes last: where it is, the pictures are whole."""
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, content in (images | {SAVED: json.dumps(told).encode()}).items():
+    part = folder / f'{name}.part'
+    part.write_bytes(content)
+    part.replace(folder / name)
 
 
 def _entry(c: Cell, i: int, name: str, why: str, names: dict[str, str]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def test_a_file_holds_all_of_it(kind, fits, tmp_path):
   files.save(path, fits[kind])
   found = files.load(path, classes=C)
   assert found.about == fits[kind].about
+  assert files.digest(found.calibrator) == files.digest(fits[kind].calibrator)
   assert jax.tree.structure(found.calibrator) == jax.tree.structure(fits[kind].calibrator)
   jax.tree.map(np.testing.assert_array_equal, found.calibrator, fits[kind].calibrator)
   assert [p.name for p in path.parent.iterdir()] == ['fit.npz']
@@ -72,6 +73,9 @@ def test_a_local_temperature_net_is_saved_with_its_inputs(tmp_path):
   found = files.load(tmp_path / 'x.npz').calibrator
   assert found.inputs == 'image'
   np.testing.assert_allclose(found.apply(logits + 1, image=image), 0.5)
+  assert files.digest(found) != files.digest(local.Local(params))
+  with pytest.raises(UserError, match='needs the images'):
+    found.apply(logits)
 
 
 def test_a_temperature_at_its_bound_is_told():
@@ -148,6 +152,9 @@ def test_files_of_something_else(fits, tmp_path):
   files.save(tmp_path / 'y.npz', fits['per_class'])
   with pytest.raises(UserError, match='fitted to 4 classes, not 19'):
     files.load(tmp_path / 'y.npz', classes=19)
+  files.save(tmp_path / 'z.npz', base.Fit(local.Local({}), {'classes': C}))
+  with pytest.raises(UserError, match='z.npz lacks arrays of a calibrator'):
+    files.load(tmp_path / 'z.npz')
   with pytest.raises(UserError, match='name another file'):
     files.save(tmp_path / 'y.npz' / 'z.npz', fits['per_class'])
 

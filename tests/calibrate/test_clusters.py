@@ -76,8 +76,10 @@ def test_the_seed_decides_and_centroids_may_be_given():
   np.testing.assert_array_equal(given.centroids, SAMPLE.features[:2])
   each = clusters.fit(SAMPLE, clusters=-1)
   np.testing.assert_array_equal(each.centroids, SAMPLE.features)
-  with pytest.raises(ValueError, match='need the features'):
+  with pytest.raises(UserError, match='need features .*\n.*out of config.calibrators'):
     given.apply(SAMPLE.logits)
+  with pytest.raises(UserError, match='have 2 features; the clusters were found among 3'):
+    given.apply(SAMPLE.logits, features=SAMPLE.features[:, :2])
 
 
 def test_features_of_maps():

@@ -52,12 +52,21 @@ def test_index_states_every_array(saved):
     assert (list(array.shape), str(array.dtype)) == (entry['shape'], entry['dtype'])
     assert len(entry['axes'].split(', ')) == array.ndim
   assert 'independent-pixels/own.npy' in index['arrays']
+  sharp = {p: e['one_hot'] for p, e in index['arrays'].items() if 'probabilities' in p}
+  assert sharp == {f'{w}/probabilities.npy': w == 'argmax' for w in index['subjects'].values()}
 
 
 def test_an_error_leaves_no_folder(tmp_path):
   with pytest.raises(KeyError), save.Saver(tmp_path / 'a', 'samples', scene.info(), images=1):
     raise KeyError
   assert not list(tmp_path.iterdir())
+
+
+def test_several_kinds_in_one_text():
+  assert save.kinds_of('logits, features,logits') == ('logits', 'features')
+  for text in ('', 'logits,', 'logits,feature'):
+    with pytest.raises(UserError, match='cannot save'):
+      save.kinds_of(text)
 
 
 def test_unknown_kind_and_a_folder_of_something_else(tmp_path):

@@ -17,7 +17,10 @@ from tests.replay.nets_torch import SPECS, manifest_of, weights_of
 
 NAME = 'segformer_huggingface'
 SPEC = SPECS[NAME] | dict(normed_projections=True, norm_epsilon=1e-6)  # as the configs have it
-KINDS = {'float32': 'F32', 'bfloat16': 'BF16', 'float16': 'F16', 'int64': 'I64'}
+KINDS = {'float32': 'F32', 'bfloat16': 'BF16', 'float16': 'F16', 'bool': 'BOOL'}
+KINDS |= {
+  f'{sign}int{n}': f'{sign.upper() or "I"}{n}' for sign in ('', 'u') for n in (8, 16, 32, 64)
+}
 
 
 def write_safetensors(path, arrays):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import entr, log_softmax, logsumexp, softmax
 
+from car_jax.errors import UserError
 from car_jax.metrics import calibration, onepass, ranking
 from car_jax.reliability import measures
 from car_jax.reliability.tally import Tally, merged
@@ -111,6 +112,25 @@ def test_classwise_errors_are_those_of_plain_numpy():
   )
   want = np.mean([calibration.adaptive_ece(g) for g in each])
   assert value('classwise_adaptive_ece') == pytest.approx(want, abs=2e-3)
+
+
+def test_labels_of_any_integer_type_mean_the_same():
+  logits, labels, _ = drawn(2, 300)
+  logits, labels = np.tile(logits, 5)[:, :23], labels % 23  # 23 x 23 does not fit in a byte
+  one = np.ones((1, 300), bool)
+  want = onepass.counts(logits[None], labels[None], one).confusion
+  found = onepass.counts(logits[None], labels[None].astype(np.uint8), one).confusion
+  np.testing.assert_array_equal(found, want)
+
+
+def test_a_model_that_says_nan_is_named():
+  logits, labels, _ = drawn(2, 300)
+  broken = logits.copy()
+  broken[7] = np.nan
+  counted = np.ones((2, 300), bool)
+  found = onepass.counts(np.stack([logits, broken]), np.stack([labels] * 2), counted)
+  with pytest.raises(UserError, match='image b: its logits are not finite'):
+    Tally().add(found, ['a', 'b'], ['', ''], [True, True])
 
 
 def test_images_may_be_larger_than_a_block(monkeypatch):

@@ -2,10 +2,13 @@
 
 import pathlib
 
+import cv2
+import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
 from car_jax import loop
+from car_jax.reliability import plan
 from datasets import prepare
 
 
@@ -42,4 +45,24 @@ def study(models: dict, data: pathlib.Path, names: dict, **changes) -> ConfigDic
   c.resamples, c.worst = 20, 2
   for k, v in changes.items():
     c[k] = v
+  return c
+
+
+def foreign(where: pathlib.Path, sets: tuple[str, ...] = ('clear', 'fog')) -> ConfigDict:
+  """Predictions of two images of each set and of calibrate_on, and a study of them."""
+  rng = np.random.default_rng(0)
+  for name in (*sets, 'calibrate_on'):
+    for part in ('predictions', 'labels'):
+      (where / part / name).mkdir(parents=True)
+    for k in range(2):
+      logits = rng.normal(size=(6, 8, 4)).astype(np.float32)
+      np.save(where / 'predictions' / name / f'{k}.npy', logits)
+      cv2.imwrite(str(where / 'labels' / name / f'{k}.png'), np.uint8(logits.argmax(-1)))
+  c = plan.defaults()
+  c.models = {'mine': str(where / 'predictions' / '{set}')}
+  c.sets = {name: dict(labels=str(where / 'labels' / name)) for name in sets}
+  c.calibrate_on = dict(labels=str(where / 'labels' / 'calibrate_on'))
+  c.calibrators = dict(temperature='temperature', clusters='clusters2')
+  c.classes, c.palette, c.measures = tuple('abcd'), ((0, 0, 0),) * 4, ('miou', 'ece')
+  c.resamples, c.worst = 5, 1
   return c

@@ -1,6 +1,8 @@
 """Predictions of another framework: read as its user wrote them, scored as our own, or refused."""
 
 import csv
+import json
+import types
 
 import cv2
 import numpy as np
@@ -10,7 +12,10 @@ from scipy.special import softmax
 import eval as evaluation
 from car_jax import sharding
 from car_jax.errors import UserError
+from car_jax.evaluate import save
+from car_jax.evaluate.predict import Prediction
 from car_jax.reliability import command, foreign, plan, study
+from tests.evaluate import scene
 from tests.importers.test_huggingface import write_safetensors
 
 CLASSES = 4
@@ -18,7 +23,7 @@ CLASSES = 4
 
 @pytest.fixture
 def folder(tmp_path):
-  """Three scenes with logits [H, W, C] in .npy, [C, H, W] in .npz, and samples of class ids."""
+  """Three scenes with logits [H, W, C] in .npy and [C, H, W] in .npz."""
   rng = np.random.default_rng(0)
   for part in ('predictions/a', 'predictions/b', 'labels'):
     (tmp_path / part).mkdir(parents=True)
@@ -32,9 +37,7 @@ def folder(tmp_path):
   at = tmp_path / 'predictions'
   np.save(at / 'a' / 'one_leftImg8bit.npy', logits['a/one'])
   np.savez(at / 'a' / 'two.npz', logits=np.moveaxis(logits['a/two'], -1, 0))
-  ids = rng.integers(0, CLASSES, (5, 6, 8))
-  np.savez(at / 'b' / 'three.npz', samples=ids)
-  logits['b/three'] = ids
+  np.savez(at / 'b' / 'three.npz', logits=logits['b/three'])
   return tmp_path, labels, logits
 
 
@@ -62,13 +65,22 @@ def test_arrays_of_every_layout_mean_the_same(folder):
   one, two = read(where, 'a/one'), read(where, 'a/two')
   np.testing.assert_array_equal(one.arrays['logits'][0], logits['a/one'])
   np.testing.assert_array_equal(two.arrays['logits'][0], logits['a/two'])
-  assert one.groups[0] == 'a'
+  assert one.groups[0] == 'a/one'
+  assert one.logit_scores
+  assert two.logit_scores
   unknown = np.asarray(one.arrays['unknown'][0])
   np.testing.assert_array_equal(unknown, labels['a/one'] == 254)
   want = np.where(labels['a/one'] == 254, 255, labels['a/one'])
   np.testing.assert_array_equal(one.arrays['labels'][0], want)
+
+
+def test_samples_of_class_ids(folder):
+  where, _, _ = folder
+  ids = np.random.default_rng(1).integers(0, CLASSES, (5, 6, 8))
+  np.savez(where / 'predictions' / 'b' / 'three.npz', samples=ids)
   three = read(where, 'b/three')
-  share = np.stack([(logits['b/three'] == c).mean(0) for c in range(CLASSES)], -1)
+  assert not three.logit_scores
+  share = np.stack([(ids == c).mean(0) for c in range(CLASSES)], -1)
   found = softmax(np.asarray(three.arrays['logits'][0]), -1)
   np.testing.assert_allclose(found, share, atol=1e-6)
   entropy = -np.sum(np.where(share > 0, share * np.log(np.maximum(share, 1e-30)), 0), -1)
@@ -81,13 +93,15 @@ def test_probabilities_samples_of_them_and_safetensors(folder):
   probs = softmax(logits['a/one'].astype(np.float64), -1).astype(np.float32)
   (at / 'one_leftImg8bit.npy').unlink()
   np.savez(at / 'one.npz', probabilities=probs)
-  found = softmax(np.asarray(read(where, 'a/one').arrays['logits'][0]), -1)
-  np.testing.assert_allclose(found, probs, atol=1e-6)
+  batch = read(where, 'a/one')
+  assert not batch.logit_scores
+  np.testing.assert_allclose(softmax(np.asarray(batch.arrays['logits'][0]), -1), probs, atol=1e-6)
   np.savez(at / 'one.npz', samples=np.stack([probs, probs[::-1]]), features=np.ones(3))
   batch = read(where, 'a/one')
   found = softmax(np.asarray(batch.arrays['logits'][0]), -1)
   np.testing.assert_allclose(found, (probs + probs[::-1]) / 2, atol=1e-6)
   assert float(batch.arrays['disagreement'].min()) >= 0
+  assert not batch.logit_scores
   assert batch.arrays['features'].shape == (1, 3)
   (at / 'one.npz').unlink()
   write_safetensors(at / 'one.safetensors', {'logits': logits['a/one']})
@@ -101,13 +115,130 @@ def test_a_list_of_pairs_tells_labels_images_and_groups(folder):
     writer = csv.writer(file)
     writer.writerow(['prediction', 'label', 'image', 'group'])
     writer.writerow(['a/two.npz', 'labels/two_gtFine_labelTrainIds.png', 'photo.png', 'night'])
+    writer.writerow(['b/three.npz', 'labels/three_gtFine_labelTrainIds.png', '', ''])
   c = config(where)
   c.sets[command.PREDICTIONS].labels = str(where / 'pairs.csv')
   one = study.Study(plan.plan(c), where, sharding.make_mesh())
-  (batch,) = one.segmenter('mine').batches(one.plan.sets[command.PREDICTIONS])
+  batch, other = one.segmenter('mine').batches(one.plan.sets[command.PREDICTIONS])
+  assert other.groups[0] == other.ids[0] == 'b/three'
   assert (batch.ids[0], batch.groups[0]) == ('a/two', 'night')
   assert float(batch.arrays['image'].min()) == 1
   np.testing.assert_array_equal(batch.arrays['logits'][0], logits['a/two'])
+
+
+def placed(root, *names):
+  for name in names:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(b'')
+
+
+@pytest.mark.parametrize(
+  ('labels', 'want'),
+  [
+    (['fog/1.png', 'night/1.png'], ['fog/1.png', 'night/1.png']),
+    (['x/fog/1.png', '1.png'], 'two of its name:\n  .*1.png\n  .*fog/1.png'),
+    (['deep/1.png'], ['deep/1.png', 'deep/1.png']),
+    (['fog/1.png'], '1 predictions have no label in .*:\n  .*night/1.npy'),
+    (['1_gtFine_labelIds.png', '1_gtFine_labelTrainIds.png'], ['1_gtFine_labelTrainIds.png'] * 2),
+    (['fog/1.png', 'fog/1_gt_labelIds.png'], 'one image has two labels'),
+  ],
+)
+def test_labels_are_found_by_place_then_by_name(tmp_path, labels, want):
+  placed(tmp_path / 'p', 'fog/1.npy', 'night/1.npy')
+  placed(tmp_path / 'l', *labels)
+  if isinstance(want, str):
+    with pytest.raises(UserError, match=want):
+      foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+  else:
+    found = foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+    assert [str(p.label.relative_to(tmp_path / 'l')) for p in found] == want
+    assert [p.id for p in found] == [p.group for p in found] == ['fog/1', 'night/1']
+
+
+def test_names_with_dots_and_labels_that_are_not_used(tmp_path, capsys):
+  placed(tmp_path / 'p', 'beta_0.02.npy')
+  kinds = [f'c_gtFine_{k}.png' for k in ('color', 'labelIds', 'labelTrainIds')]
+  placed(tmp_path / 'l', 'beta_0.02_gt_labelIds.png', 'beta_0.01_gt_labelIds.png', *kinds)
+  (pair,) = foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+  assert (pair.id, pair.label.name) == ('beta_0.02', 'beta_0.02_gt_labelIds.png')
+  assert '1 labels in' in capsys.readouterr().err
+  placed(tmp_path / 'p', 'beta_0.02_logits.npz')
+  with pytest.raises(UserError, match=r'one image has two predictions:\n.*02.npy\n.*logits.npz'):
+    foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+
+
+@pytest.mark.parametrize(
+  ('raw', 'message'),
+  [
+    (b'prediction,label\na/two.npz\n', 'pairs.csv: row 2 lacks a prediction or a label'),
+    ('prediction,label\na,b\n'.encode('utf-16'), 'pairs.csv is no CSV in UTF-8'),
+    (b'image,label\na,b\n', r"it has \['image', 'label'\]"),
+    (b'', r'it has \[\]'),
+    ('prediction,label\na,b\n'.encode('utf-8-sig'), '2 files of .*pairs.csv are missing'),
+  ],
+)
+def test_bad_lists_are_named(tmp_path, raw, message):
+  (tmp_path / 'pairs.csv').write_bytes(raw)
+  with pytest.raises(UserError, match=message):
+    foreign.pairs(tmp_path, str(tmp_path / 'pairs.csv'))
+
+
+@pytest.fixture
+def saved(tmp_path):
+  """saved(kinds, sharp): a folder as `eval.py --save` writes it, and the subject's own."""
+
+  def write(kinds, sharp=True):
+    rng, valid = np.random.default_rng(0), np.ones(2, bool)
+    logits = rng.standard_normal((2, 6, 8, CLASSES)).astype(np.float32)
+    own = softmax(logits, -1)
+    mean = np.eye(CLASSES, dtype=np.float32)[own.argmax(-1)] if sharp else own[:, ::-1]
+    labels = own.argmax(-1).astype(np.uint8)[:, None]
+    with save.Saver(tmp_path / 'arrays', kinds, scene.info(CLASSES), images=2) as saver:
+      saver.readers(labels, np.ones((2, 1)), valid)
+      saver.prediction('mine', Prediction(labels, np.ones((2, 1)), mean, own), valid)
+      for kind, rows in dict(logits=logits, features=np.ones((2, 3), np.float32)).items():
+        if kind in saver.kinds:
+          saver.own('mine', kind, rows, valid)
+      saver.close(types.SimpleNamespace(ids=['x', 'y'], groups=None))
+    return logits, own, mean
+
+  return write
+
+
+def batches_of(folder):
+  return [*foreign.Folder('mine', folder, ()).batches({'name': 'all'})]
+
+
+@pytest.mark.parametrize('told', [True, False])
+@pytest.mark.parametrize('sharp', [True, False])
+def test_saved_probabilities_of_a_deterministic_model_are_its_own(saved, tmp_path, sharp, told):
+  _, own, mean = saved('probabilities', sharp)
+  if not told:  # by a version that did not say
+    path = tmp_path / 'arrays' / 'index.json'
+    index = json.loads(path.read_text())
+    del index['arrays']['mine/probabilities.npy']['one_hot']
+    path.write_text(json.dumps(index))
+  found = batches_of(tmp_path / 'arrays')
+  assert [(b.ids[0], b.groups[0], b.logit_scores) for b in found] == [
+    ('x', 'x', False),
+    ('y', 'y', False),
+  ]
+  logits = np.concatenate([b.arrays['logits'] for b in found])
+  np.testing.assert_allclose(softmax(logits, -1), own if sharp else mean, atol=1e-6)
+
+
+def test_saved_logits_and_features(saved, tmp_path):
+  logits, _, _ = saved('probabilities,logits,features')
+  found = batches_of(tmp_path / 'arrays')
+  np.testing.assert_array_equal(np.concatenate([b.arrays['logits'] for b in found]), logits)
+  assert all(b.logit_scores for b in found)
+  assert found[0].arrays['features'].shape == (1, 3)
+
+
+def test_saved_features_alone_cannot_be_scored(saved, tmp_path):
+  saved('features')
+  with pytest.raises(UserError, match=r'only features\n  eval.py --save logits'):
+    batches_of(tmp_path / 'arrays')
 
 
 def test_label_ids_of_cityscapes_become_train_ids(folder, tmp_path):
@@ -125,6 +256,16 @@ def spoil(where, what):
   if what == 'nan':
     x[0, 0, 0] = np.nan
     np.savez(at / 'two.npz', logits=x)
+  if what == 'none':
+    x[0, 0] = -np.inf
+    x[1, 1, 1] = -np.inf  # of one class: allowed
+    np.savez(at / 'two.npz', logits=x)
+  if what == 'npz':
+    (at / 'two.npz').rename(at / 'two.npy')
+  if what == 'npy':
+    (at / 'two.npz').write_bytes((at / 'one_leftImg8bit.npy').read_bytes())
+  if what == 'type':
+    np.savez(at / 'two.npz', logits=x.view('V4'))
   if what == 'size':
     np.savez(at / 'two.npz', logits=np.zeros((5, 8, CLASSES)))
   if what == 'truncated':
@@ -151,6 +292,10 @@ def spoil(where, what):
   [
     ('classes', 'two.npz: 7 classes; the study has 4'),
     ('nan', 'two.npz: 1 of 192 values are not finite'),
+    ('none', 'two.npz: 1 pixels have no class, all their logits are -inf'),
+    ('npz', 'two.npy is no .npy file, by its content'),
+    ('npy', 'two.npz is no .npz file, by its content'),
+    ('type', r'two.npz: numbers of type \|V4; expected float32'),
     ('size', r'two.npz: shape \(5, 8, 4\); its label is 6 x 8'),
     ('truncated', 'two.npz is truncated or no .npz file'),
     ('sum', 'two.npz: the probabilities do not sum to one'),

@@ -1,6 +1,7 @@
 """A whole study of two small runs on drawn scenes: its numbers, its files, what it skips."""
 
 import json
+import os
 import shutil
 
 import cv2
@@ -13,7 +14,7 @@ import eval as evaluation
 from car_jax import sharding
 from car_jax.errors import UserError
 from car_jax.metrics import calibration, ranking
-from car_jax.reliability import command, plan, study, tally
+from car_jax.reliability import command, held, plan, study, tally
 from tests.reliability import runs
 
 
@@ -125,17 +126,42 @@ def test_what_is_done_is_skipped_and_what_changed_is_done_again(finished, monkey
   assert again['cells'] == found['cells']
 
 
+def test_cells_are_marked_by_weights_data_and_calibrator(finished, made):
+  full, _, page = finished
+  folder, names, _ = made
+  one = study.Study(plan.plan(full), page.parent, sharding.make_mesh(), lambda text: None)
+  model, clear, fog = one.segmenter('segformer'), one.plan.sets['clear'], one.plan.sets['fog']
+  fit = one.fits('segformer')['temperature'].calibrator
+  mark = one._cell_print('segformer', fog, fit)
+  assert mark != one._cell_print('segformer', clear, fit)
+  assert mark != one._cell_print('segformer', fog, None)
+  other = fit.replace(temperature=fit.temperature * np.float32(1.0001))
+  assert mark != one._cell_print('segformer', fog, other)
+  model._prints = {}
+  assert mark == one._cell_print('segformer', fog, fit)
+  files = held.prepared_files(dict(name=names['fog'], data_dir=str(folder)))
+  before = files[-1].stat()
+  os.utime(files[-1], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+  model._prints = {}
+  assert mark != one._cell_print('segformer', fog, fit)
+  os.utime(files[-1], ns=(before.st_atime_ns, before.st_mtime_ns))
+  model._prints, model.fingerprint = {}, 'other weights'
+  assert mark != one._cell_print('segformer', fog, fit)
+
+
 def test_sampled_and_exact_modes(finished, made):
   full, found, _ = finished
   folder, _, _ = made
   config = full.copy_and_resolve_references()
   config.sets = {'clear': config.sets.clear}
   config.pools, config.calibrators, config.exact = {}, {}, True
+  config.measures = (*config.measures, 'object_auroc')
   exact, _ = command.run(config, str(folder / 'exact'), '')
   for name, value in cell(found, 'clear')['values'].items():
     other = cell(exact, 'clear')['values'][name]
     assert other['bound'] == 0
     assert abs(other['value'] - value['value']) <= value['bound'] + 1e-6
+  assert cell(exact, 'clear')['values']['object_auroc']['bound'] is None  # from histograms
   config.exact, config.sampled = False, 200
   few, _ = command.run(config, str(folder / 'few'), '')
   assert few['sets'][0]['pixels'] == 200 * 4
@@ -182,31 +208,6 @@ def test_the_command_line(made, capsys):
   assert ',T,' in rows
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    (dict(measures=('eec',)), 'did you mean: ece'),
-    (dict(measures=('auroc[entropie]',)), "no score 'entropie'"),
-    (dict(measures=('ece[entropy]',)), 'ece is not of a score'),
-    (dict(calibrators={'t': 'temperatur'}), 'did you mean: temperature'),
-    (dict(calibrate_on={}), 'has no data to be fitted to'),
-    (dict(pools={'p': ('clera',)}), 'did you mean: clear'),
-    (dict(pools={'clear': ('clear',)}), 'name of a set and of a pool'),
-    (dict(models={}), 'the study has no models'),
-    (dict(models={'m': {'patth': 'x'}}), 'did you mean: path'),
-    (dict(sets={'s': {'role': 'shiftet'}}), 'did you mean: shifted'),
-    (dict(sets={'s': {'shift': 2.0}}), 'not between 0'),
-  ],
-)
-def test_a_wrong_study_stops_before_it_starts(tmp_path, changes, message):
-  config = plan.defaults()
-  config.update(runs.study({'m': 'x'}, tmp_path, {'clear': 'a', 'fog': 'b'}))
-  for k, v in changes.items():
-    config[k] = v
-  with pytest.raises(UserError, match=message.replace('[', r'\[')):
-    plan.plan(config)
-
-
 def test_options_that_do_not_go_together(capsys):
   cases = {
     ('--checkpoint', 'x', '--predictions', 'y'): '--predictions goes with --config',
@@ -241,6 +242,9 @@ def test_models_of_other_classes_are_not_mixed(made, tmp_path):
   data = dict(name='fake', num_classes=3, readers=1, count=4, size=32)
   config = plan.defaults()
   config.update(runs.study({'segformer': models['segformer']}, folder, names))
+  config.sets = {'bare': dict(split='test')}
+  with pytest.raises(UserError, match="is a run, and set 'bare' has no data"):
+    command.run(config, str(tmp_path / 'out'), '')
   config.sets = {'fake': dict(data=data, split='test')}
   with pytest.raises(UserError, match='says 19 classes, fake has 3'):
     command.run(config, str(tmp_path / 'out'), '')

@@ -1,0 +1,159 @@
+"""A study's models: one is in memory at a time; and what they and their data are recognised by."""
+
+import gc
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from car_jax.data import sources
+from car_jax.errors import UserError
+from car_jax.evaluate import checkpointed
+from car_jax.reliability import foreign
+from car_jax.reliability.plan import Plan
+from car_jax.reliability.segmenters import Checkpoint, Predicted, Segmenter
+
+RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lies in a run's folder
+
+
+class Held:
+  """A segmenter that is opened when it is used; another one of the same `memory` then goes.
+
+  What is asked of it when it has gone (about, classes, prints) stays known.
+  """
+
+  def __init__(self, spec: Mapping[str, Any], plan: Plan, mesh: Mesh, memory: dict[str, Segmenter]):
+    self.name, self._spec, self._plan, self._mesh = spec['name'], spec, plan, mesh
+    self._memory = memory if is_run(spec['path']) else {}  # a folder has no weights
+    self._classes: dict[str, Any] = {}
+    self._prints: dict[str, str] = {}
+    one = self._opened()
+    self.about, self.has_features = one.about, one.has_features
+    self._own: dict[str, Any] = {}
+    if is_run(spec['path']):
+      self._own = checkpointed.read_config(spec['path'], spec.get('step', '')).to_dict()
+    self.fingerprint = digest(one.fingerprint, self._own)
+
+  def _opened(self) -> Segmenter:
+    if self.name not in self._memory:
+      if self._memory:
+        self._memory.clear()
+        gc.collect()  # its compiled functions and it refer to each other
+      self._memory[self.name] = open_segmenter(self._spec, self._plan, self._mesh)
+    return self._memory[self.name]
+
+  def size(self, spec: Mapping[str, Any]) -> int:
+    return self._opened().size(spec)
+
+  def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    if spec['name'] not in self._classes:
+      self._classes[spec['name']] = self._opened().classes(spec)
+    return self._classes[spec['name']]
+
+  def batches(
+    self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
+  ) -> Iterator[Predicted]:
+    return self._opened().batches(spec, only, features)
+
+  def first(self, spec: Mapping[str, Any]) -> set[str]:
+    """What a batch of a folder's set has besides logits and labels, told by its first image."""
+    return {key for batch in self.batches(spec, [0], True) for key in batch.arrays}
+
+  def data_print(self, spec: Mapping[str, Any]) -> str:
+    """Changes when a set's files, or what is done to them, change."""
+    if spec['name'] not in self._prints:
+      seen = {k: spec[k] for k in ('data', 'split', 'labels', 'absent') if k in spec}
+      if is_run(self._spec['path']):
+        files = prepared_files(self._own['data'] | dict(spec['data']))
+      else:
+        files = predicted_files(self._opened(), spec)
+      self._prints[spec['name']] = agreed(digest(seen, [*map(_stamp, files)]))
+    return self._prints[spec['name']]
+
+
+def open_segmenter(spec: Mapping[str, Any], plan: Plan, mesh: Mesh) -> Segmenter:
+  """A run of ours, or else a folder of predictions, after `check_data`. Raises UserError."""
+  if is_run(spec['path']):
+    return Checkpoint(spec['name'], spec, mesh, plan.config.seed)
+  c = plan.config
+  return foreign.Folder(spec['name'], spec['path'], c.classes, c.palette)
+
+
+def is_run(path: str) -> bool:
+  folder = pathlib.Path(path)
+  return folder.name.isdigit() or any((folder / part).exists() for part in RUN)
+
+
+def check_data(
+  model: Mapping[str, Any], sets: Sequence[Mapping[str, Any]], on: Mapping[str, Any]
+) -> None:
+  """Raises UserError for a model that is not there, and where it is not said which data or
+  predictions of a set are meant."""
+  path, specs = model['path'], [*sets, *([on] if on else [])]
+  if is_run(path):
+    if without := [s['name'] for s in specs if not s.get('data')]:
+      raise UserError(
+        f'model {model["name"]!r} is a run, and set {without[0]!r} has no data\n'
+        '  set data=dict(name=.., data_dir=..)'
+      )
+    return
+  if '{set}' in path:
+    return
+  if not pathlib.Path(path).is_dir():
+    raise UserError(
+      f'model {model["name"]!r}: no run and no folder of predictions {path}\n'
+      '  train it first, or leave it out of config.models'
+    )
+  labels = [s.get('labels', '') for s in specs]
+  if len({*labels}) < len(labels) or (len(labels) > 1 and foreign.is_saved(pathlib.Path(path))):
+    names = ', '.join(s['name'] for s in specs)
+    raise UserError(
+      f'model {model["name"]!r}: the folder {path} would stand for all of: {names}\n'
+      f'  make a folder of predictions for each, called as here, and write {path}/{{set}}'
+    )
+
+
+def prepared_files(data: Mapping[str, Any]) -> list[pathlib.Path]:
+  """Files of a prepared data set; none where it is made in memory."""
+  root = pathlib.Path(data.get('data_dir') or sources.default_data_dir()).expanduser()
+  folders = (root / data['name'], root / data['name'] / 'default')
+  found = next(filter(None, map(sources._version_folder, folders)), None)
+  return sorted(found.iterdir()) if found else []
+
+
+def predicted_files(model: Any, spec: Mapping[str, Any]) -> list[pathlib.Path]:
+  """Files that a foreign model's predictions of a set and their labels are read from."""
+  folder, labels = model.where(spec)
+  if foreign.is_saved(folder):
+    return [folder / foreign.INDEX, *sorted(folder.rglob('*.npy'))]
+  found = model._found(folder, labels)
+  return [file for p in found for file in (p.prediction, p.label, p.image) if file]
+
+
+def _stamp(path: pathlib.Path) -> tuple[str, int, int]:
+  try:
+    told = path.stat()
+  except OSError:  # is told when it is read
+    return str(path), -1, -1
+  return str(path), told.st_size, told.st_mtime_ns
+
+
+def agreed(text: str) -> str:
+  """Process 0's text, for what files of one machine tell; all must be of one length."""
+  if jax.process_count() == 1:
+    return text
+  from jax.experimental import multihost_utils
+
+  codes = multihost_utils.broadcast_one_to_all(np.frombuffer(text.encode(), np.uint8))
+  return bytes(np.asarray(codes, np.uint8)).decode()
+
+
+def digest(*parts: Any) -> str:
+  """A short text that changes when any of the parts, made of JSON's types, changes."""
+  text = json.dumps(parts, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,139 @@
+"""Studies that train nothing: what is told before they start, and of folders of predictions."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from car_jax.calibrate import base, clusters, files, local, temperature
+from car_jax.errors import UserError
+from car_jax.reliability import command, held, plan
+from tests.reliability import runs
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (dict(measures=('eec',)), 'did you mean: ece'),
+    (dict(measures=('auroc[entropie]',)), "no score 'entropie'"),
+    (dict(measures=('ece[entropy]',)), 'ece is not of a score'),
+    (dict(calibrators={'t': 'temperatur'}), 'did you mean: temperature'),
+    (dict(calibrate_on={}), 'has no data to be fitted to'),
+    (dict(pools={'p': ('clera',)}), 'did you mean: clear'),
+    (dict(pools={'clear': ('clear',)}), 'name of a set and of a pool'),
+    (dict(models={}), 'the study has no models'),
+    (dict(models={'m': {'patth': 'x'}}), 'did you mean: path'),
+    (dict(sets={'s': {'role': 'shiftet'}}), 'did you mean: shifted'),
+    (dict(sets={'s': {'shift': 2.0}}), 'not between 0'),
+    (dict(sets={'s': {'shift': '0.5'}}), "shift is '0.5'\n  expected a number"),
+    (dict(sets={'s': {'data': 'acdc'}}), "data is 'acdc'\n  expected dict"),
+    (dict(sets={'s': {'absent': 'train'}}), "absent is 'train'\n  expected names of classes"),
+    (dict(sets={'s': 'foo'}), "set 's' is 'foo'\n  expected dict"),
+    (dict(models={'m': dict(path='x', samples=0)}), 'samples is 0\n  expected a whole number'),
+    (dict(models={'m': 3}), "model 'm' is 3\n  expected dict"),
+    (dict(models={'My net': 'x', 'my-net': 'y'}), "'My net' and 'my-net' would have one name"),
+    (dict(models={'模型': 'x'}), "no file can be called '模型'"),
+    (dict(pools={'Fog': ('fog',)}), "'fog' and 'Fog' would have one name"),
+    (dict(calibrators={'None': 'temperature'}), "'none' and 'None' would have one name"),
+    (dict(calibrators={'t': 1.5}), 'expected a kind'),
+    (dict(pools={'p': ()}), 'expected names of sets: clear, fog'),
+    (dict(pools={'p': 'fog'}), 'expected names of sets: clear, fog'),
+    (dict(sampled=-1), 'config.sampled is -1\n  expected a whole number, at least 0'),
+    (dict(resamples=-1), 'config.resamples is -1'),
+    (dict(worst=-1), 'config.worst is -1'),
+    (dict(measures=()), 'expected names, such as'),
+  ],
+)
+def test_a_wrong_study_stops_before_it_starts(tmp_path, changes, message):
+  config = plan.defaults()
+  config.update(runs.study({'m': 'x'}, tmp_path, {'clear': 'a', 'fog': 'b'}))
+  for k, v in changes.items():
+    config[k] = v
+  with pytest.raises(UserError, match=message.replace('[', r'\[')):
+    plan.plan(config)
+
+
+def test_a_step_may_be_a_number_and_a_file_of_wrong_types_is_told(tmp_path):
+  config = plan.defaults()
+  config.update(runs.study({'m': 'x'}, tmp_path, {'clear': 'a'}))
+  config.models = {'m': dict(path='x', step=100)}
+  assert plan.plan(config).models['m']['step'] == '100'
+  for line in ('c.sampled = 0.5', 'c.exact = 3', "c.models = 'x'"):
+    path = tmp_path / 'wrong.py'
+    path.write_text(
+      'from ml_collections import ConfigDict\ndef get_config():\n'
+      f'  c = ConfigDict()\n  {line}\n  return c\n'
+    )
+    with pytest.raises(UserError, match='wrong.py'):
+      plan.load(str(path))
+
+
+def test_a_model_without_features_is_left_out_of_clusters(tmp_path, capsys):
+  config = runs.foreign(tmp_path)
+  found, _ = command.run(config, str(tmp_path / 'out'), '')
+  assert 'mine has no features of images: without clusters' in capsys.readouterr().err
+  assert {c['calibrator'] for c in found['cells']} == {'none', 'temperature'}
+  saved = tmp_path / 'out' / 'worst' / 'mine' / 'clear' / 'worst.json'
+  entries = found['worst']
+  assert entries
+  for spoil in (lambda: saved.write_text('{"print"'), saved.unlink):
+    spoil()
+    assert command.run(config, str(tmp_path / 'out'), '')[0]['worst'] == entries
+    assert json.loads(saved.read_text())['entries']
+  label = tmp_path / 'labels' / 'fog' / '0.png'
+  cv2.imwrite(str(label), np.full((6, 8), 255, np.uint8))
+  again, _ = command.run(config, str(tmp_path / 'out'), '')
+  assert again['cells'][0] == found['cells'][0]
+  assert [s['pixels'] for s in again['sets']] == [s['pixels'] for s in found['sets']]
+  assert again['cells'] != found['cells']
+
+
+def test_what_folders_of_predictions_do_not_hold_is_told(tmp_path):
+  config = runs.foreign(tmp_path)
+  (tmp_path / 'given' / 'my-net').mkdir(parents=True)
+  at = lambda name: str(tmp_path / 'given' / 'my-net' / f'{name}.npz')
+  centroids, table = np.zeros((2, 3), np.float32), np.ones(2, np.float32)
+  about = dict(classes=4, kind='x')
+  files.save(at('clusters'), base.Fit(clusters.Clusters(centroids, table), about))
+  files.save(at('lts'), base.Fit(local.Local({'bias': table}), about))
+  few = base.Fit(temperature.Temperature(np.float32(2)), about | {'classes': 3})
+  files.save(at('few'), few)
+  config.models = {'My net': config.models.mine}
+  for name, message in {
+    'clusters': "'clusters' needs features of the images, and model 'My net' has none of 'clear'",
+    'lts': "'lts' needs the images, and model 'My net' has none",
+    'few': 'fitted to 3 classes, not 4',
+  }.items():
+    config.calibrators = {name: str(tmp_path / 'given' / '{model}' / f'{name}.npz')}
+    with pytest.raises(UserError, match=message):
+      command.run(config, str(tmp_path / 'out'), '')
+  config.models = {'mine': str(tmp_path / 'predictions' / 'clear')}
+  config.calibrators = {'temperature': 'temperature'}
+  config.calibrate_on = config.sets.clear
+  del config.sets['fog']
+  with pytest.raises(UserError, match='would stand for all of: clear, calibrate_on\n.*{set}'):
+    command.run(config, str(tmp_path / 'out'), '')
+  assert not (tmp_path / 'out').exists()
+
+
+def test_one_model_is_in_memory_and_others_stay_known(monkeypatch):
+  class Fake:
+    about, fingerprint, has_features = 'a net', 'x', True
+
+    def classes(self, spec):
+      return ('road',), ((0, 0, 0),)
+
+    def size(self, spec):
+      return 4
+
+  opened = []
+  monkeypatch.setattr(held, 'is_run', lambda path: True)
+  monkeypatch.setattr(held.checkpointed, 'read_config', lambda *_: plan.defaults())
+  monkeypatch.setattr(held, 'open_segmenter', lambda s, *_: opened.append(s['name']) or Fake())
+  memory = {}
+  a, b = (held.Held(dict(name=k, path='x'), None, None, memory) for k in 'ab')
+  spec = dict(name='clear')
+  assert (b.size(spec), b.classes(spec)[0], [*memory]) == (4, ('road',), ['b'])
+  assert (a.classes(spec)[0], [*memory]) == (('road',), ['a'])
+  assert (b.about, b.classes(spec)[0], opened) == ('a net', ('road',), ['a', 'b', 'a'])
