@@ -112,7 +112,7 @@ def evaluate(
 ) -> tuple[Any, pathlib.Path]:
   """Scores checkpoints on config.data and config.report, writes the report -> (Results, page).
 
-  `saved` names some of save.KINDS, joined by commas, or is '': arrays for other tools, in out/../arrays.
+  `saved` names some of save.KINDS, joined by commas: arrays for other tools, in out/../arrays.
   A path may be NAME=FOLDER. Raises UserError.
   """
   spec = dict(config.report) or dict(split='validation')

@@ -24,8 +24,6 @@ from car_jax.reliability.held import Held, digest
 from car_jax.reliability.plan import PLAIN, Plan, is_file
 from car_jax.reliability.segmenters import Segmenter
 
-FORMAT = 2  # of cells: others are computed again
-
 
 @dataclasses.dataclass
 class Cell:
@@ -216,7 +214,7 @@ class Study:
     if not path.is_file():
       return None
     found, about = tally.load(path)
-    return (found, about['exact']) if about['print'] == wanted else None
+    return (found, about['exact']) if about.get('print') == wanted else None
 
   def _cell(self, model: str, name: str, calibrator: str) -> pathlib.Path:
     folder = self.out / 'cells' / folders.slug(model) / folders.slug(name)
@@ -237,7 +235,7 @@ class Study:
     chosen = [m.name for m in self.plan.measures] if how.exact else []
     fitted = None if calibrator is None else files.digest(calibrator)
     seen = segmenter.fingerprint, segmenter.data_print(spec), segmenter.classes(spec)[0]
-    return digest(FORMAT, seen, dataclasses.asdict(how), chosen, fitted)
+    return digest(seen, dataclasses.asdict(how), chosen, fitted)
 
   def _progress(self, what: str, total: int) -> Any:
     if jax.process_index():

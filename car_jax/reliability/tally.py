@@ -20,6 +20,7 @@ from car_jax.metrics.onepass import BINS, COARSE, SCORES, UNKNOWN, Counts
 # what is kept of each image
 IMAGE_KEYS = ('confusion', 'scores', 'conf', 'ece', 'ece_conf', 'losses', 'image', 'pixels')
 IMAGE_KEYS += ('objects', 'with_objects')
+FORMAT = 2  # of files
 OBJECT_SCORES = ('entropy', 'max_prob', 'max_logit')  # GenVal's three, per image
 FINE_KEYS = ('scores', 'conf', 'classwise', 'classwise_conf')  # of all images together, at K bins
 
@@ -121,9 +122,8 @@ class Tally:
     """One .npz with `about` (JSON) in it; it appears under its name when it is whole."""
     arrays = {f'image/{k}': v for k, v in self.images.items()}
     arrays |= {f'fine/{k}': v for k, v in self.fine.items()}
-    told = json.dumps(
-      dict(names=self.names, absent=self.absent, ids=self.ids, groups=self.groups, about=about)
-    )
+    names = dict(names=self.names, absent=self.absent, ids=self.ids, groups=self.groups)
+    told = json.dumps(names | dict(about=about, format=FORMAT))
     with io.BytesIO() as buffer:
       np.savez_compressed(buffer, told=np.array(told), **arrays)
       raw = buffer.getvalue()
@@ -134,10 +134,15 @@ class Tally:
 
 
 def load(path: pathlib.Path) -> tuple[Tally, Any]:
-  """What `Tally.save` wrote -> (tally, about). Raises UserError for a damaged file."""
+  """What `Tally.save` wrote -> (tally, about); of another version's file nothing, and about {}.
+
+  Raises UserError for a damaged file.
+  """
   try:
     with np.load(path, allow_pickle=False) as found:
       told = json.loads(str(found['told']))
+      if told.get('format') != FORMAT:
+        return Tally(), {}
       arrays = {k: found[k] for k in found.files if k != 'told'}
     tally = Tally(told['names'])
     tally.ids, tally.groups, tally.absent = told['ids'], told['groups'], tuple(told['absent'])
