@@ -45,14 +45,14 @@ def three_steps(out, variant, devices, *clusters):
   return found
 
 
-@pytest.mark.parametrize('variant', ['car', 'mose'])
+@pytest.mark.parametrize('variant', ['car', 'mose', 'supervised'])
 def test_eight_devices_equal_one(tmp_path, variant):
-  """MoSE on eight devices of one process, CAR on four in each of two: what lies between processes
-  is the same for all methods."""
+  """CAR and MoSE on eight devices of one process, a plain net on four in each of two: what lies
+  between processes is the same for all methods."""
   one = three_steps(tmp_path / 'one.npz', variant, 1)
   assert np.median(one['moved']) > 5e-4  # fifty times what is asked of the differences
   address = f'127.0.0.1:{free_port()}'
-  processes = [(address, 2, i) for i in range(2)] if variant == 'car' else []
+  processes = [(address, 2, i) for i in range(2)] if variant == 'supervised' else []
   compare(one, three_steps(tmp_path / 'eight.npz', variant, 4 if processes else 8, *processes))
 
 

@@ -148,7 +148,7 @@ def test_a_run_becomes_a_calibrator(tmp_path, trained, capsys):
   got = jax.jit(lambda c, x, image: c.apply(x, image=image))(found.calibrator, raw, BATCH['image'])
   np.testing.assert_allclose(got, METHOD.logits(trained[0], BATCH), rtol=1e-5)
   assert isinstance(found.calibrator, local.Local)
-  with pytest.raises(ValueError, match='whole maps'):
+  with pytest.raises(UserError, match='needs the images'):
     found.calibrator.apply(raw)
 
 

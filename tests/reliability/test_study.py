@@ -24,7 +24,7 @@ def made(tmp_path_factory):
   folder = tmp_path_factory.mktemp('study')
   names = {'clear': runs.scenes(folder), 'fog': runs.scenes(folder, domain='fog')}
   train_on = runs.scenes(folder, unknown=0.0, part='all')
-  models = {k: runs.trained(folder / k, k, folder, train_on) for k in ('segformer', 'car')}
+  models = {k: runs.trained(folder / k, k, folder, train_on) for k in ('segformer', 'mose')}
   return folder, names, models
 
 
@@ -173,13 +173,13 @@ def test_sampled_and_exact_modes(finished, made):
 def test_a_stochastic_model_is_scored_by_its_mean_and_its_disagreement(made):
   folder, names, models = made
   config = plan.defaults()
-  spec = {'car': models['car']}
+  spec = {'mose': models['mose']}
   config.update(runs.study(spec, folder, names, calibrators={}, calibrate_on={}, worst=0))
-  config.models = {'car': dict(path=str(models['car']), samples=3)}
+  config.models = {'mose': dict(path=str(models['mose']), samples=3)}
   config.sets = {'clear': config.sets.clear}
   config.measures = ('miou', 'auroc[disagreement]', 'unknown_auroc[max_logit]')
   found, _ = command.run(config, str(folder / 'stochastic'), '')
-  values = cell(found, 'clear', model='car')['values']
+  values = cell(found, 'clear', model='mose')['values']
   assert 0 < values['auroc[disagreement]']['value'] < 1
   assert 'unknown_auroc[max_logit]' not in values  # logarithms of probabilities are no logits
   assert '3 samples' in found['models'][0]['about']
