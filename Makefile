@@ -1,11 +1,11 @@
-# make demo | demo-reliability | test | lint | bench | setup | cuda | tpu. Needs python >= 3.11 (with venv) and make.
+# make demo | demo-reliability | test | test-all | lint | bench | setup | cuda | tpu. Needs python >= 3.11 (with venv) and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs/demo
 STUDY := runs/reliability
 
-.PHONY: setup demo demo-reliability test lint bench cuda tpu
+.PHONY: setup demo demo-reliability test test-all lint bench cuda tpu
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.txt requirements-dev.txt
@@ -39,6 +39,10 @@ demo-reliability: setup
 
 test: setup
 	@$(BIN)/python -m pytest
+
+# With the few tests that take half a minute and more.
+test-all: setup
+	@$(BIN)/python -m pytest -m ''
 
 lint: setup
 	@$(BIN)/ruff format --check .

@@ -45,7 +45,10 @@ def three_steps(out, variant, devices, *clusters):
   return found
 
 
-@pytest.mark.parametrize('variant', ['car', 'mose', 'supervised'])
+CAR = pytest.param('car', marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize('variant', [CAR, 'mose', 'supervised'])
 def test_eight_devices_equal_one(tmp_path, variant):
   """CAR and MoSE on eight devices of one process, a plain net on four in each of two: what lies
   between processes is the same for all methods."""

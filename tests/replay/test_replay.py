@@ -10,9 +10,15 @@ from tests.replay.__main__ import main
 
 GOLDEN = pathlib.Path('tests/golden')
 FILES = sorted(GOLDEN.glob('*/*.npz'))
+SLOW = ('train_step_lidc', 'discriminator')  # train_step_cityscapes takes the same steps
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda p: f'{p.parent.name}-{p.stem}')
+def case(path):
+  marks = [pytest.mark.slow] if path.stem in SLOW else []
+  return pytest.param(path, marks=marks, id=f'{path.parent.name}-{path.stem}')
+
+
+@pytest.mark.parametrize('path', map(case, FILES))
 def test_recorded_values(path):
   rows = replay.run(path.parent.name, path.parent, path.stem)
   assert rows

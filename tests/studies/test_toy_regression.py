@@ -85,6 +85,7 @@ def test_impossible_settings_are_refused(tmp_path, capsys, arguments, message):
   assert not (tmp_path / 'x').exists()
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_equal_a_run_alone(monkeypatch):
   """vmap changes nothing: each run draws by its own seed."""
   small = lambda **kw: CARToy(hidden=(8,), refine_batch=20, ll_points=20, samples=3, **kw)
