@@ -20,6 +20,7 @@ from car_jax import checkpoints, registry, sharding, writers
 from car_jax import config as configs
 from car_jax.data import pipeline, sources
 from car_jax.errors import UserError, nearest
+from car_jax.evaluate import folders
 from car_jax.evaluate.validate import Validation
 from car_jax.interrupt import Interrupt
 from car_jax.meter import Meter
@@ -236,10 +237,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         f'{workdir} holds a run of another config:\n{lines}\n'
         f'  use --new to start over (the old run is moved aside), or another --workdir'
       )
-  workdir.mkdir(parents=True, exist_ok=True)
-  part = path.with_suffix('.part')
-  part.write_text(configs.to_json(config))
-  part.rename(path)
+  with folders.whole(path) as part:
+    part.write_text(configs.to_json(config))
 
 
 def graft(state: Any, init: ConfigDict, mesh: Any) -> Any:

@@ -9,6 +9,8 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from car_jax.evaluate import folders
+
 
 class _TensorBoardX:
   """Stands where clu expects TensorFlow's summary writer, so that TensorFlow is not needed."""
@@ -50,9 +52,8 @@ class Writers:
     if not active:
       return
     path = workdir / 'metrics.jsonl'
-    part = path.with_suffix('.part')
-    part.write_text(''.join(line for line, step in _records(path) if step <= start))
-    part.rename(path)
+    with folders.whole(path) as part:
+      part.write_text(''.join(line for line, step in _records(path) if step <= start))
     self._file = path.open('a')
     self._board = _tensorboard(workdir / 'tensorboard')
 

@@ -1,11 +1,9 @@
 """Calibrators on disk: one .npz of arrays and a JSON text, nothing that runs code when read."""
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib
 import json
-import os
 import pathlib
 import zipfile
 from typing import Any
@@ -16,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from car_jax.calibrate.base import Fit
 from car_jax.errors import UserError
+from car_jax.evaluate import folders
 
 FORMAT = 'car_jax calibrator 1'
 TYPES = {
@@ -33,17 +32,11 @@ def save(path: str | pathlib.Path, fit: Fit) -> None:
   path = pathlib.Path(path)
   arrays, head = _parts(fit.calibrator)
   text = json.dumps(head | {'about': fit.about})
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with part.open('wb') as file:
+    with folders.whole(path) as part, part.open('wb') as file:
       np.savez(file, json=text, **arrays)
-    os.replace(part, path)
   except OSError as e:
     raise UserError(f'{path}: {e.strerror}\n  name another file') from None
-  finally:
-    with contextlib.suppress(OSError):
-      part.unlink()
 
 
 def _parts(calibrator: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -1,6 +1,7 @@
-"""Result folders that are either whole or not there."""
+"""Result folders and files that are either whole or not there."""
 
 import contextlib
+import os
 import pathlib
 import re
 import shutil
@@ -52,6 +53,18 @@ def replaced(folder: pathlib.Path, marker: str) -> Iterator[pathlib.Path]:
     shutil.rmtree(part, ignore_errors=True)
     raise
   finish(part, folder)
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A file to write, which takes the place of `path` if nothing is raised; its folder is made."""
+  part = path.with_name(f'{path.name}.{os.getpid()}.part')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    yield part
+    part.replace(path)
+  finally:
+    part.unlink(missing_ok=True)
 
 
 def slug(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import report, tables
+from car_jax.evaluate import folders, report, tables
 from car_jax.metrics import confusion, ood, ranking, rejection
 from car_jax.metrics.calibration import reliability
 from car_jax.reliability import legend, measures, page
@@ -56,11 +56,9 @@ def write(out: pathlib.Path, found: dict, pictures: Mapping[str, bytes]) -> path
     'study.md': study_tables.markdown(found),
     PAGE: page.page(found, dict(pictures)),
   }
-  out.mkdir(parents=True, exist_ok=True)
   for name, text in texts.items():
-    part = out / f'{name}.part'
-    part.write_text(text)
-    part.replace(out / name)
+    with folders.whole(out / name) as part:
+      part.write_text(text)
   return out / PAGE
 
 

@@ -1,8 +1,6 @@
 """A study's models: one is in memory at a time; and what they and their data are recognised by."""
 
 import gc
-import hashlib
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,10 +11,9 @@ from jax.sharding import Mesh
 
 from car_jax.data import sources
 from car_jax.errors import UserError
-from car_jax.evaluate import checkpointed
 from car_jax.reliability import foreign
 from car_jax.reliability.plan import Plan
-from car_jax.reliability.segmenters import Checkpoint, Predicted, Segmenter
+from car_jax.reliability.segmenters import Checkpoint, Predicted, Segmenter, digest
 
 RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lies in a run's folder
 
@@ -34,10 +31,8 @@ class Held:
     self._prints: dict[str, str] = {}
     one = self._opened()
     self.about, self.has_features = one.about, one.has_features
-    self._own: dict[str, Any] = {}
-    if is_run(spec['path']):
-      self._own = checkpointed.read_config(spec['path'], spec.get('step', '')).to_dict()
-    self.fingerprint = digest(one.fingerprint, self._own)
+    self.fingerprint = one.fingerprint
+    self._own: dict[str, Any] = one.config if isinstance(one, Checkpoint) else {}
 
   def _opened(self) -> Segmenter:
     if self.name not in self._memory:
@@ -151,9 +146,3 @@ def agreed(text: str) -> str:
 
   codes = multihost_utils.broadcast_one_to_all(np.frombuffer(text.encode(), np.uint8))
   return bytes(np.asarray(codes, np.uint8)).decode()
-
-
-def digest(*parts: Any) -> str:
-  """A short text that changes when any of the parts, made of JSON's types, changes."""
-  text = json.dumps(parts, sort_keys=True, default=str)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]

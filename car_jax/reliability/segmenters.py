@@ -6,6 +6,8 @@ A segmenter yields batches of `Predicted`. Letters: B images, H x W pixels, C cl
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -68,7 +70,8 @@ class Checkpoint:
     self.name, self._mesh, self._rng = name, mesh, jax.random.key(seed)
     loaded = checkpointed.load(spec['path'], str(spec.get('step', '')), mesh=mesh)
     method, self._state = loaded.method, without_moments(loaded.state)
-    self._method, self._config, self._crc = method, loaded.config, loaded.crc
+    self._method, self._crc = method, loaded.crc
+    self.config = loaded.config.to_dict()
     self._own = hasattr(method, 'logits') and not spec.get('predictor')
     self._samples_drawn = 1 if self._own else int(spec.get('samples', 16))
     known = method.predictors()
@@ -87,7 +90,7 @@ class Checkpoint:
 
   @property
   def fingerprint(self) -> str:
-    return f'{self.about} {self._crc}'
+    return digest(self.about, self.config, self._crc)
 
   def _logits(self, state, batch) -> dict[str, jax.Array]:
     return {'logits': self._method.logits(state, batch)}
@@ -101,8 +104,7 @@ class Checkpoint:
 
   def _open(self, spec: Mapping[str, Any]) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
     """A set's DataInfo, records and data config: the run's own but for what the set says."""
-    own = self._config.data.to_dict()
-    own.pop('flips', None)
+    own = {k: v for k, v in self.config['data'].items() if k != 'flips'}
     config = own | {'eval_batch': self._mesh.size} | dict(spec['data'])
     if config['eval_batch'] > 1:  # one image at a time is for sets of several sizes
       config['eval_batch'] = -(-config['eval_batch'] // self._mesh.size) * self._mesh.size
@@ -171,3 +173,9 @@ class Picked:
 
   def __getitem__(self, k: int) -> dict[str, Any]:
     return self.source[int(self.indices[k])]
+
+
+def digest(*parts: Any) -> str:
+  """A short text that changes when any of the parts, made of JSON's types, changes."""
+  text = json.dumps(parts, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -20,9 +20,9 @@ from car_jax.calibrate import base, files
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import folders, progress
 from car_jax.reliability import count, held, measures, tally
-from car_jax.reliability.held import Held, digest
+from car_jax.reliability.held import Held
 from car_jax.reliability.plan import PLAIN, Plan, is_file
-from car_jax.reliability.segmenters import Segmenter
+from car_jax.reliability.segmenters import Segmenter, digest
 
 
 @dataclasses.dataclass

@@ -4,7 +4,6 @@ Letters as in metrics/onepass.py, and I images. Sums over images are int64 or fl
 """
 
 import dataclasses
-import io
 import json
 import pathlib
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 
 from car_jax.errors import UserError
+from car_jax.evaluate import folders
 from car_jax.metrics import onepass, ranking
 from car_jax.metrics.onepass import BINS, COARSE, SCORES, UNKNOWN, Counts
 
@@ -124,13 +124,8 @@ class Tally:
     arrays |= {f'fine/{k}': v for k, v in self.fine.items()}
     names = dict(names=self.names, absent=self.absent, ids=self.ids, groups=self.groups)
     told = json.dumps(names | dict(about=about, format=FORMAT))
-    with io.BytesIO() as buffer:
-      np.savez_compressed(buffer, told=np.array(told), **arrays)
-      raw = buffer.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    part.write_bytes(raw)
-    part.replace(path)
+    with folders.whole(path) as part, part.open('wb') as file:
+      np.savez_compressed(file, told=np.array(told), **arrays)
 
 
 def load(path: pathlib.Path) -> tuple[Tally, Any]:

@@ -11,11 +11,10 @@ import numpy as np
 from car_jax.evaluate import folders, pictures
 from car_jax.metrics import scores
 from car_jax.reliability.document import shifted_most
-from car_jax.reliability.held import digest
+from car_jax.reliability.segmenters import digest
 from car_jax.reliability.study import PLAIN, Cell, Study
 
 SAVED = 'worst.json'
-KINDS = ('image', 'label', 'prediction', 'error', 'uncertainty')
 WRONG, RIGHT, VOID, STRANGE = (230, 60, 40), (225, 225, 225), (128, 128, 128), (150, 90, 220)
 
 
@@ -87,11 +86,9 @@ def _saved(folder: pathlib.Path, mark: str) -> tuple[list[dict[str, Any]], dict[
 
 def _save(folder: pathlib.Path, images: dict[str, bytes], told: dict[str, Any]) -> None:
   """The text comes last: where it is, the pictures are whole."""
-  folder.mkdir(parents=True, exist_ok=True)
   for name, content in (images | {SAVED: json.dumps(told).encode()}).items():
-    part = folder / f'{name}.part'
-    part.write_bytes(content)
-    part.replace(folder / name)
+    with folders.whole(folder / name) as part:
+      part.write_bytes(content)
 
 
 def _entry(c: Cell, i: int, name: str, why: str, names: dict[str, str]) -> dict[str, Any]:

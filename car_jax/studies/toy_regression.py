@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from car_jax.errors import UserError, exit_on_user_error, nearest
+from car_jax.evaluate import folders
 
 LAWS = [(pi, sigma) for pi in (0.5, 0.6, 0.9) for sigma in (0.01, 0.02, 0.03)]
 # Figure 1's law and seeds: the published one, and the law's first two of figure 2.
@@ -157,10 +158,8 @@ def side_by_side(jobs: list[Any], workers: int, stop: threading.Event) -> None:
 
 def save(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
   """All or nothing: a file that is there is whole."""
-  part = path.with_suffix('.part')
-  with part.open('wb') as file:
+  with folders.whole(path) as part, part.open('wb') as file:
     np.savez_compressed(file, **arrays)
-  part.rename(path)
 
 
 # From the runs to numbers and pictures -----------------------------------------------------------

@@ -129,7 +129,6 @@ def test_one_model_is_in_memory_and_others_stay_known(monkeypatch):
 
   opened = []
   monkeypatch.setattr(held, 'is_run', lambda path: True)
-  monkeypatch.setattr(held.checkpointed, 'read_config', lambda *_: plan.defaults())
   monkeypatch.setattr(held, 'open_segmenter', lambda s, *_: opened.append(s['name']) or Fake())
   memory = {}
   a, b = (held.Held(dict(name=k, path='x'), None, None, memory) for k in 'ab')
