@@ -16,21 +16,9 @@ import numpy as np
 from car_jax import registry
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples
-from car_jax.methods.trained import Trained, start
+from car_jax.methods.trained import Frozen, Trained, start
 from car_jax.nn.init import initialize
 from car_jax.optim import Adam, adam
-
-
-@flax.struct.dataclass
-class Frozen:
-  """A net that only predicts."""
-
-  params: Any
-  batch_stats: Any
-
-  @property
-  def variables(self) -> dict[str, Any]:
-    return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 @flax.struct.dataclass
