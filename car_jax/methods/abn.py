@@ -51,7 +51,12 @@ class ABN(Supervised):
 
 
 def check_domains(batch: Batch, method: str, keys: tuple[str, ...]) -> None:
-  """Raises UserError for batches of one domain, or without the views that a method looks at."""
+  """Raises UserError for batches of one domain, or without the views that a method looks at.
+
+  A batch without labels is one to predict on, and passes.
+  """
+  if 'label' not in batch:
+    return
   if 'target' not in batch:
     raise UserError(
       f'method {method!r} learns from two domains; these data have one\n'
