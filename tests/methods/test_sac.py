@@ -176,6 +176,7 @@ def test_views_of_one_image_share_their_labels(run):
   assert np.all(padded[:, 0] == -1)
 
 
+@pytest.mark.slow
 def test_without_a_pool_each_view_stays_as_the_teacher_sees_it(run):
   alone = dataclasses.replace(METHOD, pool='none')
   state = run[0][-1]
@@ -220,6 +221,7 @@ def test_bfloat16_computes_and_the_state_stays_float32():
   assert 'bf16' not in str(jax.make_jaxpr(METHOD.step)(state, BATCH, KEY))
 
 
+@pytest.mark.slow
 def test_the_first_stage_becomes_the_student(base, tmp_path):
   with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=1) as c:
     c.save(40, base[0], {'config': {}})
