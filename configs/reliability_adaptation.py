@@ -23,7 +23,7 @@ def get_config():
   named = lambda name: dict(data=data | dict(name=name), split='test')
   c.sets = {
     'clear': named(SOURCE) | dict(role='in-domain', shift=0.0),
-    'night': named(TARGET) | dict(role='shifted', condition='night', shift=1.0),
+    'night': named(TARGET) | dict(role='shifted', condition='night', shift=0.8),
     'fog': named(FOG) | dict(role='shifted', condition='fog', shift=1.0),
   }
   c.calibrators = dict(temperature='temperature')
