@@ -1,11 +1,12 @@
-# make demo | demo-reliability | test | test-all | lint | bench | setup | cuda | tpu. Needs python >= 3.11 (with venv) and make.
+# make demo | demo-reliability | demo-adapt | test | test-all | lint | bench | setup | cuda | tpu. Needs python >= 3.11 (with venv) and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs/demo
 STUDY := runs/reliability
+ADAPT := runs/night
 
-.PHONY: setup demo demo-reliability test test-all lint bench cuda tpu
+.PHONY: setup demo demo-reliability demo-adapt test test-all lint bench cuda tpu
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.txt requirements-dev.txt
@@ -36,6 +37,22 @@ demo-reliability: setup
 	$(SEGMENTER):deeplabv3plus --workdir $(STUDY)/deeplabv3plus
 	$(SEGMENTER):segformer --workdir $(STUDY)/segformer
 	$(BIN)/python eval.py --config configs/reliability.py
+
+# A small net adapted from clear air to the night, three seeds, and what it gained per class.
+SCENE := $(BIN)/python -m datasets.prepare street_scenes --height 64 --count 400 --data-dir $(ADAPT)/data
+ADAPTED := $(BIN)/python train.py --config.data.data_dir=$(ADAPT)/data --config configs/sac_street_scenes.py
+demo-adapt: setup
+	$(SCENE)
+	$(SCENE) --domain night --seed 1
+	$(SCENE) --domain fog --seed 1 --part test
+	for seed in 0 1 2; do \
+	  $(ADAPTED):source --config.seed=$$seed --workdir $(ADAPT)/source/seed$$seed && \
+	  $(ADAPTED):abn --config.seed=$$seed --workdir $(ADAPT)/abn/seed$$seed && \
+	  $(ADAPTED):sac --config.seed=$$seed --workdir $(ADAPT)/sac/seed$$seed \
+	    --config.init.net=$(ADAPT)/abn/seed$$seed:net || exit; done
+	$(ADAPTED):oracle --workdir $(ADAPT)/oracle/seed0
+	$(BIN)/python -m car_jax.studies.adaptation $(ADAPT) --out $(ADAPT)/study
+	$(BIN)/python eval.py --config configs/reliability_adaptation.py
 
 test: setup
 	@$(BIN)/python -m pytest

@@ -34,7 +34,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   one.add_argument(
     '--save',
     default='',
-    help='samples, probabilities, logits, features (joined by commas): also write arrays',
+    help='samples, probabilities, logits, features, labels (joined by commas): also write these',
   )
   study = parser.add_argument_group('with --config')
   more = study.add_argument

@@ -6,7 +6,7 @@ About five minutes on an idle machine. Exit status 1 if a limit was passed.
 import subprocess
 import sys
 
-NAMES = ('starts', 'metrics', 'reliability', 'car_steps', 'mose_steps')
+NAMES = ('starts', 'metrics', 'reliability', 'car_steps', 'mose_steps', 'sac_steps', 'views')
 
 
 def main() -> int:

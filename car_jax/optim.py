@@ -5,6 +5,8 @@ drives Adam's bias correction only, never the schedule.
 """
 
 import dataclasses
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -18,20 +20,28 @@ Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Adam:
-  """Adam with L2 decay added to the gradient, as torch.optim.Adam does, and a MultiStep rate.
-
-  The rate is lr * factor ** (number of `milestones` reached), milestones in epochs.
-  """
+class MultiStep:
+  """The rate lr * factor ** (number of `milestones` reached), milestones in epochs."""
 
   lr: float = 1e-3
+  milestones: tuple[int, ...] = ()
+  factor: float = 0.5
+  steps_per_epoch: int = 1
+
+  def rate(self, step: Array | int) -> Array:
+    epoch = jnp.asarray(step) // self.steps_per_epoch
+    passed = sum(((epoch >= m).astype(jnp.float32) for m in self.milestones), jnp.float32(0))
+    return self.lr * jnp.float32(self.factor) ** passed
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam(MultiStep):
+  """Adam with L2 decay added to the gradient, as torch.optim.Adam does."""
+
   b1: float = 0.9
   b2: float = 0.999
   eps: float = 1e-8
   weight_decay: float = 0.0
-  milestones: tuple[int, ...] = ()
-  factor: float = 0.5
-  steps_per_epoch: int = 1
 
   @property
   def direction(self) -> optax.GradientTransformation:
@@ -43,11 +53,6 @@ class Adam:
     shapes = jax.eval_shape(self.direction.init, params)
     return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
 
-  def rate(self, step: Array | int) -> Array:
-    epoch = jnp.asarray(step) // self.steps_per_epoch
-    passed = sum(((epoch >= m).astype(jnp.float32) for m in self.milestones), jnp.float32(0))
-    return self.lr * jnp.float32(self.factor) ** passed
-
   def update(
     self, step: Array, grads: Any, opt_state: Any, params: Any, rate: Array | None = None
   ) -> tuple[Any, Any]:
@@ -57,10 +62,81 @@ class Adam:
     return jax.tree.map(lambda p, u: p - rate * u, params, updates), opt_state
 
 
+# group -> (multiplies the rate, multiplies the decay)
+GROUPS = {
+  'old_weights': (1.0, 1.0),
+  'old_biases': (2.0, 0.0),
+  'new_weights': (10.0, 1.0),
+  'new_biases': (20.0, 0.0),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SGD(MultiStep):
+  """Momentum with L2 decay added to the gradient, as torch.optim.SGD does, at a rate per group.
+
+  `groups` is a table (pattern, group), the first that is found in a parameter's path naming its
+  group in GROUPS: parts with pretrained weights learn slowly, new ones at ten times the rate,
+  biases at twice their weights' and without decay. Without a table all are `old_weights`.
+  """
+
+  momentum: float = 0.9
+  weight_decay: float = 0.0
+  groups: tuple[tuple[str, str], ...] = ()
+
+  def init(self, params: Any) -> Any:
+    return jax.tree.map(lambda a: np.zeros(np.shape(a), a.dtype), params)
+
+  def group(self, path: str) -> str:
+    """Of a parameter such as 'backbone/stem_conv/kernel'."""
+    return next((g for pattern, g in self.groups if re.search(pattern, path)), 'old_weights')
+
+  def update(
+    self, step: Array, grads: Any, opt_state: Any, params: Any, rate: Array | None = None
+  ) -> tuple[Any, Any]:
+    """-> (params, opt_state) after one update at the run's `step`, or at a given rate."""
+    rate = self.rate(step) if rate is None else rate
+    flat, treedef = jax.tree_util.tree_flatten_with_path(params)
+    moved, kept = [], []
+    leaves = zip(flat, jax.tree.leaves(grads), jax.tree.leaves(opt_state), strict=True)
+    for (path, w), g, m in leaves:
+      faster, decayed = GROUPS[self.group('/'.join(str(p.key) for p in path))]
+      decay = self.weight_decay * decayed
+      m = self.momentum * m + (g + decay * w if decay else g)
+      moved.append(w - rate * faster * m)
+      kept.append(m)
+    return jax.tree.unflatten(treedef, moved), jax.tree.unflatten(treedef, kept)
+
+
+def _fields(cls: type, spec: Mapping[str, Any], held_back: Iterable[str]) -> dict[str, Any]:
+  """Keywords for `cls` from a config entry. Raises UserError for one that it has not."""
+  found = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(spec).items()}
+  known = {f.name for f in dataclasses.fields(cls)} - set(held_back)
+  if unknown := sorted(found.keys() - known):
+    raise UserError(f'optimizer has no option {unknown[0]!r}\n{nearest(unknown[0], known)}')
+  return found
+
+
 def adam(spec: Any, steps_per_epoch: int) -> Adam:
   """A config entry such as dict(lr=2e-4, b1=.5, milestones=(100, 300)) -> Adam."""
-  spec = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(spec).items()}
-  fields = {f.name for f in dataclasses.fields(Adam)} - {'steps_per_epoch'}
-  if unknown := sorted(spec.keys() - fields):
-    raise UserError(f'optimizer has no option {unknown[0]!r}\n{nearest(unknown[0], fields)}')
-  return Adam(**spec, steps_per_epoch=steps_per_epoch)
+  return Adam(**_fields(Adam, spec, ('steps_per_epoch',)), steps_per_epoch=steps_per_epoch)
+
+
+def sgd_groups(spec: Any, steps_per_epoch: int, groups: Any = ()) -> SGD:
+  """A config entry such as dict(lr=2.5e-4, weight_decay=5e-4) -> SGD, with a net's GROUPS."""
+  given = _fields(SGD, spec, ('steps_per_epoch', 'groups'))
+  return SGD(**given, groups=tuple(groups), steps_per_epoch=steps_per_epoch)
+
+
+def optimizer(spec: Any, steps_per_epoch: int, net: Any = None) -> Adam | SGD:
+  """The entry's `name`, 'adam' (which it may leave out) or 'sgd', made of its other keys.
+
+  SGD's groups are the table GROUPS of `net`'s class, where there is one.
+  """
+  spec = dict(spec)
+  name = spec.pop('name', 'adam')
+  if name == 'adam':
+    return adam(spec, steps_per_epoch)
+  if name != 'sgd':
+    raise UserError(f'no optimizer {name!r}\n{nearest(name, ("adam", "sgd"))}')
+  return sgd_groups(spec, steps_per_epoch, getattr(net, 'GROUPS', ()))

@@ -8,10 +8,12 @@ from typing import Any
 from car_jax.errors import UserError, nearest
 
 METHODS = {
+  'abn': 'car_jax.methods.abn:ABN',
   'car': 'car_jax.methods.car:CAR',
   'car_toy': 'car_jax.methods.car_toy:CARToy',
   'lts': 'car_jax.methods.lts:LTS',
   'mose': 'car_jax.methods.mose:MoSE',
+  'sac': 'car_jax.methods.sac:SAC',
   'supervised': 'car_jax.methods.supervised:Supervised',
 }
 NETS = {
@@ -19,6 +21,9 @@ NETS = {
   'toy_calnet': 'car_jax.nn.toy_calnet:ToyCalNet',
   'deeplabv3': 'car_jax.nn.deeplab:DeepLabV3CalNet',
   'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3Plus',
+  'deeplabv2_resnet': 'car_jax.nn.deeplabv2:DeepLabV2ResNet',
+  'deeplabv2_vgg': 'car_jax.nn.deeplabv2:DeepLabV2VGG',
+  'fcn8s_vgg': 'car_jax.nn.fcn:FCN8sVGG',
   'segformer': 'car_jax.nn.segformer:SegFormer',
   'unet_generator': 'car_jax.nn.unet:UNetGenerator',
   'unet_vae_generator': 'car_jax.nn.unet:UNetVAEGenerator',

@@ -9,6 +9,13 @@ from car_jax.errors import UserError, nearest
 
 ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
 SEGNET = dict(name='segnet', widths=(8, 8, 16), depths=(1, 1, 1))
+DEEPLABV2 = dict(name='deeplabv2_resnet', stem_channels=8, blocks=(1, 1, 1, 1), rates=(1, 2, 3, 4))
+SGD = dict(name='sgd', lr=1e-3, weight_decay=5e-4)
+TWO_DOMAINS = dict(
+  train='adaptation',
+  source=dict(name='fake', size=(32, 32), scale=(0.75, 1.25), renormalise=True),
+  target=dict(groups=2, views=4, size=(32, 32), zoom=(0.5, 1.0), blur=(0.1, 1.0)),
+)
 METHODS = dict(
   car=dict(
     name='car',
@@ -32,6 +39,8 @@ METHODS = dict(
     samples=(2,),
   ),
   supervised=dict(name='supervised', model=SEGNET, optim=dict(lr=2e-4)),
+  abn=dict(name='abn', model=DEEPLABV2, optim=SGD),
+  sac=dict(name='sac', model=DEEPLABV2, optim=SGD, views=4, teacher_period=2),
   segformer=dict(
     name='supervised',
     model=dict(name='segformer', widths=(8, 8, 15, 16), depths=(1, 1, 1, 1), features=16),
@@ -60,6 +69,10 @@ def get_config(variant='car'):
   c = ConfigDict()
   c.method = METHODS[variant]
   c.data = dict(name='fake', data_dir='', size=32, batch=8, flip=True, rot90=True)
+  if variant in ('abn', 'sac'):
+    c.data = dict(name='fake', data_dir='', size=32, batch=8) | TWO_DOMAINS
+  if variant == 'abn':
+    c.data.target = dict(groups=8, views=0, size=(32, 32), scale=(0.75, 1.25), jitter=0.4)
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 6, 2, 4, 2, 0
   c.evals = dict(val=dict(split='validation', samples=4, metrics=('ged4',)))
   c.best = 'val/ged4:min'

@@ -198,6 +198,32 @@ def read_ids(path: pathlib.Path, problems: Problems) -> np.ndarray | None:
   return np.asarray(picture)
 
 
+def numbered(
+  folder: pathlib.Path, digits: int, frames: range, problems: Problems
+) -> dict[int, pathlib.Path]:
+  """Number -> path of those of `frames` that are there, in order; other names are problems.
+
+  Files are called by their number alone, such as 00001.png. Raises UserError where none is there.
+  """
+  found = {}
+  for path in sorted(folder.glob('*')):
+    if path.suffix != '.png' or len(path.stem) != digits or not path.stem.isdecimal():
+      problems.add(path, f'expected a number of {digits} digits and .png; move other files away')
+    elif int(path.stem) in frames:
+      found[int(path.stem)] = path
+  if not found:
+    problems.stop_if_any(folder.parent)
+    first, last = (f'{n:0{digits}}.png' for n in (frames[0], frames[-1]))
+    raise UserError(f'{folder} holds none of {first} to {last}\n  see docs/data.md')
+  return found
+
+
+def listed_numbers(path: pathlib.Path) -> frozenset[int]:
+  """The numbers of a text file, where lines that begin with # are remarks."""
+  lines = path.read_text().splitlines()
+  return frozenset(int(n) for line in lines if not line.startswith('#') for n in line.split())
+
+
 def _whole_png(raw: bytes) -> bool:
   """Signature and end chunk: a decoder may fill with grey what is missing of a truncated file."""
   return raw[:8] == b'\x89PNG\r\n\x1a\n' and raw[-8:-4] == b'IEND'

@@ -30,6 +30,8 @@ DATASETS = {
   ),
   'acdc': (True, {'scale': 0.25}),
   'idd': (True, {'scale': 0.5, 'unknown': ''}),
+  'gta5': (True, {'scale': 1.0}),
+  'synthia': (True, {'scale': 1.0}),
   'street_scenes': (
     False,
     {
@@ -39,7 +41,7 @@ DATASETS = {
   ),
   'folder': (True, {'variant': '', 'classes': '', 'validation': 0.15, 'test': 0.15, 'seed': 0}),
 }
-SPLITS = ('ambiguity', 'reliability')  # of Cityscapes
+SPLITS = ('ambiguity', 'reliability', 'adaptation')  # of Cityscapes
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -118,7 +120,7 @@ def check(values: dict) -> None:
     'scale': 'more than 0, at most 1',
     'height': 'an even number from 32 to 1024',
     'count': '4 or more',
-    'splits': ' or '.join(SPLITS),
+    'splits': f'{", ".join(SPLITS[:-1])} or {SPLITS[-1]}',
     'augmented': '0 or more, and with it --splits reliability',
     'unknown': '0 to 1: the share of scenes with unknown objects',
     'low': 'less than --high',

@@ -32,7 +32,7 @@ def main(out: str, variant: str, *cluster: str) -> None:
     config.method.rest_steps = 0  # every step learns in all nets: one program to compile
   mesh = sharding.make_mesh()
   dataset = sources.open_dataset(config.data)
-  source = dataset.split('train')
+  source = dataset.split(config.data.get('train', 'train'))
   method = loop.build_method(config, dataset.info, len(source))
   here = dict(host=jax.process_index(), hosts=jax.process_count())
   batches = pipeline.train_batches(source, dataset.info, config.data, seed=0, start_step=0, **here)

@@ -1,13 +1,15 @@
 """Every config file trains one step at toy size."""
 
+import importlib
 import pathlib
 
 import pytest
 
 from car_jax import config as configs
-from car_jax import loop
-from car_jax.data import class_flips, labels, transforms
+from car_jax import loop, registry
+from car_jax.data import class_flips, fake, labels, sources, transforms
 from car_jax.errors import UserError
+from car_jax.evaluate import catalogue
 from car_jax.reliability import plan
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
@@ -17,10 +19,16 @@ STUDIES = [f for f in FILES if f.startswith('reliability')]  # they train nothin
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
 VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer']}
+VARIANTS['smoke'] += ['sac']
+VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
+ADAPTATION = [f for f in FILES if f.startswith('sac_')]
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
 FOUR_STAGES = {
   'segformer': dict(widths=(4, 4, 8, 8), depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), features=4),
   'deeplabv3plus': dict(stem_channels=4, blocks=(1, 1, 1, 1), features=4, low_features=4),
+  'deeplabv2_resnet': dict(stem_channels=4, blocks=(1, 1, 1, 1), rates=(1, 2)),
+  'deeplabv2_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4, rates=(1, 2)),
+  'fcn8s_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4),
 }
 
 
@@ -52,12 +60,16 @@ def test_one_step(name, tmp_path):
   )
   config.unlock()
   if config.data.name != 'toy_regression':
-    assert transforms.from_config(config.data, True) is not None
+    if not (two := config.data.get('source')):
+      transforms.from_config(config.data, True)
     shrink(config.method)
     small = dict(name='fake', size=32, batch=4, count=8)
     if flips := config.data.get('flips'):  # of classes that the fake data have not
       assert len(class_flips.parse(flips, labels.CLASS_NAMES, labels.SCORED)) == 5
       small |= dict(readers=1, black_box=True, flips='background:4/17,disc 1:8/17')
+    if two:  # with the options of the images, but for their size
+      small |= {k: config.data[k].to_dict() | dict(size=(32, 32)) for k in ('source', 'target')}
+      small['source']['name'], small['train'] = 'fake', 'adaptation'
     config.data = small
   config.steps, config.log_every = 1, 1
   config.evals, config.best, config.init = {}, '', {}
@@ -76,6 +88,27 @@ def test_twins_are_the_same_once_small(name, twin):
   assert specs[0] == specs[1]
 
 
+@pytest.mark.parametrize('file', ADAPTATION)
+def test_adaptation_in_every_variant(file):
+  """What one step of a few variants does not show: methods, entries of the data, scores."""
+  module = importlib.import_module(f'configs.{file}')
+  info = fake.open_dataset(num_classes=19).info
+  for variant in module.METHODS if file == 'sac_street_scenes' else module.STEPS:
+    config = configs.load(f'configs/{file}.py:{variant}')
+    method = registry.method(config.method.to_dict(), num_classes=19, steps_per_epoch=10)
+    assert method.net
+    assert method.optimizer
+    for spec in (config.report, *config.evals.values()):
+      assert catalogue.plan(dict(spec), info).metrics
+    if 'source' in config.data:
+      entries = {k: config.data[k].to_dict() for k in ('source', 'target')}
+      entries['source']['name'] = 'fake'
+      made = dict(name='fake', batch=4, train='adaptation', num_classes=19) | entries
+      made['source']['num_classes'] = 19
+      split = sources.open_dataset(made).split('adaptation')
+      assert not split.groups or split.views == getattr(method, 'views', 0)
+
+
 @pytest.mark.parametrize('name', STUDIES)
 def test_a_study_is_planned(name):
   assert plan.plan(plan.load(f'configs/{name}.py')).sets
@@ -84,7 +117,8 @@ def test_a_study_is_planned(name):
 
 
 @pytest.mark.parametrize(
-  'name', ['smoke', 'demo', 'segformer_cityscapes', 'deeplabv3plus_cityscapes']
+  'name',
+  ['smoke', 'demo', 'segformer_cityscapes', 'deeplabv3plus_cityscapes', *ADAPTATION],
 )
 def test_an_unknown_variant_names_the_known_ones(name):
   with pytest.raises(UserError, match='no variant'):

@@ -1,4 +1,4 @@
-"""Adam as torch has it, in numpy, and rates that follow the run's step."""
+"""Adam and SGD as torch has them, in numpy, and rates that follow the run's step."""
 
 import jax
 import jax.numpy as jnp
@@ -70,3 +70,55 @@ def test_an_unknown_option_names_the_nearest():
     optim.adam({'weight_decy': 1}, 1)
   with pytest.raises(UserError, match='no option'):
     optim.adam({'steps_per_epoch': 1}, 1)
+
+
+def torch_sgd(p, grads, *, lr, momentum, decay):
+  """torch.optim.SGD as its documentation states it, in float64."""
+  p, m = p.astype(np.float64), None
+  for g in grads:
+    g = g + decay * p
+    m = g if m is None else momentum * m + g
+    p = p - lr * m
+  return p
+
+
+TABLE = (('head.*bias', 'new_biases'), ('head', 'new_weights'), ('bias$', 'old_biases'))
+
+
+def test_every_group_of_sgd_has_its_rate_and_decay():
+  names = {'body/scale': (1, 1), 'body/bias': (2, 0), 'head/kernel': (10, 1), 'head/bias': (20, 0)}
+  first = {n: rng.normal(size=5).astype(np.float32) for n in names}
+  grads = {n: rng.normal(size=(4, 5)).astype(np.float32) for n in names}
+  nest = lambda flat: {
+    part: {n.split('/')[1]: a for n, a in flat.items() if n.startswith(part)}
+    for part in ('body', 'head')
+  }
+  sgd = optim.sgd_groups(dict(lr=1e-2, weight_decay=0.1, momentum=0.8), 1, TABLE)
+  params, state = nest(first), sgd.init(nest(first))
+  update = jax.jit(sgd.update)
+  for step in range(4):
+    now = nest({n: g[step] for n, g in grads.items()})
+    params, state = update(jnp.int32(step), now, state, params)
+  for name, (rate, decay) in names.items():
+    want = torch_sgd(first[name], grads[name], lr=1e-2 * rate, momentum=0.8, decay=0.1 * decay)
+    part, leaf = name.split('/')
+    np.testing.assert_allclose(params[part][leaf], want, atol=1e-6)
+
+
+def test_sgd_without_groups_takes_all_parameters_alike_and_follows_milestones():
+  p, grads = rng.normal(size=8).astype(np.float32), np.zeros((1, 8), np.float32)
+  sgd = optim.sgd_groups(dict(lr=0.5, weight_decay=0.1, milestones=[3], factor=0.1), 2)
+  np.testing.assert_allclose(follow(sgd, p, grads, [5]), 0.95 * p, rtol=1e-6)
+  np.testing.assert_allclose(follow(sgd, p, grads, [6]), 0.995 * p, rtol=1e-6)
+
+
+def test_the_optimizer_is_chosen_by_name():
+  net = type('Net', (), {'GROUPS': TABLE})()
+  assert optim.optimizer(SPEC, 3) == optim.optimizer(SPEC | {'name': 'adam'}, 3, net)
+  assert optim.optimizer(SPEC, 3) == optim.adam(SPEC, 3)
+  sgd = optim.optimizer({'name': 'sgd', 'lr': 0.1}, 3, net)
+  assert (sgd.lr, sgd.momentum, sgd.groups, sgd.steps_per_epoch) == (0.1, 0.9, TABLE, 3)
+  with pytest.raises(UserError, match="no optimizer 'sdg'\n  did you mean: sgd"):
+    optim.optimizer({'name': 'sdg'}, 1)
+  with pytest.raises(UserError, match="no option 'b1'"):
+    optim.optimizer({'name': 'sgd', 'b1': 0.5}, 1)

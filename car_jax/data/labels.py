@@ -1,4 +1,4 @@
-"""Label ids of Cityscapes, of its variant with random class flips (arXiv:2006.13144), and of IDD.
+"""Label ids of Cityscapes, GTA5, SYNTHIA and IDD, and of random class flips (arXiv:2006.13144).
 
 Letters: H x W pixels, F flipping classes. The flips themselves, and why, are in metrics/flips.py.
 """
@@ -17,6 +17,23 @@ _SCORED_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 2
 LABEL_ID_TO_TRAIN_ID = np.full(34, UNLABELLED, np.uint8)
 """Cityscapes' 34 label ids -> 0 to 18, and 24 for those that are not scored."""
 LABEL_ID_TO_TRAIN_ID[list(_SCORED_LABEL_IDS)] = np.arange(len(_SCORED_LABEL_IDS))
+
+CITYSCAPES_TO_TRAIN_ID = np.full(256, IGNORED_TRAIN_ID, np.uint8)
+"""Label ids of Cityscapes and of GTA5, which took them over, -> 0 to 18, and 255 for the rest."""
+CITYSCAPES_TO_TRAIN_ID[list(_SCORED_LABEL_IDS)] = np.arange(len(_SCORED_LABEL_IDS))
+
+TRAIN_ID_TO_LABEL_ID = np.zeros(256, np.uint8)
+"""0 to 18 -> Cityscapes' label ids; what is no class becomes 0, unlabelled."""
+TRAIN_ID_TO_LABEL_ID[: len(_SCORED_LABEL_IDS)] = _SCORED_LABEL_IDS
+
+SYNTHIA_TO_TRAIN_ID = np.full(256, IGNORED_TRAIN_ID, np.uint8)
+"""Ids of SYNTHIA-RAND-CITYSCAPES -> 0 to 18, and 255 for the rest."""
+_SYNTHIA_IDS = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
+SYNTHIA_TO_TRAIN_ID[list(_SYNTHIA_IDS)] = np.arange(len(_SYNTHIA_IDS))
+SYNTHIA_ABSENT = (9, 14, 16)
+"""Train ids that SYNTHIA does not label: its 16 classes are the others."""
+SYNTHIA_RARE = (3, 4, 5)
+"""Train ids that the means over 13 classes leave out besides."""
 
 IDD_TO_TRAIN_ID = np.full(256, IGNORED_TRAIN_ID, np.uint8)
 """IDD's level-3 ids -> Cityscapes' train ids; nothing becomes terrain or train."""
@@ -69,6 +86,16 @@ PALETTE = (
   *((255, 0, 0), (255, 165, 0), UNLABELLED_COLOUR),
 )
 
+OFFICIAL_PALETTE = (
+  *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153)),
+  *((153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152)),
+  *((70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100)),
+  *((0, 80, 100), (0, 0, 230), (119, 11, 32)),
+)
+"""Cityscapes' own colours of the 19 classes; PALETTE tells the flipping classes apart better."""
+_COLOURS = np.full((256, 3), UNLABELLED_COLOUR, np.uint8)
+_COLOURS[: len(OFFICIAL_PALETTE)] = OFFICIAL_PALETTE
+
 
 def twin_colour(k: int) -> tuple[int, int, int]:
   """Of the k-th flipping class, for any number of them."""
@@ -83,9 +110,30 @@ def train_ids(label_ids: np.ndarray) -> np.ndarray:
 
 
 def scored_train_ids(label_ids: np.ndarray) -> np.ndarray:
-  """Label ids of any shape, Cityscapes' or ACDC's -> 0 to 18, and 255 for the rest."""
-  kept = train_ids(label_ids)
-  return np.where(kept < SCORED, kept, IGNORED_TRAIN_ID).astype(np.uint8)
+  """Label ids of any shape, Cityscapes', ACDC's or GTA5's -> 0 to 18, and 255 for the rest."""
+  return _looked_up(CITYSCAPES_TO_TRAIN_ID, label_ids)
+
+
+def synthia_train_ids(ids: np.ndarray) -> np.ndarray:
+  """SYNTHIA's 16-bit ids of any shape -> 0 to 18, and 255 for the rest."""
+  return _looked_up(SYNTHIA_TO_TRAIN_ID, ids)
+
+
+def label_ids(train_ids: np.ndarray) -> np.ndarray:
+  """Train ids of any shape -> Cityscapes' label ids uint8; what is no class becomes 0."""
+  return TRAIN_ID_TO_LABEL_ID[np.asarray(train_ids)]
+
+
+def colours(train_ids: np.ndarray) -> np.ndarray:
+  """Train ids [...] -> Cityscapes' colours [..., 3] uint8; what is no class is black."""
+  return _COLOURS[np.asarray(train_ids)]
+
+
+def _looked_up(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
+  """table[ids], for ids that may lie outside of it."""
+  ids = np.asarray(ids)
+  known = (ids >= 0) & (ids < len(table))
+  return np.where(known, table[np.where(known, ids, 0)], np.uint8(IGNORED_TRAIN_ID))
 
 
 def idd_train_ids(level3_ids: np.ndarray, unknown: Collection[int] = ()) -> np.ndarray:

@@ -23,6 +23,8 @@ KNOWN = (
   'cityscapes',
   'acdc',
   'idd',
+  'gta5',
+  'synthia',
   'street_scenes',
   'folder',
 )  # what datasets.prepare can prepare
@@ -82,6 +84,10 @@ def open_dataset(config: Mapping[str, Any]) -> Dataset:
   name = config['name']
   fake_keys = ('count', 'num_classes', 'readers', 'black_box')
   known = KEYS + (fake_keys if name == 'fake' else ())
+  if config.get('source'):
+    from car_jax.data import adaptation
+
+    return adaptation.open_dataset(config)
   if name == 'toy_regression':
     from car_jax.data import toy_regression
 

@@ -9,6 +9,7 @@
   FOLDER/SUBJECT/own.npy            [I, H, W, C] the method's own, where it has them
   FOLDER/SUBJECT/logits.npy         [I, H, W, C] before the softmax  (logits)
   FOLDER/SUBJECT/features.npy       [I, D] of whole images           (features)
+  FOLDER/SUBJECT/label_ids/ID.png ..  of Cityscapes' classes, see label_maps.py  (labels)
 
 Letters: I images in the order of the index's ids, N samples, M readers, H x W pixels, C classes.
 Of probabilities the index says whether they are `one_hot`: the samples of a deterministic method
@@ -27,11 +28,11 @@ import jax
 import numpy as np
 
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders
+from car_jax.evaluate import folders, label_maps
 from car_jax.evaluate.predict import Prediction, label_type
 from car_jax.evaluate.results import Results
 
-KINDS = ('samples', 'probabilities', 'logits', 'features')
+KINDS = ('samples', 'probabilities', 'logits', 'features', 'labels')
 OWN = {
   'logits': ('image, row, column, class', 'logits of the classes'),
   'features': ('image, feature', "pooled features of the net's last backbone stage"),
@@ -72,7 +73,14 @@ class Saver:
     self._open: dict[str, np.memmap] = {}
     self._filled: dict[str, int] = {}
     self._folders: dict[str, str] = {}  # subject -> its folder
+    self._ids: np.ndarray = np.array([], str)  # of the batch at hand
+    if 'labels' in self.kinds:
+      label_maps.check(info)
     self._part = folders.begin(self.folder, INDEX) if self.active else self.folder
+
+  def images(self, ids: np.ndarray) -> None:
+    """The ids of the rows of the batch that follows, padding included."""
+    self._ids = ids
 
   def readers(self, labels: np.ndarray, weight: np.ndarray, valid: np.ndarray) -> None:
     kind = label_type(max(self.info.num_classes, 1 + (self.info.ignore_label or 0)))
@@ -83,6 +91,10 @@ class Saver:
 
   def prediction(self, subject: str, found: Prediction, valid: np.ndarray) -> None:
     where = self._folder_of(subject)
+    if 'labels' in self.kinds and self.active:
+      for k in np.flatnonzero(valid):
+        said = np.asarray(found.mean[k]).argmax(-1)
+        label_maps.save(self._part / where, str(self._ids[k]), said)
     if 'samples' in self.kinds:
       axes, text = 'image, sample, row, column', 'class ids of each sampled segmentation'
       self._write(f'{where}/samples.npy', found.labels, valid, axes, text)

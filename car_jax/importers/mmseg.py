@@ -100,8 +100,6 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """The state dict of a checkpoint, whatever wraps it. Raises UserError."""
   try:
     content = torch_file.read(path)
-    if isinstance(content, int):  # the number that opens a stream of torch before 1.6
-      content = read_stream(path)
   except UserError as e:
     if 'is refused' not in str(e):
       raise
@@ -113,38 +111,6 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   if not (isinstance(content, Mapping) and all(hasattr(w, 'shape') for w in content.values())):
     raise UserError(f'{path} is no checkpoint of mmsegmentation: it holds no table of weights')
   return {name.removeprefix('module.'): value for name, value in content.items()}
-
-
-def read_stream(path: str | pathlib.Path) -> Any:
-  """The content of a torch.save without zip archive, as mmsegmentation publishes its weights.
-
-  Tensors come first and their numbers after them, so the tensors are read twice.
-  """
-  found: dict[str, np.ndarray] = {}
-
-  def storage(pid: tuple) -> np.ndarray:
-    _, kind, key, _, count, *_ = pid
-    return found.setdefault(key, np.zeros(count, kind.dtype))
-
-  try:
-    with open(path, 'rb') as stream:
-      for _ in range(3):  # what kind of file, its version, the system that wrote it
-        torch_file._Reader(stream).load()
-      begin = stream.tell()
-      torch_file._Reader(stream, storage).load()
-      for key in torch_file._Reader(stream).load():
-        (count,) = np.frombuffer(stream.read(8), '<i8')
-        kind = found[key].dtype
-        if count != len(found[key]):
-          raise torch_file.Refused(f'a storage holds {count} numbers, not {len(found[key])}')
-        data = stream.read(count * kind.itemsize)
-        found[key] = np.frombuffer(data, kind.newbyteorder('<'), count)
-      stream.seek(begin)
-      return torch_file._Reader(stream, storage).load()
-  except torch_file.Refused as e:
-    raise UserError(f'{path} is refused: {e}') from None
-  except Exception as e:  # a damaged pickle fails in many ways
-    raise UserError(f'{path} is cut short or damaged ({type(e).__name__}: {e})') from None
 
 
 def kind_of(weights: Weights) -> tuple[str, str]:

@@ -1,8 +1,9 @@
 """Reads files of torch weights without torch and without running anything they ask for.
 
-Two formats: a plain pickle whose tensors carry a legacy torch.save stream each (CAR's released
-files), and the zip archive of today's torch.save. A pickle may name any function; the reader admits
-those that rebuild tensors, refuses all others, and so cannot be made to run code.
+Three formats: a plain pickle whose tensors carry a legacy torch.save stream each (CAR's released
+files), the zip archive of today's torch.save, and the stream of torch.save before 1.6. A pickle may
+name any function; the reader admits those that rebuild tensors, refuses all others, and so cannot
+be made to run code.
 """
 
 import collections
@@ -11,7 +12,7 @@ import pathlib
 import pickle
 import zipfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -124,6 +125,37 @@ def _zip_storage(archive: zipfile.ZipFile, root: str) -> Callable[[tuple], np.nd
   return load
 
 
+def _stream(stream: BinaryIO) -> Any:
+  """The content of a torch.save without zip archive, after the number that opens it.
+
+  Tensors come first and their numbers after them, so the tensors are read twice.
+  """
+  found: dict[str, np.ndarray] = {}
+
+  def storage(pid: tuple) -> np.ndarray:
+    _, kind, key, _, count, *_ = pid
+    return found.setdefault(key, np.zeros(count, kind.dtype))
+
+  for _ in range(2):  # version, system
+    _Reader(stream).load()
+  begin = stream.tell()
+  _Reader(stream, storage).load()
+  for key in _Reader(stream).load():
+    head = stream.read(8)
+    if len(head) < 8:
+      raise EOFError
+    (count,) = np.frombuffer(head, '<i8')
+    kind = found[key].dtype
+    if count != len(found[key]):
+      raise Refused(f'a storage holds {count} numbers, not {len(found[key])}')
+    data = stream.read(count * kind.itemsize)
+    if len(data) < count * kind.itemsize:
+      raise EOFError
+    found[key] = np.frombuffer(data, kind.newbyteorder('<'), count)
+  stream.seek(begin)
+  return _Reader(stream, storage).load()
+
+
 def read(path: str | pathlib.Path) -> Any:
   """The content of a file of weights, tensors as numpy arrays.
 
@@ -146,7 +178,8 @@ def read(path: str | pathlib.Path) -> Any:
       if head and head[:1] != pickle.PROTO:
         raise ValueError('neither a pickle nor a zip archive')
       stream.seek(0)
-      return _Reader(stream).load()
+      content = _Reader(stream).load()
+      return _stream(stream) if content == LEGACY_MAGIC else content
   except FileNotFoundError:
     raise UserError(f'no file {path}') from None
   except Refused as e:

@@ -16,23 +16,11 @@ import numpy as np
 from car_jax import registry
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples
-from car_jax.methods.trained import Trained, start
+from car_jax.methods.trained import Frozen, Trained, full_size, start
 from car_jax.nn import windows
 from car_jax.nn.init import initialize
 from car_jax.nn.layers import resize_bilinear
 from car_jax.optim import Adam, adam
-
-
-@flax.struct.dataclass
-class Frozen:
-  """A net that only predicts."""
-
-  params: Any
-  batch_stats: Any
-
-  @property
-  def variables(self) -> dict[str, Any]:
-    return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 @flax.struct.dataclass
@@ -91,7 +79,7 @@ class LTS:
     """[B, H, W, C] of the segmenter alone, at the labels' size."""
     net = self.segmenter_net
     size = batch.get('labels', batch['image'][..., 0]).shape[-2:]  # data.fit makes them differ
-    apply = lambda image: net.apply(state.segmenter.variables, image, train=False)
+    apply = lambda image: full_size(net.apply(state.segmenter.variables, image, train=False))
     align = getattr(net, 'align_corners', False)
     kw = dict(crop=self.crop, stride=self.stride, align_corners=align)
     return jax.lax.stop_gradient(windows.predicted(apply, batch['image'], size, **kw))

@@ -16,11 +16,13 @@ from car_jax.errors import UserError
 from car_jax.losses import segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples
-from car_jax.methods.trained import OneNet, Trained, start
+from car_jax.methods.trained import OneNet, Trained, full_size, start
 from car_jax.nn import windows
 from car_jax.nn.layers import at_least_float32
 
-WITH_FEATURES = ('deeplabv3', 'deeplabv3plus', 'segformer')  # nets that sow their backbone's
+# Nets that sow their backbone's.
+WITH_FEATURES = ('deeplabv2_resnet', 'deeplabv2_vgg', 'deeplabv3', 'deeplabv3plus', 'fcn8s_vgg')
+WITH_FEATURES += ('segformer',)
 
 
 @flax.struct.dataclass
@@ -47,17 +49,20 @@ class Supervised(OneNet):
     net = start(self.net, self.optimizer, seed, batch['image'], train=False)
     return State(step=np.int32(0), net=net)
 
+  def loss(self, logits: Array, batch: Batch) -> Array:
+    mask = None if self.ignore_label is None else batch['label'] != self.ignore_label
+    return segmentation.cross_entropy(logits, batch['label'], mask)
+
   def step(self, state: State, batch: Batch, rng: Array) -> tuple[State, Logs]:
     def loss_of(params):
-      logits, new = self.net.apply(
+      out, new = self.net.apply(
         {'params': params, 'batch_stats': state.net.batch_stats},
         batch['image'],
         train=True,
         rngs={'dropout': rng},
         mutable=['batch_stats'],
       )
-      mask = None if self.ignore_label is None else batch['label'] != self.ignore_label
-      return segmentation.cross_entropy(logits, batch['label'], mask), new['batch_stats']
+      return self.loss(full_size(out), batch), new['batch_stats']
 
     (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.net.params)
     net = state.net.descended(self.optimizer, state.step, grads, stats)
@@ -66,7 +71,7 @@ class Supervised(OneNet):
   def logits(self, state: State, batch: Batch) -> Array:
     """[B, H, W, C] float32 at the labels' size, which data.fit makes another than the image's."""
     net, size = self.net, batch['labels'].shape[-2:]
-    apply = lambda image: net.apply(state.net.variables, image, train=False)
+    apply = lambda image: full_size(net.apply(state.net.variables, image, train=False))
     align = getattr(net, 'align_corners', False)
     kw = dict(crop=self.crop, stride=self.stride, align_corners=align)
     return windows.predicted(apply, batch['image'], size, **kw)

@@ -97,13 +97,27 @@ class ConvTranspose2x2(nn.Module):
 
 def conv(features: int, size: int = 3, stride: int = 1, padding: int = 1, **kw: Any) -> nn.Conv:
   """A convolution with torch's way of giving padding: zeros, the same number on every side."""
+  if size == 1 and padding == 0:
+    kw = {'conv_general_dilated': _pointwise} | kw
   return nn.Conv(features, (size, size), (stride, stride), ((padding, padding),) * 2, **kw)
 
 
-class NormedConv(nn.Module):
-  """A convolution without bias, a batch norm, a ReLU: [B, H, W, channels] -> [B, H, W, features].
+def _pointwise(x: Array, kernel: Array, strides: Any, *args: Any, **kw: Any) -> Array:
+  """lax.conv_general_dilated of a 1 x 1 kernel as a matrix product.
 
-  `depthwise` filters each channel alone.
+  On a CPU a convolution's gradient for such a kernel takes two to three times as long.
+  """
+  if kw.get('feature_group_count', 1) != 1:
+    return jax.lax.conv_general_dilated(x, kernel, strides, *args, **kw)
+  x = x[:, :: strides[0], :: strides[1]]
+  return jnp.einsum('bhwi,io->bhwo', x, kernel[0, 0], precision=kw.get('precision'))
+
+
+class NormedConv(nn.Module):
+  """A convolution, a batch norm, a ReLU: [B, H, W, channels] -> [B, H, W, features].
+
+  `depthwise` filters each channel alone. A bias before a norm changes nothing but what weight files
+  hold: VGG's have one.
   """
 
   features: int
@@ -111,13 +125,14 @@ class NormedConv(nn.Module):
   dilation: int = 1
   depthwise: bool = False
   dtype: Any = None
+  use_bias: bool = False
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     groups = x.shape[-1] if self.depthwise else 1
     kw = {'kernel_dilation': self.dilation, 'feature_group_count': groups, 'dtype': self.dtype}
     pad = self.dilation * (self.size // 2)
-    x = conv(self.features, self.size, 1, pad, use_bias=False, name='conv', **kw)(x)
+    x = conv(self.features, self.size, 1, pad, use_bias=self.use_bias, name='conv', **kw)(x)
     return nn.relu(BatchNorm(name='norm')(x, train=train))
 
 
@@ -137,6 +152,23 @@ def max_pool2(x: Array) -> Array:
   larger = lambda one, two: jnp.where(one < two, two, one)
   upper, lower = (larger(x[:, :, i, :, 0], x[:, :, i, :, 1]) for i in (0, 1))
   return larger(upper, lower)
+
+
+def max_pool3(x: Array, *, ceil: bool = False) -> Array:
+  """[B, H, W, C] -> the maxima of 3 x 3 windows two apart, padded by one; selections as max_pool2.
+
+  H becomes ceil(H / 2), or with `ceil`, for an even H, one more: as torch's ceil_mode, whose last
+  window lies half outside.
+  """
+  larger = lambda one, two: jnp.where(one < two, two, one)
+  for axis in (2, 1):  # rows last: of equal values the first row's has the gradient
+    side = x.shape[axis]
+    count = side // 2 + 1 if ceil else (side + 1) // 2
+    pads = [(1, 2 * count - side) if a == axis else (0, 0) for a in range(4)]
+    padded = jnp.pad(x, pads, constant_values=-jnp.inf)
+    every = lambda start: jax.lax.slice_in_dim(padded, start, start + 2 * count - 1, 2, axis)  # noqa: B023
+    x = larger(larger(every(0), every(1)), every(2))
+  return x
 
 
 def resize_bilinear(x: Array, size: tuple[int, int], *, align_corners: bool) -> Array:

@@ -1,7 +1,7 @@
 """ResNets, dilated instead of strided where dense features are wanted.
 
 Source: arXiv 1512.03385, with a bottleneck's stride on its 3 x 3 convolution, as torchvision has
-it. The deep stem, three 3 x 3 convolutions, is ResNet-C of arXiv 1812.01187.
+it, unless `stride_first`. The deep stem, three 3 x 3 convolutions, is ResNet-C of arXiv 1812.01187.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from car_jax.nn.layers import BatchNorm, conv
+from car_jax.nn.layers import BatchNorm, conv, max_pool3
 
 Array = jax.Array
 BLOCKS = {
@@ -27,6 +27,7 @@ class Bottleneck(nn.Module):
   stride: int = 1
   dilation: int = 1
   dtype: Any = None
+  stride_first: bool = False  # on the first 1 x 1 convolution instead of the 3 x 3
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
@@ -36,8 +37,9 @@ class Bottleneck(nn.Module):
       y = conv(width, size, stride, pad, name=f'conv{name}', **kw)(y)
       return BatchNorm(name=f'norm{name}')(y, train=train)
 
-    y = nn.relu(unit(x, '1', self.features))
-    y = nn.relu(unit(y, '2', self.features, 3, self.stride, self.dilation))
+    first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
+    y = nn.relu(unit(x, '1', self.features, 1, first))
+    y = nn.relu(unit(y, '2', self.features, 3, second, self.dilation))
     y = unit(y, '3', 4 * self.features)
     if x.shape != y.shape:
       x = unit(x, '_skip', 4 * self.features, 1, self.stride)
@@ -73,6 +75,10 @@ class ResNet(nn.Module):
   Below a depth of 50 the blocks are basic ones and the features 8 width. `blocks` overrides the
   depth's, for small nets. `stem_channels`, the stem's width, is also that of the first stage.
   `low_level` returns (the first stage's features [B, H/4, W/4, 4 or 1 width], the last's).
+
+  Three fields give the ResNet of DeepLabv2, with (H + 1) // s + 1 rows of features: `stride_first`
+  in bottlenecks, `ceil_pool` (a stem's even output gets one more window), and `dilate_first` (a
+  stage's first block is dilated as the others).
   """
 
   depth: int = 101
@@ -82,6 +88,9 @@ class ResNet(nn.Module):
   dtype: Any = None
   deep_stem: bool = False
   low_level: bool = False
+  stride_first: bool = False
+  ceil_pool: bool = False
+  dilate_first: bool = False
 
   def stem(self, x: Array, train: bool) -> Array:
     def unit(x, name, width, size, stride):
@@ -98,7 +107,9 @@ class ResNet(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Any:
     width, kind = self.stem_channels, BasicBlock if self.depth < 50 else Bottleneck
-    x = nn.max_pool(self.stem(x, train), (3, 3), (2, 2), ((1, 1), (1, 1)))
+    kw = {'stride_first': True} if self.stride_first and kind is Bottleneck else {}
+    x = max_pool3(self.stem(x, train), ceil=self.ceil_pool)
+    self.sow('intermediates', 'stem', x)
     low_level, stride_so_far, dilation = x, 4, 1
     for stage, count in enumerate(self.blocks or BLOCKS[self.depth], 1):
       stride = 1 if stage == 1 else 2
@@ -106,6 +117,7 @@ class ResNet(nn.Module):
       if stride == 2 and stride_so_far == self.output_stride:
         stride, dilation = 1, 2 * dilation
       stride_so_far *= stride
+      first = dilation if self.dilate_first else first
       for i in range(count):
         block = kind(
           width * 2 ** (stage - 1),
@@ -113,8 +125,10 @@ class ResNet(nn.Module):
           first if i == 0 else dilation,
           self.dtype,
           name=f'stage{stage}_block{i}',
+          **kw,
         )
         x = block(x, train=train)
+      self.sow('intermediates', f'stage{stage}', x)
       low_level = x if stage == 1 else low_level
     return (low_level, x) if self.low_level else x
 

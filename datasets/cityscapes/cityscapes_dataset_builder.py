@@ -16,7 +16,9 @@ IMAGES, LABELS, IMAGE_END = 'leftImg8bit', 'gtFine', '_leftImg8bit.png'
 # The training cities that CAR and MoSE validate on; the official validation split is their test.
 VALIDATION_CITIES = ('darmstadt', 'monchengladbach', 'ulm')
 RELIABILITY_CITIES = {'frankfurt': 'test', 'lindau': 'calibration', 'munster': 'calibration'}
-SPLITS = ('train', 'validation', 'calibration', 'test')
+SPLITS = ('train', 'val2', 'validation', 'calibration', 'test')
+VAL2 = pathlib.Path(__file__).with_name('val2.txt')
+PARTS = ('train', 'val', 'test')  # folders; test is read for --splits adaptation, where it is there
 LABEL_IDS, TRAIN_IDS = '_gtFine_labelIds.png', '_gtFine_labelTrainIds.png'
 CITATION = 'Cordts et al., The Cityscapes dataset for semantic urban scene understanding, CVPR 2016'
 
@@ -28,15 +30,18 @@ class Builder(common.Builder):
   Images by an antialiased bilinear filter, labels by the nearest pixel. `--black-box FOLDER` (or
   SOURCE/black_box, if there) holds predictions as label ids, {train,val}/CITY/NAME_*.png or .npy.
   `--splits reliability` cuts the validation cities in two, as arXiv 2303.11298 does, and
-  `--augmented N` adds N changed copies of each calibration image.
+  `--augmented N` adds N changed copies of each calibration image. `--splits adaptation` keeps the
+  official ones: {train,val,test}, of which test needs no labels, and val2, a part of train.
   """
 
   def contents(self, options, problems):
     source, values = options.source, options.values
     boxes = black_boxes(values['black_box'], source)
     found: dict[str, list[pathlib.Path]] = {split: [] for split in SPLITS}
-    for path in pictures(source):
-      found[split_of(path, values['splits'])].append(path)
+    place = adaptation_splits() if values['splits'] == 'adaptation' else None
+    for path in pictures(source, PARTS if place else PARTS[:2]):
+      for split in place(path) if place else (split_of(path, values['splits']),):
+        found[split].append(path)
     make = functools.partial(examples, source, boxes, values['scale'], problems)
     splits = {
       s: (len(paths), functools.partial(make, paths)) for s, paths in found.items() if paths
@@ -68,6 +73,34 @@ def split_of(path: pathlib.Path, splits: str) -> str:
   return RELIABILITY_CITIES[city]
 
 
+def adaptation_splits() -> Callable[[pathlib.Path], tuple[str, ...]]:
+  """path -> its splits, of what DA-SAC (arXiv 2105.00097) adapts to, chooses and scores by.
+
+  val2 is a part of train: its labels choose the snapshot, its images are adapted to.
+  """
+  chosen = val2_frames()
+  official = {'train': ('train',), 'val': ('validation',), 'test': ('test',)}
+
+  def place(path: pathlib.Path) -> tuple[str, ...]:
+    part, frame = path.parent.parent.name, path.name.removesuffix(IMAGE_END)
+    return official[part] + (('val2',) if part == 'train' and frame in chosen else ())
+
+  return place
+
+
+def val2_frames() -> frozenset[str]:
+  """Names such as aachen_000000_000019. A sequence's annotated frame is the 19th unless told."""
+  found = set()
+  for line in VAL2.read_text().splitlines():
+    if line.startswith('#'):
+      continue
+    city, *frames = line.split()
+    for frame in frames:
+      sequence, _, k = frame.partition(':')
+      found.add(f'{city}_{int(sequence):06}_{int(k or 19):06}')
+  return frozenset(found)
+
+
 def contents(splits: dict[str, Any], **more: Any) -> common.Contents:
   """Of any data set with Cityscapes' 19 classes, one label per image."""
   return common.Contents(
@@ -80,15 +113,15 @@ def contents(splits: dict[str, Any], **more: Any) -> common.Contents:
   )
 
 
-def pictures(source: pathlib.Path) -> list[pathlib.Path]:
-  """All images of train and val, in the order of city and name. Raises UserError."""
+def pictures(source: pathlib.Path, parts: tuple[str, ...]) -> list[pathlib.Path]:
+  """All images of these parts, in the order of city and name. Raises UserError."""
   for part in ('train', 'val'):
     if not (source / IMAGES / part).is_dir():
       raise UserError(
         f'{source / IMAGES / part} is not there\n'
         f'  expected {IMAGES}/train, {IMAGES}/val and {LABELS}/ beside; see docs/data.md'
       )
-  found = [p for part in ('train', 'val') for p in sorted((source / IMAGES / part).glob('*/*'))]
+  found = [p for part in parts for p in sorted((source / IMAGES / part).glob('*/*'))]
   if odd := [p for p in found if not p.name.endswith(IMAGE_END)]:
     raise UserError(f'{odd[0]}: expected CITY/NAME{IMAGE_END}\n  move other files elsewhere')
   if not found:
@@ -137,7 +170,7 @@ def example(
   """One example, or none where a file is bad; the image is changed at its full size."""
   stem = path.name.removesuffix(IMAGE_END)
   place = pathlib.Path(path.parent.parent.name) / path.parent.name
-  label = read_label(source / LABELS / place / stem, problems)
+  label = label_of(path, source / LABELS / place / stem, problems)
   maps = [(source / LABELS / place / stem, label)]
   if boxes is not None:
     maps.append((boxes / place / stem, read_black_box(boxes / place, stem, problems)))
@@ -162,6 +195,19 @@ def scaled(
     problems.add(where, f'{w}x{h} pixels, its image {image.shape[1]}x{image.shape[0]}')
   if not odd:
     yield [image_scaled(change(image), scale), *(nearest_scaled(x, scale) for _, x in maps)]
+
+
+def label_of(
+  path: pathlib.Path, stem: pathlib.Path, problems: common.Problems
+) -> np.ndarray | None:
+  """Train ids of the image at `path`; all ignored for an image of test that has no label."""
+  known = any(stem.with_name(stem.name + end).is_file() for end in (LABEL_IDS, TRAIN_IDS))
+  if known or path.parent.parent.name != 'test':
+    return read_label(stem, problems)
+  picture = common.open_picture(path, problems)
+  if picture is None:
+    return None
+  return np.full(picture.size[::-1], labels.IGNORED_TRAIN_ID, np.uint8)
 
 
 def read_label(stem: pathlib.Path, problems: common.Problems) -> np.ndarray | None:

@@ -44,6 +44,33 @@ def test_idds_classes_by_name():
   assert labels.idd_train_ids(ids).tolist() == want  # the table itself is unchanged
 
 
+def test_synthias_classes_by_name():
+  by_name = {name: k for k, name in enumerate(labels.CLASS_NAMES)}
+  names = ('sky', 'building', 'road', 'sidewalk', 'fence', 'vegetation', 'pole', 'car')
+  names += ('traffic sign', 'person', 'bicycle', 'motorcycle', '', '', 'traffic light', 'terrain')
+  names += ('rider', 'truck', 'bus', 'train', 'wall')
+  want = [255, *(by_name.get(name, 255) for name in names), 255, 255]
+  ids = np.r_[: len(want), 256, 65535].astype(np.uint16)  # 256 is no sky: 16 bits are looked up
+  found = labels.synthia_train_ids(ids)
+  assert found.tolist() == [*want, 255, 255]
+  assert found.dtype == np.uint8
+  named = lambda ids: [labels.CLASS_NAMES[i] for i in ids]
+  assert named(labels.SYNTHIA_ABSENT) == ['terrain', 'truck', 'train']
+  assert named(labels.SYNTHIA_RARE) == ['wall', 'fence', 'pole']
+
+
+def test_train_ids_become_label_ids_and_colours_again():
+  ids = np.r_[:19, 255]
+  back = labels.label_ids(ids)
+  assert labels.scored_train_ids(back).tolist() == ids.tolist()
+  assert back[-1] == 0
+  colours = labels.colours(ids[None])
+  assert colours.shape == (1, 20, 3)
+  assert colours[0, 1].tolist() == [244, 35, 232]
+  assert colours[0, -1].tolist() == [0, 0, 0]
+  assert len({tuple(c) for c in colours[0].tolist()}) == 20
+
+
 def test_the_files_value_for_no_class_becomes_the_last_class():
   assert labels.with_unlabelled(np.array([0, 18, 255], np.uint8)).tolist() == [0, 18, 24]
 

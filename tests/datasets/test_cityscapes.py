@@ -1,13 +1,18 @@
 """Cityscapes' folders, drawn ones among them: records, and every kind of damage named by path."""
 
+import json
+import pathlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from car_jax.data import augmentation, labels, sources
+from datasets.cityscapes import cityscapes_dataset_builder as builder
 from datasets.street_scenes import __main__ as street_scenes
 from tests.datasets.files import nothing_prepared, records, run, truncate, write_png
 
+GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'sac'
 FEW = ('--height', '32', '--count', '8')
 
 
@@ -174,6 +179,49 @@ def test_a_damaged_file_is_named_once_for_all_copies(tmp_path, capsys):
   told = capsys.readouterr().err
   assert '1 problem in' in told
   assert told.count('truncated') == 1
+
+
+ADAPTATION = ('--scale', '1', '--splits', 'adaptation')
+
+
+def test_the_splits_for_adaptation(tmp_path):
+  source = cityscapes(tmp_path / 's', black_box='none')
+  picture = np.random.default_rng(1).integers(0, 256, (16, 32, 3))
+  write_png(source / 'leftImg8bit/test/bonn/bonn_000007_000019_leftImg8bit.png', picture)
+  assert run('cityscapes', source, tmp_path / 'd', *ADAPTATION) == 0
+  name, found = 'cityscapes/scale1-splits_adaptation', {}
+  for split in ('train', 'val2', 'validation', 'test'):
+    found[split] = records(name, tmp_path / 'd', split)
+  stem = lambda city: f'{city}/{city}_000000_000019'
+  assert {split: set(r) for split, r in found.items()} == {
+    'train': {stem('aachen'), stem('ulm')},
+    'val2': {stem('aachen')},  # ulm's first frame is not among them
+    'validation': {stem('frankfurt')},
+    'test': {'bonn/bonn_000007_000019'},
+  }
+  (test,) = found['test'].values()
+  np.testing.assert_array_equal(test['image'], picture[..., ::-1])
+  assert (test['labels'] == 255).all()
+  a, b = found['train'][stem('aachen')], found['val2'][stem('aachen')]
+  np.testing.assert_array_equal(a['labels'], b['labels'])
+
+
+def test_only_the_images_of_test_may_lack_labels(tmp_path, capsys):
+  source = cityscapes(tmp_path / 's', black_box='none')
+  (source / 'leftImg8bit/test/bonn').mkdir(parents=True)
+  (source / 'leftImg8bit/test/bonn/bonn_000007_000019_leftImg8bit.png').write_text('no picture')
+  (source / 'gtFine/val/frankfurt/frankfurt_000000_000019_gtFine_labelIds.png').unlink()
+  assert run('cityscapes', source, tmp_path / 'd', *ADAPTATION) == 2
+  told = capsys.readouterr().err
+  assert '2 problems' in told
+  assert 'frankfurt_000000_000019_gtFine_labelIds.png: missing' in told
+  assert 'bonn_000007_000019_leftImg8bit.png: truncated or no PNG' in told
+
+
+def test_the_frames_of_val2_are_the_published_ones():
+  published = json.loads((GOLDEN / 'splits.json').read_text())['cityscapes_val2_frames']
+  assert builder.val2_frames() == set(published)
+  assert len(published) == 500
 
 
 def test_a_city_that_the_splits_do_not_know(tmp_path, capsys):

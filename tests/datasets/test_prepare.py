@@ -130,7 +130,7 @@ def test_the_command_as_a_user_runs_it(tmp_path, source):
     (
       'cityscapes',
       ['--source', '.', '--splits', 'x'],
-      "--splits cannot be 'x'\n  expected ambiguity or reliability",
+      "--splits cannot be 'x'\n  expected ambiguity, reliability or adaptation",
     ),
     ('cityscapes', ['--source', '.', '--augmented', '2'], 'and with it --splits reliability'),
     ('street_scenes', ['--unknown', '1.5'], '--unknown cannot be 1.5\n  expected 0 to 1'),

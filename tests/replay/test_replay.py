@@ -10,7 +10,8 @@ from tests.replay.__main__ import main
 
 GOLDEN = pathlib.Path('tests/golden')
 FILES = sorted(GOLDEN.glob('*/*.npz'))
-SLOW = ('train_step_lidc', 'discriminator')  # train_step_cityscapes takes the same steps
+# train_step_cityscapes and sac_steps take the same steps, another net the same layers
+SLOW = ('train_step_lidc', 'discriminator', 'abn_steps', 'forward_fcn_vgg16', 'target_aug')
 
 
 def case(path):

@@ -1,0 +1,258 @@
+"""Two domains in one stream of batches: labelled source images, and views of target images.
+
+config.data names the target as any data set is named, since that is where the net is scored;
+`source` names the labelled one, and the training split is called 'adaptation':
+
+  data = dict(name='cityscapes', train='adaptation', batch=8, ...,
+    source=dict(name='gta5', size=(512, 1024), ...),
+    target=dict(groups=2, views=4, size=(512, 1024), ...))
+
+Batch k is a pure function of (seed, k, host). Letters: B source images, G target images a batch, T
+views of each, H x W pixels.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax.data import importance, pipeline, sources, views
+from car_jax.data.sources import DataInfo, Dataset, Source
+from car_jax.errors import UserError
+
+TRAIN = 'adaptation'
+OPENS = ('name', 'data_dir', 'count', 'num_classes')  # of a source entry: which data set it is
+# Of a target entry, with defaults; its other keys are those of views.group.
+TARGET: dict[str, Any] = dict(split='train', groups=1, views=4)
+TARGET |= dict(counts='', uniform_share=0.25, uniform_classes=())
+
+
+def open_dataset(config: Mapping[str, Any]) -> Dataset:
+  """config.data with a `source` -> the target's splits, and 'adaptation'. Raises UserError."""
+  rest = {k: v for k, v in config.items() if k not in ('source', 'target')}
+  target = sources.open_dataset(rest)
+  given = dict(config['source'])
+  if 'name' not in given:
+    raise UserError("config.data.source has no name\n  such as source=dict(name='gta5', ...)")
+  own = {k: given.pop(k) for k in OPENS if k in given}
+  own['data_dir'] = own.get('data_dir') or rest.get('data_dir', '')
+  source = sources.open_dataset(own)
+  if source.info.num_classes != target.info.num_classes:
+    raise UserError(
+      f'{source.info.name} has {source.info.num_classes} classes, {target.info.name} '
+      f'{target.info.num_classes}\n  prepare both with the same classes'
+    )
+
+  def split(text: str) -> Any:
+    if text != TRAIN:
+      return target.split(text)
+    return opened(source, target, given, dict(config.get('target', {})), rest)
+
+  return Dataset(target.info, split)
+
+
+def opened(
+  source: Dataset, target: Dataset, given: dict[str, Any], asked: dict[str, Any], config: Any
+) -> 'TwoDomains':
+  """The entries `source` and `target`, less what opened the data sets -> the stream."""
+  own = TARGET | {k: asked.pop(k) for k in TARGET if k in asked}
+  groups, count = own['groups'], own['views']
+  for key, least in (('groups', 0), ('views', 0)):
+    if not isinstance(own[key], int) or own[key] < least:
+      raise UserError(f'config.data.target.{key} is {own[key]!r}; it is {least} or more')
+  records = source.split(given.pop('split', 'train'))
+  if len(records) < config['batch']:
+    raise UserError(
+      f'the source {source.info.name} has {len(records)} images, fewer than a batch of '
+      f'{config["batch"]}\n  use --config.data.batch={len(records)} or less'
+    )
+  if count and groups:
+    options = keywords('target', asked | {'views': count})
+  else:  # single images, as the source's but for its colours
+    options = {'renormalise': False} | keywords('target', asked, 'source') if groups else {}
+  return TwoDomains(
+    Domain(records, source.info, keywords('source', given)),
+    Domain(target.split(own['split']), target.info, options),
+    batch=config['batch'],
+    groups=groups,
+    views=count,
+    threads=config.get('threads', 2),
+    counts=own['counts'],
+    uniform_share=own['uniform_share'],
+    uniform_classes=tuple(own['uniform_classes']),
+  )
+
+
+def keywords(part: str, given: dict[str, Any], like: str = '') -> dict[str, Any]:
+  """The entry config.data.PART as keywords for views, checked as one that is `like` another."""
+  if 'ignore_label' in given:
+    raise UserError(f'config.data.{part}.ignore_label is told by the data set; leave it out')
+  try:
+    return views.options({like or part: given}, like or part)
+  except UserError as e:
+    raise UserError(str(e).replace(f'config.data.{like or part}', f'config.data.{part}')) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+  """A data set's records, and how they become images: keywords of views.source or views.group."""
+
+  records: Source
+  info: DataInfo
+  options: Mapping[str, Any]
+
+  def example(
+    self, index: int, rng: np.random.Generator, ignored: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [H, W, 3] and one reader's label int32 [H, W], `ignored` where it says nothing."""
+    record = self.records[index]
+    image, labels = np.asarray(record['image']), np.asarray(record['labels'], np.int32)
+    label = labels[rng.integers(len(labels))]
+    for none in (self.info.ignore_label, self.info.unknown_label):
+      label = label if none is None else np.where(label == none, ignored, label)
+    return np.repeat(image, 3 // image.shape[-1], -1), label
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoDomains:
+  """A training split. An epoch is one of the source, cut to whole batches.
+
+  The target has epochs of its own and loses no image. With `counts`, a file of the classes that a
+  model found on it (data/importance.py), images are drawn by class instead. Images of either are
+  float32 in [-1, 1], beyond it where colours are renormalised, and ImageNet's mean where padded.
+  """
+
+  source: Domain
+  target: Domain
+  batch: int
+  groups: int
+  views: int
+  threads: int = 2
+  counts: str = ''
+  uniform_share: float = 0.25
+  uniform_classes: tuple[int, ...] = ()
+
+  def __len__(self) -> int:
+    return len(self.source.records)
+
+  def train_batches(
+    self, *, seed: int, start_step: int = 0, host: int = 0, hosts: int = 1
+  ) -> Iterator[dict[str, np.ndarray]]:
+    """This host's rows of batches start_step, start_step + 1, ...
+
+    image [B, H, W, 3] and label [B, H, W]; with views=0 target [G, H, W, 3] and target_label
+    [G, H, W]; else those and student, affine, affine_inv, views [G T, ...] as in methods/sac.py.
+    """
+    import grain
+
+    check_shares(self.batch, self.groups * max(self.views, 1), hosts)
+    steps = Steps(self, seed, start_step, host, hosts)
+    options = grain.ReadOptions(
+      num_threads=self.threads, prefetch_buffer_size=max(self.threads, 1) * 2
+    )
+    yield from grain.MapDataset.source(steps).to_iter_dataset(options)
+
+  @functools.cached_property
+  def found(self) -> importance.Counts | None:
+    if not self.counts:
+      return None
+    counts = importance.load(pathlib.Path(self.counts), self.target.info.num_classes)
+    records = self.target.records
+    return counts.of([records[i]['id'] for i in range(len(records))])
+
+
+def check_shares(batch: int, target: int, hosts: int) -> None:
+  """Raises UserError unless both halves of a batch divide over the processes and devices."""
+  if batch % hosts:
+    raise UserError(f'a batch of {batch} cannot be shared by {hosts} processes')
+  parts = hosts * max(1, jax.device_count() // hosts)
+  if target % parts:
+    raise UserError(
+      f'config.data.target: {target} views a batch cannot be split over {parts} devices\n'
+      f'  groups times views (or groups alone, with views=0) must be a multiple of {parts}'
+    )
+
+
+class Steps:
+  """Step k of this host as a finished batch: grain's random-access source."""
+
+  def __init__(self, data: TwoDomains, seed: int, skip: int, host: int, hosts: int):
+    self.data, self.seed, self.skip = data, seed, skip
+    self.rows = _part(data.batch, host, hosts)
+    self.views = _part(data.groups * max(data.views, 1), host, hosts)
+    self.epoch_steps = pipeline.steps_per_epoch(len(data), data.batch)
+    self._permutation = functools.lru_cache(maxsize=4)(self._shuffled)
+    ignored = data.target.info.ignore_label  # what a method hears of: the target's, for both
+    self.ignored, self.draws = -1 if ignored is None else ignored, None
+    if (counts := data.found) is not None:
+      cumulative = importance.distribution(
+        counts.shares, prior=data.uniform_share, ignored=data.uniform_classes
+      )
+      self.draws = importance.Draws(cumulative, seed, len(data))
+
+  def _shuffled(self, domain: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([self.seed, epoch, domain]).permutation(count)
+
+  def __len__(self) -> int:
+    return 2**40
+
+  def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+    step = k + self.skip
+    batch = _stacked([self.source(step, row) for row in self.rows])
+    if not self.views:
+      return batch
+    each = max(self.data.views, 1)
+    first, last = self.views[0] // each, self.views[-1] // each
+    made = [self.group(step, g) for g in range(first, last + 1)]
+    join = np.concatenate if self.data.views else np.stack
+    mine = slice(self.views[0] - first * each, self.views[-1] + 1 - first * each)
+    return batch | {key: join([m[key] for m in made])[mine] for key in made[0]}
+
+  def source(self, step: int, row: int) -> dict[str, np.ndarray]:
+    domain = self.data.source
+    epoch, within = divmod(step, self.epoch_steps)
+    index = self._permutation(1, epoch, len(domain.records))[within * self.data.batch + row]
+    rng = np.random.default_rng([self.seed, step * self.data.batch + row, 1])
+    image, label = domain.example(int(index), rng, self.ignored)
+    return _scaled(views.source(image, label, rng, ignore_label=self.ignored, **domain.options))
+
+  def group(self, step: int, g: int) -> dict[str, np.ndarray]:
+    """The views of target image g of a step, or the one image."""
+    domain, place = self.data.target, step * self.data.groups + g
+    rng = np.random.default_rng([self.seed, place, 2])
+    image, label = domain.example(self.chosen(place), rng, self.ignored)
+    options = dict(domain.options) | {'ignore_label': self.ignored}
+    if not self.data.views:
+      made = _scaled(views.source(image, label, rng, **options))
+      return {'target': made['image'], 'target_label': made['label']}
+    made = views.group(image, label, rng, **options)
+    return _scaled(made) | {'views': np.full(self.data.views, self.data.views, np.int32)}
+
+  def chosen(self, place: int) -> int:
+    """The record of the target that is image `place` of the run."""
+    count = len(self.data.target.records)
+    if self.draws is not None:
+      return self.draws[place]
+    epoch, within = divmod(place, count)
+    return int(self._permutation(2, epoch, count)[within])
+
+
+def _part(count: int, host: int, hosts: int) -> range:
+  local = count // hosts
+  return range(host * local, (host + 1) * local)
+
+
+def _stacked(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def _scaled(made: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Images normalised by ImageNet's statistics -> what nets take, which normalise them again."""
+  gain, shift = 2 * np.array(views.STD, np.float32), 2 * np.array(views.MEAN, np.float32) - 1
+  images = {k: made[k] * gain + shift for k in ('image', 'target', 'student') if k in made}
+  labels = {k: made[k].astype(np.int32) for k in ('label', 'target_label') if k in made}
+  return made | images | labels

@@ -1,0 +1,326 @@
+"""Several views of one target image, and windows of labelled source images, on the host.
+
+DA-SAC (arXiv 2105.00097): a teacher labels an image from T views of it, brought back to one frame
+by their known transforms; the student learns each view with noise. Images go through Pillow in 8
+bits, which rounds after every step and averages where it shrinks, so that views equal the
+published ones. Letters: H x W pixels of a view, h x w of the image, T views.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from car_jax.data import photometric
+from car_jax.errors import UserError, nearest
+
+Array = np.ndarray
+PADDED = -1  # the label of pixels outside the image
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB from 0 to 1
+GTA5_MEAN, GTA5_STD = (0.481, 0.479, 0.465), (0.243, 0.239, 0.237)
+CITYSCAPES_MEAN, CITYSCAPES_STD = (0.300, 0.344, 0.297), (0.175, 0.180, 0.177)
+
+
+def renormalised() -> tuple[Array, Array]:
+  """Mean and deviation that bring GTA5's colours to where Cityscapes' are under ImageNet's.
+
+  Published runs use them for SYNTHIA too.
+  """
+  ours, theirs = (np.array(s) for s in ((GTA5_MEAN, GTA5_STD), (CITYSCAPES_MEAN, CITYSCAPES_STD)))
+  ratio = ours[1] / theirs[1]
+  return ours[0] - ratio * (theirs[0] - np.array(MEAN)), ratio * np.array(STD)
+
+
+def statistics(renormalise: bool) -> tuple[Array, Array]:
+  return renormalised() if renormalise else (np.array(MEAN), np.array(STD))
+
+
+def normalised(images: Array, label: Array, *, renormalise: bool = False) -> Array:
+  """uint8 [..., H, W, 3] -> float32, zero where label [..., H, W] is PADDED."""
+  mean, std = statistics(renormalise)
+  table = ((np.arange(256)[:, None] / 255 - mean) / std).astype(np.float32)
+  out = np.empty(images.shape, np.float32)
+  for channel in range(3):
+    out[..., channel] = table[:, channel][images[..., channel]]
+  out[label == PADDED] = 0
+  return out
+
+
+class Window(NamedTuple):
+  """An image's share in all its views: how large it becomes, and which window of it is cut."""
+
+  size: Any
+  """[2]: height and width after scaling, before the cut."""
+  corner: Any
+  """[2]: row and column of the window, counted from the padding's where the image is smaller."""
+  flip: Any
+
+
+class Zooms(NamedTuple):
+  """What tells the T views of a window apart; on a device fields have a leading axis of images."""
+
+  flips: Any
+  """[T]"""
+  scales: Any
+  """[T]: below 1 a part of the window fills the view, above 1 the window and a frame of zeros."""
+  sizes: Any
+  """[T, 2]: height and width of that part; `scales` times the window's, cut off."""
+  corners: Any
+  """[T, 2]: its first row and column, below zero where there is a frame."""
+
+
+def window(
+  rng: np.random.Generator, image: Sequence[int], size: Sequence[int], *, scale, flip: bool
+) -> Window:
+  """A scale within `scale` and a window [H, W], each place alike, of an image [h, w] scaled so."""
+  factor = rng.uniform(*scale)
+  scaled = np.array([int(factor * side) for side in image])
+  corner = [rng.integers(max(0, has - want) + 1) for has, want in zip(scaled, size, strict=True)]
+  return Window(scaled, np.array(corner), bool(flip and rng.random() < 0.5))
+
+
+def zooms(
+  rng: np.random.Generator, size: Sequence[int], *, views: int, zoom, flip_views: bool
+) -> Zooms:
+  """The first view shows the window whole; any view may be flipped."""
+  flips = rng.random(views) < 0.5 if flip_views else np.zeros(views, bool)
+  scales = np.ones(views)
+  if zoom:
+    scales[1:] = rng.uniform(*zoom, views - 1)
+  sizes = np.array([[int(s * side) for side in size] for s in scales])
+  room = np.array(size) - sizes
+  corners = rng.integers(np.minimum(room, 0), np.maximum(room, 0) + 1)
+  return Zooms(flips, scales, sizes, corners)
+
+
+class Pair(NamedTuple):
+  """An image and its label, as Pillow has them; labels are 32-bit, so that padding is one more."""
+
+  image: Image.Image
+  label: Image.Image
+
+  @classmethod
+  def of(cls, image: Array, label: Array) -> 'Pair':
+    return cls(Image.fromarray(image), Image.fromarray(np.ascontiguousarray(label, np.int32)))
+
+  def resized(self, size: Sequence[int]) -> 'Pair':
+    to = int(size[1]), int(size[0])
+    if to == self.image.size:
+      return self
+    resampling = Image.Resampling
+    image = self.image.resize(to, resampling.BILINEAR)
+    return Pair(image, self.label.resize(to, resampling.NEAREST))
+
+  def flipped(self, flip: bool) -> 'Pair':
+    if not flip:
+      return self
+    return Pair(*(plane.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for plane in self))
+
+  def cut(self, corner: Sequence[int], size: Sequence[int]) -> 'Pair':
+    """size [H, W] from `corner` on, which may lie outside: black there, and PADDED."""
+    top, left = (int(c) for c in corner)
+    box = left, top, left + int(size[1]), top + int(size[0])
+    image = Image.new('RGB', (box[2] - left, box[3] - top))
+    label = Image.new('I', image.size, PADDED)
+    image.paste(self.image, (-left, -top))
+    label.paste(self.label, (-left, -top))
+    return Pair(image, label)
+
+  def windowed(self, drawn: Window, size: Sequence[int]) -> 'Pair':
+    """The cut of an image already scaled and flipped, in the middle of zeros where it is small."""
+    padding = [max(0, int(want - has)) // 2 for has, want in zip(drawn.size, size, strict=True)]
+    return self.cut(np.asarray(drawn.corner) - padding, size)
+
+
+def viewed(
+  image: Array, label: Array, base: Window, drawn: Zooms, *, size: Sequence[int]
+) -> tuple[Array, Array]:
+  """uint8 [h, w, 3], [h, w] -> the T views uint8 [T, H, W, 3] and int32 [T, H, W].
+
+  The image is brought to H x W first, whatever its proportions.
+  """
+  whole = Pair.of(image, label).resized(size).resized(base.size)
+  frame = whole.windowed(base, size).flipped(base.flip)
+  views = []
+  for flip, part, corner in zip(drawn.flips, drawn.sizes, drawn.corners, strict=True):
+    views.append(frame.flipped(flip).cut(corner, part).resized(size))
+  images, labels = ([np.asarray(plane) for plane in planes] for planes in zip(*views, strict=True))
+  return np.stack(images), np.stack(labels)
+
+
+def parameters(drawn: Zooms, size: Sequence[int]) -> Any:
+  """[T, 5]: the centre's way down and right in pixels, degrees, 1 / scale, -1 where flipped."""
+  xp = drawn.scales.__array_namespace__()
+  away = drawn.corners + drawn.sizes / 2 - xp.asarray(size) / 2
+  rest = [xp.zeros_like(drawn.scales), 1 / drawn.scales, xp.where(drawn.flips, -1.0, 1.0)]
+  return xp.concatenate([away, xp.stack(rest, -1)], -1)
+
+
+def affine(of: Any, size: Sequence[int]) -> Any:
+  """`parameters` [..., 5] -> float32 [..., 2, 3]: coordinates of the window to those of a view.
+
+  Coordinates run from -1 to 1 between the outer edges. The flip comes first, then the zoom; the
+  scale is the one drawn, though a part has whole pixels: off by less than a pixel.
+  """
+  xp = of.__array_namespace__()
+  ratio, (dy, dx, degrees, scale, flip) = size[0] / size[1], xp.moveaxis(of, -1, 0)
+  cos, sin = xp.cos(xp.deg2rad(degrees)), xp.sin(xp.deg2rad(degrees))
+  across, down = -(cos * dx + sin * dy) / (size[1] // 2), -(cos * dy - sin * dx) / (size[0] // 2)
+  rows = [flip * cos, sin * ratio, across], [-sin / ratio, cos, down]
+  matrix = xp.stack([xp.stack(row, -1) for row in rows], -2)
+  return (scale[..., None, None] * matrix).astype(xp.float32)
+
+
+def inverse(matrix: Any, of: Any, size: Sequence[int]) -> Any:
+  """What undoes `affine`: coordinates of a view to those of the window.
+
+  Exact without a turn or without a flip; no inverse where a view has both, as published.
+  """
+  xp = of.__array_namespace__()
+  square, scale = (size[0] / size[1]) ** 2, of[..., 3]
+  xx, yy = matrix[..., 0, 0], matrix[..., 1, 1]
+  xy, yx = matrix[..., 1, 0] * square, matrix[..., 0, 1] / square
+  x, y = matrix[..., 0, 2], matrix[..., 1, 2]
+  rows = [xx, xy, -(xx * x + xy * y)], [yx, yy, -(yx * x + yy * y)]
+  undone = xp.stack([xp.stack(row, -1) for row in rows], -2)
+  return (undone / xp.square(scale)[..., None, None]).astype(xp.float32)
+
+
+def group(
+  image: Array,
+  label: Array | None,
+  rng: np.random.Generator,
+  *,
+  size: Sequence[int],
+  views: int = 4,
+  scale: Sequence[float] = (1.0, 1.1),
+  flip: bool = True,
+  flip_views: bool = True,
+  zoom: Sequence[float] = (0.5, 1.0),
+  blur: Sequence[float] = (0.1, 2.0),
+  jitter: float = 0.4,
+  greyscale: float = 0.2,
+  ignore_label: int = 255,
+) -> dict[str, Array]:
+  """A target image uint8 [h, w, 3] -> its T views, all drawn anew.
+
+  target [T, H, W, 3] float32, normalised, for the teacher; student, the same with noise; affine and
+  affine_inv [T, 2, 3]; target_label [T, H, W] int32, -1 where padded, `ignore_label` elsewhere
+  where there is no label.
+  """
+  if label is None:
+    label = np.full(image.shape[:2], ignore_label)
+  base = window(rng, size, size, scale=scale, flip=flip)
+  drawn = zooms(rng, size, views=views, zoom=zoom, flip_views=flip_views)
+  clean, labels = viewed(image, label, base, drawn, size=size)
+  kind = dict(blur=blur, jitter=jitter, greyscale=greyscale)
+  student = np.stack([photometric.noisy(v, photometric.noise(rng, **kind)) for v in clean])
+  of = parameters(drawn, size)
+  matrix = affine(of, size)
+  return {
+    'target': normalised(clean, labels),
+    'student': normalised(student, labels),
+    'affine': matrix,
+    'affine_inv': inverse(matrix, of, size),
+    'target_label': labels,
+  }
+
+
+def windowed(
+  image: Array,
+  label: Array,
+  drawn: Window,
+  noise: photometric.Noise | None = None,
+  *,
+  size: Sequence[int],
+) -> tuple[Array, Array]:
+  """uint8 [h, w, 3], [h, w] -> a scaled window uint8 [H, W, 3] and int32 [H, W], PADDED outside.
+
+  The noise comes before the cut: contrast is about the mean of the whole image.
+  """
+  whole = Pair.of(image, label).resized(drawn.size).flipped(drawn.flip)
+  if noise is not None:
+    noisy = photometric.noisy(np.asarray(whole.image), noise)
+    whole = whole._replace(image=Image.fromarray(noisy))
+  cut = whole.windowed(drawn, size)
+  return np.asarray(cut.image), np.asarray(cut.label)
+
+
+def source(
+  image: Array,
+  label: Array | None,
+  rng: np.random.Generator,
+  *,
+  size: Sequence[int],
+  scale: Sequence[float] = (0.5, 1.0),
+  flip: bool = True,
+  jitter: float = 0.0,
+  blur: bool = False,
+  renormalise: bool = True,
+  ignore_label: int = 255,
+) -> dict[str, Array]:
+  """image [H, W, 3] float32, normalised, and label [H, W] int32, `ignore_label` where padded.
+
+  Scales are of the image's own size. The batch-norm stage sees target images so too, without
+  `renormalise`.
+  """
+  if label is None:
+    label = np.full(image.shape[:2], ignore_label)
+  drawn = window(rng, image.shape[:2], size, scale=scale, flip=flip)
+  noise = photometric.source_noise(rng, jitter=jitter, blur=blur) if jitter or blur else None
+  pixels, labels = windowed(image, label, drawn, noise, size=size)
+  pixels = normalised(pixels, labels, renormalise=renormalise)
+  return {'image': pixels, 'label': np.where(labels == PADDED, ignore_label, labels)}
+
+
+def _is_range(value: Any) -> bool:
+  numbers = isinstance(value, (tuple, list)) and all(isinstance(v, (int, float)) for v in value)
+  return numbers and len(value) == 2 and 0 < value[0] <= value[1]
+
+
+def _is_size(value: Any) -> bool:
+  whole = isinstance(value, (tuple, list)) and all(isinstance(v, int) and v > 0 for v in value)
+  return whole and len(value) == 2
+
+
+def _is_share(value: Any) -> bool:
+  return isinstance(value, (int, float)) and 0 <= value <= 1
+
+
+RULES = {  # key -> what is valid, in words, and a value that is
+  'size': (_is_size, 'height and width in pixels', (512, 1024)),
+  'scale': (_is_range, 'the least and the largest factor', (1.0, 1.1)),
+  'zoom': (lambda v: v == () or _is_range(v), 'the least and the largest, or ()', (0.5, 1.0)),
+  'blur': (lambda v: v == () or _is_range(v), 'the least and the largest, or ()', (0.1, 2.0)),
+  'views': (lambda v: isinstance(v, int) and v > 0, 'one or more', 4),
+  'jitter': (_is_share, 'from 0 to 1', 0.4),
+  'greyscale': (_is_share, 'from 0 to 1', 0.2),
+}
+PARTS = {'target': group, 'source': source}
+
+
+def options(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+  """config.data.target as keywords of `group`, or config.data.source as those of `source`.
+
+  Raises UserError for an unknown key, a value that none can be, and where there is no size.
+  """
+  given = {k: tuple(v) if isinstance(v, list) else v for k, v in config.get(part, {}).items()}
+  taken = inspect.signature(PARTS[part]).parameters.values()
+  known = {p.name: p.default for p in taken if p.kind == p.KEYWORD_ONLY}
+  known.pop('ignore_label')  # the data set knows
+  if 'size' not in given:
+    raise UserError(f'config.data.{part}.size is missing, the height and width of what is cut')
+  for key, value in given.items():
+    if key not in known:
+      raise UserError(f'config.data.{part} has no option {key!r}\n{nearest(key, known)}')
+    rule = (lambda v: isinstance(v, bool), 'True or False', known[key])
+    check, words, example = rule if isinstance(known[key], bool) else RULES[key]
+    if not check(value):
+      raise UserError(
+        f'config.data.{part}.{key} is {value!r}; it is {words}\n'
+        f"  such as --config.data.{part}.{key}='{example}'"
+      )
+  return given

@@ -1,0 +1,100 @@
+"""Predictions as pictures of Cityscapes' classes, for its evaluation server and for the eye.
+
+  python -m car_jax.evaluate.label_maps FOLDER FILE.npz   counts their classes, to draw images by
+
+  FOLDER/label_ids/NAME.png   0 to 33: what Cityscapes' own evaluator and its server read
+  FOLDER/train_ids/NAME.png   0 to 18, and 255 for no class
+  FOLDER/colours/NAME.png     Cityscapes' colours, perhaps over the image
+
+The evaluator searches a folder to its depths and refuses two files of one image: give it
+FOLDER/label_ids alone. Letters: H x W pixels.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from car_jax.data import importance, labels
+from car_jax.errors import UserError, exit_on_user_error
+
+OPACITY = 0.7  # of the colours over the image
+
+
+def check(info: Any) -> None:
+  """Raises UserError for a data set (its DataInfo) whose classes are not Cityscapes' 19."""
+  if tuple(info.class_names) != labels.CLASS_NAMES[: labels.SCORED]:
+    raise UserError(
+      f"label maps are made of Cityscapes' {labels.SCORED} classes; {info.name} has "
+      f'{len(info.class_names)}, {", ".join(info.class_names[:3])} ...\n'
+      '  --save samples writes the classes of any data set'
+    )
+
+
+def save(
+  folder: pathlib.Path, name: str, train_ids: np.ndarray, *, image: np.ndarray | None = None
+) -> None:
+  """Writes the three pictures of `train_ids` [H, W]; colours go over an `image` [H, W, 3] uint8.
+
+  `name` is the example's id, such as frankfurt/frankfurt_000000_000294; its part before / becomes
+  a folder.
+  """
+  train_ids = np.asarray(train_ids)
+  if odd := set(np.unique(train_ids).tolist()) - {*range(labels.SCORED), labels.IGNORED_TRAIN_ID}:
+    raise ValueError(f'{name}: {min(odd)} is no train id')
+  if {'..', ''} & set(name.split('/')):
+    raise ValueError(f'{name!r} cannot name a file')
+  colours = labels.colours(train_ids)
+  if image is not None:
+    colours = np.rint((1 - OPACITY) * image + OPACITY * colours).astype(np.uint8)
+  for kind, picture in (
+    ('label_ids', labels.label_ids(train_ids)),
+    ('train_ids', train_ids.astype(np.uint8)),
+    ('colours', colours),
+  ):
+    _write(folder / kind / f'{name}.png', picture)
+
+
+def read(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
+  """(name, train ids [H, W]) of everything that `save` wrote there, in the order of the names."""
+  from PIL import Image
+
+  root = folder / 'train_ids'
+  paths = sorted(root.rglob('*.png'))
+  if not paths:
+    raise UserError(f'{root} holds no label maps\n  name a folder that label maps were saved to')
+  for path in paths:
+    with Image.open(path) as picture:
+      yield path.relative_to(root).with_suffix('').as_posix(), np.asarray(picture)
+
+
+def _write(path: pathlib.Path, picture: np.ndarray) -> None:
+  from PIL import Image
+
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(picture).save(path)
+
+
+@exit_on_user_error
+def main(arguments: list[str]) -> int:
+  parser = argparse.ArgumentParser(
+    prog='python -m car_jax.evaluate.label_maps',
+    description='How many pixels of each class a model found on each image (arXiv 2105.00097).',
+  )
+  parser.add_argument('folder', type=pathlib.Path, help='where label maps were saved')
+  parser.add_argument('file', type=pathlib.Path, help='the .npz file to write')
+  given = parser.parse_args(arguments)
+  if not given.file.parent.is_dir():
+    raise UserError(f'no such folder {given.file.parent}\n  to make it: mkdir {given.file.parent}')
+  counts = importance.counted(read(given.folder), labels.SCORED)
+  counts.save(given.file)
+  found = int((counts.pixels.sum(0) > 0).sum())
+  print(f'{given.file}: {found} of {labels.SCORED} classes on {len(counts.ids):,} images')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,207 @@
+"""Snapshots of DA-SAC's authors (arXiv 2105.00097): its three networks, student and teacher."""
+
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from car_jax.errors import UserError
+from car_jax.importers import torch_file
+from car_jax.importers.rules import Rule, convert, convolution, norm, with_bias
+from car_jax.nn.vgg import DEPTHS
+
+Weights = Mapping[str, np.ndarray]
+
+
+def resnet(prefix: str = '', *, stem: str = '') -> list[Rule]:
+  """torchvision's names of a ResNet's parts, after `prefix`, -> `backbone` of our nets."""
+  block, ours = rf'{prefix}layer([1-4])\.(\d+)\.', r'backbone/stage\1_block\2'
+  table = [Rule(rf'{prefix}conv1\.weight', 'backbone/stem_conv/kernel', convolution)]
+  table += norm(rf'{prefix}bn1', 'backbone/stem_norm')
+  table.append(Rule(rf'{block}conv(\d)\.weight', rf'{ours}/conv\3/kernel', convolution))
+  table += norm(rf'{block}bn(\d)', rf'{ours}/norm\3')
+  table.append(Rule(rf'{block}downsample\.0\.weight', f'{ours}/conv_skip/kernel', convolution))
+  return table + norm(rf'{block}downsample\.1', f'{ours}/norm_skip')
+
+
+def vgg(
+  prefix: str,
+  depths: Iterable[int] = DEPTHS[16],
+  *,
+  poolings: int = 5,
+  path: str = 'backbone/stage{0}_conv{1}/{2}',
+  parts: tuple[str, str] = ('conv', 'norm'),
+) -> list[Rule]:
+  """torchvision's numbers of a VGG's layers: conv, norm, ReLU, and a stage's pooling if it has one.
+
+  `path` gives ours from stage and convolution, counted from 1, and one of `parts`.
+  """
+  table, index = [], 0
+  for k, depth in enumerate(depths, 1):
+    for i in range(1, depth + 1):
+      layer, normed = (path.format(k, i, part) for part in parts)
+      table += with_bias(rf'{prefix}{index}', layer, convolution)
+      table += norm(rf'{prefix}{index + 1}', normed)
+      index += 3
+    index += k <= poolings
+  return table
+
+
+def _head(prefix: str) -> list[Rule]:
+  return with_bias(rf'{prefix}\.conv2d_list\.(\d)', r'head/branch\1', convolution)
+
+
+def _deeplabv2_resnet() -> list[Rule]:
+  return resnet(r'model\.') + _head(r'model\.layer5')
+
+
+def _deeplabv2_vgg() -> list[Rule]:
+  table = vgg(r'features\.', poolings=3) + _head('classifier')
+  for index, name in ((42, 'fc6'), (44, 'fc7')):
+    table += with_bias(rf'features\.{index}', name, convolution)
+  return table
+
+
+def _fcn8s_vgg() -> list[Rule]:
+  table = vgg(r'block[123]\.')
+  for i, index in ((1, 0), (2, 4)):
+    table += with_bias(rf'vgg_head\.{index}', f'head_conv{i}', convolution)
+    table += norm(rf'vgg_head\.{index + 1}', f'head_norm{i}')
+  table += with_bias(r'vgg_head\.8', 'head', convolution)
+  return table + with_bias(r'score_pool([34])', r'score\1', convolution)
+
+
+TABLES = {
+  'deeplabv2_resnet': _deeplabv2_resnet,
+  'deeplabv2_vgg': _deeplabv2_vgg,
+  'fcn8s_vgg': _fcn8s_vgg,
+}
+# A name that only one of the nets has, and whose length is the number of classes.
+HEADS = {
+  'deeplabv2_resnet': 'model.layer5.conv2d_list.0.bias',
+  'deeplabv2_vgg': 'classifier.conv2d_list.0.bias',
+  'fcn8s_vgg': 'vgg_head.8.bias',
+}
+# Variants of configs/sac_gta5.py.
+VARIANTS = {'deeplabv2_resnet': 'resnet101', 'deeplabv2_vgg': 'vgg16', 'fcn8s_vgg': 'fcn8s'}
+
+
+def counted(weights: Weights) -> dict[str, np.ndarray]:
+  """With the norms' counts of updates, where an old file lacks them: nothing here reads them."""
+  counts = {re.sub('running_var$', 'num_batches_tracked', n) for n in weights if 'running_var' in n}
+  return {n: np.zeros((), np.int64) for n in counts} | dict(weights)
+
+
+def to_variables(net: str, weights: Weights, template: Any = None) -> dict[str, Any]:
+  """A state dict -> variables of the net that the registry calls `net`. Raises UserError.
+
+  The one gap allowed is batch norm's count of updates.
+  """
+  return convert(TABLES[net](), counted(weights), template)
+
+
+class Snapshot(NamedTuple):
+  """What a file of the authors holds; `teacher` and `prior` [C] are None before adaptation."""
+
+  net: str  # as the registry calls it
+  student: dict[str, np.ndarray]
+  teacher: dict[str, np.ndarray] | None
+  prior: np.ndarray | None
+  epoch: int | None
+  score: float | None
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.student[HEADS[self.net]])
+
+
+def read(path: str | pathlib.Path) -> Snapshot:
+  """The parts of a snapshot, of the whole file or of its `model` alone. Raises UserError.
+
+  The optimizer's state is left: adaptation starts with a rate and momentum of its own. A teacher
+  that the file calls uninitialised is none.
+  """
+  try:
+    content = torch_file.read(path)
+  except UserError as e:
+    if 'is refused' not in str(e):
+      raise
+    raise UserError(
+      f"{e}\n  with torch, keep its model: torch.save(torch.load(FILE)['model'], NEW)"
+    ) from None
+  weights = content.get('model', content) if isinstance(content, Mapping) else None
+  if not (isinstance(weights, Mapping) and all(hasattr(w, 'shape') for w in weights.values())):
+    raise UserError(f'{path} is no snapshot of DA-SAC: it holds no table of weights')
+  parts: dict[str, dict[str, np.ndarray]] = {'backbone': {}, 'slow_net': {}}
+  alone: dict[str, np.ndarray] = {}
+  for name, value in weights.items():
+    name = str(name).removeprefix('module.')
+    part, _, rest = name.partition('.')
+    parts.get(part, alone)[rest if part in parts else name] = value
+  prior, started = alone.pop('running_conf', None), alone.pop('slow_init', np.ones(1))
+  if alone:
+    raise UserError(f'{path} is no snapshot of DA-SAC: no place for {", ".join(sorted(alone)[:5])}')
+  net = next((net for net, name in HEADS.items() if name in parts['backbone']), '')
+  if not net:
+    raise UserError(f'{path} is no snapshot of DA-SAC: it has none of {", ".join(HEADS.values())}')
+  ready = bool(parts['slow_net']) and bool(np.all(started))
+  teacher = parts['slow_net'] if ready else None
+  facts = content if 'model' in content else {}
+  prior = prior if ready else None
+  return Snapshot(net, parts['backbone'], teacher, prior, facts.get('epoch'), facts.get('score'))
+
+
+def first_state(config: ConfigDict, num_classes: int) -> Any:
+  """The state that a method of one net starts from; batches of both kinds lend it their shapes."""
+  from car_jax import registry
+
+  spec = config.method.to_dict() | {'num_classes': num_classes}
+  method = registry.method(spec, steps_per_epoch=1)
+  views = spec.get('views', 1)
+  image = np.zeros((views, 64, 64, 3), np.float32)
+  affine = np.zeros((views, 2, 3), np.float32)
+  batch = dict.fromkeys(('image', 'target', 'student'), image)
+  batch |= {'affine': affine, 'affine_inv': affine}
+  batch |= dict.fromkeys(('label', 'target_label'), np.zeros((views, 64, 64), np.int32))
+  return method.init(config.seed, batch)
+
+
+def with_net(state: Any, variables: Any) -> Any:
+  """The state with these variables as its net, and as its teacher where it has one."""
+  state = state.replace(net=state.net.replace(**variables))
+  return state.replace(teacher=state.teacher.replace(**variables)) if _taught(state) else state
+
+
+def _taught(state: Any) -> bool:
+  return hasattr(state, 'teacher')
+
+
+def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
+  """The snapshot as a state of the config's method, and what is known of its data.
+
+  A file without teacher leaves a teacher that the first step of adaptation replaces; of a method
+  without teacher only the student is taken. Raises UserError.
+  """
+  snapshot = read(path)
+  model = config.method.get('model', {}).get('name', '')
+  if model != snapshot.net:
+    trained = repr(model) if model else f'the nets of {config.method.name!r}'
+    raise UserError(
+      f'{path} holds {snapshot.net!r}, the config trains {trained}\n'
+      f'  use --config configs/sac_gta5.py:{VARIANTS[snapshot.net]}'
+    )
+  state = first_state(config, snapshot.num_classes)
+  template = state.net.variables
+  try:
+    state = with_net(state, to_variables(snapshot.net, snapshot.student, template))
+    if _taught(state) and snapshot.teacher is not None:
+      teacher = to_variables(snapshot.net, snapshot.teacher, template)
+      state = state.replace(teacher=state.teacher.replace(**teacher), initialised=np.bool_(True))
+      if snapshot.prior is not None:
+        state = state.replace(prior=np.asarray(snapshot.prior, np.float32))
+  except UserError as e:
+    raise UserError(f'{path}: {e}') from None
+  return state, {'num_classes': snapshot.num_classes}

@@ -1,0 +1,108 @@
+"""The adaptation study's two figures: IoU of each class, and what SAC's student learns from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from car_jax.evaluate import pictures, svg
+
+ROW, TOP, LEFT, RIGHT = 22, 34, 110, 560  # pixels
+COLUMNS = ('teacher sees', "teacher's map", 'pseudo labels', 'student sees', 'truth')
+
+
+def per_class(results: Mapping[str, Any]) -> str:
+  """An SVG file: per class a dot for each model at its mean IoU, on a line from least to most."""
+  models, classes = results['models'], results['classes']
+  title = next(iter(next(iter(models.values()))['miou']))
+  rows = [
+    (name, {n: [v[k] for v in m['iou']] for n, m in models.items()})
+    for k, name in enumerate(classes)
+  ]
+  rows.append((title, {n: m['miou'][title] for n, m in models.items()}))
+  bottom = TOP + ROW * len(rows)
+  drawing = svg.Drawing(RIGHT + 20, bottom + 40, 'IoU of each class on the target')
+  axis = svg.Axis(0, 100, LEFT, RIGHT)
+  for tick in axis.ticks:
+    drawing.line(axis(tick), TOP, axis(tick), bottom)
+    drawing.text(axis(tick), bottom + 16, axis.label(tick), 'middle', 'var(--muted)', 11)
+  drawing.text((LEFT + RIGHT) / 2, bottom + 32, 'IoU on the target, per cent', 'middle', size=11)
+  for i, name in enumerate(models):
+    drawing.dot(LEFT + 100 * i, 14, svg.subject_colour(i))
+    drawing.text(LEFT + 100 * i + 9, 18, name)
+  for r, (name, found) in enumerate(rows):
+    middle = TOP + ROW * (r + 0.5)
+    drawing.text(LEFT - 8, middle + 4, name, 'end', weight=600 if name == title else 400)
+    for i, (model, values) in enumerate(found.items()):
+      _mark(drawing, axis, values, middle + 4 * (i - (len(found) - 1) / 2), i, f'{model}, {name}')
+  return svg.standalone(drawing.render())
+
+
+def _mark(drawing: svg.Drawing, axis: svg.Axis, values, y: float, i: int, tip: str) -> None:
+  known = [100 * v for v in values if v is not None]
+  if known:
+    mean, colour = float(np.mean(known)), svg.subject_colour(i)
+    drawing.line(axis(min(known)), y, axis(max(known)), y, colour, 1.5)
+    drawing.dot(axis(mean), y, colour, 3, tip=f'{tip}: {mean:.1f}')
+
+
+def views(path: str, data_dir: str, images: int = 2) -> bytes:
+  """PNG of one training batch: a row for each view, the columns COLUMNS.
+
+  What the teacher does not label is grey; so is the truth where the view leaves the image.
+  """
+  from car_jax.evaluate import checkpointed
+
+  loaded = checkpointed.load(path)
+  batch, palette = training_batch(loaded.config, data_dir, images)
+  found = labelled(loaded, batch)
+  none, rows = -1, []
+  for k in range(len(batch['target'])):
+    maps = {name: pictures.class_map(found[name][k], palette) for name in ('said', 'labels')}
+    truth = batch['target_label'][k]
+    truth = pictures.class_map(np.where(truth < len(palette), truth, none), palette)
+    seen, noisy = (pictures.grey(batch[key][k]) for key in ('target', 'student'))
+    row = pictures.strip([seen, maps['said'], maps['labels'], noisy, truth])
+    gap = 12 if k and k % int(batch['views'][k]) == 0 else 4
+    rows += [np.full((gap, row.shape[1], 3), 255, np.uint8)] * bool(k) + [row]
+  return pictures.png(with_titles(np.concatenate(rows)))
+
+
+def training_batch(config: Any, data_dir: str, images: int) -> tuple[dict[str, np.ndarray], Any]:
+  """The first batch of `images` target images that a run of this config sees, and the palette."""
+  from car_jax.data import adaptation
+
+  data = config.data.to_dict()
+  data['data_dir'] = data_dir or data['data_dir']
+  data['source']['data_dir'] = data_dir or data['source'].get('data_dir', '')
+  data['target']['groups'], data['threads'], data['batch'] = images, 0, 1
+  opened = adaptation.open_dataset(data)
+  stream = opened.split(data['train'])
+  return next(iter(stream.train_batches(seed=config.seed))), opened.info.palette
+
+
+def labelled(loaded: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The class that the teacher says of each view [T, H, W], and its labels, -1 for none."""
+  import jax
+
+  from car_jax.methods.trained import full_size
+
+  method, state = loaded.method, loaded.state
+
+  @jax.jit
+  def both(state: Any, batch: Any) -> dict[str, jax.Array]:
+    out = method.net.apply(state.teacher.variables, batch['target'], train=False)
+    return {'said': full_size(out).argmax(-1), 'labels': method.labelled(state, batch)[0]}
+
+  return jax.device_get(both(state, {k: v for k, v in batch.items() if k != 'views'}))
+
+
+def with_titles(picture: np.ndarray) -> np.ndarray:
+  """The columns' names above a picture of as many strips."""
+  import cv2
+
+  head = np.full((18, picture.shape[1], 3), 255, np.uint8)
+  for k, title in enumerate(COLUMNS):
+    at = (k * (picture.shape[1] + 4) // len(COLUMNS) + 2, 13)
+    cv2.putText(head, title, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (30, 30, 30), 1, cv2.LINE_AA)
+  return np.concatenate([head, picture])
