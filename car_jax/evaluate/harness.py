@@ -100,7 +100,7 @@ class Evaluator:
       batch, device = sharding.place_batch(host, self.mesh), {}
       if save is not None:
         told = self._told(batch)
-        save.images(texts.decoded(self.fetch(texts.placed(host, self.mesh))['id']))
+        save.examples(texts.decoded(self.fetch(texts.placed(host, self.mesh))['id']))
         save.readers(*self.fetch((told, batch['label_weight'], batch['valid'])))
       for subject in rows:
         prediction = self.predict(subject, batch, rng)

@@ -78,7 +78,7 @@ class Saver:
       label_maps.check(info)
     self._part = folders.begin(self.folder, INDEX) if self.active else self.folder
 
-  def images(self, ids: np.ndarray) -> None:
+  def examples(self, ids: np.ndarray) -> None:
     """The ids of the rows of the batch that follows, padding included."""
     self._ids = ids
 

@@ -185,7 +185,7 @@ def test_a_stochastic_model_is_scored_by_its_mean_and_its_disagreement(made):
   assert '3 samples' in found['models'][0]['about']
 
 
-def test_the_command_line(made, capsys):
+def test_the_command_line(finished, made, capsys):
   folder, names, models = made
   path = folder / 'small.py'
   path.write_text(
