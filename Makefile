@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs/demo
 STUDY := runs/reliability
-ADAPT := runs/night
+ADAPT := runs/snow
 
 .PHONY: setup demo demo-reliability demo-adapt test test-all lint bench cuda tpu
 setup: $(VENV)/ready
@@ -38,12 +38,12 @@ demo-reliability: setup
 	$(SEGMENTER):segformer --workdir $(STUDY)/segformer
 	$(BIN)/python eval.py --config configs/reliability.py
 
-# A small net adapted from clear air to the night, three seeds, and what it gained per class.
+# A small net adapted from clear air to snow, three seeds, and what it gained per class.
 SCENE := $(BIN)/python -m datasets.prepare street_scenes --height 64 --count 400 --data-dir $(ADAPT)/data
 ADAPTED := $(BIN)/python train.py --config.data.data_dir=$(ADAPT)/data --config configs/sac_street_scenes.py
 demo-adapt: setup
 	$(SCENE)
-	$(SCENE) --domain night --seed 1
+	$(SCENE) --domain snow --seed 1
 	$(SCENE) --domain fog --seed 1 --part test
 	for seed in 0 1 2; do \
 	  $(ADAPTED):source --config.seed=$$seed --workdir $(ADAPT)/source/seed$$seed && \

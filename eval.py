@@ -67,10 +67,18 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
   from car_jax.evaluate import checkpointed, tables
 
   first = checkpointed.parted(args.checkpoint[0])[1]
+  changes = [pair for pair in pairs if pair[0].startswith('method.')]
+  checkpointed.check_changes(changes)
   config = configs.override(checkpointed.read_config(first, args.step), pairs)
   out = pathlib.Path(args.out or pathlib.Path(first) / 'report')
   results, page = checkpointed.evaluate(
-    args.checkpoint, config, out, step=args.step, saved=args.save, command=command
+    args.checkpoint,
+    config,
+    out,
+    step=args.step,
+    saved=args.save,
+    command=command,
+    changes=changes,
   )
   print(tables.markdown_scores(results))
   print(f'report: {page}')

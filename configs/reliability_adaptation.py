@@ -1,9 +1,9 @@
-"""Is an adapted segmenter's confidence adapted too? Source-only, ABN, SAC and an oracle at night.
+"""Is an adapted segmenter's confidence adapted too? Source-only, ABN, SAC and an oracle in snow.
 
   make demo-adapt                                              trains the models, then runs this
   python eval.py --config configs/reliability_adaptation.py    the study alone
 
-The first seed of each model of configs/sac_street_scenes.py, in clear air, at night and in fog,
+The first seed of each model of configs/sac_street_scenes.py, in clear air, in snow and in fog,
 which none of them saw. The temperature is fitted in clear air, where there are labels.
 """
 
@@ -12,18 +12,18 @@ from ml_collections import ConfigDict
 from configs.sac_street_scenes import ROOT, SOURCE, TARGET
 
 FOG = 'street_scenes/height64-count400-domain_fog-seed1-part_test'
-MODELS = ('source', 'abn', 'sac', 'oracle')
+MODELS = {'source-only': 'source', 'ABN': 'abn', 'SAC': 'sac', 'oracle': 'oracle'}
 
 
 def get_config():
   c = ConfigDict()
-  c.title = 'A small segmenter adapted to the night: accuracy and calibration'
-  c.models = {name: f'{ROOT}/{name}/seed0' for name in MODELS}
+  c.title = 'A small segmenter adapted to snow: accuracy and calibration'
+  c.models = {name: f'{ROOT}/{run}/seed0' for name, run in MODELS.items()}
   data = dict(data_dir=f'{ROOT}/data', eval_batch=4, eval_size=0)
   named = lambda name: dict(data=data | dict(name=name), split='test')
   c.sets = {
     'clear': named(SOURCE) | dict(role='in-domain', shift=0.0),
-    'night': named(TARGET) | dict(role='shifted', condition='night', shift=0.8),
+    'snow': named(TARGET) | dict(role='shifted', condition='snow', shift=1.0),
     'fog': named(FOG) | dict(role='shifted', condition='fog', shift=1.0),
   }
   c.calibrators = dict(temperature='temperature')

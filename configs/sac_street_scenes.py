@@ -1,36 +1,37 @@
-"""DA-SAC (arXiv 2105.00097) on drawn street scenes, from clear air to night, 64x128.
+"""DA-SAC (arXiv 2105.00097) on drawn street scenes, from clear air to snow, 64x128.
 
   make demo-adapt          data, all of these with three seeds, and the study of docs/adaptation.md
 
   python -m datasets.prepare street_scenes --height 64 --count 400
-  the same with --domain night --strength 0.8 --seed 1
-  python train.py --config configs/sac_street_scenes.py:abn --workdir runs/night/abn/seed0
-  python train.py --config configs/sac_street_scenes.py:sac --workdir runs/night/sac/seed0
+  the same with --domain snow --seed 1
+  python train.py --config configs/sac_street_scenes.py:abn --workdir runs/snow/abn/seed0
+  python train.py --config configs/sac_street_scenes.py:sac --workdir runs/snow/sac/seed0
 
-Variants, all scored at night, in other scenes: `source` learns from labels in clear air only, `abn`
-lets batch norm's statistics see the night, `sac` continues `abn` with pseudo labels, `oracle`
-learns from the night's own labels. The last step counts: no label of the night chooses it. The net
-starts from nothing, so Adam takes the place of SGD. One rate of dilation: more of them cost four
-times as much on a CPU, and 8x16 places leave them no room.
+Variants, all scored in snow, in other scenes: `source` learns from labels in clear air only, `abn`
+lets batch norm's statistics see the snow, `sac` continues `abn` with pseudo labels, `oracle` learns
+from the snow's own labels. The last step counts: no label of the snow chooses it. The net starts
+from nothing, so Adam takes the place of SGD. One rate of dilation: more of them cost four times as
+much on a CPU, and 8x16 places leave them no room. Rates, the pseudo labels' weight and the noise
+were chosen on the snow's validation images of seeds 0 and 1; test images had no part in it.
 """
 
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError, nearest
 
-ROOT = 'runs/night'
+ROOT = 'runs/snow'
 SOURCE = 'street_scenes/height64-count400'
-TARGET = 'street_scenes/height64-count400-domain_night-strength0.8-seed1'
+TARGET = 'street_scenes/height64-count400-domain_snow-seed1'
 MODEL = dict(name='deeplabv2_resnet', stem_channels=16, blocks=(1, 1, 1, 1), rates=(1,))
-ADAM = dict(lr=3e-3, milestones=(8, 10), factor=0.3)  # epochs of 50 steps
+ADAM = dict(lr=3e-3, milestones=(6, 8), factor=0.3)  # epochs of 50 steps
 METHODS = dict(
   source=dict(name='supervised', optim=ADAM),
   abn=dict(name='abn', optim=ADAM),
   sac=dict(
     name='sac',
-    optim=dict(lr=3e-4, milestones=(4,), factor=0.3),
+    optim=dict(lr=1e-3, milestones=(3,), factor=0.3),
     views=4,
-    target_weight=1.0,
+    target_weight=10.0,
     upper=0.75,
     lower=0.2,
     teacher_period=5,
@@ -38,7 +39,7 @@ METHODS = dict(
   ),
   oracle=dict(name='supervised', optim=ADAM),
 )
-STEPS = dict(source=600, abn=600, sac=300, oracle=600)
+STEPS = dict(source=450, abn=450, sac=200, oracle=450)
 SIZE = (64, 128)
 
 
@@ -50,17 +51,14 @@ def get_config(variant='sac'):
   c = ConfigDict()
   c.method = METHODS[variant] | dict(model=MODEL)
   c.data = dict(name=TARGET, data_dir='', batch=8, eval_batch=8, eval_size=0)
-  if variant == 'oracle':
-    c.data.update(size=64, crop='random', flip=True)
-  else:
-    window = dict(size=SIZE, scale=(1.0, 1.5), jitter=0.2)
-    c.data.train = 'adaptation'
-    c.data.source = window | dict(name=SOURCE, renormalise=False)
-    c.data.target = window | dict(groups=8, views=0) if variant == 'abn' else dict(groups=0)
+  window = dict(size=SIZE, scale=(1.0, 1.5), jitter=0.2)
+  c.data.train = 'adaptation'
+  c.data.source = window | dict(name=TARGET if variant == 'oracle' else SOURCE, renormalise=False)
+  c.data.target = window | dict(groups=8, views=0) if variant == 'abn' else dict(groups=0)
   if variant == 'sac':
     c.init = dict(net=f'{ROOT}/abn/seed0:net')
-    c.data.target = dict(groups=2, views=4, size=SIZE, zoom=(0.6, 1.0), blur=(0.1, 1.0), jitter=0.2)
-  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = STEPS[variant], 50, 300, 300, 0
+    c.data.target = dict(groups=2, views=4, size=SIZE, zoom=(0.6, 1.0), blur=(0.1, 0.4), jitter=0.4)
+  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = STEPS[variant], 50, 200, 200, 0
   c.evals = dict(val=dict(split='validation[:64]', samples=1, metrics=('miou[own]',)))
   c.report = dict(split='test', samples=1, metrics=('miou[own]', 'ece[own]', 'nll[own]'))
   return c

@@ -48,14 +48,17 @@ def main(out: str, variant: str, *cluster: str) -> None:
   batches.close()
   if jax.process_index() == 0:
     after = arrays(state)
-    moved = [np.abs(after[k] - first[k]).max() for k in after]
+    moved = [np.abs(after[k] - first[k]).max() for k in after if 'params' in k]
     np.savez(out, losses=np.array(losses), devices=jax.device_count(), moved=moved, **after)
 
 
 def arrays(state) -> dict[str, np.ndarray]:
-  """The parameters of every net by path."""
-  nets = {k: v.params for k, v in vars(state).items() if hasattr(v, 'params')}
-  leaves, _ = jax.tree_util.tree_flatten_with_path(nets)
+  """What a step leaves, by path, but for the optimizers' moments."""
+  kept = {k: v for k, v in vars(state).items() if k != 'step'}
+  for name, net in kept.items():
+    if hasattr(net, 'params'):
+      kept[name] = {'params': net.params, 'batch_stats': net.batch_stats}
+  leaves, _ = jax.tree_util.tree_flatten_with_path(kept)
   return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in leaves}
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import eval as evaluation
 import train
+from car_jax.evaluate import checkpointed
 
 CONFIG = ('--config', 'configs/smoke.py:supervised')
 
@@ -62,6 +63,17 @@ def test_eval_saves_logits_and_says_when_there_are_no_features(run, capsys):
   capsys.readouterr()
   assert evaluation.main(['--checkpoint', str(run), '--save', 'features', small]) == 2
   assert 'has no backbone features' in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_asked_with_a_flip_that_its_config_does_not_list(
+  run, tmp_path, monkeypatch
+):
+  load, loaded = checkpointed.load, []
+  monkeypatch.setattr(checkpointed, 'load', lambda *a: loaded.append(load(*a)) or loaded[-1])
+  options = ('--config.report.split=test[:2]', '--config.method.flip=True', '--out', str(tmp_path))
+  assert evaluation.main(['--checkpoint', str(run), *options]) == 0
+  assert loaded[0].method.flip
+  assert not load(run).method.flip
 
 
 def test_eval_compares_checkpoints_under_given_names(run, tmp_path):
@@ -116,6 +128,9 @@ def test_mistakes_in_training_leave_nothing(arguments, message, tmp_path, capsys
     (['--step', '7'], '7'),
     (['--step', 'newest'], 'newest'),
     (['--save', 'sample'], 'did you mean: samples'),
+    (['--config.method.flp=True'], 'did you mean: method.flip'),
+    (['--config.method.optim.lr=1'], 'method.optim.lr cannot be changed after training'),
+    (['--config.method.scales=0.5,0'], 'use --config.method.scales=0.5'),
   ],
 )
 def test_mistakes_in_evaluation(run, arguments, message, tmp_path, capsys):

@@ -15,9 +15,10 @@ from car_jax import checkpoints
 STEPS = 12
 
 
-def command(workdir, *more):
+def command(workdir, variant='mose', *more):
   return [
-    *(sys.executable, 'train.py', '--config', 'configs/smoke.py:mose', '--workdir', str(workdir)),
+    *(sys.executable, 'train.py', '--config', f'configs/smoke.py:{variant}'),
+    *('--workdir', str(workdir)),
     *(f'--config.steps={STEPS}', '--config.save_every=3', '--config.log_every=1'),
     *('--config.eval_every=5', *more),
   ]
@@ -29,8 +30,8 @@ def last_step(workdir) -> int:
   return json.loads(lines[-1])['step'] if lines and lines[-1].endswith('}') else 0
 
 
-def start_and_wait_for(step, workdir):
-  run = subprocess.Popen(command(workdir), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def start_and_wait_for(step, workdir, variant='mose'):
+  run = subprocess.Popen(command(workdir, variant), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
   deadline = time.monotonic() + 300
   while last_step(workdir) < step:
     assert run.poll() is None, run.stderr.read().decode()[-2000:]
@@ -46,20 +47,29 @@ def final_crcs(workdir):
     return c.meta(step)['crc']
 
 
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('whole')
-  subprocess.run(command(workdir), check=True, stdout=subprocess.DEVNULL)
+def finished(workdir, variant='mose'):
+  subprocess.run(command(workdir, variant), check=True, stdout=subprocess.DEVNULL)
   return workdir
 
 
-def test_a_killed_run_ends_with_the_same_bytes(whole, tmp_path):
-  run = start_and_wait_for(7, tmp_path)
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  return finished(tmp_path_factory.mktemp('whole'))
+
+
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path_factory, tmp_path):
+  """Adaptation has the most to keep: a teacher, a class prior, two streams of images."""
+  whole = finished(tmp_path_factory.mktemp('whole'), 'sac')
+  run = start_and_wait_for(7, tmp_path, 'sac')
   run.kill()
   run.wait()
-  out = subprocess.run(command(tmp_path), check=True, capture_output=True, text=True).stdout
+  again = command(tmp_path, 'sac')
+  out = subprocess.run(again, check=True, capture_output=True, text=True).stdout
   assert 'continuing from step' in out
-  assert final_crcs(tmp_path) == final_crcs(whole)
+  found = final_crcs(tmp_path)
+  assert found == final_crcs(whole)
+  assert any('teacher' in name for name in found)
+  assert any('prior' in name for name in found)
   steps = [json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').open()]
   assert steps == sorted(steps)
   assert [s for s in range(1, STEPS + 1) if s not in steps] == []

@@ -59,11 +59,14 @@ def test_eight_devices_equal_one(tmp_path, variant):
   compare(one, three_steps(tmp_path / 'eight.npz', variant, 4 if processes else 8, *processes))
 
 
-@pytest.mark.slow
-def test_views_of_an_image_may_be_on_different_devices(tmp_path):
-  """Adaptation averages over them. SGD moves in proportion to a gradient: less, but exactly."""
-  one, eight = (three_steps(tmp_path / f'{n}.npz', 'sac', n) for n in (1, 8))
+@pytest.mark.parametrize('variant', [pytest.param('abn', marks=pytest.mark.slow), 'sac'])
+def test_two_domains_on_eight_devices(tmp_path, variant):
+  """Views of an image on different devices are averaged all the same; teacher, class prior and
+  statistics are compared too. SGD moves in proportion to a gradient: less, but exactly."""
+  one, eight = (three_steps(tmp_path / f'{n}.npz', variant, n) for n in (1, 8))
   assert np.max(one['moved']) > 1e-4
+  assert any('batch_stats' in name for name in one.files)
+  assert variant == 'abn' or {'.prior', "['prior']"} & {*one.files}
   compare(one, eight, atol=1e-12)
 
 

@@ -7,7 +7,7 @@ are scored on that data.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,10 +17,13 @@ from ml_collections import ConfigDict
 from car_jax import checkpoints, loop, sharding
 from car_jax import config as configs
 from car_jax.data import pipeline, sources
-from car_jax.errors import UserError
+from car_jax.errors import UserError, nearest
 from car_jax.evaluate import catalogue, folders, gallery, progress, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.predict import Subject, subjects
+from car_jax.methods.inference import Inference
+
+INFERENCE = tuple(f.name for f in dataclasses.fields(Inference))
 
 
 @dataclasses.dataclass
@@ -42,9 +45,26 @@ def parted(text: str) -> tuple[str, str]:
 
 
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
-  """The config that a checkpoint was trained with. Raises UserError."""
+  """The config that a checkpoint was trained with, see `listed`. Raises UserError."""
   with _opened(path, wish) as (saved, _, step):
-    return configs.complete(ConfigDict(saved.meta(step)['config']))
+    return listed(saved.meta(step))
+
+
+def listed(meta: Mapping[str, Any]) -> ConfigDict:
+  """A checkpoint's config, with all its method's options of inference: an older one lacks some."""
+  config = configs.complete(ConfigDict(meta['config']))
+  method = loop.build_method(config, sources.from_json(meta['data']), 1)
+  if isinstance(method, Inference):
+    config.method.update({k: getattr(method, k) for k in INFERENCE})
+  return config
+
+
+def check_changes(changes: Sequence[tuple[str, str]]) -> None:
+  """Raises UserError for an option of the method that training alone reads, or the weights fix."""
+  known = [f'method.{k}' for k in INFERENCE]
+  for key, _ in changes:
+    if key not in known:
+      raise UserError(f'config.{key} cannot be changed after training\n{nearest(key, known)}')
 
 
 @contextlib.contextmanager
@@ -67,15 +87,17 @@ def load(
   wish: str = '',
   info: sources.DataInfo | None = None,
   mesh: Any = None,
+  changes: Sequence[tuple[str, str]] = (),
 ) -> Loaded:
   """A checkpoint's method and state, for data of `info` (those it was trained on).
 
-  wish: a step, 'best' or 'latest'; '' is the best one. Raises UserError for a damaged checkpoint,
-  naming others there.
+  wish: a step, 'best' or 'latest'; '' is the best one. changes: options of inference, as
+  configs.override takes them. Raises UserError for a damaged checkpoint, naming others there.
   """
+  check_changes(changes)
   with _opened(path, wish) as (saved, folder, step):
     meta = saved.meta(step)
-    config = configs.complete(ConfigDict(meta['config']))
+    config = configs.override(listed(meta), changes)
     info = info or sources.from_json(meta['data'])
     method = loop.build_method(config, info, 1)
     if not method.predictors():
@@ -106,11 +128,12 @@ def evaluate(
   step: str = '',
   saved: str = '',
   command: str = '',
+  changes: Sequence[tuple[str, str]] = (),
 ) -> tuple[Any, pathlib.Path]:
   """Scores checkpoints on config.data and config.report, writes the report -> (Results, page).
 
   `saved` names some of save.KINDS, joined by commas: arrays for other tools, in out/../arrays.
-  A path may be NAME=FOLDER. Raises UserError.
+  A path may be NAME=FOLDER; `changes` as in `load`, of every checkpoint. Raises UserError.
   """
   spec = dict(config.report) or dict(split='validation')
   unknown = set(spec) - set(catalogue.DEFAULTS)
@@ -125,7 +148,7 @@ def evaluate(
   mesh = sharding.make_mesh()
   sharding.check_batch(config.data, mesh)
   data = sources.open_dataset(config.data)
-  loaded = [load(path, step, data.info, mesh) for path in paths]
+  loaded = [load(path, step, data.info, mesh, changes) for path in paths]
   rows, rng = named(loaded, names), jax.random.key(config.seed)
   wanted = [k for k in (save.kinds_of(saved) if saved else ()) if k in save.OWN]
   if lost := [k for k in wanted if not any(k in row.own for row in rows)]:

@@ -16,8 +16,8 @@ import numpy as np
 from car_jax import registry
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples
-from car_jax.methods.trained import Frozen, Trained, full_size, start
-from car_jax.nn import windows
+from car_jax.methods.inference import Inference
+from car_jax.methods.trained import Frozen, Trained, start
 from car_jax.nn.init import initialize
 from car_jax.nn.layers import resize_bilinear
 from car_jax.optim import Adam, adam
@@ -31,12 +31,13 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class LTS:
+class LTS(Inference):
   """`segmenter` names a net of the registry whose weights come by config.init from another run.
 
   Without config.init it is the temperature of a net that knows nothing. The loss of an image is the
   mean over its pixels; those of a batch are added up, as published, so that the batch's size acts
-  as a factor on the gradient (which Adam hardly notices).
+  as a factor on the gradient (which Adam hardly notices). Windows, scales and mirrored copies are
+  the segmenter's, in training too: temperatures are learnt for the logits that will be predicted.
   """
 
   num_classes: int
@@ -46,8 +47,6 @@ class LTS:
     default_factory=lambda: dict(name='local_temperature')
   )
   optim: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(lr=1e-4))
-  crop: int = 0  # of the segmenter's windows, as in methods/supervised.py
-  stride: int = 0
   ignore_label: int | None = None
 
   @property
@@ -62,9 +61,6 @@ class LTS:
   def optimizer(self) -> Adam:
     return adam(self.optim, self.steps_per_epoch)
 
-  def __post_init__(self) -> None:
-    windows.check(self.crop, self.stride)
-
   def init(self, seed: int, batch: Batch) -> State:
     image = batch['image']
     found = initialize(self.segmenter_net, seed, image, train=False)
@@ -77,12 +73,8 @@ class LTS:
 
   def raw_logits(self, state: State, batch: Batch) -> Array:
     """[B, H, W, C] of the segmenter alone, at the labels' size."""
-    net = self.segmenter_net
-    size = batch.get('labels', batch['image'][..., 0]).shape[-2:]  # data.fit makes them differ
-    apply = lambda image: full_size(net.apply(state.segmenter.variables, image, train=False))
-    align = getattr(net, 'align_corners', False)
-    kw = dict(crop=self.crop, stride=self.stride, align_corners=align)
-    return jax.lax.stop_gradient(windows.predicted(apply, batch['image'], size, **kw))
+    logits = self.predicted(self.segmenter_net, state.segmenter.variables, batch)
+    return jax.lax.stop_gradient(logits)
 
   def logits(self, state: State, batch: Batch) -> Array:
     """[B, H, W, C], scaled."""

@@ -16,8 +16,8 @@ from car_jax.errors import UserError
 from car_jax.losses import segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples
+from car_jax.methods.inference import Inference
 from car_jax.methods.trained import OneNet, Trained, full_size, start
-from car_jax.nn import windows
 from car_jax.nn.layers import at_least_float32
 
 # Nets that sow their backbone's.
@@ -32,18 +32,8 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervised(OneNet):
-  """Pixels of `ignore_label` are not learnt from.
-
-  With a `crop`, prediction averages the logits of windows of that size, `stride` apart; 0 sees the
-  whole image at once.
-  """
-
-  crop: int = 0
-  stride: int = 0
-
-  def __post_init__(self) -> None:
-    windows.check(self.crop, self.stride)
+class Supervised(Inference, OneNet):
+  """Pixels of `ignore_label` are not learnt from."""
 
   def init(self, seed: int, batch: Batch) -> State:
     net = start(self.net, self.optimizer, seed, batch['image'], train=False)
@@ -69,12 +59,8 @@ class Supervised(OneNet):
     return State(state.step + 1, net), {'loss/cross_entropy': loss}
 
   def logits(self, state: State, batch: Batch) -> Array:
-    """[B, H, W, C] float32 at the labels' size, which data.fit makes another than the image's."""
-    net, size = self.net, batch['labels'].shape[-2:]
-    apply = lambda image: full_size(net.apply(state.net.variables, image, train=False))
-    align = getattr(net, 'align_corners', False)
-    kw = dict(crop=self.crop, stride=self.stride, align_corners=align)
-    return windows.predicted(apply, batch['image'], size, **kw)
+    """[B, H, W, C] float32 at the labels' size; their softmax is `probabilities`."""
+    return self.predicted(self.net, state.net.variables, batch)
 
   def features(self, state: State, batch: Batch) -> Array:
     """[B, D]: the last backbone stage of whole images, summed over pixels, the largest made 1.

@@ -33,6 +33,7 @@ class FCN8sVGG(nn.Module):
   normalise: bool = True
   dtype: Any = None
 
+  multiple = 32  # of which H and W are, see methods/inference.py
   INIT = (*vgg.INIT, (r'/score[34]/kernel$', small_normal))
   GROUPS: ClassVar[Table] = groups('head|score')
 
@@ -40,7 +41,7 @@ class FCN8sVGG(nn.Module):
   def __call__(
     self, x: Array, *, train: bool, norm_train: bool | None = None
   ) -> tuple[Array, Array]:
-    check_multiple(x.shape, 32, 'FCN8sVGG')
+    check_multiple(x.shape, self.multiple, 'FCN8sVGG')
     size, norm_train = x.shape[1:3], train if norm_train is None else norm_train
     x = imagenet_normalised(x) if self.normalise else x
     backbone = vgg.VGG(self.depths, self.widths, dtype=self.dtype, name='backbone')

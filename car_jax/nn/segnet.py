@@ -45,10 +45,15 @@ class SegNetCalNet(nn.Module):
     (r'(/layer|head)/bias', init.zeros),
   )
 
+  @property
+  def multiple(self) -> int:
+    """Of which H and W are, see methods/inference.py."""
+    return 2 ** len(self.widths)
+
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     w = self.widths
-    check_multiple(x.shape, 2 ** len(w), 'SegNetCalNet')
+    check_multiple(x.shape, self.multiple, 'SegNetCalNet')
     skips = []
     for k, (width, depth) in enumerate(zip(w, self.depths, strict=True), 1):
       for i in range(depth):

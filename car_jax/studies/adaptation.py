@@ -4,26 +4,39 @@
 
 RUNS holds a run, or runs seed0, seed1, .. of it, in each of the folders source, abn, sac and oracle
 that it has. All are scored on their target's test images; results.json has every run's numbers,
-tables.md and classes.svg their means and spread. views.png shows what SAC learns from.
+tables.md and classes.svg their means and spread. views.png shows what SAC learns from. report.html
+has all of it on one page, and how the pseudo labels went.
 
 Letters: R runs of one name, C classes, H x W pixels.
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error
+from car_jax.evaluate import folders, svg
 from car_jax.metrics import confusion
-from car_jax.studies import adaptation_plots
+from car_jax.studies import adaptation_page, adaptation_plots
+from car_jax.studies.adaptation_page import percent
+from car_jax.studies.adaptation_plots import TITLES
 
-NAMES = ('source', 'abn', 'sac', 'oracle')
+
+class Scored(NamedTuple):
+  """matrices: [R, C, C] by name; palette [C, 3]; images: how many were scored."""
+
+  matrices: dict[str, np.ndarray]
+  classes: tuple[str, ...]
+  palette: tuple[Any, ...]
+  images: int
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -48,19 +61,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
   from train import use_compilation_cache
 
   use_compilation_cache()
-  matrices, names = scored(runs, args.data, args.split)
-  results = summary(matrices, names)
-  out.mkdir(parents=True, exist_ok=True)
-  (out / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
-  (out / 'tables.md').write_text(text := tables(results))
-  (out / 'classes.svg').write_text(adaptation_plots.per_class(results))
-  wrote = ['results.json', 'tables.md', 'classes.svg']
-  if 'sac' in runs:
-    picture = adaptation_plots.views(str(runs['sac'][0]), args.data)
-    (out / 'views.png').write_bytes(picture)
-    wrote.append('views.png')
-  print(f'{text}\nwrote {", ".join(str(out / name) for name in wrote)}')
+  study = scored(runs, args.data, args.split)
+  results = summary(study.matrices, study.classes)
+  results['pseudo_labels'] = pseudo_labels(runs.get('sac', ()))
+  views = adaptation_plots.views(str(runs['sac'][0]), args.data) if 'sac' in runs else b''
+  command = shlex.join(sys.argv[1:] if arguments is None else arguments)
+  about = adaptation_page.About(
+    split=args.split,
+    images=study.images,
+    palette=study.palette,
+    command=f'python -m car_jax.studies.adaptation {command}',
+    configs=first_configs(runs),
+  )
+  print(f'{tables(results)}\nreport: {write(out, results, about, views)}')
   return 0
+
+
+def write(
+  out: pathlib.Path, results: Mapping[str, Any], about: adaptation_page.About, views: bytes
+) -> pathlib.Path:
+  """Writes the study's files, each whole, and returns the path of its page, the last."""
+  files = {
+    'results.json': json.dumps(results, indent=1, allow_nan=False) + '\n',
+    'tables.md': tables(results),
+    'classes.svg': svg.standalone(adaptation_plots.per_class(results)),
+    'report.html': adaptation_page.page(results, about, views),
+  }
+  if views:
+    with folders.whole(out / 'views.png') as part:
+      part.write_bytes(views)
+  for name, text in files.items():
+    with folders.whole(out / name) as part:
+      part.write_text(text)
+  return out / 'report.html'
+
+
+def first_configs(runs: Mapping[str, Sequence[pathlib.Path]]) -> dict[str, dict[str, Any]]:
+  """What the first run of each name was trained with."""
+  from car_jax.evaluate import checkpointed
+
+  return {name: checkpointed.read_config(paths[0]).to_dict() for name, paths in runs.items()}
 
 
 def found_runs(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
@@ -68,41 +108,76 @@ def found_runs(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   is_run = lambda path: (path / 'checkpoints').is_dir()
   seed = lambda path: int(path.name.removeprefix('seed'))
   found = {}
-  for name in NAMES:
+  for name in TITLES:
     several = [p for p in (folder / name).glob('seed*') if is_run(p) and p.name[4:].isdigit()]
     if several or is_run(folder / name):
       found[name] = sorted(several, key=seed) or [folder / name]
   if not found:
     raise UserError(
-      f'{folder} holds no run; looked for {", ".join(NAMES)}, and seed0, seed1, .. in them\n'
+      f'{folder} holds no run; looked for {", ".join(TITLES)}, and seed0, seed1, .. in them\n'
       f'  python train.py --config configs/sac_street_scenes.py:source '
       f'--workdir {folder}/source/seed0'
     )
   return found
 
 
-def scored(
-  runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-  """Confusion matrices [R, C, C] of each name on its data's split, and the classes' names."""
+def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str) -> Scored:
+  """Confusion matrices of each name on its data's split. Raises UserError."""
   from car_jax import sharding
   from car_jax.reliability import count, segmenters
 
   mesh, matrices, classes = sharding.make_mesh(), {}, {}
+  palette: tuple[Any, ...] = ()
+  images = 0
   spec = dict(split=split, data=dict(data_dir=data_dir) if data_dir else {})
   for name, paths in runs.items():
     found = []
     for path in paths:
       model = segmenters.Checkpoint(name, dict(path=str(path)), mesh)
-      classes[model.classes(spec)[0]] = path
-      print(f'{path}: {model.size(spec):,} images', file=sys.stderr, flush=True)
+      names, palette = model.classes(spec)
+      classes[names], images = path, model.size(spec)
+      print(f'{path}: {images:,} images', file=sys.stderr, flush=True)
       tally = count.tallies(model.batches(spec), {'none': None}, count.How())['none']
       found.append(tally.pooled().confusion)
     matrices[name] = np.stack(found)
   if len(classes) > 1:
     first, second, *_ = classes.values()
     raise UserError(f'{first} and {second} have different classes; study them apart')
-  return matrices, next(iter(classes))
+  return Scored(matrices, next(iter(classes)), palette, images)
+
+
+def pseudo_labels(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
+  """What each SAC run that has a metrics.jsonl logged of its pseudo labels, at each logged step.
+
+  Each number is a mean over the steps since the line before; the classes' are those of the last.
+  """
+  found = []
+  for path in paths:
+    lines = [line for line in _records(path / 'metrics.jsonl') if 'kept' in line]
+    if not lines:
+      continue
+    of_class = lambda key, last=lines[-1]: _plain(
+      [last[f'{key}/{c}'] for c in range(len(last)) if f'{key}/{c}' in last]
+    )
+    found.append(
+      {
+        'run': path.name,
+        'step': [int(line['step']) for line in lines],
+        'kept': _plain([line['kept'] for line in lines]),
+        'agreement': _plain([line['teacher/agreement'] for line in lines]),
+        'distance': _plain([line['teacher/distance'] for line in lines]),
+        'class_kept': of_class('kept'),
+        'class_threshold': of_class('threshold'),
+      }
+    )
+  return found
+
+
+def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+  """A file's lines but one that a crash cut short."""
+  for line in path.read_text(errors='replace').splitlines() if path.exists() else ():
+    with contextlib.suppress(ValueError):
+      yield json.loads(line)
 
 
 def summary(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
@@ -151,11 +226,11 @@ def gains(models: Mapping[str, Any], title: str) -> dict[str, list[float]]:
 def tables(results: Mapping[str, Any]) -> str:
   """Markdown: per cent, mean over runs and their standard deviation, a row for each class."""
   models, classes = results['models'], results['classes']
-  runs = ', '.join(f'{name} {len(m["iou"])}' for name, m in models.items())
+  runs = ', '.join(f'{TITLES[name]} {len(m["iou"])}' for name, m in models.items())
   lines = [
     f'IoU on the target in per cent, mean ± standard deviation over runs ({runs}).',
     '',
-    f'| class | {" | ".join(models)} |',
+    f'| class | {" | ".join(TITLES[name] for name in models)} |',
     '|---|' + '---:|' * len(models),
   ]
   for k, name in enumerate(classes):
@@ -168,21 +243,14 @@ def tables(results: Mapping[str, Any]) -> str:
   lines[-1] += ' |'
   for name, found in results['gain'].items():
     each = ', '.join(f'{100 * g:+.1f}' for g in found)
-    lines += ['', f'{name} over source: {100 * np.mean(found):+.1f} points of mIoU ({each}).']
+    mean = f'{100 * np.mean(found):+.1f} points of mIoU'
+    lines += ['', f'{TITLES[name]} over source-only: {mean} ({each}).']
   return '\n'.join(lines) + '\n'
-
-
-def percent(values: Sequence[float | None]) -> str:
-  known = [100 * v for v in values if v is not None]
-  if not known:
-    return '–'
-  spread = f' ± {np.std(known, ddof=1):.1f}' if len(known) > 1 else ''
-  return f'{np.mean(known):.1f}{spread}'
 
 
 def _plain(values: Sequence[float]) -> list[float | None]:
   """JSON has no nan."""
-  return [None if np.isnan(v) else float(v) for v in values]
+  return [float(v) if np.isfinite(v) else None for v in values]
 
 
 if __name__ == '__main__':

@@ -1,18 +1,36 @@
-"""The adaptation study's two figures: IoU of each class, and what SAC's student learns from."""
+"""The adaptation study's figures: IoU of each class, how pseudo labels went, what SAC learns from.
 
-from collections.abc import Mapping
+Letters: T views of each image, H x W pixels.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from car_jax.evaluate import pictures, svg
+from car_jax.reliability import charts
 
-ROW, TOP, LEFT, RIGHT = 22, 34, 110, 560  # pixels
-COLUMNS = ('teacher sees', "teacher's map", 'pseudo labels', 'student sees', 'truth')
+TITLES = {'source': 'source-only', 'abn': 'ABN', 'sac': 'SAC', 'oracle': 'oracle'}
+ROW, TOP, LEFT, RIGHT = 22, 34, 110, 500  # pixels
+COLUMNS = {
+  'teacher sees': 'A window on a target image, zoomed and perhaps flipped.',
+  "teacher's map": 'The class that the teacher finds likeliest in this view alone.',
+  'pseudo labels': 'What is left once the views are combined and the unsure pixels dropped (grey).',
+  'student sees': 'The same view with photometric noise; the student learns the labels on it.',
+  'truth': 'For the eye only; nothing is learnt from it. Grey: unlabelled, or beyond the image.',
+}
+# Key in the pseudo labels' numbers, name of the axis, and what a value is multiplied by.
+CURVES = (
+  ('kept', 'pixels with a pseudo label, per cent', 100),
+  ('agreement', 'of these the student says too, per cent', 100),
+  ('distance', 'distance of teacher and student', 1),
+)
 
 
 def per_class(results: Mapping[str, Any]) -> str:
-  """An SVG file: per class a dot for each model at its mean IoU, on a line from least to most."""
+  """SVG: per class a dot for each model at its mean IoU, on a line from least to most."""
   models, classes = results['models'], results['classes']
   title = next(iter(next(iter(models.values()))['miou']))
   rows = [
@@ -29,13 +47,14 @@ def per_class(results: Mapping[str, Any]) -> str:
   drawing.text((LEFT + RIGHT) / 2, bottom + 32, 'IoU on the target, per cent', 'middle', size=11)
   for i, name in enumerate(models):
     drawing.dot(LEFT + 100 * i, 14, svg.subject_colour(i))
-    drawing.text(LEFT + 100 * i + 9, 18, name)
+    drawing.text(LEFT + 100 * i + 9, 18, TITLES[name])
   for r, (name, found) in enumerate(rows):
     middle = TOP + ROW * (r + 0.5)
     drawing.text(LEFT - 8, middle + 4, name, 'end', weight=600 if name == title else 400)
     for i, (model, values) in enumerate(found.items()):
-      _mark(drawing, axis, values, middle + 4 * (i - (len(found) - 1) / 2), i, f'{model}, {name}')
-  return svg.standalone(drawing.render())
+      tip = f'{TITLES[model]}, {name}'
+      _mark(drawing, axis, values, middle + 4 * (i - (len(found) - 1) / 2), i, tip)
+  return drawing.render()
 
 
 def _mark(drawing: svg.Drawing, axis: svg.Axis, values, y: float, i: int, tip: str) -> None:
@@ -44,6 +63,44 @@ def _mark(drawing: svg.Drawing, axis: svg.Axis, values, y: float, i: int, tip: s
     mean, colour = float(np.mean(known)), svg.subject_colour(i)
     drawing.line(axis(min(known)), y, axis(max(known)), y, colour, 1.5)
     drawing.dot(axis(mean), y, colour, 3, tip=f'{tip}: {mean:.1f}')
+
+
+def run_styles(results: Mapping[str, Any]) -> dict[str, charts.Style]:
+  """How each SAC run's line is drawn: in the colours after those of the models."""
+  runs = [found['run'] for found in results['pseudo_labels']]
+  return {k: v for k, v in charts.styles([*results['models'], *runs]).items() if k in runs}
+
+
+def curves(results: Mapping[str, Any]) -> list[str]:
+  """An SVG for each of CURVES over the steps, a line for each SAC run that has any."""
+  found, styles = results['pseudo_labels'], run_styles(results)
+  last = max(run['step'][-1] for run in found)
+  return [_curve(found, styles, last, *curve) for curve in CURVES]
+
+
+def _curve(
+  found: Sequence[Mapping[str, Any]],
+  styles: Mapping[str, charts.Style],
+  last: int,
+  key: str,
+  name: str,
+  scale: float,
+) -> str:
+  lines = {r['run']: [math.nan if v is None else scale * v for v in r[key]] for r in found}
+  known = [v for values in lines.values() for v in values if not math.isnan(v)] or [0.0, 1.0]
+  low, high = min(known), max(known)
+  margin = 0.05 * (high - low or 1)
+  drawing = charts.Chart(400, 250, name)
+  x = svg.Axis(0, last, 44, 388, ticks=4)
+  y = svg.Axis(0 if 0 <= low < 0.5 * high else low - margin, high + margin, 208, 26, ticks=4)
+  drawing.axes(x, y, 'step', name)
+  for run, values in lines.items():
+    steps = next(r['step'] for r in found if r['run'] == run)
+    points = [(x(s), y(v)) for s, v in zip(steps, values, strict=True)]
+    drawing.path(points, styles[run].colour, 1.75, styles[run].dash)
+    for at, s, v in zip(points, steps, values, strict=True):
+      drawing.mark(*at, styles[run], radius=3, tip=f'{run}, step {s:,}: {v:.4g}')
+  return drawing.render()
 
 
 def views(path: str, data_dir: str, images: int = 2) -> bytes:

@@ -1,6 +1,8 @@
 """Plain cross-entropy training at toy size."""
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -110,6 +112,52 @@ def test_windows_of_the_images_size_change_nothing(trained):
 def test_windows_that_leave_gaps_are_refused(crop, stride, hint):
   with pytest.raises(UserError, match=rf'crop is {crop} and stride {stride}\n.*stride={hint}$'):
     windowed(crop, stride)
+
+
+def looking(**options):
+  return Supervised(**vars(METHOD) | options)
+
+
+def test_scales_and_mirrored_copies_are_averaged_over_windows_too(trained):
+  image, labels = jnp.asarray(BATCH['image'][:1]), BATCH['labels'][:1]
+  of = lambda m: jax.jit(lambda x: m.probabilities(trained[0], {'image': x, 'labels': labels}))
+  single, both = of(windowed(20, 12)), of(looking(crop=20, stride=12, scales=[0.75, 1], flip=True))
+  small = jax.image.resize(image, (1, 24, 24, 3), 'bilinear', antialias=False)
+  copies = []
+  for x in (small, image):
+    copies += [single(x), single(x[:, :, ::-1])[:, :, ::-1]]
+  np.testing.assert_allclose(both(image), np.mean(copies, 0), atol=1e-5)
+  np.testing.assert_allclose(both(image[:, :, ::-1]), both(image)[:, :, ::-1], atol=1e-5)
+
+
+def test_one_scale_without_flip_changes_nothing(trained):
+  net = METHOD.net.apply(trained[0].net.variables, BATCH['image'], train=False)
+  got = looking(scales=(1.0,), flip=False).logits(trained[0], BATCH)
+  np.testing.assert_array_equal(got, net)
+
+
+class Halving(nn.Module):
+  """A net of a UNet's kind: it takes even sides only."""
+
+  multiple = 2
+
+  @nn.compact
+  def __call__(self, x, *, train):
+    assert not any(side % 2 for side in x.shape[1:3])
+    return x
+
+
+def test_scaled_images_have_sizes_that_the_net_takes():
+  image = np.zeros((1, 12, 20, 3), np.float32)
+  got = looking(scales=(0.6, 1.3)).predicted(Halving(), {}, {'image': image})
+  assert got.shape == image.shape
+
+
+def test_scales_that_are_none_are_refused():
+  with pytest.raises(UserError, match=r'scales is \(\); it holds .*\n.*scales=1.0$'):
+    looking(scales=())
+  with pytest.raises(UserError, match=r'scales is \(0.5, -1.0\).*\n.*scales=0.5$'):
+    looking(scales=(0.5, -1.0))
 
 
 def test_features_are_sums_of_the_last_stage_as_shares_of_the_largest():

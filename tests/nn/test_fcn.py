@@ -7,6 +7,7 @@ import pytest
 
 from car_jax import registry
 from car_jax.errors import UserError
+from car_jax.nn import multiscale
 from car_jax.nn.init import initialize
 from tests.nn.test_nets import shapes
 
@@ -30,6 +31,14 @@ def test_sizes(made):
 def test_a_size_that_cannot_be_halved_five_times_is_refused(made):
   with pytest.raises(UserError, match=r'multiples of 32, not 65x129; nearest 64x128'):
     shapes(made[0], (1, 65, 129, 3))
+
+
+@pytest.mark.parametrize('spec', [SPEC, dict(name='segnet', widths=(4, 4, 4, 4, 4))])
+def test_sizes_at_other_scales_are_those_that_the_net_takes(spec):
+  net = registry.net(spec, num_classes=3)
+  assert net.multiple == 32
+  size = multiscale.scaled((64, 96), 0.75, net.multiple)
+  jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, *size, 3)), train=False))
 
 
 def test_whole_channels_drop_out_while_statistics_are_kept(made):

@@ -1,6 +1,8 @@
 """The adaptation study: its numbers against plain counting, its files, and what it refuses."""
 
+import html
 import json
+import re
 import shutil
 
 import jax
@@ -10,9 +12,9 @@ import pytest
 import train
 from car_jax.data import labels, pipeline, sources
 from car_jax.errors import UserError
-from car_jax.evaluate import checkpointed
+from car_jax.evaluate import checkpointed, pictures
 from car_jax.reliability import count, segmenters
-from car_jax.studies import adaptation, adaptation_plots
+from car_jax.studies import adaptation, adaptation_page, adaptation_plots
 
 CITYSCAPES = labels.CLASS_NAMES[: labels.SCORED]
 CONFIG = """
@@ -39,6 +41,14 @@ def runs(tmp_path_factory):
   return folder
 
 
+def ids(text):
+  return re.findall(r'<section id="(\w+)"', text)
+
+
+def logged(run):
+  return [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+
+
 def counted(run):
   """The confusion matrix of a run on the test images, pixel by pixel."""
   loaded = checkpointed.load(run)
@@ -53,8 +63,8 @@ def counted(run):
 
 @pytest.fixture(scope='module')
 def study(runs):
-  assert adaptation.main([str(runs), '--out', str(runs / 'study')]) == 0
-  return runs / 'study'
+  assert adaptation.main([str(runs), '--out', str(runs / 'the study')]) == 0
+  return runs / 'the study'
 
 
 def test_the_command_writes_every_runs_numbers(runs, study):
@@ -70,7 +80,25 @@ def test_the_command_writes_every_runs_numbers(runs, study):
   assert results['gain'] == {'sac': [0.0]}
   assert (study / 'tables.md').read_text() == adaptation.tables(results)
   figure = (study / 'classes.svg').read_text()
-  assert all(f'>{name}<' in figure for name in ('background', 'disc 2', 'sac', 'mean of 3'))
+  assert all(f'>{name}<' in figure for name in ('background', 'disc 2', 'SAC', 'mean of 3'))
+
+
+def test_the_page_is_one_whole_file(runs, study):
+  assert sorted(p.name for p in study.iterdir()) == [
+    'classes.svg', 'report.html', 'results.json', 'tables.md', 'views.png',
+  ]  # fmt: skip
+  text = (study / 'report.html').read_text()
+  assert ids(text) == ['classes', 'labels', 'views', 'reproduce']
+  assert not re.search(r'(?:src|href)="(?!data:|#)|url\(|@import|<script', text)
+  assert pictures.data_uri((study / 'views.png').read_bytes()) in text
+  assert f"python -m car_jax.studies.adaptation {runs} --out '{study}'" in html.unescape(text)
+  shown = ('source-only', 'disc 2', 'no label', *adaptation_plots.COLUMNS)
+  assert all(f'>{html.escape(name)}<' in text for name in shown)
+  [run] = json.loads((study / 'results.json').read_text())['pseudo_labels']
+  [line] = [x for x in logged(runs / 'sac' / 'seed0') if 'kept' in x]
+  assert run['run'] == 'seed0'
+  assert run['step'] == [line['step']]
+  assert run['kept'] == [line['kept']]
 
 
 def test_the_picture_has_a_row_for_each_view(study):
@@ -115,13 +143,139 @@ def test_a_summary_of_matrices_by_hand():
   text = adaptation.tables(found)
   assert '| a | 55.0 ± 7.1 | 83.3 ± 23.6 |' in text
   assert '| c | – | – |' in text
-  assert 'sac over source: +30.8 points of mIoU (+53.3, +8.3).' in text
+  assert 'SAC over source-only: +30.8 points of mIoU (+53.3, +8.3).' in text
 
 
 def test_without_a_source_only_run_there_is_no_gain():
   found = adaptation.summary({'sac': matrices()['sac'][:1]}, ('a', 'b', 'c'))
   assert found['gain'] == {}
   assert '| a | 100.0 |' in adaptation.tables(found)
+
+
+STEPS = (50, 100)
+KEPT = {'seed0': (0.5, 0.75), 'seed3': (0.25, 0.875)}
+
+
+@pytest.fixture
+def sac_runs(tmp_path):
+  """Two runs with hand-made metrics.jsonl, the second cut short by a crash, and one without."""
+  paths = [tmp_path / name for name in (*KEPT, 'seed7')]
+  for path in paths:
+    path.mkdir()
+  for k, path in enumerate(paths[:2]):
+    lines = [{'step': 25, 'val/miou[own]': 0.5}]
+    for step, kept in zip(STEPS, KEPT[path.name], strict=True):
+      line = {'step': step, 'kept': kept, 'teacher/agreement': 0.9, 'teacher/distance': step / 4}
+      line |= {f'kept/{c}': kept / (c + 1 + k) for c in range(3)}
+      line |= {f'threshold/{c}': 0.2 + 0.1 * c for c in range(3)}
+      lines.append(line)
+    crash = '{"step": 150, "kept": 0.' if k else ''
+    (path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)) + '\n' + crash)
+  return paths
+
+
+def written(found, labels=(), views=b'', **configs):
+  """The page of matrices and runs, and its table rows by section."""
+  results = adaptation.summary(found, ('a', 'b', '<c>'))
+  results['pseudo_labels'] = adaptation.pseudo_labels(labels)
+  about = adaptation_page.About(
+    split='test',
+    images=12,
+    palette=((255, 0, 0), (0, 255, 0), (0, 0, 255)),
+    command='the command',
+    configs=configs or {'source': {'data': {'name': 'night', 'source': {'name': 'day'}}}},
+  )
+  text = adaptation_page.page(results, about, views)
+  plain = lambda part: html.unescape(re.sub('<[^>]*>', '', part)).replace('\xa0', ' ')
+  sections = {}
+  for part in re.split('<section ', text)[1:]:
+    rows = re.findall('<tr>(.*?)</tr>', part.partition('</section>')[0])
+    cells = [[plain(cell) for cell in re.findall('<t[dh].*?>(.*?)</t[dh]>', row)] for row in rows]
+    sections[part.split('"')[1]] = cells
+  return text, plain(text), sections
+
+
+def test_pseudo_labels_are_those_of_metrics_jsonl(sac_runs):
+  first, second = adaptation.pseudo_labels(sac_runs)
+  assert (first['run'], second['run']) == ('seed0', 'seed3')
+  assert first['step'] == second['step'] == [50, 100]
+  assert second['kept'] == [0.25, 0.875]
+  assert first['agreement'] == [0.9, 0.9]
+  assert first['distance'] == [12.5, 25.0]
+  assert first['class_kept'] == [0.75, 0.375, 0.25]
+  assert second['class_kept'] == pytest.approx([0.875 / 2, 0.875 / 3, 0.875 / 4])
+  assert first['class_threshold'] == pytest.approx([0.2, 0.3, 0.4])
+
+
+def test_the_pages_numbers_by_hand(sac_runs):
+  found = matrices()
+  found['abn'] = found['source'].copy()
+  text, words, sections = written(found, sac_runs, b'png')
+  assert ids(text) == ['classes', 'labels', 'views', 'reproduce']
+  # Gains of 1 - 7/15 and 1/12, of which none is over an ABN that is the source-only model's double.
+  gain = '30.8 ± 31.8 points of mIoU above'
+  seeds = 'mean ± standard deviation over 2 seeds, better with'
+  assert f'SAC is {gain} source-only ({seeds} 2 of them) and {gain} ABN.' in words
+  assert f'ABN is 0.0 ± 0.0 points of mIoU above source-only ({seeds} 0 of them).' in words
+  assert 'SAC moved most, in points of IoU. Gained: b (+33.3 ± 47.1), a (+28.3 ± 16.5).' in words
+  assert 'Gained: none. Lost: none.' in words
+  head, *rows = sections['classes']
+  assert head == [
+    'class', 'source-only', 'SAC', 'ABN', 'ABN − source-only', 'SAC − source-only',
+  ]  # fmt: skip
+  a = ['a', '55.0 ± 7.1', '83.3 ± 23.6', '55.0 ± 7.1', '0.0 ± 0.0', '+28.3 ± 16.5']
+  assert rows[0] == a
+  assert rows[2] == ['<c>', '–', '–', '–', '–', '–']
+  assert rows[3][:3] == ['mean of 3', '48.3 ± 2.4', '79.2 ± 29.5']
+  assert rows[3][-1] == '+30.8 ± 31.8'
+  # Class b keeps 0.75 / 2 and 0.875 / 3: their mean is a third, their difference a twelfth.
+  assert sections['labels'][2] == ['b', '33.3 ± 5.9', '30.0 ± 0.0']
+  assert len(sections['labels']) == 4
+
+
+def test_curves_have_a_point_for_each_logged_step(sac_runs):
+  results = adaptation.summary(matrices(), ('a', 'b', 'c'))
+  results['pseudo_labels'] = adaptation.pseudo_labels(sac_runs)
+  kept, agreed, distance = adaptation_plots.curves(results)
+  tips = lambda drawing: re.findall('<title>(.*?)</title>', drawing)
+  assert tips(kept) == [
+    'seed0, step 50: 50', 'seed0, step 100: 75', 'seed3, step 50: 25', 'seed3, step 100: 87.5',
+  ]  # fmt: skip
+  assert tips(agreed)[0] == 'seed0, step 50: 90'
+  assert tips(distance)[3] == 'seed3, step 100: 25'
+  places = re.findall(r'class="mark" transform="translate\((\S+) (\S+)\)"', kept)
+  x, y = np.array(places, float).T
+  assert x[0] == x[2]
+  assert x[1] == x[3] == 388
+  heights = np.array([0.5, 0.75, 0.25, 0.875])
+  assert np.argsort(-y).tolist() == np.argsort(heights).tolist()
+  np.testing.assert_allclose(np.diff(y) / np.diff(heights), np.diff(y)[0] / 0.25, rtol=0.01)
+
+
+def test_a_page_without_sac_has_no_section_of_it():
+  source = matrices()['source']
+  text, words, sections = written({'source': source, 'oracle': source})
+  assert ids(text) == ['classes', 'reproduce']
+  assert 'class="verdict"' not in text
+  assert sections['classes'][0] == ['class', 'source-only', 'oracle']
+  assert '<img' not in text
+  assert 'SAC' not in words.partition('Beside this page')[0].partition('IoU of each class')[2]
+
+
+def test_a_single_seed_that_lost_says_so():
+  both = {k: v[:1] for k, v in matrices().items()}
+  _, words, _ = written({'source': both['sac'], 'sac': both['source']})
+  assert 'SAC is 53.3 points of mIoU below source-only (one seed).' in words
+  assert 'Gained: none. Lost: b (−66.7), a (−40.0).' in words
+
+
+def test_a_page_names_what_was_adapted():
+  data = {'name': 'night', 'source': {'name': '<day>'}}
+  configs = {'sac': {'data': data}, 'oracle': {'data': data | {'source': {'name': 'night'}}}}
+  text, words, _ = written({'sac': matrices()['sac']}, **configs)
+  assert '<h1>Adaptation to night</h1>' in text
+  assert 'labels from<day>mIoU of SAC' in words
+  assert 'Configuration of oracle' in words
 
 
 def test_runs_are_found_by_name_and_ordered_by_seed(tmp_path):

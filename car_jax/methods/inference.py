@@ -1,0 +1,45 @@
+"""How a method's net looks at the images it predicts: windows, scales, mirrored copies.
+
+Letters as in methods/base.py.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from car_jax.methods.base import Array, Batch
+from car_jax.methods.trained import full_size
+from car_jax.nn import multiscale, windows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inference:
+  """Options that change no weights, so that a checkpoint may be asked with others.
+
+  With a `crop`, prediction averages the logits of windows of that size, `stride` apart; 0 sees the
+  whole image at once. With several `scales`, or with `flip` (left and right), it averages the
+  probabilities of copies of the image, each by windows; see nn/multiscale.py. A net that takes no
+  other sides than multiples of a number has it as `multiple`.
+  """
+
+  crop: int = 0
+  stride: int = 0
+  scales: tuple[float, ...] = (1.0,)
+  flip: bool = False
+
+  def __post_init__(self) -> None:
+    windows.check(self.crop, self.stride)
+    multiscale.check(self.scales)
+
+  def predicted(self, net: Any, variables: Any, batch: Batch) -> Array:
+    """Logits [B, H, W, C] float32 at the labels' size, which data.fit makes another than the
+    image's; at the image's where there are none."""
+    image = jnp.asarray(batch['image'])
+    size = batch.get('labels', image[..., 0]).shape[-2:]
+    align, multiple = getattr(net, 'align_corners', False), getattr(net, 'multiple', 1)
+    windowed = dict(crop=self.crop, stride=self.stride, align_corners=align)
+    apply = lambda image: full_size(net.apply(variables, image, train=False))
+    predict = lambda image: windows.predicted(apply, image, size, **windowed)
+    scaled = dict(multiple=multiple, align_corners=align)
+    return multiscale.averaged(predict, image, self.scales, self.flip, **scaled)
