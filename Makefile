@@ -48,8 +48,13 @@ demo-adapt: setup
 	for seed in 0 1 2; do \
 	  $(ADAPTED):source --config.seed=$$seed --workdir $(ADAPT)/source/seed$$seed && \
 	  $(ADAPTED):abn --config.seed=$$seed --workdir $(ADAPT)/abn/seed$$seed && \
+	  $(BIN)/python eval.py --checkpoint $(ADAPT)/abn/seed$$seed --config.report.split=train \
+	    --save labels --out $(ADAPT)/found/seed$$seed/report && \
+	  $(BIN)/python -m car_jax.evaluate.label_maps $(ADAPT)/found/seed$$seed/arrays/argmax \
+	    $(ADAPT)/found/seed$$seed/counts.npz && \
 	  $(ADAPTED):sac --config.seed=$$seed --workdir $(ADAPT)/sac/seed$$seed \
-	    --config.init.net=$(ADAPT)/abn/seed$$seed:net || exit; done
+	    --config.init.net=$(ADAPT)/abn/seed$$seed:net \
+	    --config.data.target.counts=$(ADAPT)/found/seed$$seed/counts.npz || exit; done
 	$(ADAPTED):oracle --workdir $(ADAPT)/oracle/seed0
 	$(BIN)/python -m car_jax.studies.adaptation $(ADAPT) --out $(ADAPT)/study
 	$(BIN)/python eval.py --config configs/reliability_adaptation.py
