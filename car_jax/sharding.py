@@ -4,6 +4,7 @@ The same code runs on one CPU, eight GPUs or the hosts of a TPU pod slice. Under
 then sees the statistics of the *global* batch, as synchronised batch norm does.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,19 +48,23 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """This process's rows -> global arrays split over the mesh; text (such as ids) stays behind."""
+def place_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
+  """This process's rows -> global arrays split over the mesh; text (such as ids) stays behind.
+
+  What a single process has on a device already does not go through the host.
+  """
   sharding = split(mesh)
-  return {
-    key: jax.make_array_from_process_local_data(sharding, value)
-    for key, value in batch.items()
-    if np.asarray(value).dtype.kind in 'biuf'
-  }
+  place = functools.partial(jax.make_array_from_process_local_data, sharding)
+  return {k: place(v) for k, v in _numbers(batch).items()}
 
 
 def place_whole(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """A batch that is the same on every process -> global arrays, all of it on every device."""
-  return place_state({k: v for k, v in batch.items() if np.asarray(v).dtype.kind in 'biuf'}, mesh)
+  return place_state(_numbers(batch), mesh)
+
+
+def _numbers(batch: Mapping[str, Any]) -> dict[str, Any]:
+  return {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
 
 
 def place_state(state: Any, mesh: Mesh) -> Any:

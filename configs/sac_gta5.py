@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 from car_jax.errors import UserError, nearest
 
 MODELS = dict(
-  resnet101=dict(name='deeplabv2_resnet', depth=101),
-  vgg16=dict(name='deeplabv2_vgg'),
-  fcn8s=dict(name='fcn8s_vgg'),
+  resnet101=dict(name='deeplabv2_resnet', depth=101, dtype='float32'),
+  vgg16=dict(name='deeplabv2_vgg', dtype='float32'),
+  fcn8s=dict(name='fcn8s_vgg', dtype='float32'),
 )
 LR = dict(resnet101=2.5e-4, vgg16=2.5e-4, fcn8s=5e-4)
 TARGETS = dict(resnet101=8, vgg16=2, fcn8s=4)  # images a step of the first stage
@@ -64,7 +64,7 @@ def get_config(variant='resnet101', source='gta5', steps=STEPS, classes='', file
   c.method = dict(model=MODELS[net], optim=dict(name='sgd', lr=LR[net], weight_decay=5e-4))
   c.init = dict()
   c.data = dict(name='cityscapes/scale1-splits_adaptation', data_dir='', train='adaptation')
-  c.data.update(eval_batch=1, eval_size=0, threads=8)
+  c.data.update(eval_batch=1, eval_size=0, threads=8, augment='host')
   c.data.source = dict(name=source, data_dir='', renormalise=True)
   if variant == net:
     adapted(c, net, f'runs/{net}_base')

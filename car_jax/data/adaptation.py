@@ -7,8 +7,9 @@ config.data names the target as any data set is named, since that is where the n
     source=dict(name='gta5', size=(512, 1024), ...),
     target=dict(groups=2, views=4, size=(512, 1024), ...))
 
-Batch k is a pure function of (seed, k, host). Letters: B source images, G target images a batch, T
-views of each, H x W pixels.
+With `augment='device'` the accelerator cuts windows and views and adds their noise, see
+device_adaptation.py. Batch k is a pure function of (seed, k, host). Letters: B source images, G
+target images a batch, T views of each, H x W pixels.
 """
 
 import dataclasses
@@ -22,9 +23,10 @@ import numpy as np
 
 from car_jax.data import importance, pipeline, sources, views
 from car_jax.data.sources import DataInfo, Dataset, Source
-from car_jax.errors import UserError
+from car_jax.errors import UserError, nearest
 
 TRAIN = 'adaptation'
+AUGMENT = ('host', 'device')
 OPENS = ('name', 'data_dir', 'count', 'num_classes')  # of a source entry: which data set it is
 # Of a target entry, with defaults; its other keys are those of views.group.
 TARGET: dict[str, Any] = dict(split='train', groups=1, views=4)
@@ -33,7 +35,7 @@ TARGET |= dict(counts='', uniform_share=0.25, uniform_classes=())
 
 def open_dataset(config: Mapping[str, Any]) -> Dataset:
   """config.data with a `source` -> the target's splits, and 'adaptation'. Raises UserError."""
-  rest = {k: v for k, v in config.items() if k not in ('source', 'target')}
+  rest = {k: v for k, v in config.items() if k not in ('source', 'target', 'augment')}
   target = sources.open_dataset(rest)
   given = dict(config['source'])
   if 'name' not in given:
@@ -50,7 +52,7 @@ def open_dataset(config: Mapping[str, Any]) -> Dataset:
   def split(text: str) -> Any:
     if text != TRAIN:
       return target.split(text)
-    return opened(source, target, given, dict(config.get('target', {})), rest)
+    return opened(source, target, given, dict(config.get('target', {})), config)
 
   return Dataset(target.info, split)
 
@@ -59,6 +61,8 @@ def opened(
   source: Dataset, target: Dataset, given: dict[str, Any], asked: dict[str, Any], config: Any
 ) -> 'TwoDomains':
   """The entries `source` and `target`, less what opened the data sets -> the stream."""
+  if (augment := config.get('augment', 'host')) not in AUGMENT:
+    raise UserError(f'config.data.augment is {augment!r}\n{nearest(augment, AUGMENT)}')
   own = TARGET | {k: asked.pop(k) for k in TARGET if k in asked}
   groups, count = own['groups'], own['views']
   for key, least in (('groups', 0), ('views', 0)):
@@ -81,6 +85,7 @@ def opened(
     groups=groups,
     views=count,
     threads=config.get('threads', 2),
+    augment=augment,
     counts=own['counts'],
     uniform_share=own['uniform_share'],
     uniform_classes=tuple(own['uniform_classes']),
@@ -132,6 +137,7 @@ class TwoDomains:
   groups: int
   views: int
   threads: int = 2
+  augment: str = 'host'
   counts: str = ''
   uniform_share: float = 0.25
   uniform_classes: tuple[int, ...] = ()
@@ -149,12 +155,15 @@ class TwoDomains:
     """
     import grain
 
+    from car_jax.data.device_adaptation import DeviceSteps
+
     check_shares(self.batch, self.groups * max(self.views, 1), hosts)
-    steps = Steps(self, seed, start_step, host, hosts)
+    kind = DeviceSteps if self.augment == 'device' else Steps
+    steps = kind(self, seed, start_step, host, hosts)
     options = grain.ReadOptions(
       num_threads=self.threads, prefetch_buffer_size=max(self.threads, 1) * 2
     )
-    yield from grain.MapDataset.source(steps).to_iter_dataset(options)
+    yield from map(steps.finished, grain.MapDataset.source(steps).to_iter_dataset(options))
 
   @functools.cached_property
   def found(self) -> importance.Counts | None:
@@ -205,32 +214,52 @@ class Steps:
     batch = _stacked([self.source(step, row) for row in self.rows])
     if not self.views:
       return batch
-    each = max(self.data.views, 1)
-    first, last = self.views[0] // each, self.views[-1] // each
-    made = [self.group(step, g) for g in range(first, last + 1)]
+    made = [self.group(step, g) for g in self.groups]
     join = np.concatenate if self.data.views else np.stack
-    mine = slice(self.views[0] - first * each, self.views[-1] + 1 - first * each)
-    return batch | {key: join([m[key] for m in made])[mine] for key in made[0]}
+    return batch | self.mine({key: join([m[key] for m in made]) for key in made[0]})
 
-  def source(self, step: int, row: int) -> dict[str, np.ndarray]:
-    domain = self.data.source
+  def finished(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What is left to do when a batch has come out of the workers."""
+    return batch
+
+  @property
+  def groups(self) -> range:
+    """The target images of a step that this host's views are of."""
+    each = max(self.data.views, 1)
+    return range(self.views[0] // each, self.views[-1] // each + 1)
+
+  def mine(self, made: dict[str, Any]) -> dict[str, Any]:
+    """This host's rows of all views of `groups`."""
+    first = self.groups[0] * max(self.data.views, 1)
+    return {k: v[self.views[0] - first : self.views[-1] + 1 - first] for k, v in made.items()}
+
+  def source_example(
+    self, step: int, row: int
+  ) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
     epoch, within = divmod(step, self.epoch_steps)
+    domain = self.data.source
     index = self._permutation(1, epoch, len(domain.records))[within * self.data.batch + row]
     rng = np.random.default_rng([self.seed, step * self.data.batch + row, 1])
-    image, label = domain.example(int(index), rng, self.ignored)
-    return _scaled(views.source(image, label, rng, ignore_label=self.ignored, **domain.options))
+    return *domain.example(int(index), rng, self.ignored), rng
+
+  def target_example(self, step: int, g: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    place = step * self.data.groups + g
+    rng = np.random.default_rng([self.seed, place, 2])
+    return *self.data.target.example(self.chosen(place), rng, self.ignored), rng
+
+  def source(self, step: int, row: int) -> dict[str, np.ndarray]:
+    options = self.data.source.options
+    made = views.source(*self.source_example(step, row), ignore_label=self.ignored, **options)
+    return scaled(made)
 
   def group(self, step: int, g: int) -> dict[str, np.ndarray]:
     """The views of target image g of a step, or the one image."""
-    domain, place = self.data.target, step * self.data.groups + g
-    rng = np.random.default_rng([self.seed, place, 2])
-    image, label = domain.example(self.chosen(place), rng, self.ignored)
-    options = dict(domain.options) | {'ignore_label': self.ignored}
+    example, options = self.target_example(step, g), dict(self.data.target.options)
+    options |= {'ignore_label': self.ignored}
     if not self.data.views:
-      made = _scaled(views.source(image, label, rng, **options))
-      return {'target': made['image'], 'target_label': made['label']}
-    made = views.group(image, label, rng, **options)
-    return _scaled(made) | {'views': np.full(self.data.views, self.data.views, np.int32)}
+      return as_target(scaled(views.source(*example, **options)))
+    made = scaled(views.group(*example, **options))
+    return made | {'views': np.full(self.data.views, self.data.views, np.int32)}
 
   def chosen(self, place: int) -> int:
     """The record of the target that is image `place` of the run."""
@@ -250,7 +279,11 @@ def _stacked(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
   return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-def _scaled(made: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def as_target(made: dict[str, Any]) -> dict[str, Any]:
+  return {'target': made['image'], 'target_label': made['label']}
+
+
+def scaled(made: dict[str, Any]) -> dict[str, Any]:
   """Images normalised by ImageNet's statistics -> what nets take, which normalise them again."""
   gain, shift = 2 * np.array(views.STD, np.float32), 2 * np.array(views.MEAN, np.float32) - 1
   images = {k: made[k] * gain + shift for k in ('image', 'target', 'student') if k in made}
