@@ -107,10 +107,26 @@ def _pointwise(x: Array, kernel: Array, strides: Any, *args: Any, **kw: Any) -> 
 
   On a CPU a convolution's gradient for such a kernel takes two to three times as long.
   """
-  if kw.get('feature_group_count', 1) != 1:
+  if kw.get('feature_group_count', 1) != 1 or kw.get('precision') is not None:
     return jax.lax.conv_general_dilated(x, kernel, strides, *args, **kw)
   x = x[:, :: strides[0], :: strides[1]]
-  return jnp.einsum('bhwi,io->bhwo', x, kernel[0, 0], precision=kw.get('precision'))
+  return _product(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:-1], -1)
+
+
+@jax.custom_vjp
+def _product(x: Array, kernel: Array) -> Array:
+  """[n, i], [i, o] -> [n, o]"""
+  return x @ kernel
+
+
+def _gradients(kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+  """jax would multiply dy by x and transpose; XLA then gathers dy column by column on a CPU, which
+  took a fifth of ResNet-101's step."""
+  x, kernel = kept
+  return dy @ kernel.T, x.T @ dy
+
+
+_product.defvjp(lambda x, kernel: (_product(x, kernel), (x, kernel)), _gradients)
 
 
 class NormedConv(nn.Module):

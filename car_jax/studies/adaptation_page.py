@@ -19,6 +19,7 @@ from car_jax.studies import adaptation_plots
 from car_jax.studies.adaptation_plots import COLUMNS, TITLES
 
 NAMED = 3  # classes that gained or lost most
+SHOWN = 5e-4  # a smaller change is 0.0 points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +121,8 @@ def _moved(results: Mapping[str, Any], name: str) -> str:
   gains = dict(zip(results['classes'], class_gains(results, name), strict=True))
   order = sorted((c for c, v in gains.items() if v), key=lambda c: -np.mean(gains[c]))
   words = lambda found: ', '.join(f'{c} ({percent(gains[c], signed=True)})' for c in found)
-  up = words([c for c in order if np.mean(gains[c]) > 0][:NAMED]) or 'none'
-  down = words([c for c in order[::-1] if np.mean(gains[c]) < 0][:NAMED]) or 'none'
+  up = words([c for c in order if np.mean(gains[c]) > SHOWN][:NAMED]) or 'none'
+  down = words([c for c in order[::-1] if np.mean(gains[c]) < -SHOWN][:NAMED]) or 'none'
   return f'Classes that {TITLES[name]} moved most, in points of IoU. Gained: {up}. Lost: {down}.'
 
 
