@@ -31,7 +31,9 @@ def last_step(workdir) -> int:
 
 
 def start_and_wait_for(step, workdir, variant='mose'):
-  run = subprocess.Popen(command(workdir, variant), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+  run = subprocess.Popen(
+    command(workdir, variant), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+  )
   deadline = time.monotonic() + 300
   while last_step(workdir) < step:
     assert run.poll() is None, run.stderr.read().decode()[-2000:]

@@ -173,7 +173,10 @@ def test_the_accelerator_makes_batches_of_the_same_images(opened):
 
 
 def test_the_accelerator_takes_images_of_one_size(opened, monkeypatch):
-  odd = lambda self, i: {'image': np.zeros((8 + i % 2, 8, 3)), 'labels': np.zeros((1, 8 + i % 2, 8))}
+  odd = lambda self, i: {
+    'image': np.zeros((8 + i % 2, 8, 3)),
+    'labels': np.zeros((1, 8 + i % 2, 8)),
+  }
   monkeypatch.setattr(Records, '__getitem__', odd)
   with pytest.raises(UserError, match=r'one size; the source has 8x8 and 9x8\n.*augment=host'):
     train(opened(augment='device'), 1)
