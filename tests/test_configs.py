@@ -13,13 +13,12 @@ from car_jax.evaluate import catalogue
 from car_jax.reliability import plan
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
-# of one method once small: the first of them trains; smoke's others train in test_sharding
+# of one method once small: the first of them trains; smoke's others train in test_sharding and test_resume
 TWINS = dict(car_lidc_masks='car_lidc', mose_lidc_light='mose_lidc', mose_lidc_masks='mose_lidc')
 STUDIES = [f for f in FILES if f.startswith('reliability')]  # they train nothing
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
 VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer']}
-VARIANTS['smoke'] += ['sac']
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
 ADAPTATION = [f for f in FILES if f.startswith('sac_')]
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}

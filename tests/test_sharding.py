@@ -45,10 +45,10 @@ def three_steps(out, variant, devices, *clusters):
   return found
 
 
-CAR = pytest.param('car', marks=pytest.mark.slow)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('car', 'mose')]
 
 
-@pytest.mark.parametrize('variant', [CAR, 'mose', 'supervised'])
+@pytest.mark.parametrize('variant', [*SLOW, 'supervised'])
 def test_eight_devices_equal_one(tmp_path, variant):
   """CAR and MoSE on eight devices of one process, a plain net on four in each of two: what lies
   between processes is the same for all methods."""
