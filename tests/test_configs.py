@@ -13,7 +13,7 @@ from car_jax.evaluate import catalogue
 from car_jax.reliability import plan
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
-# of one method once small: the first of them trains; smoke's others train in test_sharding and test_resume
+# of one method once small: the first of them trains; smoke's others in test_sharding, test_resume
 TWINS = dict(car_lidc_masks='car_lidc', mose_lidc_light='mose_lidc', mose_lidc_masks='mose_lidc')
 STUDIES = [f for f in FILES if f.startswith('reliability')]  # they train nothing
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
