@@ -6,7 +6,16 @@ About five minutes on an idle machine. Exit status 1 if a limit was passed.
 import subprocess
 import sys
 
-NAMES = ('starts', 'metrics', 'reliability', 'car_steps', 'mose_steps', 'sac_steps', 'views')
+NAMES = (
+  'starts',
+  'metrics',
+  'reliability',
+  'car_steps',
+  'mose_steps',
+  'sac_steps',
+  'views',
+  'feeding',
+)
 
 
 def main() -> int:

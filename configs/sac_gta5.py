@@ -2,9 +2,9 @@
 
   python -m datasets.prepare gta5 --source FOLDER
   python -m datasets.prepare cityscapes --source FOLDER --scale 1 --splits adaptation
-  python train.py --config configs/sac_gta5.py:resnet101_base --workdir runs/resnet101_base
-  python train.py --config configs/sac_gta5.py:resnet101 --workdir runs/resnet101
-  python eval.py --checkpoint runs/resnet101
+  python train.py --config configs/sac_gta5.py:resnet101_base --workdir runs/gta5_resnet101_base
+  python train.py --config configs/sac_gta5.py:resnet101 --workdir runs/gta5_resnet101
+  python eval.py --checkpoint runs/gta5_resnet101
 
 Nets resnet101 and vgg16 (DeepLabv2), fcn8s (on VGG16); `_base` is the first stage. Published mIoU
 on the validation images, in per cent: 53.8 (base 40.8), 49.8 (37.1), 49.9 (36.7).
@@ -47,13 +47,16 @@ def adapted(c, net, base_run):
   """Labels of the source, and the teacher's."""
   large = net == 'resnet101'
   c.method.name = 'sac'
-  c.method.update(views=4, upper=0.75, lower=0.2 if large else 0.1)
+  c.method.update(views=4, upper=0.75, lower=0.2 if large else 0.1, discount=True, pool='mean')
+  c.method.update(teacher_period=100, teacher_momentum=0.99, prior_scale=1e-3, prior_momentum=0.99)
+  c.method.update(focal_power=3.0)
   c.method.update(target_weight=5.0 if large else 2.0, weighting='own', averaged_views=0)
   c.init.net = f'{base_run}:net'
   c.data.batch = 8
-  c.data.source = c.data.source.to_dict() | dict(size=WIDE, scale=(0.5, 1.0))
+  c.data.source = c.data.source.to_dict() | dict(size=WIDE, scale=(0.5, 1.0), jitter=0.0)
   c.data.target = dict(groups=2, views=4, size=WIDE, scale=(1.0, 1.1), zoom=(0.5, 1.0), jitter=0.4)
-  c.data.target.update(blur=(0.1, 2.0), greyscale=0.2, counts='', uniform_share=0.25)
+  c.data.target.update(blur=(0.1, 2.0), greyscale=0.2, flip_views=True)
+  c.data.target.update(counts='', uniform_share=0.25, uniform_classes=())
 
 
 def get_config(variant='resnet101', source='gta5', steps=STEPS, classes='', file='sac_gta5'):
@@ -62,12 +65,13 @@ def get_config(variant='resnet101', source='gta5', steps=STEPS, classes='', file
   net = variant.removesuffix('_base')
   c = ConfigDict()
   c.method = dict(model=MODELS[net], optim=dict(name='sgd', lr=LR[net], weight_decay=5e-4))
+  c.method.update(scales=(1.0,), flip=False)
   c.init = dict()
   c.data = dict(name='cityscapes/scale1-splits_adaptation', data_dir='', train='adaptation')
   c.data.update(eval_batch=1, eval_size=0, threads=8, augment='host')
   c.data.source = dict(name=source, data_dir='', renormalise=True)
   if variant == net:
-    adapted(c, net, f'runs/{net}_base')
+    adapted(c, net, f'runs/{source}_{net}_base')
   else:
     base(c, net)
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = steps[variant], 100, 2_250, 1_125, 0

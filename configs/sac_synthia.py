@@ -2,8 +2,9 @@
 
   python -m datasets.prepare synthia --source FOLDER
   python -m datasets.prepare cityscapes --source FOLDER --scale 1 --splits adaptation
-  python train.py --config configs/sac_synthia.py:resnet101_base --workdir runs/resnet101_base
-  python train.py --config configs/sac_synthia.py:resnet101 --workdir runs/resnet101
+  python train.py --config configs/sac_synthia.py:resnet101_base \\
+    --workdir runs/synthia_resnet101_base
+  python train.py --config configs/sac_synthia.py:resnet101 --workdir runs/synthia_resnet101
 
 Published mIoU on the validation images, in per cent, of the 16 classes that SYNTHIA labels:
 resnet101 52.6 (base 36.3), vgg16 49.1 (34.4), fcn8s 46.8 (31.6). Nets have 19 outputs; terrain,

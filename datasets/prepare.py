@@ -39,7 +39,13 @@ DATASETS = {
       **{'unknown': 0.0, 'part': 'all'},
     },
   ),
-  'folder': (True, {'variant': '', 'classes': '', 'validation': 0.15, 'test': 0.15, 'seed': 0}),
+  'folder': (
+    True,
+    {
+      **{'variant': '', 'classes': '', 'validation': 0.15, 'test': 0.15, 'seed': 0},
+      **{'unlabelled': False},
+    },
+  ),
 }
 SPLITS = ('ambiguity', 'reliability', 'adaptation')  # of Cityscapes
 
@@ -53,7 +59,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
   keys = dict.fromkeys(k for _, group in DATASETS.values() for k in group)
   for key in keys:
     owners = (f'{n}: {group[key]!r}' for n, (_, group) in DATASETS.items() if key in group)
-    parser.add_argument(f'--{key.replace("_", "-")}', help=f'defaults {", ".join(owners)}')
+    told = f'defaults {", ".join(owners)}'
+    switch = {'action': 'store_true', 'default': None} if key == 'unlabelled' else {}
+    parser.add_argument(f'--{key.replace("_", "-")}', help=told, **switch)
   args = parser.parse_args(arguments)
   for key, default in DATASETS.get(args.name, (False, {}))[1].items():
     text = getattr(args, key)

@@ -14,6 +14,7 @@ target images a batch, T views of each, H x W pixels.
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -27,6 +28,8 @@ from car_jax.errors import UserError, nearest
 
 TRAIN = 'adaptation'
 AUGMENT = ('host', 'device')
+UNREAD = ('size', 'pad', 'crop', 'flip', 'rot90', 'flip_rows', 'rotate', 'scales')
+OUTSIDE = 255  # the label of what is ignored, where the target has none: no class has this number
 OPENS = ('name', 'data_dir', 'count', 'num_classes')  # of a source entry: which data set it is
 # Of a target entry, with defaults; its other keys are those of views.group.
 TARGET: dict[str, Any] = dict(split='train', groups=1, views=4)
@@ -42,19 +45,31 @@ def open_dataset(config: Mapping[str, Any]) -> Dataset:
     raise UserError("config.data.source has no name\n  such as source=dict(name='gta5', ...)")
   own = {k: given.pop(k) for k in OPENS if k in given}
   own['data_dir'] = own.get('data_dir') or rest.get('data_dir', '')
-  source = sources.open_dataset(own)
-  if source.info.num_classes != target.info.num_classes:
+  if unread := [k for k in UNREAD if k in rest and (k, rest['name']) != ('size', 'fake')]:
     raise UserError(
-      f'{source.info.name} has {source.info.num_classes} classes, {target.info.name} '
-      f'{target.info.num_classes}\n  prepare both with the same classes'
+      f'config.data.{unread[0]} is not read beside config.data.source\n'
+      '  say how images are cut in config.data.source and config.data.target'
     )
 
   def split(text: str) -> Any:
-    if text != TRAIN:
+    if text != TRAIN:  # to score the target the source need not be there
       return target.split(text)
+    source = sources.open_dataset(own)
+    check_classes(source.info, target.info)
     return opened(source, target, given, dict(config.get('target', {})), config)
 
   return Dataset(target.info, split)
+
+
+def check_classes(source: DataInfo, target: DataInfo) -> None:
+  """Raises UserError unless both have the same classes in the same order."""
+  pairs = itertools.zip_longest(source.class_names, target.class_names, fillvalue='nothing')
+  for k, (one, other) in enumerate(pairs):
+    if one != other:
+      raise UserError(
+        f'class {k} is {one} in {source.name}, {other} in {target.name}\n'
+        '  prepare both with the same classes'
+      )
 
 
 def opened(
@@ -65,19 +80,24 @@ def opened(
     raise UserError(f'config.data.augment is {augment!r}\n{nearest(augment, AUGMENT)}')
   own = TARGET | {k: asked.pop(k) for k in TARGET if k in asked}
   groups, count = own['groups'], own['views']
-  for key, least in (('groups', 0), ('views', 0)):
-    if not isinstance(own[key], int) or own[key] < least:
-      raise UserError(f'config.data.target.{key} is {own[key]!r}; it is {least} or more')
+  check_target(own, target.info.num_classes)
   records = source.split(given.pop('split', 'train'))
   if len(records) < config['batch']:
     raise UserError(
       f'the source {source.info.name} has {len(records)} images, fewer than a batch of '
       f'{config["batch"]}\n  use --config.data.batch={len(records)} or less'
     )
-  if count and groups:
+  if not groups:
+    if asked:
+      raise UserError(
+        f'config.data.target.{min(asked)} is not read: groups is 0\n'
+        '  use --config.data.target.groups=1 or more, or leave it out'
+      )
+    options = {}
+  elif count:
     options = keywords('target', asked | {'views': count})
   else:  # single images, as the source's but for its colours
-    options = {'renormalise': False} | keywords('target', asked, 'source') if groups else {}
+    options = {'renormalise': False} | keywords('target', asked, 'source')
   return TwoDomains(
     Domain(records, source.info, keywords('source', given)),
     Domain(target.split(own['split']), target.info, options),
@@ -90,6 +110,23 @@ def opened(
     uniform_share=own['uniform_share'],
     uniform_classes=tuple(own['uniform_classes']),
   )
+
+
+def check_target(own: Mapping[str, Any], num_classes: int) -> None:
+  """Raises UserError for values of TARGET that cannot be."""
+  count = lambda v: isinstance(v, int) and v >= 0
+  rules = {
+    'groups': (count, '0 or more'),
+    'views': (count, '0 or more'),
+    'uniform_share': (lambda v: isinstance(v, (int, float)) and 0 <= v <= 1, 'from 0 to 1'),
+    'uniform_classes': (
+      lambda v: all(count(k) and k < num_classes for k in v),
+      f'classes from 0 to {num_classes - 1}',
+    ),
+  }
+  for key, (valid, words) in rules.items():
+    if not valid(own[key]):
+      raise UserError(f'config.data.target.{key} is {own[key]!r}; it is {words}')
 
 
 def keywords(part: str, given: dict[str, Any], like: str = '') -> dict[str, Any]:
@@ -170,15 +207,14 @@ class TwoDomains:
     if not self.counts:
       return None
     counts = importance.load(pathlib.Path(self.counts), self.target.info.num_classes)
-    records = self.target.records
-    return counts.of([records[i]['id'] for i in range(len(records))])
+    return counts.of(sources.ids(self.target.records))
 
 
 def check_shares(batch: int, target: int, hosts: int) -> None:
   """Raises UserError unless both halves of a batch divide over the processes and devices."""
   if batch % hosts:
     raise UserError(f'a batch of {batch} cannot be shared by {hosts} processes')
-  parts = hosts * max(1, jax.device_count() // hosts)
+  parts = max(hosts, jax.device_count())
   if target % parts:
     raise UserError(
       f'config.data.target: {target} views a batch cannot be split over {parts} devices\n'
@@ -196,7 +232,7 @@ class Steps:
     self.epoch_steps = pipeline.steps_per_epoch(len(data), data.batch)
     self._permutation = functools.lru_cache(maxsize=4)(self._shuffled)
     ignored = data.target.info.ignore_label  # what a method hears of: the target's, for both
-    self.ignored, self.draws = -1 if ignored is None else ignored, None
+    self.ignored, self.draws = OUTSIDE if ignored is None else ignored, None
     if (counts := data.found) is not None:
       cumulative = importance.distribution(
         counts.shares, prior=data.uniform_share, ignored=data.uniform_classes
@@ -204,7 +240,7 @@ class Steps:
       self.draws = importance.Draws(cumulative, seed, len(data))
 
   def _shuffled(self, domain: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([self.seed, epoch, domain]).permutation(count)
+    return np.random.default_rng([self.seed, epoch, domain, 5]).permutation(count)
 
   def __len__(self) -> int:
     return 2**40

@@ -111,7 +111,7 @@ class Draws:
   def __getitem__(self, n: int) -> int:
     epoch, place = divmod(n, self.length)
     turn = int(_turns(self.seed, epoch, self.length)[place])
-    return pick(self.cumulative, turn, np.random.default_rng([self.seed, n, 2]).random())
+    return pick(self.cumulative, turn, np.random.default_rng([self.seed, n, 2, 4]).random())
 
 
 @functools.lru_cache(maxsize=4)

@@ -177,7 +177,8 @@ class _Records:
   """One split of a prepared folder. Damage is reported with the folder's name."""
 
   def __init__(self, builder: Any, split: str, folder: pathlib.Path):
-    self._folder, name = folder, split_name(split)
+    self._folder, self._builder, self._split = folder, builder, split
+    name = split_name(split)
     if name not in builder.info.splits:
       raise UserError(f'no split {name!r} in {folder}\n{nearest(name, builder.info.splits)}')
     check_range(split, builder.info.splits[name].num_examples)
@@ -196,12 +197,25 @@ class _Records:
       raise self._damaged(e) from None
     return record | {k: record[k].decode() for k in ('id', 'group')}
 
+  def ids(self) -> list[str]:
+    import tensorflow_datasets as tfds
+
+    skipped = {k: tfds.decode.SkipDecoding() for k in self._builder.info.features if k != 'id'}
+    source = self._builder.as_data_source(self._split, decoders=skipped)
+    return [source[i]['id'].decode() for i in range(len(source))]
+
   def _damaged(self, e: Exception) -> UserError:
     reason = (str(e).splitlines() or [''])[0][:120]
     return UserError(
       f'{self._folder} is damaged ({type(e).__name__}: {reason})\n'
       '  prepare it again with --overwrite'
     )
+
+
+def ids(records: Source) -> list[str]:
+  """Of all records, in their order; prepared ones are not decoded for it."""
+  read = getattr(records, 'ids', lambda: [records[i]['id'] for i in range(len(records))])
+  return read()
 
 
 def check_range(split: str, count: int) -> None:

@@ -120,6 +120,22 @@ def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:
   return rows
 
 
+def asked(
+  paths: Sequence[str], config: ConfigDict
+) -> tuple[dict[str, Any], Sequence[str], Sequence[str]]:
+  """What the report is of, with the checkpoints' names and folders. Raises UserError."""
+  spec = dict(config.report) or dict(split='validation')
+  unknown = set(spec) - set(catalogue.DEFAULTS)
+  if unknown:
+    raise UserError(f'unknown config key report.{sorted(unknown)[0]}')
+  names, paths = zip(*(parted(p) for p in paths), strict=True)
+  if len({*names}) < len(names):
+    raise UserError(
+      f'two checkpoints are called {max(names, key=names.count)!r}\n  give NAME=FOLDER'
+    )
+  return spec, names, paths
+
+
 def evaluate(
   paths: Sequence[str],
   config: ConfigDict,
@@ -135,15 +151,7 @@ def evaluate(
   `saved` names some of save.KINDS, joined by commas: arrays for other tools, in out/../arrays.
   A path may be NAME=FOLDER; `changes` as in `load`, of every checkpoint. Raises UserError.
   """
-  spec = dict(config.report) or dict(split='validation')
-  unknown = set(spec) - set(catalogue.DEFAULTS)
-  if unknown:
-    raise UserError(f'unknown config key report.{sorted(unknown)[0]}')
-  names, paths = zip(*(parted(p) for p in paths), strict=True)
-  if len({*names}) < len(names):
-    raise UserError(
-      f'two checkpoints are called {max(names, key=names.count)!r}\n  give NAME=FOLDER'
-    )
+  spec, names, paths = asked(paths, config)
   folders.check_replaceable(pathlib.Path(out), report.RESULTS)
   mesh = sharding.make_mesh()
   sharding.check_batch(config.data, mesh)
@@ -162,8 +170,8 @@ def evaluate(
     batches = stack.enter_context(contextlib.closing(stream()))
     arrays = None
     if saved:
-      folder = pathlib.Path(out).parent / 'arrays'
-      arrays = stack.enter_context(save.Saver(folder, saved, data.info, len(source)))
+      saver = save.Saver(pathlib.Path(out).parent / 'arrays', saved, data.info, len(source))
+      arrays = stack.enter_context(saver)
     told = progress.line(len(source)) if jax.process_index() == 0 else None
     results = evaluator(rows, batches, rng=rng, progress=told, save=arrays)
     if arrays is not None:

@@ -4,7 +4,7 @@
 
   FOLDER/label_ids/NAME.png   0 to 33: what Cityscapes' own evaluator and its server read
   FOLDER/train_ids/NAME.png   0 to 18, and 255 for no class
-  FOLDER/colours/NAME.png     Cityscapes' colours, perhaps over the image
+  FOLDER/colours/NAME.png     Cityscapes' colours
 
 The evaluator searches a folder to its depths and refuses two files of one image: give it
 FOLDER/label_ids alone. Letters: H x W pixels.
@@ -21,8 +21,6 @@ import numpy as np
 from car_jax.data import importance, labels
 from car_jax.errors import UserError, exit_on_user_error
 
-OPACITY = 0.7  # of the colours over the image
-
 
 def check(info: Any) -> None:
   """Raises UserError for a data set (its DataInfo) whose classes are not Cityscapes' 19."""
@@ -34,10 +32,8 @@ def check(info: Any) -> None:
     )
 
 
-def save(
-  folder: pathlib.Path, name: str, train_ids: np.ndarray, *, image: np.ndarray | None = None
-) -> None:
-  """Writes the three pictures of `train_ids` [H, W]; colours go over an `image` [H, W, 3] uint8.
+def save(folder: pathlib.Path, name: str, train_ids: np.ndarray) -> None:
+  """Writes the three pictures of `train_ids` [H, W].
 
   `name` is the example's id, such as frankfurt/frankfurt_000000_000294; its part before / becomes
   a folder.
@@ -47,13 +43,10 @@ def save(
     raise ValueError(f'{name}: {min(odd)} is no train id')
   if {'..', ''} & set(name.split('/')):
     raise ValueError(f'{name!r} cannot name a file')
-  colours = labels.colours(train_ids)
-  if image is not None:
-    colours = np.rint((1 - OPACITY) * image + OPACITY * colours).astype(np.uint8)
   for kind, picture in (
     ('label_ids', labels.label_ids(train_ids)),
     ('train_ids', train_ids.astype(np.uint8)),
-    ('colours', colours),
+    ('colours', labels.colours(train_ids)),
   ):
     _write(folder / kind / f'{name}.png', picture)
 

@@ -9,7 +9,8 @@
   FOLDER/SUBJECT/own.npy            [I, H, W, C] the method's own, where it has them
   FOLDER/SUBJECT/logits.npy         [I, H, W, C] before the softmax  (logits)
   FOLDER/SUBJECT/features.npy       [I, D] of whole images           (features)
-  FOLDER/SUBJECT/label_ids/ID.png ..  of Cityscapes' classes, see label_maps.py  (labels)
+  FOLDER/SUBJECT/label_ids/ID.png ..  of Cityscapes' classes, see label_maps.py  (labels; not
+                                      of single draws of readers or pixels)
 
 Letters: I images in the order of the index's ids, N samples, M readers, H x W pixels, C classes.
 Of probabilities the index says whether they are `one_hot`: the samples of a deterministic method
@@ -32,6 +33,7 @@ from car_jax.evaluate import folders, label_maps
 from car_jax.evaluate.predict import Prediction, label_type
 from car_jax.evaluate.results import Results
 
+DRAWN = ('readers', 'independent pixels')  # noise as a label map
 KINDS = ('samples', 'probabilities', 'logits', 'features', 'labels')
 OWN = {
   'logits': ('image, row, column, class', 'logits of the classes'),
@@ -91,7 +93,7 @@ class Saver:
 
   def prediction(self, subject: str, found: Prediction, valid: np.ndarray) -> None:
     where = self._folder_of(subject)
-    if 'labels' in self.kinds and self.active:
+    if 'labels' in self.kinds and self.active and not subject.lower().endswith(DRAWN):
       for k in np.flatnonzero(valid):
         said = np.asarray(found.mean[k]).argmax(-1)
         label_maps.save(self._part / where, str(self._ids[k]), said)

@@ -155,18 +155,12 @@ def read(path: str | pathlib.Path) -> Snapshot:
 
 
 def first_state(config: ConfigDict, num_classes: int) -> Any:
-  """The state that a method of one net starts from; batches of both kinds lend it their shapes."""
+  """The state that a method of one net starts from, shaped by a batch to predict on."""
   from car_jax import registry
 
   spec = config.method.to_dict() | {'num_classes': num_classes}
   method = registry.method(spec, steps_per_epoch=1)
-  views = spec.get('views', 1)
-  image = np.zeros((views, 64, 64, 3), np.float32)
-  affine = np.zeros((views, 2, 3), np.float32)
-  batch = dict.fromkeys(('image', 'target', 'student'), image)
-  batch |= {'affine': affine, 'affine_inv': affine}
-  batch |= dict.fromkeys(('label', 'target_label'), np.zeros((views, 64, 64), np.int32))
-  return method.init(config.seed, batch)
+  return method.init(config.seed, {'image': np.zeros((1, 64, 64, 3), np.float32)})
 
 
 def with_net(state: Any, variables: Any) -> Any:

@@ -26,11 +26,12 @@ class ABN(Supervised):
 
   def init(self, seed: int, batch: Batch) -> State:
     check_domains(batch, 'abn', ('target',))
+    if 'student' in batch:
+      raise UserError(
+        "method 'abn' takes single target images, and config.data.target.views is not 0\n"
+        '  use --config.data.target.views=0'
+      )
     return super().init(seed, batch)
-
-  def known(self, label: Array) -> Array:
-    """Labels with -1 for what is not learnt from."""
-    return label if self.ignore_label is None else jnp.where(label == self.ignore_label, -1, label)
 
   def loss(self, logits: Array, batch: Batch) -> Array:
     return jnp.mean(consistency.pixel_losses(logits, self.known(batch['label'])))

@@ -93,7 +93,8 @@ class SAC(ABN):
   def check_views(self, batch: Batch) -> None:
     if 'target' not in batch:
       return
-    made, count = int(np.max(batch.get('views', self.views))), len(batch['target'])
+    made = int(np.max(batch.get('views', self.views)))
+    count = len(batch['target']) * jax.process_count()  # init sees one process's share
     if made != self.views:
       raise UserError(
         f'config.method.views is {self.views}, the data have {made} views of each image\n'

@@ -39,9 +39,16 @@ class Supervised(Inference, OneNet):
     net = start(self.net, self.optimizer, seed, batch['image'], train=False)
     return State(step=np.int32(0), net=net)
 
+  def known(self, label: Array) -> Array:
+    """Labels with -1 for what is not learnt from: ignored pixels, and numbers of no class."""
+    valid = (label >= 0) & (label < self.num_classes)
+    if self.ignore_label is not None:
+      valid &= label != self.ignore_label
+    return jnp.where(valid, label, -1)
+
   def loss(self, logits: Array, batch: Batch) -> Array:
-    mask = None if self.ignore_label is None else batch['label'] != self.ignore_label
-    return segmentation.cross_entropy(logits, batch['label'], mask)
+    label = self.known(batch['label'])
+    return segmentation.cross_entropy(logits, jnp.maximum(label, 0), label >= 0)
 
   def step(self, state: State, batch: Batch, rng: Array) -> tuple[State, Logs]:
     def loss_of(params):

@@ -1,13 +1,14 @@
 """What adaptation to another domain did, class by class: source-only, ABN, SAC, an oracle.
 
-  python -m car_jax.studies.adaptation runs/night --data runs/night/data --out runs/night/study
+  python -m car_jax.studies.adaptation runs/snow --data runs/snow/data --out runs/snow/study
 
 RUNS holds a run, or runs seed0, seed1, .. of it, in each of the folders source, abn, sac and oracle
 that it has. All are scored on their target's test images; results.json has every run's numbers,
-tables.md and classes.svg their means and spread. views.png shows what SAC learns from. report.html
-has all of it on one page, and how the pseudo labels went.
+tables.md and classes.svg their means and spread. A gain is between runs of the same seed folder.
+views.png shows what SAC learns from. report.html has all of it on one page, and how the pseudo
+labels went.
 
-Letters: R runs of one name, C classes, H x W pixels.
+Letters: C classes.
 """
 
 import argparse
@@ -26,14 +27,17 @@ from car_jax.errors import UserError, exit_on_user_error
 from car_jax.evaluate import folders, svg
 from car_jax.metrics import confusion
 from car_jax.studies import adaptation_page, adaptation_plots
-from car_jax.studies.adaptation_page import percent
+from car_jax.studies.adaptation_page import differences, percent, unpaired
 from car_jax.studies.adaptation_plots import TITLES
 
 
 class Scored(NamedTuple):
-  """matrices: [R, C, C] by name; palette [C, 3]; images: how many were scored."""
+  """matrices: [C, C] by name and run; palette [C, 3]; images: how many were scored.
 
-  matrices: dict[str, np.ndarray]
+  A run is named by its folder below its model's, '.' where it is the model's folder itself.
+  """
+
+  matrices: dict[str, dict[str, np.ndarray]]
   classes: tuple[str, ...]
   palette: tuple[Any, ...]
   images: int
@@ -61,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
   from train import use_compilation_cache
 
   use_compilation_cache()
+  views = adaptation_plots.views(str(runs['sac'][0]), args.data) if 'sac' in runs else b''
   study = scored(runs, args.data, args.split)
   results = summary(study.matrices, study.classes)
   results['pseudo_labels'] = pseudo_labels(runs.get('sac', ()))
-  views = adaptation_plots.views(str(runs['sac'][0]), args.data) if 'sac' in runs else b''
   command = shlex.join(sys.argv[1:] if arguments is None else arguments)
   about = adaptation_page.About(
     split=args.split,
@@ -122,7 +126,7 @@ def found_runs(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 
 
 def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str) -> Scored:
-  """Confusion matrices of each name on its data's split. Raises UserError."""
+  """Confusion matrices of each name's runs on its data's split. Raises UserError."""
   from car_jax import sharding
   from car_jax.reliability import count, segmenters
 
@@ -131,15 +135,14 @@ def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
   images = 0
   spec = dict(split=split, data=dict(data_dir=data_dir) if data_dir else {})
   for name, paths in runs.items():
-    found = []
-    for path in paths:
+    matrices[name] = {}
+    for path in map(pathlib.Path, paths):
       model = segmenters.Checkpoint(name, dict(path=str(path)), mesh)
       names, palette = model.classes(spec)
       classes[names], images = path, model.size(spec)
       print(f'{path}: {images:,} images', file=sys.stderr, flush=True)
       tally = count.tallies(model.batches(spec), {'none': None}, count.How())['none']
-      found.append(tally.pooled().confusion)
-    matrices[name] = np.stack(found)
+      matrices[name]['.' if path.name == name else path.name] = tally.pooled().confusion
   if len(classes) > 1:
     first, second, *_ = classes.values()
     raise UserError(f'{first} and {second} have different classes; study them apart')
@@ -180,16 +183,21 @@ def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
       yield json.loads(line)
 
 
-def summary(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
+def summary(
+  matrices: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str]
+) -> dict[str, Any]:
   """Everything that tables and figures show: IoU of every class and run, and means over classes.
 
-  A class that is neither there nor said has none (null) and is left out of means.
+  Numbers are in the order of `runs`, the runs' names. A class that is neither there nor said has
+  none (null) and is left out of means.
   """
   kept = means_of(names)
   models = {}
-  for name, found in matrices.items():
+  for name, runs in matrices.items():
+    found = [*runs.values()]
     each = [confusion.iou(m) for m in found]
     models[name] = {
+      'runs': [*runs],
       'iou': [_plain(values) for values in each],
       'accuracy': [confusion.pixel_accuracy(m) for m in found],
       'miou': {
@@ -212,15 +220,12 @@ def means_of(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 
 def gains(models: Mapping[str, Any], title: str) -> dict[str, list[float]]:
-  """How far each adapted run is above the source-only run of its place, in mIoU."""
+  """How far each adapted run is above the source-only run of its name, in mIoU, where any is."""
   if 'source' not in models:
     return {}
-  base = models['source']['miou'][title]
-  return {
-    name: [a - b for a, b in zip(models[name]['miou'][title], base, strict=False)]
-    for name in ('abn', 'sac')
-    if name in models
-  }
+  adapted = [name for name in ('abn', 'sac') if name in models]
+  found = {name: differences(models[name], models['source'], title) for name in adapted}
+  return {name: values for name, values in found.items() if values}
 
 
 def tables(results: Mapping[str, Any]) -> str:
@@ -245,6 +250,7 @@ def tables(results: Mapping[str, Any]) -> str:
     each = ', '.join(f'{100 * g:+.1f}' for g in found)
     mean = f'{100 * np.mean(found):+.1f} points of mIoU'
     lines += ['', f'{TITLES[name]} over source-only: {mean} ({each}).']
+  lines += [part for line in unpaired(models) for part in ('', line)]
   return '\n'.join(lines) + '\n'
 
 

@@ -5,6 +5,7 @@ Letters: C classes.
 
 import dataclasses
 import json
+import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -75,8 +76,8 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
   lines = []
   if 'sac' in gain:
     more = ''
-    if 'abn' in models:
-      added = [a - b for a, b in zip(_miou(models['sac']), _miou(models['abn']), strict=False)]
+    title = next(iter(models['sac']['miou']))
+    if 'abn' in models and (added := differences(models['sac'], models['abn'], title)):
       more = f' and {_apart(added)} ABN'
     lines.append(f'SAC is {_apart(gain["sac"])} source-only ({_over(gain["sac"])}){more}.')
   if 'abn' in gain:
@@ -84,15 +85,39 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
   for name in ('sac', 'abn'):
     if name in gain:
       lines.append(_moved(results, name))
-  return lines
+  return lines + unpaired(models)
+
+
+def pairs(model: Mapping[str, Any], base: Mapping[str, Any]) -> list[tuple[int, int]]:
+  """The places, in both models, of the runs whose name both have."""
+  places = {run: k for k, run in enumerate(base['runs'])}
+  return [(k, places[run]) for k, run in enumerate(model['runs']) if run in places]
+
+
+def differences(model: Mapping[str, Any], base: Mapping[str, Any], title: str) -> list[float]:
+  """How far each of the model's runs is above the base's of its name, in the mean so titled."""
+  a, b = model['miou'][title], base['miou'][title]
+  return [a[i] - b[j] for i, j in pairs(model, base)]
+
+
+def unpaired(models: Mapping[str, Any]) -> list[str]:
+  """A sentence on the adapted and source-only runs that no gain counts, if there are any."""
+  adapted = [name for name in ('abn', 'sac') if name in models]
+  if 'source' not in models or not adapted:
+    return []
+  base = models['source']['runs']
+  alone = [('source', r) for r in base if all(r not in models[name]['runs'] for name in adapted)]
+  alone += [(name, r) for name in adapted for r in models[name]['runs'] if r not in base]
+  paths = ', '.join(str(pathlib.PurePosixPath(*run)) for run in alone)
+  return [f'In no gain, since no run of the same seed is there: {paths}.'] if alone else []
 
 
 def class_gains(results: Mapping[str, Any], name: str) -> list[list[float]]:
-  """By class, how far each adapted run's IoU is above that of the source-only run of its place."""
-  pairs = [*zip(results['models'][name]['iou'], results['models']['source']['iou'], strict=False)]
+  """By class, how far each adapted run's IoU is above that of the source-only run of its name."""
+  model, base = results['models'][name], results['models']['source']
   found: list[list[float]] = [[] for _ in results['classes']]
-  for adapted, base in pairs:
-    for k, (a, b) in enumerate(zip(adapted, base, strict=True)):
+  for i, j in pairs(model, base):
+    for k, (a, b) in enumerate(zip(model['iou'][i], base['iou'][j], strict=True)):
       if a is not None and b is not None:
         found[k].append(a - b)
   return found
@@ -165,15 +190,15 @@ def _classes(results: Mapping[str, Any], about: About) -> str:
     rows.append(('', [_named(about, k, name), *cells]))
   for title in next(iter(models.values()))['miou']:
     means = {n: m['miou'][title] for n, m in models.items()}
-    above = {n: zip(means[n], means['source'], strict=False) for n in adapted}
+    above = [differences(models[n], models['source'], title) for n in adapted]
     cells = [percent(values) for values in means.values()]
-    cells += [percent([a - b for a, b in above[n]], signed=True) for n in adapted]
+    cells += [percent(values, signed=True) for values in above]
     rows.append(('', [f'<strong>{c}</strong>' for c in (escape(title), *cells)]))
   table = page_tables.plain(['class', *head], rows, label='IoU of each class, per cent')
   return (
     '<p>IoU on the target in per cent, mean ± standard deviation over runs. A gain is taken '
-    'between the first runs of both, the second ones and so on, then averaged. A dash: the class '
-    f'is neither there nor said.</p><figure>{adaptation_plots.per_class(results)}<figcaption>'
+    'between runs of the same seed, then averaged. A dash: the class is neither '
+    f'there nor said.</p><figure>{adaptation_plots.per_class(results)}<figcaption>'
     'A dot at the mean over runs, a line from the least to the most.</figcaption></figure>' + table
   )
 

@@ -104,7 +104,7 @@ def _curve(
 
 
 def views(path: str, data_dir: str, images: int = 2) -> bytes:
-  """PNG of one training batch: a row for each view, the columns COLUMNS.
+  """PNG of a run's first target images: a row for each view, the columns COLUMNS.
 
   What the teacher does not label is grey; so is the truth where the view leaves the image.
   """
@@ -126,16 +126,21 @@ def views(path: str, data_dir: str, images: int = 2) -> bytes:
 
 
 def training_batch(config: Any, data_dir: str, images: int) -> tuple[dict[str, np.ndarray], Any]:
-  """The first batch of `images` target images that a run of this config sees, and the palette."""
-  from car_jax.data import adaptation
+  """One batch of the first `images` target images of a run of this config, and the palette.
+
+  However many images the run's own batches have, and however many devices share them.
+  """
+  from car_jax.data import adaptation, device_adaptation
 
   data = config.data.to_dict()
   data['data_dir'] = data_dir or data['data_dir']
   data['source']['data_dir'] = data_dir or data['source'].get('data_dir', '')
-  data['target']['groups'], data['threads'], data['batch'] = images, 0, 1
+  data['target']['groups'], data['batch'] = images, 1
   opened = adaptation.open_dataset(data)
   stream = opened.split(data['train'])
-  return next(iter(stream.train_batches(seed=config.seed))), opened.info.palette
+  kind = device_adaptation.DeviceSteps if stream.augment == 'device' else adaptation.Steps
+  steps = kind(stream, seed=config.seed, skip=0, host=0, hosts=1)
+  return steps.finished(steps[0]), opened.info.palette
 
 
 def labelled(loaded: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,7 +32,8 @@ class Builder(common.Builder):
   SOURCE/black_box, if there) holds predictions as label ids, {train,val}/CITY/NAME_*.png or .npy.
   `--splits reliability` cuts the validation cities in two, as arXiv 2303.11298 does, and
   `--augmented N` adds N changed copies of each calibration image. `--splits adaptation` keeps the
-  official ones: {train,val,test}, of which test needs no labels, and val2, a part of train.
+  official ones: {train,val,test}, and val2, a part of train. There an image of test, or of train
+  but not of val2, needs no label: without one all its pixels are ignored.
   """
 
   def contents(self, options, problems):
@@ -42,7 +44,8 @@ class Builder(common.Builder):
     for path in pictures(source, PARTS if place else PARTS[:2]):
       for split in place(path) if place else (split_of(path, values['splits']),):
         found[split].append(path)
-    make = functools.partial(examples, source, boxes, values['scale'], problems)
+    free = unlabelled(source, found, problems) if place else frozenset()
+    make = functools.partial(examples, source, boxes, values['scale'], problems, free)
     splits = {
       s: (len(paths), functools.partial(make, paths)) for s, paths in found.items() if paths
     }
@@ -129,6 +132,32 @@ def pictures(source: pathlib.Path, parts: tuple[str, ...]) -> list[pathlib.Path]
   return found
 
 
+def unlabelled(
+  source: pathlib.Path, found: dict[str, list[pathlib.Path]], problems: common.Problems
+) -> frozenset[pathlib.Path]:
+  """Images that have no label and need none. A label without its image is a problem.
+
+  Says how many of train these are: a folder of labels that was forgotten looks the same.
+  """
+  there = {path for paths in found.values() for path in paths}
+  for part in (part for part in PARTS if (source / IMAGES / part).is_dir()):
+    for label in sorted((source / LABELS / part).glob('*/*')):
+      name = label.name.removesuffix(LABEL_IDS).removesuffix(TRAIN_IDS)
+      image = source / IMAGES / part / label.parent.name / f'{name}{IMAGE_END}'
+      if name != label.name and image not in there:
+        problems.add(image, f'missing, but its label {label} is there')
+  need = {*found['val2'], *found['validation']}
+  free = frozenset(p for p in there - need if not has_label(label_stem(source, p)))
+  count = len(free.intersection(found['train']))
+  if count:
+    print(
+      f'{count:,} of {len(found["train"]):,} images of train have no label: '
+      'all their pixels are ignored',
+      file=sys.stderr,
+    )
+  return free
+
+
 def black_boxes(given: str, source: pathlib.Path) -> pathlib.Path | None:
   folder = pathlib.Path(given) if given else source / 'black_box'
   if given and not folder.is_dir():
@@ -141,13 +170,17 @@ def examples(
   boxes: pathlib.Path | None,
   scale: float,
   problems: common.Problems,
+  free: frozenset[pathlib.Path],
   paths: list[pathlib.Path],
   copies: int = 0,
 ) -> Iterator[common.Example]:
-  """Every image once; or `copies` times, changed, all images of a city before the next copies."""
+  """Every image once; or `copies` times, changed, all images of a city before the next copies.
+
+  Those of `free` have no label.
+  """
   if not copies:
     for path in paths:
-      yield from example(source, boxes, scale, problems, path)
+      yield from example(source, boxes, scale, problems, free, path)
     return
   for city in sorted({path.parent.name for path in paths}):
     rng = np.random.RandomState(augmentation.SEED)  # anew for each city, as published
@@ -155,7 +188,7 @@ def examples(
     for k in range(copies):
       for path in paths:
         if path.parent.name == city:
-          yield from example(source, boxes, scale, problems, path, change, f'_aug{k}')
+          yield from example(source, boxes, scale, problems, free, path, change, f'_aug{k}')
 
 
 def example(
@@ -163,6 +196,7 @@ def example(
   boxes: pathlib.Path | None,
   scale: float,
   problems: common.Problems,
+  free: frozenset[pathlib.Path],
   path: pathlib.Path,
   change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
   ending: str = '',
@@ -170,8 +204,8 @@ def example(
   """One example, or none where a file is bad; the image is changed at its full size."""
   stem = path.name.removesuffix(IMAGE_END)
   place = pathlib.Path(path.parent.parent.name) / path.parent.name
-  label = label_of(path, source / LABELS / place / stem, problems)
-  maps = [(source / LABELS / place / stem, label)]
+  home = label_stem(source, path)
+  maps = [(home, no_label(path, problems) if path in free else read_label(home, problems))]
   if boxes is not None:
     maps.append((boxes / place / stem, read_black_box(boxes / place, stem, problems)))
   name = f'{path.parent.name}/{stem}'
@@ -197,13 +231,18 @@ def scaled(
     yield [image_scaled(change(image), scale), *(nearest_scaled(x, scale) for _, x in maps)]
 
 
-def label_of(
-  path: pathlib.Path, stem: pathlib.Path, problems: common.Problems
-) -> np.ndarray | None:
-  """Train ids of the image at `path`; all ignored for an image of test that has no label."""
-  known = any(stem.with_name(stem.name + end).is_file() for end in (LABEL_IDS, TRAIN_IDS))
-  if known or path.parent.parent.name != 'test':
-    return read_label(stem, problems)
+def label_stem(source: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+  """SOURCE/gtFine/PART/CITY/NAME of an image: what the names of its label files begin with."""
+  place = path.parent.relative_to(source / IMAGES)
+  return source / LABELS / place / path.name.removesuffix(IMAGE_END)
+
+
+def has_label(stem: pathlib.Path) -> bool:
+  return any(stem.with_name(stem.name + end).is_file() for end in (LABEL_IDS, TRAIN_IDS))
+
+
+def no_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
+  """The ignored class on all pixels of the image at `path`."""
   picture = common.open_picture(path, problems)
   if picture is None:
     return None

@@ -14,6 +14,7 @@ import functools
 import glob
 import pathlib
 import re
+import sys
 import zlib
 
 import numpy as np
@@ -40,7 +41,8 @@ class Builder(common.Builder):
 
   def contents(self, options, problems):
     values = options.values
-    rows = read_csv(options.source) if options.source.is_file() else read_folder(options.source)
+    source, unlabelled = options.source, values['unlabelled']
+    rows = read_csv(source) if source.is_file() else read_folder(source, unlabelled)
     first: dict[str, Row] = {}
     for row in rows:
       if first.setdefault(row.name, row) is not row:
@@ -49,34 +51,54 @@ class Builder(common.Builder):
       r if r.split else dataclasses.replace(r, split=drawn_split(r.group, values)) for r in rows
     ]
     known = classes.parse(values['classes'])
+    if unlabelled:
+      check_unlabelled(rows, known, values['classes'])
     splits = {}
     for split in common.SPLITS:
       chosen = [r for r in rows if r.split == split]
       if chosen:
-        make = functools.partial(self._examples, chosen, known, problems)
+        free = unlabelled and split == 'train'
+        make = functools.partial(self._examples, chosen, known, problems, free)
         splits[split] = len(chosen), make
     return common.Contents(
       class_names=known.names,
-      readers=max(len(r.masks) for r in rows),
+      readers=max(1, *(len(r.masks) for r in rows)),
       splits=splits,
       palette=known.palette,
       ignore_label=known.ignore_label,
       unknown_label=known.unknown_label,
     )
 
-  def _examples(self, rows, known, problems):
+  def _examples(self, rows, known, problems, free):
     for row in rows:
       image = common.read_image(row.image, problems, colour=True)
       labels = [classes.read(m, known, problems) for m in row.masks]
-      if not labels:
-        problems.add(row.image, 'has no mask')
-      if image is None or not labels or any(x is None for x in labels):
+      if not labels and not free:
+        mend = '--unlabelled takes it' if row.split == 'train' else f'{row.split} needs one'
+        problems.add(row.image, f'has no mask; {mend}')
+      if image is None or not (labels or free) or any(x is None for x in labels):
         continue
       odd = [m for m, x in zip(row.masks, labels, strict=True) if x.shape != image.shape[:2]]
       for mask in odd:
         problems.add(mask, f'not the size of its image, {image.shape[1]}x{image.shape[0]}')
       if not odd:
+        labels = labels or [np.full(image.shape[:2], known.ignore_label, np.uint8)]
         yield row.name, row.group, image, np.stack(labels)
+
+
+def check_unlabelled(rows: list[Row], known: classes.Classes, given: str) -> None:
+  """Says how many images of train have no mask. Raises UserError without an ignored class."""
+  if known.ignore_label is None:
+    raise UserError(
+      f'--unlabelled needs an ignored class, --classes {given!r} names none\n'
+      '  add VALUE:void; no mask need hold VALUE, such as --classes 0:background,255:object,7:void'
+    )
+  train = [row for row in rows if row.split == 'train']
+  count = sum(not row.masks for row in train)
+  print(
+    f'{count:,} of {len(train):,} images of train have no mask: all their pixels are ignored',
+    file=sys.stderr,
+  )
 
 
 def read_csv(path: pathlib.Path) -> list[Row]:
@@ -111,9 +133,10 @@ def _rows(path: pathlib.Path, reader: csv.DictReader) -> list[Row]:
   return rows
 
 
-def read_folder(root: pathlib.Path) -> list[Row]:
-  """Raises UserError when the layout is another one."""
+def read_folder(root: pathlib.Path, unlabelled: bool = False) -> list[Row]:
+  """Raises UserError when the layout is another one. Where `unlabelled`, images/ will do."""
   kinds = [kind for kind in ('masks', 'labels') if (root / kind).is_dir()]
+  kinds = kinds or ['labels'] * unlabelled
   if not (root / 'images').is_dir() or len(kinds) != 1:
     raise UserError(
       f'{root} has no folders images/ and masks/, or images/ and labels/\n'

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from car_jax.data import importance, pipeline, sources, views
+from car_jax.data import adaptation, importance, pipeline, sources, views
 from car_jax.data.sources import DataInfo, Dataset
 from car_jax.errors import UserError
 
@@ -168,8 +168,6 @@ def test_the_accelerator_makes_batches_of_the_same_images(opened):
   (single,) = train(opened(target=SINGLE, **there), 1)
   (want,) = train(opened(target=SINGLE), 1)
   assert {k: v.shape for k, v in single.items()} == {k: v.shape for k, v in want.items()}
-  (alone,) = train(opened(target=dict(groups=0), **there), 1)
-  assert set(alone) == {'image', 'label'}
 
 
 def test_the_accelerator_takes_images_of_one_size(opened, monkeypatch):
@@ -203,17 +201,39 @@ def test_other_splits_are_the_targets(opened):
   assert dataset.info.name == 'streets'
   assert dataset.split('validation')[2]['id'] == '100/2'
   assert len(dataset.split('adaptation')) == 10
+  alone = opened(source=dict(SOURCE, name='not prepared'))  # is not opened to score the target
+  assert len(alone.split('validation')) == 7
+
+
+def test_the_draw_of_an_image_says_nothing_of_how_it_is_cut(opened, tmp_path):
+  """They once were the same number: each image came in its own slice of the scales."""
+  importance.Counts(tuple(f'100/{i}' for i in range(7)), np.ones((7, 3), int)).save(
+    tmp_path / 'counts.npz'
+  )
+  target = dict(TARGET, views=1, counts=str(tmp_path / 'counts.npz'))
+  split = opened(target=target).split('adaptation')
+  steps = adaptation.Steps(split, 5, 0, 0, 1)
+  images, scales = [], []
+  for step in range(200):
+    rng = steps.target_example(step, 0)[2]
+    images.append(steps.chosen(step * 2))
+    scales.append(rng.uniform())
+  assert abs(np.corrcoef(images, scales)[0, 1]) < 0.2
 
 
 @pytest.mark.parametrize(
   ('entries', 'message'),
   [
     (dict(source=dict(size=SIZE)), r"source has no name\n  such as source=dict\(name='gta5'"),
-    (dict(source=dict(SOURCE, name='other')), 'other has 2 classes, streets 3'),
+    (dict(source=dict(SOURCE, name='other')), r'class 2 is nothing in other, c in streets\n'),
     (dict(source=dict(SOURCE, scales=(1, 2))), r"data\.source has no option 'scales'\n.*scale"),
     (dict(source=dict(SOURCE, ignore_label=3)), r'source\.ignore_label is told by the data set'),
     (dict(target=dict(TARGET, zoomm=(1, 2))), r"data\.target has no option 'zoomm'\n.*zoom"),
     (dict(target=dict(SINGLE, zoom=(1, 2))), r"data\.target has no option 'zoom'"),
+    (dict(target=dict(groups=0, size=SIZE)), 'target.size is not read: groups is 0'),
+    (dict(size=8), r'data\.size is not read beside config\.data\.source'),
+    (dict(target=dict(TARGET, uniform_share=2)), r'uniform_share is 2; it is from 0 to 1'),
+    (dict(target=dict(TARGET, uniform_classes=(3,))), r'uniform_classes is \(3,\); it is classes'),
     (dict(target=dict(TARGET, groups=-1)), r'target\.groups is -1; it is 0 or more'),
     (dict(augment='devise'), r"augment is 'devise'\n.*device"),
     (dict(target=dict(TARGET, views=1.5)), r'target\.views is 1\.5; it is 0 or more'),

@@ -206,16 +206,40 @@ def test_the_splits_for_adaptation(tmp_path):
   np.testing.assert_array_equal(a['labels'], b['labels'])
 
 
-def test_only_the_images_of_test_may_lack_labels(tmp_path, capsys):
+def test_an_image_of_train_needs_no_label(tmp_path, capsys):
+  source = cityscapes(tmp_path / 's', black_box='none')
+  (source / 'gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png').unlink()
+  assert run('cityscapes', source, tmp_path / 'd', *ADAPTATION) == 0
+  told = capsys.readouterr().err
+  assert told.count('1 of 2 images of train have no label: all their pixels are ignored') == 1
+  found = records('cityscapes/scale1-splits_adaptation', tmp_path / 'd')
+  ulm, aachen = (found[f'{city}/{city}_000000_000019'] for city in ('ulm', 'aachen'))
+  (path,) = source.glob('leftImg8bit/train/ulm/*')
+  np.testing.assert_array_equal(ulm['image'], np.asarray(Image.open(path)))
+  np.testing.assert_array_equal(ulm['labels'], np.full((1, 16, 32), 255))
+  assert (aachen['labels'] != 255).any()
+  assert run('cityscapes', source, tmp_path / 'e', '--scale', '1') == 2
+  assert 'ulm_000000_000019_gtFine_labelIds.png: missing' in capsys.readouterr().err
+
+
+def test_what_adaptation_needs_is_named(tmp_path, capsys):
   source = cityscapes(tmp_path / 's', black_box='none')
   (source / 'leftImg8bit/test/bonn').mkdir(parents=True)
   (source / 'leftImg8bit/test/bonn/bonn_000007_000019_leftImg8bit.png').write_text('no picture')
   (source / 'gtFine/val/frankfurt/frankfurt_000000_000019_gtFine_labelIds.png').unlink()
+  (source / 'gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png').unlink()  # of val2
+  write_png(source / 'gtFine/train/bremen/b_gtFine_labelTrainIds.png', np.zeros((16, 32)))
+  (source / 'gtFine/train/bremen/b_gtFine_color.png').touch()
   assert run('cityscapes', source, tmp_path / 'd', *ADAPTATION) == 2
   told = capsys.readouterr().err
-  assert '2 problems' in told
+  assert '4 problems' in told
+  assert 'have no label' not in told
   assert 'frankfurt_000000_000019_gtFine_labelIds.png: missing' in told
+  assert 'aachen_000000_000019_gtFine_labelIds.png: missing' in told
   assert 'bonn_000007_000019_leftImg8bit.png: truncated or no PNG' in told
+  lost = 'leftImg8bit/train/bremen/b_leftImg8bit.png: missing, but its label '
+  assert f'{lost}{source}/gtFine/train/bremen/b_gtFine_labelTrainIds.png is there' in told
+  assert nothing_prepared(tmp_path / 'd')
 
 
 def test_the_frames_of_val2_are_the_published_ones():

@@ -108,7 +108,7 @@ def test_everything_damaged_is_named(tmp_path, capsys):
     'im0.png: truncated',
     'im1/reader0.png: not the size of its image, 14x10',
     'im2/reader0.png: grey value 77 is no class; known: [0, 1, 255]',
-    'im3.png: has no mask',
+    'im3.png: has no mask; --unlabelled takes it\n',
   ):
     assert part in told
   assert nothing_prepared(tmp_path / 'd')
@@ -209,3 +209,42 @@ def test_a_missing_label_and_two_kinds_of_labels(tmp_path, capsys):
   (source / 'masks').mkdir()
   assert run('folder', source, tmp_path / 'd') == 2
   assert 'with either masks/NAME/READER.png or labels/NAME.png' in capsys.readouterr().err
+
+
+UNLABELLED = ('--unlabelled', '--classes', '0:road,255:car,7:void')
+
+
+def test_images_of_train_without_masks_are_ignored_all_over(tmp_path, capsys):
+  source = folder(tmp_path / 's', (2, 0, 0))
+  assert run('folder', source, tmp_path / 'd', *UNLABELLED, *ALL_TRAIN) == 0
+  told = capsys.readouterr().err
+  assert told.count('2 of 3 images of train have no mask: all their pixels are ignored') == 1
+  found = records('folder', tmp_path / 'd')
+  assert {k: len(r['labels']) for k, r in found.items()} == {'im0': 2, 'im1': 1, 'im2': 1}
+  assert (found['im1']['labels'] == np.full((10, 14), 255)).all()
+  assert set(np.unique(found['im0']['labels'])) == {0, 1}
+  image = cv2.imread(str(source / 'images' / 'im1.png'))[..., ::-1]
+  np.testing.assert_array_equal(found['im1']['image'], image)
+
+
+def test_images_alone_will_do_and_ignore_may_be_a_class(tmp_path):
+  source = folder(tmp_path / 's', (0, 0))  # writes no masks/
+  more = ('--unlabelled', '--classes', '0:road,255:car,7:ignore', *ALL_TRAIN)
+  assert run('folder', source, tmp_path / 'd', *more) == 0
+  assert all((r['labels'] == 2).all() for r in records('folder', tmp_path / 'd').values())
+  info = opened(tmp_path / 'd').info
+  assert (info.ignore_label, info.readers) == (2, 1)
+
+
+def test_what_unlabelled_does_not_take(tmp_path, capsys):
+  rows = ['0.png,,train', '1.png,,val', '2.png,2_a.png,test', 'nowhere.png,,train']
+  table = csv_source(tmp_path, rows, 'image,masks,split')
+  assert run('folder', table, tmp_path / 'd', '--unlabelled') == 2
+  told = capsys.readouterr().err
+  assert "--unlabelled needs an ignored class, --classes '' names none\n  add VALUE:void" in told
+  assert run('folder', table, tmp_path / 'd', *UNLABELLED) == 2
+  told = capsys.readouterr().err
+  assert '2 problems' in told
+  assert '1.png: has no mask; validation needs one\n' in told
+  assert 'nowhere.png: missing' in told
+  assert nothing_prepared(tmp_path / 'd')

@@ -32,13 +32,6 @@ def test_three_pictures_of_one_map(tmp_path):
   assert {tuple(c) for c in colours[found == 255]} == {(0, 0, 0)}
 
 
-def test_colours_over_the_image(tmp_path):
-  image = np.random.default_rng(1).integers(0, 256, (6, 8, 3)).astype(np.uint8)
-  label_maps.save(tmp_path, 'a', train_ids(), image=image)
-  want = 0.3 * image + 0.7 * labels.colours(train_ids())
-  assert np.abs(opened(tmp_path / 'colours' / 'a.png') - want).max() <= 0.5 + 1e-9
-
-
 def test_they_are_read_in_the_order_of_names(tmp_path):
   for i, name in enumerate(('b/x', 'a/y')):
     label_maps.save(tmp_path, name, train_ids(i))

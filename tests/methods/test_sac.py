@@ -53,6 +53,7 @@ def make_batch():
 
 
 BATCH = make_batch()
+SINGLE = {k: BATCH[k] for k in ('image', 'label', 'target', 'target_label')}
 EVALUATED = {
   'image': BATCH['image'],
   'labels': BATCH['label'][:, None],
@@ -64,7 +65,7 @@ sac_step, abn_step = jax.jit(METHOD.step), jax.jit(BASE.step)
 @pytest.fixture(scope='module')
 def base():
   """The first stage after 40 steps on one batch."""
-  state, logs = BASE.init(0, BATCH), []
+  state, logs = BASE.init(0, SINGLE), []
   for i in range(40):
     state, found = abn_step(state, BATCH, jax.random.key(i))
     logs.append(found)
@@ -94,7 +95,7 @@ def test_the_first_stage_learns_the_source(base):
 
 def test_the_target_moves_statistics_alone_and_last():
   """One step is the source's as if alone, then 0.9 of its statistics and 0.1 of the target's."""
-  start = BASE.init(0, BATCH)
+  start = BASE.init(0, SINGLE)
   state, _ = abn_step(start, BATCH, KEY)
   alone, _ = jax.jit(lambda s, b, k: Supervised.step(BASE, s, b, k))(start, BATCH, KEY)
   assert not changed(state.net.params, alone.net.params)
@@ -260,6 +261,8 @@ def test_batches_of_another_kind(method, without, message):
 
 
 def test_views_that_the_data_do_not_have():
+  with pytest.raises(UserError, match=r"'abn' takes single target images.*\n.*views=0"):
+    BASE.init(0, BATCH)
   with pytest.raises(UserError, match=r'views is 4, the data have 2 views.*\n.*views=2'):
     dataclasses.replace(METHOD, views=4).init(0, BATCH)
   with pytest.raises(UserError, match=r'averaged_views is 3, no divisor of the 4 views'):

@@ -10,8 +10,9 @@ from tests.replay.__main__ import main
 
 GOLDEN = pathlib.Path('tests/golden')
 FILES = sorted(GOLDEN.glob('*/*.npz'))
-# train_step_cityscapes and sac_steps take the same steps, another net the same layers
-SLOW = ('train_step_lidc', 'discriminator', 'abn_steps', 'forward_fcn_vgg16', 'target_aug')
+# of what takes long, what unit tests of the method see too, by oracles of their own
+SLOW = ('train_step_lidc', 'train_step_cityscapes', 'discriminator', 'train_steps', 'metrics')
+SLOW += ('abn_steps', 'sac_steps', 'forward_fcn_vgg16', 'target_aug')
 
 
 def case(path):

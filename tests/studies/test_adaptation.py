@@ -1,6 +1,7 @@
 """The adaptation study: its numbers against plain counting, its files, and what it refuses."""
 
 import html
+import itertools
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import train
+from car_jax.data import adaptation as data_adaptation
 from car_jax.data import labels, pipeline, sources
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, pictures
@@ -37,7 +39,7 @@ def runs(tmp_path_factory):
   (folder / 'short.py').write_text(CONFIG)
   first = folder / 'sac' / 'seed0'
   assert train.main(['--config', str(folder / 'short.py'), '--workdir', str(first)]) == 0
-  shutil.copytree(first, folder / 'source')
+  shutil.copytree(first, folder / 'source' / 'seed0')
   return folder
 
 
@@ -70,11 +72,12 @@ def study(runs):
 def test_the_command_writes_every_runs_numbers(runs, study):
   results = json.loads((study / 'results.json').read_text())
   assert list(results['models']) == ['source', 'sac']
-  matrix = counted(runs / 'source')
+  matrix = counted(runs / 'source' / 'seed0')
   both = np.diag(matrix)
   union = matrix.sum(0) + matrix.sum(1) - both
   want = [b / u if u else None for b, u in zip(both, union, strict=True)]
   for model in results['models'].values():
+    assert model['runs'] == ['seed0']
     assert model['iou'] == [pytest.approx(want)]
     assert model['accuracy'] == [pytest.approx(both.sum() / matrix.sum())]
   assert results['gain'] == {'sac': [0.0]}
@@ -119,6 +122,17 @@ def test_the_pictures_labels_are_the_methods_own(runs):
   assert np.mean(found['labels'] >= 0) == pytest.approx(float(kept(loaded.state, batch)))
 
 
+def test_the_pictures_images_are_the_runs_first(runs, monkeypatch):
+  config = checkpointed.load(runs / 'sac' / 'seed0').config
+  assert config.data.target.groups == 1
+  stream = data_adaptation.open_dataset(config.data.to_dict()).split('adaptation')
+  batches = [*itertools.islice(stream.train_batches(seed=config.seed), 2)]
+  monkeypatch.setattr(jax, 'device_count', lambda: 3)  # that no 8 views can be split over
+  found, _ = adaptation_plots.training_batch(config, '', 2)
+  for key in ('target', 'student', 'affine', 'target_label', 'views'):
+    np.testing.assert_array_equal(found[key], np.concatenate([b[key] for b in batches]))
+
+
 def test_means_leave_out_what_synthia_lacks():
   means = adaptation.means_of(CITYSCAPES)
   assert [len(v) for v in means.values()] == [19, 16, 13]
@@ -128,10 +142,15 @@ def test_means_leave_out_what_synthia_lacks():
 
 
 def matrices():
-  """Two runs of a source-only model and of SAC; nothing is of the last class or said to be."""
+  """Two seeds of a source-only model and of SAC; nothing is of the last class or said to be."""
   source = [[[6, 2, 0], [2, 2, 0], [0, 0, 0]], [[5, 5, 0], [0, 5, 0], [0, 0, 0]]]
   sac = [[[8, 0, 0], [0, 4, 0], [0, 0, 0]], [[10, 0, 0], [5, 5, 0], [0, 0, 0]]]
-  return {'source': np.array(source), 'sac': np.array(sac)}
+  seeds = lambda found: {f'seed{k}': np.array(m) for k, m in enumerate(found)}
+  return {'source': seeds(source), 'sac': seeds(sac)}
+
+
+def only(seed, name):
+  return {seed: matrices()[name][seed]}
 
 
 def test_a_summary_of_matrices_by_hand():
@@ -147,9 +166,46 @@ def test_a_summary_of_matrices_by_hand():
 
 
 def test_without_a_source_only_run_there_is_no_gain():
-  found = adaptation.summary({'sac': matrices()['sac'][:1]}, ('a', 'b', 'c'))
+  found = adaptation.summary({'sac': only('seed0', 'sac')}, ('a', 'b', 'c'))
   assert found['gain'] == {}
   assert '| a | 100.0 |' in adaptation.tables(found)
+
+
+def test_runs_are_paired_by_seed_and_not_by_place():
+  found = {'source': matrices()['source'], 'sac': only('seed1', 'sac')}
+  results = adaptation.summary(found, ('a', 'b', 'c'))
+  assert results['models']['source']['runs'] == ['seed0', 'seed1']
+  # Seed 1 alone: IoU 2/3 and 1/2 over 1/2 and 1/2.
+  assert results['gain'] == {'sac': [pytest.approx(1 / 12)]}
+  assert adaptation_page.class_gains(results, 'sac') == [[pytest.approx(1 / 6)], [0], []]
+  alone = 'In no gain, since no run of the same seed is there: source/seed0.'
+  assert f'(+8.3).\n\n{alone}\n' in adaptation.tables(results)
+  _, words, sections = written(found | {'abn': only('seed0', 'source')})
+  assert 'SAC is 8.3 points of mIoU above source-only (one seed).' in words  # no word of ABN
+  assert 'In no gain' not in words
+  assert [row[-1] for row in sections['classes']] == [
+    'SAC − source-only', '+16.7', '0.0', '–', '+8.3',
+  ]  # fmt: skip
+
+
+def test_models_without_a_common_seed_have_no_gain():
+  found = {'source': only('seed0', 'source'), 'sac': only('seed1', 'sac')}
+  results = adaptation.summary(found, ('a', 'b', 'c'))
+  assert results['gain'] == {}
+  _, words, sections = written(found)
+  assert sections['classes'][0] == ['class', 'source-only', 'SAC']
+  for text in (words, adaptation.tables(results)):
+    assert 'In no gain, since no run of the same seed is there: source/seed0, sac/seed1.' in text
+    assert 'above' not in text
+
+
+def test_runs_that_are_their_models_folders_are_a_pair():
+  source, sac = (matrices()[name]['seed1'] for name in ('source', 'sac'))
+  results = adaptation.summary({'source': {'.': source}, 'sac': {'.': sac}}, ('a', 'b', 'c'))
+  assert results['gain'] == {'sac': [pytest.approx(1 / 12)]}
+  results = adaptation.summary({'source': {'.': source}, 'sac': {'seed0': sac}}, ('a', 'b', 'c'))
+  assert results['gain'] == {}
+  assert 'there: source, sac/seed0.' in adaptation.tables(results)
 
 
 STEPS = (50, 100)
@@ -263,8 +319,7 @@ def test_a_page_without_sac_has_no_section_of_it():
 
 
 def test_a_single_seed_that_lost_says_so():
-  both = {k: v[:1] for k, v in matrices().items()}
-  _, words, _ = written({'source': both['sac'], 'sac': both['source']})
+  _, words, _ = written({'source': only('seed0', 'sac'), 'sac': only('seed0', 'source')})
   assert 'SAC is 53.3 points of mIoU below source-only (one seed).' in words
   assert 'Gained: none. Lost: b (−66.7), a (−40.0).' in words
 
@@ -296,8 +351,8 @@ def test_a_folder_without_runs_says_where_it_looked(tmp_path):
   assert f'--workdir {tmp_path}/source/seed0' in str(e.value)
 
 
-def test_runs_of_other_classes_do_not_mix(monkeypatch):
-  names = {'a': ('sky', 'road'), 'b': ('sky', 'sea')}
+def test_scores_go_by_run_and_other_classes_do_not_mix(monkeypatch):
+  names = {'a': ('sky', 'road'), 'b': ('sky', 'sea'), 'x/seed3': ('sky',), 'x/sac': ('sky',)}
 
   class Model:
     def __init__(self, name, spec, mesh):
@@ -315,3 +370,5 @@ def test_runs_of_other_classes_do_not_mix(monkeypatch):
   monkeypatch.setattr(count, 'tallies', lambda *_: {'none': Counted()})
   with pytest.raises(UserError, match='a and b have different classes; study them apart'):
     adaptation.scored({'source': ['a'], 'sac': ['b']}, '', 'test')
+  found = adaptation.scored({'source': ['x/seed3'], 'sac': ['x/sac']}, '', 'test')
+  assert {k: [*v] for k, v in found.matrices.items()} == {'source': ['seed3'], 'sac': ['.']}
