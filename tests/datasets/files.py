@@ -28,7 +28,9 @@ def run(name: str, source: pathlib.Path | None, data_dir: pathlib.Path, *more: s
 def records(name: str, data_dir: pathlib.Path, split: str = 'train') -> dict[str, dict]:
   """What train.py would read: id -> record."""
   source = sources.open_dataset({'name': name, 'data_dir': str(data_dir)}).split(split)
-  return {r['id']: r for r in (source[i] for i in range(len(source)))}
+  found = {r['id']: r for r in (source[i] for i in range(len(source)))}
+  assert sources.ids(source) == [*found]
+  return found
 
 
 def nothing_prepared(data_dir: pathlib.Path) -> bool:

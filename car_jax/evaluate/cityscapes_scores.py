@@ -1,0 +1,151 @@
+"""Cityscapes' benchmark scores of label-id PNGs, without its scripts.
+
+  python -m car_jax.evaluate.cityscapes_scores PREDICTIONS GROUND_TRUTH [--json FILE]
+
+PREDICTIONS: a folder of PNGs of label ids 0 to 33, such as `label_ids` of `eval.py --save labels`.
+GROUND_TRUTH: such as gtFine/val, with *_gtFine_labelIds.png and, for the scores of instances,
+*_gtFine_instanceIds.png. Files belong together by CITY_SEQUENCE_FRAME in their names.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+from typing import Any
+
+import numpy as np
+
+from car_jax.data import labels
+from car_jax.errors import UserError, exit_on_user_error
+from car_jax.evaluate import folders, progress
+from car_jax.metrics import cityscapes_official as official
+
+FRAME = re.compile(r'[a-z-]+_\d{6}_\d{6}')
+ROWS, COLUMNS = labels.CLASS_NAMES[: labels.SCORED], ('IoU', 'iIoU')
+
+
+@exit_on_user_error
+def main(arguments: list[str]) -> int:
+  parser = argparse.ArgumentParser(
+    prog='python -m car_jax.evaluate.cityscapes_scores',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument('predictions', type=pathlib.Path)
+  parser.add_argument('ground_truth', type=pathlib.Path)
+  parser.add_argument('--json', type=pathlib.Path, help='also write the scores there')
+  args = parser.parse_args(arguments)
+  found = scores(frames(args.predictions), frames(args.ground_truth, '_gtFine_labelIds'))
+  print(table(found))
+  if args.json:
+    with folders.whole(args.json) as part:
+      part.write_text(json.dumps(found, indent=1) + '\n')
+  return 0
+
+
+def frames(folder: pathlib.Path, ending: str = '') -> dict[str, pathlib.Path]:
+  """The folder's PNGs by frame. Raises UserError where there is none, or two of a frame."""
+  if folder.name == 'train_ids':  # they pass for label ids, of other classes
+    raise UserError(f'{folder} holds train ids\n  name {folder.with_name("label_ids")}')
+  found: dict[str, pathlib.Path] = {}
+  for path in sorted(folder.rglob(f'*{ending}.png')):
+    if name := FRAME.match(path.name):
+      if name[0] in found:
+        raise UserError(
+          f'two files of {name[0]}: {found[name[0]]} and {path}\n  name the folder of one kind'
+        )
+      found[name[0]] = path
+  if not found:
+    raise UserError(
+      f'{folder} holds no CITY_SEQUENCE_FRAME{ending or "..."}.png\n'
+      '  name the folder that eval.py --save labels wrote, or gtFine/val'
+    )
+  return found
+
+
+def scores(
+  said: dict[str, pathlib.Path], truth: dict[str, pathlib.Path]
+) -> dict[str, dict[str, Any]]:
+  """Per class and category IoU and, with instances, iIoU; their means; None for what is nowhere.
+
+  Every frame of the truth needs a prediction, as the benchmark has it. Raises UserError.
+  """
+  if missing := sorted(truth.keys() - said.keys()):
+    raise UserError(f'{len(missing)} frames have no prediction, such as {missing[0]}')
+  matrix, pixels, told = 0, 0, progress.line(len(truth))
+  for frame, path in truth.items():
+    one, other = read(path), read(said[frame])
+    if one.shape != other.shape:
+      raise UserError(f'{said[frame]} is {other.shape}, {path} is {one.shape}')
+    matrix = matrix + official.confusion(one, other)
+    instances = path.with_name(path.name.replace('labelIds', 'instanceIds'))
+    if pixels is not None:
+      known = instances.exists()
+      pixels = pixels + official.instance_pixels(read(instances, 2**16), other) if known else None
+    told(1)
+  things, groups = (None, None) if pixels is None else official.instance_iou(matrix, pixels)
+  iou, categories = official.class_iou(matrix), official.category_iou(matrix)
+  found = {
+    'classes': rows(ROWS, iou, [official.CLASSES.index(c) for c in official.THINGS], things),
+    'categories': rows(
+      tuple(official.CATEGORIES),
+      categories,
+      [[*official.CATEGORIES].index(c) for c in official.THING_CATEGORIES],
+      groups,
+    ),
+  }
+  sixteen = np.array([k not in labels.SYNTHIA_ABSENT for k in range(labels.SCORED)])
+  thirteen = sixteen & [k not in labels.SYNTHIA_RARE for k in range(labels.SCORED)]
+  means = {'19 classes': (iou, things), '16 classes': (iou[sixteen], None)}
+  means |= {'13 classes': (iou[thirteen], None), '7 categories': (categories, groups)}
+  found['means'] = {k: dict(zip(COLUMNS, map(mean, v), strict=True)) for k, v in means.items()}
+  return found
+
+
+def rows(names: Any, iou: Any, places: list[int], instance: Any) -> dict[str, dict[str, Any]]:
+  found: dict[str, dict[str, Any]] = {n: {'IoU': plain(v)} for n, v in zip(names, iou, strict=True)}
+  for place, value in zip(places, () if instance is None else instance, strict=False):
+    found[names[place]]['iIoU'] = plain(value)
+  return found
+
+
+def mean(values: Any) -> float | None:
+  return None if values is None else plain(official.mean(values))
+
+
+def plain(value: float) -> float | None:
+  return None if np.isnan(value) else float(value)
+
+
+def read(path: pathlib.Path, ids: int = official.LABEL_IDS) -> np.ndarray:
+  from PIL import Image
+
+  try:
+    with Image.open(path) as picture:
+      found = np.asarray(picture)
+  except OSError as e:
+    raise UserError(f'{path}: cannot be read ({e})') from None
+  if found.ndim != 2 or found.min() < 0 or found.max() >= ids:
+    kind = f'ids {found.min()} to {found.max()}' if found.ndim == 2 else f'{found.ndim} dimensions'
+    raise UserError(
+      f'{path} has {kind}; label ids are 0 to {ids - 1}, in one channel\n'
+      '  train ids and colours lie in folders of their own'
+    )
+  return found
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+  cell = lambda v: '' if v is None else f'{100 * v:.1f}'
+  lines = [f'{"per cent":16} {"IoU":>6} {"iIoU":>6}']
+  for part in found.values():
+    lines += [
+      '',
+      *(f'{n:16} ' + ' '.join(f'{cell(v.get(c)):>6}' for c in COLUMNS) for n, v in part.items()),
+    ]
+  return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
