@@ -106,13 +106,17 @@ def split_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
 def override(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> ConfigDict:
   """Sets each dotted key to a value of the type it already has (an int may become a float).
 
-  Raises UserError for an unknown key (with the nearest one) and for a value of another type.
+  A part of config.init may be new: the method knows its parts. Raises UserError for an unknown key
+  (with the nearest one) and for a value of another type.
   """
   for key, text in pairs:
     *parents, leaf = key.split('.')
     node: Any = config
     for parent in parents:
       node = node.get(parent) if isinstance(node, ConfigDict) else None
+    if parents == ['init'] and isinstance(node, ConfigDict):
+      node[leaf] = text
+      continue
     if not isinstance(node, ConfigDict) or leaf not in node:
       raise UserError(f'unknown config key {key!r}\n{nearest(key, flatten(config))}')
     node[leaf] = _typed(key, text, node[leaf])

@@ -83,3 +83,9 @@ def test_differences_survive_json_and_name_each_key():
   assert configs.differences(a, b) == []
   b.steps = 2
   assert configs.differences(a, b) == ['  steps: 1000 -> 2']
+
+
+def test_a_part_to_start_from_may_be_new():
+  assert configs.override(demo(), [('init.net', 'runs/a:net')]).init.net == 'runs/a:net'
+  with pytest.raises(UserError, match='unknown config key'):
+    configs.override(demo(), [('init.net.x', 'runs/a:net')])
