@@ -20,6 +20,9 @@ VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
 VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer']}
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
+# what a demo trains, and methods whose other configs differ from them in size
+SLOW = ('demo', 'segmenters_street_scenes', 'car_street_scenes', 'mose_street_scenes')
+SLOW += ('mose_lidc_1annot',)
 ADAPTATION = [f for f in FILES if f.startswith('sac_')]
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
 FOUR_STAGES = {
@@ -47,7 +50,7 @@ def shrink(node) -> None:
 @pytest.mark.parametrize(
   'name',
   [
-    f'{f}:{v}' if v else f
+    pytest.param(f'{f}:{v}' if v else f, marks=[pytest.mark.slow] * (f in SLOW))
     for f in FILES
     if f not in (*STUDIES, *TWINS)
     for v in VARIANTS.get(f, [''])

@@ -12,7 +12,8 @@ GOLDEN = pathlib.Path('tests/golden')
 FILES = sorted(GOLDEN.glob('*/*.npz'))
 # of what takes long, what unit tests of the method see too, by oracles of their own
 SLOW = ('train_step_lidc', 'train_step_cityscapes', 'discriminator', 'train_steps', 'metrics')
-SLOW += ('abn_steps', 'sac_steps', 'forward_fcn_vgg16', 'target_aug')
+SLOW += ('abn_steps', 'sac_steps', 'forward_fcn_vgg16', 'target_aug', 'source_aug', 'coupling')
+SLOW += ('forward_city_light',)
 
 
 def case(path):
