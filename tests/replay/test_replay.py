@@ -11,13 +11,13 @@ from tests.replay.__main__ import main
 GOLDEN = pathlib.Path('tests/golden')
 FILES = sorted(GOLDEN.glob('*/*.npz'))
 # of what takes long, what unit tests of the method see too, by oracles of their own
-SLOW = ('train_step_lidc', 'train_step_cityscapes', 'discriminator', 'train_steps', 'metrics')
-SLOW += ('abn_steps', 'sac_steps', 'forward_fcn_vgg16', 'target_aug', 'source_aug', 'coupling')
-SLOW += ('forward_city_light',)
+SLOW = {'car': ('train_step_lidc', 'train_step_cityscapes', 'discriminator')}
+SLOW['mose'] = ('train_steps', 'metrics', 'coupling', 'forward_city_light')
+SLOW['sac'] = ('abn_steps', 'sac_steps', 'forward_fcn_vgg16', 'target_aug', 'source_aug')
 
 
 def case(path):
-  marks = [pytest.mark.slow] if path.stem in SLOW else []
+  marks = [pytest.mark.slow] if path.stem in SLOW.get(path.parent.name, ()) else []
   return pytest.param(path, marks=marks, id=f'{path.parent.name}-{path.stem}')
 
 
