@@ -34,6 +34,9 @@ SYNTHIA_ABSENT = (9, 14, 16)
 """Train ids that SYNTHIA does not label: its 16 classes are the others."""
 SYNTHIA_RARE = (3, 4, 5)
 """Train ids that the means over 13 classes leave out besides."""
+_SYNTHIA_LABELLED = tuple(k for k in range(len(_SYNTHIA_IDS)) if k not in SYNTHIA_ABSENT)
+SYNTHIA_MEANS = (_SYNTHIA_LABELLED, tuple(k for k in _SYNTHIA_LABELLED if k not in SYNTHIA_RARE))
+"""The 16 and the 13 train ids that papers on SYNTHIA average."""
 
 IDD_TO_TRAIN_ID = np.full(256, IGNORED_TRAIN_ID, np.uint8)
 """IDD's level-3 ids -> Cityscapes' train ids; nothing becomes terrain or train."""

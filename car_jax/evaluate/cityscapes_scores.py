@@ -96,10 +96,9 @@ def scores(
       groups,
     ),
   }
-  sixteen = np.array([k not in labels.SYNTHIA_ABSENT for k in range(labels.SCORED)])
-  thirteen = sixteen & [k not in labels.SYNTHIA_RARE for k in range(labels.SCORED)]
-  means = {'19 classes': (iou, things), '16 classes': (iou[sixteen], None)}
-  means |= {'13 classes': (iou[thirteen], None), '7 categories': (categories, groups)}
+  means = {'19 classes': (iou, things)}
+  means |= {f'{len(k)} classes': (iou[[*k]], None) for k in labels.SYNTHIA_MEANS}
+  means |= {'7 categories': (categories, groups)}
   found['means'] = {k: dict(zip(COLUMNS, map(mean, v), strict=True)) for k, v in means.items()}
   return found
 

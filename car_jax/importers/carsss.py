@@ -16,6 +16,7 @@ from car_jax.importers.rules import (
   linear,
   norm,
   point,
+  resnet,
   transposed,
   with_bias,
 )
@@ -74,14 +75,7 @@ def _pixel_discriminator() -> list[Rule]:
 
 
 def _deeplabv3() -> list[Rule]:
-  resnet = r'model\.backbone\.'
-  block, ours = rf'{resnet}layer(\d)\.(\d+)\.', r'backbone/stage\1_block\2'
-  table = [Rule(rf'{resnet}conv1\.weight', 'backbone/stem_conv/kernel', convolution)]
-  table += norm(rf'{resnet}bn1', 'backbone/stem_norm')
-  table.append(Rule(rf'{block}conv(\d)\.weight', rf'{ours}/conv\3/kernel', convolution))
-  table += norm(rf'{block}bn(\d)', rf'{ours}/norm\3')
-  table.append(Rule(rf'{block}downsample\.0\.weight', f'{ours}/conv_skip/kernel', convolution))
-  table += norm(rf'{block}downsample\.1', f'{ours}/norm_skip')
+  table = resnet(r'model\.backbone\.')
   head = r'model\.classifier\.'
   units = [('0.convs.0.0', '0.convs.0.1', 'point'), ('0.convs.4.1', '0.convs.4.2', 'pool')]
   units += [(f'0.convs.{i}.0', f'0.convs.{i}.1', f'rate{i}') for i in (1, 2, 3)]

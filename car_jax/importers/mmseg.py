@@ -98,17 +98,10 @@ def _split(weights: Weights) -> dict[str, np.ndarray]:
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """The state dict of a checkpoint, whatever wraps it. Raises UserError."""
-  try:
-    content = torch_file.read(path)
-  except UserError as e:
-    if 'is refused' not in str(e):
-      raise
-    raise UserError(
-      f"{e}\n  with torch, keep its weights: torch.save(torch.load(FILE)['state_dict'], NEW)"
-    ) from None
+  content = torch_file.read_saved(path, 'state_dict', 'weights')
   if isinstance(content, Mapping) and 'state_dict' in content:
     content = content['state_dict']
-  if not (isinstance(content, Mapping) and all(hasattr(w, 'shape') for w in content.values())):
+  if not torch_file.is_table(content):
     raise UserError(f'{path} is no checkpoint of mmsegmentation: it holds no table of weights')
   return {name.removeprefix('module.'): value for name, value in content.items()}
 

@@ -124,3 +124,14 @@ def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
       node = node.setdefault(parent, {})
     node[leaf] = value
   return tree
+
+
+def resnet(prefix: str = '') -> list[Rule]:
+  """torchvision's names of a ResNet's parts, after `prefix`, -> `backbone` of our nets."""
+  block, ours = rf'{prefix}layer([1-4])\.(\d+)\.', r'backbone/stage\1_block\2'
+  table = [Rule(rf'{prefix}conv1\.weight', 'backbone/stem_conv/kernel', convolution)]
+  table += norm(rf'{prefix}bn1', 'backbone/stem_norm')
+  table.append(Rule(rf'{block}conv(\d)\.weight', rf'{ours}/conv\3/kernel', convolution))
+  table += norm(rf'{block}bn(\d)', rf'{ours}/norm\3')
+  table.append(Rule(rf'{block}downsample\.0\.weight', f'{ours}/conv_skip/kernel', convolution))
+  return table + norm(rf'{block}downsample\.1', f'{ours}/norm_skip')

@@ -10,21 +10,10 @@ from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
 from car_jax.importers import torch_file
-from car_jax.importers.rules import Rule, convert, convolution, norm, with_bias
+from car_jax.importers.rules import Rule, convert, convolution, norm, resnet, with_bias
 from car_jax.nn.vgg import DEPTHS
 
 Weights = Mapping[str, np.ndarray]
-
-
-def resnet(prefix: str = '', *, stem: str = '') -> list[Rule]:
-  """torchvision's names of a ResNet's parts, after `prefix`, -> `backbone` of our nets."""
-  block, ours = rf'{prefix}layer([1-4])\.(\d+)\.', r'backbone/stage\1_block\2'
-  table = [Rule(rf'{prefix}conv1\.weight', 'backbone/stem_conv/kernel', convolution)]
-  table += norm(rf'{prefix}bn1', 'backbone/stem_norm')
-  table.append(Rule(rf'{block}conv(\d)\.weight', rf'{ours}/conv\3/kernel', convolution))
-  table += norm(rf'{block}bn(\d)', rf'{ours}/norm\3')
-  table.append(Rule(rf'{block}downsample\.0\.weight', f'{ours}/conv_skip/kernel', convolution))
-  return table + norm(rf'{block}downsample\.1', f'{ours}/norm_skip')
 
 
 def vgg(
@@ -124,16 +113,9 @@ def read(path: str | pathlib.Path) -> Snapshot:
   The optimizer's state is left: adaptation starts with a rate and momentum of its own. A teacher
   that the file calls uninitialised is none.
   """
-  try:
-    content = torch_file.read(path)
-  except UserError as e:
-    if 'is refused' not in str(e):
-      raise
-    raise UserError(
-      f"{e}\n  with torch, keep its model: torch.save(torch.load(FILE)['model'], NEW)"
-    ) from None
+  content = torch_file.read_saved(path, 'model', 'model')
   weights = content.get('model', content) if isinstance(content, Mapping) else None
-  if not (isinstance(weights, Mapping) and all(hasattr(w, 'shape') for w in weights.values())):
+  if not torch_file.is_table(weights):
     raise UserError(f'{path} is no snapshot of DA-SAC: it holds no table of weights')
   parts: dict[str, dict[str, np.ndarray]] = {'backbone': {}, 'slow_net': {}}
   alone: dict[str, np.ndarray] = {}

@@ -11,7 +11,7 @@ import io
 import pathlib
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -190,3 +190,21 @@ def read(path: str | pathlib.Path) -> Any:
     if 'truncated' in str(e):
       raise UserError(f'{path} is cut short') from None
     raise UserError(f'{path} is no file of torch weights ({type(e).__name__}: {e})') from None
+
+
+def read_saved(path: str | pathlib.Path, key: str, part: str) -> Any:
+  """As `read`, of a file that a training wrote: where more than tensors is in it, the message says
+  how to keep what is under `key`, its `part`."""
+  try:
+    return read(path)
+  except UserError as e:
+    if 'is refused' not in str(e):
+      raise
+    raise UserError(
+      f"{e}\n  with torch, keep its {part}: torch.save(torch.load(FILE)['{key}'], NEW)"
+    ) from None
+
+
+def is_table(content: Any) -> bool:
+  """Whether it is a table of weights by name."""
+  return isinstance(content, Mapping) and all(hasattr(w, 'shape') for w in content.values())

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
 from car_jax.importers import sac, torch_file
-from car_jax.importers.rules import Rule, convert
+from car_jax.importers.rules import Rule, convert, resnet
 from car_jax.nn.vgg import DEPTHS
 
 Weights = Mapping[str, np.ndarray]
@@ -42,7 +42,7 @@ def table_of(net: str, weights: Weights) -> list[Rule]:
   if ENCODERS[net] != found:
     raise UserError(f'the encoder of {net!r} is a {ENCODERS[net]}, the file holds a {found}')
   if found == 'resnet':
-    return sac.resnet()
+    return resnet()
   depths = next((d for d in DEPTHS.values() if sum(d) == convolutions), None)
   if depths is None or 'features.1.running_mean' not in weights:
     raise UserError('of the VGGs of torchvision, vgg16_bn and vgg19_bn are read')

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.nn import vgg
-from car_jax.nn.deeplabv3plus import small_normal
+from car_jax.nn.init import small_normal
 from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
 from car_jax.nn.resnet import ResNet, imagenet_normalised
 

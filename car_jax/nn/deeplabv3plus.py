@@ -16,10 +16,6 @@ from car_jax.nn.resnet import ResNet, imagenet_normalised
 Array = jax.Array
 
 
-def small_normal(rng: Any, shape: tuple[int, ...], fan_in: int) -> Any:
-  return 0.01 * rng.standard_normal(shape)
-
-
 class SeparableUnit(nn.Module):
   """A 3 x 3 unit for each channel, then a 1 x 1 unit; both have their norm and ReLU."""
 
@@ -73,7 +69,7 @@ class DeepLabV3Plus(nn.Module):
   dtype: Any = None
 
   INIT = (
-    (r'/head/kernel$', small_normal),
+    (r'/head/kernel$', init.small_normal),
     (r'/head/bias$', init.zeros),
     (r'depthwise/conv/kernel$', init.kaiming_fan_in),  # each output sees nine inputs only
     (r'/kernel$', init.kaiming_fan_out),

@@ -10,7 +10,7 @@ import jax
 
 from car_jax.nn import vgg
 from car_jax.nn.deeplabv2 import Table, groups, upsampled
-from car_jax.nn.deeplabv3plus import small_normal
+from car_jax.nn.init import small_normal
 from car_jax.nn.layers import BatchNorm, check_multiple, conv, resize_bilinear
 from car_jax.nn.resnet import imagenet_normalised
 

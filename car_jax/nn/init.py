@@ -27,6 +27,11 @@ def zeros(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.n
   return np.zeros(shape)
 
 
+def small_normal(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
+  """Deviation 0.01."""
+  return 0.01 * rng.standard_normal(shape)
+
+
 def kaiming_fan_in(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
   return rng.standard_normal(shape) * np.sqrt(2 / fan_in)
 

@@ -213,9 +213,7 @@ def means_of(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
   everything = tuple(range(len(names)))
   found = {f'mean of {len(names)}': everything}
   if tuple(names) == labels.CLASS_NAMES[: labels.SCORED]:
-    sixteen = tuple(k for k in everything if k not in labels.SYNTHIA_ABSENT)
-    found['mean of 16'] = sixteen
-    found['mean of 13'] = tuple(k for k in sixteen if k not in labels.SYNTHIA_RARE)
+    found |= {f'mean of {len(classes)}': classes for classes in labels.SYNTHIA_MEANS}
   return found
 
 
