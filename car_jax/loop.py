@@ -249,7 +249,12 @@ def graft(state: Any, init: ConfigDict, mesh: Any) -> Any:
   """
   for part, where in init.items():
     path, _, theirs = str(where).rpartition(':')
-    folder, step = checkpoints.locate(path or theirs)
+    try:
+      folder, step = checkpoints.locate(path or theirs)
+    except UserError as e:
+      raise UserError(
+        f'config.init.{part}: {e}\n  train it first, or set it to FOLDER:net'
+      ) from None
     ours = getattr(state, part, None)
     if ours is None:
       raise UserError(f'config.init: this method has no part {part!r}')

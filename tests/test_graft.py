@@ -60,3 +60,10 @@ def test_parts_keep_their_name_and_structure(run):
 def test_parts_that_do_not_fit(run, part, where, message):
   with pytest.raises(UserError, match=message):
     graft({part: f'{run[0]}/{where}'})
+
+
+def test_a_run_that_is_not_there_is_told_with_the_key_that_names_it(tmp_path):
+  with pytest.raises(
+    UserError, match=r'config\.init\.calnet: no checkpoint in .*\n.*\n.*train it first'
+  ):
+    graft({'calnet': f'{tmp_path / "none"}:net'})
