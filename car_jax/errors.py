@@ -1,8 +1,16 @@
-"""A user's mistake: one clear message, exit status 2, no traceback."""
+"""A user's mistake: one clear message, exit status 2, no traceback.
 
+Commands are wrapped by `exit_on_user_error`, and whatever reads a file of somebody else does so
+inside `reading`. These two are the only places that turn other exceptions into messages.
+"""
+
+import contextlib
 import difflib
+import errno
+import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 
 class UserError(Exception):
@@ -16,18 +24,68 @@ def nearest(value: str, known: Iterable[str]) -> str:
   return f'  did you mean: {close[0]}' if close else f'  known: {", ".join(known) or "none"}'
 
 
-def report(error: UserError) -> None:
+@contextlib.contextmanager
+def reading(path: Any, what: str, mend: str = '') -> Iterator[None]:
+  """Whatever goes wrong inside is the fault of the file `path`, which was to be `what`.
+
+  Parsers of damaged or hostile files raise nearly anything, so nothing is listed: every exception
+  but a UserError becomes a UserError that names the path and the reason. `mend` is one more line.
+  For code that parses one file and does nothing else.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as e:
+    if isinstance(e, OSError) and e.errno:
+      text = f'{path}: {e.strerror}'
+    else:
+      text = f'{path} cannot be read as {what} ({reason(e)})'
+    raise UserError(text + (f'\n  {mend}' if mend else '')) from e
+
+
+def reason(error: BaseException, most: int = 160) -> str:
+  """What an exception says, in one line of at most `most` characters."""
+  if isinstance(error, MemoryError):
+    return 'it needs more memory than there is'
+  text = str(error).partition(' <_io')[0].strip()
+  first = next((line.strip() for line in text.splitlines() if line.strip()), '')
+  plain = isinstance(error, (ValueError, OSError)) and first
+  return (first if plain else f'{type(error).__name__} {first}'.strip())[:most]
+
+
+def report(error: BaseException) -> None:
   print(f'error: {error}', file=sys.stderr, flush=True)
 
 
-def exit_on_user_error(main: Callable) -> Callable:
-  """Wraps a command's main: a UserError becomes its message on stderr and exit status 2."""
+# What the system says where a user can mend it: no place, no right, no such place.
+SYSTEM = (
+  *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT),
+  *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
+  *(errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EXDEV, errno.EBUSY, errno.EILSEQ),
+)
 
+
+def exit_on_user_error(main: Callable) -> Callable:
+  """Wraps a command's main: a user's mistake becomes its message on stderr and exit status 2.
+
+  A UserError is one; so is what the system refuses (a full disk, a missing right, a name that is
+  too long), and memory that is not there.
+  """
+
+  @functools.wraps(main)
   def run(*args, **kw):
     try:
       return main(*args, **kw)
     except UserError as e:
       report(e)
-      return 2
+    except OSError as e:
+      if e.errno not in SYSTEM:
+        raise
+      place = e.filename2 or e.filename
+      report(UserError(f'{place}: {e.strerror}' if place else str(e.strerror)))
+    except MemoryError as e:
+      report(UserError(f'out of memory{f" ({e})" if str(e) else ""}'))
+    return 2
 
   return run

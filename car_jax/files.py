@@ -1,0 +1,56 @@
+"""Reading files that somebody else wrote: regular files only, and every failure by path."""
+
+import json
+import pathlib
+import stat
+from typing import Any
+
+from car_jax.errors import UserError, reading
+
+HIDDEN = ('.DS_Store', 'Thumbs.db', 'desktop.ini', '__MACOSX')
+
+
+def is_hidden(path: pathlib.Path) -> bool:
+  """Whether it is a leftover of macOS or Windows, or another file whose name begins with a dot."""
+  return path.name.startswith('.') or path.name in HIDDEN
+
+
+def check_regular(path: str | pathlib.Path) -> pathlib.Path:
+  """The path of a file that is there. Raises UserError: missing, a folder, a pipe or a device."""
+  path = pathlib.Path(path)
+  with reading(path, 'a file'):
+    try:
+      mode = path.stat().st_mode
+    except FileNotFoundError:
+      raise UserError(f'no file {path}') from None
+  if stat.S_ISDIR(mode):
+    raise UserError(f'{path} is a folder, not a file')
+  if not stat.S_ISREG(mode):
+    raise UserError(f'{path} is no regular file but a pipe or a device\n  copy it to a file first')
+  return path
+
+
+def read_bytes(path: str | pathlib.Path, what: str = 'a file') -> bytes:
+  """The whole file. Raises UserError by path."""
+  path = check_regular(path)
+  with reading(path, what):
+    return path.read_bytes()
+
+
+def read_text(path: str | pathlib.Path, what: str = 'UTF-8 text', mend: str = '') -> str:
+  """The whole file as UTF-8, without a byte order mark. Raises UserError by path."""
+  raw = read_bytes(path, what)
+  with reading(path, what, mend):
+    return raw.decode('utf-8-sig')
+
+
+def read_json(path: str | pathlib.Path, *, keys: tuple[str, ...] = (), mend: str = '') -> Any:
+  """A JSON object with at least these keys. Raises UserError by path: damage, another shape."""
+  text = read_text(path, 'JSON', mend)
+  with reading(path, 'JSON', mend):
+    found = json.loads(text)
+    if not isinstance(found, dict):
+      raise ValueError(f'a {type(found).__name__} instead of an object')
+    if missing := [k for k in keys if k not in found]:
+      raise ValueError(f'it has no {missing[0]!r}')
+  return found

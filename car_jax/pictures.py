@@ -1,0 +1,202 @@
+"""One way to read a picture: images, masks, label maps, of any depth, whole or not at all.
+
+A decoder fills with grey what is missing of a file, and passes over flipped bits and low bytes.
+Here a PNG's checksums, lengths and pixel count are verified, the depth is that of the file's own
+header, and a file of several pages is refused. Letters: H x W pixels, as the picture is seen, that
+is, turned as its own EXIF tag says.
+"""
+
+import dataclasses
+import io
+import pathlib
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from car_jax import files
+from car_jax.errors import reading
+
+ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.gif')
+MOST_PIXELS = 1 << 28
+SIGNATURE = b'\x89PNG\r\n\x1a\n'
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's colour types
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
+ADAM7 += ((0, 1, 1, 2),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """Numbers as the file stores them.
+
+  values: [H, W] or [H, W, 3], of any integer type or float32; indices where the file has a palette.
+  palette: its colours uint8 [N, 3]. alpha: [H, W], where the file has it.
+  """
+
+  values: np.ndarray
+  palette: np.ndarray | None = None
+  alpha: np.ndarray | None = None
+
+  @property
+  def deep(self) -> bool:
+    """More than 8 bits a channel."""
+    return self.values.dtype not in (np.dtype(bool), np.dtype(np.uint8))
+
+  @property
+  def shown(self) -> np.ndarray:
+    """The values with the palette's colours: [H, W] or [H, W, 3]."""
+    return self.values if self.palette is None else self.palette[self.values]
+
+
+def open_picture(path: str | pathlib.Path) -> Picture:
+  """Decodes a whole file. Raises UserError, by path: missing, damaged, several pages, too large."""
+  path = pathlib.Path(path)
+  raw = files.read_bytes(path, 'a picture')
+  with reading(path, 'a picture'):
+    if raw.startswith(SIGNATURE):
+      check_png(raw)
+    return _decoded(raw)
+
+
+def _decoded(raw: bytes) -> Picture:
+  from PIL import Image, ImageOps, UnidentifiedImageError
+
+  try:
+    opened = Image.open(io.BytesIO(raw))
+  except UnidentifiedImageError:
+    if raw[:4] in (b'II*\0', b'MM\0*'):  # a TIFF of several deep channels
+      return _by_opencv(raw)
+    raise
+  with opened as image:
+    if (pages := getattr(image, 'n_frames', 1)) > 1:
+      raise Unusable(f'{pages} pages or frames; one is expected')
+    if image.width * image.height > MOST_PIXELS:
+      raise Unusable(f'{image.width}x{image.height} is more than {MOST_PIXELS:,} pixels')
+    deep = _deep(raw, image)
+    image.load()
+    if deep:  # PIL keeps the upper byte of colour, OpenCV all
+      orientation = image.getexif().get(0x0112, 1)
+      return _upright(_by_opencv(raw), orientation)
+    image = ImageOps.exif_transpose(image)
+    alpha = None
+    if image.mode in ('LA', 'PA', 'RGBA', 'La', 'RGBa'):
+      alpha = np.asarray(image.getchannel('A'))
+      image = image.convert('L' if image.mode[0] == 'L' else 'RGB')
+    if image.mode == 'P':
+      colours = np.array(image.getpalette('RGB'), np.uint8)
+      return Picture(np.asarray(image), _padded(colours.reshape(-1, 3)), alpha)
+    if image.mode not in ('1', 'L', 'I', 'F', 'RGB') and not image.mode.startswith('I;16'):
+      image = image.convert('RGB')
+    return Picture(np.asarray(image), None, alpha)
+
+
+class Unusable(ValueError):
+  """Why a picture is refused; `reading` puts the path before it."""
+
+
+def _padded(colours: np.ndarray) -> np.ndarray:
+  """A palette of 256 colours, black where the file has fewer."""
+  return np.concatenate([colours, np.zeros((256 - len(colours), 3), np.uint8)])
+
+
+def _deep(raw: bytes, image: Any) -> bool:
+  """Whether the file has several channels of more than 8 bits."""
+  if raw.startswith(SIGNATURE):
+    depth, colour = raw[24], raw[25]
+    return depth == 16 and CHANNELS[colour] > 1
+  if image.format == 'TIFF':
+    bits = image.tag_v2.get(258, (1,))
+    return max(bits) > 8 and len(bits) > 1
+  return False
+
+
+def _by_opencv(raw: bytes) -> Picture:
+  import cv2
+
+  _, pages = cv2.imdecodemulti(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+  if len(pages) != 1:
+    raise Unusable(f'{len(pages)} pages; one is expected' if pages else 'no known form of picture')
+  (found,) = pages
+  if found.ndim == 2:
+    return Picture(found)
+  alpha = found[..., 3] if found.shape[-1] == 4 else None
+  return Picture(np.ascontiguousarray(found[..., 2::-1]), None, alpha)
+
+
+def _upright(picture: Picture, orientation: int) -> Picture:
+  turn = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: np.swapaxes(x, 0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.swapaxes(x[::-1, ::-1], 0, 1),
+    8: lambda x: np.rot90(x, 1),
+  }.get(orientation, lambda x: x)
+  alpha = None if picture.alpha is None else turn(picture.alpha)
+  return Picture(np.ascontiguousarray(turn(picture.values)), picture.palette, alpha)
+
+
+def check_png(raw: bytes) -> None:
+  """Raises ValueError where a PNG is not exactly what was written: see the module's docstring."""
+  data, header, seen = [], None, []
+  for kind, body in _chunks(raw):
+    if not seen and kind != b'IHDR':
+      raise Unusable('it does not begin with its size')
+    if kind == b'IHDR':
+      header = _header(body)
+    if kind == b'acTL':
+      raise Unusable('an animation; one picture is expected')
+    if kind == b'IDAT':
+      data.append(body)
+    seen.append(kind)
+  if header is None or not data:
+    raise Unusable('it has no pixels')
+  if header[3] == 3 and b'PLTE' not in seen:
+    raise Unusable('it has no palette')
+  expected, packed = _raw_size(*header), b''.join(data)
+  if expected > 1032 * len(packed) + 1032:  # no stream of this length can hold so much
+    raise Unusable('truncated: too few bytes for its size')
+  stream = zlib.decompressobj()
+  found = len(stream.decompress(packed, expected + 1))
+  if found > expected:
+    raise Unusable('more pixels than its size says')
+  if found < expected or not stream.eof:
+    raise Unusable('truncated: its pixels end early')
+
+
+def _chunks(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
+  """Kind and content of every chunk up to the end; each must have its checksum."""
+  place = len(SIGNATURE)
+  while place + 12 <= len(raw):
+    (length,), kind = struct.unpack_from('>I', raw, place), raw[place + 4 : place + 8]
+    end = place + 12 + length
+    if end > len(raw):
+      break
+    body = raw[place + 8 : end - 4]
+    if zlib.crc32(body, zlib.crc32(kind)) != struct.unpack_from('>I', raw, end - 4)[0]:
+      raise Unusable(f'damaged: the checksum of its part {kind.decode("latin1")!r} differs')
+    yield kind, body
+    if kind == b'IEND':
+      return
+    place = end
+  raise Unusable('truncated: it has no end')
+
+
+def _header(body: bytes) -> tuple[int, int, int, int, int]:
+  """Width, height, depth, colour type, interlacing."""
+  width, height, depth, colour, _, _, interlaced = struct.unpack('>IIBBBBB', body)
+  if not (width and height) or colour not in CHANNELS or depth not in (1, 2, 4, 8, 16):
+    raise Unusable('its header makes no sense')
+  return width, height, depth, colour, interlaced
+
+
+def _raw_size(width: int, height: int, depth: int, colour: int, interlaced: int) -> int:
+  """Bytes of all rows before compression, each with the byte that names its filter."""
+  bits, total = depth * CHANNELS[colour], 0
+  for x, y, dx, dy in ADAM7 if interlaced else ((0, 0, 1, 1),):
+    columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
+    total += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
+  return total
