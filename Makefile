@@ -1,6 +1,7 @@
 # make demo | demo-reliability | demo-adapt | test | test-all | lint | bench | setup | cuda | tpu. Needs python >= 3.11 (with venv) and make.
 PYTHON ?= python3
-VENV := .venv
+# A Python that is named has an environment of its own: make PYTHON=python3.13 test
+VENV ?= $(if $(filter python3,$(notdir $(PYTHON))),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 RUNS := runs/demo
 STUDY := runs/reliability

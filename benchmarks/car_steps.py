@@ -7,63 +7,50 @@ shortest time of the published PyTorch code on two cores; exit status 1 beyond i
 """
 
 import functools
-import os
-import resource
 import sys
-import time
 
 import jax
 import numpy as np
 
+from benchmarks import timing
 from car_jax import config as configs
 from car_jax import registry
 
-SIZE, BATCH, REPEATS, LIMIT = 128, 4, 5, 5.3
+LIMIT = 5.3
 
 
-def seconds(function, *arguments) -> tuple[float, float]:
-  """-> (compilation with the first call, shortest of the calls after it)."""
-  compiled, times = jax.jit(function), []
-  for _ in range(1 + REPEATS):
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(*arguments))
-    times.append(time.perf_counter() - start)
-  return times[0], min(times[1:])
-
-
-def main() -> int:
-  config, rng = configs.load('configs/car_lidc.py'), np.random.default_rng(0)
+def main(toy: bool) -> list[str]:
+  path, size, repeats = 'configs/car_lidc.py', 128, 5
+  if toy:
+    path, size, repeats = 'configs/smoke.py:car', 32, 0
+  config, rng, batch_size = configs.load(path), np.random.default_rng(0), 4
   method = registry.method(config.method.to_dict(), num_classes=2, steps_per_epoch=276)
   batch = {
-    'image': rng.uniform(-1, 1, (BATCH, SIZE, SIZE, 3)).astype(np.float32),
-    'label': (rng.random((BATCH, SIZE, SIZE)) < 0.1).astype(np.int32),
+    'image': rng.uniform(-1, 1, (batch_size, size, size, 3)).astype(np.float32),
+    'label': (rng.random((batch_size, size, size)) < 0.1).astype(np.int32),
   }
   state = jax.device_put(method.init(0, batch))
   key = jax.random.key(0)
   latent = method.net('generator').latent
-  z = rng.normal(size=(BATCH, method.samples, latent)).astype(np.float32)
-  device = jax.devices()[0]
-  print(f'{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}')
-  print(f'configs/car_lidc.py, {SIZE}x{SIZE}, batch {BATCH}, {method.samples} samples, float32')
+  z = rng.normal(size=(batch_size, method.samples, latent)).astype(np.float32)
+  timing.describe()
+  print(f'{path}, {size}x{size}, batch {batch_size}, {method.samples} samples, float32')
   print('part                               compile s   step s')
   rows = {
     'critic phase': (functools.partial(method.update, phase='critic'), state, batch, z, key),
     'rest phase': (functools.partial(method.update, phase='rest'), state, batch, z, key),
     'of which the calibration net': (method._update_calnet, state, batch, key),
   }
-  found = {}
+  steps = {}
   for name, call in rows.items():
-    first, found[name] = seconds(*call)
-    print(f'{name:34} {first:9.1f} {found[name]:8.3f}', flush=True)
-  critic, rest = found['critic phase'], found['rest phase']
+    first, steps[name] = timing.compiled(*call, repeats=repeats)
+    print(f'{name:34} {first:9.1f} {steps[name]:8.3f}', flush=True)
   many, few = method.rest_steps, method.critic_steps
-  mean = (few * critic + many * rest) / (few + many)
+  mean = (few * steps['critic phase'] + many * steps['rest phase']) / (few + many)
   print(f'{f"schedule {few}:{many}":34} {"":9} {mean:8.3f}   limit {LIMIT}')
-  print(
-    f'peak resident memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB'
-  )
-  return int(mean > LIMIT)
+  print(f'peak resident memory: {timing.peak_bytes() / 2**30:.1f} GiB')
+  return [f'mean step {mean:.2f} s'] if mean > LIMIT else []
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(timing.command(main))

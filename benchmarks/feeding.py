@@ -7,20 +7,19 @@ it is. Exit status 1 where the pipeline makes less than 1.5 times what the net t
 """
 
 import itertools
-import os
 import sys
 import time
 
 import jax
 import numpy as np
 
-from benchmarks.car_steps import seconds
+from benchmarks import timing
 from car_jax import config as configs
 from car_jax import registry
 from car_jax.data import adaptation, labels
 from car_jax.data.sources import DataInfo, Dataset
 
-LIMIT, WARM, COUNT = 1.5, 4, 24
+LIMIT, WARM = 1.5, 4
 
 
 def pictures(shape: tuple[int, int], count: int = 16) -> Dataset:
@@ -38,7 +37,7 @@ def pictures(shape: tuple[int, int], count: int = 16) -> Dataset:
   return Dataset(info, lambda split: records)
 
 
-def rates(config, shape: tuple[int, int]) -> tuple[float, float]:
+def rates(config, shape: tuple[int, int], count: int, repeats: int) -> tuple[float, float]:
   """Batches a second of the pipeline and of the step, for images of `shape`."""
   data, images = config.data.to_dict(), pictures(shape)
   own = {k: v for k, v in data['source'].items() if k not in adaptation.OPENS}
@@ -46,35 +45,40 @@ def rates(config, shape: tuple[int, int]) -> tuple[float, float]:
   batches = stream.train_batches(seed=0)
   batch, *_ = itertools.islice(batches, WARM)  # threads have begun
   start = time.perf_counter()
-  for _ in itertools.islice(batches, COUNT):
+  for _ in itertools.islice(batches, count):
     pass
-  made = COUNT / (time.perf_counter() - start)
+  made = count / (time.perf_counter() - start)
   batches.close()
   context = dict(num_classes=labels.SCORED, steps_per_epoch=50, ignore_label=255)
   method = registry.method(config.method.to_dict(), **context)
   batch = {k: v for k, v in batch.items() if v.dtype.kind != 'U'}
-  _, step = seconds(method.step, jax.device_put(method.init(0, batch)), batch, jax.random.key(0))
-  return made, 1 / step
+  state = jax.device_put(method.init(0, batch))
+  _, step = timing.compiled(method.step, state, batch, jax.random.key(0), repeats=repeats)
+  return made, 1 / step if step else float('nan')
 
 
-def main() -> int:
-  device, short = jax.devices()[0], False
-  print(f'{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}')
-  print(f'load {os.getloadavg()[0]:.1f}; batches a second')
+def main(toy: bool) -> list[str]:
+  timing.describe()
+  print('batches a second')
+  if toy:
+    made, taken = rates(configs.load('configs/smoke.py:sac'), (32, 32), 2, 0)
+    print(f'toy: made {made:.2f}  taken {taken:.2f}')
+    return []
   large = configs.load('configs/sac_gta5.py:resnet101')
   large.data.update(batch=2)
   large.data.source.update(size=(128, 256))
   large.data.target.update(size=(128, 256), groups=1)
   small = configs.load('configs/sac_street_scenes.py:sac')
+  short = []
   for name, config, shape in (
     ('ResNet-101, 128x256', large, (256, 512)),
     ('small net, 64x128', small, (64, 128)),
   ):
-    made, taken = rates(config, shape)
-    short |= made < LIMIT * taken
+    made, taken = rates(config, shape, 24, 5)
+    short += [f'{name}: {made / taken:.1f} times'] if made < LIMIT * taken else []
     print(f'{name:22} made {made:6.2f}  taken {taken:6.2f}  {made / taken:5.1f} times', flush=True)
-  return int(short)
+  return short
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(timing.command(main))

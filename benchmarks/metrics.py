@@ -7,28 +7,27 @@ Limits: 150 ms for 16 samples, 2 s for 100; exit status 1 beyond them.
 
 import functools
 import os
-import resource
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import timing
 from car_jax.metrics import stochastic
 
-IMAGES, READERS, SIZE, REPEATS = 32, 4, 128, 9
+IMAGES, READERS, SIZE = 32, 4, 128
 LIMITS = {16: 150.0, 32: None, 50: None, 100: 2000.0}  # samples -> milliseconds
 
 
-def discs(rng, count: int) -> np.ndarray:
-  """Discs about one centre per image, some of them missing: [IMAGES, count, SIZE, SIZE] int32."""
-  centre = rng.uniform(40, 88, (IMAGES, 1, 2)) + rng.normal(0, 3, (IMAGES, count, 2))
-  radius = rng.uniform(4, 30, (IMAGES, 1)) * rng.uniform(0.7, 1.3, (IMAGES, count))
+def discs(rng, images: int, count: int) -> np.ndarray:
+  """Discs about one centre per image, some of them missing: [images, count, SIZE, SIZE] int32."""
+  centre = rng.uniform(40, 88, (images, 1, 2)) + rng.normal(0, 3, (images, count, 2))
+  radius = rng.uniform(4, 30, (images, 1)) * rng.uniform(0.7, 1.3, (images, count))
   radius[rng.random(radius.shape) < 0.15] = 0
   y, x = np.mgrid[:SIZE, :SIZE]
-  found = np.empty((IMAGES, count, SIZE, SIZE), np.int32)
-  for image, n in np.ndindex(IMAGES, count):
+  found = np.empty((images, count, SIZE, SIZE), np.int32)
+  for image, n in np.ndindex(images, count):
     (a, b), r = centre[image, n], radius[image, n]
     found[image, n] = (y - a) ** 2 + (x - b) ** 2 < r**2
   return found
@@ -47,26 +46,23 @@ def score(samples, readers, parts):
   return found
 
 
-def milliseconds(samples, readers, parts) -> float:
+def milliseconds(samples, readers, parts, repeats) -> float:
   jax.block_until_ready(score(samples, readers, parts))
-  best = float('inf')
-  for _ in range(REPEATS):
-    start = time.perf_counter()
-    jax.block_until_ready(score(samples, readers, parts))
-    best = min(best, time.perf_counter() - start)
-  return 1e3 * best
+  return 1e3 * timing.shortest(lambda: score(samples, readers, parts), repeats)
 
 
-def main() -> int:
-  rng, slow = np.random.default_rng(0), []
-  readers = jnp.asarray(discs(rng, READERS))
-  device = jax.devices()[0]
-  print(f'{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}')
-  print(f'{IMAGES} images {SIZE}x{SIZE}, {READERS} readers, int32, shortest of {REPEATS} runs, ms')
+def main(toy: bool) -> list[str]:
+  rng, slow, images = np.random.default_rng(0), [], 2 if toy else IMAGES
+  repeats, limits = (1, {16: None}) if toy else (9, LIMITS)
+  readers = jnp.asarray(discs(rng, images, READERS))
+  timing.describe()
+  print(f'{images} images {SIZE}x{SIZE}, {READERS} readers, int32, shortest of {repeats} runs, ms')
   print('samples     GED  HM-IoU     all   limit  working MiB  input MiB  load')
-  for n, limit in LIMITS.items():
-    samples = jnp.asarray(discs(rng, n))
-    ged, hm, both = (milliseconds(samples, readers, p) for p in ('ged', 'hm', 'ged+hm+dice'))
+  for n, limit in limits.items():
+    samples = jnp.asarray(discs(rng, images, n))
+    ged, hm, both = (
+      milliseconds(samples, readers, p, repeats) for p in ('ged', 'hm', 'ged+hm+dice')
+    )
     compiled = score.lower(samples, readers, 'ged+hm+dice').compile()
     memory = compiled.memory_analysis()
     working = memory.temp_size_in_bytes / 2**20 if memory else float('nan')
@@ -75,13 +71,10 @@ def main() -> int:
       f'{n:7d} {ged:7.1f} {hm:7.1f} {both:7.1f} {limit or "-":>7} {working:12.1f}'
       f' {samples.nbytes / 2**20:10.1f} {load:5.1f}'
     )
-    slow += [n] if limit and both > limit else []
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-  print(f'peak resident memory of the process: {peak:.0f} MiB')
-  for n in slow:
-    print(f'slower than the limit: {n} samples', file=sys.stderr)
-  return 1 if slow else 0
+    slow += [f'{n} samples {both:.0f} ms'] if limit and both > limit else []
+  print(f'peak resident memory of the process: {timing.peak_bytes() / 2**20:.0f} MiB')
+  return slow
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(timing.command(main))

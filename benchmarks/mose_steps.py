@@ -6,58 +6,61 @@ samples: 3.5 s (the published PyTorch code: 4.0 s on two cores); Cityscapes, bat
 modes: 15 s and 4 GB (there 37 s on one core and 9.5 GB). Exit status 1 beyond one of them.
 """
 
-import os
-import resource
 import subprocess
 import sys
 
 import jax
 import numpy as np
 
-from benchmarks.car_steps import seconds
+from benchmarks import timing
 from car_jax import config as configs
 from car_jax import registry
 from car_jax.metrics.flips import FLIPS, mode_weights
 
-SIZE, GB = 128, 1e9
+GB = 1e9
 # config, data classes, ignored class, batch, labels, limits in seconds and bytes
 CASES = {
-  'lidc': ('mose_lidc', 2, None, 4, 4, 3.5, None),
-  'cityscapes': ('mose_cityscapes', 25, 24, 2, 2 ** len(FLIPS), 15.0, 4 * GB),
+  'lidc': ('configs/mose_lidc.py', 2, None, 4, 4, 3.5, None),
+  'cityscapes': ('configs/mose_cityscapes.py', 25, 24, 2, 2 ** len(FLIPS), 15.0, 4 * GB),
 }
 
 
-def measure(case: str) -> int:
-  name, classes, ignore, images, labels, limit, most = CASES[case]
-  config, rng = configs.load(f'configs/{name}.py'), np.random.default_rng(0)
+def measure(case: str, toy: bool) -> list[str]:
+  path, classes, ignore, images, labels, limit, most = CASES[case]
+  size, repeats = 128, 5
+  if toy:
+    path, size, repeats = 'configs/smoke.py:mose', 16, 0
+  config, rng = configs.load(path), np.random.default_rng(0)
   context = dict(num_classes=classes, ignore_label=ignore, steps_per_epoch=100)
   method = registry.method(config.method.to_dict(), **context)
   weight = mode_weights() if labels == 32 else np.full(labels, 1 / labels)
   batch = {
-    'image': rng.uniform(-1, 1, (images, SIZE, SIZE, 3)).astype(np.float32),
-    'labels': rng.integers(0, classes, (images, labels, SIZE, SIZE)).astype(np.int32),
+    'image': rng.uniform(-1, 1, (images, size, size, 3)).astype(np.float32),
+    'labels': rng.integers(0, classes, (images, labels, size, size)).astype(np.int32),
     'label_weight': np.tile(weight, (images, 1)).astype(np.float32),
-    'black_box': rng.integers(0, 19, (images, SIZE, SIZE)).astype(np.int32),
+    'black_box': rng.integers(0, 19, (images, size, size)).astype(np.int32),
   }
   state = jax.device_put(method.init(0, batch))
-  first, step = seconds(method.step, state, batch, jax.random.key(0))
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
+  first, step = timing.compiled(method.step, state, batch, jax.random.key(0), repeats=repeats)
+  peak = timing.peak_bytes()
   samples = method.samples[0] * method.net.experts
   limits = f'limits {limit} s' + (f', {most / GB:.0f} GB' if most else '')
-  print(f'configs/{name}.py, batch {images}, {samples} samples, {labels} labels:')
-  told = f'compile {first:.1f} s, step {step:.2f} s, peak memory {peak / GB:.2f} GB'
-  print(f'  {told} ({limits})', flush=True)
-  return int(step > limit or (most is not None and peak > most))
+  print(f'{path}, batch {images}, {samples} samples, {labels} labels:')
+  times = f'compile {first:.1f} s, step {step:.2f} s, peak memory {peak / GB:.2f} GB'
+  print(f'  {times} ({limits})', flush=True)
+  slow = [f'{case}: step {step:.2f} s'] if step > limit else []
+  return slow + ([f'{case}: {peak / GB:.2f} GB'] if most and peak > most else [])
 
 
-def main(arguments: list[str]) -> int:
-  if arguments:
-    return measure(arguments[0])
-  device = jax.devices()[0]
-  print(f'{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}')
+def main(toy: bool, *cases: str) -> list[str]:
+  if cases:
+    return [line for case in cases for line in measure(case, toy)]
+  timing.describe()
+  if toy:
+    return main(toy, *CASES)
   command = [sys.executable, '-m', 'benchmarks.mose_steps']
-  return max(subprocess.run([*command, case]).returncode for case in CASES)
+  return [case for case in CASES if subprocess.run([*command, case]).returncode]
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  sys.exit(timing.command(main))

@@ -5,22 +5,20 @@ and a plain read of the same memory beside it. Then temperatures for 2 M pixels.
 300 MB beyond the chunk for the pass, 30 s for a fit; exit status 1 beyond them.
 """
 
-import os
-import resource
 import sys
 import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import timing
 from car_jax.calibrate import base
 from car_jax.metrics import onepass
 from car_jax.reliability import measures
 from car_jax.reliability.tally import Tally
 
-PIXELS, CHUNK, CLASSES, REPEATS = 20_000_000, 1024 * 2048, 19, 3
+PIXELS, CHUNK, FITTED, CLASSES, REPEATS = 20_000_000, 1024 * 2048, 2_000_000, 19, 3
 ALL = ('miou', 'ece', 'adaptive_ece', 'ks', 'mce', 'nll', 'brier', 'auroc', 'aupr_error')
 ALL += ('fpr95', 'prr', 'aurc', 'auroc[entropy]', 'prr[entropy]', 'auroc[energy]')
 LIMITS = dict(seconds=7.0, megabytes=300.0, fit=30.0)
@@ -37,11 +35,6 @@ def chunk(rng: np.random.Generator, pixels: int) -> tuple[np.ndarray, np.ndarray
   return logits * rng.uniform(0.5, 4, (1, pixels, 1)).astype(np.float32), labels.astype(np.int32)
 
 
-def peak() -> float:
-  """Of this process, in MB (Linux)."""
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
 def one_pass(logits: jax.Array, labels: np.ndarray, times: int) -> dict[str, float]:
   counted, tally = np.ones(labels.shape, bool), Tally()
   for k in range(times):
@@ -50,41 +43,32 @@ def one_pass(logits: jax.Array, labels: np.ndarray, times: int) -> dict[str, flo
   return {name: measures.measure(name).of(pooled) for name in ALL}
 
 
-def shortest(work: Callable[[], object], repeats: int = REPEATS) -> float:
-  best = float('inf')
-  for _ in range(repeats):
-    start = time.perf_counter()
-    work()
-    best = min(best, time.perf_counter() - start)
-  return best
-
-
-def passes() -> list[str]:
-  rng = np.random.default_rng(0)
-  logits, labels = chunk(rng, CHUNK)
+def passes(pixels: int, size: int) -> list[str]:
+  """One pass over about `pixels`, in chunks of `size`."""
+  logits, labels = chunk(np.random.default_rng(0), size)
   logits = jax.block_until_ready(jnp.asarray(logits))
-  times = round(PIXELS / CHUNK)
+  times = round(pixels / size)
   total = times * logits.nbytes
   read = jax.jit(jnp.sum)
   jax.block_until_ready(read(logits))
-  plain = shortest(lambda: [jax.block_until_ready(read(logits)) for _ in range(times)])
-  before = peak()
+  plain = timing.shortest(lambda: [read(logits) for _ in range(times)], REPEATS)
+  before = timing.peak_bytes()
   found = one_pass(logits, labels, 1)
-  more = peak() - before
-  seconds = shortest(lambda: one_pass(logits, labels, times))
-  print(f'{times} x {CHUNK:,} pixels x {CLASSES} float32 logits, {total / 1e9:.2f} GB')
+  more = (timing.peak_bytes() - before) / 1e6
+  seconds = timing.shortest(lambda: one_pass(logits, labels, times), REPEATS)
+  print(f'{times} x {size:,} pixels x {CLASSES} float32 logits, {total / 1e9:.2f} GB')
   print(f'one pass, {len(ALL)} measures: {seconds:.2f} s (limit {LIMITS["seconds"]:g})')
   print(f'plain read of the logits: {plain:.2f} s; ratio {seconds / plain:.1f}')
   print(f'memory beyond the chunk: {more:.0f} MB (limit {LIMITS["megabytes"]:g})')
-  half = shortest(lambda: one_pass(logits, labels, times // 2))
+  half = timing.shortest(lambda: one_pass(logits, labels, times // 2), REPEATS)
   print(f'half the pixels: {half:.2f} s')
   print('  '.join(f'{k} {v:.4f}' for k, v in found.items()))
   wrong = [f'one pass {seconds:.1f} s'] if seconds > LIMITS['seconds'] else []
   return wrong + ([f'{more:.0f} MB'] if more > LIMITS['megabytes'] else [])
 
 
-def fits() -> list[str]:
-  logits, labels = chunk(np.random.default_rng(1), 2_000_000)
+def fits(pixels: int) -> list[str]:
+  logits, labels = chunk(np.random.default_rng(1), pixels)
   sample = base.Sample(logits, np.where(labels == 255, -1, labels).astype(np.int32))
   slow = []
   for kind in ('temperature', 'ece_grid'):
@@ -95,21 +79,19 @@ def fits() -> list[str]:
       k: round(fit.about[k], 4) for k in ('nll_before', 'nll_after', 'ece_before', 'ece_after')
     }
     print(
-      f'{kind}, 2 M pixels, compilation included: {seconds:.1f} s (limit {LIMITS["fit"]:g}), {told}'
+      f'{kind}, {pixels / 1e6:g} M pixels, compilation included: {seconds:.1f} s '
+      f'(limit {LIMITS["fit"]:g}), {told}'
     )
     slow += [f'{kind} {seconds:.1f} s'] if seconds > LIMITS['fit'] else []
   return slow
 
 
-def main() -> int:
-  device = jax.devices()[0]
-  print(f'{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}')
-  slow = passes() + fits()
-  print(f'load {os.getloadavg()[0]:.1f}')
-  for what in slow:
-    print(f'beyond the limit: {what}', file=sys.stderr)
-  return int(bool(slow))
+def main(toy: bool) -> list[str]:
+  timing.describe()
+  if toy:
+    return passes(2 * 4096, 4096) + fits(4096)
+  return passes(PIXELS, CHUNK) + fits(FITTED)
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(timing.command(main))

@@ -5,9 +5,10 @@ Each in a fresh process, shortest of several runs. Limit: 2 s; exit status 1 bey
 
 import subprocess
 import sys
-import time
 
-REPEATS, LIMIT = 3, 2.0
+from benchmarks import timing
+
+LIMIT = 2.0
 COMMANDS = {
   'import car_jax': ('-c', 'import car_jax'),
   'import car_jax.loop (jax, flax, orbax)': ('-c', 'import car_jax.loop'),
@@ -18,24 +19,22 @@ COMMANDS = {
 LIMITED = ('import car_jax', 'train.py --help')
 
 
-def seconds(arguments: tuple[str, ...]) -> float:
-  best = float('inf')
-  for _ in range(REPEATS):
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-    best = min(best, time.perf_counter() - start)
-  return best
+def seconds(arguments: tuple[str, ...], repeats: int) -> float:
+  start = lambda: (
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL).returncode
+  )
+  return timing.shortest(start, repeats)
 
 
-def main() -> int:
-  slow = False
+def main(toy: bool) -> list[str]:
+  slow = []
   for name, arguments in COMMANDS.items():
-    found = seconds(arguments)
+    best = seconds(arguments, 1 if toy else 3)
     limit = f'   limit {LIMIT}' if name in LIMITED else ''
-    print(f'{name:42} {found:6.2f} s{limit}', flush=True)
-    slow |= bool(limit) and found > LIMIT
-  return int(slow)
+    print(f'{name:42} {best:6.2f} s{limit}', flush=True)
+    slow += [f'{name} {best:.2f} s'] if limit and best > LIMIT else []
+  return slow
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(timing.command(main))

@@ -5,48 +5,45 @@ DA-SAC's shapes: four views of 512 x 1024 of a Cityscapes frame with noise, and 
 whatever device jax has; warm, shortest of a few runs. No limits: hosts run several processes.
 """
 
-import os
 import sys
-import time
 
 import jax
 import numpy as np
 
+from benchmarks import timing
 from car_jax.data import device_views, views
 
-SIZE, TARGET, SOURCE, REPEATS = (512, 1024), (1024, 2048), (1052, 1914), 3
 
-
-def seconds(run) -> float:
+def seconds(run, repeats: int) -> float:
   jax.block_until_ready(run())
-  found = []
-  for _ in range(REPEATS):
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    found.append(time.perf_counter() - start)
-  return min(found)
+  return timing.shortest(run, repeats)
 
 
-def main() -> int:
-  rng, device = np.random.default_rng(0), jax.devices()[0]
-  print(f'{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}')
-  print(f'load {os.getloadavg()[0]:.1f}; views or windows a second, shortest of {REPEATS} runs')
+def main(toy: bool) -> list[str]:
+  rng, repeats = np.random.default_rng(0), 1 if toy else 3
+  size, target, source = (512, 1024), (1024, 2048), (1052, 1914)
+  if toy:
+    size, target, source = (16, 32), (32, 64), (32, 64)  # and no compilation of four views
+  timing.describe()
+  print(f'views or windows a second, shortest of {repeats} runs')
   cases = {
-    'four views with noise': ('group', TARGET, {}, 4),
-    'four views without noise': ('group', TARGET, dict(blur=(), jitter=0.0, greyscale=0.0), 4),
-    'source window': ('source', SOURCE, {}, 1),
-    'source window with jitter': ('source', SOURCE, dict(jitter=0.4), 1),
+    'four views with noise': ('group', target, {}, 4),
+    'four views without noise': ('group', target, dict(blur=(), jitter=0.0, greyscale=0.0), 4),
+    'source window': ('source', source, {}, 1),
+    'source window with jitter': ('source', source, dict(jitter=0.4), 1),
   }
-  for name, (function, shape, options, count) in cases.items():
+  for name, (function, shape, options, count) in [*cases.items()][2 if toy else 0 :]:
     image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
     label = rng.integers(0, 19, shape, dtype=np.int32)
     host, there = getattr(views, function), getattr(device_views, function)
     batch = jax.device_put((image[None], label[None], jax.random.split(jax.random.key(0), 1)))
-    slow = seconds(lambda f=host, x=image, y=label, o=options: f(x, y, rng, size=SIZE, **o))
-    fast = seconds(lambda f=there, b=batch, o=options: f(*b, size=SIZE, **o))
+    slow = seconds(
+      lambda f=host, x=image, y=label, o=options: f(x, y, rng, size=size, **o), repeats
+    )
+    fast = seconds(lambda f=there, b=batch, o=options: f(*b, size=size, **o), repeats)
     print(f'{name:26} host {count / slow:6.1f}  device {count / fast:6.1f}', flush=True)
-  return 0
+  return []
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(timing.command(main))

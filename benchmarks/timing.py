@@ -1,0 +1,65 @@
+"""What every benchmark shares: the machine, the shortest of several runs, the command line."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def describe() -> None:
+  """Prints the device, the cores, jax's version and how busy the machine is."""
+  import jax
+
+  device = jax.devices()[0]
+  print(
+    f'{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}, '
+    f'load {os.getloadavg()[0]:.1f}'
+  )
+
+
+def shortest(work: Callable[[], Any], repeats: int) -> float:
+  """Seconds of the shortest run: other work on the machine only ever adds time."""
+  import jax
+
+  best = float('inf')
+  for _ in range(repeats):
+    start = time.perf_counter()
+    jax.block_until_ready(work())
+    best = min(best, time.perf_counter() - start)
+  return best
+
+
+def compiled(function: Callable, *arguments: Any, repeats: int) -> tuple[float, float]:
+  """-> seconds of (compilation with the first call, the shortest of the calls after it).
+
+  repeats=0: traced only, neither compiled nor run; the seconds are 0.
+  """
+  import jax
+
+  if not repeats:
+    jax.eval_shape(function, *arguments)
+    return 0.0, 0.0
+  program = jax.jit(function)
+  work = lambda: program(*arguments)
+  return shortest(work, 1), shortest(work, repeats)
+
+
+def peak_bytes() -> int:
+  """The largest resident memory of this process so far."""
+  import resource
+
+  most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return most if sys.platform == 'darwin' else most * 1024  # KiB on Linux
+
+
+def command(main: Callable[..., list[str]], arguments: list[str] | None = None) -> int:
+  """Runs main(toy, *names), which returns what was beyond its limits; 1 if anything was.
+
+  --toy: tiny sizes, no limits, steps traced and not compiled, to see that a benchmark still runs.
+  """
+  words = sys.argv[1:] if arguments is None else arguments
+  slow = main('--toy' in words, *(w for w in words if w != '--toy'))
+  for what in () if '--toy' in words else slow:
+    print(f'beyond the limit: {what}', file=sys.stderr)
+  return int(bool(slow) and '--toy' not in words)

@@ -1,0 +1,25 @@
+"""Every benchmark runs, at toy size: what `make bench` times has not been left behind."""
+
+import importlib
+
+import pytest
+
+from benchmarks import __main__ as benchmarks
+from benchmarks import timing
+
+
+@pytest.mark.parametrize('name', benchmarks.NAMES)
+def test_runs_at_toy_size(name, capsys):
+  assert timing.command(importlib.import_module(f'benchmarks.{name}').main, ['--toy']) == 0
+  assert capsys.readouterr().out
+
+
+def test_what_is_beyond_a_limit_is_said_and_counts(capsys):
+  assert timing.command(lambda toy: ['step 9 s'], []) == 1
+  assert 'beyond the limit: step 9 s' in capsys.readouterr().err
+  assert timing.command(lambda toy: ['step 9 s'], ['--toy']) == 0
+
+
+def test_a_misspelt_name_is_refused(capsys):
+  assert benchmarks.main(['car_step']) == 2
+  assert 'car_steps' in capsys.readouterr().err
