@@ -18,12 +18,21 @@ cuda tpu: setup
 	@sh tools/install.sh "$(VENV)" -r requirements-$@.txt
 	@$(BIN)/python -c "import jax; print('jax', jax.__version__, jax.devices())"
 
+# stage N, OF WHAT: a heading, so that nobody waits without knowing for what.
+stage = @printf '\n=== $(1): $(2)\n'
+
 # The data set, CAR, MoSE, a deterministic net, and a report that compares them.
 demo: setup
+	@echo 'the demo: five stages, about 10 minutes on two cores; run again, it continues where it stopped'
+	$(call stage,1 of 5,images around real masks of four readers)
 	$(BIN)/python -m datasets.prepare lidc_masks --size 64 --data-dir $(RUNS)/data
+	$(call stage,2 of 5,training CAR (4 minutes))
 	$(BIN)/python train.py --config configs/demo.py:car --workdir $(RUNS)/car --config.data.data_dir=$(RUNS)/data
+	$(call stage,3 of 5,training MoSE (4 minutes))
 	$(BIN)/python train.py --config configs/demo.py:mose --workdir $(RUNS)/mose --config.data.data_dir=$(RUNS)/data
+	$(call stage,4 of 5,training a deterministic net (2 minutes))
 	$(BIN)/python train.py --config configs/demo.py:deterministic --workdir $(RUNS)/deterministic --config.data.data_dir=$(RUNS)/data
+	$(call stage,5 of 5,the report)
 	$(BIN)/python eval.py --checkpoint CAR=$(RUNS)/car --checkpoint MoSE=$(RUNS)/mose --checkpoint deterministic=$(RUNS)/deterministic --out $(RUNS)/report
 
 # Two segmenters of scenes in clear air, and whether they can be trusted in worsening weather.
@@ -31,21 +40,29 @@ SCENES := $(BIN)/python -m datasets.prepare street_scenes --height 64 --data-dir
 SHIFTED := $(SCENES) --count 256 --unknown 0.5 --part test
 SEGMENTER := $(BIN)/python train.py --config.data.data_dir=$(STUDY)/data --config configs/segmenters_street_scenes.py
 demo-reliability: setup
+	@echo 'this demo: four stages, about 10 minutes on two cores; run again, it continues where it stopped'
+	$(call stage,1 of 4,drawn street scenes (2 minutes))
 	$(SCENES) --count 400
 	$(SHIFTED)
 	for weather in fog night rain snow; do \
 	  $(SHIFTED) --domain $$weather --strength 0.5 && $(SHIFTED) --domain $$weather || exit; done
+	$(call stage,2 of 4,training DeepLabV3+ (3 minutes))
 	$(SEGMENTER):deeplabv3plus --workdir $(STUDY)/deeplabv3plus
+	$(call stage,3 of 4,training SegFormer (3 minutes))
 	$(SEGMENTER):segformer --workdir $(STUDY)/segformer
+	$(call stage,4 of 4,the study (2 minutes))
 	$(BIN)/python eval.py --config configs/reliability.py
 
 # A small net adapted from clear air to snow, three seeds, and what it gained per class.
 SCENE := $(BIN)/python -m datasets.prepare street_scenes --height 64 --count 400 --data-dir $(ADAPT)/data
 ADAPTED := $(BIN)/python train.py --config.data.data_dir=$(ADAPT)/data --config configs/sac_street_scenes.py
 demo-adapt: setup
+	@echo 'this demo: four stages, about 10 minutes on two cores; run again, it continues where it stopped'
+	$(call stage,1 of 4,drawn street scenes in clear air and in snow (2 minutes))
 	$(SCENE)
 	$(SCENE) --domain snow --seed 1
 	$(SCENE) --domain fog --seed 1 --part test
+	$(call stage,2 of 4,source-only and ABN and SAC with three seeds (6 minutes))
 	for seed in 0 1 2; do \
 	  $(ADAPTED):source --config.seed=$$seed --workdir $(ADAPT)/source/seed$$seed && \
 	  $(ADAPTED):abn --config.seed=$$seed --workdir $(ADAPT)/abn/seed$$seed && \
@@ -56,7 +73,9 @@ demo-adapt: setup
 	  $(ADAPTED):sac --config.seed=$$seed --workdir $(ADAPT)/sac/seed$$seed \
 	    --config.init.net=$(ADAPT)/abn/seed$$seed:net \
 	    --config.data.target.counts=$(ADAPT)/found/seed$$seed/counts.npz || exit; done
+	$(call stage,3 of 4,a net that sees the labels (1 minute))
 	$(ADAPTED):oracle --workdir $(ADAPT)/oracle/seed0
+	$(call stage,4 of 4,the two studies (1 minute))
 	$(BIN)/python -m car_jax.studies.adaptation $(ADAPT) --out $(ADAPT)/study
 	$(BIN)/python eval.py --config configs/reliability_adaptation.py
 

@@ -2,8 +2,8 @@
 
 The published nets at 128 x 128, batch 4, 5 samples, on random images; compiled, warm, shortest of
 several runs. A step of the critic phase trains all three nets, a step of the rest phase all but the
-discriminator; the published schedule has 50 of the former to 200 of the latter. Limit: 5.3 s, the
-shortest time of the published PyTorch code on two cores; exit status 1 beyond it.
+discriminator; the published schedule has 50 of the former to 200 of the latter. Limit: 5.3 s on
+two cores, to notice what became slower; exit status 1 beyond it.
 """
 
 import functools

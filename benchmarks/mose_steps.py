@@ -2,8 +2,8 @@
 
 The released nets at 128 x 128 on random images, compiled, warm, shortest of several runs; each
 shape in a process of its own, since memory is the peak of a process. Limits: LIDC, batch 4, 16
-samples: 3.5 s (the published PyTorch code: 4.0 s on two cores); Cityscapes, batch 2, 35 samples, 32
-modes: 15 s and 4 GB (there 37 s on one core and 9.5 GB). Exit status 1 beyond one of them.
+samples: 3.5 s; Cityscapes, batch 2, 35 samples, 32 modes: 15 s and 4 GB (the published PyTorch code
+needs 9.5 GB). Exit status 1 beyond one of them.
 """
 
 import subprocess

@@ -2,8 +2,8 @@
 
 The published first net, DeepLabv2 on ResNet-101, 19 classes, 128 x 256, on random images: 2 source
 images, and 2 target images (first stage) or one in 4 views (second stage). Compiled, warm, shortest
-of several runs. The published PyTorch code took 1.6 s for the source's part of the first stage
-alone, on two undisturbed cores; exit status 1 beyond that limit, which is not for the other rows.
+of several runs. Limit: 1.6 s on two cores for the source's part of the first stage, to notice
+what became slower; exit status 1 beyond it.
 """
 
 import sys
