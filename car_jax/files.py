@@ -7,7 +7,15 @@ from typing import Any
 
 from car_jax.errors import UserError, reading
 
-HIDDEN = ('.DS_Store', 'Thumbs.db', 'desktop.ini', '__MACOSX')
+HIDDEN = ('.DS_Store', 'Thumbs.db', 'ehthumbs.db', 'desktop.ini', '__MACOSX', '$RECYCLE.BIN')
+HIDDEN += ('.Spotlight-V100', '.Trashes', '.fseventsd', '.TemporaryItems', '.apdisk', '@eaDir')
+HIDDEN += ('System Volume Information', '.directory', '.ipynb_checkpoints')
+HIDDEN += ('.git', '.gitignore', '.gitkeep', '.gitattributes', '.svn')
+
+
+def is_leftover(path: pathlib.Path) -> bool:
+  """Whether a system or a tool, not the user, has put it there, such as '._a.png'."""
+  return path.name.startswith('._') or path.name in HIDDEN
 
 
 def is_hidden(path: pathlib.Path) -> bool:

@@ -6,6 +6,7 @@ header, and a file of several pages is refused. Letters: H x W pixels, as the pi
 is, turned as its own EXIF tag says.
 """
 
+import contextlib
 import dataclasses
 import io
 import pathlib
@@ -38,6 +39,9 @@ class Picture:
   values: np.ndarray
   palette: np.ndarray | None = None
   alpha: np.ndarray | None = None
+
+  def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    return np.array(self.values, dtype, copy=copy)
 
   @property
   def deep(self) -> bool:
@@ -92,6 +96,15 @@ def _decoded(raw: bytes) -> Picture:
     return Picture(np.asarray(image), None, alpha)
 
 
+def orientation(path: str | pathlib.Path) -> int:
+  """The EXIF tag that says how a picture is turned; 1 where it is not, or cannot be known."""
+  from PIL import Image
+
+  with contextlib.suppress(Exception), Image.open(path) as image:
+    return image.getexif().get(0x0112, 1)
+  return 1
+
+
 class Unusable(ValueError):
   """Why a picture is refused; `reading` puts the path before it."""
 
@@ -141,7 +154,8 @@ def _upright(picture: Picture, orientation: int) -> Picture:
 
 def check_png(raw: bytes) -> None:
   """Raises ValueError where a PNG is not exactly what was written: see the module's docstring."""
-  data, header, seen = [], None, []
+  data, header = [], None
+  seen: list[bytes] = []
   for kind, body in _chunks(raw):
     if not seen and kind != b'IHDR':
       raise Unusable('it does not begin with its size')

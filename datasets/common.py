@@ -6,8 +6,8 @@ TensorFlow is needed.
 """
 
 import collections
+import contextlib
 import dataclasses
-import io
 import pathlib
 import sys
 import time
@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from car_jax.errors import UserError
+from car_jax import files, pictures
+from car_jax.errors import UserError, reading
 from car_jax.meter import duration
-from datasets import stopping
+from datasets import fingerprint, spans, stopping
+from datasets.options import Option
 
 Example = tuple[
   Any, ...
@@ -51,15 +53,35 @@ class Contents:
 
 
 class Problems:
-  """Everything wrong with a source, by path, told at once: a user mends a folder in one go."""
+  """Everything wrong with a source, by path, told at once: a user mends a folder in one go.
+
+  And what is no fault but was left out or changed: it is counted, by its reason, and told too.
+  """
 
   def __init__(self) -> None:
     self.found: list[str] = []
+    self._lines: set[str] = set()
+    self.notes: dict[str, dict[str, None]] = {}  # reason -> paths, in order
 
   def add(self, path: Any, what: str) -> None:
-    line = f'  {path}: {what}'
-    if line not in self.found:  # a file may be read for several splits
+    self._add(f'  {path}: {what}')
+
+  def _add(self, line: str) -> None:
+    if line not in self._lines:  # a file may be read for several splits
+      self._lines.add(line)
       self.found.append(line)
+
+  def note(self, path: Any, what: str) -> None:
+    """Something was left out, or taken otherwise than as it is: `what` says which and why."""
+    self.notes.setdefault(what, {})[str(path)] = None
+
+  @contextlib.contextmanager
+  def collecting(self) -> Iterator[None]:
+    """A UserError inside, which names its file, becomes one of the problems."""
+    try:
+      yield
+    except UserError as e:
+      self._add('  ' + str(e).replace('\n', '\n  '))
 
   def stop_if_any(self, source: Any) -> None:
     if self.found:
@@ -67,17 +89,33 @@ class Problems:
       count = f'{len(self.found)} problem{"s" if len(self.found) > 1 else ""}'
       raise UserError(f'{count} in {source}, nothing was prepared:\n{lines}')
 
+  def noted(self, shown: int = fingerprint.SHOWN) -> list[str]:
+    """A line for each reason: how many, why, and the first paths."""
+    lines = []
+    for what, paths in self.notes.items():
+      first = ', '.join([*paths][:shown]) + (', ...' if len(paths) > shown else '')
+      lines.append(f'  {len(paths):,} x {what}: {first}')
+    return lines
+
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """A multi-reader segmentation data set. Subclasses say what is in a source."""
 
   VERSION = tfds.core.Version('1.0.0')
+  CONFIG = 'car_lidc'  # of those in configs/, one to begin with
+  SOURCE = 'its folder'  # what --source names; empty: the data need none
+  OPTIONS: dict[str, Option] = {}
+
+  @classmethod
+  def check(cls, values: dict[str, Any]) -> None:
+    """Raises UserError for options that do not go together; each is in its range already."""
 
   def contents(self, options: Options, problems: Problems) -> Contents:
     raise NotImplementedError
 
   def _info(self) -> tfds.core.DatasetInfo:
     self.problems = Problems()
+    self.seen = fingerprint.Fingerprint()
     self.found = self.contents(self.builder_config, self.problems)
     c = self.found
     tensor = lambda axes=3: tfds.features.Tensor(
@@ -118,6 +156,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     for name, group, *arrays in progress(examples(), count, f'{self.name} {split}'):
       kinds = zip(('image', 'labels', 'black_box'), arrays, strict=False)
       record = {kind: np.ascontiguousarray(array) for kind, array in kinds}
+      if twin := self.seen.add(split, name, record['image'], record['labels']):
+        self.twice(f'{split}/{name}', twin)
       yield name, record | {'id': name, 'group': group}
       any_good = True
     order = list(self.found.splits)
@@ -128,6 +168,23 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.problems.add(f'split {split}', 'has no example')
     if split == order[-1] or not any_good:
       self.problems.stop_if_any(self.builder_config.source)
+
+  def told(self) -> list[str]:
+    """What was prepared and what was left out, line by line."""
+    c = self.found
+    return [
+      *self.seen.lines(c.class_names, c.ignore_label, c.unknown_label),
+      *(['left out or changed:', *self.problems.noted()] if self.problems.notes else []),
+    ]
+
+  def twice(self, example: str, first: str) -> None:
+    """Two splits have the same pixels under two names; published data may."""
+    self.problems.note(example, f'WARNING: the same pixels as an example of {first.split("/")[0]}')
+
+
+def scale(default: float) -> Option:
+  """The option of data sets that are stored smaller than they come."""
+  return Option(default, 'share of their size that images are stored at', 0.001, 1)
 
 
 def progress(items: Iterable[Any], count: int, what: str, every: float = 1.0) -> Iterator[Any]:
@@ -146,56 +203,161 @@ def progress(items: Iterable[Any], count: int, what: str, every: float = 1.0) ->
   print(f'\r{what}: {n:,} in {spent}              ', file=sys.stderr, flush=True)
 
 
-def open_picture(path: pathlib.Path, problems: Problems) -> Any:
-  """A decoded PIL image; None, with the problem noted, if any of the file is missing or damaged."""
-  from PIL import Image
-
-  if not path.is_file():
-    problems.add(path, 'missing')
-    return None
-  raw = path.read_bytes()
-  if path.suffix.lower() == '.png' and not _whole_png(raw):
-    problems.add(path, 'truncated or no PNG')
-    return None
-  try:
-    picture = Image.open(io.BytesIO(raw))
-    picture.load()
-  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-    reason = str(e).partition(' <_io')[0]
-    problems.add(path, f'cannot be decoded as an image ({reason})')
-    return None
-  return picture
+def open_picture(path: pathlib.Path, problems: Problems) -> pictures.Picture | None:
+  """A decoded picture; None, with the problem noted, if any of the file is missing or damaged."""
+  with problems.collecting():
+    with reading(path, 'a picture'):
+      try:
+        path.lstat()
+      except FileNotFoundError:
+        problems.add(path, 'missing')
+        return None
+    return pictures.open_picture(path)
+  return None
 
 
-def read_image(path: pathlib.Path, problems: Problems, colour: bool = False) -> np.ndarray | None:
-  """A picture as uint8 [H, W, 1 or 3]; None, with the problem noted, if it cannot be used."""
-  from PIL import ImageOps
+def read_image(
+  path: pathlib.Path, problems: Problems, colour: bool = False, span: spans.Span | None = None
+) -> np.ndarray | None:
+  """A picture as uint8 [H, W, 1 or 3]; None, with the problem noted, if it cannot be used.
 
+  span: what of a picture of more than 8 bits is kept, of builders that have --range; others refuse
+  such a picture. Transparency is left out, and that is noted.
+  """
   picture = open_picture(path, problems)
   if picture is None:
     return None
-  if picture.mode[0] in 'IF':
-    problems.add(path, 'more than 8 bits per channel; rescale it to 8 bits, the range is yours')
+  values = picture.shown
+  if picture.deep:
+    with problems.collecting():
+      values = spans.to_bytes(path, values, span)
+      problems.note(path, f'image of {values_kind(picture)}, brought to 8 by --range {span}')
+    if values.dtype != np.uint8:
+      return None
+  if picture.alpha is not None and not opaque(picture.alpha):
+    problems.note(path, 'image with transparent pixels, taken with the colours that they have')
+  return _channels(values.astype(np.uint8) * (255 if values.dtype == bool else 1), colour)
+
+
+def values_kind(picture: pictures.Picture) -> str:
+  return f'{picture.values.dtype.itemsize * 8} bits ({picture.values.dtype})'
+
+
+def opaque(alpha: np.ndarray) -> bool:
+  """Whether transparency says nothing: every pixel is wholly there."""
+  return bool((alpha == np.iinfo(alpha.dtype).max).all())
+
+
+def _channels(values: np.ndarray, colour: bool) -> np.ndarray:
+  """uint8 [H, W] or [H, W, 3] -> [H, W, 3] if `colour`, else [H, W, 1], by Pillow's weights."""
+  from PIL import Image
+
+  if values.ndim == 2:
+    return np.repeat(values[..., None], 3, 2) if colour else values[..., None]
+  return values if colour else np.asarray(Image.fromarray(values).convert('L'))[..., None]
+
+
+def read_values(
+  path: pathlib.Path, problems: Problems, coloured: bool = False
+) -> np.ndarray | None:
+  """The whole numbers of a mask [H, W] as the file has them, of any depth; None if unusable.
+
+  Palette files count by index; three equal channels count as one. If `coloured`, 0xRRGGBB. Floats
+  are refused, and so is transparency, which could mean anything.
+  """
+  picture = open_picture(path, problems)
+  if picture is None:
     return None
-  picture = ImageOps.exif_transpose(picture).convert('RGB' if colour else 'L')
-  return np.atleast_3d(np.asarray(picture))
+  if picture.alpha is not None and not opaque(picture.alpha):
+    problems.add(path, 'has transparent pixels, which mean no class; save it without transparency')
+    return None
+  if picture.values.dtype.kind == 'f':
+    problems.add(path, 'holds floats; a mask holds whole numbers, save it as such')
+    return None
+  values = picture.shown if coloured else picture.values
+  if values.ndim == 3 and not coloured:
+    if (values != values[..., :1]).any():
+      problems.add(path, 'is coloured; name its colours: --classes "#RRGGBB:NAME,..."')
+      return None
+    values = values[..., 0]
+  if not coloured:
+    return values
+  if picture.deep:
+    problems.add(path, f'has colours of {values_kind(picture)}; #RRGGBB are of 8 bits')
+    return None
+  r, g, b = np.moveaxis(_channels(values.astype(np.uint8), True).astype(np.int32), -1, 0)
+  return r << 16 | g << 8 | b
 
 
 def read_mask(path: pathlib.Path, problems: Problems) -> np.ndarray | None:
-  """A grey picture of labels as uint8 [H, W]; None, with the problem noted, if unreadable."""
-  image = read_image(path, problems)
-  return None if image is None else image[..., 0]
+  """A grey picture of labels [H, W], uint8 where they fit; None, with the problem noted."""
+  values = read_values(path, problems)
+  return None if values is None else _narrow(values)
 
 
 def read_ids(path: pathlib.Path, problems: Problems) -> np.ndarray | None:
-  """A PNG of class numbers [H, W], grey or palette indices; None, with the problem noted."""
+  """Class numbers [H, W], grey or palette indices; None, with the problem noted."""
   picture = open_picture(path, problems)
   if picture is None:
     return None
-  if picture.mode not in ('L', 'P'):
-    problems.add(path, f'is a picture of mode {picture.mode}; expected 8-bit class numbers')
+  if picture.values.ndim != 2 or picture.values.dtype.kind not in 'iub':
+    kind = 'floats' if picture.values.dtype.kind == 'f' else 'colours'
+    problems.add(path, f'is a picture of {kind}; expected 8-bit class numbers')
     return None
-  return np.asarray(picture)
+  return _narrow(picture.values)
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+  """As uint8 if nothing is lost, else as they are; a caller then finds ids that are no class."""
+  small = values.astype(np.uint8)
+  return small if (small == values).all() else values
+
+
+def fits(
+  path: pathlib.Path,
+  image: np.ndarray,
+  masks: Iterable[tuple[pathlib.Path, np.ndarray]],
+  problems: Problems,
+) -> bool:
+  """Whether all masks [H, W] have the size of the image at `path`; those that have not are named.
+
+  Every file is turned by its own EXIF tag and by no other's; where that is why, it is said.
+  """
+  good = True
+  h, w = image.shape[:2]
+  for where, mask in masks:
+    if mask.shape != (h, w):
+      turned = [p for p in (path, where) if pictures.orientation(p) > 1]
+      why = f'; by its EXIF tag {turned[0]} is turned, the other is not' if len(turned) == 1 else ''
+      size = f'{mask.shape[1]}x{mask.shape[0]}'
+      problems.add(where, f'not the size of its image, {w}x{h}, but {size} pixels{why}')
+      good = False
+  return good
+
+
+def files_under(folder: pathlib.Path, problems: Problems) -> list[pathlib.Path]:
+  """Every file below, in the order of the paths; links are followed, but never round and round.
+
+  Leftovers of the system are passed over and noted; what cannot be looked into is a problem.
+  """
+  found, todo, seen = [], [folder], set()
+  while todo:
+    place = todo.pop()
+    stopping.check()
+    with problems.collecting(), reading(place, 'a folder'):
+      real = place.resolve(strict=True)
+      if real in seen:
+        problems.note(place, 'link to a folder that is read already')
+        continue
+      seen.add(real)
+      for entry in sorted(place.iterdir(), reverse=True):
+        if files.is_leftover(entry):
+          problems.note(entry, 'leftover of the system, passed over')
+        elif entry.is_dir():
+          todo.append(entry)
+        else:
+          found.append(entry)
+  return sorted(found)
 
 
 def numbered(
@@ -207,7 +369,9 @@ def numbered(
   """
   found = {}
   for path in sorted(folder.glob('*')):
-    if path.suffix != '.png' or len(path.stem) != digits or not path.stem.isdecimal():
+    if files.is_leftover(path):
+      problems.note(path, 'leftover of the system, passed over')
+    elif path.suffix != '.png' or len(path.stem) != digits or not path.stem.isdecimal():
       problems.add(path, f'expected a number of {digits} digits and .png; move other files away')
     elif int(path.stem) in frames:
       found[int(path.stem)] = path
@@ -222,8 +386,3 @@ def listed_numbers(path: pathlib.Path) -> frozenset[int]:
   """The numbers of a text file, where lines that begin with # are remarks."""
   lines = path.read_text().splitlines()
   return frozenset(int(n) for line in lines if not line.startswith('#') for n in line.split())
-
-
-def _whole_png(raw: bytes) -> bool:
-  """Signature and end chunk: a decoder may fill with grey what is missing of a truncated file."""
-  return raw[:8] == b'\x89PNG\r\n\x1a\n' and raw[-8:-4] == b'IEND'

@@ -9,142 +9,148 @@ import contextlib
 import importlib
 import io
 import logging
+import os
 import pathlib
 import re
 import shutil
 import sys
+import textwrap
+from typing import Any
 
-from car_jax.data.sources import default_data_dir
+from car_jax import files
+from car_jax.data.sources import KNOWN, default_data_dir
 from car_jax.errors import UserError, exit_on_user_error, nearest
-from datasets import stopping
+from datasets import options, stopping
 
-# name -> whether it needs --source, and its options with their defaults
-DATASETS = {
-  'lidc_masks': (False, {'size': 128, 'noise': 1.0, 'contrast': 1.0}),
-  'lidc_crops': (True, {}),
-  'lidc_v1': (True, {}),
-  'lidc_dicom': (True, {'low': -1000.0, 'high': 400.0}),
-  'cityscapes': (
-    True,
-    {'scale': 0.25, 'black_box': '', 'splits': 'ambiguity', 'augmented': 0},
-  ),
-  'acdc': (True, {'scale': 0.25}),
-  'idd': (True, {'scale': 0.5, 'unknown': ''}),
-  'gta5': (True, {'scale': 1.0}),
-  'synthia': (True, {'scale': 1.0}),
-  'street_scenes': (
-    False,
-    {
-      **{'height': 128, 'count': 800, 'domain': 'clear', 'strength': 1.0, 'seed': 0},
-      **{'unknown': 0.0, 'part': 'all'},
-    },
-  ),
-  'folder': (
-    True,
-    {
-      **{'variant': '', 'classes': '', 'validation': 0.15, 'test': 0.15, 'seed': 0},
-      **{'unlabelled': False},
-    },
-  ),
-}
-SPLITS = ('ambiguity', 'reliability', 'adaptation')  # of Cityscapes
+COMMON = ('name', 'source', 'data_dir', 'overwrite')
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(prog='python -m datasets.prepare', description=__doc__)
-  parser.add_argument('name', help=', '.join(DATASETS))
-  parser.add_argument('--source', type=pathlib.Path, help='folder (or CSV) with the files')
-  parser.add_argument('--data-dir', type=pathlib.Path, default=default_data_dir())
-  parser.add_argument('--overwrite', action='store_true', help='replace what is prepared')
-  keys = dict.fromkeys(k for _, group in DATASETS.values() for k in group)
-  for key in keys:
-    owners = (f'{n}: {group[key]!r}' for n, (_, group) in DATASETS.items() if key in group)
-    told = f'defaults {", ".join(owners)}'
-    switch = {'action': 'store_true', 'default': None} if key == 'unlabelled' else {}
-    parser.add_argument(f'--{key.replace("_", "-")}', help=told, **switch)
-  args = parser.parse_args(arguments)
-  for key, default in DATASETS.get(args.name, (False, {}))[1].items():
-    text = getattr(args, key)
-    try:  # one option may be a number for one data set and a list for another
-      setattr(args, key, None if text is None else type(default)(text))
-    except ValueError:
-      parser.error(f'argument --{key}: invalid {type(default).__name__} value: {text!r}')
-  return args
+def builder(name: str) -> Any:
+  """The class that prepares a data set; its SOURCE and OPTIONS say what it can be asked."""
+  return importlib.import_module(f'datasets.{name}.{name}_dataset_builder').Builder
+
+
+def parser(name: str = '') -> argparse.ArgumentParser:
+  """Of the command for one data set; without a name, of what all of them take."""
+  made = argparse.ArgumentParser(
+    prog=f'python -m datasets.prepare {name or "NAME"}',
+    description=textwrap.dedent('  ' + (builder(name).__doc__ if name else __doc__).strip()),
+    epilog='' if name else f'NAME --help lists the options of one: {", ".join(KNOWN)}',
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  source = builder(name).SOURCE if name else 'the files, for data that do not ship with the project'
+  made.add_argument('--source', type=pathlib.Path, help=source or 'none: made on the spot')
+  default = default_data_dir()
+  told = f'where prepared data lie; default $TFDS_DATA_DIR or {default}'
+  made.add_argument('--data-dir', type=pathlib.Path, default=default, help=told)
+  made.add_argument('--overwrite', action='store_true', help='replace what is prepared')
+  if name:
+    add_options(made, builder(name))
+  return made
+
+
+def add_options(made: argparse.ArgumentParser, built: Any) -> None:
+  """A flag for each option of a builder, as text: `values` reads it."""
+  group = made.add_argument_group('options of this data set') if built.OPTIONS else made
+  for key, option in built.OPTIONS.items():
+    more = {'metavar': key.upper()}
+    if isinstance(option.default, bool):
+      more = {'action': 'store_true', 'default': None}
+    group.add_argument(f'--{key.replace("_", "-")}', help=option.told.replace('%', '%%'), **more)
+
+
+def values(built: Any, given: argparse.Namespace) -> dict[str, Any]:
+  """What was typed, and the defaults of what was not. Raises UserError: a range, a conflict."""
+  typed = {k: getattr(given, k) for k in built.OPTIONS if getattr(given, k) is not None}
+  found = {k: options.parsed(k, typed[k], built.OPTIONS[k]) for k in typed}
+  found = defaults(built) | found
+  built.check(found)
+  return found
+
+
+def defaults(built: Any) -> dict[str, Any]:
+  return {key: option.default for key, option in built.OPTIONS.items()}
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+  """The common arguments, and the options of the data set. Raises UserError."""
+  first = arguments[:1] if arguments and not arguments[0].startswith('-') else arguments
+  name = next((a for a in first if a in KNOWN), '')
+  if not name:
+    wanted = next((a for a in arguments if not a.startswith('-')), '')
+    if {'-h', '--help'} & {*arguments}:
+      parser().parse_args(['--help'])
+    raise UserError(f'no data set {wanted!r}\n{nearest(wanted, KNOWN)}')
+  arguments = [*arguments]
+  arguments.remove(name)
+  built = builder(name)
+  args, unknown = parser(name).parse_known_args(arguments)
+  for text in unknown:
+    if not text.startswith('--'):
+      raise UserError(f'{name}: {text!r} belongs to no option\n  {parser(name).format_usage()}')
+    known = [k.replace('_', '-') for k in (*built.OPTIONS, *COMMON[1:])]
+    key = text[2:].partition('=')[0]
+    raise UserError(
+      f'{name} has no option --{key}\n{nearest(key, known)}\n'
+      f'  all: python -m datasets.prepare {name} --help'
+    )
+  args.name = name
+  return args, values(built, args)
+
+
+def _check_source(name: str, wanted: str, source: pathlib.Path | None) -> None:
+  if bool(wanted) != (source is not None):
+    raise UserError(
+      f'{name} needs --source: {wanted}; see docs/data.md'
+      if wanted
+      else f'{name} ships with the project and takes no --source'
+    )
+  if source is not None and not source.is_dir():
+    if not os.path.lexists(source):
+      raise UserError(f'no such source {source}')
+    files.check_regular(source)
 
 
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
-  args = parse(arguments)
-  if args.name not in DATASETS:
-    raise UserError(f'no data set {args.name!r}\n{nearest(args.name, DATASETS)}')
-  needs_source, defaults = DATASETS[args.name]
-  given = {k: v for k, v in vars(args).items() if v is not None}
-  common = ('name', 'source', 'data_dir', 'overwrite')
-  for key in given.keys() - set(defaults) - set(common):
-    known = [k.replace('_', '-') for k in defaults]
-    raise UserError(f'{args.name} has no option --{key}\n{nearest(key, known)}')
-  if needs_source != (args.source is not None):
-    raise UserError(
-      f'{args.name} needs --source: the folder with its files; see docs/data.md'
-      if needs_source
-      else f'{args.name} ships with the project and takes no --source'
-    )
-  if args.source is not None and not args.source.exists():
-    raise UserError(f'no such source {args.source}')
-  values = {k: given.get(k, v) for k, v in defaults.items()}
-  check(values)
+  args, chosen = parse(arguments)
+  _check_source(args.name, builder(args.name).SOURCE, args.source)
   try:
-    folder = prepare(args.name, args.source, args.data_dir, values, args.overwrite)
-  except OSError as e:
-    raise UserError(f'{e.strerror or e}: {e.filename or args.data_dir}') from None
+    folder, told = prepare(args.name, args.source, args.data_dir, chosen, args.overwrite)
   except RuntimeError as e:
     failed = re.search(r'\w+\(\) failed: ([^;]*)', str(e))  # how ArrayRecord tells of a full disk
     if not failed:
       raise
     raise UserError(f'cannot write to {args.data_dir}: {failed[1]}') from None
-  print(f'prepared {folder}')
+  sys.stdout.reconfigure(errors='backslashreplace')  # type: ignore[union-attr]
+  print(
+    f'prepared {folder}' if told else f'already prepared; --overwrite to do it again ({folder})'
+  )
+  print('\n'.join([*told, next_command(args.name, chosen, args.data_dir)]))
   return 0
 
 
-def check(values: dict) -> None:
-  """Raises UserError for an option outside its range."""
-  valid = {
-    'size': lambda v: 1 <= v <= 128,
-    'scale': lambda v: 0 < v <= 1,
-    'height': lambda v: 32 <= v <= 1024 and v % 2 == 0,
-    'count': lambda v: v >= 4,
-    'splits': lambda v: v in SPLITS,
-    'augmented': lambda v: v == 0 or (v > 0 and values['splits'] == 'reliability'),
-    'unknown': lambda v: isinstance(v, str) or 0 <= v <= 1,
-    'noise': lambda v: v >= 0,
-    'contrast': lambda v: v >= 0,
-    'low': lambda v: v < values['high'],
-    'validation': lambda v: v >= 0 and v + values['test'] < 1,
-    'test': lambda v: v >= 0,
-    'variant': lambda v: re.fullmatch(r'([A-Za-z][\w-]*)?', v),
-  }
-  expected = {
-    'size': '1 to 128',
-    'scale': 'more than 0, at most 1',
-    'height': 'an even number from 32 to 1024',
-    'count': '4 or more',
-    'splits': f'{", ".join(SPLITS[:-1])} or {SPLITS[-1]}',
-    'augmented': '0 or more, and with it --splits reliability',
-    'unknown': '0 to 1: the share of scenes with unknown objects',
-    'low': 'less than --high',
-    'validation': '0 or more, and with --test less than 1',
-    'variant': 'a name of letters, digits, - and _',
-  }
-  for key, value in values.items():
-    if key in valid and not valid[key](value):
-      raise UserError(f'--{key} cannot be {value!r}\n  expected {expected.get(key, "0 or more")}')
+def next_command(name: str, chosen: dict[str, Any], data_dir: pathlib.Path) -> str:
+  """What to type to use it."""
+  built = builder(name)
+  full = '/'.join(part for part in (name, variant(chosen, built)) if part)
+  if built.CONFIG.startswith('reliability'):  # to be tested on, not trained on
+    return f'next: name {full} in configs/{built.CONFIG}.py, then python eval.py --config that'
+  key = 'data.source' if built.CONFIG.startswith('sac_') else 'data'
+  where = '' if data_dir == default_data_dir() else f' --config.{key}.data_dir={data_dir}'
+  return (
+    f'next: python train.py --config configs/{built.CONFIG}.py '
+    f'--workdir runs/{full.replace("/", "-")} --config.{key}.name={full}{where}'
+  )
 
 
-def variant(values: dict, defaults: dict) -> str:
+def variant(chosen: dict[str, Any], built: Any) -> str:
   """The data set's second name: --variant, or the options that differ from their defaults."""
-  if 'variant' in values:
-    return values['variant']
-  changed = {k: v for k, v in values.items() if v != defaults[k] and k != 'black_box'}
+  if 'variant' in chosen:
+    return chosen['variant']
+  usual = defaults(built)
+  changed = {k: v for k, v in chosen.items() if v != usual[k] and k != 'black_box'}
   told = lambda v: '_' + v.replace(' ', '') if isinstance(v, str) else f'{v:g}'
   return '-'.join(f'{k}{told(v)}' for k, v in changed.items())
 
@@ -155,42 +161,44 @@ def prepare(
   data_dir: pathlib.Path,
   values: dict,
   overwrite: bool = False,
-) -> pathlib.Path:
-  """Prepares one data set and returns its folder. Raises UserError."""
+) -> tuple[pathlib.Path, list[str]]:
+  """Prepares one data set -> its folder, and what it is made of; nothing if it was there already.
+
+  Raises UserError.
+  """
   import tensorflow_datasets as tfds
 
   from datasets import common
 
   tfds.disable_progress_bar()
   logging.getLogger('absl').setLevel(logging.ERROR)  # it shows every option as a warning
-  module = importlib.import_module(f'datasets.{name}.{name}_dataset_builder')
-  chosen = variant(values, DATASETS[name][1])
-  options = common.Options(name=chosen or 'default', source=source, values=values)
+  Builder = builder(name)
+  second = variant(values, Builder)
+  config = common.Options(name=second or 'default', source=source, values=values)
   data_dir = data_dir.expanduser()
-  home = data_dir / name / options.name
-  done = [p.parent for p in home.glob(f'{module.Builder.VERSION}/dataset_info.json')]
+  home = data_dir / name / config.name
+  done = [p.parent for p in home.glob(f'{Builder.VERSION}/dataset_info.json')]
   if done and not overwrite:
-    print(f'already prepared; --overwrite to do it again ({done[0]})')
-    return done[0]
+    return done[0], []
   for left in home.glob('*incomplete*'):  # an earlier run was killed
     shutil.rmtree(left)
-  module.Builder.name = name
+  Builder.name = name
   beside = home / 'overwrite.incomplete'  # what is there stays until the new one is complete
-  builder = module.Builder(
+  made_by = Builder(
     data_dir=str(beside if done else data_dir),
-    config=options,
+    config=config,
     file_format=tfds.core.FileFormat.ARRAY_RECORD,
   )
   try:
     with contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare()
-    made = pathlib.Path(builder.data_dir)
+      made_by.download_and_prepare()
+    made = pathlib.Path(made_by.data_dir)
     final = home / made.name
     if done:
       if final.exists():
         final.rename(beside / 'old')
       made.rename(final)
-    return final
+    return final, made_by.told()
   finally:
     shutil.rmtree(beside, ignore_errors=True)
 

@@ -26,6 +26,9 @@ class Builder(common.Builder):
   made for training is `CONDITION_test` and what was made for validation `CONDITION_calibration`.
   """
 
+  CONFIG = 'reliability_cityscapes'
+  OPTIONS = {'scale': common.scale(0.25)}
+
   def contents(self, options, problems):
     images, gt = (root(options.source, *names) for names in (IMAGES, LABELS))
     splits = {}

@@ -12,11 +12,13 @@ from PIL import Image
 from car_jax.data import augmentation, labels
 from car_jax.errors import UserError, nearest
 from datasets import common
+from datasets.options import Option
 
 IMAGES, LABELS, IMAGE_END = 'leftImg8bit', 'gtFine', '_leftImg8bit.png'
 # The training cities that CAR and MoSE validate on; the official validation split is their test.
 VALIDATION_CITIES = ('darmstadt', 'monchengladbach', 'ulm')
 RELIABILITY_CITIES = {'frankfurt': 'test', 'lindau': 'calibration', 'munster': 'calibration'}
+SPLIT_KINDS = ('ambiguity', 'reliability', 'adaptation')
 SPLITS = ('train', 'val2', 'validation', 'calibration', 'test')
 VAL2 = pathlib.Path(__file__).with_name('val2.txt')
 PARTS = ('train', 'val', 'test')  # folders; test is read for --splits adaptation, where it is there
@@ -35,6 +37,22 @@ class Builder(common.Builder):
   official ones: {train,val,test}, and val2, a part of train. There an image of test, or of train
   but not of val2, needs no label: without one all its pixels are ignored.
   """
+
+  CONFIG = 'deeplabv3plus_cityscapes'
+  OPTIONS = {
+    'scale': common.scale(0.25),
+    'black_box': Option('', "folder with another model's predictions; default SOURCE/black_box"),
+    'splits': Option('ambiguity', 'which published splits', choices=SPLIT_KINDS),
+    'augmented': Option(0, 'changed copies of each calibration image', 0, 1000),
+  }
+
+  @classmethod
+  def check(cls, values):
+    if values['augmented'] and values['splits'] != 'reliability':
+      raise UserError(
+        f'--augmented cannot be {values["augmented"]}\n'
+        '  expected 0 or more, and with it --splits reliability'
+      )
 
   def contents(self, options, problems):
     source, values = options.source, options.values
@@ -246,7 +264,7 @@ def no_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None
   picture = common.open_picture(path, problems)
   if picture is None:
     return None
-  return np.full(picture.size[::-1], labels.IGNORED_TRAIN_ID, np.uint8)
+  return np.full(picture.values.shape[:2], labels.IGNORED_TRAIN_ID, np.uint8)
 
 
 def read_label(stem: pathlib.Path, problems: common.Problems) -> np.ndarray | None:

@@ -106,7 +106,7 @@ def read(path: pathlib.Path, classes: Classes, problems: common.Problems) -> np.
   Palette files count by index (by colour if the map has colours), RGB files whose channels are
   equal as grey ones.
   """
-  values = _values(path, classes.coloured, problems)
+  values = common.read_values(path, problems, classes.coloured)
   if values is None:
     return None
   seen, place = np.unique(values, return_inverse=True)
@@ -117,18 +117,3 @@ def read(path: pathlib.Path, classes: Classes, problems: common.Problems) -> np.
     return None
   numbers = np.array([classes.of[v] for v in seen.tolist()], np.uint8)
   return numbers[place].reshape(values.shape)
-
-
-def _values(path: pathlib.Path, coloured: bool, problems: common.Problems) -> np.ndarray | None:
-  picture = common.open_picture(path, problems)
-  if picture is None:
-    return None
-  if coloured or picture.mode not in ('1', 'P', 'L', 'I', 'I;16', 'I;16B'):
-    rgb = np.asarray(picture.convert('RGB')).astype(np.int32)
-    if coloured:
-      return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
-    if (rgb != rgb[..., :1]).any():
-      problems.add(path, 'is coloured; name its colours: --classes "#RRGGBB:NAME,..."')
-      return None
-    return rgb[..., 0]
-  return np.asarray(picture).astype(np.int32)

@@ -20,8 +20,9 @@ import zlib
 import numpy as np
 
 from car_jax.errors import UserError, nearest
-from datasets import common
+from datasets import common, spans
 from datasets.folder import classes
+from datasets.options import INT64, Option
 
 SPLIT_NAMES = {'val': 'validation'}  # other names of common.SPLITS
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
@@ -37,7 +38,38 @@ class Row:
 
 
 class Builder(common.Builder):
-  """A user's own multi-reader data."""
+  """Your own images, with one or more annotations each.
+
+  SOURCE is a folder: images/NAME.png with masks/NAME/READER.png or labels/NAME.png, or these in
+  images/train, masks/train and so on; or a CSV with columns image, masks, split, group.
+  """
+
+  SOURCE = 'the folder or the CSV'
+  OPTIONS = {
+    'variant': Option('', 'name of the prepared data: letters, digits, - and _'),
+    'classes': Option(
+      '', 'what the masks mean: VALUE:NAME,... or #RRGGBB:NAME,..., or a file of it'
+    ),
+    'range': Option('', 'of images of more than 8 bits: LOW,HIGH or P1%,P99% of each image'),
+    'validation': Option(0.15, 'share drawn for validation', 0, 1),
+    'test': Option(0.15, 'share drawn for testing', 0, 1),
+    'seed': Option(0, 'other draws', -INT64, INT64),
+    'unlabelled': Option(False, 'take images of train that have no mask: all pixels are ignored'),
+  }
+
+  @classmethod
+  def check(cls, values):
+    if values['validation'] + values['test'] > 1:
+      raise UserError(
+        f'--validation cannot be {values["validation"]}\n  expected, with --test, at most 1'
+      )
+    if not re.fullmatch(r'([A-Za-z][\w-]{,99})?', values['variant'], re.ASCII):
+      raise UserError(
+        f'--variant cannot be {values["variant"]!r}\n'
+        '  expected a name of up to 100 letters, digits, - and _, beginning with a letter'
+      )
+    spans.parse(values['range'])
+    classes.parse(values['classes'])
 
   def contents(self, options, problems):
     values = options.values

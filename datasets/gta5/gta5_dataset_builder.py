@@ -25,6 +25,9 @@ class Builder(common.Builder):
   of the first 10,000 frames 1,000 are `validation`, the others `train`.
   """
 
+  CONFIG = 'sac_gta5'
+  OPTIONS = {'scale': common.scale(1.0)}
+
   def contents(self, options, problems):
     source, chosen = options.source, common.listed_numbers(VALIDATION)
     found: dict[str, list[pathlib.Path]] = {'train': [], 'validation': []}

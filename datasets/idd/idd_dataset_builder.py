@@ -11,6 +11,7 @@ from car_jax.data import labels
 from car_jax.errors import UserError, nearest
 from datasets import common
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
+from datasets.options import Option
 
 IMAGES, LABELS = 'leftImg8bit', 'gtFine'
 PICTURE, LABEL_END = r'(.+)_leftImg8bit\.(png|jpe?g)', '_gtFine_labellevel3Ids.png'
@@ -31,6 +32,12 @@ class Builder(common.Builder):
   Splits as in arXiv 2303.11298: `test` is 37 scenes of the training part, `calibration` the
   validation part; `train` is what is left. `--unknown 8,16` makes these ids unknown objects.
   """
+
+  CONFIG = 'reliability_cityscapes'
+  OPTIONS = {
+    'scale': common.scale(0.5),
+    'unknown': Option('', 'level-3 ids that are unknown objects, such as 8,16'),
+  }
 
   def contents(self, options, problems):
     source, values = options.source, options.values

@@ -9,12 +9,24 @@ import numpy as np
 from car_jax.errors import UserError
 from datasets import common
 from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
+from datasets.options import Option
 
 SIDE = 128  # pixels of 1 mm, as the masks
 
 
 class Builder(common.Builder):
   """128x128 crops at 1 mm of the slices whose series is in the folder, with their four masks."""
+
+  SOURCE = 'the folder of the TCIA download'
+  OPTIONS = {
+    'low': Option(-1000.0, 'Hounsfield units that become black', -1e5, 1e5),
+    'high': Option(400.0, 'Hounsfield units that become white', -1e5, 1e5),
+  }
+
+  @classmethod
+  def check(cls, values):
+    if values['low'] >= values['high']:
+      raise UserError(f'--low cannot be {values["low"]}\n  expected less than --high')
 
   def contents(self, options, problems):
     data = dict(np.load(lidc_masks.FILE))

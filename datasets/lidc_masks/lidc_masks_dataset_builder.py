@@ -7,6 +7,7 @@ import tensorflow_datasets as tfds
 
 from datasets import common
 from datasets.lidc_masks import render
+from datasets.options import Option
 
 SIDE = 128  # pixels of 1 mm in the file
 FILE = pathlib.Path(__file__).with_name('lidc_masks.npz')
@@ -32,6 +33,13 @@ class Builder(common.Builder):
   """Outlines of four radiologists (LIDC-IDRI) on rendered images; patient-wise splits."""
 
   VERSION = tfds.core.Version('1.1.0')
+  CONFIG = 'car_lidc_masks'
+  SOURCE = ''
+  OPTIONS = {
+    'size': Option(128, 'side of the image in pixels of 1 mm', 1, SIDE),
+    'noise': Option(1.0, 'strength of the noise in the images', 0, 100),
+    'contrast': Option(1.0, 'of the nodules against the lung', 0, 100),
+  }
 
   def contents(self, options, problems):
     values = options.values

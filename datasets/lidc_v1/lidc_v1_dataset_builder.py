@@ -22,6 +22,9 @@ class Builder(common.Builder):
   with 8 bits.
   """
 
+  CONFIG = 'mose_lidc'
+  SOURCE = 'the pickle, or the folder that it lies in'
+
   def contents(self, options, problems):
     entries = read(options.source)
     path = options.source

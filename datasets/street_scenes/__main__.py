@@ -14,7 +14,6 @@ from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error
 from datasets import common, prepare
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
-from datasets.street_scenes import scenes
 from datasets.street_scenes import street_scenes_dataset_builder as builder
 
 
@@ -22,13 +21,9 @@ from datasets.street_scenes import street_scenes_dataset_builder as builder
 def main(arguments: list[str]) -> int:
   parser = argparse.ArgumentParser(prog='python -m datasets.street_scenes', description=__doc__)
   parser.add_argument('out', type=pathlib.Path)
-  defaults = prepare.DATASETS['street_scenes'][1]
-  for key, default in defaults.items():
-    parser.add_argument(f'--{key}', type=type(default), default=default, help=f'{default!r}')
-  values = vars(parser.parse_args(arguments))
-  out = values.pop('out')
-  prepare.check(values)
-  scenes.check(values['domain'], values['strength'])
+  prepare.add_options(parser, builder.Builder)
+  given = parser.parse_args(arguments)
+  out, values = given.out, prepare.values(builder.Builder, given)
   if out.exists() and any(out.iterdir()):
     raise UserError(f'{out} is not empty\n  name a new folder')
   for split in builder.SPLITS:

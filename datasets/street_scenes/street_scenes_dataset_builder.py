@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from car_jax.data import labels
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError
 from datasets import common
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
+from datasets.options import INT64, Option
 from datasets.street_scenes import black_box, scenes
 
 # split -> its folder in Cityscapes' layout, its cities there, its first scene, its share of --count
@@ -28,9 +29,27 @@ class Builder(common.Builder):
   `python -m datasets.street_scenes` writes the same scenes as files.
   """
 
+  CONFIG = 'car_street_scenes'
+  SOURCE = ''
+  OPTIONS = {
+    'height': Option(128, 'rows of an image, an even number', 32, 1024),
+    'count': Option(800, 'scenes to train on', 4, SPLITS['validation'][2]),
+    'domain': Option('clear', 'weather', choices=scenes.DOMAINS),
+    'strength': Option(1.0, 'of the weather', 0, 1),
+    'seed': Option(0, 'other scenes', 0, INT64),
+    'unknown': Option(0.0, 'share of scenes with unknown objects', 0, 1),
+    'part': Option('all', 'the splits to draw', choices=('all', *SPLITS)),
+  }
+
+  @classmethod
+  def check(cls, values):
+    if values['height'] % 2:
+      raise UserError(
+        f'--height cannot be {values["height"]}\n  expected an even number from 32 to 1024'
+      )
+
   def contents(self, options, problems):
     values = options.values
-    scenes.check(values['domain'], values['strength'])
     make = functools.partial(examples, values)
     return cityscapes.contents(
       {s: (size(s, values), functools.partial(make, s)) for s in chosen(values['part'])},
@@ -42,9 +61,7 @@ class Builder(common.Builder):
 
 
 def chosen(part: str) -> tuple[str, ...]:
-  """The splits of a --part. Raises UserError."""
-  if part not in ('all', *SPLITS):
-    raise UserError(f'no --part {part!r}\n{nearest(part, ("all", *SPLITS))}')
+  """The splits of a --part."""
   return tuple(SPLITS) if part == 'all' else (part,)
 
 

@@ -25,6 +25,9 @@ class Builder(common.Builder):
   the 19 classes are not labelled: terrain, truck and train.
   """
 
+  CONFIG = 'sac_synthia'
+  OPTIONS = {'scale': common.scale(1.0)}
+
   def contents(self, options, problems):
     source, chosen = options.source, common.listed_numbers(VALIDATION)
     found = common.numbered(source / IMAGES, DIGITS, FRAMES, problems)

@@ -14,10 +14,10 @@ from datasets import prepare
 
 def scenes(folder: pathlib.Path, **changes) -> str:
   """Prepares 32 x 64 scenes, 4 to test on -> the data set's name."""
-  defaults = prepare.DATASETS['street_scenes'][1]
-  values = defaults | dict(height=32, count=16, unknown=1.0, part='test') | changes
+  builder = prepare.builder('street_scenes')
+  values = prepare.defaults(builder) | dict(height=32, count=16, unknown=1.0, part='test') | changes
   prepare.prepare('street_scenes', None, folder, values, False)
-  return f'street_scenes/{prepare.variant(values, defaults)}'
+  return f'street_scenes/{prepare.variant(values, builder)}'
 
 
 def trained(workdir: pathlib.Path, variant: str, data: pathlib.Path, name: str) -> pathlib.Path:
