@@ -59,6 +59,8 @@ def open_picture(path: str | pathlib.Path) -> Picture:
   path = pathlib.Path(path)
   raw = files.read_bytes(path, 'a picture')
   with reading(path, 'a picture'):
+    if not raw:
+      raise Unusable('an empty file')
     if raw.startswith(SIGNATURE):
       check_png(raw)
     return _decoded(raw)

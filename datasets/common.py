@@ -156,6 +156,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     for name, group, *arrays in progress(examples(), count, f'{self.name} {split}'):
       kinds = zip(('image', 'labels', 'black_box'), arrays, strict=False)
       record = {kind: np.ascontiguousarray(array) for kind, array in kinds}
+      if any('\ud800' <= c <= '\udfff' for c in name + group):
+        self.problems.add(ascii(name), 'is not called in UTF-8; rename it')
+        continue
       if twin := self.seen.add(split, name, record['image'], record['labels']):
         self.twice(f'{split}/{name}', twin)
       yield name, record | {'id': name, 'group': group}
@@ -340,21 +343,21 @@ def files_under(folder: pathlib.Path, problems: Problems) -> list[pathlib.Path]:
 
   Leftovers of the system are passed over and noted; what cannot be looked into is a problem.
   """
-  found, todo, seen = [], [folder], set()
+  found: list[pathlib.Path] = []
+  todo: list[tuple[pathlib.Path, frozenset]] = [(folder, frozenset())]
   while todo:
-    place = todo.pop()
+    place, above = todo.pop()
     stopping.check()
     with problems.collecting(), reading(place, 'a folder'):
       real = place.resolve(strict=True)
-      if real in seen:
-        problems.note(place, 'link to a folder that is read already')
+      if real in above:
+        problems.note(place, 'link to a folder that it lies in, not followed')
         continue
-      seen.add(real)
       for entry in sorted(place.iterdir(), reverse=True):
         if files.is_leftover(entry):
           problems.note(entry, 'leftover of the system, passed over')
         elif entry.is_dir():
-          todo.append(entry)
+          todo.append((entry, above | {real}))
         else:
           found.append(entry)
   return sorted(found)

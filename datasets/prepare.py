@@ -88,7 +88,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
   args, unknown = parser(name).parse_known_args(arguments)
   for text in unknown:
     if not text.startswith('--'):
-      raise UserError(f'{name}: {text!r} belongs to no option\n  {parser(name).format_usage()}')
+      raise UserError(
+        f'{text!r} belongs to no option\n  all: python -m datasets.prepare {name} --help'
+      )
     known = [k.replace('_', '-') for k in (*built.OPTIONS, *COMMON[1:])]
     key = text[2:].partition('=')[0]
     raise UserError(

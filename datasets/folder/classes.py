@@ -1,11 +1,13 @@
 """What the values of a mask mean: grey values, palette indices or colours -> class numbers."""
 
 import dataclasses
+import os
 import pathlib
 import re
 
 import numpy as np
 
+from car_jax import files
 from car_jax.data.labels import IGNORED_TRAIN_ID, UNKNOWN_LABEL
 from car_jax.errors import UserError
 from datasets import common
@@ -57,7 +59,7 @@ def parse(text: str) -> Classes:
   """
   if not text:
     return Classes(('background', 'object'), {0: 0, 1: 1, 255: 1})
-  if ':' not in text and pathlib.Path(text).is_file():
+  if ':' not in text and os.path.isfile(text):
     text = _listed(text)
   pairs = [_pair(part, text) for part in text.split(',')]
   names = list(dict.fromkeys(name for _, name in pairs if name not in OUTSIDE))
@@ -82,18 +84,16 @@ def parse(text: str) -> Classes:
 
 def _listed(path: str) -> str:
   """The pairs of a file, one a line, joined by commas; empty lines do not count."""
-  try:
-    lines = pathlib.Path(path).read_text().splitlines()
-  except UnicodeDecodeError as e:
-    raise UserError(f'--classes {path} is no list ({e})\n  expected lines GREY:NAME') from None
+  lines = files.read_text(path, 'a list', '--classes expects lines GREY:NAME').splitlines()
   return ','.join(line for line in lines if line.strip())
 
 
 def _pair(part: str, text: str) -> tuple[str, str]:
-  found = re.fullmatch(r'\s*(#[0-9a-fA-F]{6}|\d{1,5})\s*:\s*(\S.*?)\s*', part)
+  found = re.fullmatch(r'\s*(#[0-9a-fA-F]{6}|-?[0-9]{1,5})\s*:\s*(\S.{,199}?)\s*', part)
   if not found or (found[1][0] != '#' and int(found[1]) > 65535):
+    shown = text if len(text) < 200 else text[:200] + '...'
     raise UserError(
-      f'cannot read {part!r} in --classes {text!r}\n'
+      f'cannot read {part[:99]!r} in --classes {shown!r}\n'
       '  expected GREY:NAME,... such as 0:background,255:lesion, or #RRGGBB:NAME,..., '
       'or a file of them'
     )

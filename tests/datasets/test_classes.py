@@ -74,7 +74,7 @@ def test_a_list_in_a_file(tmp_path):
   path.write_text('0:road\n\n9:car\n  200:car\n')
   assert classes.parse(str(path)) == classes.parse('0:road,9:car,200:car')
   path.write_bytes(b'\xff\xfe0')
-  with pytest.raises(UserError, match='names.txt is no list'):
+  with pytest.raises(UserError, match='names.txt cannot be read as a list'):
     classes.parse(str(path))
 
 
@@ -157,14 +157,22 @@ def flipped_png(path):
 @pytest.mark.parametrize(
   ('name', 'damage', 'message'),
   [
-    ('x.jpg', damaged_jpeg, 'x.jpg: cannot be decoded as an image (image file is truncated'),
-    ('x.png', flipped_png, 'x.png: cannot be decoded as an image ('),
-    ('x.png', lambda p: p.write_bytes(b''), 'x.png: truncated or no PNG'),
-    ('x.tif', lambda p: p.write_text('no picture'), 'x.tif: cannot be decoded as an image ('),
+    ('x.jpg', damaged_jpeg, 'x.jpg cannot be read as a picture (image file is truncated'),
+    (
+      'x.png',
+      flipped_png,
+      "x.png cannot be read as a picture (damaged: the checksum of its part 'IDAT'",
+    ),
+    ('x.png', lambda p: p.write_bytes(b''), 'x.png cannot be read as a picture (an empty file)'),
+    (
+      'x.tif',
+      lambda p: p.write_text('no picture'),
+      'x.tif cannot be read as a picture (cannot identify',
+    ),
     (
       'x.png',
       lambda p: Image.fromarray(np.full((64, 64), 3000, np.uint16)).save(p),
-      'x.png: more than 8 bits per channel; rescale it to 8 bits',
+      'x.png: more than 8 bits per channel (16: uint16 from 3000 to 3000)\n    --range LOW,HIGH',
     ),
   ],
 )

@@ -10,7 +10,6 @@ import pytest
 from car_jax.data import pipeline, sources
 from car_jax.methods import base
 from datasets import prepare
-from datasets.folder import classes
 from tests.datasets.files import records, run, write_png
 
 PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'data.md').read_text()
@@ -30,18 +29,14 @@ def test_the_example_of_the_page_runs(capsys):
 
 @pytest.mark.parametrize('command', COMMANDS)
 def test_every_command_is_one_that_prepare_takes(command):
-  given = prepare.parse(shlex.split(command)[3:])
-  needs_source, options = prepare.DATASETS[given.name]
-  assert needs_source == (given.source is not None)
-  used = {k for k, v in vars(given).items() if v is not None}
-  assert used <= {'name', 'source', 'data_dir', 'overwrite', *options}
-  prepare.check({k: getattr(given, k) or v for k, v in options.items()})
-  if given.classes:
-    classes.parse(given.classes)
+  given, values = prepare.parse(shlex.split(command)[3:])
+  built = prepare.builder(given.name)
+  assert bool(built.SOURCE) == (given.source is not None)
+  assert set(values) == set(built.OPTIONS)
 
 
 def test_there_are_commands_for_every_data_set():
-  assert {shlex.split(c)[3] for c in COMMANDS} == set(prepare.DATASETS) == set(sources.KNOWN)
+  assert {shlex.split(c)[3] for c in COMMANDS} == set(sources.KNOWN)
 
 
 def rows(title):
@@ -56,7 +51,11 @@ def test_the_tables_name_every_key():
   batch = next(pipeline.train_batches(data.split('train'), data.info, {'batch': 2}, seed=0))
   assert rows('The batch') == set(batch) | {'unknown'} | set(sources.KEYS)
   assert rows('The prepared record') == set(data.split('train')[0])
-  assert rows('Preparing') >= set(prepare.DATASETS)
+  assert rows('Preparing') >= set(sources.KNOWN)
+  for name in sources.KNOWN:
+    (line,) = re.findall(rf'^\| `{name}` \|.*\| ([^|]*) \|$', PAGE, re.MULTILINE)
+    options = [key.replace('_', '-') for key in prepare.builder(name).OPTIONS]
+    assert re.findall(r'--([\w-]+)', line) == options
   for key in {'unknown', *batch} - {'id', 'group'}:
     assert re.search(rf'^  {key} ', base.__doc__, re.MULTILINE)
 

@@ -105,8 +105,8 @@ def test_everything_damaged_is_named(tmp_path, capsys):
   told = capsys.readouterr().err
   for part in (
     '4 problems',
-    'im0.png: truncated',
-    'im1/reader0.png: not the size of its image, 14x10',
+    'im0.png cannot be read as a picture (truncated: it has no end)',
+    'im1/reader0.png: not the size of its image, 14x10, but 9x9 pixels',
     'im2/reader0.png: grey value 77 is no class; known: [0, 1, 255]',
     'im3.png: has no mask; --unlabelled takes it\n',
   ):
@@ -123,7 +123,7 @@ def test_everything_damaged_is_named(tmp_path, capsys):
     ('image,masks', '0.png,nowhere.png', 'nowhere.png: missing'),
     ('image,masks', 'nowhere.png,0_a.png', 'nowhere.png: missing'),
     ('image,masks', '0.png,', '0.png: has no mask'),
-    ('image,masks', '0.png', 'has no mask'),
+    ('image,masks', '0.png', ':2: 1 cells under 2 columns'),
     ('image,masks', ',0_a.png', 'table.csv:2: no image'),
     ('image,masks', '0.png,0_a.png\n0.png,0_b.png', '0.png: listed twice'),
   ],

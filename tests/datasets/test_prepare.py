@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from car_jax.data import sources
-from datasets import common
+from datasets import common, prepare
 from tests.datasets.files import folder, nothing_prepared, records, run, write_png
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -88,8 +88,6 @@ def test_two_preparations_are_the_same_bytes(tmp_path, source):
 
 
 def test_the_default_place_is_tfdss(tmp_path, source, monkeypatch):
-  from datasets import prepare
-
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'default'))
   assert prepare.main(['folder', '--source', str(source), *SPLIT]) == 0
   assert sources.prepared(tmp_path / 'default') == ['folder']
@@ -116,9 +114,13 @@ def test_the_command_as_a_user_runs_it(tmp_path, source):
     (
       'lidc_masks',
       ['--low', '1'],
-      'lidc_masks has no option --low\n  known: contrast, noise, size',
+      'lidc_masks has no option --low\n  known: contrast, data-dir, noise, overwrite, size',
     ),
-    ('lidc_masks', ['--size', '300'], '--size cannot be 300\n  expected 1 to 128'),
+    (
+      'lidc_masks',
+      ['--size', '300'],
+      '--size cannot be 300\n  expected a whole number from 1 to 128',
+    ),
     ('lidc_masks', ['--size', '0'], 'size'),
     (
       'lidc_dicom',
@@ -133,7 +135,11 @@ def test_the_command_as_a_user_runs_it(tmp_path, source):
       "--splits cannot be 'x'\n  expected ambiguity, reliability or adaptation",
     ),
     ('cityscapes', ['--source', '.', '--augmented', '2'], 'and with it --splits reliability'),
-    ('street_scenes', ['--unknown', '1.5'], '--unknown cannot be 1.5\n  expected 0 to 1'),
+    (
+      'street_scenes',
+      ['--unknown', '1.5'],
+      '--unknown cannot be 1.5\n  expected a number from 0 to 1',
+    ),
   ],
 )
 def test_mistakes_on_the_command_line(tmp_path, capsys, name, arguments, message):
@@ -144,19 +150,79 @@ def test_mistakes_on_the_command_line(tmp_path, capsys, name, arguments, message
   assert nothing_prepared(tmp_path / 'data')
 
 
+BIG = '9' * 20
+
+
 @pytest.mark.parametrize(
-  'arguments',
+  ('arguments', 'expected'),
   [
-    ['folder', '--bogus'],
-    [],
-    ['lidc_masks', '--size', 'x'],
-    ['street_scenes', '--unknown', '8,16'],
+    (['folder', '--bogus'], 'folder has no option --bogus'),
+    (['--overwrite'], 'no data set '),
+    (['folder', '--source', '.', 'more'], "'more' belongs to no option"),
+    *(
+      ([name, *source, f'--{key}={value}'], f'--{key} cannot be ')
+      for name, source, key, values in (
+        ('lidc_masks', [], 'size', ('x', '1.5', 'nan', BIG, '9' * 5000)),
+        ('lidc_masks', [], 'noise', ('nan', 'inf', '-1', '1e300')),
+        ('street_scenes', [], 'unknown', ('8,16', 'nan')),
+        ('street_scenes', [], 'seed', ('-1', BIG)),
+        ('street_scenes', [], 'height', ('33',)),
+        ('street_scenes', [], 'count', ('3', '2000000')),
+        ('street_scenes', [], 'domain', ('fogg', '../x')),
+        ('cityscapes', ['--source', '.'], 'scale', ('0', '1e-9', 'nan', '2')),
+        ('cityscapes', ['--source', '.'], 'augmented', ('-1', BIG)),
+        ('lidc_dicom', ['--source', '.'], 'low', ('-inf', 'nan')),
+        ('folder', ['--source', '.'], 'validation', ('nan', 'inf', '-0.1')),
+        ('folder', ['--source', '.'], 'seed', (BIG,)),
+        ('folder', ['--source', '.'], 'range', ('5', '5,5', '5,1', 'nan,1', '1%,99', '-1%,101%')),
+      )
+      for value in values
+    ),
   ],
 )
-def test_what_argparse_refuses_exits_2(arguments, capsys):
-  from datasets import prepare
+def test_what_no_option_can_be_is_told_with_its_range(arguments, expected, tmp_path, capsys):
+  assert prepare.main([*arguments, '--data-dir', str(tmp_path)]) == 2
+  told = capsys.readouterr().err
+  assert told.startswith('error: ' + expected)
+  assert re.search('expected|--help|did you mean|known:|usage', told)
+  assert not list(tmp_path.iterdir())
 
+
+@pytest.mark.parametrize('name', sources.KNOWN)
+def test_help_lists_the_options_of_one_data_set(name, capsys):
   with pytest.raises(SystemExit) as e:
-    prepare.main(arguments)
-  assert e.value.code == 2
-  assert 'error:' in capsys.readouterr().err
+    prepare.main([name, '--help'])
+  assert e.value.code == 0
+  told = ' '.join(capsys.readouterr().out.split())
+  flags = set(
+    re.findall(r'(?<=\s)--[a-z-]+(?= [A-Z])', told.partition('options of this data set')[2])
+  )
+  wanted = prepare.builder(name).OPTIONS
+  assert flags == {f'--{k.replace("_", "-")}' for k, o in wanted.items() if o.default is not False}
+  for option in wanted.values():
+    assert ' '.join(option.told.split()) in told
+
+
+def test_the_end_tells_what_was_prepared(tmp_path, capsys):
+  for name, readers, size in (('a', 1, (4, 6)), ('b', 2, (4, 6)), ('c', 2, (8, 8))):
+    write_png(tmp_path / f's/images/{name}.png', np.full((*size, 3), 9))
+    for r in range(readers):
+      mask = np.zeros(size)
+      mask[0, 0] = 255
+      write_png(tmp_path / f's/masks/{name}/{r}.png', mask)
+  (tmp_path / 's/images/._a.png').write_bytes(b'x')
+  (tmp_path / 's/notes.txt').write_bytes(b'x')
+  classes = ('--classes', '0:back,255:lesion,7:other,9:ignore', '--variant', 'v')
+  assert run('folder', tmp_path / 's', tmp_path / 'd', *SPLIT, *classes) == 0
+  told = capsys.readouterr().out.splitlines()
+  pixels = 3 * 24 + 2 * 64
+  assert told[0] == f'prepared {tmp_path}/d/folder/v/1.0.0'
+  assert told[1] == '  train: 3 images; 2 x 2 readers, 1 x 1 reader; 2 x 6x4 RGB, 1 x 8x8 RGB'
+  share = (f'{100 * k / pixels:.3g} %' for k in (pixels - 5, 5))
+  assert told[2] == '    pixels: back {}, lesion {}, other none, ignored none'.format(*share)
+  assert told[3].startswith('  no pixel of other anywhere')
+  assert f'  1 x leftover of the system, passed over: {tmp_path}/s/images/._a.png' in told
+  assert f'  1 x beside images/ and masks/, not read: {tmp_path}/s/notes.txt' in told
+  command = f'--config.data.name=folder/v --config.data.data_dir={tmp_path}/d'
+  assert told[-1].startswith('next: python train.py --config configs/')
+  assert told[-1].endswith(command)
