@@ -143,7 +143,7 @@ def check_unlabelled(rows: list[Row], known: classes.Classes, given: str) -> Non
 
 def drawn_split(group: str, values: dict) -> str:
   """A split from the group's name and the seed: the same group always falls into the same one."""
-  u = zlib.crc32(f'{values["seed"]}/{group}'.encode()) / 2**32
+  u = zlib.crc32(f'{values["seed"]}/{group}'.encode(errors='surrogatepass')) / 2**32
   if u < values['test']:
     return 'test'
   return 'validation' if u < values['test'] + values['validation'] else 'train'
