@@ -24,6 +24,7 @@ ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.gif')
 MOST_PIXELS = 1 << 28
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's colour types
+TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
 ADAM7 += ((0, 1, 1, 2),)
 
@@ -72,7 +73,7 @@ def _decoded(raw: bytes) -> Picture:
   try:
     opened = Image.open(io.BytesIO(raw))
   except UnidentifiedImageError:
-    if raw[:4] in (b'II*\0', b'MM\0*'):  # a TIFF of several deep channels
+    if raw[:4] in TIFF:  # a TIFF of several deep channels
       return _by_opencv(raw)
     raise
   with opened as image:
@@ -95,7 +96,16 @@ def _decoded(raw: bytes) -> Picture:
       return Picture(np.asarray(image), _padded(colours.reshape(-1, 3)), alpha)
     if image.mode not in ('1', 'L', 'I', 'F', 'RGB') and not image.mode.startswith('I;16'):
       image = image.convert('RGB')
-    return Picture(np.asarray(image), None, alpha)
+    return Picture(_signed(np.asarray(image), opened), None, alpha)
+
+
+def _signed(values: np.ndarray, opened: Any) -> np.ndarray:
+  """Whole numbers of a TIFF with the file's own sign; Pillow knows uint8 and int32 only."""
+  if opened.format != 'TIFF' or values.dtype.kind not in 'iu':
+    return values
+  depth, form = (opened.tag_v2.get(tag, (1,))[0] for tag in (258, 339))
+  kind = {(8, 2): np.int8, (32, 1): np.uint32}.get((depth, form))
+  return values if kind is None else values.view(kind)
 
 
 def orientation(path: str | pathlib.Path) -> int:
@@ -136,6 +146,8 @@ def _by_opencv(raw: bytes) -> Picture:
   (found,) = pages
   if found.ndim == 2:
     return Picture(found)
+  if found.shape[-1] not in (3, 4):
+    raise Unusable(f'{found.shape[-1]} channels; grey or three colours are expected')
   alpha = found[..., 3] if found.shape[-1] == 4 else None
   return Picture(np.ascontiguousarray(found[..., 2::-1]), None, alpha)
 

@@ -239,7 +239,7 @@ def read_image(
       return None
   if picture.alpha is not None and not opaque(picture.alpha):
     problems.note(path, 'image with transparent pixels, taken with the colours that they have')
-  return _channels(values.astype(np.uint8) * (255 if values.dtype == bool else 1), colour)
+  return _channels(values, colour)
 
 
 def values_kind(picture: pictures.Picture) -> str:
@@ -248,25 +248,31 @@ def values_kind(picture: pictures.Picture) -> str:
 
 def opaque(alpha: np.ndarray) -> bool:
   """Whether transparency says nothing: every pixel is wholly there."""
-  return bool((alpha == np.iinfo(alpha.dtype).max).all())
+  most = np.iinfo(alpha.dtype).max if alpha.dtype.kind in 'iu' else 1
+  return bool((alpha == most).all())
 
 
 def _channels(values: np.ndarray, colour: bool) -> np.ndarray:
-  """uint8 [H, W] or [H, W, 3] -> [H, W, 3] if `colour`, else [H, W, 1], by Pillow's weights."""
+  """[H, W] or [H, W, 3], bytes or bits -> uint8 [H, W, 3] if `colour`, else [H, W, 1] as Pillow."""
   from PIL import Image
 
+  if values.dtype == bool:
+    values = np.uint8(255) * values
   if values.ndim == 2:
     return np.repeat(values[..., None], 3, 2) if colour else values[..., None]
   return values if colour else np.asarray(Image.fromarray(values).convert('L'))[..., None]
 
 
 def read_values(
-  path: pathlib.Path, problems: Problems, coloured: bool = False
+  path: pathlib.Path,
+  problems: Problems,
+  coloured: bool = False,
+  mend: str = 'save it as grey values',
 ) -> np.ndarray | None:
   """The whole numbers of a mask [H, W] as the file has them, of any depth; None if unusable.
 
   Palette files count by index; three equal channels count as one. If `coloured`, 0xRRGGBB. Floats
-  are refused, and so is transparency, which could mean anything.
+  are refused, and so is transparency, which could mean anything. mend: for a coloured file.
   """
   picture = open_picture(path, problems)
   if picture is None:
@@ -280,7 +286,7 @@ def read_values(
   values = picture.shown if coloured else picture.values
   if values.ndim == 3 and not coloured:
     if (values != values[..., :1]).any():
-      problems.add(path, 'is coloured; name its colours: --classes "#RRGGBB:NAME,..."')
+      problems.add(path, f'is coloured; {mend}')
       return None
     values = values[..., 0]
   if not coloured:
@@ -288,14 +294,16 @@ def read_values(
   if picture.deep:
     problems.add(path, f'has colours of {values_kind(picture)}; #RRGGBB are of 8 bits')
     return None
-  r, g, b = np.moveaxis(_channels(values.astype(np.uint8), True).astype(np.int32), -1, 0)
+  r, g, b = np.moveaxis(_channels(values, True).astype(np.int32), -1, 0)
   return r << 16 | g << 8 | b
 
 
 def read_mask(path: pathlib.Path, problems: Problems) -> np.ndarray | None:
-  """A grey picture of labels [H, W], uint8 where they fit; None, with the problem noted."""
+  """A grey picture of labels [H, W], uint8 where they fit, bits as 0 and 255; None as above."""
   values = read_values(path, problems)
-  return None if values is None else _narrow(values)
+  if values is None:
+    return None
+  return np.uint8(255) * values if values.dtype == bool else _narrow(values)
 
 
 def read_ids(path: pathlib.Path, problems: Problems) -> np.ndarray | None:
@@ -333,7 +341,7 @@ def fits(
       turned = [p for p in (path, where) if pictures.orientation(p) > 1]
       why = f'; by its EXIF tag {turned[0]} is turned, the other is not' if len(turned) == 1 else ''
       size = f'{mask.shape[1]}x{mask.shape[0]}'
-      problems.add(where, f'not the size of its image, {w}x{h}, but {size} pixels{why}')
+      problems.add(where, f'{size} pixels, its image {path} {w}x{h}{why}')
       good = False
   return good
 

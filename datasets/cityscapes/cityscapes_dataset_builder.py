@@ -319,13 +319,13 @@ def read_black_box(folder: pathlib.Path, stem: str, problems: common.Problems) -
 
 
 def image_scaled(image: np.ndarray, scale: float) -> np.ndarray:
-  h, w = (round(n * scale) for n in image.shape[:2])
+  h, w = (max(1, round(n * scale)) for n in image.shape[:2])
   small = Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR)
   return np.asarray(small)
 
 
 def nearest_scaled(x: np.ndarray, scale: float) -> np.ndarray:
   """The pixel at the centre of each new one, as Pillow's nearest filter takes it."""
-  h, w = (round(n * scale) for n in x.shape)
+  h, w = (max(1, round(n * scale)) for n in x.shape)
   rows, columns = ((np.arange(n) + 0.5) * s // n for n, s in zip((h, w), x.shape, strict=True))
   return x[rows.astype(int)[:, None], columns.astype(int)]

@@ -106,7 +106,9 @@ def read(path: pathlib.Path, classes: Classes, problems: common.Problems) -> np.
   Palette files count by index (by colour if the map has colours), RGB files whose channels are
   equal as grey ones.
   """
-  values = common.read_values(path, problems, classes.coloured)
+  values = common.read_values(
+    path, problems, classes.coloured, 'name its colours: --classes "#RRGGBB:NAME,..."'
+  )
   if values is None:
     return None
   seen, place = np.unique(values, return_inverse=True)

@@ -39,6 +39,11 @@ class Builder(common.Builder):
     'unknown': Option('', 'level-3 ids that are unknown objects, such as 8,16'),
   }
 
+  @classmethod
+  def check(cls, values):
+    if values['unknown'] and not unknown_ids(values['unknown']):
+      raise UserError(f'--unknown cannot be {values["unknown"]!r}\n  expected ids such as 8,16')
+
   def contents(self, options, problems):
     source, values = options.source, options.values
     unknown = unknown_ids(values['unknown'])

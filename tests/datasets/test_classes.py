@@ -1,5 +1,6 @@
 """What mask files of every kind mean, and the --classes that say so."""
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,6 +68,41 @@ def test_a_value_above_a_byte_is_not_folded_into_one(tmp_path):
   path = saved(tmp_path / 'deep.png', Image.fromarray(np.full((2, 2), 256 + 9, np.uint16)))
   assert 'grey value 265 is no class; known: [0, 9, 200]' in read(path, GREY)[1][0]
   assert read(path, '265:far')[0].tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_deep_masks_keep_every_bit(tmp_path, channels):
+  values = VALUES.astype(np.uint16) * 20
+  picture = np.repeat(values[..., None], channels, 2).squeeze()
+  assert cv2.imwrite(str(tmp_path / 'deep.png'), picture)
+  assert read(tmp_path / 'deep.png', '0:a,180:b,4000:c')[0].tolist() == NUMBERS
+
+
+def test_values_below_zero_may_have_a_name(tmp_path):
+  values = VALUES.astype(np.int16)
+  values[VALUES == 9] = -1
+  assert cv2.imwrite(str(tmp_path / 'signed.tif'), values)
+  assert read(tmp_path / 'signed.tif', '0:a,-1:b,200:c')[0].tolist() == NUMBERS
+  assert 'grey value -1 is no class' in read(tmp_path / 'signed.tif', GREY)[1][0]
+
+
+def test_transparency_and_floats_mean_no_class(tmp_path):
+  grey = Image.fromarray(VALUES)
+  for name, alpha, good in (('opaque', 255, True), ('some', VALUES + 55, False)):
+    grey.putalpha(Image.fromarray(np.broadcast_to(np.uint8(alpha), VALUES.shape).copy()))
+    found, problems = read(saved(tmp_path / f'{name}.png', grey), GREY)
+    assert (found is not None) == good
+    assert good or f'{name}.png: has transparent pixels' in problems[0]
+    grey = grey.convert('L')
+  path = saved(tmp_path / 'f.tif', Image.fromarray(VALUES.astype(np.float32)))
+  assert 'f.tif: holds floats' in read(path, GREY)[1][0]
+
+
+def test_bits_are_black_and_white_or_0_and_1(tmp_path):
+  path = saved(tmp_path / 'bits.png', Image.fromarray(VALUES > 0))
+  want = (VALUES > 0).astype(int).tolist()
+  assert read(path, '0:a,1:b')[0].tolist() == want
+  assert read(path, '#000000:a,#ffffff:b')[0].tolist() == want
 
 
 def test_a_list_in_a_file(tmp_path):

@@ -53,7 +53,7 @@ def test_the_tables_name_every_key():
   assert rows('The prepared record') == set(data.split('train')[0])
   assert rows('Preparing') >= set(sources.KNOWN)
   for name in sources.KNOWN:
-    (line,) = re.findall(rf'^\| `{name}` \|.*\| ([^|]*) \|$', PAGE, re.MULTILINE)
+    line, *_ = re.findall(rf'^\| `{name}` \|.*\|([^|]*)\|$', PAGE, re.MULTILINE)
     options = [key.replace('_', '-') for key in prepare.builder(name).OPTIONS]
     assert re.findall(r'--([\w-]+)', line) == options
   for key in {'unknown', *batch} - {'id', 'group'}:
