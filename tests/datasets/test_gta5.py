@@ -75,8 +75,8 @@ def test_damage_is_named_at_once(tmp_path, capsys):
   for what in (
     '3 problems in',
     '00001.png: missing',
-    '00002.png: is a picture of mode RGB; expected 8-bit class numbers',
-    '00003.png: truncated or no PNG',
+    '00002.png: is a picture of colours; expected 8-bit class numbers',
+    '00003.png cannot be read as a picture',
   ):
     assert what in told
   assert nothing_prepared(tmp_path / 'd')
@@ -85,7 +85,7 @@ def test_damage_is_named_at_once(tmp_path, capsys):
 @pytest.mark.parametrize(
   ('name', 'told'),
   [
-    ('Thumbs.db', 'Thumbs.db: expected a number of 5 digits and .png; move other files away'),
+    ('notes.txt', 'notes.txt: expected a number of 5 digits and .png; move other files away'),
     ('10001.png', 'images holds none of 00001.png to 10000.png\n  see docs/data.md'),
   ],
 )

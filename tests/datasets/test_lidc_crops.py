@@ -62,8 +62,8 @@ def test_everything_damaged_is_named_at_once_and_nothing_is_prepared(tmp_path, c
     ('ptrain/s1.png', 'truncated'),
     ('ptrain/s2_l0.png', r'(11, 12) pixels, its image (12, 12)'),
     ('ptest/s0_l2.png', 'value 7 in a mask; expected 0 and 255'),
-    ('ptest/s1_l1.png', 'truncated or no PNG'),
-    ('ptest/s2_l1.png', 'truncated or no PNG'),
+    ('ptest/s1_l1.png', 'cannot be read as a picture'),
+    ('ptest/s2_l1.png', 'cannot be read as a picture'),
   ):
     (line,) = (line for line in told.splitlines() if path in line and line.startswith('  '))
     assert what in line
