@@ -315,7 +315,11 @@ def read_ids(path: pathlib.Path, problems: Problems) -> np.ndarray | None:
     kind = 'floats' if picture.values.dtype.kind == 'f' else 'colours'
     problems.add(path, f'is a picture of {kind}; expected 8-bit class numbers')
     return None
-  return _narrow(picture.values)
+  ids = _narrow(picture.values)
+  if ids.dtype == np.uint8:
+    return ids
+  problems.add(path, f'has values from {ids.min()} to {ids.max()}; expected 8-bit class numbers')
+  return None
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:

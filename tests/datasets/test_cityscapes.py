@@ -98,7 +98,7 @@ def test_everything_damaged_is_named_at_once_and_nothing_is_prepared(tmp_path, c
     ('aachen_000003_000019', '30x16 pixels, its image 32x16'),
     ('aachen_000004_000019_gtFine_labelIds.png', 'cannot be read as a picture'),
     ('aachen_000005_000019*', '0 black-box predictions; expected one'),
-    ('aachen_000000_000019_gtFine_labelIds.png', 'a picture of mode RGB'),
+    ('aachen_000000_000019_gtFine_labelIds.png', 'is a picture of colours'),
     ('frankfurt_000000_000019_leftImg8bit.png', 'truncated'),
     ('ulm_000000_000019_prediction.png', 'id 99 is no class'),
   ):
