@@ -6,7 +6,6 @@ TensorFlow is needed.
 """
 
 import collections
-import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -22,6 +21,7 @@ from car_jax.errors import UserError, reading
 from car_jax.meter import duration
 from datasets import fingerprint, spans, stopping
 from datasets.options import Option
+from datasets.problems import Problems
 
 Example = tuple[
   Any, ...
@@ -50,52 +50,6 @@ class Contents:
   black_box: bool = False  # examples have a fifth part
   licence: str = ''
   citation: str = ''
-
-
-class Problems:
-  """Everything wrong with a source, by path, told at once: a user mends a folder in one go.
-
-  And what is no fault but was left out or changed: it is counted, by its reason, and told too.
-  """
-
-  def __init__(self) -> None:
-    self.found: list[str] = []
-    self._lines: set[str] = set()
-    self.notes: dict[str, dict[str, None]] = {}  # reason -> paths, in order
-
-  def add(self, path: Any, what: str) -> None:
-    self._add(f'  {path}: {what}')
-
-  def _add(self, line: str) -> None:
-    if line not in self._lines:  # a file may be read for several splits
-      self._lines.add(line)
-      self.found.append(line)
-
-  def note(self, path: Any, what: str) -> None:
-    """Something was left out, or taken otherwise than as it is: `what` says which and why."""
-    self.notes.setdefault(what, {})[str(path)] = None
-
-  @contextlib.contextmanager
-  def collecting(self) -> Iterator[None]:
-    """A UserError inside, which names its file, becomes one of the problems."""
-    try:
-      yield
-    except UserError as e:
-      self._add('  ' + str(e).replace('\n', '\n  '))
-
-  def stop_if_any(self, source: Any) -> None:
-    if self.found:
-      lines = '\n'.join(self.found)
-      count = f'{len(self.found)} problem{"s" if len(self.found) > 1 else ""}'
-      raise UserError(f'{count} in {source}, nothing was prepared:\n{lines}')
-
-  def noted(self, shown: int = fingerprint.SHOWN) -> list[str]:
-    """A line for each reason: how many, why, and the first paths."""
-    lines = []
-    for what, paths in self.notes.items():
-      first = ', '.join([*paths][:shown]) + (', ...' if len(paths) > shown else '')
-      lines.append(f'  {len(paths):,} x {what}: {first}')
-    return lines
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

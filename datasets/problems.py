@@ -1,0 +1,55 @@
+"""How what is wrong with a source, and what was left out of it, is collected and told."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from car_jax.errors import UserError
+
+SHOWN = 3  # paths of a kind that are listed; of all the number is
+
+
+class Problems:
+  """Everything wrong with a source, by path, told at once: a user mends a folder in one go.
+
+  And what is no fault but was left out or changed: it is counted, by its reason, and told too.
+  """
+
+  def __init__(self) -> None:
+    self.found: list[str] = []
+    self._lines: set[str] = set()
+    self.notes: dict[str, dict[str, None]] = {}  # reason -> paths, in order
+
+  def add(self, path: Any, what: str) -> None:
+    self._add(f'  {path}: {what}')
+
+  def _add(self, line: str) -> None:
+    if line not in self._lines:  # a file may be read for several splits
+      self._lines.add(line)
+      self.found.append(line)
+
+  def note(self, path: Any, what: str) -> None:
+    """Something was left out, or taken otherwise than as it is: `what` says which and why."""
+    self.notes.setdefault(what, {})[str(path)] = None
+
+  @contextlib.contextmanager
+  def collecting(self) -> Iterator[None]:
+    """A UserError inside, which names its file, becomes one of the problems."""
+    try:
+      yield
+    except UserError as e:
+      self._add('  ' + str(e).replace('\n', '\n  '))
+
+  def stop_if_any(self, source: Any) -> None:
+    if self.found:
+      lines = '\n'.join(self.found)
+      count = f'{len(self.found)} problem{"s" if len(self.found) > 1 else ""}'
+      raise UserError(f'{count} in {source}, nothing was prepared:\n{lines}')
+
+  def noted(self, shown: int = SHOWN) -> list[str]:
+    """A line for each reason: how many, why, and the first paths."""
+    lines = []
+    for what, paths in self.notes.items():
+      first = ', '.join([*paths][:shown]) + (', ...' if len(paths) > shown else '')
+      lines.append(f'  {len(paths):,} x {what}: {first}')
+    return lines
