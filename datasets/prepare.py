@@ -125,11 +125,11 @@ def main(arguments: list[str]) -> int:
     if not failed:
       raise
     raise UserError(f'cannot write to {args.data_dir}: {failed[1]}') from None
-  sys.stdout.reconfigure(errors='backslashreplace')  # type: ignore[union-attr]
-  print(
+  first = (
     f'prepared {folder}' if told else f'already prepared; --overwrite to do it again ({folder})'
   )
-  print('\n'.join([*told, next_command(args.name, chosen, args.data_dir)]))
+  text = '\n'.join([first, *told, next_command(args.name, chosen, args.data_dir)])
+  print(text.encode(errors='backslashreplace').decode())  # paths may not be UTF-8
   return 0
 
 
