@@ -45,9 +45,9 @@ class Builder(common.Builder):
 
   @classmethod
   def check(cls, values):
-    if values['validation'] + values['test'] > 1:
+    if values['validation'] + values['test'] >= 1:
       raise UserError(
-        f'--validation cannot be {values["validation"]}\n  expected, with --test, at most 1'
+        f'--validation cannot be {values["validation"]}\n  expected, with --test, less than 1'
       )
     if not re.fullmatch(r'([A-Za-z][\w-]{,99})?', values['variant'], re.ASCII):
       raise UserError(
