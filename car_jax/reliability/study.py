@@ -118,7 +118,7 @@ class Study:
         if name in out:
           continue
         path, mark = self._calibrator(model, name), self._print(model, kind)
-        if path.is_file() and (fit := files.load(path)).about.get('print') == mark:
+        if path.exists() and (fit := files.load(path)).about.get('print') == mark:
           out[name] = fit
         else:
           wanted[name] = kind
@@ -176,6 +176,8 @@ class Study:
       batches = segmenter.batches(spec, features=features)
       absent = self._absent(segmenter, spec)
       found_all = count.tallies(batches, missing, self.plan.how, progress=told)
+      if 'max_prob' not in found_all[PLAIN if PLAIN in missing else next(iter(missing))].names:
+        self.say(f'{model} on {name}: classes without a confidence: only accuracy is available')
       for k, found in found_all.items():
         found.absent = absent
         values = self._exact(found)
@@ -211,7 +213,7 @@ class Study:
 
   def _saved(self, model: str, name: str, calibrator: str, wanted: str) -> Any:
     path = self._cell(model, name, calibrator)
-    if not path.is_file():
+    if not path.exists():
       return None
     found, about = tally.load(path)
     return (found, about['exact']) if about.get('print') == wanted else None
