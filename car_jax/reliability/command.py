@@ -84,7 +84,9 @@ def run(config: ConfigDict, out: str, command: str) -> tuple[dict[str, Any], pat
 
 
 def _check_out(folder: pathlib.Path) -> None:
-  """A folder of an unfinished study has no study.json yet."""
+  """Raises UserError. A folder of an unfinished study has no study.json yet."""
+  if not folder.exists() or folder.is_dir():
+    folders.check_writable(folder)
   if folder.is_dir() and any((folder / part).is_dir() for part in ('cells', 'calibrators')):
     return
   folders.check_replaceable(folder, MADE)

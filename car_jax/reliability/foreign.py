@@ -13,6 +13,7 @@ Letters as in segmenters.py.
 """
 
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from car_jax.data import labels as cityscapes
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import save
 from car_jax.importers.huggingface import read_safetensors
-from car_jax.reliability.interpret import Reading, predicted
+from car_jax.reliability.interpret import CLASSES_ONLY, Reading, predicted
 from car_jax.reliability.pairing import LABEL_ENDINGS, Pair, pairs
 from car_jax.reliability.segmenters import Predicted
 
@@ -96,7 +97,21 @@ class Folder:
     every = self._found(folder, labels)
     for pair in every if only is None else [every[i] for i in only]:
       found, own = read(pair, len(self.names), kind=self.kind, resize=self.resize)
+      if only is None and pair is every[0]:
+        self._say_kind(folder, found, own)
       yield _batch(found, own, pair.id, pair.group)
+
+  def _say_kind(self, folder: pathlib.Path, found: Mapping[str, Any], logit_scores: bool) -> None:
+    if jax.process_index():
+      return
+    kind = 'logits' if logit_scores else 'probabilities'
+    more = '' if self.kind else f'; if they are {"probabilities" if logit_scores else "logits"}, '
+    if CLASSES_ONLY in found:
+      kind, more = 'classes without a confidence: only accuracy is available', ''
+    elif 'disagreement' in found:
+      kind, more = 'samples', ''
+    more += 'name the array so or give --kind' if more else ''
+    print(f'{folder}: read as {kind}{more}', file=sys.stderr, flush=True)
 
 
 def _batch(arrays: Mapping[str, np.ndarray], logit_scores: bool, id: str, group: str) -> Predicted:
@@ -261,7 +276,7 @@ def _saved(
     unknown = index.get('unknown_label')
     marks = index['ignore_label'], UNKNOWN if unknown is None else unknown
     labels = _truth(label, how.classes, *marks, f'{folder / "readers.npy"}, {at}')
-    arrays = {kind: values[i]} | {'features': rows[i] for rows in more}
+    arrays = {kind: values[i]} | ({'features': more[0][i]} if more else {})
     counted = label != index['ignore_label']
     found, logit_scores = predicted(arrays, how, np.asarray(counted), f'{folder / file}, {at}')
     found |= labels

@@ -78,7 +78,7 @@ def _features(arrays: Mapping[str, np.ndarray], path: Any) -> dict[str, np.ndarr
   if 'features' not in arrays:
     return {}
   x = arrays['features']
-  if x.dtype.kind not in 'fiu' and x.dtype != jax.numpy.bfloat16 or x.ndim != 1 or not x.size:
+  if (x.dtype.kind not in 'fiu' and x.dtype != jax.numpy.bfloat16) or x.ndim != 1 or not x.size:
     raise UserError(f'{path}: features of type {x.dtype} and shape {x.shape}; expected floats [D]')
   x = np.asarray(x, np.float32)
   if not np.isfinite(x).all():
@@ -145,7 +145,9 @@ def _classes_last(
         f'{path}: {here[0]} x {here[1]} pixels; its label is {size[0]} x {size[1]}\n'
         '  give --resize bilinear to bring the array to the size of the label'
       )
-  raise UserError(f'{path}: shape {x.shape}; its label is {size[0]} x {size[1]}{_expected(size, how)}')
+  raise UserError(
+    f'{path}: shape {x.shape}; its label is {size[0]} x {size[1]}{_expected(size, how)}'
+  )
 
 
 def _expected(size: tuple[int, ...], how: Reading) -> str:

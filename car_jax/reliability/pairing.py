@@ -17,7 +17,7 @@ from car_jax import files, pictures
 from car_jax.errors import UserError, nearest, reading
 
 ENDINGS = ('.npy', '.npz', '.safetensors')
-LABEL_ENDINGS = tuple(e for e in pictures.ENDINGS if e not in ('.jpg', '.jpeg', '.webp'))  # exact
+LABEL_ENDINGS = pictures.EXACT
 # endings of Cityscapes' file names, of which none is part of an image's name
 LABEL_ENDS = ('_gtFine_labelTrainIds', '_gtFine_labelIds', '_gt_labelTrainIds', '_gt_labelIds')
 IMAGE_ENDS = ('_leftImg8bit', '_rgb_anon', '_logits', '_probabilities', '_samples')
@@ -93,7 +93,7 @@ def _check_shared(found: Sequence[Pair]) -> None:
     shared += [pair]
     with reading(pair.prediction, 'a prediction'):
       one, two = other.prediction, pair.prediction
-      alike = one.stat().st_size == two.stat().st_size and 0 < one.stat().st_size
+      alike = one.stat().st_size == two.stat().st_size and one.stat().st_size > 0
       if alike and one.read_bytes() == two.read_bytes():
         raise UserError(f'one image has the same prediction twice:\n  {one}\n  {two}')
   if shared and jax.process_index() == 0:

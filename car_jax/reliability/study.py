@@ -176,8 +176,6 @@ class Study:
       batches = segmenter.batches(spec, features=features)
       absent = self._absent(segmenter, spec)
       found_all = count.tallies(batches, missing, self.plan.how, progress=told)
-      if 'max_prob' not in found_all[PLAIN if PLAIN in missing else next(iter(missing))].names:
-        self.say(f'{model} on {name}: classes without a confidence: only accuracy is available')
       for k, found in found_all.items():
         found.absent = absent
         values = self._exact(found)

@@ -90,7 +90,7 @@ def test_mistakes(tmp_path, counts):
   for damage in (b'text', path.read_bytes()[:200], b''):
     path.write_bytes(damage)
     with pytest.raises(
-      UserError, match='holds no counts of classes per image\n  to make them: python -m'
+      UserError, match='counts.npz cannot be read as .*\n  to make them: python -m'
     ):
       importance.load(path, 4)
   with pytest.raises(UserError, match="'imag3' was not counted\n  did you mean: image"):

@@ -84,7 +84,7 @@ def test_mistakes_get_one_message(folders, tmp_path, capsys):
   assert 'is (2, 2)' in capsys.readouterr().err
   first.write_bytes(b'no picture')
   assert cityscapes_scores.main([str(said), str(truth)]) == 2
-  assert f'{first}: cannot be read' in capsys.readouterr().err
+  assert f'{first} cannot be read' in capsys.readouterr().err
   first.unlink()
   assert cityscapes_scores.main([str(said), str(truth)]) == 2
   assert f'1 frames have no prediction, such as {FRAMES[0]}' in capsys.readouterr().err

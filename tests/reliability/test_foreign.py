@@ -171,7 +171,7 @@ def test_names_with_dots_and_labels_that_are_not_used(tmp_path, capsys):
   ('raw', 'message'),
   [
     (b'prediction,label\na/two.npz\n', 'pairs.csv: row 2 lacks a prediction or a label'),
-    ('prediction,label\na,b\n'.encode('utf-16'), 'pairs.csv is no CSV in UTF-8'),
+    ('prediction,label\na,b\n'.encode('utf-16'), 'pairs.csv cannot be read as CSV in UTF-8'),
     (b'image,label\na,b\n', r"it has \['image', 'label'\]"),
     (b'', r'it has \[\]'),
     ('prediction,label\na,b\n'.encode('utf-8-sig'), '2 files of .*pairs.csv are missing'),
@@ -293,18 +293,18 @@ def spoil(where, what):
     ('classes', 'two.npz: 7 classes; the study has 4'),
     ('nan', 'two.npz: 1 of 192 values are not finite'),
     ('none', 'two.npz: 1 pixels have no class, all their logits are -inf'),
-    ('npz', 'two.npy is no .npy file, by its content'),
-    ('npy', 'two.npz is no .npz file, by its content'),
+    ('npz', 'two.npy cannot be read as a .npy file .by its content it is an .npz'),
+    ('npy', 'two.npz cannot be read as a .npz file .by its content it is an .npy'),
     ('type', r'two.npz: numbers of type \|V4; expected float32'),
     ('size', r'two.npz: shape \(5, 8, 4\); its label is 6 x 8'),
-    ('truncated', 'two.npz is truncated or no .npz file'),
+    ('truncated', 'two.npz cannot be read as a .npz file'),
     ('sum', 'two.npz: the probabilities do not sum to one'),
     ('names', r"two.npz holds \['x', 'y'\]"),
     ('ids', 'two.npz: class id 9; expected 0 to 3'),
     ('missing', r'1 predictions have no label in .*:\n  .*two.npz'),
     ('range', 'two_gtFine_labelTrainIds.png: label 77 is no class; expected 0 to 3'),
-    ('colour', 'two_gtFine_labelTrainIds.png is a picture of mode RGB'),
-    ('png', 'two_gtFine_labelTrainIds.png cannot be read as a PNG'),
+    ('colour', 'two_gtFine_labelTrainIds.png is a picture of colours'),
+    ('png', 'two_gtFine_labelTrainIds.png cannot be read as a picture .truncated'),
   ],
 )
 def test_bad_files_are_named(folder, what, message):
@@ -317,10 +317,11 @@ def test_bad_files_are_named(folder, what, message):
 
 def test_folders_that_hold_nothing_to_score(folder, capsys):
   where, _, _ = folder
+  (where / 'out').mkdir()
   base = ['--config', 'configs/reliability.py', '--out', str(where / 'out')]
   for arguments, message in (
     (['--predictions', str(where / 'nowhere')], 'no run and no folder of predictions'),
-    (['--predictions', str(where / 'labels'), '--labels', str(where)], 'holds no prediction'),
+    (['--predictions', str(where / 'out'), '--labels', str(where)], 'holds no prediction'),
     (['--predictions', str(where / 'predictions')], 'give --labels FOLDER'),
     (['--predictions', str(where / 'predictions'), '--labels', 'x.csv'], 'no such list of labels'),
   ):

@@ -9,6 +9,8 @@ import pytest
 from car_jax.calibrate import base, clusters, files, local, temperature
 from car_jax.errors import UserError
 from car_jax.reliability import command, held, plan
+from car_jax.nn.init import initialize
+from car_jax.nn.local_temperature import LocalTemperature
 from tests.reliability import runs
 
 
@@ -39,7 +41,7 @@ from tests.reliability import runs
     (dict(calibrators={'t': 1.5}), 'expected a kind'),
     (dict(pools={'p': ()}), 'expected names of sets: clear, fog'),
     (dict(pools={'p': 'fog'}), 'expected names of sets: clear, fog'),
-    (dict(sampled=-1), 'config.sampled is -1\n  expected a whole number, at least 0'),
+    (dict(sampled=-1), 'config.sampled is -1\n  expected a whole number from 0 to'),
     (dict(resamples=-1), 'config.resamples is -1'),
     (dict(worst=-1), 'config.worst is -1'),
     (dict(measures=()), 'expected names, such as'),
@@ -96,7 +98,9 @@ def test_what_folders_of_predictions_do_not_hold_is_told(tmp_path):
   centroids, table = np.zeros((2, 3), np.float32), np.ones(2, np.float32)
   about = dict(classes=4, kind='x')
   files.save(at('clusters'), base.Fit(clusters.Clusters(centroids, table), about))
-  files.save(at('lts'), base.Fit(local.Local({'bias': table}), about))
+  maps = np.zeros((1, 6, 8, 4), np.float32), np.zeros((1, 6, 8, 3), np.float32)
+  net = initialize(LocalTemperature('logits+image'), 0, *maps)['params']
+  files.save(at('lts'), base.Fit(local.Local(net), about))
   few = base.Fit(temperature.Temperature(np.float32(2)), about | {'classes': 3})
   files.save(at('few'), few)
   config.models = {'My net': config.models.mine}
