@@ -19,7 +19,8 @@ def is_hidden(path: pathlib.Path) -> bool:
 def walk(folder: str | pathlib.Path) -> list[pathlib.Path]:
   """Every file below a folder that `is_hidden` does not pass over, in the order of their paths.
 
-  Linked folders are entered, each place once. Raises UserError for one that cannot be listed.
+  Linked folders are entered, each place once; an empty folder stands for itself. Raises UserError
+  for one that cannot be listed.
   """
   found: list[pathlib.Path] = []
   seen: set[str] = set()
@@ -30,6 +31,8 @@ def walk(folder: str | pathlib.Path) -> list[pathlib.Path]:
     seen.add(real)
     with reading(place, 'a folder'):
       inside = sorted(p for p in place.iterdir() if not is_hidden(p))
+    if not inside and place != folder:
+      found.append(place)
     for path in inside:
       enter(path) if path.is_dir() else found.append(path)
 

@@ -26,7 +26,7 @@ from car_jax.data import labels as cityscapes
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import save
 from car_jax.importers.huggingface import read_safetensors
-from car_jax.reliability.interpret import CLASSES_ONLY, Reading, predicted
+from car_jax.reliability.interpret import CLASSES_ONLY, KNOWN, Reading, predicted
 from car_jax.reliability.pairing import LABEL_ENDINGS, Pair, pairs
 from car_jax.reliability.segmenters import Predicted
 
@@ -94,24 +94,30 @@ class Folder:
     if index := saved_index(folder):
       yield from _saved(folder, index, only, self.resize)
       return
-    every = self._found(folder, labels)
+    every, first = self._found(folder, labels), ''
     for pair in every if only is None else [every[i] for i in only]:
       found, own = read(pair, len(self.names), kind=self.kind, resize=self.resize)
-      if only is None and pair is every[0]:
-        self._say_kind(folder, found, own)
+      kind = _kind(found, own)
+      if not first and only is None and not jax.process_index():
+        print(f'{folder}: read as {kind}{self._otherwise(kind)}', file=sys.stderr, flush=True)
+      if kind != (first := first or kind):
+        raise UserError(
+          f'{pair.prediction} holds {kind}, files before it {first}\n'
+          '  score them one by one, or give --kind'
+        )
       yield _batch(found, own, pair.id, pair.group)
 
-  def _say_kind(self, folder: pathlib.Path, found: Mapping[str, Any], logit_scores: bool) -> None:
-    if jax.process_index():
-      return
-    kind = 'logits' if logit_scores else 'probabilities'
-    more = '' if self.kind else f'; if they are {"probabilities" if logit_scores else "logits"}, '
-    if CLASSES_ONLY in found:
-      kind, more = 'classes without a confidence: only accuracy is available', ''
-    elif 'disagreement' in found:
-      kind, more = 'samples', ''
-    more += 'name the array so or give --kind' if more else ''
-    print(f'{folder}: read as {kind}{more}', file=sys.stderr, flush=True)
+  def _otherwise(self, kind: str) -> str:
+    """What a user can do whose arrays were taken for what they are not."""
+    if self.kind or kind not in KNOWN:
+      return ''
+    return f'; if they are {KNOWN[kind == KNOWN[0]]}, name the arrays so or give --kind'
+
+
+def _kind(found: Mapping[str, Any], logit_scores: bool) -> str:
+  if CLASSES_ONLY in found:
+    return 'classes without a confidence, of which only accuracy is known'
+  return 'samples' if 'disagreement' in found else KNOWN[not logit_scores]
 
 
 def _batch(arrays: Mapping[str, np.ndarray], logit_scores: bool, id: str, group: str) -> Predicted:

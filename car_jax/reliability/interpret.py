@@ -157,7 +157,9 @@ def _expected(size: tuple[int, ...], how: Reading) -> str:
 
 def _of_one_shape(here: tuple[int, ...], size: tuple[int, ...]) -> bool:
   """Whether one is the other at another scale, but for the rounding of sides."""
-  return abs(here[0] * size[1] - here[1] * size[0]) <= max(*here, *size) and min(here) > 0
+  (h, w), (height, width) = here, size
+  smaller, larger = h < height and w < width, h > height and w > width
+  return min(h, w) > 0 and (smaller or larger) and abs(h * width - w * height) <= max(h, w, *size)
 
 
 def _resized(x: np.ndarray, size: tuple[int, ...], path: Any) -> np.ndarray:

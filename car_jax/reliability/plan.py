@@ -153,7 +153,12 @@ def _check_classes(c: ConfigDict) -> None:
   if twice := [n for n in names if list(names).count(n) > 1]:
     raise UserError(f'config.classes names {twice[0]!r} twice\n  rename one of them')
   colours = c.palette if isinstance(c.palette, (tuple, list)) else ()
-  for row in [*colours, *([] if len(colours) else [None])]:
+  if len(colours) < len(names):
+    raise UserError(
+      f'config.palette has {len(colours)} colours for {len(names)} classes\n'
+      '  give it a (red, green, blue) for each'
+    )
+  for row in colours:
     known = isinstance(row, (tuple, list)) and len(row) == 3
     if not known or any(type(v) is not int or not 0 <= v <= 255 for v in row):
       raise UserError(f'config.palette holds {row!r}\n  expected (red, green, blue) from 0 to 255')

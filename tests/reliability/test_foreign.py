@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import types
 
 import cv2
@@ -167,9 +168,80 @@ def test_names_with_dots_and_labels_that_are_not_used(tmp_path, capsys):
     foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
 
 
+def test_everything_in_a_folder_is_used_or_named(tmp_path, capsys):
+  placed(tmp_path / 'p', '1.NPY', '2.pt', '._1.npy', '.DS_Store', 'notes.txt')
+  placed(tmp_path, 'elsewhere/3.npz')
+  (tmp_path / 'p' / 'linked').symlink_to(tmp_path / 'elsewhere')
+  (tmp_path / 'p' / 'loop').symlink_to(tmp_path / 'p')
+  placed(tmp_path / 'l', '1.PNG', '2.tif', 'linked/3.bmp', '1.json')
+  found = foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+  assert [(p.prediction.name, p.label.name) for p in found] == [
+    ('1.NPY', '1.PNG'),
+    ('3.npz', '3.bmp'),
+  ]
+  told = capsys.readouterr().err
+  assert '2.pt, notes.txt is no prediction: not scored' in told
+  assert '1.json is no label' in told
+  for name in ('DS_Store', '._1', 'linked', 'loop'):
+    assert name not in told
+  placed(tmp_path / 'l', '1.png')
+  with pytest.raises(UserError, match='one image has two labels'):
+    foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+  (tmp_path / 'l' / '1.png').unlink()
+  (tmp_path / 'p' / '1.NPY').unlink()
+  (tmp_path / 'p' / '1.NPY').mkdir()
+  (pair, _) = foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+  with pytest.raises(UserError, match='1.NPY is a folder, not a file'):
+    foreign.open_arrays(pair.prediction)
+  placed(tmp_path / 'jpegs', '1.jpg', '3.jpg')
+  with pytest.raises(UserError, match=r'labels are .png, .*\n  what lies there: 2 of .jpg'):
+    foreign.pairs(tmp_path / 'p', str(tmp_path / 'jpegs'))
+  placed(tmp_path / 'other', '1.pt', '2.pt')
+  with pytest.raises(UserError, match='holds no prediction .*\n  what lies there: 2 of .pt'):
+    foreign.pairs(tmp_path / 'other', str(tmp_path / 'l'))
+
+
+def test_a_prediction_that_is_there_twice_is_scored_once(tmp_path, capsys):
+  placed(tmp_path / 'l', 'deep/1.png')
+  for name in ('a/1', 'b/1'):
+    placed(tmp_path / 'p', f'{name}.npy')
+    np.save(tmp_path / 'p' / f'{name}.npy', np.array([ord(name[0])]))
+  assert len(foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))) == 2
+  assert '1 predictions share a label with another: b/1' in capsys.readouterr().err
+  np.save(tmp_path / 'p' / 'b' / '1.npy', np.array([ord('a')]))
+  with pytest.raises(UserError, match='the same prediction twice:\n.*a/1.npy\n.*b/1.npy'):
+    foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+
+
+def test_pipes_and_damaged_files_are_refused_by_name(folder):
+  where, _, _ = folder
+  (pair, *_), at = (
+    foreign.pairs(where / 'predictions', str(where / 'labels')),
+    where / 'predictions' / 'a' / 'one_leftImg8bit.npy',
+  )
+  for path in (at, pair.label):
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=f'{path.name} is no regular file'):
+      foreign.read(pair, CLASSES)
+  pair.label.unlink()
+  cv2.imwrite(str(pair.label), np.zeros((6, 8), np.uint16))
+  with pytest.raises(UserError, match='is a picture of uint16 numbers'):
+    foreign.read(pair, CLASSES)
+
+
 @pytest.mark.parametrize(
   ('raw', 'message'),
   [
+    (b'prediction,label\na,b\na,c\n', 'rows 2 and 3 have one prediction, a'),
+    (b'prediction,label\na.npy,b\na.npz,c\n', 'rows 2 and 3 have one prediction, a.npz'),
+    (b'prediction,label\na,b,c\n', 'row 2 has 3 cells, the header 2'),
+    (b'prediction,label,groups\na,b,c\n', "unknown column 'groups'\n  did you mean: group"),
+    (b'prediction,label,label\na,b,c\n', "two columns 'label'"),
+    (b'prediction,label\n', 'has no row below its header'),
+    (b'prediction,label\n' + 5000 * b'x' + b',b\n', '2 files of .* are missing'),
+    (b'prediction,label\n' + 200_000 * b'x' + b',b\n', 'cannot be read as CSV'),
+    (b'prediction,label\n/dev/zero,/dev/zero\n', '2 files of .* are missing'),
     (b'prediction,label\na/two.npz\n', 'pairs.csv: row 2 lacks a prediction or a label'),
     ('prediction,label\na,b\n'.encode('utf-16'), 'pairs.csv cannot be read as CSV in UTF-8'),
     (b'image,label\na,b\n', r"it has \['image', 'label'\]"),
@@ -233,6 +305,34 @@ def test_saved_logits_and_features(saved, tmp_path):
   np.testing.assert_array_equal(np.concatenate([b.arrays['logits'] for b in found]), logits)
   assert all(b.logit_scores for b in found)
   assert found[0].arrays['features'].shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda i: {}, "it has no 'format'"),
+    (lambda i: [], 'a list instead of an object'),
+    (lambda i: i | {'ids': 'xy'}, "ids is 'xy'"),
+    (lambda i: i | {'ids': ['x', 3]}, "'3' is no name"),
+    (lambda i: i | {'ids': ['x', 'x']}, '2 images'),
+    (lambda i: i | {'groups': ['x']}, '2 images, 1 groups'),
+    (lambda i: i | {'num_classes': 9}, '9 classes of 4 names'),
+    (lambda i: i | {'num_classes': True}, "num_classes is 'True'"),
+    (lambda i: i | {'subjects': {'mine': '../mine'}}, 'is no place in this folder'),
+    (lambda i: i | {'arrays': {'mine/logits.npy': 3}}, 'is said of an array'),
+    (lambda i: i | {'ids': ['x', 'y', 'z']}, 'other numbers of images than ids'),
+    (lambda i: i | {'ignore_label': 1, 'num_classes': 4}, ''),
+  ],
+)
+def test_an_index_of_another_form_is_refused(saved, tmp_path, change, message):
+  saved('logits')
+  path = tmp_path / 'arrays' / 'index.json'
+  path.write_text(json.dumps(change(json.loads(path.read_text()))))
+  if message:
+    with pytest.raises(UserError, match=f'arrays.*{message}[^\n]*\n  save it again'):
+      batches_of(tmp_path / 'arrays')
+  else:
+    assert len(batches_of(tmp_path / 'arrays')) == 2
 
 
 def test_saved_features_alone_cannot_be_scored(saved, tmp_path):
