@@ -166,7 +166,7 @@ def _listed(folder: pathlib.Path, table: pathlib.Path) -> list[Pair]:
       raise UserError(f'{table}: row {k} lacks a prediction or a label: {[*row.values()]}')
     at = {c: _place(row[c], folder, table.parent) for c in PLACES if row.get(c)}
     missing += [f'  {c} {row[c][:200]!r}' for c, p in at.items() if not _is_file(p)]
-    key = str(pathlib.Path(row['prediction']).with_suffix(''))
+    key = os.path.splitext(os.path.normpath(row['prediction']))[0]
     for name in {key, os.path.realpath(at['prediction']) if not missing else key}:
       if (other := seen.setdefault(name, k)) != k:
         raise UserError(

@@ -78,6 +78,8 @@ def test_arrays_of_every_layout_mean_the_same(folder):
 def test_samples_of_class_ids(folder):
   where, _, _ = folder
   ids = np.random.default_rng(1).integers(0, CLASSES, (5, 6, 8))
+  for path in (where / 'predictions').rglob('*.np?'):
+    path.unlink()
   np.savez(where / 'predictions' / 'b' / 'three.npz', samples=ids)
   three = read(where, 'b/three')
   assert not three.logit_scores
@@ -241,6 +243,7 @@ def test_pipes_and_damaged_files_are_refused_by_name(folder):
     (b'prediction,label\n', 'has no row below its header'),
     (b'prediction,label\n' + 5000 * b'x' + b',b\n', '2 files of .* are missing'),
     (b'prediction,label\n' + 200_000 * b'x' + b',b\n', 'cannot be read as CSV'),
+    (b'prediction,label\n.,x\n', '2 files of .* are missing'),
     (b'prediction,label\n/dev/zero,/dev/zero\n', '2 files of .* are missing'),
     (b'prediction,label\na/two.npz\n', 'pairs.csv: row 2 lacks a prediction or a label'),
     ('prediction,label\na,b\n'.encode('utf-16'), 'pairs.csv cannot be read as CSV in UTF-8'),
