@@ -61,6 +61,8 @@ def pairs(folder: pathlib.Path, labels: str) -> list[Pair]:
   ids: Files = {}
   for path in found:
     key = str(path.relative_to(folder).with_name(_bare(path, (*IMAGE_ENDS, *LABEL_ENDS))))
+    if any('\ud800' <= letter <= '\udfff' for letter in key):  # what a text cannot hold
+      raise UserError(f'{str(path)!a} has a name that is no UTF-8\n  rename it')
     if ids.setdefault(key, path) != path:
       raise UserError(f'one image has two predictions:\n  {ids[key]}\n  {path}')
   out = [Pair(key, key, ids[key], label) for key, label in _labelled(ids, labels).items()]
