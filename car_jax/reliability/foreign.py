@@ -270,15 +270,20 @@ def _saved(
   file, kind = _chosen(folder, index)
   features = str(pathlib.Path(file).with_name('features.npy'))
   wanted = [file, 'readers.npy', *([features] if features in index['arrays'] else [])]
-  values, truth, *more = (array_files.mapped(folder / name, again) for name in wanted)
-  if truth.ndim != 4 or {len(values), len(truth), *map(len, more)} != {len(index['ids'])}:
-    raise UserError(f'{folder} is damaged: other numbers of images than ids\n  {again}')
-  if truth.shape[1] > 1:
-    raise UserError(f'{folder} has {truth.shape[1]} readers; reliability is scored on one label')
+  open_array = lambda name: array_files.mapped(folder / name, again)
+  values, truth, *more = map(open_array, wanted)
+  with reading(folder, 'what eval.py --save wrote', again):
+    if {len(values), len(truth), *map(len, more)} != {len(index['ids'])}:
+      raise ValueError('other numbers of images than ids')
+    readers, axes = len(truth[0]), np.ndim(truth[0])
+    if axes != 3:
+      raise ValueError(f'labels of {axes} axes')
+  if readers > 1:
+    raise UserError(f'{folder} has {readers} readers; reliability is scored on one label')
   groups = index['groups'] or index['ids']
   how = Reading(index['num_classes'], kind, resize)
   for i in range(len(values)) if only is None else only:
-    label, at = np.asarray(truth[i, 0]), f'image {i}'
+    label, at = np.asarray(truth[i][0]), f'image {i}'
     unknown = index.get('unknown_label')
     marks = index['ignore_label'], UNKNOWN if unknown is None else unknown
     labels = _truth(label, how.classes, *marks, f'{folder / "readers.npy"}, {at}')
