@@ -40,6 +40,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   more = study.add_argument
   more('--predictions', default=[], action='append', help="[NAME=]FOLDER of anybody's arrays")
   more('--labels', default='', help='their labels: a folder of PNGs, or a CSV of pairs')
+  more('--kind', default='', help='logits or probabilities, where their arrays do not say which')
+  more('--resize', default='', help='bilinear: brings their arrays to the size of the labels')
   more('--calibrator', default=[], action='append', help='[NAME=]FILE.npz that a study fitted')
   return parser.parse_known_args(arguments)
 
@@ -60,7 +62,7 @@ def main(arguments: list[str]) -> int:
   return (study if args.config else readers)(args, pairs, command)
 
 
-STUDY = ('predictions', 'labels', 'calibrator')
+STUDY = ('predictions', 'labels', 'kind', 'resize', 'calibrator')
 
 
 def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
@@ -95,6 +97,8 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
     predictions=args.predictions,
     labels=args.labels,
     calibrators=args.calibrator,
+    kind=args.kind,
+    resize=args.resize,
   )
   name = pathlib.Path(args.config.partition(':')[0]).stem
   found, page = studies.run(config, args.out or f'runs/{name}/study', command)

@@ -1,6 +1,7 @@
 """Reading files that somebody else wrote: regular files only, and every failure by path."""
 
 import json
+import os
 import pathlib
 import stat
 from typing import Any
@@ -21,6 +22,30 @@ def is_leftover(path: pathlib.Path) -> bool:
 def is_hidden(path: pathlib.Path) -> bool:
   """Whether it is a leftover of macOS or Windows, or another file whose name begins with a dot."""
   return path.name.startswith('.') or path.name in HIDDEN
+
+
+def walk(folder: str | pathlib.Path) -> list[pathlib.Path]:
+  """Every file below a folder that `is_hidden` does not pass over, in the order of their paths.
+
+  Linked folders are entered, each place once; an empty folder stands for itself. Raises UserError
+  for one that cannot be listed.
+  """
+  found: list[pathlib.Path] = []
+  seen: set[str] = set()
+
+  def enter(place: pathlib.Path) -> None:
+    if (real := os.path.realpath(place)) in seen:
+      return
+    seen.add(real)
+    with reading(place, 'a folder'):
+      inside = sorted(p for p in place.iterdir() if not is_hidden(p))
+    if not inside and place != folder:
+      found.append(place)
+    for path in inside:
+      enter(path) if path.is_dir() else found.append(path)
+
+  enter(pathlib.Path(folder))
+  return found
 
 
 def check_regular(path: str | pathlib.Path) -> pathlib.Path:

@@ -21,6 +21,7 @@ from car_jax import files
 from car_jax.errors import reading
 
 ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.gif')
+EXACT = ('.png', '.bmp', '.tif', '.tiff', '.gif')  # those of whose numbers nothing is lost
 MOST_PIXELS = 1 << 28
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's colour types

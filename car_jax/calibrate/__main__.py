@@ -4,6 +4,7 @@ RUN is a --workdir of train.py with a config such as configs/lts_street_scenes.p
 """
 
 import argparse
+import pathlib
 import sys
 
 from car_jax.errors import UserError, exit_on_user_error
@@ -25,7 +26,9 @@ def main(arguments: list[str]) -> int:
   if not args.out.endswith('.npz'):
     raise UserError(f'--out {args.out} is no .npz file\n  use --out {args.out}.npz')
   from car_jax.calibrate import files, local
+  from car_jax.evaluate import folders
 
+  folders.check_writable(pathlib.Path(args.out).parent)
   files.save(args.out, local.from_run(args.run, args.step))
   print(f'{args.run} -> {args.out}')
   return 0

@@ -5,15 +5,17 @@ import hashlib
 import importlib
 import json
 import pathlib
-import zipfile
 from typing import Any
 
 import flax.serialization
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from car_jax.calibrate.base import Fit
-from car_jax.errors import UserError
+from car_jax import arrays as array_files
+from car_jax.calibrate.base import Fit, needs
+from car_jax.errors import UserError, reading
 from car_jax.evaluate import folders
 
 FORMAT = 'car_jax calibrator 1'
@@ -25,6 +27,7 @@ TYPES = {
   'Local': 'local',
 }
 AGAIN = '  fit it again, or name another file'
+LEAST, MOST = 1e-3, 1e3  # of temperatures
 
 
 def save(path: str | pathlib.Path, fit: Fit) -> None:
@@ -63,35 +66,56 @@ def digest(calibrator: Any) -> str:
 def load(path: str | pathlib.Path, *, classes: int | None = None) -> Fit:
   """What `save` wrote; `classes`: how many it must be for.
 
-  Raises UserError for a file that is not there, damaged, of another kind or of other classes.
+  Raises UserError for a file that is not there, damaged, of another kind or of other classes, and
+  for temperatures that none can be: below LEAST, above MOST or not a number.
   """
-  arrays = _arrays(pathlib.Path(path))
-  try:
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise UserError(f'no calibrator {path}\n{AGAIN}')
+  arrays = array_files.read(path, AGAIN.strip())
+  with reading(path, 'a calibrator of this version', AGAIN.strip()):
     head = json.loads(str(arrays.pop('json')))
-    known = head['format'] == FORMAT and head['type'] in TYPES
-  except (KeyError, TypeError, ValueError):
-    known = False
-  if not known:
-    raise UserError(f'{path} holds no calibrator of this version\n{AGAIN}')
-  about = head['about']
-  if classes is not None and about['classes'] != classes:
+    if head['format'] != FORMAT or head['type'] not in TYPES:
+      raise ValueError(f'format {head["format"]!r:.60}, type {head["type"]!r:.60}')
+    about, static, kind = dict(head['about']), dict(head['static']), head['type']
+    fitted = about['classes']
+    if type(fitted) is not int or fitted < 2:
+      raise ValueError(f'classes are {fitted!r:.60}')
+    module = importlib.import_module(f'car_jax.calibrate.{TYPES[kind]}')
+    found = getattr(module, kind)(**_parts_of(arrays), **static)
+    _check(found, kind, fitted)
+  if classes is not None and fitted != classes:
     raise UserError(
-      f'{path} was fitted to {about["classes"]} classes, not {classes}\n'
+      f'{path} was fitted to {fitted} classes, not {classes}\n'
       '  fit one to the data set that is evaluated'
     )
-  module = importlib.import_module(f'car_jax.calibrate.{TYPES[head["type"]]}')
-  parts = unflatten_dict(arrays, sep='/')
-  try:
-    return Fit(getattr(module, head['type'])(**parts, **head['static']), about)
-  except TypeError:
-    raise UserError(f'{path} lacks arrays of a calibrator\n{AGAIN}') from None
+  return Fit(found, about)
 
 
-def _arrays(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      return dict(file)
-  except FileNotFoundError:
-    raise UserError(f'no calibrator {path}\n  fit one, or name another file') from None
-  except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
-    raise UserError(f'{path} is damaged, or no calibrator\n{AGAIN}') from None
+def _parts_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+  """Arrays by their names in the file -> those of a calibrator. Raises ValueError."""
+  for name, a in arrays.items():
+    if a.dtype.kind not in 'fiu' or not a.size or not np.isfinite(a).all():
+      raise ValueError(f'{name} holds {a.dtype} numbers, not all of them finite')
+    if any(other.startswith(f'{name}/') for other in arrays):
+      raise ValueError(f'{name} is both an array and a group')
+  return unflatten_dict(arrays, sep='/')
+
+
+def _check(found: Any, kind: str, classes: int) -> None:
+  """Raises ValueError for temperatures of another number or range, and for a calibrator that does
+  not apply to logits of its classes."""
+  if found.temperatures is not None:
+    table = found.temperatures
+    wanted = dict(Temperature=(), PerClass=(classes,), Selective=(2,)).get(kind, table.shape)
+    if not isinstance(table, np.ndarray) or table.shape != wanted:
+      raise ValueError(f'temperatures {np.shape(table)}, {wanted} are expected')
+    if (wrong := table[(table < LEAST) | (table > MOST)]).size:
+      raise ValueError(f'a temperature of {wrong.flat[0]:g}; expected {LEAST:g} to {MOST:g}')
+  spec = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+  more = dict(image=spec(1, 16, 16, 3)) if needs(found) == 'image' else {}
+  if needs(found) == 'features':
+    more = dict(features=spec(1, found.centroids.shape[-1]))
+  logits = spec(1, 16, 16, classes)
+  if jax.eval_shape(found.apply, logits, **more).shape != logits.shape:
+    raise ValueError('it changes the shape of logits')

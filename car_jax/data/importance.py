@@ -8,14 +8,15 @@ I images, C classes, H x W pixels.
 import dataclasses
 import functools
 import pathlib
-import zipfile
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from car_jax.errors import UserError, nearest
+from car_jax import arrays as array_files
+from car_jax.errors import UserError, nearest, reading
 
 COMMAND = 'python -m car_jax.evaluate.label_maps FOLDER'  # of label maps that were saved
+MOST = 1 << 40  # pixels of one class on one image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,19 +58,26 @@ def counted(maps: Iterable[tuple[str, np.ndarray]], num_classes: int) -> Counts:
 
 
 def load(path: pathlib.Path, num_classes: int) -> Counts:
-  """What `save` wrote. Raises UserError for another file, or one of another number of classes."""
-  if not path.is_file():
+  """What `save` wrote. Raises UserError for another file, counts that count nothing, an image that
+  is there twice, and another number of classes."""
+  if not path.exists():
     raise UserError(f'no such file {path}\n  to make it of saved label maps: {COMMAND} {path}')
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      found = Counts(tuple(map(str, file['ids'])), file['pixels'])
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+  mend = f'to make them: {COMMAND} {path}'
+  arrays = array_files.read(path, mend)
+  with reading(path, 'counts of classes per image', mend):
+    ids, pixels = arrays.pop('ids'), arrays.pop('pixels')
+    if arrays or ids.dtype.kind != 'U' or pixels.dtype.kind not in 'iu' or not pixels.size:
+      raise ValueError(f'ids are {ids.dtype} {ids.shape}, pixels {pixels.dtype} {pixels.shape}')
+    if ids.ndim != 1 or pixels.ndim != 2 or len(ids) != len(pixels):
+      raise ValueError(f'ids have the shape {ids.shape}, pixels {pixels.shape}')
+    if not 0 <= pixels.min() <= pixels.max() <= MOST:
+      raise ValueError(f'it counts {pixels.min()} to {pixels.max()} pixels of a class')
+    found = Counts(tuple(map(str, ids)), pixels.astype(np.int64))
+    if len({*found.ids}) < len(ids):
+      raise ValueError(f'{max(found.ids, key=found.ids.count)!r} is there twice')
+  if pixels.shape[-1] != num_classes:
     raise UserError(
-      f'{path} holds no counts of classes per image\n  to make them: {COMMAND} {path}'
-    ) from None
-  if found.pixels.shape[-1] != num_classes:
-    raise UserError(
-      f'{path} counts {found.pixels.shape[-1]} classes, the data set has {num_classes}\n'
+      f'{path} counts {pixels.shape[-1]} classes, the data set has {num_classes}\n'
       '  count the predictions of a model that has the same classes'
     )
   return found

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from car_jax import files, pictures
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error
 from car_jax.evaluate import folders, progress
@@ -37,6 +38,8 @@ def main(arguments: list[str]) -> int:
   parser.add_argument('ground_truth', type=pathlib.Path)
   parser.add_argument('--json', type=pathlib.Path, help='also write the scores there')
   args = parser.parse_args(arguments)
+  if args.json:
+    folders.check_writable(args.json.parent)
   found = scores(frames(args.predictions), frames(args.ground_truth, '_gtFine_labelIds'))
   print(table(found))
   if args.json:
@@ -46,21 +49,33 @@ def main(arguments: list[str]) -> int:
 
 
 def frames(folder: pathlib.Path, ending: str = '') -> dict[str, pathlib.Path]:
-  """The folder's PNGs by frame. Raises UserError where there is none, or two of a frame."""
+  """The folder's pictures by frame. Raises UserError where there is none, or two of a frame.
+
+  What else lies in a folder of predictions is counted on stderr.
+  """
   if folder.name == 'train_ids':  # they pass for label ids, of other classes
     raise UserError(f'{folder} holds train ids\n  name {folder.with_name("label_ids")}')
   found: dict[str, pathlib.Path] = {}
-  for path in sorted(folder.rglob(f'*{ending}.png')):
+  inside = files.walk(folder) if folder.exists() else []
+  wanted = lambda p: p.suffix.lower() in pictures.EXACT and p.stem.endswith(ending)
+  for path in filter(wanted, inside):
     if name := FRAME.match(path.name):
       if name[0] in found:
         raise UserError(
           f'two files of {name[0]}: {found[name[0]]} and {path}\n  name the folder of one kind'
         )
       found[name[0]] = path
+  left = sorted({*inside} - {*found.values()})
   if not found:
+    lies = f'; there lies {left[0].relative_to(folder)}, among {len(left)} files' if left else ''
     raise UserError(
-      f'{folder} holds no CITY_SEQUENCE_FRAME{ending or "..."}.png\n'
+      f'{folder} holds no CITY_SEQUENCE_FRAME{ending or "..."}.png{lies}\n'
       '  name the folder that eval.py --save labels wrote, or gtFine/val'
+    )
+  if left and not ending:
+    print(
+      f'{folder}: {len(left)} files are no predictions, such as {left[0].relative_to(folder)}',
+      file=sys.stderr,
     )
   return found
 
@@ -74,6 +89,8 @@ def scores(
   """
   if missing := sorted(truth.keys() - said.keys()):
     raise UserError(f'{len(missing)} frames have no prediction, such as {missing[0]}')
+  if more := sorted(said.keys() - truth.keys()):
+    print(f'{len(more)} predictions have no truth, such as {more[0]}: not scored', file=sys.stderr)
   matrix, pixels, told = 0, 0, progress.line(len(truth))
   for frame, path in truth.items():
     one, other = read(path), read(said[frame])
@@ -85,6 +102,12 @@ def scores(
       known = instances.exists()
       pixels = pixels + official.instance_pixels(read(instances, 2**16), other) if known else None
     told(1)
+  if looks_like_train_ids(matrix):
+    print(
+      'warning: the predictions look like train ids (0 to 18), and are scored as label ids\n'
+      '  write label ids, 0 to 33: car_jax.data.labels.label_ids turns train ids into them',
+      file=sys.stderr,
+    )
   things, groups = (None, None) if pixels is None else official.instance_iou(matrix, pixels)
   iou, categories = official.class_iou(matrix), official.category_iou(matrix)
   found = {
@@ -119,20 +142,24 @@ def plain(value: float) -> float | None:
 
 
 def read(path: pathlib.Path, ids: int = official.LABEL_IDS) -> np.ndarray:
-  from PIL import Image
-
-  try:
-    with Image.open(path) as picture:
-      found = np.asarray(picture)
-  except OSError as e:
-    raise UserError(f'{path}: cannot be read ({e})') from None
-  if found.ndim != 2 or found.min() < 0 or found.max() >= ids:
+  """Ids [H, W] below `ids`. Raises UserError, by path."""
+  found = pictures.open_picture(path).values
+  if found.ndim != 2 or found.dtype.kind not in 'iu' or found.min() < 0 or found.max() >= ids:
     kind = f'ids {found.min()} to {found.max()}' if found.ndim == 2 else f'{found.ndim} dimensions'
+    kind += ', as train ids have' if found.ndim == 2 and found.max() == 255 else ''
     raise UserError(
       f'{path} has {kind}; label ids are 0 to {ids - 1}, in one channel\n'
       '  train ids and colours lie in folders of their own'
     )
   return found
+
+
+def looks_like_train_ids(matrix: np.ndarray) -> bool:
+  """Whether the predictions of [L, L] are rather ids 0 to 18 of the 19 classes: none is above,
+  where the truth has some, and some are of those that the benchmark does not score."""
+  said, there = (np.flatnonzero(matrix.sum(axis)) for axis in (0, 1))
+  above = there.max(initial=0) >= labels.SCORED > said.max(initial=0)
+  return bool(above and {*said.tolist()} - {0, *official.CLASSES})
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:

@@ -5,13 +5,28 @@ import os
 import pathlib
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 
 from car_jax.errors import UserError
 
 
+def check_writable(folder: pathlib.Path) -> None:
+  """Raises UserError if nothing can be written to `folder`, or to where it is to be made."""
+  folder = pathlib.Path(os.path.abspath(folder))
+  place = next(p for p in (folder, *folder.parents) if p.exists())
+  try:
+    with tempfile.TemporaryDirectory(prefix='.written', dir=place):
+      pass
+  except OSError as e:
+    raise UserError(
+      f'{folder} cannot be written: {e.strerror}{"" if place == folder else f" ({place})"}\n'
+      '  name another place, or make this one writable'
+    ) from None
+
+
 def check_replaceable(folder: pathlib.Path, marker: str) -> None:
-  """Raises UserError if `folder` holds something that was not written here.
+  """Raises UserError if `folder` holds something that was not written here, or cannot be written.
 
   marker: the file that a finished folder of this kind has.
   """
@@ -22,6 +37,7 @@ def check_replaceable(folder: pathlib.Path, marker: str) -> None:
       f'{folder} holds other files (no {marker} among them) and is not replaced\n'
       '  name a new or empty folder'
     )
+  check_writable(pathlib.Path(os.path.abspath(folder)).parent)
 
 
 def begin(folder: pathlib.Path, marker: str) -> pathlib.Path:

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from car_jax import files, pictures
 from car_jax.data import importance, labels
 from car_jax.errors import UserError, exit_on_user_error
+from car_jax.evaluate import folders
 
 
 def check(info: Any) -> None:
@@ -52,16 +54,24 @@ def save(folder: pathlib.Path, name: str, train_ids: np.ndarray) -> None:
 
 
 def read(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
-  """(name, train ids [H, W]) of everything that `save` wrote there, in the order of the names."""
-  from PIL import Image
+  """(name, train ids [H, W]) of everything that `save` wrote there, in the order of the names.
 
+  Raises UserError, by path, for a picture that holds something else, and names other files.
+  """
   root = folder / 'train_ids'
-  paths = sorted(root.rglob('*.png'))
+  inside = files.walk(root) if root.is_dir() else []
+  paths = [p for p in inside if p.suffix.lower() == '.png']
   if not paths:
     raise UserError(f'{root} holds no label maps\n  name a folder that label maps were saved to')
+  if left := [p for p in inside if p not in {*paths}]:
+    print(f'{root}: {len(left)} files are no label maps, such as {left[0].name}', file=sys.stderr)
   for path in paths:
-    with Image.open(path) as picture:
-      yield path.relative_to(root).with_suffix('').as_posix(), np.asarray(picture)
+    found = pictures.open_picture(path).values
+    known = found.ndim == 2 and found.dtype == np.uint8
+    if not known or ((found >= labels.SCORED) & (found != labels.IGNORED_TRAIN_ID)).any():
+      held = f'{found.min()} to {found.max()}' if known else f'{found.dtype} {found.shape}'
+      raise UserError(f'{path} holds no train ids, 0 to {labels.SCORED - 1} and 255, but {held}')
+    yield path.relative_to(root).with_suffix('').as_posix(), found
 
 
 def _write(path: pathlib.Path, picture: np.ndarray) -> None:
@@ -82,8 +92,10 @@ def main(arguments: list[str]) -> int:
   given = parser.parse_args(arguments)
   if not given.file.parent.is_dir():
     raise UserError(f'no such folder {given.file.parent}\n  to make it: mkdir {given.file.parent}')
+  folders.check_writable(given.file.parent)
   counts = importance.counted(read(given.folder), labels.SCORED)
-  counts.save(given.file)
+  with folders.whole(given.file) as part:
+    counts.save(part)
   found = int((counts.pixels.sum(0) > 0).sum())
   print(f'{given.file}: {found} of {labels.SCORED} classes on {len(counts.ids):,} images')
   return 0

@@ -26,6 +26,8 @@ def with_models(
   predictions: Sequence[str] = (),
   labels: str = '',
   calibrators: Sequence[str] = (),
+  kind: str = '',
+  resize: str = '',
 ) -> ConfigDict:
   """The config for models named on the command line, each [NAME=]PATH, in place of its own.
 
@@ -35,12 +37,14 @@ def with_models(
   config = config.copy_and_resolve_references()
   if checkpoints and predictions:
     raise UserError('--checkpoint and --predictions do not go together\n  score them one by one')
-  if labels and not predictions:
-    raise UserError('--labels belong to --predictions')
+  about_files = dict(labels=labels, kind=kind, resize=resize)
+  if (given_too := [k for k, v in about_files.items() if v]) and not predictions:
+    raise UserError(f'--{given_too[0]} belongs to --predictions')
   if checkpoints or predictions:
     given = [checkpointed.parted(text) for text in checkpoints or predictions]
     config.models = ConfigDict(_named(given))
   if predictions:
+    config.kind, config.resize = kind or config.kind, resize or config.resize
     about = dict(labels=labels, role='in-domain', about=labels or 'labels saved beside')
     config.sets = ConfigDict({PREDICTIONS: about})
     config.pools, config.calibrators, config.calibrate_on = ConfigDict(), ConfigDict(), ConfigDict()
@@ -80,7 +84,9 @@ def run(config: ConfigDict, out: str, command: str) -> tuple[dict[str, Any], pat
 
 
 def _check_out(folder: pathlib.Path) -> None:
-  """A folder of an unfinished study has no study.json yet."""
+  """Raises UserError. A folder of an unfinished study has no study.json yet."""
+  if not folder.exists() or folder.is_dir():
+    folders.check_writable(folder)
   if folder.is_dir() and any((folder / part).is_dir() for part in ('cells', 'calibrators')):
     return
   folders.check_replaceable(folder, MADE)

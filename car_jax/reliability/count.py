@@ -17,6 +17,7 @@ from car_jax.calibrate.base import Sample
 from car_jax.errors import UserError
 from car_jax.metrics import onepass
 from car_jax.metrics.onepass import EXTRA, SCORES, Counts
+from car_jax.reliability.interpret import CLASSES_ONLY
 from car_jax.reliability.segmenters import Predicted
 from car_jax.reliability.tally import Pooled, Tally
 
@@ -35,6 +36,8 @@ class How:
 
 def names_of(arrays: Mapping[str, Any], logit_scores: bool) -> tuple[str, ...]:
   """The scores that a batch allows, in the order of Counts.scores; '' for one without meaning."""
+  if CLASSES_ONLY in arrays:
+    return ('',) * len(SCORES)
   kept = tuple(s if logit_scores or s not in NET_SCORES else '' for s in SCORES)
   return kept + ((EXTRA,) if 'disagreement' in arrays else ())
 
@@ -54,10 +57,12 @@ def tallies(
   out: dict[str, Tally] = {}
   for batch in batches:
     names = names_of(batch.arrays, batch.logit_scores)
+    if len(calibrators) > 1:
+      _check_confident(batch)
     if out and (first := next(iter(out.values())).names) != names:
       raise UserError(
-        f'{batch.ids[0]} allows the scores {", ".join(filter(None, names))}, images before it '
-        f'{", ".join(filter(None, first))}\n  score logits, probabilities and samples one by one'
+        f'{batch.ids[0]} allows the scores {_said(names)}, images before it '
+        f'{_said(first)}\n  score logits, probabilities and samples one by one'
       )
     arrays = batch.arrays | {'keep': batch.keep}
     if how.sampled:
@@ -73,6 +78,18 @@ def tallies(
   if not out:
     raise UserError('nothing to score: the set has no image')
   return out
+
+
+def _said(names: Iterable[str]) -> str:
+  return ', '.join(filter(None, names)) or 'of no confidence'
+
+
+def _check_confident(batch: Predicted) -> None:
+  if CLASSES_ONLY in batch.arrays:
+    raise UserError(
+      f'{batch.ids[0]} is a map of classes, without a confidence that could be calibrated\n'
+      '  leave the calibrators out, or give logits or probabilities'
+    )
 
 
 def drawn_pixels(ids: Iterable[str], pixels: int, how: How) -> np.ndarray:
@@ -126,6 +143,7 @@ def sample(batches: Iterable[Predicted], how: How, *, progress: Any = None) -> S
   """
   logits, labels, features = [], [], []
   for batch in batches:
+    _check_confident(batch)
     a, keep = batch.arrays, np.asarray(batch.keep)
     b, h, w, c = a['logits'].shape
     size = min(how.sampled, h * w) if how.sampled else h * w

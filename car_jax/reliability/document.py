@@ -30,7 +30,7 @@ def build(
     title=plan.title,
     **about,
     versions=report.versions(),
-    notes=_notes(study),
+    notes=_notes(study, cells),
     classes=names,
     models=[dict(name=m, about=_about(study, m)) for m in plan.models],
     sets=[*_sets(study, cells)],
@@ -40,7 +40,7 @@ def build(
     ],
     metrics=[legend.of_score(m.name).as_dict() for m in plan.measures],
     cells=[_cell(plan, c) for c in cells],
-    curves=[_curves(c) for c in cells],
+    curves=[_curves(c) for c in cells if 'max_prob' in c.tally.names],
     fits=[*_fits(study)],
     image_ood=[*_image_ood(study, cells)],
     worst=list(worst),
@@ -68,15 +68,21 @@ def _about(study: Study, model: str) -> str:
   return f'{told}; {own}' if told else own
 
 
-def _notes(study: Study) -> list[str]:
+def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
   how, config = study.plan.how, study.plan.config
   seen = f'{how.sampled:,} random pixels' if how.sampled else 'All pixels'
   counted = 'ranking measures come from fine histograms'
   if how.exact:
     counted = 'every score was sorted, but for those of pools and those within images or classes'
+  plain = dict.fromkeys(c.model for c in cells if 'max_prob' not in c.tally.names)
   return [
     f'{seen} of each image were scored; {counted}.',
     f'Intervals: 95 %, bootstrap over images or scenes, {config.resamples} resamples.',
+    *(
+      f'{model} gives classes without a confidence: calibration, known errors and unknown objects '
+      'are not available.'
+      for model in plain
+    ),
   ]
 
 
@@ -211,6 +217,8 @@ def _image_ood(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   at = {(c.model, c.set, c.calibrator): c.tally for c in cells}
   for model, name, calibrator in at:
     if known is None or _role(plan, name) == 'in-domain':
+      continue
+    if 'max_prob' not in at[model, name, calibrator].names:
       continue
     others = [at[model, s, calibrator] for s in plan.pools.get(name, (name,)) if s != known]
     for score in IMAGE_SCORES:

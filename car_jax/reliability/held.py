@@ -76,7 +76,8 @@ def open_segmenter(spec: Mapping[str, Any], plan: Plan, mesh: Mesh) -> Segmenter
   if is_run(spec['path']):
     return Checkpoint(spec['name'], spec, mesh, plan.config.seed)
   c = plan.config
-  return foreign.Folder(spec['name'], spec['path'], c.classes, c.palette)
+  how = dict(kind=c.kind, resize=c.resize)
+  return foreign.Folder(spec['name'], spec['path'], c.classes, c.palette, **how)
 
 
 def is_run(path: str) -> bool:

@@ -121,6 +121,14 @@ BOUNDS: dict[str, Value] = {
 }
 UNBOUNDED = ('classwise_', 'object_')  # their histograms' error is small but not worked out
 
+OF_CLASSES = ('miou', 'pixel_accuracy', 'mean_accuracy')  # all that maps of classes allow
+
+
+def _confident(value: Value) -> Value:
+  """nan where predictions were classes alone, without a probability."""
+  return lambda p: value(p) if 'max_prob' in p.names else float('nan')
+
+
 RANKED: dict[str, tuple[Callable[..., tuple], Callable[..., float]]] = {
   'auroc': (errors_of, ranking.auroc),
   'aupr_error': (errors_of, ranking.average_precision),
@@ -141,7 +149,8 @@ def measure(name: str) -> Measure:
   """'ece' or 'auroc[entropy]' -> Measure. Raises UserError for an unknown name or score."""
   if name in PLAIN:
     unknown = (lambda p: float('nan')) if name.startswith(UNBOUNDED) else (lambda p: 0.0)
-    return Measure(name, PLAIN[name], BOUNDS.get(name, unknown))
+    of_plain = PLAIN[name] if name in OF_CLASSES else _confident(PLAIN[name])
+    return Measure(name, of_plain, BOUNDS.get(name, unknown))
   match = re.fullmatch(r'(\w+)(?:\[(\w+)\])?', name)
   kind, score = match.groups() if match else (name, None)
   if kind not in RANKED:

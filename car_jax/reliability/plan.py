@@ -10,22 +10,23 @@ from car_jax import config as configs
 from car_jax.data import labels
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import folders
-from car_jax.reliability import measures
+from car_jax.reliability import interpret, measures
 from car_jax.reliability.count import How
 
 MODEL_KEYS = ('path', 'step', 'predictor', 'samples', 'chunk', 'about')
 SET_KEYS = ('data', 'split', 'labels', 'role', 'condition', 'shift', 'absent', 'about')
 ROLES = ('in-domain', 'shifted')
 GROUPS = ('models', 'sets', 'pools', 'calibrators', 'calibrate_on')
-NUMBERS = ('calibration_pixels', 'sampled', 'resamples', 'worst', 'seed')
+MOST = dict(calibration_pixels=10**9, sampled=10**9, resamples=10**6, worst=1000, seed=2**63 - 1)
+MOST_CLASSES = 254  # 254 and 255 mean something else
+MOST_SAMPLES = 100_000
 PLAIN = 'none'  # the calibrator that leaves logits as they are
 TEXT: tuple[type, str] = (str, 'text')
 # key of a model or set -> its type, and how a message names it
 EXPECTED: dict[str, tuple[Any, str]] = {
   **dict.fromkeys(('path', 'predictor', 'about', 'split', 'labels', 'role', 'condition'), TEXT),
   'step': ((str, int), "a number, 'best' or 'latest'"),
-  'samples': (int, 'a whole number, at least 1'),
-  'chunk': (int, 'a whole number, at least 1'),
+  **dict.fromkeys(('samples', 'chunk'), (int, f'a whole number from 1 to {MOST_SAMPLES:,}')),
   'data': ((Mapping, ConfigDict), 'dict(name=.., data_dir=..)'),
   'shift': ((int, float), 'a number between 0 (none) and 1 (strongest)'),
   'absent': ((tuple, list), "names of classes, such as ('train',)"),
@@ -49,6 +50,8 @@ def defaults() -> ConfigDict:
   c.worst = 3  # images shown for each model, of the first set and of the strongest shift
   c.classes = labels.CLASS_NAMES[: labels.SCORED]  # of predictions made elsewhere
   c.palette = labels.PALETTE[: labels.SCORED]
+  c.kind = ''  # logits or probabilities: what their arrays hold that do not say it
+  c.resize = ''  # bilinear: brings their arrays to the size of the labels
   c.seed = 0
   return c
 
@@ -126,13 +129,39 @@ def _check_values(c: ConfigDict) -> None:
   for key in GROUPS:
     if not isinstance(c[key], (Mapping, ConfigDict)):
       raise UserError(f'config.{key} is {c[key]!r}\n  expected dict(NAME=.., ..)')
-  for key in NUMBERS:
-    if type(c[key]) is not int or c[key] < 0:
-      raise UserError(f'config.{key} is {c[key]!r}\n  expected a whole number, at least 0')
+  for key, most in MOST.items():
+    if type(c[key]) is not int or not 0 <= c[key] <= most:
+      shown = f'{c[key]!r:.80}'
+      raise UserError(f'config.{key} is {shown}\n  expected a whole number from 0 to {most:,}')
+  for key, known in (('kind', ('', *interpret.KNOWN)), ('resize', ('', *interpret.RESIZES))):
+    if c[key] not in known:
+      raise UserError(f'config.{key} is {c[key]!r}\n{nearest(c[key], filter(None, known))}')
   if type(c.exact) is not bool:
     raise UserError(f'config.exact is {c.exact!r}\n  expected True or False')
   if isinstance(c.measures, str) or not c.measures:
     raise UserError(f"config.measures is {c.measures!r}\n  expected names, such as ('miou', 'ece')")
+  _check_classes(c)
+
+
+def _check_classes(c: ConfigDict) -> None:
+  """Names and colours of the classes of predictions made elsewhere."""
+  names = c.classes if isinstance(c.classes, (tuple, list)) else ()
+  if any(type(n) is not str or not n for n in names) or not 2 <= len(names) <= MOST_CLASSES:
+    raise UserError(
+      f"config.classes is {c.classes!r:.200}\n  expected 2 to {MOST_CLASSES} names, ('sky', 'sea')"
+    )
+  if twice := [n for n in names if list(names).count(n) > 1]:
+    raise UserError(f'config.classes names {twice[0]!r} twice\n  rename one of them')
+  colours = c.palette if isinstance(c.palette, (tuple, list)) else ()
+  if len(colours) < len(names):
+    raise UserError(
+      f'config.palette has {len(colours)} colours for {len(names)} classes\n'
+      '  give it a (red, green, blue) for each'
+    )
+  for row in colours:
+    known = isinstance(row, (tuple, list)) and len(row) == 3
+    if not known or any(type(v) is not int or not 0 <= v <= 255 for v in row):
+      raise UserError(f'config.palette holds {row!r}\n  expected (red, green, blue) from 0 to 255')
 
 
 def _pools(c: ConfigDict, sets: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -206,7 +235,7 @@ def _spec(
   for key, value in spec.items():
     kind, told = EXPECTED[key]
     wrong = isinstance(value, bool) or not isinstance(value, kind)
-    if wrong or (key in ('samples', 'chunk') and value < 1):
+    if wrong or (key in ('samples', 'chunk') and not 1 <= value <= MOST_SAMPLES):
       raise UserError(f'{what} {name!r}: {key} is {value!r}\n  expected {told}')
   if short and not spec.get(short):
     raise UserError(f'{what} {name!r} has no {short}')

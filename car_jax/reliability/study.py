@@ -118,7 +118,7 @@ class Study:
         if name in out:
           continue
         path, mark = self._calibrator(model, name), self._print(model, kind)
-        if path.is_file() and (fit := files.load(path)).about.get('print') == mark:
+        if path.exists() and (fit := files.load(path)).about.get('print') == mark:
           out[name] = fit
         else:
           wanted[name] = kind
@@ -211,7 +211,7 @@ class Study:
 
   def _saved(self, model: str, name: str, calibrator: str, wanted: str) -> Any:
     path = self._cell(model, name, calibrator)
-    if not path.is_file():
+    if not path.exists():
       return None
     found, about = tally.load(path)
     return (found, about['exact']) if about.get('print') == wanted else None

@@ -1,6 +1,7 @@
 """A study as Markdown and CSV, and how its numbers are written."""
 
 import csv as csv_module
+import html
 import io
 import math
 from typing import Any
@@ -24,7 +25,8 @@ def csv(study: dict[str, Any]) -> str:
   writer.writerow(head)
   for model, dataset, calibrator in view.cells:
     about = view.sets[dataset]
-    row = [model, dataset, *(_plain(about.get(k)) for k in SET_COLUMNS), calibrator]
+    row = [_plain(model), _plain(dataset), *(_plain(about.get(k)) for k in SET_COLUMNS)]
+    row.append(_plain(calibrator))
     for name in view.metrics:
       found = view.entry(model, dataset, calibrator, name)
       row += [_plain(found.get(k)) for k in ('value', 'low', 'high', 'bound')]
@@ -35,7 +37,10 @@ def csv(study: dict[str, Any]) -> str:
 def _plain(value: Any) -> str:
   if value is None or (isinstance(value, float) and not math.isfinite(value)):
     return ''
-  return repr(value) if isinstance(value, float) else str(value)
+  if isinstance(value, float):
+    return repr(value)
+  text = str(value)
+  return f"'{text}" if text[:1] in ('=', '+', '-', '@') else text  # a formula to spreadsheets
 
 
 def markdown(study: dict[str, Any]) -> str:
@@ -49,7 +54,7 @@ def markdown(study: dict[str, Any]) -> str:
   lines += _fits(study) + _image_level(study) + _legend(view)
   lines += [f'> {_prose(str(n))}\n' for n in study.get('notes') or []]
   if study.get('command'):
-    lines += ['## How to reproduce', '', f'```\n{study["command"]}\n```', '']
+    lines += ['## How to reproduce', '', f'<pre>\n{html.escape(study["command"])}\n</pre>', '']
   versions = ', '.join(f'{k} {v}' for k, v in (study.get('versions') or {}).items())
   return '\n'.join([*lines, versions]).rstrip() + '\n'
 

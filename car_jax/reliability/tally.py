@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax.errors import UserError
+from car_jax import arrays as array_files
+from car_jax.errors import UserError, reading
 from car_jax.evaluate import folders
 from car_jax.metrics import onepass, ranking
 from car_jax.metrics.onepass import BINS, COARSE, SCORES, UNKNOWN, Counts
@@ -133,19 +134,32 @@ def load(path: pathlib.Path) -> tuple[Tally, Any]:
 
   Raises UserError for a damaged file.
   """
-  try:
-    with np.load(path, allow_pickle=False) as found:
-      told = json.loads(str(found['told']))
-      if told.get('format') != FORMAT:
-        return Tally(), {}
-      arrays = {k: found[k] for k in found.files if k != 'told'}
+  again = 'delete it: it is made again'
+  arrays = array_files.read(path, again)
+  with reading(path, 'counts of a study', again):
+    told = json.loads(str(arrays.pop('told')))
+    if told.get('format') != FORMAT:
+      return Tally(), {}
     tally = Tally(told['names'])
     tally.ids, tally.groups, tally.absent = told['ids'], told['groups'], tuple(told['absent'])
-    tally._parts = [{k: arrays[f'image/{k}'] for k in IMAGE_KEYS}]
-  except Exception as e:
-    raise UserError(f'{path} is damaged ({type(e).__name__})\n  delete it: it is made again') from e
-  tally.fine = {k[5:]: v for k, v in arrays.items() if k.startswith('fine/')}
-  return tally, told['about']
+    tally._parts = [{k: arrays.pop(f'image/{k}') for k in IMAGE_KEYS}]
+    tally.fine = {k.removeprefix('fine/'): v for k, v in arrays.items()}
+    _check(tally)
+    return tally, dict(told['about'])
+
+
+def _check(tally: Tally) -> None:
+  """Raises ValueError for counts that no image has, and for rows that are not those of the ids."""
+  rows = {len(tally.ids), len(tally.groups), *map(len, tally.images.values())}
+  if len(rows) > 1:
+    raise ValueError(f'rows of {sorted(rows)} images')
+  if strange := {*tally.fine} - {*FINE_KEYS} or {'scores', 'conf'} - {*tally.fine}:
+    raise ValueError(f'{min(strange)} is unknown or missing')
+  for name, counts in (*tally.images.items(), *tally.fine.items()):
+    if counts.dtype.kind not in 'iuf' or not np.isfinite(counts).all():
+      raise ValueError(f'{name} holds {counts.dtype} numbers that count nothing')
+    if counts.dtype.kind != 'f' and counts.min(initial=0) < 0:
+      raise ValueError(f'{name} holds {counts.min()}')
 
 
 def merged(tallies: Sequence[Tally]) -> Tally:

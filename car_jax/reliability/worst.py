@@ -8,6 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from car_jax import files
+from car_jax import pictures as decoding
+from car_jax.errors import UserError
 from car_jax.evaluate import folders, pictures
 from car_jax.metrics import scores
 from car_jax.reliability.document import shifted_most
@@ -40,7 +43,7 @@ def chosen(c: Cell, count: int) -> dict[int, str]:
   accuracy = np.where(seen > 0, right / np.maximum(seen, 1), np.inf)
   excess = x['image'][:, 0] / np.maximum(x['pixels'], 1) - accuracy
   out = {int(i): 'lowest pixel accuracy' for i in np.argsort(accuracy)[: max(1, count - 1)]}
-  if count > 1:
+  if count > 1 and 'max_prob' in c.tally.names:
     rest = [int(i) for i in np.argsort(-excess) if int(i) not in out]
     out |= dict.fromkeys(rest[:1], 'most overconfident')
   return {i: why for i, why in out.items() if np.isfinite(accuracy[i])}
@@ -68,19 +71,21 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
       images |= {files[k]: pictures.png(v) for k, v in drawn.items()}
       entries.append(_entry(c, i, str(batch.ids[row]), wanted[i], files))
   if jax.process_index() == 0:
-    _save(folder, images, dict(print=mark, entries=entries))
+    _save(folder, images, dict(print=mark, entries=entries, crc=digest(entries)))
   return entries, images
 
 
 def _saved(folder: pathlib.Path, mark: str) -> tuple[list[dict[str, Any]], dict[str, bytes]] | None:
-  """What `_save` wrote, if it is whole and of this mark."""
+  """What `_save` wrote, if it is whole and of this mark; else it is drawn again."""
   try:
-    told = json.loads((folder / SAVED).read_text())
-    if told['print'] != mark:
+    told = files.read_json(folder / SAVED, keys=('print', 'entries', 'crc'))
+    if (told['print'], told['crc']) != (mark, digest(told['entries'])):
       return None
     names = [n for e in told['entries'] for n in e['pictures'].values()]
-    return told['entries'], {n: (folder / n).read_bytes() for n in names}
-  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    for name in names:
+      decoding.open_picture(folder / name)  # whole, by its checksums
+    return told['entries'], {n: files.read_bytes(folder / n) for n in names}
+  except UserError:
     return None
 
 
@@ -95,8 +100,9 @@ def _entry(c: Cell, i: int, name: str, why: str, names: dict[str, str]) -> dict[
   x = {k: v[i] for k, v in c.tally.images.items()}
   values = {
     'pixel_accuracy': float(np.trace(x['confusion']) / max(x['confusion'].sum(), 1)),
-    'confidence': float(x['image'][0] / max(x['pixels'], 1)),
   }
+  if 'max_prob' in c.tally.names:
+    values['confidence'] = float(x['image'][0] / max(x['pixels'], 1))
   return dict(model=c.model, set=c.set, id=name, why=why, values=values, pictures=names)
 
 

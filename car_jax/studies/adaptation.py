@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from car_jax import files
 from car_jax.data import labels
-from car_jax.errors import UserError, exit_on_user_error
+from car_jax.errors import UserError, exit_on_user_error, reading
 from car_jax.evaluate import folders, svg
 from car_jax.metrics import confusion
 from car_jax.studies import adaptation_page, adaptation_plots
@@ -62,6 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
   args = parse(arguments)
   runs, out = found_runs(pathlib.Path(args.runs)), pathlib.Path(args.out or f'{args.runs}/study')
+  folders.check_writable(out)
   from train import use_compilation_cache
 
   use_compilation_cache()
@@ -85,7 +87,7 @@ def write(
   out: pathlib.Path, results: Mapping[str, Any], about: adaptation_page.About, views: bytes
 ) -> pathlib.Path:
   """Writes the study's files, each whole, and returns the path of its page, the last."""
-  files = {
+  texts = {
     'results.json': json.dumps(results, indent=1, allow_nan=False) + '\n',
     'tables.md': tables(results),
     'classes.svg': svg.standalone(adaptation_plots.per_class(results)),
@@ -94,7 +96,7 @@ def write(
   if views:
     with folders.whole(out / 'views.png') as part:
       part.write_bytes(views)
-  for name, text in files.items():
+  for name, text in texts.items():
     with folders.whole(out / name) as part:
       part.write_text(text)
   return out / 'report.html'
@@ -156,31 +158,36 @@ def pseudo_labels(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
   """
   found = []
   for path in paths:
-    lines = [line for line in _records(path / 'metrics.jsonl') if 'kept' in line]
-    if not lines:
-      continue
-    of_class = lambda key, last=lines[-1]: _plain(
-      [last[f'{key}/{c}'] for c in range(len(last)) if f'{key}/{c}' in last]
-    )
-    found.append(
-      {
-        'run': path.name,
-        'step': [int(line['step']) for line in lines],
-        'kept': _plain([line['kept'] for line in lines]),
-        'agreement': _plain([line['teacher/agreement'] for line in lines]),
-        'distance': _plain([line['teacher/distance'] for line in lines]),
-        'class_kept': of_class('kept'),
-        'class_threshold': of_class('threshold'),
-      }
-    )
+    log = path / 'metrics.jsonl'
+    if lines := [line for line in _records(log) if 'kept' in line]:
+      with reading(log, 'the log of an adaptation'):
+        found.append({'run': path.name} | _logged(lines))
   return found
+
+
+def _logged(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  last = lines[-1]
+  of_class = lambda key: _plain(
+    [last[f'{key}/{c}'] for c in range(len(last)) if f'{key}/{c}' in last]
+  )
+  return {
+    'step': [int(line['step']) for line in lines],
+    'kept': _plain([line['kept'] for line in lines]),
+    'agreement': _plain([line['teacher/agreement'] for line in lines]),
+    'distance': _plain([line['teacher/distance'] for line in lines]),
+    'class_kept': of_class('kept'),
+    'class_threshold': of_class('threshold'),
+  }
 
 
 def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
   """A file's lines but one that a crash cut short."""
-  for line in path.read_text(errors='replace').splitlines() if path.exists() else ():
-    with contextlib.suppress(ValueError):
-      yield json.loads(line)
+  if not path.exists():
+    return
+  for line in files.read_bytes(path, 'a log').decode(errors='replace').splitlines():
+    with contextlib.suppress(ValueError, RecursionError):
+      if isinstance(found := json.loads(line), dict):
+        yield found
 
 
 def summary(

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from car_jax import arrays as array_files
+from car_jax import files
 from car_jax.errors import UserError, exit_on_user_error, nearest
 from car_jax.evaluate import folders
 
@@ -83,8 +85,9 @@ def prepare(out: pathlib.Path, args: argparse.Namespace) -> None:
   """Makes the folder, or checks that what it holds was trained with the same settings."""
   wanted = {k: getattr(args, k) for k in ('seeds', 'steps', 'calibration_steps')}
   path = out / 'study.json'
+  folders.check_writable(out)
   if path.exists():
-    found = json.loads(path.read_text())
+    found = files.read_json(path, keys=tuple(wanted), mend='name another --out')
     if found != wanted:
       was = ' '.join(f'--{k.replace("_", "-")} {v}' for k, v in found.items())
       raise UserError(
@@ -162,6 +165,11 @@ def save(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     np.savez_compressed(file, **arrays)
 
 
+def load(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """What `save` wrote. Raises UserError, by path."""
+  return array_files.read(path, 'delete it: the same command makes it again')
+
+
 # From the runs to numbers and pictures -----------------------------------------------------------
 
 
@@ -170,19 +178,20 @@ def draw(out: pathlib.Path, args: argparse.Namespace) -> None:
 
   results, tables = {}, []
   if args.figure != '1':
-    laws = {law: dict(np.load(run_file(out, law))) for law in LAWS}
+    laws = {law: load(run_file(out, law)) for law in LAWS}
     results['figure2'] = over_all_runs(laws)
     results['laws'] = [by_law(law, numbers) for law, numbers in laws.items()]
     tables += [table_of_medians(results['figure2']), table_of_laws(results['laws'])]
     toy_plots.figure2(out / 'toy_figure2.png', results['figure2'])
   if args.figure != '2':
-    numbers = dict(np.load(portrait_file(out)))
+    numbers = load(portrait_file(out))
     results['figure1'] = by_law(FIGURE_1[0], numbers)
     tables.append(table_of_laws([results['figure1']]))
     toy_plots.figure1(out / 'toy_figure1.png', numbers)
   text = '\n\n'.join(tables)
-  (out / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
-  (out / 'tables.md').write_text(text + '\n')
+  for name, content in (('results.json', json.dumps(results, indent=1)), ('tables.md', text)):
+    with folders.whole(out / name) as part:
+      part.write_text(content + '\n')
   pictures = ', '.join(str(p) for p in sorted(out.glob('toy_figure*.png')))
   print(f'{text}\n\nwrote {pictures}, results.json and tables.md')
 

@@ -1,5 +1,6 @@
 """Kinds, their records, files: what is said about a fit, and what cannot be fitted or read."""
 
+import json
 import pathlib
 import warnings
 
@@ -139,21 +140,56 @@ def test_damaged_files(how, fits, tmp_path):
   path = tmp_path / 'x.npz'
   files.save(path, fits['temperature'])
   SPOIL[how](path)
-  with pytest.raises(UserError, match='is damaged, or no calibrator\n  fit it again'):
+  with pytest.raises(UserError, match='x.npz cannot be read as .*\n  fit it again'):
     files.load(path)
+
+
+@pytest.mark.parametrize(
+  'value',
+  [
+    np.nan,
+    np.inf,
+    0,
+    -1,
+    1e-40,
+    1e9,
+    np.zeros((3, 3)),
+    'x',
+    np.array([]),
+    True,
+    1 + 0j,
+    np.ones(2),
+  ],
+)
+def test_temperatures_that_none_can_be(fits, tmp_path, value):
+  path = tmp_path / 'x.npz'
+  for kind, name in (('temperature', 'temperature'), ('per_class', 'table')):
+    files.save(path, fits[kind])
+    with np.load(path) as file:
+      parts = dict(file)
+    bad = np.asarray(value)
+    bad = np.full(C, bad) if kind == 'per_class' and not bad.ndim else bad
+    np.savez(path, **parts | {name: bad})
+    with pytest.raises(UserError, match='x.npz cannot be read as a calibrator .*\n  fit it again'):
+      files.load(path)
+    head = json.loads(str(parts['json']))
+    for strange in (None, [], 3, head | {'about': 'x'}, head | {'type': ['x']}):
+      np.savez(path, **parts | {'json': json.dumps(strange)})
+      with pytest.raises(UserError, match='x.npz cannot be read as a calibrator'):
+        files.load(path)
 
 
 def test_files_of_something_else(fits, tmp_path):
   np.savez(tmp_path / 'x.npz', logits=np.zeros(3))
-  with pytest.raises(UserError, match='no calibrator of this version'):
+  with pytest.raises(UserError, match='cannot be read as a calibrator of this version'):
     files.load(tmp_path / 'x.npz')
-  with pytest.raises(UserError, match='no calibrator .*none.npz\n  fit one'):
+  with pytest.raises(UserError, match='no calibrator .*none.npz\n  fit it again'):
     files.load(tmp_path / 'none.npz')
   files.save(tmp_path / 'y.npz', fits['per_class'])
   with pytest.raises(UserError, match='fitted to 4 classes, not 19'):
     files.load(tmp_path / 'y.npz', classes=19)
   files.save(tmp_path / 'z.npz', base.Fit(local.Local({}), {'classes': C}))
-  with pytest.raises(UserError, match='z.npz lacks arrays of a calibrator'):
+  with pytest.raises(UserError, match='z.npz cannot be read as a calibrator'):
     files.load(tmp_path / 'z.npz')
   with pytest.raises(UserError, match='name another file'):
     files.save(tmp_path / 'y.npz' / 'z.npz', fits['per_class'])

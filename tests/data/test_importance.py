@@ -90,8 +90,30 @@ def test_mistakes(tmp_path, counts):
   for damage in (b'text', path.read_bytes()[:200], b''):
     path.write_bytes(damage)
     with pytest.raises(
-      UserError, match='holds no counts of classes per image\n  to make them: python -m'
+      UserError, match='counts.npz cannot be read as .*\n  to make them: python -m'
     ):
       importance.load(path, 4)
   with pytest.raises(UserError, match="'imag3' was not counted\n  did you mean: image"):
     counts.of(['image1', 'imag3'])
+
+
+@pytest.mark.parametrize(
+  ('ids', 'pixels', 'message'),
+  [
+    ('ab', np.full((2, 4), -1), 'it counts -1 to -1 pixels'),
+    ('ab', np.full((2, 4), np.nan), 'pixels float64'),
+    ('ab', np.ones((2, 4)), 'pixels float64'),
+    ('ab', np.ones((2, 4), bool), 'pixels bool'),
+    ('ab', np.full((2, 4), 1j), 'pixels complex128'),
+    ('ab', np.full((2, 4), 2**63 - 1), 'it counts 92'),
+    ('ab', np.ones((3, 4), int), r'shape \(2,\), pixels \(3, 4\)'),
+    ('ab', np.ones((2, 4, 1), int), r'pixels \(2, 4, 1\)'),
+    ('aa', np.ones((2, 4), int), "'a' is there twice"),
+    ([1, 2], np.ones((2, 4), int), 'ids are int64'),
+    ('', np.zeros((0, 4), int), r'\(0, 4\)'),
+  ],
+)
+def test_counts_that_count_nothing_are_refused(tmp_path, ids, pixels, message):
+  np.savez(tmp_path / 'c.npz', ids=np.array(list(ids)), pixels=pixels)
+  with pytest.raises(UserError, match=f'c.npz cannot be read as counts .*{message}.*\n  to make'):
+    importance.load(tmp_path / 'c.npz', 4)

@@ -84,7 +84,32 @@ def test_mistakes_get_one_message(folders, tmp_path, capsys):
   assert 'is (2, 2)' in capsys.readouterr().err
   first.write_bytes(b'no picture')
   assert cityscapes_scores.main([str(said), str(truth)]) == 2
-  assert f'{first}: cannot be read' in capsys.readouterr().err
+  assert f'{first} cannot be read' in capsys.readouterr().err
   first.unlink()
   assert cityscapes_scores.main([str(said), str(truth)]) == 2
   assert f'1 frames have no prediction, such as {FRAMES[0]}' in capsys.readouterr().err
+
+
+def test_other_endings_are_read_and_train_ids_are_told(folders, capsys):
+  said, truth = folders
+  arguments = [str(said), str(truth)]
+  assert cityscapes_scores.main(arguments) == 0
+  plain = capsys.readouterr()
+  assert 'train ids' not in plain.err
+  first, second = (said / f.partition('_')[0] / f'{f}.png' for f in FRAMES)
+  first.rename(first.with_suffix('.PNG'))
+  Image.open(second).save(second.with_suffix('.tif'))
+  second.unlink()
+  (said / 'notes.txt').write_text('x')
+  assert cityscapes_scores.main(arguments) == 0
+  again = capsys.readouterr()
+  assert again.out == plain.out
+  assert '1 files are no predictions, such as notes.txt' in again.err
+  for path in (first.with_suffix('.PNG'), second.with_suffix('.tif')):
+    ids = labels.scored_train_ids(opened(path))
+    Image.fromarray(np.where(ids == 255, 0, ids).astype(np.uint8)).save(path)
+  assert cityscapes_scores.main(arguments) == 0
+  assert 'the predictions look like train ids (0 to 18)' in capsys.readouterr().err
+  Image.fromarray(np.full((6, 8), 255, np.uint8)).save(first.with_suffix('.PNG'))
+  assert cityscapes_scores.main(arguments) == 2
+  assert 'ids 255 to 255, as train ids have; label ids are 0 to 33' in capsys.readouterr().err

@@ -80,6 +80,21 @@ def test_the_command_counts_classes(tmp_path, capsys):
   assert 'to make it: mkdir ' in capsys.readouterr().err
 
 
+def test_label_maps_of_other_values_are_named(tmp_path, capsys):
+  label_maps.save(tmp_path, 'a', train_ids())
+  (tmp_path / 'train_ids' / 'notes.txt').write_text('x')
+  assert len([*label_maps.read(tmp_path)]) == 1
+  assert '1 files are no label maps, such as notes.txt' in capsys.readouterr().err
+  path = tmp_path / 'train_ids' / 'a.png'
+  for spoilt in (np.full((6, 8), 19, np.uint8), np.zeros((6, 8, 3), np.uint8)):
+    Image.fromarray(spoilt).save(path)
+    with pytest.raises(UserError, match='a.png holds no train ids'):
+      next(label_maps.read(tmp_path))
+  path.write_bytes(path.read_bytes()[:40])
+  with pytest.raises(UserError, match='a.png cannot be read as a picture'):
+    next(label_maps.read(tmp_path))
+
+
 def test_mistakes(tmp_path):
   with pytest.raises(UserError, match='holds no label maps\n  name a folder'):
     next(label_maps.read(tmp_path))

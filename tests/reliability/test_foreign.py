@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import types
 
 import cv2
@@ -77,6 +78,8 @@ def test_arrays_of_every_layout_mean_the_same(folder):
 def test_samples_of_class_ids(folder):
   where, _, _ = folder
   ids = np.random.default_rng(1).integers(0, CLASSES, (5, 6, 8))
+  for path in (where / 'predictions').rglob('*.np?'):
+    path.unlink()
   np.savez(where / 'predictions' / 'b' / 'three.npz', samples=ids)
   three = read(where, 'b/three')
   assert not three.logit_scores
@@ -126,61 +129,21 @@ def test_a_list_of_pairs_tells_labels_images_and_groups(folder):
   np.testing.assert_array_equal(batch.arrays['logits'][0], logits['a/two'])
 
 
-def placed(root, *names):
-  for name in names:
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_bytes(b'')
-
-
-@pytest.mark.parametrize(
-  ('labels', 'want'),
-  [
-    (['fog/1.png', 'night/1.png'], ['fog/1.png', 'night/1.png']),
-    (['x/fog/1.png', '1.png'], 'two of its name:\n  .*1.png\n  .*fog/1.png'),
-    (['deep/1.png'], ['deep/1.png', 'deep/1.png']),
-    (['fog/1.png'], '1 predictions have no label in .*:\n  .*night/1.npy'),
-    (['1_gtFine_labelIds.png', '1_gtFine_labelTrainIds.png'], ['1_gtFine_labelTrainIds.png'] * 2),
-    (['fog/1.png', 'fog/1_gt_labelIds.png'], 'one image has two labels'),
-  ],
-)
-def test_labels_are_found_by_place_then_by_name(tmp_path, labels, want):
-  placed(tmp_path / 'p', 'fog/1.npy', 'night/1.npy')
-  placed(tmp_path / 'l', *labels)
-  if isinstance(want, str):
-    with pytest.raises(UserError, match=want):
-      foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
-  else:
-    found = foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
-    assert [str(p.label.relative_to(tmp_path / 'l')) for p in found] == want
-    assert [p.id for p in found] == [p.group for p in found] == ['fog/1', 'night/1']
-
-
-def test_names_with_dots_and_labels_that_are_not_used(tmp_path, capsys):
-  placed(tmp_path / 'p', 'beta_0.02.npy')
-  kinds = [f'c_gtFine_{k}.png' for k in ('color', 'labelIds', 'labelTrainIds')]
-  placed(tmp_path / 'l', 'beta_0.02_gt_labelIds.png', 'beta_0.01_gt_labelIds.png', *kinds)
-  (pair,) = foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
-  assert (pair.id, pair.label.name) == ('beta_0.02', 'beta_0.02_gt_labelIds.png')
-  assert '1 labels in' in capsys.readouterr().err
-  placed(tmp_path / 'p', 'beta_0.02_logits.npz')
-  with pytest.raises(UserError, match=r'one image has two predictions:\n.*02.npy\n.*logits.npz'):
-    foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
-
-
-@pytest.mark.parametrize(
-  ('raw', 'message'),
-  [
-    (b'prediction,label\na/two.npz\n', 'pairs.csv: row 2 lacks a prediction or a label'),
-    ('prediction,label\na,b\n'.encode('utf-16'), 'pairs.csv is no CSV in UTF-8'),
-    (b'image,label\na,b\n', r"it has \['image', 'label'\]"),
-    (b'', r'it has \[\]'),
-    ('prediction,label\na,b\n'.encode('utf-8-sig'), '2 files of .*pairs.csv are missing'),
-  ],
-)
-def test_bad_lists_are_named(tmp_path, raw, message):
-  (tmp_path / 'pairs.csv').write_bytes(raw)
-  with pytest.raises(UserError, match=message):
-    foreign.pairs(tmp_path, str(tmp_path / 'pairs.csv'))
+def test_pipes_and_damaged_files_are_refused_by_name(folder):
+  where, _, _ = folder
+  (pair, *_), at = (
+    foreign.pairs(where / 'predictions', str(where / 'labels')),
+    where / 'predictions' / 'a' / 'one_leftImg8bit.npy',
+  )
+  for path in (at, pair.label):
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=f'{path.name} is no regular file'):
+      foreign.read(pair, CLASSES)
+  pair.label.unlink()
+  cv2.imwrite(str(pair.label), np.zeros((6, 8), np.uint16))
+  with pytest.raises(UserError, match='is a picture of uint16 numbers'):
+    foreign.read(pair, CLASSES)
 
 
 @pytest.fixture
@@ -233,6 +196,34 @@ def test_saved_logits_and_features(saved, tmp_path):
   np.testing.assert_array_equal(np.concatenate([b.arrays['logits'] for b in found]), logits)
   assert all(b.logit_scores for b in found)
   assert found[0].arrays['features'].shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda i: {}, "it has no 'format'"),
+    (lambda i: [], 'a list instead of an object'),
+    (lambda i: i | {'ids': 'xy'}, "ids is 'xy'"),
+    (lambda i: i | {'ids': ['x', 3]}, "'3' is no name"),
+    (lambda i: i | {'ids': ['x', 'x']}, '2 images'),
+    (lambda i: i | {'groups': ['x']}, '2 images, 1 groups'),
+    (lambda i: i | {'num_classes': 9}, '9 classes of 4 names'),
+    (lambda i: i | {'num_classes': True}, "num_classes is 'True'"),
+    (lambda i: i | {'subjects': {'mine': '../mine'}}, 'is no place in this folder'),
+    (lambda i: i | {'arrays': {'mine/logits.npy': 3}}, 'is said of an array'),
+    (lambda i: i | {'ids': ['x', 'y', 'z']}, 'other numbers of images than ids'),
+    (lambda i: i | {'ignore_label': 1, 'num_classes': 4}, ''),
+  ],
+)
+def test_an_index_of_another_form_is_refused(saved, tmp_path, change, message):
+  saved('logits')
+  path = tmp_path / 'arrays' / 'index.json'
+  path.write_text(json.dumps(change(json.loads(path.read_text()))))
+  if message:
+    with pytest.raises(UserError, match=f'arrays.*{message}[^\n]*\n  save it again'):
+      batches_of(tmp_path / 'arrays')
+  else:
+    assert len(batches_of(tmp_path / 'arrays')) == 2
 
 
 def test_saved_features_alone_cannot_be_scored(saved, tmp_path):
@@ -293,18 +284,18 @@ def spoil(where, what):
     ('classes', 'two.npz: 7 classes; the study has 4'),
     ('nan', 'two.npz: 1 of 192 values are not finite'),
     ('none', 'two.npz: 1 pixels have no class, all their logits are -inf'),
-    ('npz', 'two.npy is no .npy file, by its content'),
-    ('npy', 'two.npz is no .npz file, by its content'),
+    ('npz', 'two.npy cannot be read as a .npy file .by its content it is an .npz'),
+    ('npy', 'two.npz cannot be read as a .npz file .by its content it is an .npy'),
     ('type', r'two.npz: numbers of type \|V4; expected float32'),
     ('size', r'two.npz: shape \(5, 8, 4\); its label is 6 x 8'),
-    ('truncated', 'two.npz is truncated or no .npz file'),
+    ('truncated', 'two.npz cannot be read as a .npz file'),
     ('sum', 'two.npz: the probabilities do not sum to one'),
     ('names', r"two.npz holds \['x', 'y'\]"),
     ('ids', 'two.npz: class id 9; expected 0 to 3'),
     ('missing', r'1 predictions have no label in .*:\n  .*two.npz'),
     ('range', 'two_gtFine_labelTrainIds.png: label 77 is no class; expected 0 to 3'),
-    ('colour', 'two_gtFine_labelTrainIds.png is a picture of mode RGB'),
-    ('png', 'two_gtFine_labelTrainIds.png cannot be read as a PNG'),
+    ('colour', 'two_gtFine_labelTrainIds.png is a picture of colours'),
+    ('png', 'two_gtFine_labelTrainIds.png cannot be read as a picture .truncated'),
   ],
 )
 def test_bad_files_are_named(folder, what, message):
@@ -317,10 +308,11 @@ def test_bad_files_are_named(folder, what, message):
 
 def test_folders_that_hold_nothing_to_score(folder, capsys):
   where, _, _ = folder
+  (where / 'out').mkdir()
   base = ['--config', 'configs/reliability.py', '--out', str(where / 'out')]
   for arguments, message in (
     (['--predictions', str(where / 'nowhere')], 'no run and no folder of predictions'),
-    (['--predictions', str(where / 'labels'), '--labels', str(where)], 'holds no prediction'),
+    (['--predictions', str(where / 'out'), '--labels', str(where)], 'holds no prediction'),
     (['--predictions', str(where / 'predictions')], 'give --labels FOLDER'),
     (['--predictions', str(where / 'predictions'), '--labels', 'x.csv'], 'no such list of labels'),
   ):

@@ -1,6 +1,8 @@
 """Studies that train nothing: what is told before they start, and of folders of predictions."""
 
 import json
+import os
+import re
 
 import cv2
 import numpy as np
@@ -8,6 +10,9 @@ import pytest
 
 from car_jax.calibrate import base, clusters, files, local, temperature
 from car_jax.errors import UserError
+from car_jax.evaluate import folders
+from car_jax.nn.init import initialize
+from car_jax.nn.local_temperature import LocalTemperature
 from car_jax.reliability import command, held, plan
 from tests.reliability import runs
 
@@ -39,10 +44,21 @@ from tests.reliability import runs
     (dict(calibrators={'t': 1.5}), 'expected a kind'),
     (dict(pools={'p': ()}), 'expected names of sets: clear, fog'),
     (dict(pools={'p': 'fog'}), 'expected names of sets: clear, fog'),
-    (dict(sampled=-1), 'config.sampled is -1\n  expected a whole number, at least 0'),
+    (dict(sampled=-1), 'config.sampled is -1\n  expected a whole number from 0 to'),
     (dict(resamples=-1), 'config.resamples is -1'),
     (dict(worst=-1), 'config.worst is -1'),
     (dict(measures=()), 'expected names, such as'),
+    (dict(sampled=10**99), 'expected a whole number from 0 to 1,000,000,000'),
+    (dict(seed=2**63), 'config.seed is 9223372036854775808'),
+    (dict(models={'m': dict(path='x', samples=10**9)}), 'a whole number from 1 to 100,000'),
+    (dict(sets={'s': {'shift': float('nan')}}), 'not between 0'),
+    (dict(classes=('a',)), 'expected 2 to 254 names'),
+    (dict(classes=('a', 'b', 'a')), "names 'a' twice"),
+    (dict(classes=(1, 2, 3)), 'expected 2 to 254 names'),
+    (dict(palette=()), '0 colours for 19 classes'),
+    (dict(palette=((300, 0, 0),) * 19), 'holds (300, 0, 0)'),
+    (dict(kind='probabilites'), "config.kind is 'probabilites'\n  did you mean: probabilities"),
+    (dict(resize='nearest'), "config.resize is 'nearest'\n  known: bilinear"),
   ],
 )
 def test_a_wrong_study_stops_before_it_starts(tmp_path, changes, message):
@@ -50,7 +66,7 @@ def test_a_wrong_study_stops_before_it_starts(tmp_path, changes, message):
   config.update(runs.study({'m': 'x'}, tmp_path, {'clear': 'a', 'fog': 'b'}))
   for k, v in changes.items():
     config[k] = v
-  with pytest.raises(UserError, match=message.replace('[', r'\[')):
+  with pytest.raises(UserError, match=re.escape(message)):
     plan.plan(config)
 
 
@@ -96,7 +112,9 @@ def test_what_folders_of_predictions_do_not_hold_is_told(tmp_path):
   centroids, table = np.zeros((2, 3), np.float32), np.ones(2, np.float32)
   about = dict(classes=4, kind='x')
   files.save(at('clusters'), base.Fit(clusters.Clusters(centroids, table), about))
-  files.save(at('lts'), base.Fit(local.Local({'bias': table}), about))
+  maps = np.zeros((1, 6, 8, 4), np.float32), np.zeros((1, 6, 8, 3), np.float32)
+  net = initialize(LocalTemperature('logits+image'), 0, *maps)['params']
+  files.save(at('lts'), base.Fit(local.Local(net), about))
   few = base.Fit(temperature.Temperature(np.float32(2)), about | {'classes': 3})
   files.save(at('few'), few)
   config.models = {'My net': config.models.mine}
@@ -136,3 +154,48 @@ def test_one_model_is_in_memory_and_others_stay_known(monkeypatch):
   assert (b.size(spec), b.classes(spec)[0], [*memory]) == (4, ('road',), ['b'])
   assert (a.classes(spec)[0], [*memory]) == (('road',), ['a'])
   assert (b.about, b.classes(spec)[0], opened) == ('a net', ('road',), ['a', 'b', 'a'])
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+  def refuse(**kw):
+    raise PermissionError(13, 'Permission denied', str(kw['dir']))
+
+  config = runs.foreign(tmp_path)
+  monkeypatch.setattr(folders.tempfile, 'TemporaryDirectory', refuse)
+  monkeypatch.setattr(command, 'Study', None)  # nothing begins
+  with pytest.raises(UserError, match='new/out cannot be written: Permission denied .*\n  name'):
+    command.run(config, str(tmp_path / 'new' / 'out'), '')
+  with pytest.raises(UserError, match='cannot be written: Permission denied'):
+    folders.check_replaceable(tmp_path / 'report', 'results.json')
+  assert not (tmp_path / 'new').exists()
+
+
+def test_damaged_cells_are_named(tmp_path):
+  config = runs.foreign(tmp_path, ('clear',))
+  config.calibrators, config.worst = {}, 0
+  command.run(config, str(tmp_path / 'out'), '')
+  (path,) = (tmp_path / 'out' / 'cells').rglob('*.npz')
+  raw = path.read_bytes()
+  with np.load(path) as file:
+    good = dict(file)
+  told = json.loads(str(good['told']))
+  few = {k: v for k, v in good.items() if k != 'fine/scores'}
+  negative = good | {'image/confusion': good['image/confusion'] - 1000}
+  other = good | {'told': np.array(json.dumps(told | {'ids': ['0']}))}
+  deep = good | {'told': np.array('[' * 100_000)}
+  for spoilt, message in (
+    (few, 'scores is unknown or missing'),
+    (negative, 'image/confusion holds -|confusion holds -'),
+    (other, r'rows of \[1, 2\] images'),
+    (deep, 'Recursion'),
+  ):
+    np.savez_compressed(path, **spoilt)
+    with pytest.raises(UserError, match=f'none.npz cannot be read as .*{message}.*\n  delete it'):
+      command.run(config, str(tmp_path / 'out'), '')
+  path.write_bytes(raw[: len(raw) // 2])
+  with pytest.raises(UserError, match='none.npz cannot be read as .*\n  delete it'):
+    command.run(config, str(tmp_path / 'out'), '')
+  path.unlink()
+  os.mkfifo(path)
+  with pytest.raises(UserError, match='none.npz is no regular file'):
+    command.run(config, str(tmp_path / 'out'), '')

@@ -213,7 +213,7 @@ def test_options_that_do_not_go_together(capsys):
     ('--checkpoint', 'x', '--predictions', 'y'): '--predictions goes with --config',
     ('--config', 'configs/reliability.py', '--save', 'logits'): '--save goes without --config',
     (): 'nothing to score',
-    ('--config', 'configs/reliability.py', '--labels', 'x'): '--labels belong to --predictions',
+    ('--config', 'configs/reliability.py', '--labels', 'x'): '--labels belongs to --predictions',
     ('--config', 'configs/smoke.py'): 'this config trains',
     ('--config', 'configs/reliability.py', '--calibrator', 'a.txt'): 'expected [NAME=]FILE.npz',
   }
@@ -228,7 +228,7 @@ def test_a_damaged_cell_and_a_foreign_folder_are_told(finished, made, tmp_path):
   shutil.copytree(page.parent, copy)
   broken = copy / 'cells' / 'segformer' / 'fog' / 'none.npz'
   broken.write_bytes(broken.read_bytes()[:100])
-  with pytest.raises(UserError, match='none.npz is damaged'):
+  with pytest.raises(UserError, match='none.npz cannot be read'):
     command.run(full, str(copy), '')
   other = tmp_path / 'other'
   other.mkdir()

@@ -47,6 +47,20 @@ def test_markdown_tables_are_whole_and_mark_the_best():
   assert 'edge of the grid' in text
 
 
+def test_names_of_strangers_stay_text():
+  study = copy.deepcopy(STUDY)
+  study['command'] = 'python eval.py "<b>" ```'
+  for cell in study['cells']:
+    cell['model'] = '=1+1' if cell['model'] == 'SegFormer-B0' else cell['model']
+  study['models'][0]['name'] = '=1+1'
+  rows = [*csv.reader(io.StringIO(tables.csv(study)))]
+  assert "'=1+1" in {row[0] for row in rows}
+  assert not any(cell[:1] in ('=', '@') for row in rows for cell in row)
+  text = tables.markdown(study)
+  assert '<pre>\npython eval.py &quot;&lt;b&gt;&quot; ```\n</pre>' in text
+  assert '<b' not in text
+
+
 def test_best_is_per_set_and_follows_the_direction():
   view = View(STUDY)
   for metric, pick in (('miou', max), ('ece', min)):

@@ -1,0 +1,222 @@
+"""Which file of predictions belongs to which label: by place and name, or by a CSV of pairs.
+
+Everything in a folder is used, or counted and named on stderr; hidden files are passed over.
+"""
+
+import csv
+import dataclasses
+import os
+import pathlib
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import jax
+
+from car_jax import files, pictures
+from car_jax.errors import UserError, nearest, reading
+
+ENDINGS = ('.npy', '.npz', '.safetensors')
+LABEL_ENDINGS = pictures.EXACT
+# endings of Cityscapes' file names, of which none is part of an image's name
+LABEL_ENDS = ('_gtFine_labelTrainIds', '_gtFine_labelIds', '_gt_labelTrainIds', '_gt_labelIds')
+IMAGE_ENDS = ('_leftImg8bit', '_rgb_anon', '_logits', '_probabilities', '_samples')
+PLACES = ('prediction', 'label', 'image')  # a CSV's columns of files
+COLUMNS = (*PLACES, 'group')
+Files = dict[str, pathlib.Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  id: str
+  group: str
+  prediction: pathlib.Path
+  label: pathlib.Path
+  image: pathlib.Path | None = None
+
+
+def pairs(folder: pathlib.Path, labels: str) -> list[Pair]:
+  """Every prediction with its label, in the order of their paths.
+
+  A label is at the same place in its folder as the prediction in its own, or it is the only one of
+  its name. Pictures are predictions where the folder has no arrays. Raises UserError for a folder
+  without predictions, for a prediction with two labels, and one that names predictions without
+  any, or predictions that are the same. Files that are not used are counted on stderr.
+  """
+  if labels.lower().endswith('.csv'):
+    return _listed(folder, pathlib.Path(labels))
+  if not folder.is_dir():
+    raise UserError(f'no folder of predictions {folder}\n  see docs/reliability.md for its layout')
+  inside = files.walk(folder)
+  found = [p for p in inside if p.suffix.lower() in ENDINGS]
+  found = found or [p for p in inside if p.suffix.lower() in LABEL_ENDINGS]
+  if not found:
+    raise UserError(
+      f'{folder} holds no prediction ({", ".join(ENDINGS)}, or pictures of class numbers)'
+      f'{_lying(inside)}'
+    )
+  if not labels or not pathlib.Path(labels).is_dir():
+    raise UserError(f'no labels {labels!r} for {folder}\n  give --labels FOLDER or FILE.csv')
+  _say_left(folder, [p for p in inside if p not in {*found}], 'is no prediction: not scored')
+  ids: Files = {}
+  for path in found:
+    key = str(path.relative_to(folder).with_name(_bare(path, (*IMAGE_ENDS, *LABEL_ENDS))))
+    if any('\ud800' <= letter <= '\udfff' for letter in key):  # what a text cannot hold
+      raise UserError(f'{str(path)!a} has a name that is no UTF-8\n  rename it')
+    if ids.setdefault(key, path) != path:
+      raise UserError(f'one image has two predictions:\n  {ids[key]}\n  {path}')
+  out = [Pair(key, key, ids[key], label) for key, label in _labelled(ids, labels).items()]
+  _check_shared(out)
+  return out
+
+
+def _lying(inside: Sequence[pathlib.Path]) -> str:
+  """What lies in a folder instead of what was looked for, as the end of a message."""
+  kinds = Counter(p.suffix or 'no ending' for p in inside)
+  held = ', '.join(f'{n} of {kind}' for kind, n in kinds.most_common(4))
+  return f'\n  what lies there: {held or "nothing"}'
+
+
+def _say_left(folder: pathlib.Path, left: Sequence[pathlib.Path], what: str) -> None:
+  """One line on stderr for files that are not used."""
+  if left and jax.process_index() == 0:
+    named = ', '.join(str(p.relative_to(folder)) for p in left[:4])
+    more = f' and {len(left) - 4} more' if len(left) > 4 else ''
+    print(f'{folder}: {named}{more} {what}', file=sys.stderr)
+
+
+def _check_shared(found: Sequence[Pair]) -> None:
+  """Predictions of one label: refused where they are copies, else said."""
+  first: dict[pathlib.Path, Pair] = {}
+  shared = []
+  for pair in found:
+    if (other := first.setdefault(pair.label, pair)) is pair:
+      continue
+    shared += [pair]
+    with reading(pair.prediction, 'a prediction'):
+      one, two = other.prediction, pair.prediction
+      alike = one.stat().st_size == two.stat().st_size and one.stat().st_size > 0
+      if alike and one.read_bytes() == two.read_bytes():
+        raise UserError(f'one image has the same prediction twice:\n  {one}\n  {two}')
+  if shared and jax.process_index() == 0:
+    named = ', '.join(p.id for p in shared[:4])
+    print(f'{len(shared)} predictions share a label with another: {named}', file=sys.stderr)
+
+
+def _labelled(ids: Files, labels: str) -> Files:
+  """Predictions by id -> their labels, in the same order."""
+  place = pathlib.Path(labels)
+  inside = files.walk(place)
+  known, named = _label_files(place, inside)
+  taken = {known[key] for key in ids if key in known}  # not free for others of the name
+  out: Files = {}
+  for key, path in ids.items():
+    alike = [p for p in named.get(pathlib.Path(key).name, ()) if p not in taken]
+    fits = [known[key]] if key in known else alike
+    if len(fits) > 1:
+      raise UserError(
+        f'{path} has no label at its place and two of its name:\n  {fits[0]}\n  {fits[1]}\n'
+        f'  put it at {place / key}.png, or give --labels FILE.csv'
+      )
+    out.update(zip([key], fits, strict=False))
+  if missing := [key for key in ids if key not in out]:
+    shown = '\n'.join(f'  {ids[key]}' for key in missing[:20])
+    close = nearest(pathlib.Path(missing[0]).name, named) if named else ''
+    close = close or f'  labels are {", ".join(LABEL_ENDINGS)}{_lying(inside)}'
+    raise UserError(f'{len(missing)} predictions have no label in {labels}:\n{shown}\n{close}')
+  end = lambda p: p.stem.removeprefix(_bare(p, LABEL_ENDS))
+  ends = {end(p) for p in out.values()}  # pictures of other kinds are no labels
+  unused = {p for p in known.values() if end(p) in ends} - {*out.values()}
+  if unused and jax.process_index() == 0:
+    print(f'{len(unused)} labels in {labels} have no prediction: not scored', file=sys.stderr)
+  other = [p for p in inside if p.suffix.lower() not in LABEL_ENDINGS]
+  _say_left(place, other, f'is no label ({", ".join(LABEL_ENDINGS)}): not read')
+  return out
+
+
+def _label_files(
+  folder: pathlib.Path, inside: Iterable[pathlib.Path]
+) -> tuple[Files, dict[str, list[pathlib.Path]]]:
+  """Pictures by their place in the folder, and by name alone. Train ids go before label ids."""
+  known: Files = {}
+  named: dict[str, list[pathlib.Path]] = {}
+  for path in sorted((p for p in inside if p.suffix.lower() in LABEL_ENDINGS), reverse=True):
+    name = _bare(path, LABEL_ENDS)
+    other = known.setdefault(str(path.relative_to(folder).with_name(name)), path)
+    if other == path:
+      named.setdefault(name, []).insert(0, path)
+    elif other.name != path.name.replace('_labelIds', '_labelTrainIds'):
+      raise UserError(f'one image has two labels:\n  {path}\n  {other}')
+  return known, named
+
+
+def _bare(path: pathlib.Path, ends: Sequence[str]) -> str:
+  stem = path.name.removesuffix(path.suffix)
+  for end in ends:
+    stem = stem.removesuffix(end)
+  return stem
+
+
+def _listed(folder: pathlib.Path, table: pathlib.Path) -> list[Pair]:
+  """Rows of a CSV; relative paths start from the folder of predictions, then from the CSV's."""
+  rows = _rows(table)
+  out: list[Pair] = []
+  missing: list[str] = []
+  seen: dict[str, int] = {}
+  for k, row in enumerate(rows, 2):
+    if not (row['prediction'] and row['label']):
+      raise UserError(f'{table}: row {k} lacks a prediction or a label: {[*row.values()]}')
+    at = {c: _place(row[c], folder, table.parent) for c in PLACES if row.get(c)}
+    missing += [f'  {c} {row[c][:200]!r}' for c, p in at.items() if not _is_file(p)]
+    key = os.path.splitext(os.path.normpath(row['prediction']))[0]
+    for name in {key, os.path.realpath(at['prediction']) if not missing else key}:
+      if (other := seen.setdefault(name, k)) != k:
+        raise UserError(
+          f'{table}: rows {other} and {k} have one prediction, {row["prediction"]}\n'
+          '  leave one of them out'
+        )
+    group = row.get('group') or key
+    out.append(Pair(key, group, at['prediction'], at['label'], at.get('image')))
+  if missing:
+    raise UserError(f'{len(missing)} files of {table} are missing:\n' + '\n'.join(missing[:20]))
+  if not out:
+    raise UserError(f'{table} has no row below its header')
+  return out
+
+
+def _rows(table: pathlib.Path) -> list[dict[str, str]]:
+  """The CSV's rows. Raises UserError for another form, and for cells that no column names."""
+  if not table.exists():
+    raise UserError(f'no such list of labels {table}')
+  text = files.read_text(table, 'CSV in UTF-8', 'save it as UTF-8')
+  with reading(table, 'CSV in UTF-8'):
+    lines = [*csv.reader(text.splitlines(keepends=True), strict=True)]
+  has = lines[0] if lines else []
+  if {'prediction', 'label'} - {*has}:
+    raise UserError(f'{table} needs the columns prediction and label; it has {has}')
+  if twice := [name for name, n in Counter(has).items() if n > 1]:
+    raise UserError(f'{table} has two columns {twice[0]!r}')
+  for name in has:
+    hint = nearest(name, COLUMNS)
+    if name not in COLUMNS and 'did you mean' in hint:
+      raise UserError(f'{table} has an unknown column {name!r}\n{hint}')
+  if (other := [name for name in has if name not in COLUMNS]) and jax.process_index() == 0:
+    print(f'{table}: the columns {", ".join(other)} are not used', file=sys.stderr)
+  out: list[dict[str, str]] = []
+  for k, line in enumerate(lines[1:], 2):
+    if len(line) > len(has):
+      raise UserError(f'{table}: row {k} has {len(line)} cells, the header {len(has)}: {line}')
+    if any(line):
+      out.append(dict(zip(has, line + [''] * (len(has) - len(line)), strict=True)))
+  return out
+
+
+def _place(text: str, *starts: pathlib.Path) -> pathlib.Path:
+  return next((p for start in starts if _is_file(p := start / text)), pathlib.Path(text))
+
+
+def _is_file(path: pathlib.Path) -> bool:
+  try:
+    return path.is_file()
+  except (OSError, ValueError):  # such as a name that is too long
+    return False
