@@ -32,6 +32,8 @@ class Results:
   found: dict[str, dict[str, Any]]
   notes: dict[str, str]  # subject -> what it is
   seconds: float
+  labels: np.ndarray  # [I, C + 2], see score.census
+  whole: tuple[str, ...] = ()  # subjects whose samples are no draws, see predict.Subject
   resamples: int = 1000
   _intervals: dict[tuple[str, str], Interval] = dataclasses.field(default_factory=dict)
 
@@ -62,9 +64,22 @@ class Results:
     if value is None:
       return Interval(np.nan, np.nan, np.nan, 0, len(self.ids))
     if metric.pooled:
-      finish = lambda totals: score.finish(metric, totals)
-      return pooled_interval(value, finish, groups=self.groups, resamples=self.resamples)
+      return self._pooled(value, metric)
     return bootstrap.interval(value, groups=self.groups, resamples=self.resamples)
+
+  def _pooled(self, value: Any, metric: Metric) -> Interval:
+    """Of the images with a pixel that counts; the others are skipped, as nan is elsewhere."""
+    seen, groups = self.scorable, self.groups
+    kept = jax.tree.map(lambda x: x[seen], value)
+    finish = lambda totals: score.finish(metric, totals)
+    groups = None if groups is None else groups[seen]
+    found = pooled_interval(kept, finish, groups=groups, resamples=self.resamples)
+    return found._replace(skipped=found.skipped + int((~seen).sum()))
+
+  @property
+  def scorable(self) -> np.ndarray:
+    """Which images [I] have a pixel that counts: one whose label some reader knows."""
+    return self.labels[:, -2] > 0
 
   def difference(self, ours: str, theirs: str, metric: Metric) -> Interval | None:
     """ours - theirs on the same images; None for a pooled or missing metric."""

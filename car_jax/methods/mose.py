@@ -255,6 +255,8 @@ class MoSE(OneNet):
     z = state.net.params['means'][order]
     return Samples(self.decoded(state, features, z), jnp.take_along_axis(gate, order, 1))
 
+  whole_distributions = ('weighted experts',)  # predictors whose samples are no draws
+
   def predictors(self) -> dict[str, Any]:
     def samples(state: State, batch: Batch, rng: Array, n: int) -> Samples:
       features, gate = self.encoded(state, batch)
