@@ -55,7 +55,9 @@ class Evaluator:
     self._rows: list[Subject] = []
     if readers:
       note = 'the floor: masks drawn from the same readers that they are scored against'
-      self._rows = [Subject(READERS, predict.draw_readers(info.num_classes, self.plan.ignore), None, note)]
+      self._rows = [
+        Subject(READERS, predict.draw_readers(info.num_classes, self.plan.ignore), None, note)
+      ]
 
   def __call__(
     self,
@@ -175,5 +177,5 @@ def _valid_rows(
     'found': {
       subject: jax.tree.map(lambda x: x[keep], score.widened(values))
       for subject, values in found.items()
-    }
+    },
   }

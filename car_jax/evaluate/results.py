@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax.evaluate import score
+from car_jax.evaluate import census, score
 from car_jax.evaluate.catalogue import Metric, Plan
 from car_jax.metrics import bootstrap, calibration
 from car_jax.metrics.bootstrap import Interval
@@ -80,6 +80,22 @@ class Results:
   def scorable(self) -> np.ndarray:
     """Which images [I] have a pixel that counts: one whose label some reader knows."""
     return self.labels[:, -2] > 0
+
+  def remarks(self) -> list[str]:
+    """What a reader must know before the numbers: odd labels, images and scores left out."""
+    sums, classes = self.labels.sum(0), self.info.num_classes
+    ignore = self.plan.ignore
+    seen = census.Census(sums[:classes], sums[-1] - sums[-2], sums[-1])
+    text = census.remark(seen, self.info.class_names, absent=(ignore,), ignore=ignore)
+    lines = census.lines({self.info.name: text})
+    if none := int((~self.scorable).sum()):
+      lines.append(f'{none:,} of {len(self.ids):,} images have no pixel that counts: skipped.')
+    for s in self.subjects:
+      why = {m.name: m.left_out(s not in self.whole) for m in self.plan.metrics}
+      for reason in dict.fromkeys(filter(None, why.values())):
+        names = ', '.join(name for name, text in why.items() if text == reason)
+        lines.append(f'{s} has no {names}: {reason}.')
+    return lines
 
   def difference(self, ours: str, theirs: str, metric: Metric) -> Interval | None:
     """ours - theirs on the same images; None for a pooled or missing metric."""
