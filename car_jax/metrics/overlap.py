@@ -63,7 +63,9 @@ def overlap(
     block = [x.astype(jnp.int32) for x in cut(parts, start, length)]
     counted = None
     if seen is not None:
-      counted = [jnp.broadcast_to(w, x.shape) for w, x in zip(cut(seen, start, length), block)]
+      counted = [
+        jnp.broadcast_to(w, x.shape) for w, x in zip(cut(seen, start, length), block, strict=True)
+      ]
       counted = jnp.concatenate(counted, 1)
     found = _count(jnp.concatenate(block, 1), ids, ignore, counted)
     return jax.tree.map(jnp.add, total, found)
