@@ -8,9 +8,10 @@ One epoch is 276 steps; the authors trained for five days on one 16 GB GPU. Ther
 calibration net starts from ImageNet's weights. Without more it starts here as VGG does, from random
 ones; torchvision's file (a download) makes it the published start:
 
-  python -m car_jax.importers torchvision vgg19_bn-c79401a0.pth --config configs/car_lidc.py:calnet \
-    --out runs/vgg19
-  python train.py --config configs/car_lidc.py --workdir runs/car_lidc --config.init.calnet=runs/vgg19:net
+  python -m car_jax.importers torchvision vgg19_bn-c79401a0.pth \\
+    --config configs/car_lidc.py:calnet --out runs/vgg19
+  python train.py --config configs/car_lidc.py --workdir runs/car_lidc \\
+    --config.init.calnet=runs/vgg19:net
 
 Variant `:calnet` is the calibration net alone, by cross entropy.
 """

@@ -4,7 +4,8 @@
   python train.py --config configs/mose_lidc.py --workdir runs/mose_lidc
 
 Published: GED16 0.218 +- 0.003, matched IoU 0.624 +- 0.004 (as quoted by CCDM, ICCV 2023). 200
-epochs of about 600 steps. The ECE is the published form. The first validation is after one epoch, not before training.
+epochs of about 600 steps. The ECE is the published form. The first validation is after one epoch,
+not before training.
 """
 
 from ml_collections import ConfigDict

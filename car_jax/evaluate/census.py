@@ -62,19 +62,6 @@ def _guess(found: Census, missing: Sequence[int], names: Sequence[str], share: f
   return ''
 
 
-def other_ids(ids: np.ndarray, names: Sequence[str]) -> str:
-  """A hint, '' or a line of its own, for label values [N] of which some are no class."""
-  if (
-    tuple(map(str, names)) == CITYSCAPES
-    and ids.max(initial=0) <= 33
-    and ids.max(initial=0) >= SCORED
-  ):
-    return '\n  Cityscapes label ids? Name the files ..labelIds.png, or convert them to train ids'
-  if len(names) == 2 and ids.max(initial=0) > 1:
-    return '\n  a binary mask holds 0 and 1'
-  return ''
-
-
 def lines(remarks: Mapping[str, str]) -> list[str]:
   """Name of a data set -> its remark: a line for each different one, with the names it is of."""
   names: dict[str, list[str]] = {}
