@@ -83,6 +83,7 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
     changes=changes,
   )
   print(tables.markdown_scores(results))
+  print(''.join(f'- {line}\n' for line in results.remarks()), end='')
   print(f'report: {page}')
   return 0
 

@@ -123,7 +123,11 @@ class CAR:
     )
 
   def _keep_ignored(self, probs: Array, label: Array | None) -> Array:
-    """Gives ignored pixels of probs [B, ..., H, W, C] their one-hot class, without gradient."""
+    """Gives ignored pixels of probs [B, ..., H, W, C] their one-hot class, without gradient.
+
+    A label beyond the classes is all zeros there, as in the map of the reader that D compares with:
+    D cannot tell the two apart by them.
+    """
     if self.ignore_label is None or label is None:
       return probs
     extra = probs.ndim - label.ndim - 1
@@ -131,8 +135,14 @@ class CAR:
     return jnp.where(mask, jax.nn.one_hot(self.ignore_label, self.num_classes), probs)
 
   def calibrated(self, logits: Array, label: Array | None = None) -> Array:
-    """F's class probabilities [B, H, W, C]."""
-    return self._keep_ignored(jax.nn.softmax(logits / self.temperature), label)
+    """F's class probabilities [B, H, W, C].
+
+    Where an ignored label is none of the classes, ignored pixels keep F's own probabilities: G sees
+    the same in training as for an image without labels, and no loss looks there.
+    """
+    probs = jax.nn.softmax(logits / self.temperature)
+    ignored = self.ignore_label is not None and self.ignore_label < self.num_classes
+    return self._keep_ignored(probs, label) if ignored else probs
 
   def _condition(self, batch: Batch, probs: Array | None) -> Array:
     return self._observed(batch) if probs is None else jnp.concatenate([batch['image'], probs], -1)
@@ -230,7 +240,7 @@ class CAR:
         divergence = adversarial.calibration_kl(samples.mean(1), probs, mask)
         terms['calibration'] = self.calibration_weight * divergence
       if self.pixel_weight > 0:
-        pixel = segmentation.negative_log_probability(samples[:, 0], label)
+        pixel = segmentation.negative_log_probability(samples[:, 0], label, mask)
         terms['pixel'] = self.pixel_weight * pixel
       if self.complexity_weight > 0:  # rises from 0 to 1 in every epoch, as published
         ramp = (state.step % self.steps_per_epoch) / self.steps_per_epoch

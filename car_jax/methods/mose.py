@@ -58,8 +58,8 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class MoSE(OneNet):
-  """`model` is an entry of the registry with MoSENet's methods. Pixels that the first reader gave
-  `ignore_label` are taken out of the cost.
+  """`model` is an entry of the registry with MoSENet's methods. Pixels that all readers gave
+  `ignore_label` are taken out of the cost, those that one gave it out of the cost of that one.
 
   cost: 'iou' of softmax probabilities, or for many classes 'cross_entropy', or with every class of
   an annotation weighing the same 'balanced_cross_entropy'. samples (S) in training.
@@ -197,10 +197,14 @@ class MoSE(OneNet):
     """The loss of logits [B, N, H, W, C] of which sample n is drawn with probability [B, N]."""
     labels, weight = self.readers(batch)
     scores = jax.nn.softmax(logits) if self.cost == 'iou' else logits
+    known = None
     if self.ignore_label is not None:
-      void = (labels[:, 0] == self.ignore_label)[:, None, :, :, None]
-      scores = jnp.where(void, jax.nn.one_hot(self.ignore_label, self.num_classes), scores)
-    cost = COSTS[self.cost](scores, labels)
+      silent = (labels == self.ignore_label) | (weight == 0)[..., None, None]
+      void = jnp.all(silent, 1, keepdims=True)
+      only = jax.nn.one_hot(self.ignore_label, self.num_classes)  # as published: there all agree
+      scores = jnp.where(void[..., None], only, scores)
+      known = (labels != self.ignore_label) | void
+    cost = COSTS[self.cost](scores, labels, known)
     limit = schedules.value_of(schedule.row_limit, self.row_limits)
     fixed = jax.lax.stop_gradient(cost)
     plan = PLANS[self.coupling](fixed, weight, limit, weight > 0)
@@ -254,6 +258,8 @@ class MoSE(OneNet):
     order = jnp.argsort(-gate, axis=1)
     z = state.net.params['means'][order]
     return Samples(self.decoded(state, features, z), jnp.take_along_axis(gate, order, 1))
+
+  whole_distributions = ('weighted experts',)  # predictors whose samples are no draws
 
   def predictors(self) -> dict[str, Any]:
     def samples(state: State, batch: Batch, rng: Array, n: int) -> Samples:
