@@ -163,9 +163,10 @@ def evaluate(
     raise UserError(f'none of the checkpoints has {lost[0]}\n  --save probabilities, or samples')
   source = data.split(spec.get('split') or 'validation')
   evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)
-  stream = lambda: pipeline.eval_batches(
-    source, data.info, config.data, host=jax.process_index(), hosts=jax.process_count()
-  )
+  if (line := pipeline.cut(source, config.data)) and jax.process_index() == 0:
+    print(line, flush=True)
+  hosts = dict(host=jax.process_index(), hosts=jax.process_count(), devices=mesh.size)
+  stream = lambda: pipeline.eval_batches(source, data.info, config.data, **hosts)
   with contextlib.ExitStack() as stack:
     batches = stack.enter_context(contextlib.closing(stream()))
     arrays = None

@@ -42,6 +42,7 @@ class Validation:
       self._data,
       host=jax.process_index(),
       hosts=jax.process_count(),
+      devices=self._evaluator.mesh.size,
     )
     with contextlib.closing(batches):
       subject = Subject(self._name, self._predict, state)

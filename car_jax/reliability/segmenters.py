@@ -135,7 +135,7 @@ class Checkpoint:
     source = source if only is None else Picked(source, only)
     whole = config['eval_batch'] == 1  # then every device sees it
     here = dict(host=jax.process_index(), hosts=jax.process_count())
-    here = dict(host=0, hosts=1) if whole else here
+    here = dict(host=0, hosts=1) if whole else here | dict(devices=self._mesh.size)
     place = sharding.place_whole if whole else sharding.place_batch
     state = self._state
     with contextlib.closing(pipeline.eval_batches(source, info, config, **here)) as batches:
@@ -170,6 +170,10 @@ class Picked:
 
   def __len__(self) -> int:
     return len(self.indices)
+
+  def image_sizes(self) -> list[tuple[int, int]]:
+    found = sources.sizes(self.source)
+    return [found[int(i)] for i in self.indices]
 
   def __getitem__(self, k: int) -> dict[str, Any]:
     return self.source[int(self.indices[k])]
