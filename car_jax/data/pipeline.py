@@ -62,7 +62,7 @@ def eval_batches(
   half of the rows to these, a batch has one row for each of the `devices` (of all hosts).
   """
   batch = config.get('eval_batch') or config['batch']
-  order = _Once(_shapes(source, config), batch, max(devices, hosts), host, hosts)
+  order = _Once(shapes(source, config), batch, max(devices, hosts), host, hosts)
   rows = _Rows(source, info, config, order, 0)
   yield from _read(rows, order.local, config.get('threads', 2))
 
@@ -87,7 +87,7 @@ def cut(source: Source, config: Mapping[str, Any]) -> str:
   )
 
 
-def _shapes(source: Source, config: Mapping[str, Any]) -> list[tuple[int, int]]:
+def shapes(source: Source, config: Mapping[str, Any]) -> list[tuple[int, int]]:
   """What tells the shapes of an evaluation's examples apart: the images' sizes, before data.fit."""
   if size := config.get('eval_size'):
     return [(size, size)] * len(source)

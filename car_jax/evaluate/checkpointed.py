@@ -171,7 +171,9 @@ def evaluate(
     batches = stack.enter_context(contextlib.closing(stream()))
     arrays = None
     if saved:
-      saver = save.Saver(pathlib.Path(out).parent / 'arrays', saved, data.info, len(source))
+      several = len({*pipeline.shapes(source, config.data)}) > 1
+      place = pathlib.Path(out).parent / 'arrays'
+      saver = save.Saver(place, saved, data.info, len(source), several_sizes=several)
       arrays = stack.enter_context(saver)
     told = progress.line(len(source)) if jax.process_index() == 0 else None
     results = evaluator(rows, batches, rng=rng, progress=told, save=arrays)

@@ -26,7 +26,7 @@ import numpy as np
 
 from car_jax.data import labels as cityscapes
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import save
+from car_jax.evaluate import npy, save
 from car_jax.importers.huggingface import read_safetensors
 from car_jax.metrics import scores
 from car_jax.reliability.segmenters import Predicted
@@ -376,7 +376,7 @@ def _chosen(folder: pathlib.Path, index: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _saved(folder: pathlib.Path, index: Any, only: Sequence[int] | None) -> Iterator[Predicted]:
-  open_array = lambda name: np.load(folder / name, mmap_mode='r')
+  open_array = lambda name: npy.opened(folder, index['arrays'][name], name)
   try:
     file, kind = _chosen(folder, index)
     features = str(pathlib.Path(file).with_name('features.npy'))
@@ -384,11 +384,11 @@ def _saved(folder: pathlib.Path, index: Any, only: Sequence[int] | None) -> Iter
     more = {'features': open_array(features)} if features in index['arrays'] else {}
   except (OSError, ValueError, EOFError) as e:
     raise UserError(f'{folder} is damaged: {e}\n  save it again') from None
-  if truth.shape[1] > 1:
-    raise UserError(f'{folder} has {truth.shape[1]} readers; reliability is scored on one label')
+  if len(truth[0]) > 1:
+    raise UserError(f'{folder} has {len(truth[0])} readers; reliability is scored on one label')
   classes, groups = index['num_classes'], index['groups'] or index['ids']
   for i in range(len(values)) if only is None else only:
-    label = np.asarray(truth[i, 0])
+    label = np.asarray(truth[i][0])
     where = f'{folder / file}, image {i}'
     found, logit_scores = predicted({kind: values[i]}, classes, label.shape, where)
     found |= {k: np.asarray(v[i], np.float32) for k, v in more.items()}
