@@ -64,7 +64,7 @@ STUDY = ('predictions', 'labels', 'calibrator')
 
 
 def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
-  from car_jax.evaluate import checkpointed, tables
+  from car_jax.evaluate import checkpointed, terminal
 
   first = checkpointed.parted(args.checkpoint[0])[1]
   changes = [pair for pair in pairs if pair[0].startswith('method.')]
@@ -80,7 +80,7 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
     command=command,
     changes=changes,
   )
-  print(tables.markdown_scores(results))
+  print(terminal.scores(results))
   print(f'report: {page}')
   return 0
 

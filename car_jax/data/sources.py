@@ -201,6 +201,9 @@ class _Records:
   def ids(self) -> list[str]:
     return [record['id'].decode() for record in self._undecoded('id')]
 
+  def num_bytes(self) -> int:
+    return int(self._builder.info.splits[split_name(self._split)].num_bytes)
+
   def image_sizes(self) -> list[tuple[int, int]]:
     if self._sizes is None:
       shapes = [record['image']['shape'] for record in self._undecoded()]
@@ -238,6 +241,29 @@ def sizes(records: Source) -> list[tuple[int, int]]:
     return records.image_sizes()
   shapes = (records[i]['image'].shape for i in range(len(records)))
   return [(int(shape[0]), int(shape[1])) for shape in shapes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Picked:
+  """Some records of a source, in the given order."""
+
+  source: Any
+  indices: Sequence[int]
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def image_sizes(self) -> list[tuple[int, int]]:
+    found = sizes(self.source)
+    return [found[int(i)] for i in self.indices]
+
+  def __getitem__(self, k: int) -> dict[str, Any]:
+    return self.source[int(self.indices[k])]
+
+
+def num_bytes(records: Source) -> int:
+  """How large the whole split is on the disk; 0 for what is made in memory."""
+  return records.num_bytes() if hasattr(records, 'num_bytes') else 0
 
 
 def check_range(split: str, count: int) -> None:

@@ -124,10 +124,7 @@ def asked(
   paths: Sequence[str], config: ConfigDict
 ) -> tuple[dict[str, Any], Sequence[str], Sequence[str]]:
   """What the report is of, with the checkpoints' names and folders. Raises UserError."""
-  spec = dict(config.report) or dict(split='validation')
-  unknown = set(spec) - set(catalogue.DEFAULTS)
-  if unknown:
-    raise UserError(f'unknown config key report.{sorted(unknown)[0]}')
+  spec = catalogue.report_spec(config)
   names, paths = zip(*(parted(p) for p in paths), strict=True)
   if len({*names}) < len(names):
     raise UserError(
@@ -161,7 +158,7 @@ def evaluate(
   wanted = [k for k in (save.kinds_of(saved) if saved else ()) if k in save.OWN]
   if lost := [k for k in wanted if not any(k in row.own for row in rows)]:
     raise UserError(f'none of the checkpoints has {lost[0]}\n  --save probabilities, or samples')
-  source = data.split(spec.get('split') or 'validation')
+  source = data.split(spec['split'])
   evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)
   if (line := pipeline.cut(source, config.data)) and jax.process_index() == 0:
     print(line, flush=True)
@@ -184,7 +181,7 @@ def evaluate(
     cases = gallery.collect(evaluator, rows, batches, results, choice.indices, rng=rng)
   about = report.About(
     title=' and '.join(filter(None, (', '.join(names[:-1]), names[-1]))),
-    split=spec.get('split') or 'validation',
+    split=spec['split'],
     models=tuple(
       f'{name}: {one.path}, step {one.step:,}' for name, one in zip(names, loaded, strict=True)
     ),

@@ -132,7 +132,7 @@ class Checkpoint:
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
     info, source, config = self._open(spec)
-    source = source if only is None else Picked(source, only)
+    source = source if only is None else sources.Picked(source, only)
     whole = config['eval_batch'] == 1  # then every device sees it
     here = dict(host=jax.process_index(), hosts=jax.process_count())
     here = dict(host=0, hosts=1) if whole else here | dict(devices=self._mesh.size)
@@ -159,24 +159,6 @@ def without_moments(state: Any) -> Any:
   """A method's state without what only training needs of it."""
   kept = lambda x: x.replace(opt_state=()) if isinstance(x, Trained) else x
   return jax.tree.map(kept, state, is_leaf=lambda x: isinstance(x, Trained))
-
-
-@dataclasses.dataclass(frozen=True)
-class Picked:
-  """Some records of a source, in the given order."""
-
-  source: Any
-  indices: Sequence[int]
-
-  def __len__(self) -> int:
-    return len(self.indices)
-
-  def image_sizes(self) -> list[tuple[int, int]]:
-    found = sources.sizes(self.source)
-    return [found[int(i)] for i in self.indices]
-
-  def __getitem__(self, k: int) -> dict[str, Any]:
-    return self.source[int(self.indices[k])]
 
 
 def digest(*parts: Any) -> str:
