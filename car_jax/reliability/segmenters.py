@@ -71,6 +71,7 @@ class Checkpoint:
     loaded = checkpointed.load(spec['path'], str(spec.get('step', '')), mesh=mesh)
     method, self._state = loaded.method, without_moments(loaded.state)
     self._method, self._crc = method, loaded.crc
+    self._lines: set[str] = set()  # of what was cut, printed once
     self.config = loaded.config.to_dict()
     self._own = hasattr(method, 'logits') and not spec.get('predictor')
     self._samples_drawn = 1 if self._own else int(spec.get('samples', 16))
@@ -117,7 +118,12 @@ class Checkpoint:
     return data.info, data.split(spec.get('split') or 'test'), config
 
   def size(self, spec: Mapping[str, Any]) -> int:
-    return len(self._open(spec)[1])
+    _, source, config = self._open(spec)
+    line = pipeline.cut(source, config)
+    if line and line not in self._lines and jax.process_index() == 0:
+      print(f'{self.name}: {line}', flush=True)
+    self._lines.add(line)
+    return len(source)
 
   def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     info, own = self._open(spec)[0], self._method.num_classes
