@@ -49,6 +49,7 @@ def get_config(variant='car'):
     freeze_calnet=False,
   )
   c.data = dict(name='lidc_crops', data_dir='', size=128, batch=32, flip=False, rot90=False)
+  c.data.eval_size = 128  # as published: scores are of the central window
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 276_000, 100, 2_760, 1_380, 0
   # The authors chose by five fixed images: split='validation[10:15]'.
   c.evals = dict(val=dict(split='validation', samples=16, metrics=('ged16', 'hm_iou16')))

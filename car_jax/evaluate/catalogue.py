@@ -217,6 +217,14 @@ class Plan:
     return next((m for m in self.metrics if m.kind == 'ged'), None)
 
 
+def report_spec(config: Any) -> dict[str, Any]:
+  """config.report with its split. Raises UserError for an unknown key."""
+  spec = dict(config.report)
+  if unknown := sorted(set(spec) - set(DEFAULTS)):
+    raise UserError(f'unknown config key report.{unknown[0]}\n{nearest(unknown[0], DEFAULTS)}')
+  return spec | {'split': spec.get('split') or 'validation'}
+
+
 def plan(spec: Mapping[str, Any], info: Any) -> Plan:
   """The spec of an evaluation (see DEFAULTS) on data of `info` (num_classes, class_names, ...).
 

@@ -5,6 +5,7 @@ the number of devices or hosts, since draws are keyed by example and sums are ad
 Letters: B examples of a batch, I images.
 """
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -144,6 +145,11 @@ class Evaluator:
         run = lambda state, batch, rng: f(state, batch, rng, self.plan.samples)
       self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))
     return self._compiled[f](subject.state, batch, rng)
+
+  def shapes(self, subject: Subject, batch: Any, rng: jax.Array) -> None:
+    """What `predict` and the scores do with a batch, by shapes alone; raises what they raise."""
+    run = lambda state, batch: self.predict(dataclasses.replace(subject, state=state), batch, rng)
+    jax.eval_shape(self._score, jax.eval_shape(run, subject.state, batch), batch)
 
   def _own(self, function: Callable) -> Callable:
     if function not in self._compiled:

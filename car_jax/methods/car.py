@@ -27,6 +27,7 @@ from car_jax.losses import adversarial, segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
 from car_jax.methods.trained import Trained, start
+from car_jax.nn import net as nets
 from car_jax.optim import Adam, adam
 
 
@@ -154,10 +155,15 @@ class CAR:
 
     `train` is the dropout key, or None for inference.
     """
-    kw = {} if train is None else dict(rngs={'dropout': train}, mutable=['batch_stats'])
-    out = self.net('generator').apply(variables, condition, z, train=train is not None, **kw)
-    out, new = out if kw else (out, variables)
-    logits, *latent = out if isinstance(out, tuple) else (out,)
+    net = self.net('generator')
+    if train is None:
+      logits_of = lambda out: out[0] if isinstance(out, tuple) else out
+      draw = lambda x: logits_of(net.apply(variables, x, z, train=False))
+      logits, latent, new = nets.padded(net, draw, condition), (), variables
+    else:
+      kw = dict(rngs={'dropout': train}, mutable=['batch_stats'])
+      out, new = net.apply(variables, condition, z, train=True, **kw)
+      logits, *latent = out if isinstance(out, tuple) else (out,)
     kl = adversarial.gaussian_kl(*latent) if latent else jnp.float32(0)
     return self._keep_ignored(jax.nn.softmax(logits), label), new['batch_stats'], kl
 
@@ -301,7 +307,9 @@ class CAR:
     """F's probabilities [B, H, W, C] in inference mode; None without an F."""
     if self.calnet is None:
       return None
-    logits = self.net('calnet').apply(state.calnet.variables, self._observed(batch), train=False)
+    net, variables = self.net('calnet'), state.calnet.variables
+    apply = lambda x: net.apply(variables, x, train=False)
+    logits = nets.padded(net, apply, jnp.asarray(self._observed(batch)))
     return self.calibrated(logits, batch.get('label'))
 
   def predictors(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from car_jax.losses import transport
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
 from car_jax.methods.trained import OneNet, Trained, start
+from car_jax.nn import net as nets
 from car_jax.schedules import Plateau, ReducingRate
 
 COSTS: dict[str, Callable[..., Array]] = {
@@ -243,9 +244,12 @@ class MoSE(OneNet):
 
   def encoded(self, state: State, batch: Batch) -> tuple[Array, Array]:
     """Features [B, H, W, F] and the experts' probabilities [B, K]."""
-    net, variables = self.net, state.net.variables
-    skips, features = net.apply(variables, self.observed(batch), train=False, method='features')
-    return features, net.apply(variables, skips[-1], method='gate')
+    net, variables, x = self.net, state.net.variables, self.observed(batch)
+    h, w = size = x.shape[1:3]
+    seen = nets.mirrored(net, x)
+    skips, features = net.apply(variables, seen, train=False, method='features')
+    share = nets.shares(net, size, skips[-1].shape[1:3])
+    return features[:, :h, :w], net.apply(variables, skips[-1], share, method='gate')
 
   def decoded(self, state: State, features: Array, z: Array) -> Array:
     """Features [B, H, W, F], latents [B, N, L] -> class probabilities [B, N, H, W, C]."""

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from car_jax.data import fake, pipeline
 from car_jax.data import labels as labels_of
 from car_jax.errors import UserError
 from car_jax.evaluate import catalogue, census, harness, predict
@@ -106,6 +107,24 @@ def test_batch_size_and_padding_change_nothing(results, batch):
       other.found[name],
     )
     assert same is not None
+
+
+def test_images_of_several_sizes_keep_their_order_and_their_scores():
+  made = {size: fake.open_dataset(size=size, count=16) for size in (16, 24)}
+  records = [made[size].split('test')[k] for k, size in enumerate((16, 16, 16, 24))]
+  names = [f'{k}' for k in range(4)]
+  records = [r | {'id': n, 'group': n} for r, n in zip(records, names, strict=True)]
+  info, subjects = made[16].info, predict.subjects(scene.Fake(), scene.STATE)[:1]
+  evaluator = harness.Evaluator(dict(samples=3, metrics=('ged3', 'miou')), info)
+  batches = lambda records, size: pipeline.eval_batches(records, info, dict(batch=size))
+  score = lambda *a: evaluator(subjects, batches(*a), rng=RNG)
+  alone = [score(part, 1).found['samples'] for part in (records[:3], records[3:])]
+  want = {k: np.concatenate([a[k] for a in alone]) for k in alone[0]}
+  for size in (1, 4):
+    found = score(records, size)
+    assert list(found.ids) == names
+    for key in want:
+      np.testing.assert_allclose(found.found['samples'][key], want[key], atol=1e-6)
 
 
 def test_chunks_draw_the_asked_number_of_samples():
