@@ -51,9 +51,11 @@ class Storage:
 
 
 def _pickler(out, pid_of):
-  pickler = pickle.Pickler(out, protocol=2)
-  pickler.persistent_id = lambda x: pid_of(x) if isinstance(x, Storage) else None
-  return pickler
+  class Pickler(pickle.Pickler):
+    def persistent_id(self, x):
+      return pid_of(x) if isinstance(x, Storage) else None
+
+  return Pickler(out, protocol=2)
 
 
 @contextlib.contextmanager
