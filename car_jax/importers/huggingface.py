@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 
 from car_jax.errors import UserError, reading
 from car_jax.files import read_bytes
-from car_jax.importers import prefixes, torch_file
+from car_jax.importers import prefixes, spellings, torch_file
 from car_jax.importers.mmseg import (
   Weights,
   check_config,
   count,
   layer_norm,
+  set_width,
   supervised_state,
 )
 from car_jax.importers.rules import Rule, convert, convolution, linear, norm, with_bias
@@ -104,15 +105,24 @@ def variant_of(weights: Weights) -> str:
 def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
   """The file as a state of the config's method, and what is known of its data.
 
-  Sets the config's linear projections and layer norms' epsilon, in which these files differ from
-  mmsegmentation's. Raises UserError.
+  Sets the config's linear projections, width of the head and layer norms' epsilon, in which these
+  files differ from mmsegmentation's. Raises UserError.
   """
-  weights = read(path)
-  head = weights.get('decode_head.classifier.weight') if hasattr(weights, 'get') else None
-  if head is None:
-    raise UserError(f'{path} is no SegFormer of transformers: it has no decode_head.classifier')
+  weights = spellings.from_newer(read(path))
+  if 'decode_head.classifier.weight' not in weights:
+    what = prefixes.described(weights)
+    raise UserError(f'{path} is no SegFormer of transformers (no decode_head.classifier): {what}')
+  return linear_state(path, config, weights, norm_epsilon=1e-5)
+
+
+def linear_state(
+  path: Any, config: ConfigDict, weights: Weights, **epsilons: float
+) -> tuple[Any, dict[str, Any]]:
+  """As `to_state`, of weights in transformers' names."""
   kind = 'segformer', variant_of(weights)
   check_config(path, config, *kind)
   with config.unlocked():
-    config.method.model.update(normed_projections=False, norm_epsilon=1e-5)
-  return supervised_state(path, config, len(head), to_variables, weights, kind)
+    config.method.model.update(normed_projections=False, **epsilons)
+  set_width(config, weights.get('decode_head.linear_fuse.weight', ()))
+  classes = len(weights['decode_head.classifier.weight'])
+  return supervised_state(path, config, classes, to_variables, weights, kind)

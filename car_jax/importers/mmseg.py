@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
-from car_jax.importers import torch_file
+from car_jax.importers import prefixes, spellings, torch_file
 from car_jax.importers.rules import Rule, convert, convolution, linear, norm, point, with_bias
 from car_jax.nn.resnet import BLOCKS
 from car_jax.nn.segformer import VARIANTS
@@ -103,7 +103,7 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     content = content['state_dict']
   if not torch_file.is_table(content):
     raise UserError(f'{path} is no checkpoint of mmsegmentation: it holds no table of weights')
-  return {name.removeprefix('module.'): value for name, value in content.items()}
+  return prefixes.unwrapped(path, content)
 
 
 def kind_of(weights: Weights) -> tuple[str, str]:
@@ -129,14 +129,36 @@ def count(weights: Weights, pattern: str) -> int:
 
 
 def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
-  """The file as a state of the config's method, and what is known of its data. Raises UserError."""
+  """The file as a state of the config's method, and what is known of its data.
+
+  Sets the config's width of a SegFormer's head to the file's; of a file in NVlabs' names also what
+  else differs. Raises UserError.
+  """
   weights = read(path)
+  if spellings.is_nvlabs(weights):
+    from car_jax.importers import huggingface
+
+    epsilons = dict(norm_epsilon=1e-6, embed_epsilon=1e-5)
+    return huggingface.linear_state(path, config, spellings.from_nvlabs(weights), **epsilons)
   net, variant = kind_of(weights)
   head = weights.get('decode_head.conv_seg.weight')
   if not net or head is None:
-    raise UserError(f'{path} is neither SegFormer nor DeepLabV3+ as mmsegmentation names its parts')
+    raise UserError(
+      f'{path} is neither SegFormer nor DeepLabV3+ as mmsegmentation names its parts: '
+      f'{prefixes.described(weights)}'
+    )
   check_config(path, config, net, variant)
+  if net == 'segformer':
+    set_width(config, weights.get('decode_head.fusion_conv.conv.weight', ()))
   return supervised_state(path, config, len(head), to_variables, weights, (net, variant))
+
+
+def set_width(config: ConfigDict, fuse: Any) -> None:
+  """The config's width of a SegFormer's head is that of the weights [width, ...], unless it says
+  one: mmsegmentation's is 256 in every variant, NVlabs' and transformers' 768 from B2 on."""
+  if len(fuse) and not config.method.model.get('features'):
+    with config.unlocked():
+      config.method.model.features = len(fuse)
 
 
 def check_config(path: Any, config: ConfigDict, net: str, variant: str) -> None:
