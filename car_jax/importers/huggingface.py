@@ -20,12 +20,13 @@ from car_jax.importers.mmseg import (
   set_width,
   supervised_state,
 )
-from car_jax.importers.rules import Rule, convert, convolution, linear, norm, with_bias
+from car_jax.importers.rules import Rule, convert, convolution, linear, norm, rows, with_bias
 from car_jax.nn.segformer import VARIANTS
 
 DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
 DTYPES |= {'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8}
 DTYPES |= {'U64': np.uint64, 'U32': np.uint32, 'U16': np.uint16, 'U8': np.uint8, 'BOOL': np.bool_}
+CLASSIFIER = 'decode_head.classifier.weight'
 ENCODER = r'segformer\.encoder\.'
 
 
@@ -69,7 +70,7 @@ def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   Raises UserError for another kind of file, one that is cut short, and an unknown number type.
   """
   data = read_bytes(path, 'a safetensors file')
-  with reading(path, 'a safetensors file, or it is cut short'):
+  with reading(path, 'a safetensors file'):
     entries = safetensors.deserialize(data)
     if unknown := [e['dtype'] for _, e in entries if e['dtype'] not in DTYPES]:
       raise UserError(f'{path}: no weights are read of the number type {unknown[0]!r}')
@@ -96,7 +97,7 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 def variant_of(weights: Weights) -> str:
   """b0 to b5, or '' for other sizes."""
   names = [f'segformer.encoder.patch_embeddings.{k}.proj.weight' for k in range(4)]
-  widths = tuple(len(weights.get(name, ())) for name in names)
+  widths = tuple(rows(weights, name) for name in names)
   depths = tuple(count(weights, rf'{ENCODER}block\.{k}\.(\d+)\..*') for k in range(4))
   same = (v for v, of in VARIANTS.items() if (of.widths, of.depths) == (widths, depths))
   return next(same, '')
@@ -109,7 +110,7 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
   files differ from mmsegmentation's. Raises UserError.
   """
   weights = spellings.from_newer(read(path))
-  if 'decode_head.classifier.weight' not in weights:
+  if not rows(weights, CLASSIFIER):
     what = prefixes.described(weights)
     raise UserError(f'{path} is no SegFormer of transformers (no decode_head.classifier): {what}')
   return linear_state(path, config, weights, norm_epsilon=1e-5)
@@ -123,6 +124,6 @@ def linear_state(
   check_config(path, config, *kind)
   with config.unlocked():
     config.method.model.update(normed_projections=False, **epsilons)
-  set_width(config, weights.get('decode_head.linear_fuse.weight', ()))
-  classes = len(weights['decode_head.classifier.weight'])
+  set_width(config, weights, 'decode_head.linear_fuse.weight')
+  classes = rows(weights, CLASSIFIER)
   return supervised_state(path, config, classes, to_variables, weights, kind)

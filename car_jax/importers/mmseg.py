@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
 from car_jax.importers import prefixes, spellings, torch_file
-from car_jax.importers.rules import Rule, convert, convolution, linear, norm, point, with_bias
+from car_jax.importers.rules import Rule, convert, convolution, linear, norm, point, rows, with_bias
 from car_jax.nn.resnet import BLOCKS
 from car_jax.nn.segformer import VARIANTS
 
@@ -88,7 +88,8 @@ def _split(weights: Weights) -> dict[str, np.ndarray]:
   parts = {}
   for name, value in weights.items():
     name = name.removeprefix('module.')
-    if found := re.fullmatch(r'(.*\.attn)\.in_proj_(weight|bias)', name):
+    found = re.fullmatch(r'(.*\.attn)\.in_proj_(weight|bias)', name)
+    if found and np.ndim(value) and len(value) % 3 == 0:
       for one, part in zip(('query', 'key', 'value'), np.split(value, 3), strict=True):
         parts[f'{found[1]}.{one}.{found[2]}'] = part
     else:
@@ -110,7 +111,7 @@ def kind_of(weights: Weights) -> tuple[str, str]:
   """(net, variant of its config) that a state dict holds; '' where there is none for its sizes."""
   if 'backbone.layers.0.0.projection.weight' in weights:
     stages = range(4)
-    widths = tuple(len(weights.get(f'backbone.layers.{k}.0.projection.weight', ())) for k in stages)
+    widths = tuple(rows(weights, f'backbone.layers.{k}.0.projection.weight') for k in stages)
     depths = tuple(count(weights, rf'backbone\.layers\.{k}\.1\.(\d+)\..*') for k in stages)
     same = (v for v, of in VARIANTS.items() if (of.widths, of.depths) == (widths, depths))
     return 'segformer', next(same, '')
@@ -141,24 +142,26 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
     epsilons = dict(norm_epsilon=1e-6, embed_epsilon=1e-5)
     return huggingface.linear_state(path, config, spellings.from_nvlabs(weights), **epsilons)
   net, variant = kind_of(weights)
-  head = weights.get('decode_head.conv_seg.weight')
-  if not net or head is None:
+  classes = rows(weights, 'decode_head.conv_seg.weight')
+  if not net or not classes:
     raise UserError(
       f'{path} is neither SegFormer nor DeepLabV3+ as mmsegmentation names its parts: '
       f'{prefixes.described(weights)}'
     )
   check_config(path, config, net, variant)
   if net == 'segformer':
-    set_width(config, weights.get('decode_head.fusion_conv.conv.weight', ()))
-  return supervised_state(path, config, len(head), to_variables, weights, (net, variant))
+    set_width(config, weights, 'decode_head.fusion_conv.conv.weight')
+  return supervised_state(path, config, classes, to_variables, weights, (net, variant))
 
 
-def set_width(config: ConfigDict, fuse: Any) -> None:
-  """The config's width of a SegFormer's head is that of the weights [width, ...], unless it says
-  one: mmsegmentation's is 256 in every variant, NVlabs' and transformers' 768 from B2 on."""
-  if len(fuse) and not config.method.model.get('features'):
+def set_width(config: ConfigDict, weights: Weights, name: str) -> None:
+  """The config's width of a SegFormer's head is that of the weights `name` [width, 4 width, 1, 1],
+  unless it says one: mmsegmentation's is 256 in every variant, NVlabs' and transformers' 768 from
+  B2 on."""
+  width = rows(weights, name)
+  if np.shape(weights.get(name)) == (width, 4 * width, 1, 1):
     with config.unlocked():
-      config.method.model.features = len(fuse)
+      config.method.model.features = config.method.model.get('features') or width
 
 
 def check_config(path: Any, config: ConfigDict, net: str, variant: str) -> None:

@@ -41,7 +41,8 @@ def from_nvlabs(weights: Weights) -> dict[str, np.ndarray]:
   for name, value in weights.items():
     if re.fullmatch(HEADLESS, name):
       continue
-    if joint := re.fullmatch(r'(.*\.attn)\.kv\.(weight|bias)', name):
+    joint = re.fullmatch(r'(.*\.attn)\.kv\.(weight|bias)', name)
+    if joint and np.ndim(value) and len(value) % 2 == 0:
       for part, half in zip(('key', 'value'), np.split(value, 2), strict=True):
         found[_nvlabs(f'{joint[1]}.{part}.{joint[2]}')] = half
     else:

@@ -154,6 +154,7 @@ def test_files_that_are_none(tmp_path):
   with pytest.raises(UserError, match='holds no table of weights'):
     mmseg.read(tmp_path / 'list.pth')
   for write in (legacy, torch_writer.write_zip):
-    file = write(tmp_path / 'foreign.pth', checkpoint(weights) | {'message_hub': Foreign()})
-    with pytest.raises(UserError, match=r'Foreign.*\n  with torch, keep its weights: torch.save'):
-      mmseg.read(file)
+    content = checkpoint(weights)
+    content['state_dict']['odd'] = Foreign()
+    with pytest.raises(UserError, match=r'hold a .*Foreign.*\n.* keep its weights: torch\.save'):
+      mmseg.read(write(tmp_path / 'foreign.pth', content))
