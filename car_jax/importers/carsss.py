@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
-from car_jax.importers import torch_file
+from car_jax.importers import tables, torch_file
 from car_jax.importers.rules import (
   Rule,
   convert,
@@ -117,15 +117,16 @@ def read(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray] | None]:
 
   Released files call the calibration net 'prior', new ones 'calibration_net'. Raises UserError.
   """
-  content = torch_file.read(path)
+  content = torch_file.read_saved(path, 'generator', 'generator')
   nets = {}
   for ours, names in KEYS.items():
     name = next((n for n in names if isinstance(content, dict) and n in content), None)
     if name is None:
       raise UserError(f'{path} is no CAR checkpoint: it has no {" or ".join(map(repr, names))}')
-    weights = nets[ours] = content[name]
-    if weights is not None and not torch_file.is_table(weights):
+    weights = tables.module_state(content[name])
+    if weights is not None and not isinstance(weights, Mapping):
       raise UserError(f'{path} is no CAR checkpoint: its {name!r} is no table of weights')
+    nets[ours] = tables.named(path, weights, name) if weights else None  # empty: a net left out
   return nets
 
 

@@ -1,17 +1,13 @@
 """SegFormer as Hugging Face's transformers saves it: model.safetensors or pytorch_model.bin."""
 
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-import safetensors
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, reading
-from car_jax.files import read_bytes
-from car_jax.importers import prefixes, spellings, torch_file
+from car_jax.errors import UserError
+from car_jax.importers import prefixes, spellings, tables, torch_file
 from car_jax.importers.mmseg import (
   Weights,
   check_config,
@@ -21,11 +17,9 @@ from car_jax.importers.mmseg import (
   supervised_state,
 )
 from car_jax.importers.rules import Rule, convert, convolution, linear, norm, rows, with_bias
+from car_jax.importers.safetensors_file import read_safetensors
 from car_jax.nn.segformer import VARIANTS
 
-DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
-DTYPES |= {'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8}
-DTYPES |= {'U64': np.uint64, 'U32': np.uint32, 'U16': np.uint16, 'U8': np.uint8, 'BOOL': np.bool_}
 CLASSIFIER = 'decode_head.classifier.weight'
 ENCODER = r'segformer\.encoder\.'
 
@@ -64,21 +58,6 @@ def to_variables(net: str, weights: Weights, template: Any = None) -> dict[str, 
   return convert(_table(), weights, template)
 
 
-def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """The arrays of a safetensors file, its header checked by the library of that name.
-
-  Raises UserError for another kind of file, one that is cut short, and an unknown number type.
-  """
-  data = read_bytes(path, 'a safetensors file')
-  with reading(path, 'a safetensors file'):
-    entries = safetensors.deserialize(data)
-    if unknown := [e['dtype'] for _, e in entries if e['dtype'] not in DTYPES]:
-      raise UserError(f'{path}: no weights are read of the number type {unknown[0]!r}')
-    return {
-      name: np.frombuffer(e['data'], DTYPES[e['dtype']]).reshape(e['shape']) for name, e in entries
-    }
-
-
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """The state dict of either kind of file, without wrappers' prefixes. Raises UserError."""
   path = pathlib.Path(path)
@@ -87,11 +66,7 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   if path.suffix == '.safetensors':
     return prefixes.unwrapped(path, read_safetensors(path))
   content = torch_file.read_saved(path, 'state_dict', 'weights')
-  if isinstance(content, Mapping) and 'state_dict' in content:
-    content = content['state_dict']
-  if not torch_file.is_table(content):
-    raise UserError(f'{path} is no SegFormer of transformers: it holds no table of weights')
-  return prefixes.unwrapped(path, content)
+  return prefixes.unwrapped(path, tables.find(path, content, 'SegFormer of transformers'))
 
 
 def variant_of(weights: Weights) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
-from car_jax.importers import prefixes, spellings, torch_file
+from car_jax.importers import prefixes, spellings, tables, torch_file
 from car_jax.importers.rules import Rule, convert, convolution, linear, norm, point, rows, with_bias
 from car_jax.nn.resnet import BLOCKS
 from car_jax.nn.segformer import VARIANTS
@@ -100,11 +100,7 @@ def _split(weights: Weights) -> dict[str, np.ndarray]:
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """The state dict of a checkpoint, whatever wraps it. Raises UserError."""
   content = torch_file.read_saved(path, 'state_dict', 'weights')
-  if isinstance(content, Mapping) and 'state_dict' in content:
-    content = content['state_dict']
-  if not torch_file.is_table(content):
-    raise UserError(f'{path} is no checkpoint of mmsegmentation: it holds no table of weights')
-  return prefixes.unwrapped(path, content)
+  return prefixes.unwrapped(path, tables.find(path, content, 'checkpoint of mmsegmentation'))
 
 
 def kind_of(weights: Weights) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
-from car_jax.importers import rules, torch_file
+from car_jax.importers import rules, tables, torch_file
 from car_jax.importers.rules import Rule, convolution, linear, norm, point, with_bias
 
 WRAPPER = 'module.'
@@ -58,11 +58,9 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
 
   if config.method.name != 'mose':
     raise UserError(f'the config trains {config.method.name!r}, not MoSE; see --config')
-  weights = torch_file.read(path)
-  if not (torch_file.is_table(weights)):
-    raise UserError(f'{path} is no MoSE checkpoint: it is no table of weights')
-  name = 'last_layer.weight'
-  classes = rules.rows(weights, WRAPPER + name) or rules.rows(weights, name)
+  content = torch_file.read_saved(path, 'state_dict', 'weights')
+  weights = tables.find(path, content, 'MoSE checkpoint')
+  classes = rules.rows(weights, 'last_layer.weight')
   if not classes:
     raise UserError(f'{path} is no MoSE checkpoint: it has no last_layer.weight')
   spec = config.method.to_dict() | {'num_classes': classes}

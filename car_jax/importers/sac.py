@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
-from car_jax.importers import torch_file
+from car_jax.importers import tables, torch_file
 from car_jax.importers.rules import Rule, convert, convolution, norm, resnet, rows, with_bias
 from car_jax.nn.vgg import DEPTHS
 
@@ -115,13 +115,10 @@ def read(path: str | pathlib.Path) -> Snapshot:
   that the file calls uninitialised is none.
   """
   content = torch_file.read_saved(path, 'model', 'model')
-  weights = content.get('model', content) if isinstance(content, Mapping) else None
-  if not torch_file.is_table(weights):
-    raise UserError(f'{path} is no snapshot of DA-SAC: it holds no table of weights')
+  weights = tables.find(path, content, 'snapshot of DA-SAC')
   parts: dict[str, dict[str, np.ndarray]] = {'backbone': {}, 'slow_net': {}}
   alone: dict[str, np.ndarray] = {}
   for name, value in weights.items():
-    name = str(name).removeprefix('module.')
     part, _, rest = name.partition('.')
     parts.get(part, alone)[rest if part in parts else name] = value
   prior, started = alone.pop('running_conf', None), alone.pop('slow_init', np.ones(1))
@@ -132,7 +129,7 @@ def read(path: str | pathlib.Path) -> Snapshot:
     raise UserError(f'{path} is no snapshot of DA-SAC: it has none of {", ".join(HEADS.values())}')
   ready = bool(parts['slow_net']) and bool(np.all(started))
   teacher = parts['slow_net'] if ready else None
-  facts = content if 'model' in content else {}
+  facts = content if isinstance(content, dict) and 'model' in content else {}
   prior = prior if ready else None
   epoch, score = (facts.get(k) if isinstance(facts.get(k), (int, float)) else None for k in KNOWN)
   return Snapshot(net, parts['backbone'], teacher, prior, epoch, score)

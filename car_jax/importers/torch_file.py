@@ -1,25 +1,26 @@
 """Reads files of torch weights without torch and without running anything they ask for.
 
 Three formats: a plain pickle whose tensors carry a legacy torch.save stream each (CAR's released
-files), the zip archive of today's torch.save, and the stream of torch.save before 1.6. The pickle
-is read as data (see pickles): tensors become arrays, and whatever else a training has saved beside
-them an Unknown. A file never becomes many times its size in memory.
+files), the zip archive of today's torch.save, and the stream of torch.save before 1.6. Tensors
+become arrays; whatever else the pickle names stays an `Inert`, see inert_pickle.
 """
 
+import functools
 import io
-import mmap
+import json
+import math
 import pathlib
-import pickle
+import shlex
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from car_jax import files
 from car_jax.errors import UserError, reading
-from car_jax.files import check_regular
-from car_jax.importers.pickles import Budget, Function, Machine, Refused, Table, Unknown, put
+from car_jax.importers.inert_pickle import Budget, CutShort, Inert, Machine, Named, Refused, as_key
 
 DTYPES = {
   'FloatStorage': np.float32,
@@ -32,251 +33,317 @@ DTYPES = {
   'CharStorage': np.int8,
   'ByteStorage': np.uint8,
   'BoolStorage': np.bool_,
+  'UntypedStorage': np.uint8,
 }
+# Complex and quantised numbers: their bytes are passed over, a tensor of them stays an `Inert`.
+DTYPES |= {'ComplexFloatStorage': 'V8', 'ComplexDoubleStorage': 'V16', 'QInt32Storage': 'V4'}
+DTYPES |= dict.fromkeys(('QInt8Storage', 'QUInt8Storage', 'QUInt4x2Storage'), 'V1')
+# The number types that have no storage of their own.
+UNTYPED = {'torch.uint16': np.uint16, 'torch.uint32': np.uint32, 'torch.uint64': np.uint64}
+UNTYPED |= {'torch.float8_e4m3fn': ml_dtypes.float8_e4m3fn}
+UNTYPED |= {'torch.float8_e5m2': ml_dtypes.float8_e5m2}
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+PICKLE = b'\x80'  # the first byte of protocols 2 to 5
+MOST_AXES = 32
+BIG = 'its numbers are in the order of a big-endian machine'
 
 
-class Kind(NamedTuple):
-  """The type of a storage's numbers, little-endian in the file as here."""
+class Storage:
+  """The flat numbers that tensors are views of."""
 
-  dtype: np.dtype
-
-
-class Storage(NamedTuple):
-  """The flat array [count] that tensors are views of; None where its numbers come later."""
-
-  count: int
-  numbers: np.ndarray | None
+  def __init__(self, numbers: np.ndarray):
+    self.numbers = numbers
 
 
-def _is_count(n: Any) -> bool:
-  return type(n) is int and 0 <= n < 2**62
+def whole(x: Any, what: str) -> int:
+  if type(x) is not int or not 0 <= x < 2**62:
+    raise Refused(f'{what} is no count')
+  return x
 
 
-class _Reader:
-  """The functions of torch that a pickle of tensors names, on one budget of memory."""
+def _view(budget: Budget, storage: Any, offset: Any, size: Any, stride: Any) -> Any:
+  """Part of a storage, uncopied. numpy tests again that it does not reach beyond its buffer."""
+  if not isinstance(storage, Storage):
+    raise Refused('a tensor of something that is no storage')
+  if storage.numbers.dtype.type is np.void:  # ml_dtypes' are of that kind, not of that type
+    return Inert('tensor of complex or quantised numbers')
+  if not (isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride)):
+    raise Refused('a tensor whose shape and strides do not fit together')
+  if len(size) > MOST_AXES:
+    raise Refused(f'a tensor of {len(size)} axes')
+  numbers = storage.numbers
+  offset = whole(offset, "a tensor's place")
+  size = tuple(whole(n, "a tensor's size") for n in size)
+  stride = tuple(whole(s, "a tensor's stride") for s in stride)
+  count = math.prod(size)
+  last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if count else 0
+  if count and last >= len(numbers):
+    raise Refused('a tensor reaches beyond its storage')
+  budget.take(count * numbers.itemsize, 'a tensor')
+  if not count:
+    return np.zeros(size, numbers.dtype)
+  steps = tuple(s * numbers.itemsize for s in stride)
+  view = np.ndarray(size, numbers.dtype, numbers, offset * numbers.itemsize, steps)
+  view.flags.writeable = False
+  return view
 
-  def __init__(self, budget: Budget):
-    self.budget = budget
-    kinds = {n: Kind(np.dtype(t)) for n, t in DTYPES.items()}
-    self.functions: dict[tuple[str, str], Any] = {
-      (module, n): kind for n, kind in kinds.items() for module in ('torch', 'torch.cuda')
-    }
-    for module, name, call in (
-      ('collections', 'OrderedDict', _table),
-      ('torch._utils', '_rebuild_tensor_v2', self.tensor),
-      ('torch._utils', '_rebuild_tensor', self.tensor),
-      ('torch._utils', '_rebuild_parameter', lambda data, *_: data),
-      ('torch._utils', '_rebuild_parameter_with_state', lambda data, *_: data),
-      ('_codecs', 'encode', self.encoded),  # how protocol 2 writes bytes
-      ('__builtin__', 'bytes', lambda: b''),
-      ('builtins', 'bytes', lambda: b''),
-    ):
-      self.functions[module, name] = Function(call)
 
-  def load(self, stream: Any, storage: Callable[..., Any] | None = None, **more: Function) -> Any:
-    """One pickle of the stream; `storage` gives a Storage by kind, key and count."""
+def _stand_ins(budget: Budget, embedded: bool = True) -> dict[str, Callable]:
+  """What a torch pickle may name, each checking its arguments.
 
-    def persistent(pid: Any) -> Any:
-      if storage is None or not isinstance(pid, tuple) or pid[0] != 'storage' or len(pid) < 5:
-        raise Refused('it refers to something outside the file')
-      _, kind, key, _, count, *view = pid
-      if any(v is not None for v in view):
-        raise Refused('a storage is a view of another one, as torch before 0.4 wrote it')
-      if isinstance(kind, Unknown):
-        return kind
-      if not (isinstance(kind, Kind) and isinstance(key, str) and _is_count(count)):
-        raise Refused('a storage is not described as torch does it')
-      return storage(kind.dtype, key, count)
+  embedded: whether a storage may be a file of its own inside the pickle; one level only.
+  """
 
-    named = {('torch.storage', name): f for name, f in more.items()}
-    return Machine(self.functions | named, persistent).load(stream)
+  def tensor(storage, offset, size, stride, *_):
+    return _view(budget, storage, offset, size, stride)
 
-  def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
-    """A view into a storage, copied; refuses one that reaches beyond it."""
-    if isinstance(storage, Unknown):
-      return storage
-    shaped = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride)
-    if not (isinstance(storage, Storage) and shaped and len(size) <= 32):
-      raise Refused('a tensor is not made of a storage, a size and a stride')
-    if not all(map(_is_count, (offset, *size, *stride))):
-      raise Refused('a tensor reaches beyond its storage')
-    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if 0 not in size and last >= storage.count:
-      raise Refused('a tensor reaches beyond its storage')
-    if storage.numbers is None:
-      return Unknown('a tensor whose numbers come later')
-    kind = storage.numbers.dtype
-    if 0 in size:
-      return np.zeros(size, kind)
-    length = kind.itemsize
-    for n in size:
-      length *= n
-    self.budget.spend(length)
-    steps = tuple(s * kind.itemsize for s in stride)
-    numbers = storage.numbers[offset:]
-    return np.lib.stride_tricks.as_strided(numbers, size, steps, writeable=False).copy()
+  def retyped(storage, offset, size, stride, _grad=None, _hooks=None, kind=None, *_):
+    kind = UNTYPED.get(getattr(kind, 'name', ''))
+    if kind is None or not isinstance(storage, Storage) or storage.numbers.dtype != np.uint8:
+      return Inert('a tensor of an unknown type of number')
+    size_of = np.dtype(kind).itemsize
+    numbers = storage.numbers[: len(storage.numbers) // size_of * size_of].view(kind)
+    return _view(budget, Storage(numbers), offset, size, stride)
 
-  def encoded(self, text: Any, codec: Any = '') -> bytes:
-    if not isinstance(text, str) or codec != 'latin1':
-      raise Refused(f'it calls _codecs.encode on a {type(text).__name__} with {codec!r:.20}')
-    self.budget.spend(len(text))
+  def parameter(data, *_):
+    return data if isinstance(data, (np.ndarray, Inert)) else Inert('a parameter without tensor')
+
+  def of_type(function, _type, args, *_):
+    known = found.get(getattr(function, 'name', ''))
+    return known(*args) if known and isinstance(args, tuple) else Inert('a tensor of another class')
+
+  def table(pairs=(), *_):
+    made = Machine(io.BytesIO(), budget, {})
+    made.to_dict_of(pairs)
+    return made.stack.pop()
+
+  def plain_set(items=(), *_):
+    return set(map(as_key, items)) if isinstance(items, (list, tuple)) else set()
+
+  def encoded(text, codec='latin1', *_):
+    if type(text) is not str or codec not in ('latin1', 'latin-1'):
+      raise Refused('bytes in an unknown code')
+    budget.take(len(text), 'bytes')
     return text.encode('latin1')
 
-  def legacy_storage(self, data: Any) -> Storage:
-    """One storage from the bytes of a legacy torch.save."""
-    if not isinstance(data, bytes):
-      raise Refused('a storage is no bytes')
-    self.budget.spend(len(data))
-    stream = io.BytesIO(data)
-    if self.load(stream) != LEGACY_MAGIC:
-      raise Refused('a storage does not begin as torch writes it')
-    storage = self.stream(stream)
-    if not isinstance(storage, Storage):
-      raise Refused('a storage does not hold numbers')
-    return storage
-
-  def stream(self, stream: Any) -> Any:
-    """The content of a torch.save without zip archive, after the number that opens it.
-
-    Tensors come first and their numbers after them, so the tensors are read twice.
-    """
-    for _ in range(2):  # version, system
-      self.load(stream)
-    begin = stream.tell()
-    kinds: dict[str, tuple[np.dtype, int]] = {}
-
-    def remember(dtype: np.dtype, key: str, count: int) -> Storage:
-      if kinds.setdefault(key, (dtype, count)) != (dtype, count):
-        raise Refused(f'the storage {key!r:.20} has two sizes')
-      return Storage(count, None)
-
-    self.load(stream, remember)
-    storages = {}
-    for key in _listed(self.load(stream)):
-      if key not in kinds:
-        raise Refused(f'no tensor has the storage {key!r:.20}')
-      storages[key] = self.following(stream, *kinds[key])
-    if missing := [key for key in kinds if key not in storages]:
-      raise Refused(f'the numbers of the storage {missing[0]!r:.20} are not in it')
-    stream.seek(begin)
-    return self.load(stream, lambda dtype, key, count: storages[key])
-
-  def following(self, stream: Any, dtype: np.dtype, count: int) -> Storage:
-    """The storage at a stream's place: how many numbers, the numbers."""
-    head = stream.read(8)
-    if len(head) < 8:
-      raise EOFError
-    if (written := int.from_bytes(head, 'little', signed=True)) != count:
-      raise Refused(f'a storage holds {written} numbers instead of {count}')
-    return Storage(count, _numbers(stream.read(count * dtype.itemsize), dtype, count))
+  found = {
+    'torch._utils._rebuild_tensor': tensor,
+    'torch._utils._rebuild_tensor_v2': tensor,
+    'torch._utils._rebuild_tensor_v3': retyped,
+    'torch._utils._rebuild_parameter': parameter,
+    'torch._utils._rebuild_parameter_with_state': parameter,
+    'torch._tensor._rebuild_from_type_v2': of_type,
+    'collections.OrderedDict': table,
+    'collections.defaultdict': lambda *_: {},
+    'builtins.set': plain_set,
+    '__builtin__.set': plain_set,
+    '_codecs.encode': encoded,
+  }
+  if embedded:
+    found['torch.storage._load_from_bytes'] = functools.partial(_embedded, budget)
+  return found
 
 
-def _listed(keys: Any) -> list[str]:
-  if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys):
-    raise Refused('it has no list of storages')
-  return keys
+def _referred(storage: Callable[[np.dtype, str, int], Storage]) -> Callable[[Any], Any]:
+  """What a pickle's references to things outside it stand for: storages, and, in whole modules of
+  old, a class beside its source."""
+
+  def of(pid: Any) -> Any:
+    if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == 'module':
+      return pid[1] if isinstance(pid[1], Named) else Named('a module')
+    return storage(*_pid(pid))
+
+  return of
 
 
-def _numbers(data: bytes, dtype: np.dtype, count: int) -> np.ndarray:
-  if len(data) < count * dtype.itemsize:
-    raise EOFError
-  return np.frombuffer(data, dtype, count)
+def _pid(pid: Any) -> tuple[np.dtype, str, int]:
+  """What is known of a storage: its type of number, its key and its length."""
+  if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == 'storage'):
+    raise Refused('it refers to something outside the file')
+  kind = getattr(pid[1], 'name', '') if isinstance(pid[1], Named) else ''
+  module, _, name = kind.rpartition('.')
+  if module not in ('torch', 'torch.cuda', 'torch.storage') or name not in DTYPES:
+    raise Refused(f'its numbers are of the type {kind or "?"}, which is not read')
+  if type(pid[2]) is not str:
+    raise Refused('a storage without name')
+  if len(pid) > 5 and pid[5] is not None:
+    raise Refused('a storage that is part of another')
+  return np.dtype(DTYPES[name]), pid[2], whole(pid[4], "a storage's length")
 
 
-def _table(pairs: Any = ()) -> Table:
-  if not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
-    raise Refused('an ordered dict of no pairs')
-  return put(Table(), [part for pair in pairs for part in pair])
+def _legacy(stream: io.BytesIO, budget: Budget) -> Any:
+  """What torch.save without a zip archive wrote, after the number that opens it.
 
-
-def _zip(reader: _Reader, archive: zipfile.ZipFile) -> Any:
-  """The content of a zip archive: one pickle, and a file for each storage."""
-  reader.budget.spend(sum(entry.file_size for entry in archive.infolist()))
-  name = next((n for n in archive.namelist() if n.endswith('data.pkl')), None)
-  if name is None:
-    raise Refused('a zip archive without data.pkl')
-  root = name.removesuffix('data.pkl')
-  storages: dict[tuple[str, np.dtype], Storage] = {}
+  The pickle comes first and the numbers after it: its tensors are views of storages still empty.
+  Together these are no larger than the rest of the stream.
+  """
+  plain = Machine(stream, budget, {})
+  for _ in range(2):  # version, system
+    facts = plain.load()
+  if isinstance(facts, dict) and facts.get('little_endian') is False:
+    raise Refused(BIG)
+  known: dict[str, Storage] = {}
+  room = len(stream.getbuffer()) - stream.tell()
 
   def storage(dtype: np.dtype, key: str, count: int) -> Storage:
-    if (key, dtype) not in storages:
-      if f'{root}data/{key}' not in archive.NameToInfo:
-        raise Refused(f'the storage {key!r:.20} is not in it')
-      data = archive.read(f'{root}data/{key}')
-      storages[key, dtype] = Storage(count, _numbers(data, dtype, count))
-    found = storages[key, dtype]
-    if found.count != count:
-      raise Refused(f'the storage {key!r:.20} has two sizes')
-    return found
+    nonlocal room
+    if key not in known:
+      room -= count * dtype.itemsize
+      if room < 0:
+        raise CutShort
+      known[key] = Storage(np.empty(count, dtype))
+    if known[key].numbers.dtype != dtype or len(known[key].numbers) != count:
+      raise Refused('a storage of two types or lengths')
+    return known[key]
 
-  if f'{root}byteorder' in archive.NameToInfo and archive.read(f'{root}byteorder') != b'little':
-    raise Refused('its numbers are big-endian')
-  return reader.load(io.BytesIO(archive.read(name)), storage)
+  stand_ins = _stand_ins(budget, embedded=False)
+  content = Machine(stream, budget, stand_ins, _referred(storage)).load()
+  keys = plain.load()
+  if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(known):
+    raise Refused('the list of its storages is not that of its tensors')
+  for key in keys:
+    numbers = known[key].numbers
+    if len(head := stream.read(8)) < 8:
+      raise CutShort
+    if (count := int.from_bytes(head, 'little')) != len(numbers):
+      raise Refused(f'a storage holds {count} numbers instead of {len(numbers)}')
+    if stream.readinto(memoryview(numbers.view(np.uint8))) < numbers.nbytes:
+      raise CutShort
+  return content
+
+
+def _embedded(budget: Budget, data: Any) -> Storage:
+  """One storage from the bytes of a legacy torch.save."""
+  if type(data) is not bytes:
+    raise Refused('a storage that is no bytes')
+  budget.take(len(data), 'a storage')
+  stream = io.BytesIO(data)
+  if Machine(stream, budget, {}).load() != LEGACY_MAGIC:
+    raise Refused('a storage does not begin as torch writes it')
+  content = _legacy(stream, budget)
+  if not isinstance(content, Storage):
+    raise Refused('a storage that is none')
+  return content
+
+
+class _Archive:
+  """A zip archive of torch: `root`/data.pkl and a member of raw numbers for each storage."""
+
+  def __init__(self, archive: zipfile.ZipFile, budget: Budget):
+    self.archive, self.budget = archive, budget
+    names = archive.namelist()
+    if len(set(names)) < len(names):
+      raise Refused('a zip archive with two members of one name')
+    pickles = [n for n in names if n.rpartition('/')[2] == 'data.pkl']
+    if not pickles:
+      raise Refused('a zip archive without data.pkl')
+    if len(pickles) > 1:
+      raise Refused('a zip archive with more than one data.pkl')
+    self.root = pickles[0].removesuffix('data.pkl')
+    if f'{self.root}constants.pkl' in names:
+      raise Refused('it is a compiled TorchScript module, which holds its program')
+    order = f'{self.root}byteorder'
+    if order in names and self.member(order) != b'little':
+      raise Refused(BIG)
+    self.storages: dict[str, Storage] = {}
+
+  def member(self, name: str) -> bytes:
+    """Its bytes, no more than the directory says; zipfile compares their checksum."""
+    try:
+      info = self.archive.getinfo(name)
+    except KeyError:
+      raise Refused(f'a zip archive without {name!r}') from None
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+      raise Refused('a zip archive compressed in a way torch does not')
+    self.budget.take(info.file_size, f'the member {name!r}')
+    with self.archive.open(info) as member:
+      data = member.read(info.file_size)
+    if len(data) < info.file_size:
+      raise CutShort
+    return data
+
+  def storage(self, dtype: np.dtype, key: str, count: int) -> Storage:
+    if key not in self.storages:
+      data = self.member(f'{self.root}data/{key}')
+      if len(data) % dtype.itemsize:
+        raise Refused(f'the member {key!r} is no whole number of {dtype}')
+      self.storages[key] = Storage(np.frombuffer(data, dtype))
+    numbers = self.storages[key].numbers
+    if len(numbers) != count or numbers.dtype != dtype:
+      raise Refused(f'the member {key!r} holds {len(numbers)} numbers instead of {count}')
+    return self.storages[key]
+
+  def load(self) -> Any:
+    stream = io.BytesIO(self.member(f'{self.root}data.pkl'))
+    stand_ins = _stand_ins(self.budget, embedded=False)
+    return Machine(stream, self.budget, stand_ins, _referred(self.storage)).load()
 
 
 def read(path: str | pathlib.Path) -> Any:
-  """The content of a file of weights, tensors as numpy arrays.
+  """The content of a file of weights: tensors as read-only arrays, unknown objects as `Inert`.
 
-  What is neither tensor nor plain value is an Unknown. Raises UserError, naming the file and the
-  reason: missing, no such file format, cut short, more in memory than its size allows, or asking
-  for code.
+  Raises UserError, naming the file and the reason: missing, no such file format, cut short, or
+  more memory asked for than a file of its size can need.
   """
-  path = check_regular(path)
-  reader = _Reader(Budget(path.stat().st_size))
+  path = files.check_regular(path)
   with reading(path, 'a file of torch weights'):
     try:
-      content = _content(path, reader)
+      return _read(path)
     except Refused as e:
       raise UserError(f'{path} is refused: {e}') from None
-    except EOFError:
+    except CutShort:
       raise UserError(f'{path} is cut short') from None
-  if isinstance(content, Unknown):
-    raise UserError(
-      f'{path} is refused: it is a whole {content.name}, not its weights\n'
-      '  with torch, if you trust it (this runs its code), save its weights alone: '
-      "torch.save(torch.load(FILE, map_location='cpu', weights_only=False).state_dict(), NEW)"
-    )
+
+
+def _read(path: pathlib.Path) -> Any:
+  budget = Budget(path.stat().st_size)
+  if zipfile.is_zipfile(path):
+    with zipfile.ZipFile(path) as archive:
+      return _Archive(archive, budget).load()
+  stream = io.BytesIO(path.read_bytes())
+  head = stream.getvalue()[:2]
+  if head == b'PK' or not head:  # a zip archive's directory is at its end
+    raise CutShort
+  if head[:1] != PICKLE:
+    raise ValueError('neither a pickle nor a zip archive')
+  content = Machine(stream, budget, _stand_ins(budget)).load()
+  if type(content) is int and content == LEGACY_MAGIC:
+    content = _legacy(stream, budget)
+  if rest := len(stream.getbuffer()) - stream.tell():
+    raise Refused(f'{rest} bytes follow its end')
   return content
-
-
-def _content(path: pathlib.Path, reader: _Reader) -> Any:
-  with path.open('rb') as file:
-    head = file.read(4)
-    if zipfile.is_zipfile(file):
-      with zipfile.ZipFile(file) as archive:
-        return _zip(reader, archive)
-    if not head or head[:2] == b'PK':
-      raise EOFError  # a zip archive's directory is at its end
-    if head[:1] != pickle.PROTO:
-      raise ValueError('neither a pickle nor a zip archive')
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
-      legacy = Function(reader.legacy_storage)
-      content = reader.load(stream, _load_from_bytes=legacy)
-      return reader.stream(stream) if content == LEGACY_MAGIC else content
 
 
 def read_saved(path: str | pathlib.Path, key: str, part: str) -> Any:
-  """As `read`, of a file that a training wrote: of more than tensors, what is under `key`, its
-  `part`, must be tensors; the message says how to keep it otherwise."""
-  content = read(path)
-  table = content.get(key, content) if isinstance(content, Mapping) else content
-  if isinstance(table, Unknown):
-    other = table
-  else:
-    values = table.values() if isinstance(table, Mapping) else ()
-    other = next((v for v in values if isinstance(v, Unknown)), None)
-  if other is not None:
-    raise UserError(
-      f'{path}: its {part} hold a {other.name}, which is no tensor\n'
-      f'  with torch, if you trust it (this runs its code), keep its {part}: torch.save('
-      f"torch.load(FILE, map_location='cpu', weights_only=False)['{key}'], NEW)"
-    )
-  return content
+  """As `read`; of a refused file the message says how torch keeps what is under `key`, its `part`,
+  so that it can be read."""
+  try:
+    return read(path)
+  except UserError as e:
+    if 'is refused' not in str(e):
+      raise
+    raise UserError(f'{e}\n{way_out(path, key, part)}') from None
+
+
+def way_out(path: Any, key: str, part: str = 'weights') -> str:
+  """How torch itself writes the file anew, as a table of plain tensors."""
+  file, key = (json.dumps(str(x), ensure_ascii=False) for x in (path, key))
+  code = (
+    f'import torch; x = torch.load({file}, map_location="cpu", weights_only=False); '
+    f'x = x.get({key}, x) if isinstance(x, dict) else x; '
+    'x = x if isinstance(x, dict) else x.state_dict(); '
+    'plain = lambda v: v.dequantize() if v.is_quantized else v.to_dense() if v.is_sparse else v; '
+    'torch.save({k: plain(v).detach().clone() for k, v in x.items() '
+    'if isinstance(v, torch.Tensor)}, "NEW.pth")'
+  )
+  return (
+    f'  with torch, if you trust the file (this runs what it asks for), keep its {part}:\n'
+    f'  python -c {shlex.quote(code)}'
+  )
 
 
 def is_table(content: Any) -> bool:
   """Whether it is a table of weights by name."""
   return isinstance(content, Mapping) and all(
-    isinstance(name, str) and isinstance(w, np.ndarray) for name, w in content.items()
+    isinstance(name, str) and hasattr(w, 'shape') for name, w in content.items()
   )

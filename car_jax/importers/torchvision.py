@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
-from car_jax.importers import sac, torch_file
+from car_jax.importers import sac, tables, torch_file
 from car_jax.importers.rules import Rule, convert, resnet
 from car_jax.nn.vgg import DEPTHS
 
@@ -67,10 +67,8 @@ def to_variables(net: str, weights: Weights, template: Mapping[str, Any]) -> dic
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """The state dict. Raises UserError."""
-  content = torch_file.read(path)
-  if not torch_file.is_table(content):
-    raise UserError(f'{path} is no file of torchvision: it holds no table of weights')
-  return {str(name).removeprefix('module.'): value for name, value in content.items()}
+  content = torch_file.read_saved(path, 'state_dict', 'weights')
+  return tables.find(path, content, 'file of torchvision')
 
 
 def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:

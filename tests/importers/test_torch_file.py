@@ -9,6 +9,7 @@ import pytest
 
 from car_jax.errors import UserError
 from car_jax.importers import torch_file
+from car_jax.importers.inert_pickle import Named
 from tests.importers.torch_writer import Tensor, state_dict, torch_names, write, write_zip
 
 ARRAYS = {
@@ -59,7 +60,7 @@ def test_views_into_a_storage(tmp_path, writer):
 )
 def test_a_view_beyond_its_storage_is_refused(tmp_path, writer, view):
   path = writer(tmp_path / 'x', {'w': Tensor(np.arange(12, dtype=np.float32), *view)})
-  with pytest.raises(UserError, match='beyond its storage'):
+  with pytest.raises(UserError, match='beyond its storage|is no count'):
     torch_file.read(path)
 
 
@@ -72,11 +73,12 @@ class Malicious:
 
 
 @pytest.mark.parametrize('writer', [write, write_zip])
-def test_a_file_that_asks_for_code_is_refused_and_runs_none(tmp_path, writer):
+def test_a_file_that_asks_for_code_runs_none(tmp_path, writer):
   marker = tmp_path / 'ran'
   path = writer(tmp_path / 'x', {'net': state_dict(ARRAYS), 'trap': Malicious(marker)})
-  with pytest.raises(UserError, match=r'refused.*(posix|nt)\.mkdir'):
-    torch_file.read(path)
+  found = torch_file.read(path)
+  assert found['trap'].name in ('posix.mkdir', 'nt.mkdir')
+  np.testing.assert_array_equal(found['net']['w'], ARRAYS['w'])
   assert not marker.exists()
 
 
@@ -96,13 +98,12 @@ def test_code_inside_a_storage_is_refused_too(tmp_path):
 
 
 @pytest.mark.parametrize('attribute', ['FloatStorage.__init__', 'nn.Module'])
-def test_names_that_only_begin_like_torch_are_refused(tmp_path, attribute):
+def test_names_that_only_begin_like_torch_stay_names(tmp_path, attribute):
   data = b'\x80\x04' + b''.join(
     b'\x8c' + bytes([len(s)]) + s.encode() for s in ('torch', attribute)
   )
   (tmp_path / 'x').write_bytes(data + b'\x93.')
-  with pytest.raises(UserError, match='refused'):
-    torch_file.read(tmp_path / 'x')
+  assert type(torch_file.read(tmp_path / 'x')) is Named
 
 
 @pytest.mark.parametrize('writer', [write, write_zip])
