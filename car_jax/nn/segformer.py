@@ -135,9 +135,10 @@ class SegFormer(Net):
 
   `widths`, `depths` and `features`, the head's width, override the variant's. With
   `normed_projections` the head brings each stage to its width by convolution, norm and ReLU, as
-  mmsegmentation's weights need it; without, by the paper's linear layer. Layer norms' `norm_epsilon`
-  is 1e-6 in mmsegmentation, 1e-5 in Hugging Face; the paper's code has 1e-6, but as `embed_epsilon`
-  (0: the same) 1e-5 after patches and where keys shrink. Dropout drops whole channels.
+  mmsegmentation's weights need it; without, by the paper's linear layer. `norm_epsilon` of
+  layer norms is 1e-6 in mmsegmentation, 1e-5 in Hugging Face; the paper's code has 1e-6, but as
+  `embed_epsilon` (0: the same) 1e-5 after patches and where keys shrink. Dropout drops whole
+  channels.
   """
 
   num_classes: int
