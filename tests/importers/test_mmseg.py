@@ -276,8 +276,8 @@ def test_files_without_a_place_are_named(tmp_path, tiny_config, names, message):
 @pytest.mark.parametrize('shape', [(), (0, 3), (2**17, 1), (5,)])
 def test_a_head_of_no_classes(tmp_path, tiny_config, shape):
   weights = weights_of('segformer_mmseg') | {'decode_head.conv_seg.weight': np.zeros(shape)}
+  file = legacy(tmp_path / 'x.pth', checkpoint(weights))
   with pytest.raises(UserError, match='neither SegFormer|more rows|do not fit'):
-    file = legacy(tmp_path / 'x.pth', checkpoint(weights))
     mmseg.to_state(file, config_of(tmp_path, tiny_config))
 
 
