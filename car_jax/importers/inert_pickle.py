@@ -51,7 +51,7 @@ class Budget:
   """Bytes and instructions that reading one file may take; both derive from its size."""
 
   def __init__(self, size: int):
-    self.bytes, self.instructions = 8 * size + 2**25, MOST
+    self.bytes, self.instructions = 8 * size + 2**20, MOST
 
   def take(self, count: int, what: str) -> None:
     """Raises Refused if all that was taken comes to more than the file justifies."""

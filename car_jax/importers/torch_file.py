@@ -138,6 +138,7 @@ def _stand_ins(budget: Budget, embedded: bool = True) -> dict[str, Callable]:
     'builtins.set': plain_set,
     '__builtin__.set': plain_set,
     '_codecs.encode': encoded,
+    '__builtin__.bytes': lambda *_: b'',  # of protocol 2, without arguments
   }
   if embedded:
     found['torch.storage._load_from_bytes'] = functools.partial(_embedded, budget)

@@ -1,6 +1,7 @@
 """SegFormer's files as Hugging Face writes them, made here byte by byte."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from car_jax import checkpoints
+from car_jax import config as configs
 from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
 from car_jax.importers import huggingface
@@ -88,7 +90,7 @@ def test_files_that_are_none(tmp_path):
 @pytest.mark.parametrize(
   ('entries', 'numbers', 'message'),
   [
-    ({'a': ('F8_E4M3', [1], [0, 1])}, 1, "of the number type 'F8_E4M3'"),
+    ({'a': ('F4', [2], [0, 1])}, 1, 'of the number type F4'),
     ({'a': ('F99', [1], [0, 1])}, 1, 'cannot be read'),
     ({'a': ('F32', [1], [-4, 0])}, 4, 'cannot be read'),
     ({'a': ('F32', [2], [0, 8]), 'b': ('F32', [2], [4, 12])}, 12, 'cannot be read'),
@@ -129,3 +131,29 @@ def test_the_variant_is_recognised():
     names[f'segformer.encoder.block.{k}.{depth - 1}.layer_norm_1.weight'] = np.zeros(width)
   assert huggingface.variant_of(names) == 'b0'
   assert huggingface.variant_of({}) == ''
+
+
+def newer(name):
+  """A name on disk -> that of transformers' modules since version 5."""
+  name = re.sub(r'encoder\.patch_embeddings\.(\d)', r'stages.\1.patch_embeddings', name)
+  name = re.sub(r'encoder\.layer_norm\.(\d)', r'stages.\1.layer_norm', name)
+  name = re.sub(r'encoder\.block\.(\d)\.(\d+)', r'stages.\1.blocks.\2', name)
+  name = re.sub(r'attention\.self\.(q|k|v)(uery|ey|alue)', r'attention.\1_proj', name)
+  name = name.replace('attention.output.dense', 'attention.o_proj')
+  name = name.replace('self.sr', 'sequence_reduction.sequence_reduction')
+  name = name.replace('self.layer_norm', 'sequence_reduction.layer_norm')
+  name = name.replace('layer_norm_1', 'layernorm_before').replace('layer_norm_2', 'layernorm_after')
+  name = name.replace('mlp.dense', 'mlp.fc')
+  return name.replace('head.linear_c.', 'head.linear_projections.')
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.', 'model.'])
+def test_names_of_newer_modules(prefix, tmp_path, tiny_config):  # noqa: F811
+  weights = weights_of(NAME)
+  named = {prefix + newer(n): w for n, w in weights.items()}
+  assert f'{prefix}segformer.stages.0.blocks.0.attention.q_proj.weight' in named
+  config = configs.load(tiny_config(SPEC | {'features': 0}))
+  state, _ = huggingface.to_state(write_zip(tmp_path / 'x.bin', state_dict(named)), config)
+  want = huggingface.to_variables('segformer', weights)
+  jax.tree.map(np.testing.assert_array_equal, state.net.variables, want)
+  assert config.method.model.features == 12

@@ -1,15 +1,20 @@
 """Reading torch's files without torch: what comes back, and what is refused."""
 
+import collections
+import datetime
 import os
 import pickle
+import tempfile
 import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from car_jax.errors import UserError
 from car_jax.importers import torch_file
-from car_jax.importers.inert_pickle import Named
+from car_jax.importers.inert_pickle import Inert, Named
 from tests.importers.torch_writer import Tensor, state_dict, torch_names, write, write_zip
 
 ARRAYS = {
@@ -150,3 +155,84 @@ def test_a_storage_of_another_length_than_it_says(tmp_path):
   tensor.storage.legacy = lambda: data
   with pytest.raises(UserError, match='holds 2 numbers instead of 3'):
     torch_file.read(write(tmp_path / 'x', {'w': tensor}))
+
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+plain |= st.binary()
+keys = st.none() | st.booleans() | st.integers(-9, 9) | st.text() | st.binary()
+values = st.recursive(
+  plain,
+  lambda inside: st.lists(inside) | st.dictionaries(keys, inside) | st.tuples(inside, inside),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(values, st.integers(2, 5))
+def test_plain_values_are_those_of_pickle(value, protocol):
+  with tempfile.NamedTemporaryFile() as file:
+    file.write(pickle.dumps([value, value], protocol))
+    file.flush()
+    assert torch_file.read(file.name) == [value, value]
+
+
+class Part:
+  """A class that the reader does not have, with state, items and a trap."""
+
+  def __init__(self):
+    self.history = np.arange(3.0)
+
+
+class Items(collections.defaultdict):
+  pass
+
+
+def training():
+  """What a training saves beside its weights."""
+  return {
+    'hub': {'loss': Part(), 'items': Items(list, a=[1])},
+    'time': datetime.datetime(2026, 1, 2),
+    'lr': np.float64(0.1),
+    'seed': np.arange(4),
+    'places': {(0, 1): {3}, Part: Part},
+  }
+
+
+@pytest.mark.parametrize('writer', [write, write_zip])
+def test_what_a_training_saves_beside_its_weights_is_a_name_only(tmp_path, writer, monkeypatch):
+  path = writer(tmp_path / 'x', {'state_dict': state_dict(ARRAYS), **training()})
+  monkeypatch.setattr(Part, '__new__', lambda *_: pytest.fail('a class of the file is made'))
+  read = torch_file.read_saved(path, 'state_dict', 'weights')
+  np.testing.assert_array_equal(read['state_dict']['w'], ARRAYS['w'])
+  unknown = {'loss': read['hub']['loss'], 'time': read['time'], 'lr': read['lr']}
+  assert all(type(u) is Inert for u in unknown.values())
+  assert unknown['loss'].name.endswith('test_torch_file.Part')
+
+
+NUMBERS = np.arange(4, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+  'parts',
+  [
+    lambda s: (Tensor(np.zeros((5, 0), np.float32)), 0, (5,), (1,)),
+    lambda s: (Tensor(NUMBERS), 0, (4,), (1,)),
+    lambda s: ('abcd', 0, (4,), (1,)),
+    lambda s: (s, 0.0, (4,), (1,)),
+    lambda s: (s, 0, [4], [1]),
+    lambda s: (s, 0, (4, 1), (1,)),
+    lambda s: (s, 0, ('4',), (1,)),
+    lambda s: (s, 0, (True,), (1,)),
+    lambda s: (s, 0, (2**63,), (0,)),
+    lambda s: (s, 0, (-1,), (1,)),
+    lambda s: (s, 3, (4,), (-1,)),
+    lambda s: (s, 0, (2**20,), (0,)),  # a million of one number
+    lambda s: (s, 0, (2**31, 2**31, 2**31), (0, 0, 0)),
+    lambda s: (s, 0, (1,) * 40, (1,) * 40),
+  ],
+)
+@pytest.mark.parametrize('writer', [write, write_zip])
+def test_a_tensor_is_a_storage_and_counts_within_it(tmp_path, writer, parts):
+  tensor = Tensor(NUMBERS)
+  tensor.storage, *tensor.view = parts(tensor.storage)
+  with pytest.raises(UserError, match='is refused: a tensor'):
+    torch_file.read(writer(tmp_path / 'x', {'w': tensor}))

@@ -13,6 +13,7 @@ import numpy as np
 MAGIC = 0x1950A86A20F9469CFC6C
 STORAGES = {'float32': 'FloatStorage', 'float64': 'DoubleStorage', 'int64': 'LongStorage'}
 STORAGES |= {'float16': 'HalfStorage', 'bool': 'BoolStorage', 'uint8': 'ByteStorage'}
+STORAGES |= {'bfloat16': 'BFloat16Storage'}
 
 
 class Tensor:
