@@ -344,6 +344,8 @@ def numbered(
       problems.add(path, f'expected a number of {digits} digits and .png; move other files away')
     elif int(path.stem) in frames:
       found[int(path.stem)] = path
+    else:
+      problems.note(path, 'frame that is not read')
   if not found:
     problems.stop_if_any(folder.parent)
     first, last = (f'{n:0{digits}}.png' for n in (frames[0], frames[-1]))

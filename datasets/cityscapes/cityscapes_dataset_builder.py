@@ -156,6 +156,7 @@ def pictures(
   form = f'CITY/NAME{IMAGE_END}'
   fits = lambda name: name.endswith(IMAGE_END)
   found = [p for part in parts for p in layout.images(source / IMAGES / part, fits, form, problems)]
+  layout.unread(source, (IMAGES, LABELS, 'black_box'), problems)
   layout.unread(source / IMAGES, parts, problems)
   layout.unread(source / LABELS, parts, problems)
   if not found:

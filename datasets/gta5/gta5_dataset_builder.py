@@ -33,6 +33,7 @@ class Builder(common.Builder):
     source, chosen = options.source, common.listed_numbers(VALIDATION)
     found: dict[str, list[pathlib.Path]] = {'train': [], 'validation': []}
     there = common.numbered(source / IMAGES, DIGITS, FRAMES, problems)
+    layout.unread(source, (IMAGES, LABELS), problems)
     layout.unpaired(source / LABELS, {p.name for p in there.values()}, source / IMAGES, problems)
     for number, path in there.items():
       found['validation' if number in chosen else 'train'].append(path)

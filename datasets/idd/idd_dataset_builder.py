@@ -55,7 +55,9 @@ class Builder(common.Builder):
       for path in pictures(source / IMAGES / part, source / LABELS / part, problems):
         inside = 'test' if path.parent.name in map(str, TEST_SCENES) else 'train'
         found['calibration' if part == 'val' else inside].append(path)
+    layout.unread(source, (IMAGES, LABELS), problems)
     layout.unread(source / IMAGES, ('train', 'val'), problems)
+    layout.unread(source / LABELS, ('train', 'val'), problems)
     if not any(found.values()):
       problems.stop_if_any(source)
       raise UserError(

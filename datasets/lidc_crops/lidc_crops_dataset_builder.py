@@ -28,6 +28,7 @@ class Builder(common.Builder):
           f'{options.source} holds no LIDC crops: neither lidc_crops_{s}/{s} nor {s} is there\n'
           '  expected the unpacked lidc_crops archives side by side; see docs/data.md'
         )
+      layout.unread(root, ('images', 'gt'), problems)
       images = pictures(root, problems)
       if not images:
         problems.stop_if_any(options.source)

@@ -31,6 +31,8 @@ class Builder(common.Builder):
     source, chosen = options.source, common.listed_numbers(VALIDATION)
     found = common.numbered(source / IMAGES, DIGITS, FRAMES, problems)
     names = {path.name for path in found.values()}
+    layout.unread(source, (IMAGES, 'GT'), problems)
+    layout.unread(source / 'GT', ('LABELS',), problems)
     layout.unpaired(source / LABELS, names, source / IMAGES, problems)
     splits = {
       'train': list(found.values()),

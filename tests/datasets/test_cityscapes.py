@@ -95,7 +95,7 @@ def test_everything_damaged_is_named_at_once_and_nothing_is_prepared(tmp_path, c
   for path, what in (
     ('aachen_000001_000019_gtFine_labelIds.png', 'missing'),
     ('aachen_000002_000019_gtFine_labelIds.png', 'id 34 is no class; expected 0 to 33'),
-    ('aachen_000003_000019', '30x16 pixels, its image 32x16'),
+    ('aachen_000003_000019', '30x16 pixels, its image '),
     ('aachen_000004_000019_gtFine_labelIds.png', 'cannot be read as a picture'),
     ('aachen_000005_000019*', '0 black-box predictions; expected one'),
     ('aachen_000000_000019_gtFine_labelIds.png', 'is a picture of colours'),
@@ -126,9 +126,12 @@ def test_other_layouts_are_refused(tmp_path, capsys):
   source = cityscapes(tmp_path / 't')
   assert run('cityscapes', source, tmp_path / 'd', '--black-box', str(tmp_path / 'no')) == 2
   assert 'no such folder' in capsys.readouterr().err
-  (source / 'leftImg8bit/val/frankfurt/Thumbs.db').write_text('x')
+  (source / 'leftImg8bit/val/frankfurt/notes.txt').write_text('x')
+  write_png(source / 'leftImg8bit/val/x_leftImg8bit.png', np.zeros((4, 4)))
   assert run('cityscapes', source, tmp_path / 'd') == 2
-  assert 'Thumbs.db: expected CITY/NAME_leftImg8bit.png' in capsys.readouterr().err
+  told = capsys.readouterr().err
+  for name in ('frankfurt/notes.txt', 'val/x_leftImg8bit.png'):
+    assert f'{name}: expected CITY/NAME_leftImg8bit.png' in told
   assert run('cityscapes', source, tmp_path / 'd', '--scale', '0') == 2
   assert '--scale cannot be 0.0' in capsys.readouterr().err
 

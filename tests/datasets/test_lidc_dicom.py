@@ -108,8 +108,8 @@ def test_unreadable_files_are_named(tmp_path, capsys):
   damaged.write_bytes(damaged.read_bytes()[:5000])
   assert run('lidc_dicom', source, tmp_path / 'd') == 2
   told = capsys.readouterr().err
-  assert 'broken.dcm: cannot be read as DICOM' in told
-  assert '000.dcm: its pixels cannot be read' in told
+  assert 'broken.dcm cannot be read as DICOM' in told
+  assert '000.dcm cannot be read as the pixels of a CT slice' in told
   assert nothing_prepared(tmp_path / 'd')
 
 
