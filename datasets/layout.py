@@ -58,9 +58,13 @@ def unread(folder: pathlib.Path, read: Iterable[str], problems: common.Problems)
 
 
 def unpaired(
-  folder: pathlib.Path, frames: Collection[str], others: pathlib.Path, problems: common.Problems
-) -> None:
-  """Notes the pictures of a folder that are no label of the frames read from `others`."""
+  folder: pathlib.Path, frames: Collection[str], problems: common.Problems
+) -> list[pathlib.Path]:
+  """Pictures of a folder that are no label of these frames; what is no picture is noted."""
+  found = []
   for path in common.files_under(folder, problems) if folder.is_dir() else []:
-    if path.parent != folder or path.name not in frames:
-      problems.note(path, f'label of no frame that is read from {others}')
+    if path.parent != folder or path.suffix != '.png':
+      problems.note(path, 'file beside labels, not read')
+    elif path.name not in frames:
+      found.append(path)
+  return found

@@ -34,7 +34,8 @@ class Builder(common.Builder):
     found: dict[str, list[pathlib.Path]] = {'train': [], 'validation': []}
     there = common.numbered(source / IMAGES, DIGITS, FRAMES, problems)
     layout.unread(source, (IMAGES, LABELS), problems)
-    layout.unpaired(source / LABELS, {p.name for p in there.values()}, source / IMAGES, problems)
+    for label in layout.unpaired(source / LABELS, {p.name for p in there.values()}, problems):
+      problems.note(label, f'label of no frame that is read from {source / IMAGES}')
     for number, path in there.items():
       found['validation' if number in chosen else 'train'].append(path)
     make = functools.partial(examples, source / LABELS, options.values['scale'], problems)
@@ -54,13 +55,28 @@ def examples(
     ids = common.read_ids(where, problems)
     if ids is None or not cityscapes.in_range(where, ids, labels.GTA5_IDS, problems):
       continue
-    if image is None:
+    if image is None or not alike(path, image, where, ids, problems):
       continue
     if (ids == labels.GTA5_LICENCE_PLATE).any():
       problems.note(where, f'label with {PLATE}: ignored')
     image = cityscapes.image_scaled(of_one_size(image, Image.Resampling.BILINEAR), scale)
     label = labels.scored_train_ids(of_one_size(ids, Image.Resampling.NEAREST))
     yield path.stem, path.stem, image, cityscapes.nearest_scaled(label, scale)[None]
+
+
+def alike(
+  path: pathlib.Path,
+  image: np.ndarray,
+  where: pathlib.Path,
+  ids: np.ndarray,
+  problems: common.Problems,
+) -> bool:
+  """Whether a frame and its label are of about one size; else the problem is noted."""
+  (h, w), (rows, columns) = image.shape[:2], ids.shape
+  good = max(h, rows) <= 2 * min(h, rows) and max(w, columns) <= 2 * min(w, columns)
+  if not good:
+    problems.add(where, f'{columns}x{rows} pixels, its image {path} {w}x{h}')
+  return good
 
 
 def of_one_size(x: np.ndarray, how: Image.Resampling) -> np.ndarray:

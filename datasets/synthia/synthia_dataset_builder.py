@@ -33,7 +33,8 @@ class Builder(common.Builder):
     names = {path.name for path in found.values()}
     layout.unread(source, (IMAGES, 'GT'), problems)
     layout.unread(source / 'GT', ('LABELS',), problems)
-    layout.unpaired(source / LABELS, names, source / IMAGES, problems)
+    for label in layout.unpaired(source / LABELS, names, problems):
+      problems.add(source / IMAGES / label.name, f'missing, but its label {label} is there')
     splits = {
       'train': list(found.values()),
       'validation': [path for number, path in found.items() if number in chosen],

@@ -91,6 +91,10 @@ def test_ids_of_no_class_are_named_and_what_is_not_read_is_counted(tmp_path, cap
   assert f'1 x frame that is not read: {source}/images/10001.png' in told
   assert f'2 x label of no frame that is read from {source}/images: ' in told
   assert '1 x label with id 34, a licence plate, which is no class of Cityscapes: ignored' in told
+  write_png(source / 'labels/00002.png', np.zeros((4, 19)))
+  assert run('gta5', source, tmp_path / 'e') == 2
+  told = capsys.readouterr().err
+  assert f'00002.png: 19x4 pixels, its image {source}/images/00002.png 19x11' in told
   for strange in (35, 77, 254):
     write_png(source / 'labels/00002.png', np.full((11, 19), strange))
     assert run('gta5', source, tmp_path / 'e') == 2

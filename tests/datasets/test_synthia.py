@@ -88,3 +88,10 @@ def test_ids_of_no_class_are_named(tmp_path, capsys):
     assert run('synthia', root, tmp_path / 'd') == 2
     told = f'0000000.png: id {strange} is no class; expected 0 to 22 (0.42 % of pixels)'
     assert told in capsys.readouterr().err
+
+
+def test_a_label_without_its_image_is_named(tmp_path, capsys):
+  synthia(tmp_path / 's')
+  (tmp_path / 's/RGB/0000000.png').unlink()
+  assert run('synthia', tmp_path / 's', tmp_path / 'd') == 2
+  assert 'RGB/0000000.png: missing, but its label ' in capsys.readouterr().err
