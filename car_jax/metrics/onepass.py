@@ -83,7 +83,7 @@ def parts(logits: Array) -> Parts:
   below = logits - second[..., None]  # as far from the second, so that the largest exp is 1
   e = jnp.where(other, jnp.exp(below), 0.0)
   spread = jnp.where(e > 0, -below * e, 0.0)
-  # one reduction of several: XLA on a CPU takes much longer over one each
+  # one reduction of two: XLA on a CPU takes much longer over two of one
   add = lambda a, b: (a[0] + b[0], a[1] + b[1])
   total, spread = jax.lax.reduce((e, spread), (jnp.float32(0),) * 2, add, (logits.ndim - 1,))
   total = jnp.maximum(total, 1)  # 0 where all others are -inf
@@ -99,29 +99,29 @@ def parts(logits: Array) -> Parts:
 
 def _two_largest(logits: Array) -> tuple[Array, Array, Array]:
   """The largest of the last axis, its first place, and the second largest (equal to it in a tie)."""
-  place = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-
-  def merge(a, b):
-    first = (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] < b[1])) | jnp.isnan(a[0])
-    low = jnp.minimum(a[0], b[0])
-    at = jnp.where(first, a[1], b[1])
-    return jnp.maximum(a[0], b[0]), at, jnp.maximum(low, jnp.maximum(a[2], b[2]))
-
-  least = jnp.float32(-jnp.inf)
-  zeros = (least, jnp.int32(jnp.iinfo(jnp.int32).max), least)
-  least = jnp.full_like(logits, least)
-  return jax.lax.reduce((logits, place, least), zeros, merge, (logits.ndim - 1,))
+  none = jnp.float32(-jnp.inf)
+  merge = lambda a, b: (
+    jnp.maximum(a[0], b[0]),
+    jnp.maximum(jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])),
+  )
+  both = logits, jnp.full_like(logits, none)
+  top, second = jax.lax.reduce(both, (none, none), merge, (logits.ndim - 1,))
+  return top, jnp.argmax(logits, -1), second
 
 
 def _log_calm(logits: Array, top: Array, entropy: Array) -> Array:
-  """log(log C - entropy). Of nearly equal logits the difference is all rounding: theirs is half the
-  variance of the logits, to a share of the third power of their spread."""
-  x = jnp.maximum(logits - top[..., None], -1.0)
-  add = lambda a, b: (a[0] + b[0], a[1] + b[1], jnp.minimum(a[2], b[2]))
-  sums = jax.lax.reduce((x, x * x, x), (jnp.float32(0),) * 3, add, (logits.ndim - 1,))
+  """log(log C - entropy).
+
+  Of nearly equal logits the difference is all rounding: theirs is half the variance of the logits,
+  but for a share of their spread.
+  """
+  near = jnp.maximum(logits - top[..., None], -1.0)
+  add = lambda a, b: (a[0] + b[0], a[1] + b[1])
+  zeros = (jnp.float32(0),) * 2
+  sums, squares = jax.lax.reduce((near, near * near), zeros, add, (logits.ndim - 1,))
   count = float(logits.shape[-1])
-  variance = sums[1] / count - (sums[0] / count) ** 2
-  calm = jnp.where(sums[2] > -SMALL, variance / 2, jnp.log(count) - entropy)
+  variance = squares / count - (sums / count) ** 2
+  calm = jnp.where(squares < SMALL**2, variance / 2, jnp.log(count) - entropy)
   return jnp.log(jnp.maximum(calm, 0))
 
 
@@ -153,8 +153,8 @@ def bins_of(x: Array, score: str, num_bins: int = BINS) -> Array:
 
 def _stretched(x: Any, score: str) -> Any:
   """asinh(x / s): as fine as s near 0, of one relative width far from it."""
-  np_or_jnp = jnp if isinstance(x, jax.Array) else np
-  return np_or_jnp.arcsinh(x / SPANS[score][1])
+  far = jnp.abs(x / SPANS[score][1])  # jnp.arcsinh takes several times as long
+  return jnp.sign(x) * jnp.log(far + jnp.sqrt(far * far + 1))
 
 
 def spreads(num_bins: int = BINS, classes: int = 2) -> np.ndarray:
