@@ -53,7 +53,9 @@ class Counts(NamedTuple):
   losses: Array  # [B, P, 2] float32: summed NLL and Brier score
   image: Array  # [B, P, 3] float32: confidence and entropy of all pixels, entropy of UNKNOWN ones
   pixels: Array  # [B] int32, all pixels, void included
-  classwise: Array | None  # [B, C, 2, ODDS_BINS] int32: pixels, and those of the class, by bin of its p
+  classwise: (
+    Array | None
+  )  # [B, C, 2, ODDS_BINS] int32: pixels, and those of the class, by bin of its p
   classwise_conf: Array | None  # [B, P, C, ODDS_BINS, 2] uint32
 
 
@@ -162,6 +164,12 @@ def spreads(num_bins: int = BINS, classes: int = 2) -> np.ndarray:
   s = SPANS['max_prob'][1]
   odds = s * np.sinh(np.linspace(0, np.arcsinh(FARTHEST / s), num_bins + 1)) - np.log(classes - 1)
   return np.diff(np.append(expit(odds[:-1]), 1.0))
+
+
+def class_spreads(num_bins: int = ODDS_BINS) -> np.ndarray:
+  """[ODDS_BINS] the same for one class's own probability; the outermost bins reach to 0 and 1."""
+  inner = expit(np.linspace(-ODDS, ODDS, num_bins + 1)[1:-1])
+  return np.diff(np.concatenate([[0.0], inner, [1.0]]))
 
 
 def fixed(x: Array) -> Array:
