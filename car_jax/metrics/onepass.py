@@ -82,7 +82,8 @@ def parts(logits: Array) -> Parts:
   top, said, second = _two_largest(logits)
   gap = jnp.where(top < jnp.inf, top - second, jnp.nan)
   other = jnp.arange(logits.shape[-1]) != said[..., None]
-  below = logits - second[..., None]  # as far from the second, so that the largest exp is 1
+  # measured from the second, so that the largest exp is 1; from 0 where all others are -inf
+  below = logits - jnp.where(second > -jnp.inf, second, 0)[..., None]
   e = jnp.where(other, jnp.exp(below), 0.0)
   spread = jnp.where(e > 0, -below * e, 0.0)
   # one reduction of two: XLA on a CPU takes much longer over two of one
@@ -100,7 +101,7 @@ def parts(logits: Array) -> Parts:
 
 
 def _two_largest(logits: Array) -> tuple[Array, Array, Array]:
-  """The largest of the last axis, its first place, and the second largest (equal to it in a tie)."""
+  """The largest of the last axis, its first place, and the second largest (tied or not)."""
   none = jnp.float32(-jnp.inf)
   merge = lambda a, b: (
     jnp.maximum(a[0], b[0]),
