@@ -31,8 +31,8 @@ SPANS = dict(
   max_prob=(0.0, 0.01),
   entropy=(-40.0, 8.0),
   margin=(-40.0, 8.0),
-  max_logit=(-FARTHEST, 1.0),
-  energy=(-FARTHEST, 1.0),
+  max_logit=(-FARTHEST, 0.1),
+  energy=(-FARTHEST, 0.1),
   disagreement=(-90.0, 8.0),
 )
 ODDS, ODDS_BINS = 32.0, 8192  # of the classes' own probabilities: log-odds from -ODDS to ODDS
@@ -69,6 +69,7 @@ class Parts(NamedTuple):
   said: Array
   top: Array  # the largest logit
   gap: Array  # top minus the second largest
+  crowd: Array  # logarithm of the sum of exp(l - second largest) over the other classes
   lead: Array  # top minus the logarithm of the sum of exp of all others: the log-odds of `said`
   rest: Array
   entropy: Array
@@ -90,14 +91,17 @@ def parts(logits: Array) -> Parts:
   add = lambda a, b: (a[0] + b[0], a[1] + b[1])
   total, spread = jax.lax.reduce((e, spread), (jnp.float32(0),) * 2, add, (logits.ndim - 1,))
   total = jnp.maximum(total, 1)  # 0 where all others are -inf
-  lead = gap - jnp.log(total)
+  crowd = jnp.log(total)
+  lead = gap - crowd
   rest = jnp.exp(-gap) * total
   more = gap + spread / total
   entropy = jnp.log1p(rest) + jnp.where(rest > 0, rest * more / (1 + rest), 0.0)
   # entropy / rest, whose two terms stay finite where rest is 0
   ratio = jnp.where(rest > 0, jnp.log1p(rest) / rest, 1) + more / (1 + rest)
   log_entropy = jnp.where(gap < jnp.inf, jnp.log(ratio) - lead, -jnp.inf)
-  return Parts(said, top, gap, lead, rest, entropy, log_entropy, _log_calm(logits, top, entropy))
+  return Parts(
+    said, top, gap, crowd, lead, rest, entropy, log_entropy, _log_calm(logits, top, entropy)
+  )
 
 
 def _two_largest(logits: Array) -> tuple[Array, Array, Array]:
@@ -133,11 +137,11 @@ def coordinates(p: Parts, classes: int) -> Array:
 
   Ranks are what counts, so each is a monotone function of its score that keeps the order of far
   logits and of nearly equal ones: the log-odds of the largest probability (above their minimum), of
-  the margin and of entropy as a share of log C; the largest logit and the energy (log sum exp).
+  the margin and of entropy as a share of log C; the largest logit; the energy (log mean exp).
   """
   top = p.lead + jnp.log(float(max(classes - 1, 1)))
-  margin = jnp.log(-jnp.expm1(-p.gap)) + p.gap - jnp.logaddexp(p.gap - p.lead, 0.0)
-  energy = p.top + jnp.log1p(p.rest)
+  margin = jnp.log(-jnp.expm1(-p.gap)) + p.gap - jnp.log1p(jnp.exp(p.crowd))
+  energy = p.top + (jnp.log1p(p.rest) - jnp.log(float(classes)))
   return jnp.stack([jnp.maximum(top, 0), p.log_calm - p.log_entropy, margin, p.top, energy])
 
 
