@@ -247,7 +247,8 @@ TERMS = (
     '95 % interval',
     (
       'What another draw of as many images would give, found by drawing images again with '
-      'replacement. It does not cover another training run.'
+      'replacement. It does not cover another training run. There is none where fewer than two '
+      'images, or scenes, have the score.'
     ),
   ),
   (

@@ -5,6 +5,7 @@ pages and tables write per cent.
 """
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -142,9 +143,10 @@ BOUNDS: dict[str, Value] = {
   'ks': _tied_bound(1),
   'classwise_adaptive_ece': _classwise_bound(0),
   'classwise_ks': _classwise_bound(1),
+  'adaptive_ece_relis': lambda p: float('nan'),
 }
 # their histograms' error is small but not worked out
-UNBOUNDED = ('classwise_', 'object_', 'adaptive_ece_relis')
+UNBOUNDED = ('classwise_', 'object_')
 
 OF_CLASSES = ('miou', 'pixel_accuracy', 'mean_accuracy')  # all that maps of classes allow
 
@@ -234,18 +236,21 @@ def estimates(
       for values, m in zip(drawn, wanted, strict=True):
         values.append(m.of(part))
   coarse = tally.subset(np.arange(len(group)))
-  units_of = [tally.subset(group == u) for u in range(units)] if tally.ids else []
+  unit = lambda u: tally.subset(group == u)
   return {
-    m.name: _estimate(m, pooled, coarse, _of_several(m, values, units_of), exact.get(m.name))
+    m.name: _estimate(m, pooled, coarse, _of_several(m, values, units, unit), exact.get(m.name))
     for m, values in zip(wanted, drawn, strict=True)
   }
 
 
-def _of_several(m: Measure, values: list[float], units: Sequence[Pooled]) -> np.ndarray:
+def _of_several(
+  m: Measure, values: list[float], units: int, unit: Callable[[int], Pooled]
+) -> np.ndarray:
   """The defined values of resamples; none where they do not differ and one unit alone has any."""
   seen = np.array([v for v in values if not np.isnan(v)])
-  if len(seen) and not np.ptp(seen) and sum(not np.isnan(m.of(u)) for u in units) < 2:
-    return seen[:0]
+  if len(seen) and not np.ptp(seen):
+    scored = (u for u in range(units) if not np.isnan(m.of(unit(u))))
+    return seen if len([*itertools.islice(scored, 2)]) == 2 else seen[:0]
   return seen
 
 
