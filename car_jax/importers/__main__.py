@@ -13,6 +13,7 @@ import sys
 
 from car_jax import config as configs
 from car_jax.errors import UserError, exit_on_user_error, nearest
+from car_jax.evaluate import folders
 
 # name -> the module that reads the format, the config it belongs to unless --config says
 IMPORTERS = {
@@ -41,8 +42,10 @@ def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
   if args.name not in IMPORTERS:
     raise UserError(f'no importer {args.name!r}\n{nearest(args.name, IMPORTERS)}')
-  if any((pathlib.Path(args.out) / name).exists() for name in ('checkpoints', 'config.json')):
+  out = pathlib.Path(args.out)
+  if any((out / name).exists() for name in ('checkpoints', 'config.json')):
     raise UserError(f'{args.out} holds a run already; choose another --out')
+  folders.check_replaceable(out, 'config.json')
   module, published = IMPORTERS[args.name]
   config = configs.load(args.config or published)
   config = configs.override(config, configs.split_overrides(rest))
@@ -52,10 +55,10 @@ def main(arguments: list[str]) -> int:
 
   importer = importlib.import_module(f'car_jax.importers.{module}')
   state, info = importer.to_state(args.file, config)
-  out = pathlib.Path(args.out)
-  with checkpoints.Checkpoints(out / 'checkpoints', keep=1) as target:
-    target.save(0, state, {'config': config.to_dict(), 'data': info, 'imported': args.file})
-  (out / 'config.json').write_text(configs.to_json(config))
+  with folders.replaced(out, 'config.json') as part:
+    with checkpoints.Checkpoints(part / 'checkpoints', keep=1) as target:
+      target.save(0, state, {'config': config.to_dict(), 'data': info, 'imported': args.file})
+    (part / 'config.json').write_text(configs.to_json(config))
   print(f'{args.file} -> {out}\n  score it: python eval.py --checkpoint {out}')
   return 0
 

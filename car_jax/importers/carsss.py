@@ -17,6 +17,7 @@ from car_jax.importers.rules import (
   norm,
   point,
   resnet,
+  rows,
   transposed,
   with_bias,
 )
@@ -123,8 +124,7 @@ def read(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray] | None]:
     if name is None:
       raise UserError(f'{path} is no CAR checkpoint: it has no {" or ".join(map(repr, names))}')
     weights = nets[ours] = content[name]
-    table = isinstance(weights, Mapping) and all(hasattr(w, 'shape') for w in weights.values())
-    if weights is not None and not table:
+    if weights is not None and not torch_file.is_table(weights):
       raise UserError(f'{path} is no CAR checkpoint: its {name!r} is no table of weights')
   return nets
 
@@ -164,7 +164,7 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
 
 
 def _classes(path: str | pathlib.Path, nets: Mapping[str, Any]) -> int:
-  head = (nets['generator'] or {}).get('out.last_layer.weight')
-  if head is None:
+  classes = rows(nets['generator'] or {}, 'out.last_layer.weight')
+  if not classes:
     raise UserError(f'{path}: the generator has no out.last_layer.weight')
-  return len(head)
+  return classes

@@ -1,28 +1,32 @@
 """SegFormer as Hugging Face's transformers saves it: model.safetensors or pytorch_model.bin."""
 
-import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
+import safetensors
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError
-from car_jax.importers import torch_file
+from car_jax.errors import UserError, reading
+from car_jax.files import read_bytes
+from car_jax.importers import prefixes, spellings, torch_file
 from car_jax.importers.mmseg import (
   Weights,
   check_config,
   count,
   layer_norm,
+  set_width,
   supervised_state,
 )
-from car_jax.importers.rules import Rule, convert, convolution, linear, norm, with_bias
+from car_jax.importers.rules import Rule, convert, convolution, linear, norm, rows, with_bias
 from car_jax.nn.segformer import VARIANTS
 
-DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': jnp.bfloat16}
+DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
 DTYPES |= {'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8}
 DTYPES |= {'U64': np.uint64, 'U32': np.uint32, 'U16': np.uint16, 'U8': np.uint8, 'BOOL': np.bool_}
+CLASSIFIER = 'decode_head.classifier.weight'
 ENCODER = r'segformer\.encoder\.'
 
 
@@ -61,41 +65,39 @@ def to_variables(net: str, weights: Weights, template: Any = None) -> dict[str, 
 
 
 def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """The arrays of a safetensors file: the length of a JSON header, the header, the numbers.
+  """The arrays of a safetensors file, its header checked by the library of that name.
 
-  Raises UserError for another kind of file, and for one that is cut short.
+  Raises UserError for another kind of file, one that is cut short, and an unknown number type.
   """
-  data = np.memmap(path, np.uint8, 'r') if pathlib.Path(path).stat().st_size else np.zeros(0)
-  try:
-    length = int(data[:8].view('<u8')[0])
-    header = json.loads(bytes(data[8 : 8 + length]))
-    header.pop('__metadata__', None)
-    arrays = {}
-    for name, entry in header.items():
-      begin, end = (8 + length + at for at in entry['data_offsets'])
-      kind = np.dtype(DTYPES[entry['dtype']])
-      arrays[name] = np.array(data[begin:end]).view(kind).reshape(entry['shape'])
-  except KeyError as e:
-    raise UserError(f'{path}: unknown entry or number type {e} of safetensors') from None
-  except (ValueError, IndexError, TypeError, AttributeError):
-    raise UserError(f'{path} is no safetensors file, or it is cut short') from None
-  return arrays
+  data = read_bytes(path, 'a safetensors file')
+  with reading(path, 'a safetensors file'):
+    entries = safetensors.deserialize(data)
+    if unknown := [e['dtype'] for _, e in entries if e['dtype'] not in DTYPES]:
+      raise UserError(f'{path}: no weights are read of the number type {unknown[0]!r}')
+    return {
+      name: np.frombuffer(e['data'], DTYPES[e['dtype']]).reshape(e['shape']) for name, e in entries
+    }
 
 
-def read(path: str | pathlib.Path) -> Weights:
-  """The state dict of either kind of file. Raises UserError."""
+def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """The state dict of either kind of file, without wrappers' prefixes. Raises UserError."""
   path = pathlib.Path(path)
   if path.is_dir():
     raise UserError(f'{path} is a folder\n  give the file in it: {path / "model.safetensors"}')
-  if not path.is_file():
-    raise UserError(f'no file {path}')
-  return read_safetensors(path) if path.suffix == '.safetensors' else torch_file.read(path)
+  if path.suffix == '.safetensors':
+    return prefixes.unwrapped(path, read_safetensors(path))
+  content = torch_file.read_saved(path, 'state_dict', 'weights')
+  if isinstance(content, Mapping) and 'state_dict' in content:
+    content = content['state_dict']
+  if not torch_file.is_table(content):
+    raise UserError(f'{path} is no SegFormer of transformers: it holds no table of weights')
+  return prefixes.unwrapped(path, content)
 
 
 def variant_of(weights: Weights) -> str:
   """b0 to b5, or '' for other sizes."""
   names = [f'segformer.encoder.patch_embeddings.{k}.proj.weight' for k in range(4)]
-  widths = tuple(len(weights.get(name, ())) for name in names)
+  widths = tuple(rows(weights, name) for name in names)
   depths = tuple(count(weights, rf'{ENCODER}block\.{k}\.(\d+)\..*') for k in range(4))
   same = (v for v, of in VARIANTS.items() if (of.widths, of.depths) == (widths, depths))
   return next(same, '')
@@ -104,15 +106,24 @@ def variant_of(weights: Weights) -> str:
 def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
   """The file as a state of the config's method, and what is known of its data.
 
-  Sets the config's linear projections and layer norms' epsilon, in which these files differ from
-  mmsegmentation's. Raises UserError.
+  Sets the config's linear projections, width of the head and layer norms' epsilon, in which these
+  files differ from mmsegmentation's. Raises UserError.
   """
-  weights = read(path)
-  head = weights.get('decode_head.classifier.weight') if hasattr(weights, 'get') else None
-  if head is None:
-    raise UserError(f'{path} is no SegFormer of transformers: it has no decode_head.classifier')
+  weights = spellings.from_newer(read(path))
+  if not rows(weights, CLASSIFIER):
+    what = prefixes.described(weights)
+    raise UserError(f'{path} is no SegFormer of transformers (no decode_head.classifier): {what}')
+  return linear_state(path, config, weights, norm_epsilon=1e-5)
+
+
+def linear_state(
+  path: Any, config: ConfigDict, weights: Weights, **epsilons: float
+) -> tuple[Any, dict[str, Any]]:
+  """As `to_state`, of weights in transformers' names."""
   kind = 'segformer', variant_of(weights)
   check_config(path, config, *kind)
   with config.unlocked():
-    config.method.model.update(normed_projections=False, norm_epsilon=1e-5)
-  return supervised_state(path, config, len(head), to_variables, weights, kind)
+    config.method.model.update(normed_projections=False, **epsilons)
+  set_width(config, weights, 'decode_head.linear_fuse.weight')
+  classes = rows(weights, CLASSIFIER)
+  return supervised_state(path, config, classes, to_variables, weights, kind)

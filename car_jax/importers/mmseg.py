@@ -9,8 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
-from car_jax.importers import torch_file
-from car_jax.importers.rules import Rule, convert, convolution, linear, norm, point, with_bias
+from car_jax.importers import prefixes, spellings, torch_file
+from car_jax.importers.rules import Rule, convert, convolution, linear, norm, point, rows, with_bias
 from car_jax.nn.resnet import BLOCKS
 from car_jax.nn.segformer import VARIANTS
 
@@ -88,7 +88,8 @@ def _split(weights: Weights) -> dict[str, np.ndarray]:
   parts = {}
   for name, value in weights.items():
     name = name.removeprefix('module.')
-    if found := re.fullmatch(r'(.*\.attn)\.in_proj_(weight|bias)', name):
+    found = re.fullmatch(r'(.*\.attn)\.in_proj_(weight|bias)', name)
+    if found and np.ndim(value) and len(value) % 3 == 0:
       for one, part in zip(('query', 'key', 'value'), np.split(value, 3), strict=True):
         parts[f'{found[1]}.{one}.{found[2]}'] = part
     else:
@@ -103,14 +104,14 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     content = content['state_dict']
   if not torch_file.is_table(content):
     raise UserError(f'{path} is no checkpoint of mmsegmentation: it holds no table of weights')
-  return {name.removeprefix('module.'): value for name, value in content.items()}
+  return prefixes.unwrapped(path, content)
 
 
 def kind_of(weights: Weights) -> tuple[str, str]:
   """(net, variant of its config) that a state dict holds; '' where there is none for its sizes."""
   if 'backbone.layers.0.0.projection.weight' in weights:
     stages = range(4)
-    widths = tuple(len(weights.get(f'backbone.layers.{k}.0.projection.weight', ())) for k in stages)
+    widths = tuple(rows(weights, f'backbone.layers.{k}.0.projection.weight') for k in stages)
     depths = tuple(count(weights, rf'backbone\.layers\.{k}\.1\.(\d+)\..*') for k in stages)
     same = (v for v, of in VARIANTS.items() if (of.widths, of.depths) == (widths, depths))
     return 'segformer', next(same, '')
@@ -129,14 +130,38 @@ def count(weights: Weights, pattern: str) -> int:
 
 
 def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
-  """The file as a state of the config's method, and what is known of its data. Raises UserError."""
+  """The file as a state of the config's method, and what is known of its data.
+
+  Sets the config's width of a SegFormer's head to the file's; of a file in NVlabs' names also what
+  else differs. Raises UserError.
+  """
   weights = read(path)
+  if spellings.is_nvlabs(weights):
+    from car_jax.importers import huggingface
+
+    epsilons = dict(norm_epsilon=1e-6, embed_epsilon=1e-5)
+    return huggingface.linear_state(path, config, spellings.from_nvlabs(weights), **epsilons)
   net, variant = kind_of(weights)
-  head = weights.get('decode_head.conv_seg.weight')
-  if not net or head is None:
-    raise UserError(f'{path} is neither SegFormer nor DeepLabV3+ as mmsegmentation names its parts')
+  classes = rows(weights, 'decode_head.conv_seg.weight')
+  if not net or not classes:
+    raise UserError(
+      f'{path} is neither SegFormer nor DeepLabV3+ as mmsegmentation names its parts: '
+      f'{prefixes.described(weights)}'
+    )
   check_config(path, config, net, variant)
-  return supervised_state(path, config, len(head), to_variables, weights, (net, variant))
+  if net == 'segformer':
+    set_width(config, weights, 'decode_head.fusion_conv.conv.weight')
+  return supervised_state(path, config, classes, to_variables, weights, (net, variant))
+
+
+def set_width(config: ConfigDict, weights: Weights, name: str) -> None:
+  """The config's width of a SegFormer's head is that of the weights `name` [width, 4 width, 1, 1],
+  unless it says one: mmsegmentation's is 256 in every variant, NVlabs' and transformers' 768 from
+  B2 on."""
+  width = rows(weights, name)
+  if np.shape(weights.get(name)) == (width, 4 * width, 1, 1):
+    with config.unlocked():
+      config.method.model.features = config.method.model.get('features') or width
 
 
 def check_config(path: Any, config: ConfigDict, net: str, variant: str) -> None:

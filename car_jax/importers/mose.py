@@ -59,12 +59,13 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
   if config.method.name != 'mose':
     raise UserError(f'the config trains {config.method.name!r}, not MoSE; see --config')
   weights = torch_file.read(path)
-  if not (isinstance(weights, Mapping) and all(hasattr(w, 'shape') for w in weights.values())):
+  if not (torch_file.is_table(weights)):
     raise UserError(f'{path} is no MoSE checkpoint: it is no table of weights')
-  head = weights.get(f'{WRAPPER}last_layer.weight', weights.get('last_layer.weight'))
-  if head is None:
+  name = 'last_layer.weight'
+  classes = rules.rows(weights, WRAPPER + name) or rules.rows(weights, name)
+  if not classes:
     raise UserError(f'{path} is no MoSE checkpoint: it has no last_layer.weight')
-  spec = config.method.to_dict() | {'num_classes': len(head)}
+  spec = config.method.to_dict() | {'num_classes': classes}
   method = registry.method(spec, steps_per_epoch=1)
   size = config.data.get('size') or 2 ** (len(method.net.widths) - 1)
   batch = {'image': np.zeros((1, size, size, 3), np.float32)}
@@ -78,4 +79,4 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
   if config.data.get('flips'):  # released with 'unlabelled' as class 0, which is our last
     head = variables['params']['out']
     variables['params']['out'] = {k: np.roll(v, -1, axis=-1) for k, v in head.items()}
-  return state.replace(net=state.net.replace(**variables)), {'num_classes': len(head)}
+  return state.replace(net=state.net.replace(**variables)), {'num_classes': classes}

@@ -34,6 +34,19 @@ def point(a: np.ndarray) -> np.ndarray:
   return a[:, :, 0, 0].T
 
 
+def rows(weights: Mapping[str, np.ndarray], name: str) -> int:
+  """Length of a weight's first axis, such as its classes; 0 if there is no such weight.
+
+  Raises UserError for more than 65,536: a net is not made on the word of a damaged file.
+  """
+  shape = np.shape(weights.get(name, 0))
+  if not shape or 0 in shape:
+    return 0
+  if shape[0] > 2**16:
+    raise UserError(f'{name} {shape} has more rows than any net here')
+  return shape[0]
+
+
 class Rule(NamedTuple):
   pattern: str  # of the whole foreign name
   path: str  # ours, with the pattern's groups; a leading @ means batch_stats

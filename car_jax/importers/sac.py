@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
 from car_jax.importers import torch_file
-from car_jax.importers.rules import Rule, convert, convolution, norm, resnet, with_bias
+from car_jax.importers.rules import Rule, convert, convolution, norm, resnet, rows, with_bias
 from car_jax.nn.vgg import DEPTHS
 
 Weights = Mapping[str, np.ndarray]
@@ -68,6 +68,7 @@ TABLES = {
   'deeplabv2_vgg': _deeplabv2_vgg,
   'fcn8s_vgg': _fcn8s_vgg,
 }
+KNOWN = ('epoch', 'score')  # of a snapshot, where they are plain numbers
 # A name that only one of the nets has, and whose length is the number of classes.
 HEADS = {
   'deeplabv2_resnet': 'model.layer5.conv2d_list.0.bias',
@@ -104,7 +105,7 @@ class Snapshot(NamedTuple):
 
   @property
   def num_classes(self) -> int:
-    return len(self.student[HEADS[self.net]])
+    return rows(self.student, HEADS[self.net])
 
 
 def read(path: str | pathlib.Path) -> Snapshot:
@@ -133,7 +134,8 @@ def read(path: str | pathlib.Path) -> Snapshot:
   teacher = parts['slow_net'] if ready else None
   facts = content if 'model' in content else {}
   prior = prior if ready else None
-  return Snapshot(net, parts['backbone'], teacher, prior, facts.get('epoch'), facts.get('score'))
+  epoch, score = (facts.get(k) if isinstance(facts.get(k), (int, float)) else None for k in KNOWN)
+  return Snapshot(net, parts['backbone'], teacher, prior, epoch, score)
 
 
 def first_state(config: ConfigDict, num_classes: int) -> Any:

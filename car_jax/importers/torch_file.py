@@ -1,27 +1,31 @@
 """Reads files of torch weights without torch and without running anything they ask for.
 
 Three formats: a plain pickle whose tensors carry a legacy torch.save stream each (CAR's released
-files), the zip archive of today's torch.save, and the stream of torch.save before 1.6. A pickle may
-name any function; the reader admits those that rebuild tensors, refuses all others, and so cannot
-be made to run code.
+files), the zip archive of today's torch.save, and the stream of torch.save before 1.6. The pickle
+is read as data (see pickles): tensors become arrays, and whatever else a training has saved beside
+them an Unknown. A file never becomes many times its size in memory.
 """
 
-import collections
 import io
+import mmap
 import pathlib
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
-from car_jax.errors import UserError
+from car_jax.errors import UserError, reading
+from car_jax.files import check_regular
+from car_jax.importers.pickles import Budget, Function, Machine, Refused, Table, Unknown, put
 
 DTYPES = {
   'FloatStorage': np.float32,
   'DoubleStorage': np.float64,
   'HalfStorage': np.float16,
+  'BFloat16Storage': ml_dtypes.bfloat16,
   'LongStorage': np.int64,
   'IntStorage': np.int32,
   'ShortStorage': np.int16,
@@ -32,179 +36,247 @@ DTYPES = {
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
-class Refused(pickle.UnpicklingError):
-  """The file asks for something other than tensors."""
+class Kind(NamedTuple):
+  """The type of a storage's numbers, little-endian in the file as here."""
+
+  dtype: np.dtype
 
 
-class _OrderedDict(collections.OrderedDict):
-  """Takes the `_metadata` that torch hangs on a state dict, and drops it."""
+class Storage(NamedTuple):
+  """The flat array [count] that tensors are views of; None where its numbers come later."""
 
-  def __setstate__(self, state: Any) -> None:
-    pass
-
-
-def _storage_class(name: str) -> type:
-  return type(name, (), {'dtype': np.dtype(DTYPES[name])})
+  count: int
+  numbers: np.ndarray | None
 
 
-def _rebuild(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:
-  """A view into a storage, copied; refuses one that reaches beyond it."""
-  last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if all(size) else -1
-  if offset < 0 or last >= len(storage) or min(stride, default=0) < 0:
-    raise Refused('a tensor reaches beyond its storage')
-  item = storage.itemsize
-  view = np.lib.stride_tricks.as_strided(
-    storage[offset:], size, tuple(s * item for s in stride), writeable=False
-  )
-  return view.copy()
+def _is_count(n: Any) -> bool:
+  return type(n) is int and 0 <= n < 2**62
 
 
-def _rebuild_parameter(data: np.ndarray, *_: Any) -> np.ndarray:
-  return data
+class _Reader:
+  """The functions of torch that a pickle of tensors names, on one budget of memory."""
 
-
-class _Reader(pickle.Unpickler):
-  """Knows tensors, storages and ordered dicts; everything else in the file is refused."""
-
-  def __init__(self, stream: Any, storage: Callable[[tuple], np.ndarray] | None = None):
-    super().__init__(stream, encoding='utf-8')
-    self._storage = storage
-
-  def find_class(self, module: str, name: str) -> Any:
-    if (module, name) == ('collections', 'OrderedDict'):
-      return _OrderedDict
-    if (module, name) in (
-      ('torch._utils', '_rebuild_tensor_v2'),
-      ('torch._utils', '_rebuild_tensor'),
+  def __init__(self, budget: Budget):
+    self.budget = budget
+    kinds = {n: Kind(np.dtype(t)) for n, t in DTYPES.items()}
+    self.functions: dict[tuple[str, str], Any] = {
+      (module, n): kind for n, kind in kinds.items() for module in ('torch', 'torch.cuda')
+    }
+    for module, name, call in (
+      ('collections', 'OrderedDict', _table),
+      ('torch._utils', '_rebuild_tensor_v2', self.tensor),
+      ('torch._utils', '_rebuild_tensor', self.tensor),
+      ('torch._utils', '_rebuild_parameter', lambda data, *_: data),
+      ('torch._utils', '_rebuild_parameter_with_state', lambda data, *_: data),
+      ('_codecs', 'encode', self.encoded),  # how protocol 2 writes bytes
+      ('__builtin__', 'bytes', lambda: b''),
+      ('builtins', 'bytes', lambda: b''),
     ):
-      return _rebuild
-    if (module, name) == ('torch._utils', '_rebuild_parameter'):
-      return _rebuild_parameter
-    if (module, name) == ('torch.storage', '_load_from_bytes'):
-      return _legacy_storage
-    if module in ('torch', 'torch.cuda') and name in DTYPES:
-      return _storage_class(name)
-    raise Refused(f'it names {module}.{name}, which is no part of a tensor')
+      self.functions[module, name] = Function(call)
 
-  def persistent_load(self, pid: Any) -> Any:
-    if self._storage is None or not isinstance(pid, tuple) or pid[0] != 'storage':
-      raise Refused('it refers to something outside the file')
-    return self._storage(pid)
+  def load(self, stream: Any, storage: Callable[..., Any] | None = None, **more: Function) -> Any:
+    """One pickle of the stream; `storage` gives a Storage by kind, key and count."""
 
+    def persistent(pid: Any) -> Any:
+      if storage is None or not isinstance(pid, tuple) or pid[0] != 'storage' or len(pid) < 5:
+        raise Refused('it refers to something outside the file')
+      _, kind, key, _, count, *view = pid
+      if any(v is not None for v in view):
+        raise Refused('a storage is a view of another one, as torch before 0.4 wrote it')
+      if isinstance(kind, Unknown):
+        return kind
+      if not (isinstance(kind, Kind) and isinstance(key, str) and _is_count(count)):
+        raise Refused('a storage is not described as torch does it')
+      return storage(kind.dtype, key, count)
 
-def _legacy_storage(data: bytes) -> np.ndarray:
-  """One storage from the bytes of a legacy torch.save."""
-  stream = io.BytesIO(data)
-  if pickle.Unpickler.load(_Reader(stream)) != LEGACY_MAGIC:
-    raise Refused('a storage does not begin as torch writes it')
-  _Reader(stream).load()  # protocol version
-  _Reader(stream).load()  # system
-  found: dict[str, tuple[np.dtype, int]] = {}
+    named = {('torch.storage', name): f for name, f in more.items()}
+    return Machine(self.functions | named, persistent).load(stream)
 
-  def remember(pid: tuple) -> str:
-    _, kind, key, _, count, *_ = pid
-    found[key] = (kind.dtype, count)
-    return key
+  def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
+    """A view into a storage, copied; refuses one that reaches beyond it."""
+    if isinstance(storage, Unknown):
+      return storage
+    shaped = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride)
+    if not (isinstance(storage, Storage) and shaped and len(size) <= 32):
+      raise Refused('a tensor is not made of a storage, a size and a stride')
+    if not all(map(_is_count, (offset, *size, *stride))):
+      raise Refused('a tensor reaches beyond its storage')
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if 0 not in size and last >= storage.count:
+      raise Refused('a tensor reaches beyond its storage')
+    if storage.numbers is None:
+      return Unknown('a tensor whose numbers come later')
+    kind = storage.numbers.dtype
+    if 0 in size:
+      return np.zeros(size, kind)
+    length = kind.itemsize
+    for n in size:
+      length *= n
+    self.budget.spend(length)
+    steps = tuple(s * kind.itemsize for s in stride)
+    numbers = storage.numbers[offset:]
+    return np.lib.stride_tricks.as_strided(numbers, size, steps, writeable=False).copy()
 
-  wanted = _Reader(stream, remember).load()
-  arrays = {}
-  for key in _Reader(stream).load():
-    dtype, count = found[key]
-    (written,) = np.frombuffer(stream.read(8), '<i8')
-    if written != count:
-      raise Refused(f'a storage holds {written} numbers instead of {count}')
-    arrays[key] = np.frombuffer(stream.read(count * dtype.itemsize), dtype.newbyteorder('<'), count)
-  return arrays[wanted]
+  def encoded(self, text: Any, codec: Any = '') -> bytes:
+    if not isinstance(text, str) or codec != 'latin1':
+      raise Refused(f'it calls _codecs.encode on a {type(text).__name__} with {codec!r:.20}')
+    self.budget.spend(len(text))
+    return text.encode('latin1')
 
+  def legacy_storage(self, data: Any) -> Storage:
+    """One storage from the bytes of a legacy torch.save."""
+    if not isinstance(data, bytes):
+      raise Refused('a storage is no bytes')
+    self.budget.spend(len(data))
+    stream = io.BytesIO(data)
+    if self.load(stream) != LEGACY_MAGIC:
+      raise Refused('a storage does not begin as torch writes it')
+    storage = self.stream(stream)
+    if not isinstance(storage, Storage):
+      raise Refused('a storage does not hold numbers')
+    return storage
 
-def _zip_storage(archive: zipfile.ZipFile, root: str) -> Callable[[tuple], np.ndarray]:
-  def load(pid: tuple) -> np.ndarray:
-    _, kind, key, _, count, *_ = pid
-    return np.frombuffer(archive.read(f'{root}data/{key}'), kind.dtype.newbyteorder('<'), count)
+  def stream(self, stream: Any) -> Any:
+    """The content of a torch.save without zip archive, after the number that opens it.
 
-  return load
+    Tensors come first and their numbers after them, so the tensors are read twice.
+    """
+    for _ in range(2):  # version, system
+      self.load(stream)
+    begin = stream.tell()
+    kinds: dict[str, tuple[np.dtype, int]] = {}
 
+    def remember(dtype: np.dtype, key: str, count: int) -> Storage:
+      if kinds.setdefault(key, (dtype, count)) != (dtype, count):
+        raise Refused(f'the storage {key!r:.20} has two sizes')
+      return Storage(count, None)
 
-def _stream(stream: BinaryIO) -> Any:
-  """The content of a torch.save without zip archive, after the number that opens it.
+    self.load(stream, remember)
+    storages = {}
+    for key in _listed(self.load(stream)):
+      if key not in kinds:
+        raise Refused(f'no tensor has the storage {key!r:.20}')
+      storages[key] = self.following(stream, *kinds[key])
+    if missing := [key for key in kinds if key not in storages]:
+      raise Refused(f'the numbers of the storage {missing[0]!r:.20} are not in it')
+    stream.seek(begin)
+    return self.load(stream, lambda dtype, key, count: storages[key])
 
-  Tensors come first and their numbers after them, so the tensors are read twice.
-  """
-  found: dict[str, np.ndarray] = {}
-
-  def storage(pid: tuple) -> np.ndarray:
-    _, kind, key, _, count, *_ = pid
-    return found.setdefault(key, np.zeros(count, kind.dtype))
-
-  for _ in range(2):  # version, system
-    _Reader(stream).load()
-  begin = stream.tell()
-  _Reader(stream, storage).load()
-  for key in _Reader(stream).load():
+  def following(self, stream: Any, dtype: np.dtype, count: int) -> Storage:
+    """The storage at a stream's place: how many numbers, the numbers."""
     head = stream.read(8)
     if len(head) < 8:
       raise EOFError
-    (count,) = np.frombuffer(head, '<i8')
-    kind = found[key].dtype
-    if count != len(found[key]):
-      raise Refused(f'a storage holds {count} numbers, not {len(found[key])}')
-    data = stream.read(count * kind.itemsize)
-    if len(data) < count * kind.itemsize:
-      raise EOFError
-    found[key] = np.frombuffer(data, kind.newbyteorder('<'), count)
-  stream.seek(begin)
-  return _Reader(stream, storage).load()
+    if (written := int.from_bytes(head, 'little', signed=True)) != count:
+      raise Refused(f'a storage holds {written} numbers instead of {count}')
+    return Storage(count, _numbers(stream.read(count * dtype.itemsize), dtype, count))
+
+
+def _listed(keys: Any) -> list[str]:
+  if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys):
+    raise Refused('it has no list of storages')
+  return keys
+
+
+def _numbers(data: bytes, dtype: np.dtype, count: int) -> np.ndarray:
+  if len(data) < count * dtype.itemsize:
+    raise EOFError
+  return np.frombuffer(data, dtype, count)
+
+
+def _table(pairs: Any = ()) -> Table:
+  if not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
+    raise Refused('an ordered dict of no pairs')
+  return put(Table(), [part for pair in pairs for part in pair])
+
+
+def _zip(reader: _Reader, archive: zipfile.ZipFile) -> Any:
+  """The content of a zip archive: one pickle, and a file for each storage."""
+  reader.budget.spend(sum(entry.file_size for entry in archive.infolist()))
+  name = next((n for n in archive.namelist() if n.endswith('data.pkl')), None)
+  if name is None:
+    raise Refused('a zip archive without data.pkl')
+  root = name.removesuffix('data.pkl')
+  storages: dict[tuple[str, np.dtype], Storage] = {}
+
+  def storage(dtype: np.dtype, key: str, count: int) -> Storage:
+    if (key, dtype) not in storages:
+      if f'{root}data/{key}' not in archive.NameToInfo:
+        raise Refused(f'the storage {key!r:.20} is not in it')
+      data = archive.read(f'{root}data/{key}')
+      storages[key, dtype] = Storage(count, _numbers(data, dtype, count))
+    found = storages[key, dtype]
+    if found.count != count:
+      raise Refused(f'the storage {key!r:.20} has two sizes')
+    return found
+
+  if f'{root}byteorder' in archive.NameToInfo and archive.read(f'{root}byteorder') != b'little':
+    raise Refused('its numbers are big-endian')
+  return reader.load(io.BytesIO(archive.read(name)), storage)
 
 
 def read(path: str | pathlib.Path) -> Any:
   """The content of a file of weights, tensors as numpy arrays.
 
-  Raises UserError, naming the file and the reason: missing, no such file format, cut short, or
-  asking for code.
+  What is neither tensor nor plain value is an Unknown. Raises UserError, naming the file and the
+  reason: missing, no such file format, cut short, more in memory than its size allows, or asking
+  for code.
   """
-  path = pathlib.Path(path)
-  try:
-    if zipfile.is_zipfile(path):
-      with zipfile.ZipFile(path) as archive:
-        name = next((n for n in archive.namelist() if n.endswith('data.pkl')), None)
-        if name is None:
-          raise Refused('a zip archive without data.pkl')
-        storage = _zip_storage(archive, name.removesuffix('data.pkl'))
-        return _Reader(io.BytesIO(archive.read(name)), storage).load()
-    with path.open('rb') as stream:
-      head = stream.read(2)
-      if head == b'PK':
-        raise EOFError  # a zip archive's directory is at its end
-      if head and head[:1] != pickle.PROTO:
-        raise ValueError('neither a pickle nor a zip archive')
-      stream.seek(0)
-      content = _Reader(stream).load()
-      return _stream(stream) if content == LEGACY_MAGIC else content
-  except FileNotFoundError:
-    raise UserError(f'no file {path}') from None
-  except Refused as e:
-    raise UserError(f'{path} is refused: {e}') from None
-  except EOFError:
-    raise UserError(f'{path} is cut short') from None
-  except Exception as e:  # a damaged pickle fails in many ways
-    if 'truncated' in str(e):
+  path = check_regular(path)
+  reader = _Reader(Budget(path.stat().st_size))
+  with reading(path, 'a file of torch weights'):
+    try:
+      content = _content(path, reader)
+    except Refused as e:
+      raise UserError(f'{path} is refused: {e}') from None
+    except EOFError:
       raise UserError(f'{path} is cut short') from None
-    raise UserError(f'{path} is no file of torch weights ({type(e).__name__}: {e})') from None
+  if isinstance(content, Unknown):
+    raise UserError(
+      f'{path} is refused: it is a whole {content.name}, not its weights\n'
+      '  with torch, if you trust it (this runs its code), save its weights alone: '
+      "torch.save(torch.load(FILE, map_location='cpu', weights_only=False).state_dict(), NEW)"
+    )
+  return content
+
+
+def _content(path: pathlib.Path, reader: _Reader) -> Any:
+  with path.open('rb') as file:
+    head = file.read(4)
+    if zipfile.is_zipfile(file):
+      with zipfile.ZipFile(file) as archive:
+        return _zip(reader, archive)
+    if not head or head[:2] == b'PK':
+      raise EOFError  # a zip archive's directory is at its end
+    if head[:1] != pickle.PROTO:
+      raise ValueError('neither a pickle nor a zip archive')
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+      legacy = Function(reader.legacy_storage)
+      content = reader.load(stream, _load_from_bytes=legacy)
+      return reader.stream(stream) if content == LEGACY_MAGIC else content
 
 
 def read_saved(path: str | pathlib.Path, key: str, part: str) -> Any:
-  """As `read`, of a file that a training wrote: where more than tensors is in it, the message says
-  how to keep what is under `key`, its `part`."""
-  try:
-    return read(path)
-  except UserError as e:
-    if 'is refused' not in str(e):
-      raise
+  """As `read`, of a file that a training wrote: of more than tensors, what is under `key`, its
+  `part`, must be tensors; the message says how to keep it otherwise."""
+  content = read(path)
+  table = content.get(key, content) if isinstance(content, Mapping) else content
+  if isinstance(table, Unknown):
+    other = table
+  else:
+    values = table.values() if isinstance(table, Mapping) else ()
+    other = next((v for v in values if isinstance(v, Unknown)), None)
+  if other is not None:
     raise UserError(
-      f"{e}\n  with torch, keep its {part}: torch.save(torch.load(FILE)['{key}'], NEW)"
-    ) from None
+      f'{path}: its {part} hold a {other.name}, which is no tensor\n'
+      f'  with torch, if you trust it (this runs its code), keep its {part}: torch.save('
+      f"torch.load(FILE, map_location='cpu', weights_only=False)['{key}'], NEW)"
+    )
+  return content
 
 
 def is_table(content: Any) -> bool:
   """Whether it is a table of weights by name."""
-  return isinstance(content, Mapping) and all(hasattr(w, 'shape') for w in content.values())
+  return isinstance(content, Mapping) and all(
+    isinstance(name, str) and isinstance(w, np.ndarray) for name, w in content.items()
+  )

@@ -68,7 +68,7 @@ def to_variables(net: str, weights: Weights, template: Mapping[str, Any]) -> dic
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """The state dict. Raises UserError."""
   content = torch_file.read(path)
-  if not (isinstance(content, Mapping) and all(hasattr(w, 'shape') for w in content.values())):
+  if not torch_file.is_table(content):
     raise UserError(f'{path} is no file of torchvision: it holds no table of weights')
   return {str(name).removeprefix('module.'): value for name, value in content.items()}
 

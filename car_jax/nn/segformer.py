@@ -49,7 +49,7 @@ class Attention(nn.Module):
 
   heads: int
   reduction: int
-  epsilon: float
+  epsilon: float  # of the norm of what is shrunk
   dtype: Any = None
 
   @nn.compact
@@ -77,6 +77,7 @@ class Block(nn.Module):
   reduction: int
   drop_path: float  # chance that an image skips a branch
   epsilon: float
+  embed_epsilon: float
   dtype: Any = None
 
   @nn.compact
@@ -85,7 +86,8 @@ class Block(nn.Module):
     norm = lambda name: layer_norm(name, self.epsilon, self.dtype)
     kw = {'broadcast_dims': (1, 2, 3), 'deterministic': not train}
     drop = lambda y: nn.Dropout(self.drop_path, **kw)(y)
-    attend = Attention(self.heads, self.reduction, self.epsilon, self.dtype, name='attention')
+    inner = self.heads, self.reduction, self.embed_epsilon, self.dtype
+    attend = Attention(*inner, name='attention')
     x = x + drop(attend(norm('norm1')(x)))
     y = nn.Dense(width, dtype=self.dtype, name='expand')(norm('norm2')(x))
     y = conv(width, feature_group_count=width, dtype=self.dtype, name='depthwise')(y)
@@ -106,6 +108,7 @@ class MixTransformer(nn.Module):
   reductions: Sequence[int]
   drop_path: float
   epsilon: float
+  embed_epsilon: float
   dtype: Any = None
 
   @nn.compact
@@ -115,11 +118,12 @@ class MixTransformer(nn.Module):
       size, stride = (7, 4) if k == 1 else (3, 2)
       kw = {'dtype': self.dtype, 'name': f'stage{k}_embed'}
       x = conv(width, size, stride, size // 2, **kw)(x)
-      x = layer_norm(f'stage{k}_embed_norm', self.epsilon, self.dtype)(x)
+      x = layer_norm(f'stage{k}_embed_norm', self.embed_epsilon, self.dtype)(x)
       shape = self.heads[k - 1], self.reductions[k - 1]
       for i in range(depth):
         chance = float(next(chances))
-        block = Block(*shape, chance, self.epsilon, self.dtype, name=f'stage{k}_block{i}')
+        epsilons = self.epsilon, self.embed_epsilon
+        block = Block(*shape, chance, *epsilons, self.dtype, name=f'stage{k}_block{i}')
         x = block(x, train=train)
       x = layer_norm(f'stage{k}_norm', self.epsilon, self.dtype)(x)
       features.append(x)
@@ -131,8 +135,10 @@ class SegFormer(Net):
 
   `widths`, `depths` and `features`, the head's width, override the variant's. With
   `normed_projections` the head brings each stage to its width by convolution, norm and ReLU, as
-  mmsegmentation's weights need it; without, by the paper's linear layer. The paper's code has layer
-  norms of two `norm_epsilon`, mmsegmentation 1e-6, Hugging Face 1e-5. Dropout drops whole channels.
+  mmsegmentation's weights need it; without, by the paper's linear layer. `norm_epsilon` of
+  layer norms is 1e-6 in mmsegmentation, 1e-5 in Hugging Face; the paper's code has 1e-6, but as
+  `embed_epsilon` (0: the same) 1e-5 after patches and where keys shrink. Dropout drops whole
+  channels.
   """
 
   num_classes: int
@@ -144,6 +150,7 @@ class SegFormer(Net):
   features: int = 0
   normed_projections: bool = True
   norm_epsilon: float = 1e-6
+  embed_epsilon: float = 0.0
   dropout: float = 0.1
   drop_path: float = 0.1
   dtype: Any = None
@@ -183,7 +190,8 @@ class SegFormer(Net):
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     size, (widths, depths, features) = x.shape[1:3], self.sizes
-    shape = widths, depths, self.heads, self.reductions, self.drop_path, self.norm_epsilon
+    epsilons = self.norm_epsilon, self.embed_epsilon or self.norm_epsilon
+    shape = widths, depths, self.heads, self.reductions, self.drop_path, *epsilons
     backbone = MixTransformer(*shape, self.dtype, name='backbone')
     stages = backbone(imagenet_normalised(x), train=train)
     self.sow('intermediates', 'backbone_features', stages[-1])

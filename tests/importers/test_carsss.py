@@ -239,7 +239,7 @@ def test_a_file_without_the_nets(tmp_path, tiny, capsys):
   assert 'no file' in capsys.readouterr().err
   (tmp_path / 'junk').write_text('hello')
   assert run(tmp_path / 'junk', tmp_path / 'run') == 2
-  assert 'no file of torch weights' in capsys.readouterr().err
+  assert 'cannot be read as a file of torch weights' in capsys.readouterr().err
   assert not (tmp_path / 'run').exists()
 
 

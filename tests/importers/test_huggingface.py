@@ -1,6 +1,7 @@
 """SegFormer's files as Hugging Face writes them, made here byte by byte."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from car_jax import checkpoints
+from car_jax import config as configs
 from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
 from car_jax.importers import huggingface
@@ -74,7 +76,7 @@ def test_types_and_shapes_of_a_safetensors_file(tmp_path):
 def test_a_file_that_is_cut_short(share, tmp_path):
   whole = write_safetensors(tmp_path / 'x', weights_of(NAME)).read_bytes()
   (tmp_path / 'x.safetensors').write_bytes(whole[: int(share * len(whole))])
-  with pytest.raises(UserError, match='no safetensors file, or it is cut short'):
+  with pytest.raises(UserError, match='cannot be read as a safetensors file'):
     huggingface.read(tmp_path / 'x.safetensors')
 
 
@@ -83,9 +85,25 @@ def test_files_that_are_none(tmp_path):
     huggingface.read(tmp_path)
   with pytest.raises(UserError, match='no file'):
     huggingface.read(tmp_path / 'x.safetensors')
-  header = json.dumps({'a': dict(dtype='F4', shape=[1], data_offsets=[0, 1])}).encode()
-  (tmp_path / 'x.safetensors').write_bytes(np.uint64(len(header)).tobytes() + header + b'1')
-  with pytest.raises(UserError, match="unknown entry or number type 'F4'"):
+
+
+@pytest.mark.parametrize(
+  ('entries', 'numbers', 'message'),
+  [
+    ({'a': ('F8_E4M3', [1], [0, 1])}, 1, "of the number type 'F8_E4M3'"),
+    ({'a': ('F99', [1], [0, 1])}, 1, 'cannot be read'),
+    ({'a': ('F32', [1], [-4, 0])}, 4, 'cannot be read'),
+    ({'a': ('F32', [2], [0, 8]), 'b': ('F32', [2], [4, 12])}, 12, 'cannot be read'),
+    ({'a': ('F32', [2**40], [0, 2**42])}, 8, 'cannot be read'),
+    ({'a': ('F32', [2], [0, 4])}, 4, 'cannot be read'),
+  ],
+)
+def test_places_and_types_that_cannot_be(entries, numbers, message, tmp_path):
+  keys = ('dtype', 'shape', 'data_offsets')
+  header = json.dumps({k: dict(zip(keys, e, strict=True)) for k, e in entries.items()}).encode()
+  raw = np.uint64(len(header)).tobytes() + header + bytes(numbers)
+  (tmp_path / 'x.safetensors').write_bytes(raw)
+  with pytest.raises(UserError, match=message):
     huggingface.read(tmp_path / 'x.safetensors')
 
 
@@ -113,3 +131,29 @@ def test_the_variant_is_recognised():
     names[f'segformer.encoder.block.{k}.{depth - 1}.layer_norm_1.weight'] = np.zeros(width)
   assert huggingface.variant_of(names) == 'b0'
   assert huggingface.variant_of({}) == ''
+
+
+def newer(name):
+  """A name on disk -> that of transformers' modules since version 5."""
+  name = re.sub(r'encoder\.patch_embeddings\.(\d)', r'stages.\1.patch_embeddings', name)
+  name = re.sub(r'encoder\.layer_norm\.(\d)', r'stages.\1.layer_norm', name)
+  name = re.sub(r'encoder\.block\.(\d)\.(\d+)', r'stages.\1.blocks.\2', name)
+  name = re.sub(r'attention\.self\.(q|k|v)(uery|ey|alue)', r'attention.\1_proj', name)
+  name = name.replace('attention.output.dense', 'attention.o_proj')
+  name = name.replace('self.sr', 'sequence_reduction.sequence_reduction')
+  name = name.replace('self.layer_norm', 'sequence_reduction.layer_norm')
+  name = name.replace('layer_norm_1', 'layernorm_before').replace('layer_norm_2', 'layernorm_after')
+  name = name.replace('mlp.dense', 'mlp.fc')
+  return name.replace('head.linear_c.', 'head.linear_projections.')
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.', 'model.'])
+def test_names_of_newer_modules(prefix, tmp_path, tiny_config):  # noqa: F811
+  weights = weights_of(NAME)
+  named = {prefix + newer(n): w for n, w in weights.items()}
+  assert f'{prefix}segformer.stages.0.blocks.0.attention.q_proj.weight' in named
+  config = configs.load(tiny_config(SPEC | {'features': 0}))
+  state, _ = huggingface.to_state(write_zip(tmp_path / 'x.bin', state_dict(named)), config)
+  want = huggingface.to_variables('segformer', weights)
+  jax.tree.map(np.testing.assert_array_equal, state.net.variables, want)
+  assert config.method.model.features == 12

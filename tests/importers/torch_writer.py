@@ -13,6 +13,7 @@ import numpy as np
 MAGIC = 0x1950A86A20F9469CFC6C
 STORAGES = {'float32': 'FloatStorage', 'float64': 'DoubleStorage', 'int64': 'LongStorage'}
 STORAGES |= {'float16': 'HalfStorage', 'bool': 'BoolStorage', 'uint8': 'ByteStorage'}
+STORAGES |= {'bfloat16': 'BFloat16Storage'}
 
 
 class Tensor:
@@ -51,9 +52,11 @@ class Storage:
 
 
 def _pickler(out, pid_of):
-  pickler = pickle.Pickler(out, protocol=2)
-  pickler.persistent_id = lambda x: pid_of(x) if isinstance(x, Storage) else None
-  return pickler
+  class Pickler(pickle.Pickler):
+    def persistent_id(self, x):
+      return pid_of(x) if isinstance(x, Storage) else None
+
+  return Pickler(out, protocol=2)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,70 @@
+"""What trainers put before the names of a model's weights, and what a file is that has no place."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+Weights = Mapping[str, np.ndarray]
+AVERAGE = 'ema_model.'  # DAFormer, HRDA and MIC: the teacher, an average of the student `model.`
+BESIDE = ('model.', 'imnet_model.')  # left where the average is taken: student, ImageNet's features
+
+
+def unwrapped(path: Any, weights: Weights) -> dict[str, np.ndarray]:
+  """Names without `module.` and `model.`; of several models in one file the average, said so."""
+  names = {name: name for name in weights}  # as they become -> as they are in the file
+  while True:
+    before = list(names)
+    names = {new.removeprefix('module.'): old for new, old in names.items()}
+    if any(name.startswith(AVERAGE) for name in names):
+      names = _average(path, names)
+    others = {new: old for new, old in names.items() if not new.startswith('imnet_model.')}
+    if others and all(name.startswith('model.') for name in others):
+      names = {new.removeprefix('model.'): old for new, old in others.items()}
+    if list(names) == before:
+      return {new: weights[old] for new, old in names.items()}
+
+
+def _average(path: Any, names: Mapping[str, str]) -> dict[str, str]:
+  left = {p: sum(name.startswith(p) for name in names) for p in BESIDE}
+  rest = ', '.join(f'{n} weights under {p}' for p, n in left.items() if n)
+  print(f"{path}: those under {AVERAGE} are taken (the teacher's)" + (rest and f'; left: {rest}'))
+  kept = {new: old for new, old in names.items() if not new.startswith(BESIDE)}
+  return {new.removeprefix(AVERAGE): old for new, old in kept.items()}
+
+
+WHOLE = 'give the file of a whole segmenter: an encoder alone has nothing to score'
+# A name -> what a file is that has it, what to do
+KINDS = {
+  'segformer.encoder.patch_embeddings.0.proj.weight': (
+    'a SegFormer encoder in the names of transformers',
+    'with decode_head in it, `python -m car_jax.importers huggingface FILE` reads it',
+  ),
+  'decode_head.embed_layers.0.proj.weight': (
+    "a segmenter with DAFormer's head, which no net here has",
+    'give a SegFormer or DeepLabV3+; its logits as files are scored by eval.py --predictions',
+  ),
+  'backbone.patch_embed1.proj.weight': ("an encoder in the names of NVlabs' SegFormer", WHOLE),
+  'backbone.layers.0.0.projection.weight': ('a mmsegmentation MixVisionTransformer', WHOLE),
+  'patch_embed1.proj.weight': ("an encoder alone (MiT) in the names of NVlabs' SegFormer", WHOLE),
+  'layers.0.0.projection.weight': ('an encoder alone (MiT) in the names of mmsegmentation', WHOLE),
+  'patch_embeddings.0.proj.weight': ('an encoder alone (MiT) in the names of transformers', WHOLE),
+  'encoder.patch_embeddings.0.proj.weight': (
+    'an encoder alone (MiT) in the names of transformers',
+    WHOLE,
+  ),
+  'stem.0.weight': ('an encoder alone (ResNet) in the names of mmsegmentation', WHOLE),
+  'layer1.0.conv1.weight': (
+    'a ResNet',
+    'of torchvision, `python -m car_jax.importers torchvision FILE` starts an encoder from it',
+  ),
+}
+
+
+def described(weights: Weights) -> str:
+  """What the file is, for a message: `it is ...` and how to proceed, or its first names."""
+  for name, (what, mend) in KINDS.items():
+    if name in weights:
+      head = '' if any(n.startswith('decode_head.') for n in weights) else ', without decode_head'
+      return f'it is {what}{"" if "alone" in what else head}\n  {mend}'
+  return f'its names begin with {", ".join(sorted(weights)[:3])}'
