@@ -66,7 +66,7 @@ STUDY = ('predictions', 'labels', 'kind', 'resize', 'calibrator')
 
 
 def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
-  from car_jax.evaluate import checkpointed, tables
+  from car_jax.evaluate import checkpointed, terminal
 
   first = checkpointed.parted(args.checkpoint[0])[1]
   changes = [pair for pair in pairs if pair[0].startswith('method.')]
@@ -82,7 +82,8 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
     command=command,
     changes=changes,
   )
-  print(tables.markdown_scores(results))
+  print(terminal.scores(results))
+  print(''.join(f'- {line}\n' for line in results.remarks()), end='')
   print(f'report: {page}')
   return 0
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from car_jax.errors import UserError, nearest
 
+EVALUATION = dict(eval_size=0, eval_batch=0)  # keys of data that a config may leave out
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
 
@@ -117,6 +118,8 @@ def override(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> ConfigDict
     if parents == ['init'] and isinstance(node, ConfigDict):
       node[leaf] = text
       continue
+    if parents == ['data'] and leaf in EVALUATION and leaf not in node:
+      node[leaf] = EVALUATION[leaf]
     if not isinstance(node, ConfigDict) or leaf not in node:
       raise UserError(f'unknown config key {key!r}\n{nearest(key, flatten(config))}')
     node[leaf] = _typed(key, text, node[leaf])

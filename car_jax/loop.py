@@ -20,7 +20,7 @@ from car_jax import checkpoints, registry, sharding, writers
 from car_jax import config as configs
 from car_jax.data import pipeline, sources
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders
+from car_jax.evaluate import folders, preflight
 from car_jax.evaluate.validate import Validation
 from car_jax.interrupt import Interrupt
 from car_jax.meter import Meter
@@ -65,6 +65,7 @@ def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
   state = sharding.place_state(method.init(config.seed, example), mesh)
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
     state = graft(state, config.init, mesh)
+  preflight.told(preflight.check(config, dataset, source, run, state))
   prepare_workdir(workdir, config, new)
   run.line(describe(config, mesh, source, state))
   return run.to_the_end(state, stream)

@@ -20,7 +20,7 @@ def get_config():
   c.data.crop, c.data.scales = 'rescaled', (0.6, 0.7333333333333333, 0.8666666666666667, 1.0)
   c.data.eval_size = 0  # whole images
   c.steps, c.eval_every, c.save_every = 168_000, 1_680, 840
-  spec = dict(samples=16, absent='skip')
+  spec = dict(samples=16, absent='skip', ignored='class')  # as published
   c.evals = dict(val=spec | dict(split='validation', metrics=('ged16', 'flip_error')))
   c.report = spec | dict(split='test')
   c.report.metrics = ('ged16', 'hm_iou16', 'flip_error', 'ece', 'miou')

@@ -4,14 +4,29 @@
   python train.py --config configs/car_lidc.py --workdir runs/car_lidc
 
 Published on this split: GED16 0.264 +- 0.002, HM-IoU16 0.592 +- 0.005 (table of CCDM, ICCV 2023).
-One epoch is 276 steps; the authors trained for five days on one 16 GB GPU. There the encoder starts
-from ImageNet weights; here from VGG's random initialisation.
+One epoch is 276 steps; the authors trained for five days on one 16 GB GPU. There the encoder of the
+calibration net starts from ImageNet's weights. Without more it starts here as VGG does, from random
+ones; torchvision's file (a download) makes it the published start:
+
+  python -m car_jax.importers torchvision vgg19_bn-c79401a0.pth \\
+    --config configs/car_lidc.py:calnet --out runs/vgg19
+  python train.py --config configs/car_lidc.py --workdir runs/car_lidc \\
+    --config.init.calnet=runs/vgg19:net
+
+Variant `:calnet` is the calibration net alone, by cross entropy.
 """
 
 from ml_collections import ConfigDict
 
+from car_jax.errors import UserError, nearest
 
-def get_config():
+VARIANTS = ('car', 'calnet')
+
+
+def get_config(variant='car'):
+  if variant not in VARIANTS:
+    near = nearest(variant, VARIANTS)
+    raise UserError(f'configs/car_lidc.py has no variant {variant!r}\n{near}')
   c = ConfigDict()
   adam = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
   c.method = dict(
@@ -34,9 +49,13 @@ def get_config():
     freeze_calnet=False,
   )
   c.data = dict(name='lidc_crops', data_dir='', size=128, batch=32, flip=False, rot90=False)
+  c.data.eval_size = 128  # as published: scores are of the central window
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 276_000, 100, 2_760, 1_380, 0
   # The authors chose by five fixed images: split='validation[10:15]'.
   c.evals = dict(val=dict(split='validation', samples=16, metrics=('ged16', 'hm_iou16')))
   c.best = 'val/ged16:min'
-  c.report = dict(split='test', samples=16, metrics=('ged16', 'hm_iou16', 'dice_max16', 'ece'))
+  metrics = ('ged16', 'ged50', 'ged100', 'hm_iou16', 'hm_iou50', 'hm_iou100', 'dice_max16', 'ece')
+  c.report = dict(split='test', samples=100, metrics=metrics)
+  if variant == 'calnet':
+    c.method = dict(name='supervised', model=c.method.calnet, optim=c.method.optim.calnet)
   return c

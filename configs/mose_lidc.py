@@ -4,7 +4,8 @@
   python train.py --config configs/mose_lidc.py --workdir runs/mose_lidc
 
 Published: GED16 0.218 +- 0.003, matched IoU 0.624 +- 0.004 (as quoted by CCDM, ICCV 2023). 200
-epochs of about 600 steps. The first validation is after one epoch, not before training.
+epochs of about 600 steps. The ECE is the published form. The first validation is after one epoch,
+not before training.
 """
 
 from ml_collections import ConfigDict
@@ -27,8 +28,10 @@ def get_config():
   )
   c.data = dict(name='lidc_v1', data_dir='', size=128, batch=16, flip=True)
   c.data.flip_rows, c.data.rotate = True, 10.0
+  c.data.eval_size = 128  # as published, whatever the size of the crops
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 120_000, 100, 600, 600, 0
   c.evals = dict(val=dict(split='validation', samples=16, metrics=('ged16', 'hm_iou16')))
   c.best = 'val/ged16:min'
-  c.report = dict(split='test', samples=16, metrics=('ged16', 'hm_iou16', 'dice_max16', 'ece'))
+  metrics = ('ged16', 'ged50', 'ged100', 'hm_iou16', 'hm_iou50', 'hm_iou100', 'dice_max16')
+  c.report = dict(split='test', samples=100, metrics=(*metrics, 'ece[listed,bins=10]'))
   return c

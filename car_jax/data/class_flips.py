@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from car_jax.data.labels import UNLABELLED_COLOUR, flip_classes, twin_colour
-from car_jax.data.sources import DataInfo, Dataset, Source
+from car_jax.data.sources import DataInfo, Dataset, Source, num_bytes, sizes
 from car_jax.data.transforms import Example, Transform
 from car_jax.errors import UserError, nearest
 from car_jax.metrics.flips import Flip, mode_flips, mode_weights
@@ -84,6 +84,12 @@ class _Renumbered:
 
   def __len__(self) -> int:
     return len(self._source)
+
+  def image_sizes(self) -> list[tuple[int, int]]:
+    return sizes(self._source)
+
+  def num_bytes(self) -> int:
+    return num_bytes(self._source)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     record = self._source[index]

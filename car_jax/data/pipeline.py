@@ -6,14 +6,15 @@ order of all records, cut to whole batches.
 """
 
 import functools
+import itertools
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from car_jax.data import class_flips, corruptions, transforms
-from car_jax.data.sources import DataInfo, Source
+from car_jax.data.sources import DataInfo, Source, sizes
 from car_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -47,25 +48,91 @@ def train_batches(
 
 
 def eval_batches(
-  source: Source, info: DataInfo, config: Mapping[str, Any], *, host: int = 0, hosts: int = 1
+  source: Source,
+  info: DataInfo,
+  config: Mapping[str, Any],
+  *,
+  host: int = 0,
+  hosts: int = 1,
+  devices: int = 1,
 ) -> Generator[Batch, None, None]:
-  """Every record once, in order; the last batch is filled up with rows of valid=False."""
+  """Every record once, in order; images of a batch have one size.
+
+  A batch is filled up with rows of valid=False. Where images of several sizes would leave more than
+  half of the rows to these, a batch has one row for each of the `devices` (of all hosts).
+  """
   batch = config.get('eval_batch') or config['batch']
-  order = _Order(len(source), batch, None, host, hosts)
+  order = _Once(shapes(source, config), batch, max(devices, hosts), host, hosts)
   rows = _Rows(source, info, config, order, 0)
   yield from _read(rows, order.local, config.get('threads', 2))
+
+
+def cut(source: Source, config: Mapping[str, Any]) -> str:
+  """A line on what evaluation does not see of the images, '' where it sees all.
+
+  Raises UserError where an image is smaller than config.data.eval_size, and nothing pads it.
+  """
+  if not (size := config.get('eval_size')):
+    return ''
+  found = sizes(source)
+  small = [i for i, shape in enumerate(found) if min(shape) < size]
+  if small and not config.get('pad'):
+    transforms.centre_crop(size, 'eval_size')(source[small[0]], np.random.default_rng(0))
+  if not (larger := [shape for shape in found if max(shape) > size]):
+    return ''
+  (h, w), share = max(larger), f'{len(larger):,} of {len(found):,} images'
+  return (
+    f'evaluation sees the central {size}x{size} pixels of {share} (the largest: {w}x{h}), by '
+    'config.data.eval_size; 0 is whole images'
+  )
+
+
+def shapes(source: Source, config: Mapping[str, Any]) -> list[tuple[int, int]]:
+  """What tells the shapes of an evaluation's examples apart: the images' sizes, before data.fit."""
+  if size := config.get('eval_size'):
+    return [(size, size)] * len(source)
+  return sizes(source)
 
 
 def steps_per_epoch(count: int, batch: int) -> int:
   return max(1, count // batch)
 
 
+class _Once:
+  """As _Order, for evaluation: every record once, in order, a run of equal shapes at a time."""
+
+  seed = None
+
+  def __init__(self, shapes: Sequence[Any], batch: int, least: int, host: int, hosts: int):
+    _check_shared(batch, hosts)
+    starts = [i for i in range(len(shapes)) if not i or shapes[i] != shapes[i - 1]]
+    runs = [*itertools.pairwise([*starts, len(shapes)])]
+    rows = lambda size: sum(-(-(end - start) // size) * size for start, end in runs)
+    if len(runs) > 1 and rows(batch) > 2 * len(shapes):
+      batch = min(batch, least)
+    self.local, self._first = batch // hosts, host * (batch // hosts)
+    self._batches = [(k, end) for start, end in runs for k in range(start, end, batch)]
+
+  def __len__(self) -> int:
+    return len(self._batches) * self.local
+
+  def __getitem__(self, k: int) -> tuple[int, int, bool]:
+    number, row = divmod(k, self.local)
+    start, end = self._batches[number]
+    place = start + self._first + row
+    return min(place, end - 1), place, place < end
+
+
+def _check_shared(batch: int, hosts: int) -> None:
+  if batch % hosts:
+    raise UserError(f'a batch of {batch} cannot be shared by {hosts} processes')
+
+
 class _Order:
   """Row k of this host -> (which record, its place in all hosts' stream, whether it counts)."""
 
-  def __init__(self, count: int, batch: int, seed: int | None, host: int, hosts: int):
-    if batch % hosts:
-      raise UserError(f'a batch of {batch} cannot be shared by {hosts} processes')
+  def __init__(self, count: int, batch: int, seed: int, host: int, hosts: int):
+    _check_shared(batch, hosts)
     self.count, self.batch, self.seed, self.host = count, batch, seed, host
     self.local = batch // hosts
     self.epoch_steps = steps_per_epoch(count, batch)
@@ -75,14 +142,11 @@ class _Order:
     return np.random.default_rng([self.seed, epoch]).permutation(self.count)
 
   def __len__(self) -> int:
-    steps = -(-self.count // self.batch) if self.seed is None else 2**40
-    return steps * self.local
+    return 2**40 * self.local
 
   def __getitem__(self, k: int) -> tuple[int, int, bool]:
     step, row = divmod(k, self.local)
     place = step * self.batch + self.host * self.local + row
-    if self.seed is None:
-      return min(place, self.count - 1), place, place < self.count
     epoch, step = divmod(step, self.epoch_steps)
     within = step * self.batch + self.host * self.local + row
     return int(self._permutation(epoch)[within]), place, True
@@ -91,7 +155,7 @@ class _Order:
 class _Rows:
   """Row k of this host as a finished example: grain's random-access source."""
 
-  def __init__(self, source: Source, info: DataInfo, config: Any, order: _Order, skip: int):
+  def __init__(self, source: Source, info: DataInfo, config: Any, order: _Order | _Once, skip: int):
     self.source, self.info, self.order, self.skip = source, info, order, skip
     train = order.seed is not None
     self.chain = transforms.from_config(config, train, info.ignore_label)
@@ -179,6 +243,6 @@ def _stacked(examples: Any) -> Batch:
       raise UserError(
         f'{what.rstrip("s")}s of one batch differ in size (rows, columns): '
         f'{a[1]} is {a[0]}, {b[1]} is {b[0]}\n'
-        '  set config.data.size to crop them alike, or config.data.eval_batch=1 in evaluation'
+        '  set config.data.size to crop them alike'
       )
   return {k: np.stack([np.asarray(e[k]) for e in examples]) for k in examples[0]}

@@ -10,7 +10,7 @@ import difflib
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from car_jax.errors import UserError, nearest
@@ -178,6 +178,7 @@ class _Records:
 
   def __init__(self, builder: Any, split: str, folder: pathlib.Path):
     self._folder, self._builder, self._split = folder, builder, split
+    self._sizes: list[tuple[int, int]] | None = None
     name = split_name(split)
     if name not in builder.info.splits:
       raise UserError(f'no split {name!r} in {folder}\n{nearest(name, builder.info.splits)}')
@@ -198,11 +199,27 @@ class _Records:
     return record | {k: record[k].decode() for k in ('id', 'group')}
 
   def ids(self) -> list[str]:
+    return [record['id'].decode() for record in self._undecoded('id')]
+
+  def num_bytes(self) -> int:
+    return int(self._builder.info.splits[split_name(self._split)].num_bytes)
+
+  def image_sizes(self) -> list[tuple[int, int]]:
+    if self._sizes is None:
+      shapes = [record['image']['shape'] for record in self._undecoded()]
+      self._sizes = [(int(h), int(w)) for h, w, *_ in shapes]
+    return self._sizes
+
+  def _undecoded(self, *but: str) -> Iterator[dict[str, Any]]:
     import tensorflow_datasets as tfds
 
-    skipped = {k: tfds.decode.SkipDecoding() for k in self._builder.info.features if k != 'id'}
+    skipped = {k: tfds.decode.SkipDecoding() for k in {*self._builder.info.features} - {*but}}
     source = self._builder.as_data_source(self._split, decoders=skipped)
-    return [source[i]['id'].decode() for i in range(len(source))]
+    for i in range(len(source)):
+      try:
+        yield source[i]
+      except Exception as e:
+        raise self._damaged(e) from None
 
   def _damaged(self, e: Exception) -> UserError:
     reason = (str(e).splitlines() or [''])[0][:120]
@@ -216,6 +233,37 @@ def ids(records: Source) -> list[str]:
   """Of all records, in their order; prepared ones are not decoded for it."""
   read = getattr(records, 'ids', lambda: [records[i]['id'] for i in range(len(records))])
   return read()
+
+
+def sizes(records: Source) -> list[tuple[int, int]]:
+  """(H, W) of all records' images, in their order; prepared ones are not decoded for it."""
+  if hasattr(records, 'image_sizes'):
+    return records.image_sizes()
+  shapes = (records[i]['image'].shape for i in range(len(records)))
+  return [(int(shape[0]), int(shape[1])) for shape in shapes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Picked:
+  """Some records of a source, in the given order."""
+
+  source: Any
+  indices: Sequence[int]
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def image_sizes(self) -> list[tuple[int, int]]:
+    found = sizes(self.source)
+    return [found[int(i)] for i in self.indices]
+
+  def __getitem__(self, k: int) -> dict[str, Any]:
+    return self.source[int(self.indices[k])]
+
+
+def num_bytes(records: Source) -> int:
+  """How large the whole split is on the disk; 0 for what is made in memory."""
+  return records.num_bytes() if hasattr(records, 'num_bytes') else 0
 
 
 def check_range(split: str, count: int) -> None:

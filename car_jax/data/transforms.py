@@ -17,15 +17,18 @@ Example = dict[str, Any]
 Transform = Callable[[Example, np.random.Generator], Example]
 
 
-def centre_crop(size: int) -> Transform:
-  """The central size x size pixels. Raises UserError for a smaller image, by its id."""
+def centre_crop(size: int, key: str = 'size') -> Transform:
+  """The central size x size pixels. Raises UserError for a smaller image, by its id.
+
+  key: the one of config.data that says the size.
+  """
 
   def apply(example: Example, rng: np.random.Generator) -> Example:
     h, w = example['image'].shape[:2]
     if h < size or w < size:
       raise UserError(
-        f'image {example["id"]} is {w}x{h}, smaller than config.data.size {size}\n'
-        f'  use --config.data.size={min(h, w)} or less, or set data.pad=True in the config'
+        f'image {example["id"]} is {w}x{h}, smaller than config.data.{key} {size}\n'
+        f'  use --config.data.{key}={min(h, w)} or less, or set data.pad=True in the config'
       )
     return _crop(example, (h - size) // 2, (w - size) // 2, size)
 
@@ -243,8 +246,8 @@ CROPS = (*PLAIN_CROPS, *SCALED_CROPS)
 def from_config(
   config: Mapping[str, Any], train: bool, ignore_label: int | None = None
 ) -> list[Transform]:
-  """config.data's `size`, `eval_size` and `pad`, in training its `crop` (with `scales`), `flip`,
-  `flip_rows`, `rot90` and `rotate`, in evaluation its `fit`.
+  """config.data's `pad`; in training its `size`, `crop` (with `scales`), `flip`, `flip_rows`,
+  `rot90` and `rotate`; in evaluation its `eval_size` (images stay whole without) and `fit`.
 
   Raises UserError for an unknown kind of crop, and for one without its size or scales.
   """
@@ -259,19 +262,19 @@ def from_config(
       f'config.data.crop {crop!r} with config.data.scales {scales}\n'
       "  scales, such as (0.6, 0.8, 1.0), belong to crop 'resized' or 'rescaled'"
     )
-  if not train:
-    crop, size = 'centre', config.get('eval_size', size)  # eval_size=0: whole images
   chain: list[Transform] = []
+  if not train:
+    if size := config.get('eval_size'):
+      chain += [pad_to(size, ignore_label)] if config.get('pad') else []
+      chain += [centre_crop(size, 'eval_size')]
+    return chain + ([_fit(config['fit'])] if config.get('fit') else [])
   if size:
     chain += [pad_to(size, ignore_label)] if config.get('pad') else []
     scaled = crop in SCALED_CROPS
     chain += [SCALED_CROPS[crop](size, scales) if scaled else PLAIN_CROPS[crop](size)]
-  if train:
-    turns = (('flip', flip), ('flip_rows', flip_rows), ('rot90', rot90))
-    chain += [t for name, t in turns if config.get(name)]
-    chain += [rotate(config['rotate'])] if config.get('rotate') else []
-  elif config.get('fit'):
-    chain += [_fit(config['fit'])]
+  turns = (('flip', flip), ('flip_rows', flip_rows), ('rot90', rot90))
+  chain += [t for name, t in turns if config.get(name)]
+  chain += [rotate(config['rotate'])] if config.get('rotate') else []
   return chain
 
 

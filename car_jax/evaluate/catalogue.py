@@ -21,6 +21,9 @@ DEFAULTS = dict(
   # set has them, else 'all'
   classes='',
   absent='one',  # a class that neither of two maps has: IoU 'one', or 'skip'
+  # the ignored label: 'void', nobody knows what is there; 'class', as published with CAR on
+  # Cityscapes, one that models emit (metrics/stochastic.py)
+  ignored='void',
   chunk=32,  # samples predicted at a time
   bins=15,
 )
@@ -142,6 +145,7 @@ class Metric:
   absent: str
   ignore: int | None
   num_classes: int
+  ignored: str = 'void'
   estimator: str = 'v'
   distance: str = 'iou'
   own: bool = False  # of the method's own probabilities, not of the mean of its samples
@@ -164,7 +168,7 @@ class Metric:
   def convention(self) -> str:
     if self.about.pairs:
       kw: dict[str, Any] = dict(classes=self.classes, num_classes=self.num_classes)
-      kw |= dict(absent=self.absent, ignore=self.ignore)
+      kw |= dict(absent=self.absent, ignore=self.ignore, ignored=self.ignored)
       if 'u' in self.about.options:
         kw['estimator'] = self.estimator
       return stochastic.convention(self.kind, self.samples, distance=self.distance, **kw)
@@ -178,8 +182,23 @@ class Metric:
       return f'flip_error[{self.samples} samples{", pixels" if self.pixels else ""}]'
     if self.kind == 'miou':
       parts += ['classes=' + '+'.join(map(str, self.classes))]
-    parts += [] if self.ignore is None else [f'ignore={self.ignore}']
+    if self.ignore is not None:
+      parts += [f'{"class" if self.listed and self.ignored == "class" else "ignore"}={self.ignore}']
     return f'{self.kind}[{", ".join(parts)}]'
+
+  def left_out(self, draws: bool) -> str:
+    """Why a subject, whose samples are draws or not, has no such score; '' where it has.
+
+    Leaving out self pairs corrects for a finite number of draws; a distribution that is known
+    whole has nothing to correct, and without its self pairs it is another one.
+    """
+    if self.estimator != 'u':
+      return ''
+    if self.flips and self.kind in ('ged', 'd_yy'):
+      return 'readers are all modes with their weights, not draws: see [v]'
+    if not draws and self.kind in ('ged', 'diversity', 'd_ss'):
+      return 'weights, not draws: see [v]'
+    return ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,11 +209,20 @@ class Plan:
   samples: int
   chunk: int
   flips: tuple[Any, ...] = ()  # metrics.flips.Flip of the data set
+  ignore: int | None = None  # its label of pixels that nobody knows
 
   @property
   def main(self) -> Metric | None:
     """The first GED: it sorts the images and is drawn in the figures."""
     return next((m for m in self.metrics if m.kind == 'ged'), None)
+
+
+def report_spec(config: Any) -> dict[str, Any]:
+  """config.report with its split. Raises UserError for an unknown key."""
+  spec = dict(config.report)
+  if unknown := sorted(set(spec) - set(DEFAULTS)):
+    raise UserError(f'unknown config key report.{unknown[0]}\n{nearest(unknown[0], DEFAULTS)}')
+  return spec | {'split': spec.get('split') or 'validation'}
 
 
 def plan(spec: Mapping[str, Any], info: Any) -> Plan:
@@ -211,11 +239,15 @@ def plan(spec: Mapping[str, Any], info: Any) -> Plan:
   for key in ('samples', 'chunk', 'bins'):
     if not isinstance(full[key], int) or full[key] < 1:
       raise UserError(f'{key} of an evaluation must be a positive whole number, not {full[key]!r}')
+  if full['ignored'] not in stochastic.IGNORED:
+    near = nearest(str(full['ignored']), stochastic.IGNORED)
+    raise UserError(f'ignored={full["ignored"]!r} of an evaluation\n{near}')
   names = dict.fromkeys(full['metrics'])
   numbers = [int(m[2]) for name in names if (m := _NAME.fullmatch(str(name))) and m[2]]
   samples = max([full['samples'], *numbers])
   metrics = tuple(metric(str(name), full | {'samples': samples}, info) for name in names)
-  return Plan(metrics, samples, full['chunk'], getattr(info, 'flips', ()))
+  flips, ignore = getattr(info, 'flips', ()), getattr(info, 'ignore_label', None)
+  return Plan(metrics, samples, full['chunk'], flips, ignore)
 
 
 _NAME = re.compile(r'([a-z_]+?)(\d+)?(?:\[(.*)\])?')
@@ -236,6 +268,7 @@ def metric(name: str, spec: Mapping[str, Any], info: Any) -> Metric:
     )
   ignore = getattr(info, 'ignore_label', None)
   chosen: dict[str, Any] = dict(absent=_absent(spec['absent']), bins=spec['bins'])
+  chosen |= dict(ignored=spec['ignored'])
   chosen |= dict(classes=_classes(spec['classes'], info), ignore=ignore)
   for option in filter(None, (options or '').split(',')):
     chosen |= _option(option.strip(), name, KINDS[kind], info)

@@ -124,10 +124,7 @@ def asked(
   paths: Sequence[str], config: ConfigDict
 ) -> tuple[dict[str, Any], Sequence[str], Sequence[str]]:
   """What the report is of, with the checkpoints' names and folders. Raises UserError."""
-  spec = dict(config.report) or dict(split='validation')
-  unknown = set(spec) - set(catalogue.DEFAULTS)
-  if unknown:
-    raise UserError(f'unknown config key report.{sorted(unknown)[0]}')
+  spec = catalogue.report_spec(config)
   names, paths = zip(*(parted(p) for p in paths), strict=True)
   if len({*names}) < len(names):
     raise UserError(
@@ -161,16 +158,19 @@ def evaluate(
   wanted = [k for k in (save.kinds_of(saved) if saved else ()) if k in save.OWN]
   if lost := [k for k in wanted if not any(k in row.own for row in rows)]:
     raise UserError(f'none of the checkpoints has {lost[0]}\n  --save probabilities, or samples')
-  source = data.split(spec.get('split') or 'validation')
+  source = data.split(spec['split'])
   evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)
-  stream = lambda: pipeline.eval_batches(
-    source, data.info, config.data, host=jax.process_index(), hosts=jax.process_count()
-  )
+  if (line := pipeline.cut(source, config.data)) and jax.process_index() == 0:
+    print(line, flush=True)
+  hosts = dict(host=jax.process_index(), hosts=jax.process_count(), devices=mesh.size)
+  stream = lambda: pipeline.eval_batches(source, data.info, config.data, **hosts)
   with contextlib.ExitStack() as stack:
     batches = stack.enter_context(contextlib.closing(stream()))
     arrays = None
     if saved:
-      saver = save.Saver(pathlib.Path(out).parent / 'arrays', saved, data.info, len(source))
+      several = len({*pipeline.shapes(source, config.data)}) > 1
+      place = pathlib.Path(out).parent / 'arrays'
+      saver = save.Saver(place, saved, data.info, len(source), several_sizes=several)
       arrays = stack.enter_context(saver)
     told = progress.line(len(source)) if jax.process_index() == 0 else None
     results = evaluator(rows, batches, rng=rng, progress=told, save=arrays)
@@ -181,7 +181,7 @@ def evaluate(
     cases = gallery.collect(evaluator, rows, batches, results, choice.indices, rng=rng)
   about = report.About(
     title=' and '.join(filter(None, (', '.join(names[:-1]), names[-1]))),
-    split=spec.get('split') or 'validation',
+    split=spec['split'],
     models=tuple(
       f'{name}: {one.path}, step {one.step:,}' for name, one in zip(names, loaded, strict=True)
     ),

@@ -5,6 +5,7 @@ the number of devices or hosts, since draws are keyed by example and sums are ad
 Letters: B examples of a batch, I images.
 """
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,15 +44,21 @@ class Evaluator:
     self.mesh = mesh or sharding.make_mesh()
     everywhere = sharding.replicated(self.mesh)
     self._score = jax.jit(
-      lambda prediction, batch: score.score(self.plan, detail, prediction, batch),
+      functools.partial(score.score, self.plan, detail),
+      static_argnums=0,
       out_shardings=everywhere,
+    )
+    self._census = jax.jit(
+      functools.partial(score.census, info.num_classes, self.plan.ignore), out_shardings=everywhere
     )
     self._everywhere = jax.jit(lambda tree: tree, out_shardings=everywhere)
     self._compiled: dict[Callable, Callable] = {}
     self._rows: list[Subject] = []
     if readers:
       note = 'the floor: masks drawn from the same readers that they are scored against'
-      self._rows = [Subject(READERS, predict.draw_readers(info.num_classes), None, note)]
+      self._rows = [
+        Subject(READERS, predict.draw_readers(info.num_classes, self.plan.ignore), None, note)
+      ]
 
   def __call__(
     self,
@@ -65,7 +72,8 @@ class Evaluator:
     """Scores every subject on every valid row of batches (this process's rows, numpy).
 
     progress(k) hears of every batch's k images; `save` (a save.Saver) gets all predictions. Every
-    process returns the same Results. Raises UserError where there is no image.
+    process returns the same Results. Raises UserError where there is no image, or none with a
+    pixel that counts.
     """
     rows = [*subjects, *self._rows]
     if len({s.name for s in rows}) < len(rows):
@@ -78,6 +86,12 @@ class Evaluator:
     if not sum(len(part['id']) for part in parts):
       raise UserError('nothing to evaluate: the split has no image\n  choose another split')
     join = lambda *x: np.concatenate(x)
+    labels = join(*(p['labels'] for p in parts))
+    if not (labels[:, -2] > 0).any():
+      raise UserError(
+        f'nothing to evaluate: in all {len(labels):,} images of the split every pixel has the '
+        f'ignored label {self.plan.ignore}\n  choose another split, or prepare labels for it'
+      )
     ids = join(*(p['id'] for p in parts))
     groups = join(*(p['group'] for p in parts)) if 'group' in parts[0] else None
     if groups is not None and len(np.unique(groups)) == len(ids):
@@ -90,6 +104,8 @@ class Evaluator:
       batch=np.repeat(np.arange(len(parts)), [len(p['id']) for p in parts]),
       found={s.name: jax.tree.map(join, *(p['found'][s.name] for p in parts)) for s in rows},
       notes={s.name: s.note for s in rows},
+      labels=labels,
+      whole=tuple(s.name for s in rows if not s.draws),
       seconds=time.perf_counter() - began,
     )
 
@@ -104,13 +120,14 @@ class Evaluator:
         save.readers(*self.fetch((told, batch['label_weight'], batch['valid'])))
       for subject in rows:
         prediction = self.predict(subject, batch, rng)
-        device[subject.name] = self._score(prediction, batch)
+        device[subject.name] = self._score(subject.draws, prediction, batch)
         if save is not None:
           save.prediction(subject.name, *self.fetch((prediction, batch['valid'])))
           for kind in set(save.kinds) & set(subject.own):
             found = self._own(subject.own[kind])(subject.state, batch)
             save.own(subject.name, kind, *self.fetch((found, batch['valid'])))
-      device = self._everywhere((device, batch['valid'], texts.placed(host, self.mesh)))
+      device = device, self._census(batch)
+      device = self._everywhere((*device, batch['valid'], texts.placed(host, self.mesh)))
       if waiting is not None:
         yield _valid_rows(*jax.device_get(waiting))
       waiting = device
@@ -121,12 +138,18 @@ class Evaluator:
     """plan.samples draws for each example of a placed batch, split over the mesh like it."""
     f = subject.predict
     if f not in self._compiled:
-      ignore = getattr(self.info, 'ignore_label', None)
+      ignore = self.plan.ignore  # a class like others, or no class at all
+      ignore = None if ignore is not None and ignore >= self.info.num_classes else ignore
       run = functools.partial(predict.predict, f, self.plan.samples, self.plan.chunk, ignore)
       if any(f is row.predict for row in self._rows):
         run = lambda state, batch, rng: f(state, batch, rng, self.plan.samples)
       self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))
     return self._compiled[f](subject.state, batch, rng)
+
+  def shapes(self, subject: Subject, batch: Any, rng: jax.Array) -> None:
+    """What `predict` and the scores do with a batch, by shapes alone; raises what they raise."""
+    run = lambda state, batch: self.predict(dataclasses.replace(subject, state=state), batch, rng)
+    jax.eval_shape(self._score, jax.eval_shape(run, subject.state, batch), batch)
 
   def _own(self, function: Callable) -> Callable:
     if function not in self._compiled:
@@ -150,12 +173,15 @@ def evaluate(subjects: Sequence[Subject], batches: Batches, spec, info, *, rng, 
   return Evaluator(spec, info, **options)(subjects, batches, rng=rng, **call)
 
 
-def _valid_rows(found: Any, valid: np.ndarray, coded: dict[str, np.ndarray]) -> dict[str, Any]:
+def _valid_rows(
+  found: Any, census: np.ndarray, valid: np.ndarray, coded: dict[str, np.ndarray]
+) -> dict[str, Any]:
   keep = np.asarray(valid, bool)
   rows = {name: texts.decoded(value[keep]) for name, value in coded.items()}
   return rows | {
+    'labels': np.asarray(census, np.float64)[keep],
     'found': {
       subject: jax.tree.map(lambda x: x[keep], score.widened(values))
       for subject, values in found.items()
-    }
+    },
   }

@@ -1,10 +1,12 @@
-"""Predictions as pictures of Cityscapes' classes, for its evaluation server and for the eye.
+"""Predictions as pictures of class ids, for other tools and for the eye.
 
   python -m car_jax.evaluate.label_maps FOLDER FILE.npz   counts their classes, to draw images by
 
+  FOLDER/class_ids/NAME.png   the numbers of the data set's classes (8 bits, 16 from 257 classes on)
+  FOLDER/colours/NAME.png     its colours
+and instead of class ids, where the classes are Cityscapes' 19,
   FOLDER/label_ids/NAME.png   0 to 33: what Cityscapes' own evaluator and its server read
   FOLDER/train_ids/NAME.png   0 to 18, and 255 for no class
-  FOLDER/colours/NAME.png     Cityscapes' colours
 
 The evaluator searches a folder to its depths and refuses two files of one image: give it
 FOLDER/label_ids alone. Letters: H x W pixels.
@@ -24,33 +26,43 @@ from car_jax.errors import UserError, exit_on_user_error
 from car_jax.evaluate import folders
 
 
-def check(info: Any) -> None:
-  """Raises UserError for a data set (its DataInfo) whose classes are not Cityscapes' 19."""
-  if tuple(info.class_names) != labels.CLASS_NAMES[: labels.SCORED]:
-    raise UserError(
-      f"label maps are made of Cityscapes' {labels.SCORED} classes; {info.name} has "
-      f'{len(info.class_names)}, {", ".join(info.class_names[:3])} ...\n'
-      '  --save samples writes the classes of any data set'
-    )
+def of_cityscapes(info: Any) -> bool:
+  """Whether a data set (its DataInfo) has Cityscapes' 19 classes, and at most an ignored one."""
+  names, rest = tuple(info.class_names), [*range(labels.SCORED, len(info.class_names))]
+  return names[: labels.SCORED] == labels.CLASS_NAMES[: labels.SCORED] and (
+    not rest or rest == [info.ignore_label]
+  )
 
 
-def save(folder: pathlib.Path, name: str, train_ids: np.ndarray) -> None:
-  """Writes the three pictures of `train_ids` [H, W].
+def save(folder: pathlib.Path, name: str, classes: np.ndarray, info: Any = None) -> None:
+  """Writes the pictures of `classes` [H, W], of the data set of `info`; train ids without one.
 
   `name` is the example's id, such as frankfurt/frankfurt_000000_000294; its part before / becomes
   a folder.
   """
-  train_ids = np.asarray(train_ids)
-  if odd := set(np.unique(train_ids).tolist()) - {*range(labels.SCORED), labels.IGNORED_TRAIN_ID}:
-    raise ValueError(f'{name}: {min(odd)} is no train id')
-  if {'..', ''} & set(name.split('/')):
-    raise ValueError(f'{name!r} cannot name a file')
-  for kind, picture in (
-    ('label_ids', labels.label_ids(train_ids)),
-    ('train_ids', train_ids.astype(np.uint8)),
-    ('colours', labels.colours(train_ids)),
-  ):
+  if {'..', '.', ''} & set(name.split('/')):
+    raise UserError(
+      f'the image id {name!r} cannot name a file\n  prepare the data with other names'
+    )
+  classes = np.asarray(classes)
+  theirs = info is None or of_cityscapes(info)
+  found = _of_train_ids(name, classes, info) if theirs else _of_classes(classes, info)
+  for kind, picture in found.items():
     _write(folder / kind / f'{name}.png', picture)
+
+
+def _of_train_ids(name: str, ids: np.ndarray, info: Any) -> dict[str, np.ndarray]:
+  if info is not None:
+    ids = np.where(ids == labels.SCORED, labels.IGNORED_TRAIN_ID, ids)  # an ignored class, if any
+  if odd := set(np.unique(ids).tolist()) - {*range(labels.SCORED), labels.IGNORED_TRAIN_ID}:
+    raise ValueError(f'{name}: {min(odd)} is no train id')
+  maps = {'label_ids': labels.label_ids(ids), 'train_ids': ids.astype(np.uint8)}
+  return maps | {'colours': labels.colours(ids)}
+
+
+def _of_classes(ids: np.ndarray, info: Any) -> dict[str, np.ndarray]:
+  kind = np.uint8 if info.num_classes <= 256 else np.uint16
+  return {'class_ids': ids.astype(kind), 'colours': np.asarray(info.palette, np.uint8)[ids]}
 
 
 def read(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:

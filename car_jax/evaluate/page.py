@@ -54,7 +54,7 @@ def _facts(results: Results, about: Any) -> str:
 
 
 def _verdict(results: Results) -> str:
-  lines = [escape(line) for line in tables.verdicts(results)]
+  lines = [escape(line) for line in (*tables.verdicts(results), *results.remarks())]
   if not lines:
     return ''
   rest = ''.join(f'<li>{line}</li>' for line in lines[1:])
@@ -93,7 +93,8 @@ def _score_row(results: Results, subject: str, winners: dict[str, set[str]]) -> 
   for m in results.plan.metrics:
     found, places = results.interval(subject, m), tables.digits(results, m)
     if found.mean != found.mean:
-      cells.append('<td>–</td>')
+      why = m.left_out(subject not in results.whole)
+      cells.append(f'<td>–{f"<small>{why}</small>" if why else ""}</td>')
       continue
     mean = tables.text(found.mean, places)
     mean = f'<b>{mean}</b>' if subject in winners[m.name] else mean

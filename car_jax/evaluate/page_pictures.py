@@ -74,7 +74,7 @@ def cases(results: Results, choice: Choice, found: dict[int, Case]) -> str:
 
 def _card(results: Results, why: str, case: Case) -> str:
   palette = results.info.palette
-  outlined = pictures.contours(case.image, case.readers[:SHOWN_READERS])
+  outlined = _outlined(case, results.info)
   first = [
     tile(pictures.grey(case.image), 'image', f'image {case.id}'),
     tile(outlined, 'readers on it', 'outlines of readers over the image'),
@@ -82,10 +82,11 @@ def _card(results: Results, why: str, case: Case) -> str:
   for m, reader in enumerate(case.readers[:SHOWN_READERS]):
     name = f'reader {m + 1}'
     first.append(tile(pictures.class_map(reader, palette), name, name, 'rest' if m == 0 else ''))
-  said = np.eye(results.info.num_classes)[np.minimum(case.readers, results.info.num_classes - 1)]
-  share = np.tensordot(case.weight / case.weight.sum(), said, 1)
-  first.append(tile(pictures.probability_map(share, palette), 'mean', 'mean of the readers'))
-  first.append(tile(pictures.entropy_map(share), 'entropy', 'entropy of the readers'))
+  share, none = shares(case, results.info)
+  mean = pictures.greyed(pictures.probability_map(share, palette), none)
+  first.append(tile(mean, 'mean', 'mean of the readers'))
+  entropy = pictures.greyed(pictures.entropy_map(share), none)
+  first.append(tile(entropy, 'entropy', 'entropy of the readers'))
   rows = [_row('Readers', f'{len(case.readers)} of them', first)]
   for subject, prediction in case.predictions.items():
     who = swatch(results, subject) + escape(subject)
@@ -96,6 +97,21 @@ def _card(results: Results, why: str, case: Case) -> str:
     f'<div class="rows" tabindex="0" role="group" aria-label="pictures of {escape(case.id)}">'
     f'{"".join(rows)}</div></article>'
   )
+
+
+def _outlined(case: Case, info: Any) -> pictures.Picture:
+  """The readers' outlines over the image; ignored regions are no objects and have none."""
+  readers = case.readers[:SHOWN_READERS]
+  return pictures.contours(case.image, np.where(readers == info.ignore_label, 0, readers))
+
+
+def shares(case: Case, info: Any) -> tuple[np.ndarray, np.ndarray]:
+  """The readers' share of each class [H, W, C], and where no reader gives one [H, W]."""
+  ids = np.arange(info.num_classes)
+  said = (case.readers[..., None] == ids) & (ids != info.ignore_label)
+  share = np.tensordot(case.weight, said, 1)
+  total = share.sum(-1, keepdims=True)
+  return share / np.where(total > 0, total, 1), total[..., 0] == 0
 
 
 def _row(who: str, small: str, tiles: Sequence[str]) -> str:
@@ -124,7 +140,7 @@ def diversity(results: Results, choice: Choice, found: dict[int, Case]) -> str:
   """A few images with every sample of every subject, most disagreement between readers first."""
   palette, out = results.info.palette, []
   for case in (found[i] for i in choice.diverse if i in found):
-    over = pictures.contours(case.image, case.readers[:SHOWN_READERS])
+    over = _outlined(case, results.info)
     left = (
       f'<div class="bigger">{tile(over, "readers on the image", "outlines of the readers")}</div>'
     )

@@ -22,6 +22,7 @@ READER_COLOURS = (
 )
 # Dark to bright, close to equal steps in lightness.
 HEAT = ((8, 4, 30), (74, 12, 107), (165, 44, 96), (229, 92, 48), (251, 164, 10), (252, 252, 180))
+VOID = (128, 128, 128)  # where there is no class
 LARGEST = 320  # pixels of a side; larger maps are thinned out
 SHOWN = 256  # contours are drawn at about this size
 
@@ -40,7 +41,7 @@ def grey(image: np.ndarray) -> Picture:
 
 def class_map(labels: np.ndarray, palette: np.ndarray) -> Picture:
   """labels [H, W] -> their colours; a label outside the palette (such as 255) is mid grey."""
-  colours = np.uint8([*np.asarray(palette), (128, 128, 128)])
+  colours = np.uint8([*np.asarray(palette), VOID])
   labels = thin(np.asarray(labels, int))
   return colours[np.where((labels >= 0) & (labels < len(palette)), labels, len(palette))]
 
@@ -55,6 +56,11 @@ def entropy_map(probs: np.ndarray) -> Picture:
   probs = thin(np.asarray(probs, np.float64))
   value = -np.sum(probs * np.log(np.maximum(probs, 1e-12)), -1) / np.log(probs.shape[-1])
   return heat(value)
+
+
+def greyed(picture: Picture, none: np.ndarray) -> Picture:
+  """A picture of thinned maps, grey where `none` [H, W] (not thinned) is True."""
+  return np.where(thin(none)[..., None], np.uint8(VOID), picture)
 
 
 def heat(values: np.ndarray) -> Picture:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from car_jax.methods.base import Array, Batch, Samples, example_keys
 from car_jax.methods.baselines import uniform
 from car_jax.metrics.scores import entropy
+from car_jax.metrics.stochastic import known
 
 READERS = 'readers'
 
@@ -26,6 +27,7 @@ class Subject:
   predict: Callable[[Any, Batch, Array, int], Samples]
   state: Any
   note: str = ''  # what it is, for the report
+  draws: bool = True  # False: with their weights the samples are the whole distribution
   own: Mapping[str, Callable] = dataclasses.field(default_factory=dict)  # logits, features
 
 
@@ -48,7 +50,11 @@ class Prediction:
 def subjects(method: Any, state: Any, prefix: str = '') -> list[Subject]:
   """All predictors of a method on one state, the method's own first."""
   own = {k: getattr(method, k) for k in ('logits', 'features') if hasattr(method, k)}
-  rows = [Subject(prefix + name, f, state) for name, f in method.predictors().items()]
+  whole = getattr(method, 'whole_distributions', ())
+  rows = [
+    Subject(prefix + name, f, state, draws=name not in whole)
+    for name, f in method.predictors().items()
+  ]
   return [dataclasses.replace(rows[0], own=own), *rows[1:]]
 
 
@@ -57,10 +63,11 @@ def label_type(num_classes: int) -> Any:
 
 
 def with_label(batch: Batch, ignore: int | None) -> Batch:
-  """Where a data set has an ignored class, adds `label`: that class where all readers gave it.
+  """Where an ignored label is one of the classes, adds `label`: it where all readers gave it.
 
   There methods put the class into what they condition on, as in training; elsewhere -1, which no
-  method may look at.
+  method may look at. An ignored label beyond the classes is nothing that a method could say: there
+  it predicts as for an image without labels.
   """
   if ignore is None:
     return batch
@@ -141,16 +148,21 @@ def _in_parts(draw: Callable, size: int, n: int, rng: Array) -> Prediction:
   return Prediction(join(parts.labels), weight, parts.mean.mean(0), own, spread)
 
 
-def draw_readers(num_classes: int):
+def draw_readers(num_classes: int, ignore: int | None = None):
   """The floor that no model passes in expectation, as a subject: readers of the same image, drawn.
 
   n draws with replacement from an image's own readers, to be scored against these readers. It
   needs no model: `state` is not used. It shows how much of a score is left to chance and to the
-  finite number of samples.
+  finite number of samples. Where the drawn reader gives the `ignore` label it says what the first
+  reader who knows does.
   """
 
   def floor(state: Any, batch: Batch, rng: Array, n: int) -> Prediction:
     weight, readers = batch['label_weight'], jnp.asarray(batch['labels'])
+    if ignore is not None:
+      knows = known(readers, weight, ignore)
+      first = jnp.take_along_axis(readers, jnp.argmax(knows, 1)[:, None], 1)
+      readers = jnp.where(readers == ignore, first, readers)
 
     def draw(key, w):
       return jax.random.choice(jax.random.fold_in(key, 0), len(w), (n,), p=w / jnp.sum(w))

@@ -141,7 +141,7 @@ def _markdown(results: Results, about: About, drawn: Mapping[str, str]) -> str:
     '',
     f'{data}, {results.plan.samples} samples per image. {about.created}.',
     '',
-    *(f'- {line}' for line in (*about.models, *tables.verdicts(results))),
+    *(f'- {line}' for line in (*about.models, *tables.verdicts(results), *results.remarks())),
     '',
     '## Scores',
     '',

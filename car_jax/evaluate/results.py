@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax.evaluate import score
+from car_jax.evaluate import census, score
 from car_jax.evaluate.catalogue import Metric, Plan
 from car_jax.metrics import bootstrap, calibration
 from car_jax.metrics.bootstrap import Interval
@@ -32,6 +32,8 @@ class Results:
   found: dict[str, dict[str, Any]]
   notes: dict[str, str]  # subject -> what it is
   seconds: float
+  labels: np.ndarray  # [I, C + 2], see score.census
+  whole: tuple[str, ...] = ()  # subjects whose samples are no draws, see predict.Subject
   resamples: int = 1000
   _intervals: dict[tuple[str, str], Interval] = dataclasses.field(default_factory=dict)
 
@@ -62,9 +64,38 @@ class Results:
     if value is None:
       return Interval(np.nan, np.nan, np.nan, 0, len(self.ids))
     if metric.pooled:
-      finish = lambda totals: score.finish(metric, totals)
-      return pooled_interval(value, finish, groups=self.groups, resamples=self.resamples)
+      return self._pooled(value, metric)
     return bootstrap.interval(value, groups=self.groups, resamples=self.resamples)
+
+  def _pooled(self, value: Any, metric: Metric) -> Interval:
+    """Of the images with a pixel that counts; the others are skipped, as nan is elsewhere."""
+    seen, groups = self.scorable, self.groups
+    kept = jax.tree.map(lambda x: x[seen], value)
+    finish = lambda totals: score.finish(metric, totals)
+    groups = None if groups is None else groups[seen]
+    found = pooled_interval(kept, finish, groups=groups, resamples=self.resamples)
+    return found._replace(skipped=found.skipped + int((~seen).sum()))
+
+  @property
+  def scorable(self) -> np.ndarray:
+    """Which images [I] have a pixel that counts: one whose label some reader knows."""
+    return self.labels[:, -2] > 0
+
+  def remarks(self) -> list[str]:
+    """What a reader must know before the numbers: odd labels, images and scores left out."""
+    sums, classes = self.labels.sum(0), self.info.num_classes
+    ignore = self.plan.ignore
+    seen = census.Census(sums[:classes], sums[-1] - sums[-2], sums[-1])
+    text = census.remark(seen, self.info.class_names, absent=(ignore,), ignore=ignore)
+    lines = census.lines({self.info.name: text})
+    if none := int((~self.scorable).sum()):
+      lines.append(f'{none:,} of {len(self.ids):,} images have no pixel that counts: skipped.')
+    for s in self.subjects:
+      why = {m.name: m.left_out(s not in self.whole) for m in self.plan.metrics}
+      for reason in dict.fromkeys(filter(None, why.values())):
+        names = ', '.join(name for name, text in why.items() if text == reason)
+        lines.append(f'{s} has no {names}: {reason}.')
+    return lines
 
   def difference(self, ours: str, theirs: str, metric: Metric) -> Interval | None:
     """ours - theirs on the same images; None for a pooled or missing metric."""

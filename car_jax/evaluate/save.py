@@ -9,7 +9,7 @@
   FOLDER/SUBJECT/own.npy            [I, H, W, C] the method's own, where it has them
   FOLDER/SUBJECT/logits.npy         [I, H, W, C] before the softmax  (logits)
   FOLDER/SUBJECT/features.npy       [I, D] of whole images           (features)
-  FOLDER/SUBJECT/label_ids/ID.png ..  of Cityscapes' classes, see label_maps.py  (labels; not
+  FOLDER/SUBJECT/class_ids/ID.png ..  or Cityscapes' own ids, see label_maps.py  (labels; not
                                       of single draws of readers or pixels)
 
 Letters: I images in the order of the index's ids, N samples, M readers, H x W pixels, C classes.
@@ -17,8 +17,11 @@ Of probabilities the index says whether they are `one_hot`: the samples of a det
 are its likeliest class, and so is their mean; what it believes is in own.npy.
 Files are written while the evaluation runs and can be larger than memory; read them with
 `np.load(path, mmap_mode='r')`. The folder appears under its name when it is complete.
+Of images of several sizes, an array with rows and columns is a folder of the array's name with a
+file for each image, 000000.npy and so on; the index says so by `files`, and by None in its shape.
 """
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -29,7 +32,7 @@ import jax
 import numpy as np
 
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders, label_maps
+from car_jax.evaluate import folders, label_maps, npy
 from car_jax.evaluate.predict import Prediction, label_type
 from car_jax.evaluate.results import Results
 
@@ -41,6 +44,7 @@ OWN = {
 }
 INDEX = 'index.json'
 FORMAT = 'segmentation arrays, version 1'
+FORMAT_OF_SEVERAL_SIZES = 'segmentation arrays, version 2'
 
 
 def kinds_of(text: str) -> tuple[str, ...]:
@@ -61,23 +65,28 @@ class Saver:
   """Give it to an Evaluator, then `close` it with the Results; `abort` it on an error.
 
   kinds: names, or one text with commas. info: the data set's DataInfo. images: how many the split
-  has, all processes together. Processes other than the first do nothing.
-  Raises UserError for an unknown kind and for a folder that holds something else.
+  has, all processes together; several_sizes: whether they differ in size. Processes other than the
+  first do nothing. Raises UserError for an unknown kind, a folder that holds something else, and a
+  full disk.
   """
 
   def __init__(
-    self, folder: str | pathlib.Path, kinds: Sequence[str] | str, info: Any, images: int
+    self,
+    folder: str | pathlib.Path,
+    kinds: Sequence[str] | str,
+    info: Any,
+    images: int,
+    *,
+    several_sizes: bool = False,
   ):
     self.kinds = kinds_of(kinds if isinstance(kinds, str) else ','.join(kinds))
     self.folder, self.info, self.images = pathlib.Path(folder), info, images
+    self.several_sizes = several_sizes
     self.active = jax.process_index() == 0
     self._arrays: dict[str, dict[str, Any]] = {}  # path -> what the index says of it
-    self._open: dict[str, np.memmap] = {}
-    self._filled: dict[str, int] = {}
+    self._open: dict[str, npy.Growing | npy.PerImage] = {}
     self._folders: dict[str, str] = {}  # subject -> its folder
     self._ids: np.ndarray = np.array([], str)  # of the batch at hand
-    if 'labels' in self.kinds:
-      label_maps.check(info)
     self._part = folders.begin(self.folder, INDEX) if self.active else self.folder
 
   def examples(self, ids: np.ndarray) -> None:
@@ -96,7 +105,8 @@ class Saver:
     if 'labels' in self.kinds and self.active and not subject.lower().endswith(DRAWN):
       for k in np.flatnonzero(valid):
         said = np.asarray(found.mean[k]).argmax(-1)
-        label_maps.save(self._part / where, str(self._ids[k]), said)
+        with npy.room(self._part, said.nbytes):
+          label_maps.save(self._part / where, str(self._ids[k]), said, self.info)
     if 'samples' in self.kinds:
       axes, text = 'image, sample, row, column', 'class ids of each sampled segmentation'
       self._write(f'{where}/samples.npy', found.labels, valid, axes, text)
@@ -136,32 +146,32 @@ class Saver:
       return
     rows = np.asarray(rows)[np.asarray(valid, bool)]
     if path not in self._open:
-      shape = (self.images, *rows.shape[1:])
-      (self._part / path).parent.mkdir(parents=True, exist_ok=True)
-      self._open[path] = np.lib.format.open_memmap(
-        self._part / path, mode='w+', dtype=rows.dtype, shape=shape
-      )
-      self._filled[path] = 0
-      entry = dict(shape=list(shape), dtype=str(rows.dtype), axes=axes, meaning=text)
+      shape: list[int | None] = [self.images, *rows.shape[1:]]
+      entry = dict(shape=shape, dtype=str(rows.dtype), axes=axes, meaning=text)
+      place = self._part / path
+      if self.several_sizes and 'row' in axes:
+        names = axes.split(', ')
+        shape[names.index('row')] = shape[names.index('column')] = None
+        place = place.with_suffix('')
+        entry['files'] = f'{place.relative_to(self._part).as_posix()}/000000.npy and so on'
+        self._open[path] = npy.PerImage(place, self.images)
+      else:
+        self._open[path] = npy.Growing(place, rows.dtype, (self.images, *rows.shape[1:]))
       self._arrays[path] = entry
-    start = self._filled[path]
-    if start + len(rows) > self.images:
-      raise ValueError(f'more than the {self.images} images that were announced')
-    self._open[path][start : start + len(rows)] = rows
-    self._filled[path] = start + len(rows)
+    self._open[path].add(rows)
 
   def close(self, results: Results, **about: Any) -> pathlib.Path:
     """Writes the index, with `about` in it, and puts the folder in place -> the folder."""
     if not self.active:
       return self.folder
-    if short := [p for p, n in self._filled.items() if n != self.images]:
-      raise ValueError(f'{short[0]}: {self._filled[short[0]]} of {self.images} images')
-    for array in self._open.values():
-      array.flush()
+    for path, array in self._open.items():
+      if array.filled != self.images:
+        raise ValueError(f'{path}: {array.filled} of {self.images} images')
+      array.close()
     self._open.clear()
     info = self.info
     index = dict(
-      format=FORMAT,
+      format=FORMAT_OF_SEVERAL_SIZES if self.several_sizes else FORMAT,
       **about,
       data=info.name,
       num_classes=int(info.num_classes),
@@ -173,11 +183,15 @@ class Saver:
       ids=[str(i) for i in results.ids],
       groups=None if results.groups is None else [str(g) for g in results.groups],
     )
-    (self._part / INDEX).write_text(json.dumps(index, indent=1) + '\n')
+    with npy.room(self._part, 0):
+      (self._part / INDEX).write_text(json.dumps(index, indent=1) + '\n')
     folders.finish(self._part, self.folder)
     return self.folder
 
   def abort(self) -> None:
+    for array in self._open.values():
+      with contextlib.suppress(OSError, UserError):
+        array.close()
     self._open.clear()
     if self.active:
       shutil.rmtree(self._part, ignore_errors=True)

@@ -27,17 +27,34 @@ def counts_of(samples: int) -> tuple[int, ...]:
   return tuple(sorted({*(1 << k for k in range(samples.bit_length())), samples}))
 
 
-def score(plan: Plan, detail: bool, prediction: Prediction, batch: Batch) -> dict[str, Any]:
+def score(
+  plan: Plan, detail: bool, draws: bool, prediction: Prediction, batch: Batch
+) -> dict[str, Any]:
   """Name -> [B] values, or sums with a first axis B for what is pooled over images.
 
   `detail` adds what the report draws: the parts of the main GED, its curve over N, and the bins of
-  reliability diagrams. The rows of padding images are scored too; the host drops them.
+  reliability diagrams. Without `draws`, as in Subject, what is of draws only is left out. The rows
+  of padding images are scored too; the host drops them.
   """
   pairs: dict[Any, stochastic.Comparison] = {}
-  found = {m.name: _one(m, prediction, batch, pairs) for m in plan.metrics}
+  metrics = [m for m in plan.metrics if not m.left_out(draws)]
+  found = {m.name: _one(m, prediction, batch, pairs) for m in metrics}
   if detail:
-    found |= _details(plan, prediction, batch, pairs)
+    found |= _details(plan, draws, prediction, batch, pairs)
   return {name: value for name, value in found.items() if value is not None}
+
+
+def census(num_classes: int, ignore: int | None, batch: Batch) -> Array:
+  """What the labels hold -> [B, C + 2]: votes for each class, pixels that count, all pixels.
+
+  A pixel counts where some reader does not give the ignored label; its readers share one vote.
+  """
+  votes, seen = calibration.votes(batch['labels'], batch['label_weight'], None, ignore)
+  of_class = lambda c: jnp.sum(jnp.where(batch['labels'] == c, votes, 0.0), (1, 2, 3))
+  classes = jax.lax.map(of_class, jnp.arange(num_classes))
+  pixels = jnp.sum(seen, (1, 2), dtype=jnp.float32)
+  size = jnp.full_like(pixels, seen[0].size)
+  return jnp.concatenate([classes.T, pixels[:, None], size[:, None]], 1)
 
 
 def _one(metric: Metric, prediction: Prediction, batch: Batch, pairs: dict) -> Any:
@@ -54,7 +71,7 @@ def _one(metric: Metric, prediction: Prediction, batch: Batch, pairs: dict) -> A
 
 def _compared(metric: Metric, prediction: Prediction, batch: Batch, pairs: dict):
   """All pairs of maps, compared once for all metrics that share a convention."""
-  key = metric.classes, metric.absent, metric.ignore
+  key = metric.classes, metric.absent, metric.ignore, metric.ignored
   if key not in pairs:
     pairs[key] = stochastic.compare(
       prediction.labels,
@@ -62,6 +79,7 @@ def _compared(metric: Metric, prediction: Prediction, batch: Batch, pairs: dict)
       classes=metric.classes,
       absent=metric.absent,
       ignore=metric.ignore,
+      ignored=metric.ignored,
       sample_weight=prediction.weight,
       reader_weight=batch['label_weight'],
     )
@@ -84,9 +102,11 @@ def _of_probabilities(metric: Metric, prediction: Prediction, batch: Batch) -> A
     return flips.weighted_counts(found, prediction.weight)
   labels, weight = batch['labels'], batch['label_weight']
   if metric.listed:
-    kw = dict(classes=metric.classes, num_bins=metric.bins)
+    ignore = None if metric.ignored == 'class' else metric.ignore
+    kw = dict(classes=metric.classes, num_bins=metric.bins, ignore=ignore)
     rows = calibration.listed_sums(probs, labels, weight, **kw)
-    size = jnp.full((len(probs), 1), labels.shape[2] * labels.shape[3])
+    seen = calibration.votes(labels, weight, None, ignore)[1]
+    size = jnp.sum(seen, (1, 2), dtype=jnp.int32)[:, None]
     return _per_image(rows, len(probs), metric.bins), size
   if metric.kind == 'ece':
     return bins(probs, batch, top=metric.top, num_bins=metric.bins, ignore=metric.ignore)
@@ -111,35 +131,37 @@ def _per_image(rows: calibration.BinSums, images: int, num_bins: int) -> calibra
 
 
 def confusion(said: Array, batch: Batch, num_classes: int, ignore: int | None) -> Array:
-  """Pixels by reader's class and said class [B, C, C]; each reader counts by its weight."""
+  """Pixels by reader's class and said class [B, C, C]; a pixel's readers share one vote."""
   classes = jnp.arange(num_classes)
+  votes, _ = calibration.votes(batch['labels'], batch['label_weight'], None, ignore)
 
   def add(m, total):
-    truth, weight = batch['labels'][:, m], batch['label_weight'][:, m]
-    keep = jnp.ones_like(truth, bool) if ignore is None else truth != ignore
-    onehot = (truth[..., None] == classes) & keep[..., None]
-    rows = jnp.einsum('bhwc,bhwd->bcd', onehot.astype(jnp.float32), predicted)
-    return total + weight[:, None, None] * rows
+    onehot = batch['labels'][:, m, ..., None] == classes
+    return total + jnp.einsum('bhwc,bhwd->bcd', onehot * votes[:, m, ..., None], predicted)
 
   predicted = (said[..., None] == classes).astype(jnp.float32)
   start = jnp.zeros((len(said), num_classes, num_classes))
   return jax.lax.fori_loop(0, batch['labels'].shape[1], add, start)
 
 
-def _details(plan: Plan, prediction: Prediction, batch: Batch, pairs: dict) -> dict[str, Any]:
+def _details(
+  plan: Plan, draws: bool, prediction: Prediction, batch: Batch, pairs: dict
+) -> dict[str, Any]:
   found: dict[str, Any] = {}
   if main := plan.main:
     c = _compared(main, prediction, batch, pairs)
-    parts = stochastic.ged(first(c, main.samples), estimator=main.estimator, distance=main.distance)
+    whole = not draws or bool(plan.flips)
+    estimator = 'v' if whole else main.estimator
+    parts = stochastic.ged(first(c, main.samples), estimator=estimator, distance=main.distance)
     found |= dict(zip(PARTS, parts[1:], strict=True))
-    for name, estimator in zip(CURVES, 'vu', strict=True):
+    for name, estimator in zip(CURVES, 'v' if whole else 'vu', strict=False):
       curve = [
         stochastic.ged(first(c, n), estimator=estimator, distance=main.distance).ged
         for n in counts_of(plan.samples)
       ]
       found[name] = jnp.stack(curve, -1)
   top = prediction.mean.shape[-1] > 2
-  ignore = plan.metrics[0].ignore if plan.metrics else None
+  ignore = plan.ignore
   for source in ('mean', 'own'):
     if (probs := getattr(prediction, source)) is not None:
       found[f'bins/{source}'] = bins(probs, batch, top=top, num_bins=15, ignore=ignore)

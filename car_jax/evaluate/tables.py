@@ -26,6 +26,7 @@ def as_json(results: Results) -> dict[str, Any]:
       images=len(results.ids),
       interval=f'95 % percentile bootstrap, {results.resamples} resamples of {count} {unit}',
       samples=results.plan.samples,
+      remarks=results.remarks(),
       metrics=[_metric(m) for m in results.plan.metrics],
       subjects=[_subject(results, s) for s in results.subjects],
       differences=_differences(results),

@@ -1,7 +1,7 @@
 """The evaluations that the training loop runs every so often: a few scores of the own predictor."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ class Validation:
     if not spec.get('split'):
       raise UserError(f'an entry of config.evals names no split: {spec}\n  add split="validation"')
     self._evaluator = Evaluator(spec, dataset.info, mesh=mesh)
-    self._source, self._info = dataset.split(spec['split']), dataset.info
+    self.source, self._info = dataset.split(spec['split']), dataset.info
     self._data, self._rng = config.data, jax.random.key(config.seed)
     if not (known := method.predictors()):
       raise UserError('config.evals: this method predicts no segmentation; leave it empty')
@@ -35,14 +35,23 @@ class Validation:
     """The keys of what a call returns."""
     return [m.name for m in self._evaluator.plan.metrics]
 
-  def __call__(self, state: Any) -> dict[str, float]:
-    batches = pipeline.eval_batches(
-      self._source,
+  def batches(self, source: Any) -> Generator[pipeline.Batch, None, None]:
+    """This process's batches of all records of `source`, or of some of them."""
+    return pipeline.eval_batches(
+      source,
       self._info,
       self._data,
       host=jax.process_index(),
       hosts=jax.process_count(),
+      devices=self._evaluator.mesh.size,
     )
-    with contextlib.closing(batches):
+
+  def shapes(self, state: Any, batch: pipeline.Batch) -> None:
+    """Predicts and scores a batch by shapes alone; raises what that raises."""
+    batch = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
+    self._evaluator.shapes(Subject(self._name, self._predict, state), batch, self._rng)
+
+  def __call__(self, state: Any) -> dict[str, float]:
+    with contextlib.closing(self.batches(self.source)) as batches:
       subject = Subject(self._name, self._predict, state)
       return self._evaluator([subject], batches, rng=self._rng).scalars()

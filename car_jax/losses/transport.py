@@ -18,12 +18,21 @@ Array = jax.Array
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
-def iou_cost(probs: Array, labels: Array) -> Array:
-  """1 - `soft_iou` of probs [B, N, H, W, C] and labels [B, M, H, W]: [B, N, M]."""
-  return 1 - soft_iou(probs, jax.nn.one_hot(labels, probs.shape[-1], dtype=probs.dtype))
+def iou_cost(probs: Array, labels: Array, known: Array | None = None) -> Array:
+  """1 - `soft_iou` of probs [B, N, H, W, C] and labels [B, M, H, W]: [B, N, M].
+
+  known [B, M, H, W] bool: the pixels that an annotation says something of; here and in the costs
+  below the others add nothing.
+  """
+  return 1 - soft_iou(probs, _one_hot(labels, known, probs), known)
 
 
-def soft_iou(x: Array, y: Array) -> Array:
+def _one_hot(labels: Array, known: Array | None, like: Array) -> Array:
+  y = jax.nn.one_hot(labels, like.shape[-1], dtype=like.dtype)
+  return y if known is None else y * known[..., None]
+
+
+def soft_iou(x: Array, y: Array, known: Array | None = None) -> Array:
   """Of x [B, N, H, W, C] and y [B, M, H, W, C], mean over classes 1..C-1: [B, N, M].
 
   Intersection and union each get a 1, so that two empty maps agree. One matrix product per class,
@@ -31,36 +40,42 @@ def soft_iou(x: Array, y: Array) -> Array:
   """
   x, y = x[..., 1:], y[..., 1:]
   inter = jnp.einsum('bnhwc,bmhwc->bnmc', x, y, precision=HIGHEST)
-  union = x.sum((2, 3))[:, :, None] + y.sum((2, 3))[:, None] - inter
+  if known is None:
+    seen = x.sum((2, 3))[:, :, None]
+  else:
+    seen = jnp.einsum('bnhwc,bmhw->bnmc', x, known.astype(x.dtype), precision=HIGHEST)
+  union = seen + y.sum((2, 3))[:, None] - inter
   return jnp.mean((inter + 1) / (union + 1), -1)
 
 
-def cross_entropy_cost(logits: Array, labels: Array, drop_first_pixel: bool = True) -> Array:
+def cross_entropy_cost(
+  logits: Array, labels: Array, known: Array | None = None, drop_first_pixel: bool = True
+) -> Array:
   """Mean cross entropy of logits [B, N, H, W, C] at labels [B, M, H, W]: [B, N, M].
 
   `drop_first_pixel` leaves out the pixel of row 0, column 0, as the published code does (a slice
   meant for the class axis); the difference is negligible.
   """
   logp = jax.nn.log_softmax(logits)
-  y = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+  y = _one_hot(labels, known, logits)
   if drop_first_pixel:
     y = y.at[:, :, 0, 0].set(0)
   count = labels.shape[2] * labels.shape[3] - drop_first_pixel
   return -jnp.einsum('bnhwc,bmhwc->bnm', logp, y, precision=HIGHEST) / count
 
 
-def balanced_cross_entropy_cost(logits: Array, labels: Array) -> Array:
+def balanced_cross_entropy_cost(logits: Array, labels: Array, known: Array | None = None) -> Array:
   """As `cross_entropy_cost`, every class of an annotation weighing the same: [B, N, M].
 
   Not of the paper. Where experts differ in small classes only, their mean over pixels is nearly the
   same, and they take long to part. What an annotation calls a region does not change its weight.
   """
   logp = jax.nn.log_softmax(logits)
-  y = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+  y = _one_hot(labels, known, logits)
   count = y.sum((2, 3))
   sums = jnp.einsum('bnhwc,bmhwc->bnmc', logp, y, precision=HIGHEST)
   means = sums / jnp.maximum(count, 1)[:, None]
-  return -jnp.sum(means, -1) / jnp.sum(count > 0, -1)[:, None]
+  return -jnp.sum(means, -1) / jnp.maximum(jnp.sum(count > 0, -1), 1)[:, None]
 
 
 def greedy_plan(

@@ -27,6 +27,7 @@ from car_jax.losses import adversarial, segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
 from car_jax.methods.trained import Trained, start
+from car_jax.nn import net as nets
 from car_jax.optim import Adam, adam
 
 
@@ -123,7 +124,11 @@ class CAR:
     )
 
   def _keep_ignored(self, probs: Array, label: Array | None) -> Array:
-    """Gives ignored pixels of probs [B, ..., H, W, C] their one-hot class, without gradient."""
+    """Gives ignored pixels of probs [B, ..., H, W, C] their one-hot class, without gradient.
+
+    A label beyond the classes is all zeros there, as in the map of the reader that D compares with:
+    D cannot tell the two apart by them.
+    """
     if self.ignore_label is None or label is None:
       return probs
     extra = probs.ndim - label.ndim - 1
@@ -131,8 +136,14 @@ class CAR:
     return jnp.where(mask, jax.nn.one_hot(self.ignore_label, self.num_classes), probs)
 
   def calibrated(self, logits: Array, label: Array | None = None) -> Array:
-    """F's class probabilities [B, H, W, C]."""
-    return self._keep_ignored(jax.nn.softmax(logits / self.temperature), label)
+    """F's class probabilities [B, H, W, C].
+
+    Where an ignored label is none of the classes, ignored pixels keep F's own probabilities: G sees
+    the same in training as for an image without labels, and no loss looks there.
+    """
+    probs = jax.nn.softmax(logits / self.temperature)
+    ignored = self.ignore_label is not None and self.ignore_label < self.num_classes
+    return self._keep_ignored(probs, label) if ignored else probs
 
   def _condition(self, batch: Batch, probs: Array | None) -> Array:
     return self._observed(batch) if probs is None else jnp.concatenate([batch['image'], probs], -1)
@@ -144,10 +155,15 @@ class CAR:
 
     `train` is the dropout key, or None for inference.
     """
-    kw = {} if train is None else dict(rngs={'dropout': train}, mutable=['batch_stats'])
-    out = self.net('generator').apply(variables, condition, z, train=train is not None, **kw)
-    out, new = out if kw else (out, variables)
-    logits, *latent = out if isinstance(out, tuple) else (out,)
+    net = self.net('generator')
+    if train is None:
+      logits_of = lambda out: out[0] if isinstance(out, tuple) else out
+      draw = lambda x: logits_of(net.apply(variables, x, z, train=False))
+      logits, latent, new = nets.padded(net, draw, condition), (), variables
+    else:
+      kw = dict(rngs={'dropout': train}, mutable=['batch_stats'])
+      out, new = net.apply(variables, condition, z, train=True, **kw)
+      logits, *latent = out if isinstance(out, tuple) else (out,)
     kl = adversarial.gaussian_kl(*latent) if latent else jnp.float32(0)
     return self._keep_ignored(jax.nn.softmax(logits), label), new['batch_stats'], kl
 
@@ -230,7 +246,7 @@ class CAR:
         divergence = adversarial.calibration_kl(samples.mean(1), probs, mask)
         terms['calibration'] = self.calibration_weight * divergence
       if self.pixel_weight > 0:
-        pixel = segmentation.negative_log_probability(samples[:, 0], label)
+        pixel = segmentation.negative_log_probability(samples[:, 0], label, mask)
         terms['pixel'] = self.pixel_weight * pixel
       if self.complexity_weight > 0:  # rises from 0 to 1 in every epoch, as published
         ramp = (state.step % self.steps_per_epoch) / self.steps_per_epoch
@@ -291,7 +307,9 @@ class CAR:
     """F's probabilities [B, H, W, C] in inference mode; None without an F."""
     if self.calnet is None:
       return None
-    logits = self.net('calnet').apply(state.calnet.variables, self._observed(batch), train=False)
+    net, variables = self.net('calnet'), state.calnet.variables
+    apply = lambda x: net.apply(variables, x, train=False)
+    logits = nets.padded(net, apply, jnp.asarray(self._observed(batch)))
     return self.calibrated(logits, batch.get('label'))
 
   def predictors(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from car_jax.methods.base import Array, Batch
 from car_jax.methods.trained import full_size
 from car_jax.nn import multiscale, windows
+from car_jax.nn import net as nets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,8 @@ class Inference:
 
   With a `crop`, prediction averages the logits of windows of that size, `stride` apart; 0 sees the
   whole image at once. With several `scales`, or with `flip` (left and right), it averages the
-  probabilities of copies of the image, each by windows; see nn/multiscale.py. A net that takes no
-  other sides than multiples of a number has it as `multiple`.
+  probabilities of copies of the image, each by windows; see nn/multiscale.py. What the net does not
+  take as it is, is padded and the prediction cut back; see nn/net.py.
   """
 
   crop: int = 0
@@ -37,9 +38,9 @@ class Inference:
     image's; at the image's where there are none."""
     image = jnp.asarray(batch['image'])
     size = batch.get('labels', image[..., 0]).shape[-2:]
-    align, multiple = getattr(net, 'align_corners', False), getattr(net, 'multiple', 1)
+    align, known = net.align_corners, lambda x: full_size(net.apply(variables, x, train=False))
+    apply = lambda image: nets.padded(net, known, image)
     windowed = dict(crop=self.crop, stride=self.stride, align_corners=align)
-    apply = lambda image: full_size(net.apply(variables, image, train=False))
     predict = lambda image: windows.predicted(apply, image, size, **windowed)
-    scaled = dict(multiple=multiple, align_corners=align)
+    scaled = dict(multiple=net.multiple, align_corners=align)
     return multiscale.averaged(predict, image, self.scales, self.flip, **scaled)

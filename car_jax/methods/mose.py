@@ -25,6 +25,7 @@ from car_jax.losses import transport
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
 from car_jax.methods.trained import OneNet, Trained, start
+from car_jax.nn import net as nets
 from car_jax.schedules import Plateau, ReducingRate
 
 COSTS: dict[str, Callable[..., Array]] = {
@@ -58,8 +59,8 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class MoSE(OneNet):
-  """`model` is an entry of the registry with MoSENet's methods. Pixels that the first reader gave
-  `ignore_label` are taken out of the cost.
+  """`model` is an entry of the registry with MoSENet's methods. Pixels that all readers gave
+  `ignore_label` are taken out of the cost, those that one gave it out of the cost of that one.
 
   cost: 'iou' of softmax probabilities, or for many classes 'cross_entropy', or with every class of
   an annotation weighing the same 'balanced_cross_entropy'. samples (S) in training.
@@ -197,10 +198,14 @@ class MoSE(OneNet):
     """The loss of logits [B, N, H, W, C] of which sample n is drawn with probability [B, N]."""
     labels, weight = self.readers(batch)
     scores = jax.nn.softmax(logits) if self.cost == 'iou' else logits
+    known = None
     if self.ignore_label is not None:
-      void = (labels[:, 0] == self.ignore_label)[:, None, :, :, None]
-      scores = jnp.where(void, jax.nn.one_hot(self.ignore_label, self.num_classes), scores)
-    cost = COSTS[self.cost](scores, labels)
+      silent = (labels == self.ignore_label) | (weight == 0)[..., None, None]
+      void = jnp.all(silent, 1, keepdims=True)
+      only = jax.nn.one_hot(self.ignore_label, self.num_classes)  # as published: there all agree
+      scores = jnp.where(void[..., None], only, scores)
+      known = (labels != self.ignore_label) | void
+    cost = COSTS[self.cost](scores, labels, known)
     limit = schedules.value_of(schedule.row_limit, self.row_limits)
     fixed = jax.lax.stop_gradient(cost)
     plan = PLANS[self.coupling](fixed, weight, limit, weight > 0)
@@ -239,9 +244,12 @@ class MoSE(OneNet):
 
   def encoded(self, state: State, batch: Batch) -> tuple[Array, Array]:
     """Features [B, H, W, F] and the experts' probabilities [B, K]."""
-    net, variables = self.net, state.net.variables
-    skips, features = net.apply(variables, self.observed(batch), train=False, method='features')
-    return features, net.apply(variables, skips[-1], method='gate')
+    net, variables, x = self.net, state.net.variables, self.observed(batch)
+    h, w = size = x.shape[1:3]
+    seen = nets.mirrored(net, x)
+    skips, features = net.apply(variables, seen, train=False, method='features')
+    share = nets.shares(net, size, skips[-1].shape[1:3])
+    return features[:, :h, :w], net.apply(variables, skips[-1], share, method='gate')
 
   def decoded(self, state: State, features: Array, z: Array) -> Array:
     """Features [B, H, W, F], latents [B, N, L] -> class probabilities [B, N, H, W, C]."""
@@ -254,6 +262,8 @@ class MoSE(OneNet):
     order = jnp.argsort(-gate, axis=1)
     z = state.net.params['means'][order]
     return Samples(self.decoded(state, features, z), jnp.take_along_axis(gate, order, 1))
+
+  whole_distributions = ('weighted experts',)  # predictors whose samples are no draws
 
   def predictors(self) -> dict[str, Any]:
     def samples(state: State, batch: Batch, rng: Array, n: int) -> Samples:

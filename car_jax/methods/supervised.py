@@ -18,6 +18,7 @@ from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples
 from car_jax.methods.inference import Inference
 from car_jax.methods.trained import OneNet, Trained, full_size, start
+from car_jax.nn import net as nets
 from car_jax.nn.layers import at_least_float32
 
 # Nets that sow their backbone's.
@@ -74,15 +75,18 @@ class Supervised(Inference, OneNet):
 
     As in RELIS (arXiv 2303.11298). Raises UserError where the net has no backbone.
     """
-    variables, image = state.net.variables, batch['image']
-    _, kept = self.net.apply(variables, image, train=False, mutable=['intermediates'])
+    net, image = self.net, jnp.asarray(batch['image'])
+    kw = {'train': False, 'mutable': ['intermediates']}
+    _, kept = net.apply(state.net.variables, nets.mirrored(net, image), **kw)
     found = kept.get('intermediates', {}).get('backbone_features')
     if found is None:
       raise UserError(
         f'the net {self.model["name"]!r} has no backbone features\n'
         f'  nets that have: {", ".join(WITH_FEATURES)}'
       )
-    total = jnp.sum(at_least_float32(found[0]), (1, 2))
+    features = at_least_float32(found[0])
+    share = nets.shares(net, image.shape[1:3], features.shape[1:3])
+    total = jnp.sum(features if share is None else features * share, (1, 2))
     return total / jnp.max(total, -1, keepdims=True)
 
   def probabilities(self, state: State, batch: Batch) -> Array:

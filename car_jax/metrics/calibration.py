@@ -53,7 +53,7 @@ def top_label_sums(
   probs, labels, label_weight, valid=None, *, num_bins: int = 15, ignore: int | None = None
 ) -> BinSums:
   """Confidence of the likeliest class against the share of readers that say it -> [BH, K]."""
-  weight, seen = _votes(labels, label_weight, valid, ignore)
+  weight, seen = votes(labels, label_weight, valid, ignore)
   said = jnp.argmax(probs, -1)[:, None] == labels
   hits = jnp.sum(jnp.where(said, weight, 0.0), 1)
   return bin_sums(_rows(jnp.max(probs, -1)), _rows(hits), _rows(seen), num_bins)
@@ -70,21 +70,28 @@ def class_sums(
   ignore: int | None = None,
 ) -> BinSums:
   """Probability of one class against the share of readers that say it -> [BH, K]."""
-  weight, seen = _votes(labels, label_weight, valid, ignore)
+  weight, seen = votes(labels, label_weight, valid, ignore)
   share = jnp.sum(jnp.where(labels == class_id, weight, 0.0), 1)
   return bin_sums(_rows(probs[..., class_id]), _rows(share), _rows(seen), num_bins)
 
 
 def listed_sums(
-  probs, labels, label_weight, valid=None, *, classes: tuple[int, ...] = (), num_bins: int = 10
+  probs,
+  labels,
+  label_weight,
+  valid=None,
+  *,
+  classes: tuple[int, ...] = (),
+  num_bins: int = 10,
+  ignore: int | None = None,
 ) -> BinSums:
   """MoSE's published form (ICLR 2023) -> [BH, K]; its ECE is `ece(sums, pixels=all pixels)`.
 
   One class listed: its probability. Otherwise the likeliest class's, where that class is listed
   (none listed: any). A confidence of exactly 0 and other classes' pixels are in no bin, yet the
-  error is divided by all pixels.
+  error is divided by all pixels. Published without `ignore`: there an ignored label is a class.
   """
-  weight, seen = _votes(labels, label_weight, valid, None)
+  weight, seen = votes(labels, label_weight, valid, ignore)
   if len(classes) == 1:
     said = jnp.full(probs.shape[:-1], classes[0])
     conf = probs[..., classes[0]]
@@ -253,8 +260,11 @@ def reader_entropy(probs, labels, label_weight, *, ignore: int | None = None) ->
   return _pixel_mean(-jnp.sum(xlogy(truth, truth), -1), seen)
 
 
-def _votes(labels, label_weight, valid, ignore) -> tuple[Array, Array]:
-  """Each reader's share of a pixel's vote [B, M, H, W], and which pixels have voters [B, H, W]."""
+def votes(labels, label_weight, valid, ignore) -> tuple[Array, Array]:
+  """Each reader's share of a pixel's vote [B, M, H, W], and which pixels have voters [B, H, W].
+
+  This says which pixels count, for the scores of probabilities and of label maps alike.
+  """
   weight = jnp.asarray(label_weight, jnp.float32)[..., None, None]
   weight = jnp.broadcast_to(weight, labels.shape)
   if ignore is not None:
@@ -269,7 +279,7 @@ def _votes(labels, label_weight, valid, ignore) -> tuple[Array, Array]:
 def _shares(probs, labels, label_weight, ignore) -> tuple[Array, Array]:
   """The readers' class shares [B, H, W, C], and which pixels count [B, H, W]."""
   labels = jnp.asarray(labels)
-  weight, seen = _votes(labels, label_weight, None, ignore)
+  weight, seen = votes(labels, label_weight, None, ignore)
   classes = jnp.arange(probs.shape[-1])
 
   def add(m, total):

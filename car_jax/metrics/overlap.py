@@ -21,8 +21,8 @@ BLOCK = 1 << 16  # pixels in a block at most
 class Overlap(NamedTuple):
   """Pixel counts of pairs (i, j) and class k, each [B, L, L, K] int32.
 
-  both: pixels where i and j are k; first, second: where i, or j, is k. Pixels where the pair's
-  second map holds the ignored id belong to none of the three.
+  both: pixels where i and j are k; first, second: where i, or j, is k. Pixels that do not count for
+  the pair belong to none of the three.
   """
 
   both: Array
@@ -30,57 +30,75 @@ class Overlap(NamedTuple):
   second: Array
 
 
-def overlap(labels: tuple[Array, ...], classes: tuple[int, ...], ignore: int | None = None):
+def overlap(
+  labels: tuple[Array, ...],
+  classes: tuple[int, ...],
+  ignore: int | None = None,
+  *,
+  known: tuple[Array, ...] | None = None,
+) -> Overlap:
   """Counts for all pairs of the label maps of an image -> Overlap of [B, L, L, K].
 
   labels: parts [B, L1, H, W], [B, L2, H, W], .. of integers; their maps are numbered through, L
-  in all. They are not joined, which spares a copy of the largest one. `ignore` follows the
-  published Cityscapes code: only the second map of a pair decides which pixels are left out, so
-  with it the counts are not symmetric.
+  in all. They are not joined, which spares a copy of the largest one. Which pixels count:
+    known   for each part [B, L1 or 1, H, W] bool; a pixel counts for the pairs both of whose maps
+            know it, so the counts are symmetric
+    ignore  as in the published Cityscapes code: where the pair's second map does not hold this id,
+            so the counts are not symmetric
   """
-  area = labels[0].shape[2] * labels[0].shape[3]
-  parts = [jnp.asarray(part).reshape(*part.shape[:2], area) for part in labels]
-  images, pixels = parts[0].shape[0], parts[0].shape[2]
+  images, area = labels[0].shape[0], labels[0].shape[2] * labels[0].shape[3]
+  flat = lambda parts: [jnp.asarray(x).reshape(*x.shape[:2], area) for x in parts]
+  parts, pixels = flat(labels), area
+  seen = None if known is None else flat(known)
   maps = sum(part.shape[1] for part in parts)
   fit = BLOCK_ELEMENTS // max(1, images * maps * len(classes))
   # A power of two keeps vector loads aligned and usually divides the image.
   block = min(pixels, BLOCK, 1 << max(7, fit.bit_length() - 1))
   ids = jnp.asarray(classes, jnp.int32)[:, None, None]
 
+  def cut(arrays, start, length):
+    return [lax.dynamic_slice_in_dim(x, start, length, axis=2) for x in arrays]
+
   def count(start, length, total):
-    cut = [lax.dynamic_slice_in_dim(part, start, length, axis=2) for part in parts]
-    found = _count(jnp.concatenate([c.astype(jnp.int32) for c in cut], 1), ids, ignore)
+    block = [x.astype(jnp.int32) for x in cut(parts, start, length)]
+    counted = None
+    if seen is not None:
+      counted = [
+        jnp.broadcast_to(w, x.shape) for w, x in zip(cut(seen, start, length), block, strict=True)
+      ]
+      counted = jnp.concatenate(counted, 1)
+    found = _count(jnp.concatenate(block, 1), ids, ignore, counted)
     return jax.tree.map(jnp.add, total, found)
 
   shape = (images, len(classes), maps, maps)
-  sizes = shape[:3] if ignore is None else shape
-  total = (
-    jnp.zeros(shape, jnp.int32),
-    jnp.zeros(sizes, jnp.int32),
-    jnp.zeros(shape[:3], jnp.int32),
-  )
+  sizes = shape[:3] if ignore is None and seen is None else shape
+  total = (jnp.zeros(shape, jnp.int32), jnp.zeros(sizes, jnp.int32))
+  total += (jnp.zeros(shape if seen is not None else shape[:3], jnp.int32),)
   whole = pixels // block
   total = lax.fori_loop(0, whole, lambda i, t: count(i * block, block, t), total)
   if pixels > whole * block:
     total = count(whole * block, pixels - whole * block, total)
   both, first, second = total
   first = first if first.ndim == 4 else first[..., None]
-  counts = both, first, second[:, :, None]
+  second = second if second.ndim == 4 else second[:, :, None]
+  counts = both, first, second
   return Overlap(*(jnp.moveaxis(jnp.broadcast_to(c, shape), 1, -1) for c in counts))
 
 
-def _count(maps: Array, ids: Array, ignore: int | None):
-  """maps [B, L, P], ids [K, 1, 1] -> both [B, K, L, L], first [B, K, L(, L)], second [B, K, L]."""
+def _count(maps: Array, ids: Array, ignore: int | None, known: Array | None):
+  """maps [B, L, P], ids [K, 1, 1], known [B, L, P] -> both [B, K, L, L], first [B, K, L(, L)],
+  second [B, K, L(, L)]."""
   is_class = maps[:, None] == ids
-  kept = is_class if ignore is None else is_class & (maps != ignore)[:, None]
-  left, right = is_class.astype(jnp.float32), kept.astype(jnp.float32)
+  seen = known if known is not None else None if ignore is None else maps != ignore
+  right = (is_class if seen is None else is_class & seen[:, None]).astype(jnp.float32)
+  left = right if known is not None else is_class.astype(jnp.float32)
   both = jnp.einsum('bkip,bkjp->bkij', left, right)
-  if ignore is None:
+  if seen is None:
     first = jnp.sum(left, -1)
   else:
-    seen = (maps != ignore).astype(jnp.float32)
-    first = jnp.einsum('bkip,bjp->bkij', left, seen)
-  return tuple(x.astype(jnp.int32) for x in (both, first, jnp.sum(right, -1)))
+    first = jnp.einsum('bkip,bjp->bkij', left, seen.astype(jnp.float32))
+  second = jnp.sum(right, -1) if known is None else jnp.swapaxes(first, 2, 3)
+  return tuple(x.astype(jnp.int32) for x in (both, first, second))
 
 
 def iou(counts: Overlap) -> Array:

@@ -10,7 +10,13 @@ Published scores differ in conventions, so each of them is an argument (docs/met
   classes   the class ids that are scored
   absent    a class that neither map of a pair has: 'one' = IoU 1, 'skip' = left out of the class
             mean; a pair without any class left is nan, and so is its image
-  ignore    pixels where the *second* map of a pair holds this id are left out; the readers come
+  ignore    the label of pixels of which a reader says nothing; which pixels count then:
+  ignored   'void': nobody knows what is there, so no score looks there. A reader counts where that
+            reader knows, two readers where both do, two samples where any reader does; a reader
+            who knows nothing is padding, an image that no reader knows anything of scores nan.
+            What samples say changes none of that.
+            'class': as published with CAR's and MoSE's Cityscapes, where it is a class that models
+            emit: pixels where the *second* map of a pair holds it are left out; the readers come
             first, then the samples, and the later map is second
   estimator 'v' or 'u', see `ged`
   distance  'iou' or 'dice': one minus which of the two
@@ -19,7 +25,8 @@ Published scores differ in conventions, so each of them is an argument (docs/met
 `samples, readers`, so that one pass over the pixels serves them all.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +34,8 @@ import jax.numpy as jnp
 from car_jax.metrics import overlap, transport
 
 Array = jax.Array
+
+IGNORED = ('void', 'class')
 
 
 class Comparison(NamedTuple):
@@ -59,17 +68,44 @@ def compare(
   reader_weight: Array | None = None,
   absent: str = 'one',
   ignore: int | None = None,
+  ignored: str = 'void',
 ) -> Comparison:
   """samples [B, N, H, W], readers [B, M, H, W] -> Comparison. Memory holds B x L x L numbers."""
-  counts = overlap.overlap((readers, samples), tuple(classes), ignore)
-  score = lambda of: overlap.class_mean(overlap.mirrored(of(counts)), absent)
+  if ignored not in IGNORED:
+    raise ValueError(f'ignored must be one of {IGNORED}, not {ignored!r}')
   weight = lambda w, like: _normalised(1.0 if w is None else w, like.shape[:2])
-  return Comparison(
-    score(overlap.iou),
-    score(overlap.dice),
-    weight(reader_weight, readers),
-    weight(sample_weight, samples),
-  )
+  by_reader, by_sample = weight(reader_weight, readers), weight(sample_weight, samples)
+  which: dict[str, Any] = {'ignore': ignore}
+  no_pixel: Any = False
+  if ignore is not None and ignored == 'void':
+    knows = known(readers, by_reader, ignore)
+    by_reader = _normalised(jnp.where(jnp.any(knows, (2, 3)), by_reader, 0.0), by_reader.shape)
+    which = {'known': (knows, jnp.any(knows, 1, keepdims=True))}
+    no_pixel = _apart(knows, samples.shape[1])
+  counts = overlap.overlap((readers, samples), tuple(classes), **which)
+  mean = lambda of: overlap.class_mean(overlap.mirrored(of(counts)), absent)
+  score = lambda of: jnp.where(no_pixel, jnp.nan, mean(of))
+  return Comparison(score(overlap.iou), score(overlap.dice), by_reader, by_sample)
+
+
+def known(readers: Array, weight: Array, ignore: int | None) -> Array:
+  """Which pixels each reader knows, [B, M, H, W] bool; readers [B, M, H, W], weight [B, M].
+
+  A reader of weight 0 (or nan) is padding and knows nothing.
+  """
+  there = jnp.broadcast_to((weight > 0)[..., None, None], readers.shape)
+  return there if ignore is None else there & (jnp.asarray(readers, jnp.int32) != ignore)
+
+
+def _apart(knows: Array, samples: int) -> Array:
+  """Pairs of maps without a pixel that both know [B, L, L], the N samples last."""
+  flat = knows.reshape(*knows.shape[:2], -1).astype(jnp.float32)
+  alone = jnp.einsum('bip,bjp->bij', flat, flat) == 0
+  none = jnp.sum(flat, -1) == 0
+  by_sample = jnp.broadcast_to(none[:, :, None], (*none.shape, samples))
+  nobody = jnp.broadcast_to(jnp.all(none, 1)[:, None, None], (len(none), samples, samples))
+  upper, lower = (alone, by_sample), (jnp.swapaxes(by_sample, 1, 2), nobody)
+  return jnp.concatenate([jnp.concatenate(upper, 2), jnp.concatenate(lower, 2)], 1)
 
 
 def ged(
@@ -143,9 +179,11 @@ class Diversity(NamedTuple):
 
 def diversity(
   samples: Array,
+  readers: Array | None = None,
   *,
   classes: tuple[int, ...],
   sample_weight: Array | None = None,
+  reader_weight: Array | None = None,
   estimator: str = 'v',
   distance: str = 'iou',
   absent: str = 'one',
@@ -154,33 +192,54 @@ def diversity(
   """How much an image's samples differ among themselves: samples [B, N, H, W] -> two [B].
 
   More is not better: compare it with the readers' own, which is the same call with them as samples.
+  `readers` [B, M, H, W] say with `ignore` which pixels count; without them each sample does, as a
+  reader would.
   """
-  classes = tuple(classes)
-  none = samples[:, :0]
-  compared = compare(
-    samples, none, classes=classes, sample_weight=sample_weight, absent=absent, ignore=ignore
-  )
-  d_ss = ged(compared, estimator=estimator, distance=distance).d_ss
-  return Diversity(d_ss, pixel_variance(samples, classes=classes, sample_weight=sample_weight))
+  kw: dict[str, Any] = dict(classes=tuple(classes), absent=absent, ignore=ignore)
+  of: dict[str, Any] = dict(estimator=estimator, distance=distance)
+  variance = functools.partial(pixel_variance, samples, classes=tuple(classes), ignore=ignore)
+  if readers is None:
+    alone = compare(samples[:, :0], samples, reader_weight=sample_weight, **kw)
+    return Diversity(ged(alone, **of).d_yy, variance(sample_weight=sample_weight))
+  kw |= dict(sample_weight=sample_weight, reader_weight=reader_weight)
+  weights = dict(sample_weight=sample_weight, reader_weight=reader_weight)
+  return Diversity(ged(samples, readers, **of, **kw).d_ss, variance(readers, **weights))
 
 
 def pixel_variance(
-  samples: Array, *, classes: tuple[int, ...], sample_weight: Array | None = None
+  samples: Array,
+  readers: Array | None = None,
+  *,
+  classes: tuple[int, ...],
+  sample_weight: Array | None = None,
+  reader_weight: Array | None = None,
+  ignore: int | None = None,
 ) -> Array:
   """Mean over pixels of sum_k p_k (1 - p_k), p_k the share of samples that say k -> [B].
 
   samples [B, N, H, W]. It is 0 where all samples agree; for one foreground class at most 1/4.
+  `readers` and `ignore` as in `diversity`; nan for an image without a pixel that counts.
   """
   samples = jnp.asarray(samples)
-  weight = _normalised(1.0 if sample_weight is None else sample_weight, samples.shape[:2])
+  share_of = lambda w, like: _normalised(1.0 if w is None else w, like.shape[:2])
+  weight = share_of(sample_weight, samples)[..., None, None]
+  seen = jnp.ones((len(samples), *samples.shape[2:]), bool)
+  if ignore is not None and readers is not None:
+    seen = jnp.any(known(readers, share_of(reader_weight, readers), ignore), 1)
+  elif ignore is not None:
+    weight = jnp.where(known(samples, weight[..., 0, 0], ignore), weight, 0.0)
+    seen = jnp.sum(weight, 1) > 0
+    weight = weight / jnp.where(seen, jnp.sum(weight, 1), 1.0)[:, None]
 
   def of(k, total):
     # A loop, so that the [B, N, H, W] masks of all classes never exist at once.
-    share = jnp.sum(jnp.where(samples == ids[k], weight[..., None, None], 0.0), 1)
-    return total + jnp.mean(jnp.mean(share * (1 - share), -1), -1)
+    share = jnp.sum(jnp.where(samples == ids[k], weight, 0.0), 1)
+    spread = jnp.where(seen, share * (1 - share), 0.0)
+    return total + jnp.sum(jnp.sum(spread, -1), -1) / jnp.sum(seen, (1, 2))
 
   ids = jnp.asarray(classes, samples.dtype)
-  return jax.lax.fori_loop(0, len(classes), of, jnp.zeros(samples.shape[0]) + 0 * weight[:, 0])
+  start = jnp.zeros(samples.shape[0]) + 0 * weight[:, 0, 0, 0]
+  return jax.lax.fori_loop(0, len(classes), of, start)
 
 
 def convention(
@@ -193,6 +252,7 @@ def convention(
   estimator: str | None = None,
   distance: str = 'iou',
   ignore: int | None = None,
+  ignored: str = 'void',
 ) -> str:
   """The name of a score together with what it depends on, such as 'ged16[v,absent=1,fg]'.
 
@@ -208,7 +268,7 @@ def convention(
   else:
     parts.append('classes=' + '+'.join(map(str, classes)))
   parts += [] if distance == 'iou' else [distance]
-  parts += [] if ignore is None else [f'ignore={ignore}']
+  parts += [] if ignore is None else [{'void': f'ignore={ignore}'}.get(ignored, f'class={ignore}')]
   return f'{name}{n}[{",".join(parts)}]'
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv
+from car_jax.nn.net import Net
 from car_jax.nn.resnet import ResNet, imagenet_normalised
 
 Array = jax.Array
@@ -36,7 +37,7 @@ class ASPP(nn.Module):
     return nn.Dropout(self.dropout, deterministic=not train)(y)
 
 
-class DeepLabV3CalNet(nn.Module):
+class DeepLabV3CalNet(Net):
   """[B, H, W, channels] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
 
   Three channels are an RGB image, brought to ImageNet's scale first.

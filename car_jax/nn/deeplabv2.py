@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from car_jax.nn import vgg
 from car_jax.nn.init import small_normal
 from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
+from car_jax.nn.net import Net
 from car_jax.nn.resnet import ResNet, imagenet_normalised
 
 Array = jax.Array
@@ -89,7 +90,7 @@ def upsampled(low: Array, size: tuple[int, int]) -> tuple[Array, Array]:
   return low, resize_bilinear(low, size, align_corners=True)
 
 
-class DeepLabV2ResNet(nn.Module):
+class DeepLabV2ResNet(Net):
   """[B, H, W, 3] in [-1, 1] -> logits (at 1/8 [B, h, w, C], upsampled [B, H, W, C]), float32.
 
   h is (H + 1) // 8 + 1. Images are brought to ImageNet's scale unless `normalise` is off.
@@ -122,7 +123,7 @@ class DeepLabV2ResNet(nn.Module):
     return upsampled(head(x), size)
 
 
-class DeepLabV2VGG(nn.Module):
+class DeepLabV2VGG(Net):
   """[B, H, W, 3] in [-1, 1] -> logits (at 1/8 [B, h, w, C], upsampled [B, H, W, C]), float32.
 
   h is H // 8: VGG's last two poolings are left out, and what follows is dilated. Two dilated
@@ -140,6 +141,10 @@ class DeepLabV2VGG(nn.Module):
 
   INIT = (*vgg.INIT, (r'/head/.*/kernel$', small_normal))
   GROUPS: ClassVar[Table] = groups('head|fc[67]')
+
+  @property
+  def least(self) -> int:
+    return 8
 
   @nn.compact
   def __call__(

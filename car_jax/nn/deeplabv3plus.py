@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from car_jax.nn import init
 from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
+from car_jax.nn.net import Net
 from car_jax.nn.resnet import ResNet, imagenet_normalised
 
 Array = jax.Array
@@ -49,7 +50,7 @@ class SeparableASPP(nn.Module):
     return unit('project', 3)(jnp.concatenate(branches, -1), train=train)
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(Net):
   """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
 
   The published nets of depth 50 and 101 keep the defaults; that of depth 18 has 128 `features` and

@@ -12,12 +12,13 @@ from car_jax.nn import vgg
 from car_jax.nn.deeplabv2 import Table, groups, upsampled
 from car_jax.nn.init import small_normal
 from car_jax.nn.layers import BatchNorm, check_multiple, conv, resize_bilinear
+from car_jax.nn.net import Net
 from car_jax.nn.resnet import imagenet_normalised
 
 Array = jax.Array
 
 
-class FCN8sVGG(nn.Module):
+class FCN8sVGG(Net):
   """[B, H, W, 3] in [-1, 1] -> logits (at 1/8 [B, H/8, W/8, C], upsampled [B, H, W, C]), float32.
 
   H and W must be multiples of 32. Dropout drops whole channels. The upsampling between the scales
@@ -33,9 +34,12 @@ class FCN8sVGG(nn.Module):
   normalise: bool = True
   dtype: Any = None
 
-  multiple = 32  # of which H and W are, see methods/inference.py
   INIT = (*vgg.INIT, (r'/score[34]/kernel$', small_normal))
   GROUPS: ClassVar[Table] = groups('head|score')
+
+  @property
+  def multiple(self) -> int:
+    return 32
 
   @nn.compact
   def __call__(

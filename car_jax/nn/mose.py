@@ -9,10 +9,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.nn import init
+from car_jax.nn import net as nets
 from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, conv
+from car_jax.nn.net import Net
 
 Array = jax.Array
 NORM = dict(epsilon=1e-3, momentum=0.01)
@@ -55,7 +58,7 @@ class Mix(nn.Module):
     return jnp.einsum('bhwf,bnfg->bnhwg', features, kernels) + offset[:, :, None, None]
 
 
-class MoSENet(nn.Module):
+class MoSENet(Net):
   """`features` and `gate` once per image, then `head` for any latents.
 
   latent_size L, experts K (at least 2 ** L: the first means are the binary codes of L digits).
@@ -76,6 +79,10 @@ class MoSENet(nn.Module):
     (r'^params/means', init.binary_codes),
     (r'^params/log_deviations', init.log_eighth),
   )
+
+  @property
+  def multiple(self) -> int:
+    return 2 ** (len(self.widths) - 1)
 
   def setup(self) -> None:
     if self.experts < 2**self.latent:
@@ -99,7 +106,7 @@ class MoSENet(nn.Module):
 
   def features(self, x: Array, *, train: bool) -> tuple[list[Array], Array]:
     """x [B, H, W, channels] -> the encoder's outputs, fine to coarse, and features [B, H, W, F]."""
-    check_multiple(x.shape, 2 ** (len(self.widths) - 1), f'MoSE with {len(self.widths)} levels')
+    check_multiple(x.shape, self.multiple, f'MoSE with {len(self.widths)} levels')
     skips = []
     for k, down in enumerate(self.downs):
       x = down(nn.avg_pool(x, (2, 2), (2, 2)) if k else x, train)
@@ -110,9 +117,12 @@ class MoSENet(nn.Module):
       x = self.ups[k](jnp.concatenate([x, skips[k]], -1), train)
     return skips, x
 
-  def gate(self, coarse: Array) -> Array:
-    """The encoder's last output [B, h, w, f] -> probability of each expert [B, K]."""
-    x = at_least_float32(coarse.mean((1, 2)))
+  def gate(self, coarse: Array, share: np.ndarray | None = None) -> Array:
+    """The encoder's last output [B, h, w, f] -> probability of each expert [B, K].
+
+    share [h, w, 1]: how much each place counts; see nn/net.py.
+    """
+    x = at_least_float32(nets.mean(coarse, share))
     for layer in self.gate_layers:
       x = nn.relu(layer(x))
     return jax.nn.softmax(self.gate_out(x))

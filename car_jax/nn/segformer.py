@@ -15,6 +15,7 @@ import numpy as np
 from car_jax.errors import UserError, nearest
 from car_jax.nn import init
 from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
+from car_jax.nn.net import Net
 from car_jax.nn.resnet import imagenet_normalised
 
 Array = jax.Array
@@ -125,7 +126,7 @@ class MixTransformer(nn.Module):
     return features
 
 
-class SegFormer(nn.Module):
+class SegFormer(Net):
   """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
 
   `widths`, `depths` and `features`, the head's width, override the variant's. With
@@ -173,6 +174,11 @@ class SegFormer(nn.Module):
           f'SegFormer of width {width} cannot have {heads} heads; nearest width {near}'
         )
     return Sizes(widths, depths, self.features or of.features)
+
+  @property
+  def least(self) -> int:
+    """Each stage has a place for keys and values, shrunk by its reduction."""
+    return max(4 * 2**k * (r - 1) + 1 for k, r in enumerate(self.reductions))
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:

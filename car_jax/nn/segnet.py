@@ -19,11 +19,12 @@ from car_jax.nn.layers import (
   max_pool2,
   reflect_pad,
 )
+from car_jax.nn.net import Net
 
 Array = jax.Array
 
 
-class SegNetCalNet(nn.Module):
+class SegNetCalNet(Net):
   """[B, H, W, channels] -> logits [B, H, W, C] float32; H and W multiples of 32.
 
   The published decoder repeats some layers by list multiplication, so that their weights are
@@ -47,7 +48,6 @@ class SegNetCalNet(nn.Module):
 
   @property
   def multiple(self) -> int:
-    """Of which H and W are, see methods/inference.py."""
     return 2 ** len(self.widths)
 
   @nn.compact

@@ -6,11 +6,12 @@ import flax.linen as nn
 import jax
 
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv, reflect_pad
+from car_jax.nn.net import Net
 
 Array = jax.Array
 
 
-class ToyCalNet(nn.Module):
+class ToyCalNet(Net):
   """[B, H, W, channels] -> logits [B, H, W, C] float32.
 
   Dropout comes before the norm, and once more on the logits, as published.

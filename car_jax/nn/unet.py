@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from car_jax.clamp import clamp
 from car_jax.nn import init
 from car_jax.nn.layers import BatchNorm, ConvTranspose2x2, at_least_float32, check_multiple, conv
+from car_jax.nn.net import Net
 
 Array = jax.Array
 
@@ -34,7 +35,7 @@ class NoiseInjector(nn.Module):
     return nn.Dense(self.features, dtype=self.dtype, name='mix')((f + shift) * (scale + 1e-5))
 
 
-class UNetGenerator(nn.Module):
+class UNetGenerator(Net):
   """Image and class probabilities + latents -> logits of N segmentations.
 
     x [B, H, W, channels], z [B, N, Z] -> [B, N, H, W, C] float32; H and W multiples of 16
@@ -58,13 +59,17 @@ class UNetGenerator(nn.Module):
     (r'(mu|logvar)/bias', init.zeros),
   )
 
+  @property
+  def multiple(self) -> int:
+    return 16
+
   @nn.compact
   def __call__(self, x: Array, z: Array, *, train: bool) -> Array:
     return self.decode(self.encode(x, train), z, train)
 
   def encode(self, x: Array, train: bool) -> list[Array]:
     """[B, H, W, channels] -> features at 1/2, 1/4, 1/8 and 1/16."""
-    check_multiple(x.shape, 16, 'UNetGenerator')
+    check_multiple(x.shape, self.multiple, 'UNetGenerator')
     features = []
     for k in range(4):
       layer = conv(self.hidden * 2**k, stride=2, dtype=self.dtype, name=f'enc{k + 1}_conv')

@@ -19,7 +19,7 @@ from car_jax.metrics import onepass
 from car_jax.metrics.onepass import EXTRA, SCORES, Counts
 from car_jax.reliability.interpret import CLASSES_ONLY
 from car_jax.reliability.segmenters import Predicted
-from car_jax.reliability.tally import Pooled, Tally
+from car_jax.reliability.tally import Pooled, Tally, census_of
 
 NET_SCORES = ('max_logit', 'energy')  # without meaning where logits are logarithms of probabilities
 
@@ -77,6 +77,11 @@ def tallies(
       progress(int(batch.keep.sum()))
   if not out:
     raise UserError('nothing to score: the set has no image')
+  if (seen := census_of(next(iter(out.values())))).ignored == seen.pixels:
+    raise UserError(
+      'nothing to score: every pixel of the set has the ignored label\n  choose another split, or '
+      'look at its labels'
+    )
   return out
 
 

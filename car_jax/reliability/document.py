@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import folders, report, tables
+from car_jax.evaluate import census, folders, report, tables
 from car_jax.metrics import confusion, ood, ranking, rejection
 from car_jax.metrics.calibration import reliability
 from car_jax.reliability import legend, measures, page
 from car_jax.reliability import tables as study_tables
 from car_jax.reliability.study import PLAIN, Cell, Study
+from car_jax.reliability.tally import census_of
 
 PAGE = 'report.html'
 POINTS = 101  # of a curve on the page
@@ -38,6 +39,7 @@ def build(
       dict(name=PLAIN, about="the model's own probabilities"),
       *_calibrators(study, cells),
     ],
+    remarks=_remarks(study, cells),
     metrics=[legend.of_score(m.name).as_dict() for m in plan.measures],
     cells=[_cell(plan, c) for c in cells],
     curves=[_curves(c) for c in cells if 'max_prob' in c.tally.names],
@@ -102,6 +104,16 @@ def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
       images=len(seen.ids),
       pixels=int(seen.images['pixels'].sum()),
     )
+
+
+def _remarks(study: Study, cells: Sequence[Cell]) -> list[str]:
+  """What is unusual in the labels of each set, see evaluate/census.py."""
+  first = {c.set: c.tally for c in reversed(cells)}
+  names, _ = study.segmenter(next(iter(study.plan.models))).classes(
+    next(iter(study.plan.sets.values()))
+  )
+  of = lambda tally: census.remark(census_of(tally), names, absent=tally.absent)
+  return census.lines({name: of(first[name]) for name in study.plan.sets})
 
 
 def _role(plan: Any, name: str) -> str:

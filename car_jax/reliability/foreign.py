@@ -24,7 +24,7 @@ from car_jax import arrays as array_files
 from car_jax import files, pictures
 from car_jax.data import labels as cityscapes
 from car_jax.errors import UserError, reading
-from car_jax.evaluate import save
+from car_jax.evaluate import npy, save
 from car_jax.importers.huggingface import read_safetensors
 from car_jax.reliability.interpret import CLASSES_ONLY, KNOWN, Reading, predicted
 from car_jax.reliability.pairing import LABEL_ENDINGS, Pair, pairs
@@ -266,13 +266,12 @@ def _chosen(folder: pathlib.Path, index: Mapping[str, Any]) -> tuple[str, str]:
 def _saved(
   folder: pathlib.Path, index: Any, only: Sequence[int] | None, resize: str = ''
 ) -> Iterator[Predicted]:
-  again = 'save it again'
   file, kind = _chosen(folder, index)
   features = str(pathlib.Path(file).with_name('features.npy'))
   wanted = [file, 'readers.npy', *([features] if features in index['arrays'] else [])]
-  open_array = lambda name: array_files.mapped(folder / name, again)
+  open_array = lambda name: npy.opened(folder, index['arrays'][name], name)
   values, truth, *more = map(open_array, wanted)
-  with reading(folder, 'what eval.py --save wrote', again):
+  with reading(folder, 'what eval.py --save wrote', npy.AGAIN):
     if {len(values), len(truth), *map(len, more)} != {len(index['ids'])}:
       raise ValueError('other numbers of images than ids')
     readers, axes = len(truth[0]), np.ndim(truth[0])

@@ -71,6 +71,7 @@ class Checkpoint:
     loaded = checkpointed.load(spec['path'], str(spec.get('step', '')), mesh=mesh)
     method, self._state = loaded.method, without_moments(loaded.state)
     self._method, self._crc = method, loaded.crc
+    self._lines: set[str] = set()  # of what was cut, printed once
     self.config = loaded.config.to_dict()
     self._own = hasattr(method, 'logits') and not spec.get('predictor')
     self._samples_drawn = 1 if self._own else int(spec.get('samples', 16))
@@ -117,7 +118,12 @@ class Checkpoint:
     return data.info, data.split(spec.get('split') or 'test'), config
 
   def size(self, spec: Mapping[str, Any]) -> int:
-    return len(self._open(spec)[1])
+    _, source, config = self._open(spec)
+    line = pipeline.cut(source, config)
+    if line and line not in self._lines and jax.process_index() == 0:
+      print(f'{self.name}: {line}', flush=True)
+    self._lines.add(line)
+    return len(source)
 
   def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     info, own = self._open(spec)[0], self._method.num_classes
@@ -132,10 +138,10 @@ class Checkpoint:
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
     info, source, config = self._open(spec)
-    source = source if only is None else Picked(source, only)
+    source = source if only is None else sources.Picked(source, only)
     whole = config['eval_batch'] == 1  # then every device sees it
     here = dict(host=jax.process_index(), hosts=jax.process_count())
-    here = dict(host=0, hosts=1) if whole else here
+    here = dict(host=0, hosts=1) if whole else here | dict(devices=self._mesh.size)
     place = sharding.place_whole if whole else sharding.place_batch
     state = self._state
     with contextlib.closing(pipeline.eval_batches(source, info, config, **here)) as batches:
@@ -159,20 +165,6 @@ def without_moments(state: Any) -> Any:
   """A method's state without what only training needs of it."""
   kept = lambda x: x.replace(opt_state=()) if isinstance(x, Trained) else x
   return jax.tree.map(kept, state, is_leaf=lambda x: isinstance(x, Trained))
-
-
-@dataclasses.dataclass(frozen=True)
-class Picked:
-  """Some records of a source, in the given order."""
-
-  source: Any
-  indices: Sequence[int]
-
-  def __len__(self) -> int:
-    return len(self.indices)
-
-  def __getitem__(self, k: int) -> dict[str, Any]:
-    return self.source[int(self.indices[k])]
 
 
 def digest(*parts: Any) -> str:

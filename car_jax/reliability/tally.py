@@ -15,6 +15,7 @@ import numpy as np
 from car_jax import arrays as array_files
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import folders
+from car_jax.evaluate.census import Census
 from car_jax.metrics import onepass, ranking
 from car_jax.metrics.onepass import BINS, COARSE, SCORES, UNKNOWN, Counts
 
@@ -175,6 +176,14 @@ def merged(tallies: Sequence[Tally]) -> Tally:
     for key, value in tally.fine.items():
       out.fine[key] = out.fine.get(key, 0) + value
   return out
+
+
+def census_of(tally: Tally) -> Census:
+  """What the labels of the pixels that were looked at hold."""
+  found = tally.images
+  scored = int(found['scores'][:, 0].sum())  # every pixel but the ignored ones has an outcome
+  pixels = int(found['pixels'].sum())
+  return Census(found['confusion'].sum((0, 2)), pixels - scored, pixels)
 
 
 def objects_of(names: Sequence[str], scores: np.ndarray, image: np.ndarray, pixels: int) -> list:

@@ -8,7 +8,8 @@ from car_jax.reliability.view import View, mean, number
 
 
 def verdicts(view: View) -> list[str]:
-  """The fall under shift, who holds up, recalibration, known errors, the unknown, warnings."""
+  """The fall under shift, who holds up, recalibration, known errors, the unknown, warnings,
+  what is unusual in the labels."""
   lines = [
     _fall(view),
     _apart(view),
@@ -18,6 +19,7 @@ def verdicts(view: View) -> list[str]:
     _unknown(view),
     _image_level(view),
     _warnings(view),
+    *(view.study.get('remarks') or ()),
   ]
   return [line for line in lines if line]
 

@@ -25,7 +25,7 @@ import numpy as np
 from car_jax import files
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
-from car_jax.evaluate import folders, svg
+from car_jax.evaluate import census, folders, svg
 from car_jax.metrics import confusion
 from car_jax.studies import adaptation_page, adaptation_plots
 from car_jax.studies.adaptation_page import differences, percent, unpaired
@@ -42,6 +42,7 @@ class Scored(NamedTuple):
   classes: tuple[str, ...]
   palette: tuple[Any, ...]
   images: int
+  remarks: tuple[str, ...] = ()  # on the labels
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   views = adaptation_plots.views(str(runs['sac'][0]), args.data) if 'sac' in runs else b''
   study = scored(runs, args.data, args.split)
   results = summary(study.matrices, study.classes)
+  results['remarks'] = list(study.remarks)
   results['pseudo_labels'] = pseudo_labels(runs.get('sac', ()))
   command = shlex.join(sys.argv[1:] if arguments is None else arguments)
   about = adaptation_page.About(
@@ -131,10 +133,11 @@ def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
   """Confusion matrices of each name's runs on its data's split. Raises UserError."""
   from car_jax import sharding
   from car_jax.reliability import count, segmenters
+  from car_jax.reliability import tally as tallied
 
   mesh, matrices, classes = sharding.make_mesh(), {}, {}
   palette: tuple[Any, ...] = ()
-  images = 0
+  images, remarks = 0, {}
   spec = dict(split=split, data=dict(data_dir=data_dir) if data_dir else {})
   for name, paths in runs.items():
     matrices[name] = {}
@@ -144,11 +147,12 @@ def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
       classes[names], images = path, model.size(spec)
       print(f'{path}: {images:,} images', file=sys.stderr, flush=True)
       tally = count.tallies(model.batches(spec), {'none': None}, count.How())['none']
+      remarks[split] = census.remark(tallied.census_of(tally), names, absent=tally.absent)
       matrices[name]['.' if path.name == name else path.name] = tally.pooled().confusion
   if len(classes) > 1:
     first, second, *_ = classes.values()
     raise UserError(f'{first} and {second} have different classes; study them apart')
-  return Scored(matrices, next(iter(classes)), palette, images)
+  return Scored(matrices, next(iter(classes)), palette, images, tuple(census.lines(remarks)))
 
 
 def pseudo_labels(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
@@ -255,7 +259,8 @@ def tables(results: Mapping[str, Any]) -> str:
     each = ', '.join(f'{100 * g:+.1f}' for g in found)
     mean = f'{100 * np.mean(found):+.1f} points of mIoU'
     lines += ['', f'{TITLES[name]} over source-only: {mean} ({each}).']
-  lines += [part for line in unpaired(models) for part in ('', line)]
+  remarks = results.get('remarks') or []
+  lines += [part for line in (*unpaired(models), *remarks) for part in ('', line)]
   return '\n'.join(lines) + '\n'
 
 

@@ -85,7 +85,7 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
   for name in ('sac', 'abn'):
     if name in gain:
       lines.append(_moved(results, name))
-  return lines + unpaired(models)
+  return lines + unpaired(models) + list(results.get('remarks') or [])
 
 
 def pairs(model: Mapping[str, Any], base: Mapping[str, Any]) -> list[tuple[int, int]]:

@@ -50,7 +50,7 @@ def test_padding_mirrors_or_ignores(size):
 
 
 def test_the_config_crops_at_random_in_training_only():
-  config = dict(size=4, crop='random')
+  config = dict(size=4, crop='random', eval_size=4)
 
   def windows(train):
     (crop,) = transforms.from_config(config, train)
@@ -61,7 +61,7 @@ def test_the_config_crops_at_random_in_training_only():
 
 
 def test_the_config_pads_with_the_data_sets_ignore_label():
-  chain = transforms.from_config(dict(size=8, pad=True), train=False, ignore_label=9)
+  chain = transforms.from_config(dict(size=8, eval_size=8, pad=True), train=False, ignore_label=9)
   e = example()
   for transform in chain:
     e = transform(e, np.random.default_rng(0))

@@ -53,7 +53,8 @@ def test_nearest_resize():
 def test_what_training_does_evaluation_does_not():
   config = dict(size=4, flip=True, rot90=True)
   assert len(transforms.from_config(config, train=True)) == 3
-  assert len(transforms.from_config(config, train=False)) == 1
+  assert not transforms.from_config(config, train=False)
+  assert len(transforms.from_config(config | dict(eval_size=4), train=False)) == 1
   assert transforms.from_config({'flip': False}, train=True) == []
 
 

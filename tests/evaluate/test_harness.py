@@ -1,12 +1,17 @@
 """The harness against plain loops, and that nothing but the examples decides a value."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
 
+from car_jax.data import fake, pipeline
+from car_jax.data import labels as labels_of
 from car_jax.errors import UserError
-from car_jax.evaluate import harness, predict
+from car_jax.evaluate import catalogue, census, harness, predict
 from car_jax.methods import baselines
+from car_jax.metrics import flips
 from tests.evaluate import scene
 
 METRICS = ('ged6', 'ged6[u]', 'ged3', 'hm_iou6', 'dice_max6', 'diversity6', 'ece', 'ece[own]')
@@ -102,6 +107,24 @@ def test_batch_size_and_padding_change_nothing(results, batch):
       other.found[name],
     )
     assert same is not None
+
+
+def test_images_of_several_sizes_keep_their_order_and_their_scores():
+  made = {size: fake.open_dataset(size=size, count=16) for size in (16, 24)}
+  records = [made[size].split('test')[k] for k, size in enumerate((16, 16, 16, 24))]
+  names = [f'{k}' for k in range(4)]
+  records = [r | {'id': n, 'group': n} for r, n in zip(records, names, strict=True)]
+  info, subjects = made[16].info, predict.subjects(scene.Fake(), scene.STATE)[:1]
+  evaluator = harness.Evaluator(dict(samples=3, metrics=('ged3', 'miou')), info)
+  batches = lambda records, size: pipeline.eval_batches(records, info, dict(batch=size))
+  score = lambda *a: evaluator(subjects, batches(*a), rng=RNG)
+  alone = [score(part, 1).found['samples'] for part in (records[:3], records[3:])]
+  want = {k: np.concatenate([a[k] for a in alone]) for k in alone[0]}
+  for size in (1, 4):
+    found = score(records, size)
+    assert list(found.ids) == names
+    for key in want:
+      np.testing.assert_allclose(found.found['samples'][key], want[key], atol=1e-6)
 
 
 def test_chunks_draw_the_asked_number_of_samples():
@@ -217,3 +240,111 @@ def test_what_is_said_of_ignored_pixels_never_counts():
   # the ignored class is no way out: what says it has still to say something
   assert score['shirks']['ged2'] >= score['as readers']['ged2']
   assert score['shirks']['miou'] < score['as readers']['miou']
+
+
+def void_batches(fill=0):
+  """255 is ignored: the left half of all readers, everything in image 3; `fill` shifts images."""
+  for batch in scene.batches(4, 4):
+    labels = batch['labels'].copy()
+    labels[:, :, :, : scene.SIZE // 2] = 255
+    labels[3] = 255
+    image = batch['image'].copy()
+    image[:, :, : scene.SIZE // 2] += fill
+    image[3] += fill
+    yield batch | {'labels': labels, 'image': image}
+
+
+VOID_SPEC = dict(samples=4, metrics=METRICS[:3] + METRICS[3:4] + METRICS[5:])
+
+
+def voided(batches, draws=True, **info):
+  made = predict.subjects(scene.Fake(), scene.STATE)[0]
+  subject = predict.Subject('samples', made.predict, scene.STATE, draws=draws)
+  kw = dict(rng=RNG, readers=True, detail=True)
+  return harness.evaluate([subject], batches, VOID_SPEC, scene.info(ignore_label=255, **info), **kw)
+
+
+def test_no_score_of_a_report_looks_at_void_pixels_and_void_images_are_skipped():
+  found, other = voided(void_batches()), voided(void_batches(fill=0.7), draws=False)
+  for metric in found.plan.metrics:
+    interval = found.interval('samples', metric)
+    assert (interval.images, interval.skipped) == (3, 1), metric.name
+    assert np.isfinite(interval.mean), metric.name
+    again = other.interval('samples', metric)
+    if metric.left_out(False):
+      assert np.isnan(again.mean)
+    else:
+      assert again.mean == pytest.approx(interval.mean, abs=1e-6), metric.name
+  table, same = (r.reliability('samples', 'mean') for r in (found, other))
+  np.testing.assert_array_equal(table.pixels, same.pixels)
+  assert table.pixels.sum() == 3 * scene.SIZE**2 / 2
+  text = '\n'.join(found.remarks())
+  assert '1 of 4 images have no pixel that counts: skipped.' in text
+  assert '62 % of the pixels have the ignored label 255' in text
+
+
+def test_a_whole_distribution_has_no_unbiased_estimate():
+  """Leaving self pairs out corrects draws; weighted experts, or all modes, are no draws."""
+  found = voided(void_batches(), draws=False)
+  assert 'ged6[u]' not in found.found['samples']
+  assert 'curve/u' not in found.found['samples']
+  assert 'ged6[u]' in found.found['readers']
+  assert 'samples has no ged6[u]: weights, not draws: see [v].' in found.remarks()
+  modes = catalogue.metric('ged4[u]', catalogue.DEFAULTS | dict(classes='all'), flipping())
+  assert 'all modes' in modes.left_out(draws=True)
+
+
+def flipping():
+  return scene.info(4, flips=(flips.Flip(1, 3, 0.5),))
+
+
+def test_a_split_without_a_pixel_that_counts_is_an_error():
+  void = (b | {'labels': np.full_like(b['labels'], 255)} for b in scene.batches(3, 2))
+  with pytest.raises(UserError, match='in all 3 images of the split every pixel has the ignored'):
+    harness.evaluate(
+      predict.subjects(scene.Fake(), scene.STATE)[:1],
+      void,
+      dict(samples=2, metrics=('nll',)),
+      scene.info(ignore_label=255),
+      rng=RNG,
+    )
+
+
+def test_readers_as_samples_say_what_another_reader_knows():
+  (batch,) = scene.batches(2, 2)
+  labels = batch['labels'].copy()
+  labels[:, 0, :3] = 255
+  found = predict.draw_readers(2, 255)(None, batch | {'labels': labels}, RNG, 32)
+  assert set(np.unique(found.labels)) <= {0, 1}
+  np.testing.assert_allclose(found.mean.sum(-1), 1, atol=1e-5)
+
+
+SCENES = tuple(str(n) for n in labels_of.CLASS_NAMES[: labels_of.SCORED])
+USUAL = np.full(19, 50.0)
+
+
+@pytest.mark.parametrize(
+  ('counts', 'void', 'names', 'message'),
+  [
+    ([75, 25], 0, ('background', 'object'), ''),
+    (USUAL, 100, SCENES, ''),  # a tenth is ignored, as in Cityscapes
+    ([75, 0], 25, ('background', 'object'), 'object never occurs; 25 % of the pixels have'),
+    ([75, 0], 25, ('background', 'object'), 'masks of 0 and 255\\?'),
+    ([100, 0], 0, ('background', 'object'), 'object never occurs$'),
+    (USUAL * (np.arange(19) < 6), 400, SCENES, 'and 8 more never occur.*train ids that were read'),
+    (USUAL * (np.arange(19) != 7), 0, SCENES, '^traffic sign never occurs$'),
+    (USUAL, 950, SCENES, '^50 % of the pixels have the ignored label 255$'),
+  ],
+)
+def test_labels_that_make_scores_mean_little_are_told(counts, void, names, message):
+  counts = np.asarray(counts, float)
+  seen = census.Census(counts, void, counts.sum() + void)
+  found = census.remark(seen, names, ignore=255)
+  assert re.search(message, found) if message else not found
+  if len(names) == 19 and 'traffic' in message:
+    assert not census.remark(seen, names, absent=(7,), ignore=255)
+
+
+def test_one_line_for_sets_with_the_same_labels():
+  found = census.lines({'fog': 'a never occurs', 'sun': '', 'rain': 'a never occurs'})
+  assert found == ['labels of fog, rain: a never occurs.']

@@ -1,6 +1,7 @@
 """The report: files that agree with the results, a page that needs nothing but itself."""
 
 import csv
+import dataclasses
 import html.parser
 import json
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from car_jax.errors import UserError
-from car_jax.evaluate import gallery, harness, predict, report
+from car_jax.evaluate import gallery, harness, predict, report, tables, terminal
 from tests.evaluate import scene
 
 RNG = jax.random.key(0)
@@ -98,6 +99,28 @@ def test_every_score_stands_in_the_table_with_its_interval_and_convention(writte
           assert min(abs(n - value) for n in numbers) < 6e-4
   for m in results.plan.metrics:
     assert m.convention in page.texts
+
+
+def test_the_summary_fits_a_terminal_and_says_below_what_it_means(written):
+  results, *_ = written
+  named = lambda s: f'a model whose name is longer than a terminal likes: {s}'
+  longer = dataclasses.replace(
+    results, found={named(s): f for s, f in results.found.items()}, _intervals={}
+  )
+  for found in (results, longer):
+    lines = terminal.scores(found).splitlines()
+    assert max(map(len, lines)) <= 80
+    end = next(i for i, line in enumerate(lines) if line.startswith('* the best'))
+    table, legend = ' '.join(lines[:end]), ' '.join(' '.join(lines[end:]).split())
+    for subject in found.subjects:
+      assert subject.split()[-1] in table
+      for m in found.plan.metrics:
+        if np.isfinite(value := found.value(subject, m)):
+          assert tables.text(value, tables.digits(found, m)) in table
+    for m in found.plan.metrics:
+      assert f'{m.name} {tables.ARROWS[m.about.better]}' in table
+      assert m.convention in legend
+      assert m.about.text in legend
 
 
 def test_numbers_in_json_and_csv_are_those_of_the_results(written):

@@ -8,6 +8,7 @@ import pytest
 
 from car_jax.errors import UserError
 from car_jax.methods.supervised import Supervised
+from car_jax.nn.net import Net
 from tests.methods.test_car import BATCH as UNLABELLED
 from tests.methods.test_car import SIDE, B, C, changed
 
@@ -136,7 +137,7 @@ def test_one_scale_without_flip_changes_nothing(trained):
   np.testing.assert_array_equal(got, net)
 
 
-class Halving(nn.Module):
+class Halving(Net):
   """A net of a UNet's kind: it takes even sides only."""
 
   multiple = 2

@@ -5,9 +5,15 @@ import itertools
 import numpy as np
 
 
-def pair(first, second, classes, absent='one', ignore=None, distance='iou'):
-  """Mean IoU or Dice over classes of two maps [H, W]; nan if no class is left."""
-  keep = np.ones(first.shape, bool) if ignore is None else second != ignore
+def pair(first, second, classes, absent='one', ignore=None, distance='iou', keep=None):
+  """Mean IoU or Dice over classes of two maps [H, W]; nan if no class, or no pixel, is left.
+
+  keep [H, W]: the pixels that count; without it the second map decides.
+  """
+  if keep is None:
+    keep = np.ones(first.shape, bool) if ignore is None else second != ignore
+  elif not keep.any():
+    return float('nan')
   found = []
   for k in classes:
     a, b = (first == k) & keep, (second == k) & keep
@@ -19,18 +25,40 @@ def pair(first, second, classes, absent='one', ignore=None, distance='iou'):
   return float(np.mean(found)) if found else float('nan')
 
 
-def distances(maps, **conventions):
-  """1 - similarity of all pairs of maps [L, H, W]; the later map of a pair is its second."""
+def distances(maps, readers=0, ignored='class', **conventions):
+  """1 - similarity of all pairs of maps [L, H, W]; the later map of a pair is its second.
+
+  With ignored='void' a pixel counts where the readers of the pair, the first maps, know it; for two
+  samples where any reader does.
+  """
   found = np.zeros((len(maps), len(maps)))
+  knows = [m != conventions.get('ignore') for m in maps[:readers]]
+  knows += [np.any(knows, 0)] * (len(maps) - readers)
   for i, j in itertools.product(range(len(maps)), repeat=2):
-    found[i, j] = 1 - pair(maps[min(i, j)], maps[max(i, j)], **conventions)
+    keep = knows[i] & knows[j] if ignored == 'void' else None
+    found[i, j] = 1 - pair(maps[min(i, j)], maps[max(i, j)], keep=keep, **conventions)
   return found
+
+
+def knowing(readers, ignore=None, ignored='class', **_):
+  """The readers who say something of any pixel."""
+  return [r for r in readers if ignored == 'class' or (r != ignore).any()]
+
+
+def between(samples, readers, **conventions):
+  """Distances of readers who say something to samples [M, N]."""
+  readers = knowing(readers, **conventions)
+  return distances([*readers, *samples], len(readers), **conventions)[
+    : len(readers), len(readers) :
+  ]
 
 
 def energy(samples, readers, estimator='v', **conventions):
   """(ged, d_ys, d_ss, d_yy) of samples [N, H, W] and readers [M, H, W], all weights equal."""
-  M = len(readers)
-  far = distances([*readers, *samples], **conventions)
+  readers = knowing(readers, **conventions)
+  if not (M := len(readers)):
+    return (np.nan,) * 4
+  far = distances([*readers, *samples], M, **conventions)
 
   def own(block):
     pairs = [block[i, j] for i, j in np.ndindex(block.shape) if estimator == 'v' or i != j]
@@ -44,17 +72,19 @@ def matched_iou(samples, readers, **conventions):
   """Both sides repeated to the least common multiple, then the best one-to-one assignment."""
   from scipy.optimize import linear_sum_assignment
 
-  M, N = len(readers), len(samples)
+  iou = 1 - between(samples, readers, **conventions)
+  M, N = iou.shape
+  if not M:
+    return np.nan
   total = np.lcm(M, N)
-  iou = 1 - distances([*readers, *samples], **conventions)[:M, M:]
   iou = np.repeat(np.repeat(iou, total // M, 0), total // N, 1)
   rows, columns = linear_sum_assignment(iou, maximize=True)
   return np.mean(iou[rows, columns])
 
 
 def best_dice(samples, readers, **conventions):
-  each = [max(pair(y, s, distance='dice', **conventions) for s in samples) for y in readers]
-  return np.mean(each)
+  dice = 1 - between(samples, readers, distance='dice', **conventions)
+  return np.mean(dice.max(1)) if len(dice) else np.nan
 
 
 def ece(conf, hits, valid, bins):

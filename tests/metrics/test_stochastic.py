@@ -10,14 +10,18 @@ from car_jax.metrics import stochastic
 from tests.metrics import oracle
 
 LIDC = dict(classes=(1,))
-CITYSCAPES = dict(classes=(0, 2, 3), absent='skip', ignore=4)
+CITYSCAPES = dict(classes=(0, 2, 3), absent='skip', ignore=4, ignored='class')
+VOID = CITYSCAPES | dict(ignored='void')
 B, N, M, H, W = 3, 4, 3, 5, 4
 
 
-compare = jax.jit(stochastic.compare, static_argnames=('classes', 'absent', 'ignore'))
+compare = jax.jit(stochastic.compare, static_argnames=('classes', 'absent', 'ignore', 'ignored'))
 
 
-@functools.partial(jax.jit, static_argnames=('classes', 'absent', 'ignore', 'estimator'))
+FIXED = ('classes', 'absent', 'ignore', 'ignored', 'estimator')
+
+
+@functools.partial(jax.jit, static_argnames=FIXED)
 def every_score(samples, readers, sample_weight=None, reader_weight=None, estimator='v', **fixed):
   compared = stochastic.compare(
     samples, readers, sample_weight=sample_weight, reader_weight=reader_weight, **fixed
@@ -45,7 +49,7 @@ seeds = given(st.integers(0, 2**32 - 1))
 some = settings(max_examples=15, deadline=None)
 
 
-@pytest.mark.parametrize('conventions', [LIDC, CITYSCAPES])
+@pytest.mark.parametrize('conventions', [LIDC, CITYSCAPES, VOID])
 @pytest.mark.parametrize('estimator', ['v', 'u'])
 @some
 @seeds
@@ -59,7 +63,7 @@ def test_scores_are_their_definitions(conventions, estimator, seed):
     dice = oracle.energy(s, y, estimator, distance='dice', **conventions)[0]
     np.testing.assert_allclose(ours['dice'][i], dice, atol=1e-5)
     # One undefined pair makes an image nan, and hides nothing from any score.
-    undefined = np.isnan(oracle.distances([*y, *s], **conventions)[:M, M:]).any()
+    undefined = np.isnan(oracle.between(s, y, **conventions)).any()
     hm = np.nan if undefined else oracle.matched_iou(s, y, **conventions)
     np.testing.assert_allclose(ours['hm'][i], hm, atol=1e-5)
     best = np.nan if undefined else oracle.best_dice(s, y, **conventions)
@@ -172,11 +176,56 @@ def test_one_of_two_samples_empty():
 
 
 def test_every_pixel_ignored():
-  ours = one([FULL * 2] * 2, [FULL] * 2, classes=(1,), absent='skip', ignore=2)
+  published = dict(classes=(1,), ignore=2, ignored='class')
+  ours = one([FULL * 2] * 2, [FULL] * 2, absent='skip', **published)
   assert np.isnan(ours['ged'])
   assert np.isnan(ours['hm'])
-  with_one = one([FULL * 2] * 2, [FULL] * 2, classes=(1,), absent='one', ignore=2)
-  assert with_one['ged'] == 0  # why nothing should be ignored with absent='one'
+  assert one([FULL * 2] * 2, [FULL] * 2, absent='one', **published)['ged'] == 0
+  with_one = one([FULL] * 2, [FULL * 2] * 2, classes=(1,), absent='one', ignore=2)
+  assert all(np.isnan(value) for value in with_one.values())
+
+
+HALVES = np.int32([[1, 0, 255, 255]] * 2)  # nobody knows the right half
+
+
+def test_no_score_looks_where_nobody_knows():
+  samples = np.stack([np.where(HALVES == 255, of, HALVES) for of in ([1], [0], [1])])
+  samples[0, :, 3] = 0
+  readers = np.stack([HALVES] * 3)
+  ours = one(samples, readers, classes=(1,), ignore=255)
+  assert (ours['ged'], ours['d_ss'], ours['d_ys'], ours['d_yy']) == (0, 0, 0, 0)
+  assert (ours['hm'], ours['max_dice'], ours['dice']) == (1, 1, 0)
+  fixed = dict(classes=(1,), ignore=255)
+  for found in stochastic.diversity(samples[None], readers[None], **fixed):
+    np.testing.assert_array_equal(found, [0])
+  share = stochastic.pixel_variance(samples[None], classes=(1,))
+  assert share > 0  # without the readers these pixels would have counted
+
+
+def test_a_reader_abstains_alone():
+  """What one reader leaves open counts for the other, and a sample that says nothing there errs."""
+  some, every = HALVES, np.int32([[1, 0, 1, 1]] * 2)
+  ours = one([every], [some, every], classes=(1,), ignore=255)
+  assert (ours['d_ys'], ours['d_yy'], ours['hm']) == (0, 0, 1)
+  shirks = one([some], [some, every], classes=(1,), ignore=255)
+  assert shirks['d_ys'] == pytest.approx((0 + 2 / 3) / 2)
+  silent = one([every], [every, np.full_like(every, 255)], classes=(1,), ignore=255)
+  alone = one([every], [every], classes=(1,), ignore=255)
+  equal(silent, alone)
+  apart = one([every], [some, some[:, ::-1]], classes=(1,), ignore=255)
+  assert np.isnan(apart['d_yy'])  # no pixel that both readers know
+  assert apart['hm'] == pytest.approx((1 + 1) / 2 - 0.25)
+
+
+def test_readers_as_samples_without_others():
+  readers = np.stack([HALVES, np.int32([[0, 1, 255, 255]] * 2)])[None]
+  found = stochastic.diversity(readers, classes=(1,), ignore=255)
+  np.testing.assert_allclose([*found], [[0.5], [0.25]])
+
+
+def test_a_rule_of_another_name_is_refused():
+  with pytest.raises(ValueError, match="not 'reader'"):
+    stochastic.compare(maps(0), maps(1), classes=(1,), ignore=4, ignored='reader')
 
 
 def test_one_sample_and_one_reader():
@@ -269,6 +318,7 @@ def test_pixel_variance_is_its_definition():
       dict(classes=(1,), num_classes=2, estimator='v', distance='dice', absent='skip', ignore=24),
       'ged16[v,absent=skip,fg,dice,ignore=24]',
     ),
+    (dict(classes=(1,), num_classes=2, ignore=24, ignored='class'), 'ged16[absent=1,fg,class=24]'),
   ],
 )
 def test_convention_names_everything_that_changes_the_number(options, want):

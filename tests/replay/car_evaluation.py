@@ -60,6 +60,7 @@ def cityscapes(r: Replay):
   M = readers.shape[1]
 
   conventions = dict(classes=flips.switchable(table), absent='skip', ignore=flips.UNLABELLED)
+  conventions |= dict(ignored='class')
   weight = jnp.broadcast_to(jnp.asarray(weights, jnp.float32), readers.shape[:2])
   compared = stochastic.compare(samples, readers, reader_weight=weight, **conventions)
   found = stochastic.ged(compared)

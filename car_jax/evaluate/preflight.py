@@ -1,0 +1,106 @@
+"""What can be known of a run before its first step: that its evaluations and report will work."""
+
+import collections
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax.data import pipeline, sources
+from car_jax.data.transforms import PLAIN_CROPS
+from car_jax.errors import UserError, reason
+from car_jax.evaluate import catalogue
+from car_jax.evaluate.validate import Validation
+
+MOST_BYTES = 4e9  # of a training split whose images' sizes are looked up
+
+
+def check(config: Any, dataset: Any, source: Any, run: Any, state: Any) -> list[str]:
+  """The evaluations of a run (loop.Run) and its report, tried without data -> lines to tell.
+
+  source: the training split. Checked: splits, keys, metrics and their options, sizes of all images,
+  and by shapes alone that the method predicts the smallest and the largest and that they are
+  scored. Raises UserError, which names the entry of the config.
+  """
+  check_training(source, config.data)
+  entries: dict[str, Validation] = {f'evals.{k}': v for k, v in run.validations.items()}
+  lines: dict[str, None] = {}
+  if run.method.predictors():
+    with _named('config.report'):
+      spec = catalogue.report_spec(config)
+      entries['report'] = Validation(run.method, dataset, config, spec, run.mesh)
+  tried: set[Any] = set()
+  for name, entry in entries.items():
+    with _named(f'config.{name}'):
+      if not len(entry.source):
+        raise UserError('the split has no image\n  choose another split')
+      lines |= dict.fromkeys(filter(None, [pipeline.cut(entry.source, config.data)]))
+      _try(entry, state, config.data, tried)
+  return [*lines]
+
+
+@contextlib.contextmanager
+def _named(entry: str) -> Iterator[None]:
+  try:
+    yield
+  except UserError as e:
+    raise UserError(f'{entry}: {e}') from e
+
+
+def _try(entry: Validation, state: Any, data: Mapping[str, Any], tried: set[Any]) -> None:
+  """The method and the scores on shapes of images that were not `tried` yet."""
+  shapes = pipeline.shapes(entry.source, data)
+  ends = sorted({*shapes}, key=lambda shape: shape[0] * shape[1])
+  for shape in dict.fromkeys([ends[0], ends[-1]]):
+    if shape in tried:
+      continue
+    tried.add(shape)
+    one = sources.Picked(entry.source, [shapes.index(shape)])
+    with contextlib.closing(entry.batches(one)) as batches:
+      batch = next(batches)
+    try:
+      entry.shapes(state, batch)
+    except UserError:
+      raise
+    except Exception as e:
+      h, w = np.shape(batch['image'])[1:3]
+      raise UserError(
+        f'images of {w}x{h} cannot be predicted and scored ({reason(e)})\n'
+        f'  use --config.data.eval_size={data.get("size") or min(h, w)}, or other data'
+      ) from e
+
+
+def check_training(source: Any, data: Mapping[str, Any]) -> None:
+  """Raises UserError for images that no batch of training could hold, by their sizes.
+
+  Not looked at: sources that make their own batches, and splits of more than MOST_BYTES.
+  """
+  if hasattr(source, 'train_batches') or sources.num_bytes(source) > MOST_BYTES:
+    return
+  found, size = sources.sizes(source), data.get('size') or 0
+  counts = collections.Counter(found)
+  where = lambda shape: f'{source[found.index(shape)]["id"]} is {shape[1]}x{shape[0]}'
+  (usual, _), *others = counts.most_common()
+  if not size and others:
+    raise UserError(
+      f'training images differ in size: {where(usual)}, {where(others[0][0])}\n'
+      f'  use --config.data.size={min(map(min, found))}, with crop="random" to see all of an image'
+    )
+  if not size and data.get('rot90') and usual[0] != usual[1]:
+    raise UserError(f'config.data.rot90 turns square images; {where(usual)}\n  set it to False')
+  small = [s for s in counts if min(s) < size]
+  if small and not data.get('pad') and (data.get('crop') or 'centre') in PLAIN_CROPS:
+    share = f'{sum(counts[s] for s in small):,} of {len(found):,} training images'
+    raise UserError(
+      f'{share} are smaller than config.data.size {size}: {where(small[0])}\n'
+      f'  use --config.data.size={min(map(min, small))} or less, or set data.pad=True'
+    )
+
+
+def told(lines: Sequence[str]) -> None:
+  """Prints them, on the first process."""
+  if jax.process_index() == 0:
+    for line in lines:
+      print(line, flush=True)

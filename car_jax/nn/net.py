@@ -1,0 +1,72 @@
+"""What every net says of the images it takes, and how images of any size are brought to it.
+
+Letters: B images, H x W pixels, h x w places of a net's coarse features.
+"""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+class Net(nn.Module):
+  """A net of the registry. Prediction brings images to the sides it takes; training does not."""
+
+  @property
+  def multiple(self) -> int:
+    """H and W are multiples of it."""
+    return 1
+
+  @property
+  def least(self) -> int:
+    """H and W are at least this."""
+    return 1
+
+  @property
+  def align_corners(self) -> bool:
+    """Whether images and logits are resized with the centres of corner pixels on each other."""
+    return False
+
+
+def taken(net: Net, size: tuple[int, ...]) -> tuple[int, ...]:
+  """The smallest (H, W) that `net` takes and that holds `size`."""
+  return tuple(math.ceil(max(n, net.least) / net.multiple) * net.multiple for n in size)
+
+
+def mirrored(net: Net, x: Array) -> Array:
+  """x [B, H, W, channels], mirrored at its right and lower edge up to `taken`; else as it is."""
+  size = x.shape[1:3]
+  more = [(0, b - a) for a, b in zip(size, taken(net, size), strict=True)]
+  return jnp.pad(x, ((0, 0), *more, (0, 0)), mode='symmetric') if taken(net, size) != size else x
+
+
+def padded(net: Net, apply: Callable[[Array], Array], x: Array) -> Array:
+  """apply(x) for x [B, H, W, channels] of any size: `mirrored`, and [..., H, W, C] cut back."""
+  height, width = x.shape[1:3]
+  return apply(mirrored(net, x))[..., :height, :width, :]
+
+
+def shares(net: Net, size: tuple[int, ...], places: tuple[int, ...]) -> np.ndarray | None:
+  """[h, w, 1]: how much of each place of a padded image's features lies in the image of `size`.
+
+  places: (h, w) of the padded image's features. None where nothing is padded.
+  """
+  full = taken(net, size)
+  if full == tuple(size):
+    return None
+  rows, columns = (
+    np.clip(n * k / m - np.arange(k), 0, 1) for n, k, m in zip(size, places, full, strict=True)
+  )
+  return np.float32(rows[:, None, None] * columns[:, None])
+
+
+def mean(features: Array, share: np.ndarray | None) -> Array:
+  """features [B, h, w, D] -> [B, D], each place by its share (None: all alike)."""
+  if share is None:
+    return features.mean((1, 2))
+  return (features * share).sum((1, 2)) / share.sum()
