@@ -1,7 +1,7 @@
-"""Checkpoints a run can be trusted to: orbax, with the config, the versions and a CRC per array.
+"""Checkpoints a run can be trusted to: orbax, with the config, the versions and checksums of all.
 
   <folder>/<step>/state   the arrays
-  <folder>/<step>/meta    config, versions, data set, metrics, crc
+  <folder>/<step>/meta    config, versions, data set, metrics, a CRC of each array, one of all this
 
 A checkpoint is written beside the training and appears under its name when complete. Orbax reads
 flipped bytes without complaint; the CRCs do not.
@@ -18,7 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from car_jax import files
 from car_jax.errors import UserError, nearest
+
+FORMAT = 2  # 1 had no checksum of meta
 
 
 class Damaged(Exception):
@@ -28,6 +31,12 @@ class Damaged(Exception):
 def crcs(tree: Any) -> dict[str, int]:
   """Leaf path -> CRC32 of its bytes. A dataclass has the paths of the dict it is restored as."""
   return {name: zlib.crc32(np.ascontiguousarray(a)) for name, a in leaves(jax.device_get(tree))}
+
+
+def checksum(meta: dict[str, Any]) -> int:
+  """CRC32 of everything in a checkpoint's meta but the checksum itself."""
+  rest = {k: v for k, v in meta.items() if k != 'checksum'}
+  return zlib.crc32(json.dumps(rest, sort_keys=True, separators=(',', ':')).encode())
 
 
 def versions() -> dict[str, str]:
@@ -49,12 +58,16 @@ class Checkpoints:
   def __init__(self, folder: str | pathlib.Path, keep: int | None = None):
     import orbax.checkpoint as ocp
 
-    logging.getLogger('absl').setLevel(logging.ERROR)
+    for name in ('absl', 'asyncio'):  # reading threads log what is raised here in one line
+      logging.getLogger(name).setLevel(logging.CRITICAL)
     self.folder = pathlib.Path(folder).absolute()
     self._ocp = ocp
     options = dict(max_to_keep=keep, cleanup_tmp_directories=True) if keep else {'read_only': True}
+    # Two managers that write at the same time must not wait at each other's barriers.
+    apart = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.folder.name)
     self._manager = ocp.CheckpointManager(
-      self.folder, options=ocp.CheckpointManagerOptions(**options)
+      self.folder,
+      options=ocp.CheckpointManagerOptions(multiprocessing_options=apart, **options),
     )
 
   def steps(self) -> list[int]:
@@ -66,17 +79,23 @@ class Checkpoints:
     if step in self._manager.all_steps():
       self._manager.wait_until_finished()
       self._manager.delete(step)
-    meta = meta | {'step': step, 'versions': versions(), 'crc': crcs(state)}
-    meta['shapes'] = shapes(state)
+    meta = meta | {'step': step, 'versions': versions(), 'crc': crcs(state), 'format': FORMAT}
+    meta = json.loads(json.dumps(meta | {'shapes': shapes(state)}))  # as it will be read
+    meta['checksum'] = checksum(meta)
     composite = args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta))
     self._manager.save(step, args=composite, force=True)
 
   def meta(self, step: int) -> dict[str, Any]:
     """What was saved beside the arrays. Raises Damaged."""
+    path = self.folder / str(step)
     try:
-      return json.loads((self.folder / str(step) / 'meta' / 'metadata').read_text())
-    except (OSError, ValueError) as e:
-      raise Damaged(f'{self.folder / str(step)}: meta cannot be read ({first_line(e)})') from None
+      meta = files.read_json(path / 'meta' / 'metadata', keys=('config', 'crc'))
+    except UserError as e:
+      raise Damaged(f'{path}: meta cannot be read ({first_line(e)})') from None
+    # Only a checkpoint of format 1, which has neither of the two, is taken without.
+    if {'format', 'checksum'} & {*meta} and meta.get('checksum') != checksum(meta):
+      raise Damaged(f'{path}: its meta differs from what was saved')
+    return meta
 
   def restore(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
     """-> (state, meta), shaped and placed like `template` (None: as saved, on one device).
@@ -95,7 +114,7 @@ class Checkpoints:
     except Exception as e:  # orbax raises many kinds for damaged files
       raise Damaged(f'{path}: {first_line(e)}') from None
     found = crcs(out['state'])
-    if wrong := [name for name, crc in meta['crc'].items() if found.get(name) != crc]:
+    if wrong := sorted(k for k in {*meta['crc'], *found} if found.get(k) != meta['crc'].get(k)):
       raise Damaged(f'{path}: {len(wrong)} arrays differ from what was saved, first {wrong[0]}')
     return out['state'], meta
 
