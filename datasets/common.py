@@ -305,28 +305,17 @@ def fits(
 
 
 def files_under(folder: pathlib.Path, problems: Problems) -> list[pathlib.Path]:
-  """Every file below, in the order of the paths; links are followed, but never round and round.
+  """Every file below, in the order of the paths; see files.walk.
 
-  Leftovers of the system are passed over and noted; what cannot be looked into is a problem.
+  What is passed over is noted; what cannot be looked into is a problem.
   """
-  found: list[pathlib.Path] = []
-  todo: list[tuple[pathlib.Path, frozenset]] = [(folder, frozenset())]
-  while todo:
-    place, above = todo.pop()
-    stopping.check()
-    with problems.collecting(), reading(place, 'a folder'):
-      real = place.resolve(strict=True)
-      if real in above:
-        problems.note(place, 'link to a folder that it lies in, not followed')
-        continue
-      for entry in sorted(place.iterdir(), reverse=True):
-        if files.is_leftover(entry):
-          problems.note(entry, 'leftover of the system, passed over')
-        elif entry.is_dir():
-          todo.append((entry, above | {real}))
-        else:
-          found.append(entry)
-  return sorted(found)
+  stopping.check()
+
+  def failed(error: UserError) -> None:
+    with problems.collecting():
+      raise error
+
+  return [p for p in files.walk(folder, passed=problems.note, failed=failed) if not p.is_dir()]
 
 
 def numbered(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from car_jax.errors import UserError
-from car_jax.files import is_hidden
+from car_jax.files import is_leftover
 from datasets import common
 from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 from datasets.lidc_v1 import plain_pickle
@@ -86,7 +86,7 @@ def split_of(uids: list[str]) -> dict[str, list[str]]:
 def read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
   """The dictionary of a pickle, which is held in memory whole. Raises UserError."""
   if path.is_dir():
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS and not is_hidden(p))
+    found = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS and not is_leftover(p))
     if len(found) != 1:
       raise UserError(f'{path} holds {len(found)} pickles; name the file with --source')
     path = found[0]
