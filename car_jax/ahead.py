@@ -50,12 +50,7 @@ def _leave() -> None:
   """Ends the process as it is: its libraries cannot be unloaded under a thread that compiles."""
   sys.stdout.flush()
   sys.stderr.flush()
-  os._exit(_status[0])
+  os._exit(status)
 
 
-_status = [0]
-
-
-def leave_with(status: int) -> None:
-  """The exit status of a process that gives up a compilation."""
-  _status[0] = status
+status = 0  # of a process that gives up a compilation

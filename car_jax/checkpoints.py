@@ -21,7 +21,6 @@ import numpy as np
 from car_jax import files
 from car_jax.errors import UserError, nearest
 
-
 FORMAT = 2  # 1 had no checksum of meta
 
 

@@ -5,16 +5,20 @@ A config is data. `load` completes it with the loop's defaults and refuses keys 
 """
 
 import ast
+import contextlib
 import importlib.util
 import inspect
 import json
+import math
 import pathlib
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, nearest
+from car_jax import files
+from car_jax.errors import UserError, nearest, reading
 
 EVALUATION = dict(eval_size=0, eval_batch=0)  # keys of data that a config may leave out
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -48,27 +52,55 @@ def read(path: str) -> ConfigDict:
   Raises UserError for a missing file, a file without get_config, an unknown variant.
   """
   name, _, variant = str(path).partition(':')
-  file = next((p for p in (pathlib.Path(name), REPOSITORY / name) if p.is_file()), None)
+  with reading(name[:200], 'a config'):
+    file = next((p for p in (pathlib.Path(name), REPOSITORY / name) if p.is_file()), None)
   if file is None:
+    if name and pathlib.Path(name).exists():
+      files.check_regular(name)
     known = [f'configs/{p.name}' for p in (REPOSITORY / 'configs').glob('[!_]*.py')]
     raise UserError(f'no config file {name}\n{nearest(name, known)}')
+  if file.suffix != '.py':
+    raise UserError(f'{file} is no Python file; a config is one, such as configs/demo.py')
   spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
   module = importlib.util.module_from_spec(spec)
-  try:
+  with running(file):
     spec.loader.exec_module(module)
-  except SyntaxError as e:
-    raise UserError(f'{file}:{e.lineno}: {e.msg}') from None
-  if not hasattr(module, 'get_config'):
+  if not callable(getattr(module, 'get_config', None)):
     raise UserError(f'{file} has no get_config(); see configs/demo.py')
   takes = inspect.signature(module.get_config).parameters
   if variant and not takes:
     raise UserError(f'{name} has no variants, so none called {variant!r}\n  use {name}')
-  return module.get_config(*([variant] if variant else []))
+  with running(file):
+    config = module.get_config(*([variant] if variant else []))
+  if not isinstance(config, ConfigDict):
+    kind = type(config).__name__
+    raise UserError(
+      f'{file}: get_config() returns a {kind}; it must be an ml_collections.ConfigDict'
+    )
+  return config
+
+
+@contextlib.contextmanager
+def running(file: pathlib.Path) -> Iterator[None]:
+  """Whatever a config raises is told with the place in the file; it is the user's own code."""
+  try:
+    yield
+  except UserError:
+    raise
+  except SyntaxError as e:
+    raise UserError(f'{e.filename or file}:{e.lineno}: {e.msg}') from e
+  except (Exception, SystemExit) as e:
+    lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(file)]
+    place = f'{file}:{lines[-1]}' if lines else f'{file}'
+    raise UserError(f'{place}: {type(e).__name__}: {e}') from e
 
 
 def complete(config: ConfigDict, source: str = 'config') -> ConfigDict:
   """Adds the defaults; refuses unknown top-level keys and a config without method or data."""
   c = defaults()
+  for key in ('method', 'data'):
+    if not isinstance(config.get(key, ConfigDict()), ConfigDict):
+      raise UserError(f'{source}: config.{key} is {config[key]!r}; it is a dict with a name')
   if unknown := sorted(set(config) - set(c) - {'method', 'data'}):
     raise UserError(f'{source}: unknown config key {unknown[0]!r}\n{nearest(unknown[0], [*c])}')
   for key in ('method', 'data'):
@@ -81,11 +113,48 @@ def complete(config: ConfigDict, source: str = 'config') -> ConfigDict:
   return c
 
 
+# The least and the most of values that every run has; sizes and counts of zero mean none.
+MOST = 2**31 - 1
+RANGES: dict[str, tuple[int, int]] = {
+  **dict.fromkeys(('steps', 'log_every', 'eval_every', 'save_every'), (0, 2**53)),
+  **{'seed': (0, 2**32 - 1), 'keep': (1, MOST), 'data.batch': (1, MOST)},
+  **dict.fromkeys(('data.eval_batch', 'data.size', 'data.eval_size'), (0, MOST)),
+  **{'data.threads': (0, 1024), 'data.rotate': (0, 360)},
+}
+
+
 def check(config: ConfigDict) -> None:
-  """Raises UserError for values that no run can have."""
-  for key, least in dict(seed=0, steps=0, log_every=0, eval_every=0, save_every=0, keep=1).items():
-    if config[key] < least:
-      raise UserError(f'config.{key} is {config[key]}; it is at least {least}')
+  """Raises UserError for values that no run can have: not finite, too large, out of RANGES."""
+  for key, value in flatten(config).items():
+    for x in value if isinstance(value, (tuple, list)) else (value,):
+      _check_number(key, x)
+  if 'batch' not in config.data:
+    raise UserError('config.data.batch is missing')
+  for key in ('evals', 'init', 'report'):
+    if not isinstance(config[key], ConfigDict):
+      raise UserError(f'config.{key} is {config[key]!r}; it is a dict of entries')
+  for name, spec in config.evals.items():
+    if not isinstance(spec, ConfigDict):
+      raise UserError(f'config.evals.{name} is {spec!r}; it is a dict such as dict(split=...)')
+
+
+def _check_number(key: str, x: Any) -> None:
+  """Raises UserError for a number that is not finite, beyond 64 bits or out of RANGES."""
+  if isinstance(x, bool) or not isinstance(x, (int, float, complex)):
+    if key in RANGES and not isinstance(x, (tuple, list)) and x is not None:
+      raise UserError(f'config.{key} is {x!r}; it is a number')
+    return
+  if isinstance(x, complex) or not math.isfinite(x):
+    raise UserError(f'config.{key} is {x}; it is a finite number')
+  if isinstance(x, int) and not -(2**63) <= x < 2**63:
+    raise UserError(f'config.{key} is {x}; numbers have at most 64 bits')
+  if key not in RANGES:
+    return
+  least, most = RANGES[key]
+  if x < least:
+    raise UserError(f'config.{key} is {x}; it is at least {least}')
+  if x > most:
+    raise UserError(f'config.{key} is {x}; it is at most {most:,}')
 
 
 def split_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -135,7 +204,7 @@ def _typed(key: str, text: str, old: Any) -> Any:
     return text
   try:
     new = ast.literal_eval({'true': 'True', 'false': 'False', 'none': 'None'}.get(text, text))
-  except (SyntaxError, ValueError):
+  except (SyntaxError, ValueError, MemoryError, RecursionError):
     new = text
   if old is None:
     return new
@@ -162,7 +231,18 @@ def flatten(config: ConfigDict, prefix: str = '') -> dict[str, Any]:
 
 
 def to_json(config: ConfigDict) -> str:
-  return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+  """Raises UserError for a value that JSON has no form of: it could not be kept with a run."""
+  try:
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+  except (TypeError, ValueError) as e:
+    for key, value in flatten(config).items():
+      try:
+        json.dumps(value)
+      except (TypeError, ValueError):
+        raise UserError(
+          f'config.{key} is {value!r}\n  a config holds numbers, texts, tuples and dicts of them'
+        ) from e
+    raise
 
 
 def from_json(text: str) -> ConfigDict:

@@ -89,3 +89,12 @@ def exit_on_user_error(main: Callable) -> Callable:
     return 2
 
   return run
+
+
+def command_line(main: Callable[[list[str]], int]) -> None:
+  """Runs a command with the arguments of this process and exits; Ctrl-C is no traceback."""
+  try:
+    sys.exit(main(sys.argv[1:]))
+  except KeyboardInterrupt:
+    print('interrupted', file=sys.stderr)
+    sys.exit(130)

@@ -26,6 +26,10 @@ class Interrupt:
     self.signal = number
     print('stopping: saving first; again to leave at once', file=sys.stderr, flush=True)
 
+  def asked(self) -> bool:
+    """Whether this process alone may stop at once; several must agree first."""
+    return bool(self.signal) and jax.process_count() == 1
+
   @property
   def status(self) -> int:
     return 0 if self.signal == signal.SIGTERM else 130

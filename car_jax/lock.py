@@ -54,7 +54,11 @@ def _acquired(path: pathlib.Path) -> int:
         os.close(file)
         continue
       text = os.pread(file, 4096, 0)
-      if text and _host(text) != socket.gethostname() and time.time() - os.stat(file).st_mtime < STALE:
+      if (
+        text
+        and _host(text) != socket.gethostname()
+        and time.time() - os.stat(file).st_mtime < STALE
+      ):
         raise UserError(
           f'{_message(path, text)}\n  or, if that process is gone, wait {STALE:.0f} s or: rm {path}'
         )

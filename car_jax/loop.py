@@ -6,7 +6,7 @@ that `method.step` gets. So a run that was killed continues as if it had not bee
 
 import contextlib
 import dataclasses
-import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import car_jax
-from car_jax import checkpoints, registry, sharding, writers
+from car_jax import ahead, checkpoints, registry, sharding, writers
 from car_jax import config as configs
+from car_jax import workdir as workdirs
 from car_jax.data import pipeline, sources
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders, preflight
+from car_jax.evaluate import preflight
 from car_jax.evaluate.validate import Validation
 from car_jax.interrupt import Interrupt
 from car_jax.meter import Meter
@@ -66,9 +67,9 @@ def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
     state = graft(state, config.init, mesh)
   preflight.told(preflight.check(config, dataset, source, run, state))
-  prepare_workdir(workdir, config, new)
-  run.line(describe(config, mesh, source, state))
-  return run.to_the_end(state, stream)
+  with workdirs.claimed(workdir, config, new=new):
+    run.line(describe(config, mesh, source, state))
+    return run.to_the_end(state, stream)
 
 
 @dataclasses.dataclass
@@ -85,21 +86,20 @@ class Run:
   def __post_init__(self):
     rep, split = sharding.replicated(self.mesh), sharding.split(self.mesh)
     key = jax.random.key(self.config.seed)
-    phase = getattr(self.method, 'phase', lambda step, state: None)
+    self.phase = getattr(self.method, 'phase', lambda step, state: None)
 
     def step(phase, state, batch):
       kw = {} if phase is None else {'phase': phase}
       return self.method.step(state, batch, jax.random.fold_in(key, state.step), **kw)
 
-    compiled = jax.jit(
+    self.jitted = jax.jit(
       step,
       static_argnums=0,
       in_shardings=(rep, split),
       out_shardings=(rep, rep),
       donate_argnums=1,
     )
-    # `done` steps lie behind this one: the host knows the count, the device need not be asked.
-    self.step = lambda done, state, batch: compiled(phase(done, state), state, batch)
+    self.programs: dict[Any, Any] = {}  # phase -> the step of this phase, compiled
     self.scores: dict[str, float] = {}
     self.validations = {
       name: Validation(self.method, self.dataset, self.config, spec, self.mesh)
@@ -109,6 +109,19 @@ class Run:
     wanted, _ = best_rule(self.config.best)
     if wanted and wanted not in known:
       raise UserError(f'config.best: no evaluation gives {wanted!r}\n{nearest(wanted, known)}')
+
+  def program(self, done: int, state: Any, batch: Any, stopping: Any = lambda: False) -> Any:
+    """program(state, batch) -> (state, logs), for the step after `done`; compiled where it is new.
+
+    The host counts the steps, the device need not be asked. Raises ahead.Stopped.
+    """
+    phase = self.phase(done, state)
+    if phase not in self.programs:
+      say = lambda text: self.line(text if phase is None else f'{text}, phase {phase!r}')
+      self.programs[phase] = ahead.compiled(
+        self.jitted, phase, state, batch, stopping=stopping, say=say
+      )
+    return self.programs[phase]
 
   def line(self, text: str) -> None:
     if jax.process_index() == 0:
@@ -123,6 +136,8 @@ class Run:
         state = found[0]
         self.line(f'continuing from step {int(state.step):,}')
       start = int(state.step)
+      if start >= c.steps:
+        self.line(f'nothing to do: step {start:,} is done, config.steps is {c.steps:,}')
       self.best_score = best_score(best, c.best, start)
       with (
         writers.Writers(self.workdir, jax.process_index() == 0, start) as out,
@@ -132,7 +147,14 @@ class Run:
         for step in range(start + 1, c.steps + 1):
           with meter.waiting():
             batch = sharding.place_batch(next(batches), self.mesh)
-          state, logs = self.step(step - 1, state, batch)
+          try:
+            with meter.paused():
+              program = self.program(step - 1, state, batch, stop.asked)
+          except ahead.Stopped:
+            if step - 1 > start:
+              self.save(step - 1, state, meter, latest)
+            self.stop(step - 1, stop, latest)
+          state, logs = program(state, batch)
           meter.add(step, logs)
           last = step == c.steps
           stopped = stop.agreed(step, c.log_every)
@@ -145,10 +167,15 @@ class Run:
           if due(step, c.save_every) and not (last or stopped):
             self.save(step, state, meter, latest)
           if stopped and not last:
-            latest.wait()
-            self.line(f'saved step {step:,}; the same command continues')
-            raise SystemExit(stop.status)
+            self.stop(step, stop, latest)
     return state
+
+  def stop(self, step: int, interrupt: Interrupt, latest: Any) -> None:
+    """Leaves when the checkpoint of this step is written, with the signal's exit status."""
+    latest.wait()
+    ahead.status = interrupt.status
+    self.line(f'saved step {step:,}; the same command continues')
+    raise SystemExit(interrupt.status)
 
   def report(self, step: int, logs: dict[str, float], meter: Meter, out: Any) -> None:
     out.scalars(step, logs | meter.scalars())
@@ -203,43 +230,11 @@ def best_score(best: checkpoints.Checkpoints, rule: str, start: int) -> float | 
   name, _ = best_rule(rule)
   for step in best.steps():
     if name and step <= start:
-      with contextlib.suppress(checkpoints.Damaged):
-        return best.meta(step)['scores'].get(name)
+      try:
+        return best.meta(step).get('scores', {}).get(name)
+      except checkpoints.Damaged as e:
+        print(f'warning: damaged checkpoint {e}; its score is forgotten', file=sys.stderr)
   return None
-
-
-def prepare_workdir(workdir: Path, config: ConfigDict, new: bool) -> None:
-  """Makes the workdir, or checks that it belongs to this config; --new moves an old one aside."""
-  if jax.process_index() == 0:
-    try:
-      if new and any((workdir / p).exists() for p in ('config.json', 'checkpoints', 'best')):
-        aside = next(
-          p for k in itertools.count(1) if not (p := Path(f'{workdir}.old-{k}')).exists()
-        )
-        workdir.rename(aside)
-        print(f'moved the old run to {aside}', flush=True)
-      claim(workdir, config)
-    except OSError as e:
-      raise UserError(f'--workdir {workdir}: {e.strerror}\n  name another folder') from None
-  sharding.barrier('workdir')  # the other processes look into it only when it is ready
-
-
-def claim(workdir: Path, config: ConfigDict) -> None:
-  """Writes config.json, unless the folder holds a run of another config. Raises UserError."""
-  path = workdir / 'config.json'
-  if path.exists():
-    try:
-      changed = configs.differences(configs.from_json(path.read_text()), config)
-    except ValueError:
-      changed = ['  its config.json cannot be read']
-    if changed:
-      lines = '\n'.join(changed)
-      raise UserError(
-        f'{workdir} holds a run of another config:\n{lines}\n'
-        f'  use --new to start over (the old run is moved aside), or another --workdir'
-      )
-  with folders.whole(path) as part:
-    part.write_text(configs.to_json(config))
 
 
 def graft(state: Any, init: ConfigDict, mesh: Any) -> Any:

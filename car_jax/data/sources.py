@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from car_jax.errors import UserError, nearest
+from car_jax import files
+from car_jax.errors import UserError, nearest, reading
 
 KNOWN = (
   'lidc_masks',
@@ -128,6 +129,7 @@ def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
     known = (*prepared(data_dir), *(() if name.partition('/')[0] in KNOWN else KNOWN))
     fix = _command(name, data_dir)
     raise UserError(f'data set {name!r} is not prepared in {data_dir}\n{nearest(name, known)}{fix}')
+  check_features(folder / 'features.json')
   import tensorflow_datasets as tfds
 
   try:
@@ -150,6 +152,31 @@ def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
       f'{folder} cannot be read ({type(e).__name__}: {e})\n  prepare it again with --overwrite'
     ) from None
   return Dataset(info, lambda split: _Records(builder, split, folder))
+
+
+FEATURES = 'tensorflow_datasets.core.features.'
+TENSOR, TEXT = f'{FEATURES}tensor_feature.Tensor', f'{FEATURES}text_feature.Text'
+RECORD = {'image': TENSOR, 'labels': TENSOR, 'id': TEXT, 'group': TEXT, 'black_box': TENSOR}
+
+
+def check_features(path: pathlib.Path) -> None:
+  """Raises UserError unless the file describes our records, before TFDS reads it: TFDS imports
+  whatever module a features.json names."""
+  mend = 'prepare it again with --overwrite'
+  whole = files.read_json(path, mend=mend)
+  with reading(path, 'the features of a prepared data set', mend):
+    record = whole['featuresDict']['features']
+    kinds = {k: v['pythonClassName'] for k, v in record.items()}
+    if whole['pythonClassName'] != f'{FEATURES}features_dict.FeaturesDict' or {*whole} != {
+      'featuresDict',
+      'pythonClassName',
+    }:
+      raise ValueError(f'a {whole["pythonClassName"]}, not a dict of features')
+    if other := {k: v for k, v in kinds.items() if RECORD.get(k) != v}:
+      raise ValueError(f'{next(iter(other))!r} is a {next(iter(other.values()))}')
+    for name, feature in record.items():
+      if {*feature} != {'pythonClassName', 'tensor' if kinds[name] == TENSOR else 'text'}:
+        raise ValueError(f'{name!r} has {sorted(feature)}')
 
 
 def _command(name: str, data_dir: pathlib.Path) -> str:
