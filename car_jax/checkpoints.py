@@ -7,12 +7,15 @@ A checkpoint is written beside the training and appears under its name when comp
 flipped bytes without complaint; the CRCs do not.
 """
 
+import functools
 import json
 import logging
 import pathlib
+import re
 import sys
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -21,7 +24,8 @@ import numpy as np
 from car_jax import files
 from car_jax.errors import UserError, nearest
 
-FORMAT = 2  # 1 had no checksum of meta
+# 1 had no checksum of meta. Orbax' own file says it too: what lost both keys does not pass for 1.
+FORMAT = 2
 
 
 class Damaged(Exception):
@@ -83,18 +87,24 @@ class Checkpoints:
     meta = json.loads(json.dumps(meta | {'shapes': shapes(state)}))  # as it will be read
     meta['checksum'] = checksum(meta)
     composite = args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta))
-    self._manager.save(step, args=composite, force=True)
+    outside = {'format': FORMAT}
+    self._manager.save(step, args=composite, force=True, custom_metadata=outside)
 
   def meta(self, step: int) -> dict[str, Any]:
     """What was saved beside the arrays. Raises Damaged."""
     path = self.folder / str(step)
     try:
       meta = files.read_json(path / 'meta' / 'metadata', keys=('config', 'crc'))
+      outside = files.read_json(path / '_CHECKPOINT_METADATA').get('custom_metadata') or {}
     except UserError as e:
       raise Damaged(f'{path}: meta cannot be read ({first_line(e)})') from None
-    # Only a checkpoint of format 1, which has neither of the two, is taken without.
-    if {'format', 'checksum'} & {*meta} and meta.get('checksum') != checksum(meta):
-      raise Damaged(f'{path}: its meta differs from what was saved')
+    if {'format', 'checksum'} & {*meta, *outside}:
+      if meta.get('checksum') != checksum(meta):
+        raise Damaged(f'{path}: its meta differs from what was saved')
+    elif not all(isinstance(meta[k], dict) for k in ('config', 'crc')):
+      raise Damaged(f'{path}: meta has another form')
+    else:
+      _tell_older(path)
     return meta
 
   def restore(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
@@ -108,15 +118,16 @@ class Checkpoints:
       check_shapes(path, {k: tuple(v) for k, v in meta['shapes'].items()}, shapes(template))
     try:
       abstract = self._like_saved(step) if template is None else abstract_of(template)
-      out = self._manager.restore(
-        step, args=args.Composite(state=args.StandardRestore(abstract), meta=args.JsonRestore())
-      )
+      wanted = args.Composite(state=args.StandardRestore(abstract))
+      state = self._manager.restore(step, args=wanted)['state']
+    except MemoryError as e:
+      raise UserError(f'{path} needs more memory than there is') from e
     except Exception as e:  # orbax raises many kinds for damaged files
       raise Damaged(f'{path}: {first_line(e)}') from None
-    found = crcs(out['state'])
+    found = crcs(state)
     if wrong := sorted(k for k in {*meta['crc'], *found} if found.get(k) != meta['crc'].get(k)):
       raise Damaged(f'{path}: {len(wrong)} arrays differ from what was saved, first {wrong[0]}')
-    return out['state'], meta
+    return state, meta
 
   def _like_saved(self, step: int) -> Any:
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -136,12 +147,36 @@ class Checkpoints:
     self._manager.close()
 
 
+@functools.cache
+def _tell_older(path: pathlib.Path) -> None:
+  text = 'is of an older version: its arrays have checksums, its config and names have none'
+  print(f'note: {path} {text}', file=sys.stderr, flush=True)
+
+
+def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int], Any]) -> Any:
+  """use(checkpoints, step) of what `locate` finds, see there.
+
+  A training beside this may remove or replace it meanwhile: then the one that is wished for now is
+  read. Raises UserError for a damaged one, with the other steps there.
+  """
+  tried = None
+  while True:
+    folder, step = locate(path, wish)
+    with Checkpoints(folder) as saved:
+      try:
+        return use(saved, step)
+      except Damaged as e:
+        if tried == (folder, step):  # still there, and still unreadable
+          others = [str(s) for s in saved.steps() if s != step]
+          hint = f'\n  others there: --step {" or ".join(others)}' if others else ''
+          raise UserError(f'damaged checkpoint {e}{hint}') from None
+    tried = folder, step
+    time.sleep(0.3)
+
+
 def part_of(checkpoints: Checkpoints, step: int, name: str) -> dict[str, Any]:
-  """One part of a saved state as nested dicts, whatever its shapes. Raises UserError."""
-  try:
-    state, _ = checkpoints.restore(step, None)
-  except Damaged as e:
-    raise UserError(f'damaged checkpoint {e}') from None
+  """One part of a saved state as nested dicts, whatever its shapes. Raises UserError, Damaged."""
+  state, _ = checkpoints.restore(step, None)
   if name not in state:
     raise UserError(
       f'{checkpoints.folder / str(step)} has no part {name!r}\n{nearest(name, state)}'
@@ -182,6 +217,11 @@ def any_in(folder: pathlib.Path) -> bool:
   return next(_numbered(folder), None) is not None
 
 
+def newest(folder: pathlib.Path) -> int:
+  """The last step that has a checkpoint there; 0 where there is none."""
+  return max(_numbered(folder), default=0)
+
+
 def newest_sound(checkpoints: Checkpoints, template: Any) -> tuple[Any, dict[str, Any]] | None:
   """The newest checkpoint that reads back whole; damaged ones are reported and passed over.
 
@@ -216,25 +256,30 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   found = {name: steps for name, p in places.items() if (steps := list(_numbered(p)))}
   if not found:
     raise UserError(f'no checkpoint in {root}\n  expected a --workdir of train.py')
-  if step not in ('', 'best', 'latest') and not step.isdigit():
+  number = int(step) if step.isascii() and step.isdigit() else None
+  if step not in ('', 'best', 'latest') and number is None:
     raise UserError(
       f'no checkpoint called {step!r}\n  known: best, latest, or the number of a step'
     )
   name = step if step in ('best', 'latest') else next(iter(found))
   if name not in found:
     raise UserError(f'no {name} checkpoint in {root}\n  there: {", ".join(found)}')
-  if not step.isdigit():
+  if number is None:
     return places[name], max(found[name])
   for name, steps in found.items():
-    if int(step) in steps:
-      return places[name], int(step)
+    if number in steps:
+      return places[name], number
   known = sorted({s for steps in found.values() for s in steps})
-  raise UserError(f'no checkpoint of step {step} in {root}\n  there: {", ".join(map(str, known))}')
+  raise UserError(
+    f'no checkpoint of step {number} in {root}\n  there: {", ".join(map(str, known))}'
+  )
 
 
 def _numbered(folder: pathlib.Path) -> Iterator[int]:
-  if folder.is_dir():
-    yield from (int(p.name) for p in folder.iterdir() if p.name.isdigit())
+  """Steps of the checkpoints there: folders with the name of a number, as it is written here."""
+  for path in folder.iterdir() if folder.is_dir() else ():
+    if re.fullmatch('0|[1-9][0-9]{0,17}', path.name) and path.is_dir():
+      yield int(path.name)
 
 
 def first_line(error: Exception) -> str:
