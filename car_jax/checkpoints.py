@@ -1,7 +1,8 @@
 """Checkpoints a run can be trusted to: orbax, with the config, the versions and checksums of all.
 
-  <folder>/<step>/state   the arrays
-  <folder>/<step>/meta    config, versions, data set, metrics, a CRC of each array, one of all this
+  <folder>/<step>/state      the arrays
+  <folder>/<step>/meta       config, versions, data set, metrics, shapes and a CRC of every array
+  <folder>/<step>/checksum   a CRC of meta
 
 A checkpoint is written beside the training and appears under its name when complete. Orbax reads
 flipped bytes without complaint; the CRCs do not.
@@ -21,11 +22,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import files
+from car_jax import files, sharding
 from car_jax.errors import UserError, nearest
 
-# 1 had no checksum of meta. Orbax' own file says it too: what lost both keys does not pass for 1.
-FORMAT = 2
+FORMAT = 2  # 1 had no checksum of meta
 
 
 class Damaged(Exception):
@@ -38,9 +38,8 @@ def crcs(tree: Any) -> dict[str, int]:
 
 
 def checksum(meta: dict[str, Any]) -> int:
-  """CRC32 of everything in a checkpoint's meta but the checksum itself."""
-  rest = {k: v for k, v in meta.items() if k != 'checksum'}
-  return zlib.crc32(json.dumps(rest, sort_keys=True, separators=(',', ':')).encode())
+  """CRC32 of a checkpoint's meta, however its JSON is laid out."""
+  return zlib.crc32(json.dumps(meta, sort_keys=True, separators=(',', ':')).encode())
 
 
 def versions() -> dict[str, str]:
@@ -66,16 +65,33 @@ class Checkpoints:
       logging.getLogger(name).setLevel(logging.CRITICAL)
     self.folder = pathlib.Path(folder).absolute()
     self._ocp = ocp
-    options = dict(max_to_keep=keep, cleanup_tmp_directories=True) if keep else {'read_only': True}
+    self._manager = self._writer(keep) if keep else None
+
+  def _writer(self, keep: int) -> Any:
+    if jax.process_index() == 0:
+      self._move_damaged()
+    sharding.barrier(f'{self.folder.name} looked through')
     # Two managers that write at the same time must not wait at each other's barriers.
-    apart = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.folder.name)
-    self._manager = ocp.CheckpointManager(
-      self.folder,
-      options=ocp.CheckpointManagerOptions(multiprocessing_options=apart, **options),
+    apart = self._ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.folder.name)
+    options = self._ocp.CheckpointManagerOptions(
+      max_to_keep=keep, cleanup_tmp_directories=True, multiprocessing_options=apart
     )
+    return self._ocp.CheckpointManager(self.folder, options=options)
+
+  def _move_damaged(self) -> None:
+    """Of checkpoints whose own record cannot be read: orbax' writer would not begin."""
+    for step in [*_numbered(self.folder)]:
+      path = self.folder / str(step)
+      try:
+        _ = self._ocp.path.step.standard_name_format().find_step(self.folder, step).commit_timestamp
+      except Exception as e:
+        aside = path.with_name(f'{step}.damaged-{time.time_ns()}')
+        print(f'warning: damaged checkpoint {path}: {first_line(e)}', file=sys.stderr)
+        print(f'  moved to {aside}', file=sys.stderr, flush=True)
+        path.rename(aside)
 
   def steps(self) -> list[int]:
-    return sorted(self._manager.all_steps())
+    return sorted(self._manager.all_steps() if self._manager else _numbered(self.folder))
 
   def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
     """Starts writing and returns; `meta` must be JSON. A step that is there is replaced."""
@@ -85,26 +101,26 @@ class Checkpoints:
       self._manager.delete(step)
     meta = meta | {'step': step, 'versions': versions(), 'crc': crcs(state), 'format': FORMAT}
     meta = json.loads(json.dumps(meta | {'shapes': shapes(state)}))  # as it will be read
-    meta['checksum'] = checksum(meta)
-    composite = args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta))
-    outside = {'format': FORMAT}
-    self._manager.save(step, args=composite, force=True, custom_metadata=outside)
+    items = dict(meta=args.JsonSave(meta), checksum=args.JsonSave({'meta': checksum(meta)}))
+    composite = args.Composite(state=args.StandardSave(state), **items)
+    self._manager.save(step, args=composite, force=True)
 
   def meta(self, step: int) -> dict[str, Any]:
     """What was saved beside the arrays. Raises Damaged."""
     path = self.folder / str(step)
     try:
       meta = files.read_json(path / 'meta' / 'metadata', keys=('config', 'crc'))
-      outside = files.read_json(path / '_CHECKPOINT_METADATA').get('custom_metadata') or {}
-    except UserError as e:
+      # Only what has neither of the two is of format 1: losing one does not switch checking off.
+      if 'format' in meta or (path / 'checksum').exists():
+        kept = files.read_json(path / 'checksum' / 'metadata', keys=('meta',))
+        if kept['meta'] != checksum(meta):
+          raise Damaged(f'{path}: its meta differs from what was saved')
+      elif not all(isinstance(meta[k], dict) for k in ('config', 'crc')):
+        raise Damaged(f'{path}: meta has another form')
+      else:
+        _tell_older(path)
+    except (UserError, OSError) as e:
       raise Damaged(f'{path}: meta cannot be read ({first_line(e)})') from None
-    if {'format', 'checksum'} & {*meta, *outside}:
-      if meta.get('checksum') != checksum(meta):
-        raise Damaged(f'{path}: its meta differs from what was saved')
-    elif not all(isinstance(meta[k], dict) for k in ('config', 'crc')):
-      raise Damaged(f'{path}: meta has another form')
-    else:
-      _tell_older(path)
     return meta
 
   def restore(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
@@ -113,13 +129,13 @@ class Checkpoints:
     Raises Damaged, and UserError where the arrays are not those of the template.
     """
     meta, path = self.meta(step), self.folder / str(step)
-    args = self._ocp.args
     if template is not None and 'shapes' in meta:
       check_shapes(path, {k: tuple(v) for k, v in meta['shapes'].items()}, shapes(template))
     try:
       abstract = self._like_saved(step) if template is None else abstract_of(template)
-      wanted = args.Composite(state=args.StandardRestore(abstract))
-      state = self._manager.restore(step, args=wanted)['state']
+      wanted = self._ocp.args.StandardRestore(abstract)
+      with self._ocp.Checkpointer(self._ocp.StandardCheckpointHandler()) as reader:
+        state = reader.restore(path / 'state', args=wanted)
     except MemoryError as e:
       raise UserError(f'{path} needs more memory than there is') from e
     except Exception as e:  # orbax raises many kinds for damaged files
@@ -137,14 +153,16 @@ class Checkpoints:
     )
 
   def wait(self) -> None:
-    self._manager.wait_until_finished()
+    if self._manager:
+      self._manager.wait_until_finished()
 
   def __enter__(self) -> 'Checkpoints':
     return self
 
   def __exit__(self, *_: Any) -> None:
-    self._manager.wait_until_finished()
-    self._manager.close()
+    if self._manager:
+      self._manager.wait_until_finished()
+      self._manager.close()
 
 
 @functools.cache
