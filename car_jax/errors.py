@@ -86,6 +86,11 @@ def exit_on_user_error(main: Callable) -> Callable:
       report(UserError(f'{place}: {e.strerror}' if place else str(e.strerror)))
     except MemoryError as e:
       report(UserError(f'out of memory{f" ({e})" if str(e) else ""}'))
+    except RuntimeError as e:
+      if 'RESOURCE_EXHAUSTED' not in str(e):  # XLA's word for it
+        raise
+      lines = 'a smaller batch, size or net needs less: --config.data.batch=N'
+      report(UserError(f'out of memory of the device ({reason(e)})\n  {lines}'))
     return 2
 
   return run

@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import car_jax
-from car_jax import ahead, checkpoints, registry, sharding, writers
+from car_jax import ahead, checkpoints, registry, sharding, starts, writers
 from car_jax import config as configs
 from car_jax import workdir as workdirs
 from car_jax.data import pipeline, sources
@@ -48,9 +48,11 @@ def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
   mesh = sharding.make_mesh()
   configs.check(config)
   sharding.check_batch(config.data, mesh)
-  dataset = sources.open_dataset(config.data)
-  source = dataset.split(config.data.get('train', 'train'))
-  method = build_method(config, dataset.info, len(source))
+  with configs.setting_up('data'):
+    dataset = sources.open_dataset(config.data)
+    source = dataset.split(config.data.get('train', 'train'))
+  with configs.setting_up('method'):
+    method = build_method(config, dataset.info, len(source))
   stream = lambda start: pipeline.train_batches(
     source,
     dataset.info,
@@ -60,13 +62,14 @@ def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
     host=jax.process_index(),
     hosts=jax.process_count(),
   )
-  with contextlib.closing(stream(0)) as first:
+  with configs.setting_up('data'), contextlib.closing(stream(0)) as first:
     example = next(first)
-  image = list(np.shape(example.get('image', ()))[1:])
-  run = Run(config, workdir, mesh, dataset, method, image)
-  state = sharding.place_state(method.init(config.seed, example), mesh)
+  with configs.setting_up('evals'):
+    run = Run(config, workdir, mesh, dataset, method, np.shape(example.get('image', ()))[1:])
+  with configs.setting_up('method'):
+    state = sharding.place_state(method.init(config.seed, example), mesh)
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
-    state = graft(state, config.init, mesh)
+    state = starts.graft(state, config.init, mesh)
   preflight.told(preflight.check(config, dataset, source, run, state))
   with workdirs.claimed(workdir, config, new=new):
     run.line(describe(config, mesh, source, state))
@@ -249,36 +252,6 @@ def best_score(best: checkpoints.Checkpoints, rule: str, start: int) -> float | 
     except checkpoints.Damaged as e:
       print(f'warning: damaged checkpoint {e}; its score is forgotten', file=sys.stderr)
   return None
-
-
-def graft(state: Any, init: ConfigDict, mesh: Any) -> Any:
-  """Replaces parts of a fresh state by parts of checkpoints.
-
-  init: {'calnet': 'runs/calnet:net'} takes params and batch_stats of `net` there for `calnet` here.
-  Raises UserError where a part is missing or its arrays have other names or shapes.
-  """
-  for part, where in init.items():
-    path, _, theirs = str(where).rpartition(':')
-    ours, name = getattr(state, part, None), theirs if path else part
-    if not hasattr(ours, 'params'):
-      raise UserError(f'config.init: this method has no part {part!r}')
-    take = lambda saved, step, name=name: checkpoints.part_of(saved, step, name)
-    try:
-      found = checkpoints.read(path or theirs, '', take)
-    except UserError as e:
-      text = f'config.init.{part}: {e}\n  train it first, or set it to FOLDER:net'
-      raise UserError(text) from None
-    found = found if isinstance(found, dict) else {}
-    for group in ('params', 'batch_stats'):
-      want, got = getattr(ours, group), found.get(group) or {}
-      if (a := checkpoints.shapes(want)) != (b := checkpoints.shapes(got)):
-        odd = sorted(set(a.items()) ^ set(b.items()))[0]
-        raise UserError(
-          f'config.init.{part}: {where} does not fit, first {group}/{odd[0]} {odd[1]}'
-        )
-      ours = ours.replace(**{group: sharding.place_state(got, mesh)})
-    state = state.replace(**{part: ours})
-  return state
 
 
 def describe(config: ConfigDict, mesh: Any, source: Any, state: Any) -> str:
