@@ -87,7 +87,7 @@ def exit_on_user_error(main: Callable) -> Callable:
     except MemoryError as e:
       report(UserError(f'out of memory{f" ({e})" if str(e) else ""}'))
     except RuntimeError as e:
-      if 'RESOURCE_EXHAUSTED' not in str(e):  # XLA's word for it
+      if not any(words in str(e) for words in ('RESOURCE_EXHAUSTED', 'Out of memory')):  # XLA's
         raise
       lines = 'a smaller batch, size or net needs less: --config.data.batch=N'
       report(UserError(f'out of memory of the device ({reason(e)})\n  {lines}'))

@@ -179,7 +179,8 @@ class Run:
     if done and done not in latest.steps():
       self.save(done, state, meter, latest)
     latest.wait()
-    self.line(f'saved step {done:,}; the same command continues' if done else 'no step was done')
+    saved = f'saved step {done:,}' if done else 'stopped before the first step'
+    self.line(f'{saved}; the same command continues')
     raise SystemExit(stop.status)
 
   def lacks_evaluation(self, start: int, out: Any) -> bool:
