@@ -1,4 +1,8 @@
-"""Compilation ahead of the call, on a thread of its own: the main thread stays free for signals."""
+"""Long work on a thread of its own: the main thread stays free for signals.
+
+Python runs a signal's handler between two of its own instructions, and compiling a large net is
+one instruction of several minutes.
+"""
 
 import atexit
 import os
@@ -7,50 +11,57 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from car_jax.interrupt import Interrupt
+
 
 class Stopped(Exception):
-  """A signal asked to stop before the program was compiled."""
+  """A signal asked to stop before the work was done."""
 
 
-def compiled(
-  jitted: Any,
-  *arguments: Any,
-  stopping: Callable[[], bool] = lambda: False,
-  say: Callable[[str], None] = print,
+def compiled(jitted: Any, *arguments: Any, stop: Interrupt, say: Callable[[str], None]) -> Any:
+  """jitted.lower(*arguments).compile(); `say` is told where that takes over a second."""
+  text = 'compiling (once; later starts find it in the cache)'
+  work = lambda: jitted.lower(*arguments).compile()
+  return awaited(work, stop=stop, slow=lambda: say(text))
+
+
+def awaited(
+  work: Callable[[], Any], *, stop: Interrupt, slow: Callable[[], None] = lambda: None
 ) -> Any:
-  """jitted.lower(*arguments).compile(), which takes minutes for a large net.
+  """work(), done by another thread; `slow` is called if it takes over a second.
 
-  `say` is told if it takes over a second. Raises Stopped once `stopping()` is true; what compiles
-  then is given up with the process.
+  Raises Stopped once `stop` asks for it, and what `work` raises. What is under way then is given
+  up with the process.
   """
   done: dict[str, Any] = {}
 
-  def work() -> None:
+  def run() -> None:
     try:
-      done['program'] = jitted.lower(*arguments).compile()
+      done['result'] = work()
     except BaseException as e:
       done['error'] = e
 
-  thread = threading.Thread(target=work, daemon=True)
+  thread = threading.Thread(target=run, daemon=True)
   thread.start()
-  thread.join(1.0)
-  if thread.is_alive():
-    say('compiling (once; later starts find it in the cache)')
-  while thread.is_alive():
-    if stopping():
-      atexit.register(_leave)
-      raise Stopped
-    thread.join(0.2)
+  try:
+    thread.join(1.0)
+    if thread.is_alive():
+      slow()
+    while thread.is_alive():
+      if stop.asked():
+        raise Stopped
+      thread.join(0.2)
+  except BaseException:
+    atexit.register(_leave, thread, stop)
+    raise
   if 'error' in done:
     raise done['error']
-  return done['program']
+  return done['result']
 
 
-def _leave() -> None:
+def _leave(thread: threading.Thread, stop: Interrupt) -> None:
   """Ends the process as it is: its libraries cannot be unloaded under a thread that compiles."""
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(status)
-
-
-status = 0  # of a process that gives up a compilation
+  if thread.is_alive():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(stop.status)

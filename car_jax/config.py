@@ -18,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from car_jax import files
-from car_jax.errors import UserError, nearest, reading
+from car_jax.errors import UserError, nearest, reading, reason
 
 EVALUATION = dict(eval_size=0, eval_batch=0)  # keys of data that a config may leave out
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -32,7 +32,7 @@ def defaults() -> ConfigDict:
   c.keep = 2  # of the newest checkpoints, besides the best
   c.evals = ConfigDict()  # name -> dict(split, samples, metrics, ...), see evaluate/harness.py
   c.best = ''  # such as 'val/ged16:min'
-  c.init = ConfigDict()  # part of the state -> 'run folder:part', see loop.graft
+  c.init = ConfigDict()  # part of the state -> 'run folder:part', see starts.graft
   c.report = ConfigDict()  # what eval.py scores when it makes the report
   return c
 
@@ -113,21 +113,28 @@ def complete(config: ConfigDict, source: str = 'config') -> ConfigDict:
   return c
 
 
-# The least and the most of values that every run has; sizes and counts of zero mean none.
-MOST = 2**31 - 1
-RANGES: dict[str, tuple[int, int]] = {
-  **dict.fromkeys(('steps', 'log_every', 'eval_every', 'save_every'), (0, 2**53)),
-  **{'seed': (0, 2**32 - 1), 'keep': (1, MOST), 'data.batch': (1, MOST)},
-  **dict.fromkeys(('data.eval_batch', 'data.size', 'data.eval_size'), (0, MOST)),
-  **{'data.threads': (0, 1024), 'data.rotate': (0, 360)},
+# The least and the most that a value may be; whole numbers where the bounds are. A key with a star
+# is that of every group of method or data, such as data.size and data.target.size.
+MOST = 2**31 - 1  # a state counts its steps in 32 bits
+RANGES: dict[str, tuple[float, float]] = {
+  **dict.fromkeys(('steps', 'log_every', 'eval_every', 'save_every'), (0, MOST)),
+  **{'seed': (0, 2**32 - 1), 'keep': (1, MOST)},
+  **dict.fromkeys(('data.batch', 'data.eval_batch'), (1, MOST)),
+  **{
+    'data.eval_size': (0, MOST),
+    'data.*.size': (0, MOST),
+    'data.threads': (0, 1024),
+    'data.rotate': (0.0, 360.0),
+  },
+  **dict.fromkeys(('data.*.scales', 'data.*.scale', 'data.*.zoom'), (1e-3, 1e3)),
+  **dict.fromkeys(('method.*.widths', 'method.*.features', 'method.*.hidden'), (1, 2**20)),
+  **dict.fromkeys(('method.*.lr', 'method.*.weight_decay'), (0.0, 1e3)),
+  **dict.fromkeys(('method.*.b1', 'method.*.b2', 'method.*.momentum'), (0.0, 1.0)),
 }
 
 
 def check(config: ConfigDict) -> None:
   """Raises UserError for values that no run can have: not finite, too large, out of RANGES."""
-  for key, value in flatten(config).items():
-    for x in value if isinstance(value, (tuple, list)) else (value,):
-      _check_number(key, x)
   if 'batch' not in config.data:
     raise UserError('config.data.batch is missing')
   for key in ('evals', 'init', 'report'):
@@ -136,25 +143,48 @@ def check(config: ConfigDict) -> None:
   for name, spec in config.evals.items():
     if not isinstance(spec, ConfigDict):
       raise UserError(f'config.evals.{name} is {spec!r}; it is a dict such as dict(split=...)')
+  for key, value in flatten(config).items():
+    anywhere = f'{key.partition(".")[0]}.*.{key.rpartition(".")[2]}'
+    _check_value(key, value, RANGES.get(key) or RANGES.get(anywhere))
+  to_json(config)
 
 
-def _check_number(key: str, x: Any) -> None:
-  """Raises UserError for a number that is not finite, beyond 64 bits or out of RANGES."""
-  if isinstance(x, bool) or not isinstance(x, (int, float, complex)):
-    if key in RANGES and not isinstance(x, (tuple, list)) and x is not None:
+def _check_value(key: str, x: Any, bounds: tuple[float, float] | None) -> None:
+  """Raises UserError for a number that is not finite, beyond 64 bits or out of bounds."""
+  if isinstance(x, (tuple, list)):
+    for part in x:
+      _check_value(key, part, bounds)
+  elif isinstance(x, bool) or not isinstance(x, (int, float, complex)):
+    if bounds and x is not None:
       raise UserError(f'config.{key} is {x!r}; it is a number')
-    return
-  if isinstance(x, complex) or not math.isfinite(x):
+  elif isinstance(x, complex) or not math.isfinite(x):
     raise UserError(f'config.{key} is {x}; it is a finite number')
-  if isinstance(x, int) and not -(2**63) <= x < 2**63:
+  elif isinstance(x, int) and not -(2**63) <= x < 2**63:
     raise UserError(f'config.{key} is {x}; numbers have at most 64 bits')
-  if key not in RANGES:
-    return
-  least, most = RANGES[key]
-  if x < least:
-    raise UserError(f'config.{key} is {x}; it is at least {least}')
-  if x > most:
-    raise UserError(f'config.{key} is {x}; it is at most {most:,}')
+  elif bounds and isinstance(bounds[0], int) and not isinstance(x, int):
+    raise UserError(f'config.{key} is {x}; it is a whole number')
+  elif bounds and x < bounds[0]:
+    raise UserError(f'config.{key} is {x}; it is at least {bounds[0]}')
+  elif bounds and x > bounds[1]:
+    raise UserError(f'config.{key} is {x}; it is at most {bounds[1]:,}')
+
+
+@contextlib.contextmanager
+def setting_up(part: str) -> Iterator[None]:
+  """Whatever goes wrong inside is the fault of config.`part`, of which all in there is made.
+
+  Values that do not go together raise nearly anything, anywhere in a net: nothing is listed. The
+  message names the line of ours that failed.
+  """
+  try:
+    yield
+  except (UserError, OSError):
+    raise
+  except Exception as e:
+    frames = [f for f in traceback.extract_tb(e.__traceback__) if str(REPOSITORY) in f.filename]
+    ours = [f for f in frames if '.venv' not in f.filename]
+    place = f' in {pathlib.Path(ours[-1].filename).name}:{ours[-1].lineno}' if ours else ''
+    raise UserError(f'nothing can be made of config.{part} ({reason(e)}{place})') from e
 
 
 def split_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:

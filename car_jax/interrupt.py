@@ -12,8 +12,9 @@ import numpy as np
 class Interrupt:
   """Context in which SIGTERM and Ctrl-C ask the loop to save and leave."""
 
+  signal = 0
+
   def __enter__(self) -> 'Interrupt':
-    self.signal = 0
     self._old = {}
     for s in (signal.SIGTERM, signal.SIGINT):
       with contextlib.suppress(ValueError):  # not the main thread
@@ -37,7 +38,7 @@ class Interrupt:
   def agreed(self, step: int, every: int) -> bool:
     """Whether to stop now, the same on every process: several ask each other at log steps."""
     if jax.process_count() == 1:
-      return bool(self.signal)
+      return self.asked()
     if every <= 0 or step % every:
       return False
     from jax.experimental import multihost_utils

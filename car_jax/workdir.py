@@ -13,7 +13,8 @@ from car_jax import config as configs
 from car_jax.errors import UserError
 from car_jax.evaluate import folders
 
-# What may change when a run goes on: nothing that was computed so far depends on it.
+# What may change when a run goes on: nothing that was computed so far depends on it, as no method
+# is told the number of steps. Milestones, which are of the method, may not.
 FREE = ('steps', 'log_every', 'eval_every', 'save_every', 'keep', 'evals', 'report')
 
 
@@ -42,6 +43,7 @@ def claimed(workdir: Path, config: ConfigDict, *, new: bool) -> Iterator[None]:
 def _claimed(workdir: Path, config: ConfigDict, new: bool) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     workdir.mkdir(parents=True, exist_ok=True)
+    stack.callback(_remove_empty, workdir)
     stack.enter_context(lock.held(workdir))
     if new and any((workdir / p).exists() for p in ('config.json', 'checkpoints', 'best')):
       aside = next(p for k in itertools.count(1) if not (p := Path(f'{workdir}.old-{k}')).exists())
@@ -54,6 +56,11 @@ def _claimed(workdir: Path, config: ConfigDict, new: bool) -> Iterator[None]:
     yield
 
 
+def _remove_empty(folder: Path) -> None:
+  with contextlib.suppress(OSError):  # it is not empty
+    folder.rmdir()
+
+
 def _adopt(workdir: Path, config: ConfigDict) -> None:
   """Writes config.json, unless the folder holds a run of another config. Raises UserError."""
   path, old = workdir / 'config.json', _config_of(workdir)
@@ -64,8 +71,14 @@ def _adopt(workdir: Path, config: ConfigDict) -> None:
         f'{workdir} holds a run of another config:\n{lines}\n'
         f'  use --new to start over (the old run is moved aside), or another --workdir'
       )
+    done = checkpoints.newest(workdir / 'checkpoints')
+    if config.steps < done:
+      raise UserError(
+        f'{workdir} has {done:,} steps; config.steps is {config.steps:,}\n'
+        f'  use --config.steps={done} or more, or another --workdir'
+      )
     if changed := configs.differences(old, config):
-      print('this run goes on with\n' + '\n'.join(changed), flush=True)
+      print('the run goes on, with\n' + '\n'.join(changed), flush=True)
   with folders.whole(path) as part:
     part.write_text(configs.to_json(config))
 

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from car_jax import files, pictures
+from car_jax.data import prepared
 from car_jax.errors import UserError, reading
 from car_jax.meter import duration
 from datasets import fingerprint, spans, stopping
@@ -50,6 +51,12 @@ class Contents:
   black_box: bool = False  # examples have a fifth part
   licence: str = ''
   citation: str = ''
+
+  def metadata(self, options: dict[str, Any]) -> dict[str, Any]:
+    """All but the examples, as JSON, with its checksum."""
+    meta = {k: v for k, v in vars(self).items() if k != 'splits'} | {'options': options}
+    meta |= {'class_names': [*self.class_names], 'palette': [[*p] for p in self.palette]}
+    return meta | {'checksum': prepared.checksum(meta)}
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -88,17 +95,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
         | ({'black_box': tensor(2)} if c.black_box else {})
       ),
-      metadata=tfds.core.MetadataDict(
-        class_names=list(c.class_names),
-        palette=[list(p) for p in c.palette],
-        readers=c.readers,
-        ignore_label=c.ignore_label,
-        unknown_label=c.unknown_label,
-        black_box=c.black_box,
-        licence=c.licence,
-        citation=c.citation,
-        options=self.builder_config.values,
-      ),
+      metadata=tfds.core.MetadataDict(c.metadata(self.builder_config.values)),
     )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Any]:

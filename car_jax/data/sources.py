@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from car_jax import files
-from car_jax.errors import UserError, nearest, reading
+from car_jax.data import prepared as folders
+from car_jax.errors import UserError, nearest
 
 KNOWN = (
   'lidc_masks',
@@ -129,12 +129,12 @@ def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
     known = (*prepared(data_dir), *(() if name.partition('/')[0] in KNOWN else KNOWN))
     fix = _command(name, data_dir)
     raise UserError(f'data set {name!r} is not prepared in {data_dir}\n{nearest(name, known)}{fix}')
-  check_features(folder / 'features.json')
+  folders.check_features(folder)
+  meta = folders.metadata(folder)
   import tensorflow_datasets as tfds
 
   try:
     builder = tfds.builder_from_directory(folder)
-    meta = builder.info.metadata or {}
     info = DataInfo(
       name=name,
       num_classes=len(meta['class_names']),
@@ -154,31 +154,6 @@ def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
   return Dataset(info, lambda split: _Records(builder, split, folder))
 
 
-FEATURES = 'tensorflow_datasets.core.features.'
-TENSOR, TEXT = f'{FEATURES}tensor_feature.Tensor', f'{FEATURES}text_feature.Text'
-RECORD = {'image': TENSOR, 'labels': TENSOR, 'id': TEXT, 'group': TEXT, 'black_box': TENSOR}
-
-
-def check_features(path: pathlib.Path) -> None:
-  """Raises UserError unless the file describes our records, before TFDS reads it: TFDS imports
-  whatever module a features.json names."""
-  mend = 'prepare it again with --overwrite'
-  whole = files.read_json(path, mend=mend)
-  with reading(path, 'the features of a prepared data set', mend):
-    record = whole['featuresDict']['features']
-    kinds = {k: v['pythonClassName'] for k, v in record.items()}
-    if whole['pythonClassName'] != f'{FEATURES}features_dict.FeaturesDict' or {*whole} != {
-      'featuresDict',
-      'pythonClassName',
-    }:
-      raise ValueError(f'a {whole["pythonClassName"]}, not a dict of features')
-    if other := {k: v for k, v in kinds.items() if RECORD.get(k) != v}:
-      raise ValueError(f'{next(iter(other))!r} is a {next(iter(other.values()))}')
-    for name, feature in record.items():
-      if {*feature} != {'pythonClassName', 'tensor' if kinds[name] == TENSOR else 'text'}:
-        raise ValueError(f'{name!r} has {sorted(feature)}')
-
-
 def _command(name: str, data_dir: pathlib.Path) -> str:
   """The line that tells how to prepare `name`, or the known data set it resembles; or nothing."""
   base, _, variant = name.partition('/')
@@ -196,7 +171,8 @@ def _command(name: str, data_dir: pathlib.Path) -> str:
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path | None:
-  versions = [p.parent for p in folder.glob('[0-9]*/dataset_info.json')]
+  found = (p.parent for p in folder.glob('[0-9]*/dataset_info.json'))
+  versions = [p for p in found if re.fullmatch(r'\d+\.\d+\.\d+', p.name)]
   return max(versions, key=lambda p: tuple(map(int, p.name.split('.'))), default=None)
 
 
@@ -211,6 +187,7 @@ class _Records:
       raise UserError(f'no split {name!r} in {folder}\n{nearest(name, builder.info.splits)}')
     check_range(split, builder.info.splits[name].num_examples)
     try:
+      folders.check_shards(builder.info.splits, name)
       self._source = builder.as_data_source(split)
     except Exception as e:
       raise self._damaged(e) from None

@@ -7,8 +7,7 @@ are scored on that data.
 import contextlib
 import dataclasses
 import pathlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,7 +46,7 @@ def parted(text: str) -> tuple[str, str]:
 
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
   """The config that a checkpoint was trained with, see `listed`. Raises UserError."""
-  return _read(path, wish, lambda saved, _, step: listed(saved.meta(step)))
+  return checkpoints.read(path, wish, lambda saved, step: listed(saved.meta(step)))
 
 
 def listed(meta: Mapping[str, Any]) -> ConfigDict:
@@ -67,28 +66,6 @@ def check_changes(changes: Sequence[tuple[str, str]]) -> None:
       raise UserError(f'config.{key} cannot be changed after training\n{nearest(key, known)}')
 
 
-def _read(path: str | pathlib.Path, wish: str, read: Callable[..., Any]) -> Any:
-  """read(checkpoints, folder, step) of the checkpoint that is wished for.
-
-  A training beside this may remove it meanwhile: then the one that is wished for now is read.
-  Raises UserError for a damaged one, with the other steps there.
-  """
-  tried = None
-  while True:
-    folder, step = checkpoints.locate(path, wish)
-    with checkpoints.Checkpoints(folder) as saved:
-      try:
-        return read(saved, folder, step)
-      except checkpoints.Damaged as e:
-        if tried != (folder, step):  # damaged only if it is still there, and still unreadable
-          tried = folder, step
-          time.sleep(0.3)
-          continue
-        others = [str(s) for s in saved.steps() if s != step]
-        hint = f'\n  others there: --step {" or ".join(others)}' if others else ''
-        raise UserError(f'damaged checkpoint {e}{hint}') from None
-
-
 def load(
   path: str | pathlib.Path,
   wish: str = '',
@@ -103,7 +80,7 @@ def load(
   """
   check_changes(changes)
 
-  def read(saved: checkpoints.Checkpoints, folder: pathlib.Path, step: int) -> Loaded:
+  def read(saved: checkpoints.Checkpoints, step: int) -> Loaded:
     meta = saved.meta(step)
     config = configs.override(listed(meta), changes)
     data = info or sources.from_json(meta['data'])
@@ -116,9 +93,9 @@ def load(
       batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
     template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
     state, _ = saved.restore(step, template)
-    return Loaded(folder / str(step), step, config, method, state, meta['crc'])
+    return Loaded(saved.folder / str(step), step, config, method, state, meta['crc'])
 
-  return _read(path, wish, read)
+  return checkpoints.read(path, wish, read)
 
 
 def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:
