@@ -5,16 +5,18 @@ python eval.py --checkpoint runs/demo/car [--config.report.split=test]
   or NAME=FOLDER, are compared in one report: report.html, report.md, results.json, per_image.csv.
 python eval.py --config configs/reliability.py [--checkpoint RUN | --predictions FOLDER]
   Accuracy, calibration and detection under shift, of the config's models or of those named here.
+
+A config is Python that runs with your rights: read a stranger's before you use it. Checkpoints,
+weights, arrays and pictures are data, and nothing in them runs.
 """
 
 import argparse
 import pathlib
 import shlex
-import sys
 
 import train
 from car_jax import config as configs
-from car_jax.errors import UserError, exit_on_user_error
+from car_jax.errors import UserError, command_line, exit_on_user_error
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -72,7 +74,8 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
   changes = [pair for pair in pairs if pair[0].startswith('method.')]
   checkpointed.check_changes(changes)
   config = configs.override(checkpointed.read_config(first, args.step), pairs)
-  out = pathlib.Path(args.out or pathlib.Path(first) / 'report')
+  configs.check(config)
+  out = pathlib.Path(args.out) if args.out else beside(pathlib.Path(first))
   results, page = checkpointed.evaluate(
     args.checkpoint,
     config,
@@ -86,6 +89,19 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
   print(''.join(f'- {line}\n' for line in results.remarks()), end='')
   print(f'report: {page}')
   return 0
+
+
+def beside(run: pathlib.Path) -> pathlib.Path:
+  """The folder `report` in the run; where that cannot be written, one in the current folder."""
+  from car_jax.evaluate import folders
+
+  try:
+    folders.check_writable(run / 'report')
+    return run / 'report'
+  except UserError:
+    out = pathlib.Path(f'{run.absolute().name}-evaluated') / 'report'
+    print(f'{run} cannot be written: the report goes to {out} (--out names another place)')
+    return out
 
 
 def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
@@ -109,4 +125,4 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  command_line(main)

@@ -1,15 +1,15 @@
 """Trains: python train.py --config configs/demo.py --workdir runs/demo [--config.KEY=VALUE].
 
-The same command continues an interrupted run.
+The same command continues an interrupted run. A config is Python that runs with your rights: read a
+stranger's before you use it.
 """
 
 import argparse
 import os
 import pathlib
-import sys
 
 from car_jax import config as configs
-from car_jax.errors import UserError, exit_on_user_error
+from car_jax.errors import UserError, command_line, exit_on_user_error
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -34,6 +34,10 @@ def join_cluster(args: argparse.Namespace) -> None:
   """Joins the other processes where the flags of `add_cluster` say so. Raises UserError."""
   if not args.coordinator and (args.processes is not None or args.process is not None):
     raise UserError('--processes and --process need --coordinator HOST:PORT')
+  if args.processes is not None and not 0 <= (args.process or 0) < args.processes:
+    raise UserError(
+      f'--process {args.process} of --processes {args.processes}; it is 0 to their number - 1'
+    )
   if args.distributed or args.coordinator:
     from car_jax import sharding
 
@@ -52,6 +56,8 @@ def use_compilation_cache() -> None:
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
+  if not args.workdir.strip():
+    raise UserError("--workdir '' names no folder\n  such as --workdir runs/first")
   config = configs.override(configs.load(args.config), configs.split_overrides(rest))
   from car_jax import loop
 
@@ -62,4 +68,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  command_line(main)

@@ -1,24 +1,31 @@
-"""Checkpoints a run can be trusted to: orbax, with the config, the versions and a CRC per array.
+"""Checkpoints a run can be trusted to: orbax, with the config, the versions and checksums of all.
 
-  <folder>/<step>/state   the arrays
-  <folder>/<step>/meta    config, versions, data set, metrics, crc
+  <folder>/<step>/state      the arrays
+  <folder>/<step>/meta       config, versions, data set, metrics, shapes and a CRC of every array
+  <folder>/<step>/checksum   a CRC of meta
 
 A checkpoint is written beside the training and appears under its name when complete. Orbax reads
 flipped bytes without complaint; the CRCs do not.
 """
 
+import functools
 import json
 import logging
 import pathlib
+import re
 import sys
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from car_jax import files, sharding
 from car_jax.errors import UserError, nearest
+
+FORMAT = 2  # 1 had no checksum of meta
 
 
 class Damaged(Exception):
@@ -28,6 +35,11 @@ class Damaged(Exception):
 def crcs(tree: Any) -> dict[str, int]:
   """Leaf path -> CRC32 of its bytes. A dataclass has the paths of the dict it is restored as."""
   return {name: zlib.crc32(np.ascontiguousarray(a)) for name, a in leaves(jax.device_get(tree))}
+
+
+def checksum(meta: dict[str, Any]) -> int:
+  """CRC32 of a checkpoint's meta, however its JSON is laid out."""
+  return zlib.crc32(json.dumps(meta, sort_keys=True, separators=(',', ':')).encode())
 
 
 def versions() -> dict[str, str]:
@@ -49,16 +61,37 @@ class Checkpoints:
   def __init__(self, folder: str | pathlib.Path, keep: int | None = None):
     import orbax.checkpoint as ocp
 
-    logging.getLogger('absl').setLevel(logging.ERROR)
+    for name in ('absl', 'asyncio'):  # reading threads log what is raised here in one line
+      logging.getLogger(name).setLevel(logging.CRITICAL)
     self.folder = pathlib.Path(folder).absolute()
     self._ocp = ocp
-    options = dict(max_to_keep=keep, cleanup_tmp_directories=True) if keep else {'read_only': True}
-    self._manager = ocp.CheckpointManager(
-      self.folder, options=ocp.CheckpointManagerOptions(**options)
+    self._manager = self._writer(keep) if keep else None
+
+  def _writer(self, keep: int) -> Any:
+    if jax.process_index() == 0:
+      self._move_damaged()
+    sharding.barrier(f'{self.folder.name} looked through')
+    # Two managers that write at the same time must not wait at each other's barriers.
+    apart = self._ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.folder.name)
+    options = self._ocp.CheckpointManagerOptions(
+      max_to_keep=keep, cleanup_tmp_directories=True, multiprocessing_options=apart
     )
+    return self._ocp.CheckpointManager(self.folder, options=options)
+
+  def _move_damaged(self) -> None:
+    """Of checkpoints whose own record cannot be read: orbax' writer would not begin."""
+    for step in [*_numbered(self.folder)]:
+      path = self.folder / str(step)
+      try:
+        _ = self._ocp.path.step.standard_name_format().find_step(self.folder, step).commit_timestamp
+      except Exception as e:
+        aside = path.with_name(f'{step}.damaged-{time.time_ns()}')
+        print(f'warning: damaged checkpoint {path}: {first_line(e)}', file=sys.stderr)
+        print(f'  moved to {aside}', file=sys.stderr, flush=True)
+        path.rename(aside)
 
   def steps(self) -> list[int]:
-    return sorted(self._manager.all_steps())
+    return sorted(self._manager.all_steps() if self._manager else _numbered(self.folder))
 
   def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
     """Starts writing and returns; `meta` must be JSON. A step that is there is replaced."""
@@ -66,17 +99,29 @@ class Checkpoints:
     if step in self._manager.all_steps():
       self._manager.wait_until_finished()
       self._manager.delete(step)
-    meta = meta | {'step': step, 'versions': versions(), 'crc': crcs(state)}
-    meta['shapes'] = shapes(state)
-    composite = args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta))
+    meta = meta | {'step': step, 'versions': versions(), 'crc': crcs(state), 'format': FORMAT}
+    meta = json.loads(json.dumps(meta | {'shapes': shapes(state)}))  # as it will be read
+    items = dict(meta=args.JsonSave(meta), checksum=args.JsonSave({'meta': checksum(meta)}))
+    composite = args.Composite(state=args.StandardSave(state), **items)
     self._manager.save(step, args=composite, force=True)
 
   def meta(self, step: int) -> dict[str, Any]:
     """What was saved beside the arrays. Raises Damaged."""
+    path = self.folder / str(step)
     try:
-      return json.loads((self.folder / str(step) / 'meta' / 'metadata').read_text())
-    except (OSError, ValueError) as e:
-      raise Damaged(f'{self.folder / str(step)}: meta cannot be read ({first_line(e)})') from None
+      meta = files.read_json(path / 'meta' / 'metadata', keys=('config', 'crc'))
+      # Only what has neither of the two is of format 1: losing one does not switch checking off.
+      if 'format' in meta or (path / 'checksum').exists():
+        kept = files.read_json(path / 'checksum' / 'metadata', keys=('meta',))
+        if kept['meta'] != checksum(meta):
+          raise Damaged(f'{path}: its meta differs from what was saved')
+      elif not all(isinstance(meta[k], dict) for k in ('config', 'crc')):
+        raise Damaged(f'{path}: meta has another form')
+      else:
+        _tell_older(path)
+    except (UserError, OSError) as e:
+      raise Damaged(f'{path}: meta cannot be read ({first_line(e)})') from None
+    return meta
 
   def restore(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
     """-> (state, meta), shaped and placed like `template` (None: as saved, on one device).
@@ -84,20 +129,21 @@ class Checkpoints:
     Raises Damaged, and UserError where the arrays are not those of the template.
     """
     meta, path = self.meta(step), self.folder / str(step)
-    args = self._ocp.args
     if template is not None and 'shapes' in meta:
       check_shapes(path, {k: tuple(v) for k, v in meta['shapes'].items()}, shapes(template))
     try:
       abstract = self._like_saved(step) if template is None else abstract_of(template)
-      out = self._manager.restore(
-        step, args=args.Composite(state=args.StandardRestore(abstract), meta=args.JsonRestore())
-      )
+      wanted = self._ocp.args.StandardRestore(abstract)
+      with self._ocp.Checkpointer(self._ocp.StandardCheckpointHandler()) as reader:
+        state = reader.restore(path / 'state', args=wanted)
+    except MemoryError as e:
+      raise UserError(f'{path} needs more memory than there is') from e
     except Exception as e:  # orbax raises many kinds for damaged files
       raise Damaged(f'{path}: {first_line(e)}') from None
-    found = crcs(out['state'])
-    if wrong := [name for name, crc in meta['crc'].items() if found.get(name) != crc]:
+    found = crcs(state)
+    if wrong := sorted(k for k in {*meta['crc'], *found} if found.get(k) != meta['crc'].get(k)):
       raise Damaged(f'{path}: {len(wrong)} arrays differ from what was saved, first {wrong[0]}')
-    return out['state'], meta
+    return state, meta
 
   def _like_saved(self, step: int) -> Any:
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -107,22 +153,48 @@ class Checkpoints:
     )
 
   def wait(self) -> None:
-    self._manager.wait_until_finished()
+    if self._manager:
+      self._manager.wait_until_finished()
 
   def __enter__(self) -> 'Checkpoints':
     return self
 
   def __exit__(self, *_: Any) -> None:
-    self._manager.wait_until_finished()
-    self._manager.close()
+    if self._manager:
+      self._manager.wait_until_finished()
+      self._manager.close()
+
+
+@functools.cache
+def _tell_older(path: pathlib.Path) -> None:
+  text = 'is of an older version: its arrays have checksums, its config and names have none'
+  print(f'note: {path} {text}', file=sys.stderr, flush=True)
+
+
+def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int], Any]) -> Any:
+  """use(checkpoints, step) of what `locate` finds, see there.
+
+  A training beside this may remove or replace it meanwhile: then the one that is wished for now is
+  read. Raises UserError for a damaged one, with the other steps there.
+  """
+  tried = None
+  while True:
+    folder, step = locate(path, wish)
+    with Checkpoints(folder) as saved:
+      try:
+        return use(saved, step)
+      except Damaged as e:
+        if tried == (folder, step):  # still there, and still unreadable
+          others = [str(s) for s in saved.steps() if s != step]
+          hint = f'\n  others there: --step {" or ".join(others)}' if others else ''
+          raise UserError(f'damaged checkpoint {e}{hint}') from None
+    tried = folder, step
+    time.sleep(0.3)
 
 
 def part_of(checkpoints: Checkpoints, step: int, name: str) -> dict[str, Any]:
-  """One part of a saved state as nested dicts, whatever its shapes. Raises UserError."""
-  try:
-    state, _ = checkpoints.restore(step, None)
-  except Damaged as e:
-    raise UserError(f'damaged checkpoint {e}') from None
+  """One part of a saved state as nested dicts, whatever its shapes. Raises UserError, Damaged."""
+  state, _ = checkpoints.restore(step, None)
   if name not in state:
     raise UserError(
       f'{checkpoints.folder / str(step)} has no part {name!r}\n{nearest(name, state)}'
@@ -163,6 +235,11 @@ def any_in(folder: pathlib.Path) -> bool:
   return next(_numbered(folder), None) is not None
 
 
+def newest(folder: pathlib.Path) -> int:
+  """The last step that has a checkpoint there; 0 where there is none."""
+  return max(_numbered(folder), default=0)
+
+
 def newest_sound(checkpoints: Checkpoints, template: Any) -> tuple[Any, dict[str, Any]] | None:
   """The newest checkpoint that reads back whole; damaged ones are reported and passed over.
 
@@ -197,25 +274,30 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   found = {name: steps for name, p in places.items() if (steps := list(_numbered(p)))}
   if not found:
     raise UserError(f'no checkpoint in {root}\n  expected a --workdir of train.py')
-  if step not in ('', 'best', 'latest') and not step.isdigit():
+  number = int(step) if step.isascii() and step.isdigit() else None
+  if step not in ('', 'best', 'latest') and number is None:
     raise UserError(
       f'no checkpoint called {step!r}\n  known: best, latest, or the number of a step'
     )
   name = step if step in ('best', 'latest') else next(iter(found))
   if name not in found:
     raise UserError(f'no {name} checkpoint in {root}\n  there: {", ".join(found)}')
-  if not step.isdigit():
+  if number is None:
     return places[name], max(found[name])
   for name, steps in found.items():
-    if int(step) in steps:
-      return places[name], int(step)
+    if number in steps:
+      return places[name], number
   known = sorted({s for steps in found.values() for s in steps})
-  raise UserError(f'no checkpoint of step {step} in {root}\n  there: {", ".join(map(str, known))}')
+  raise UserError(
+    f'no checkpoint of step {number} in {root}\n  there: {", ".join(map(str, known))}'
+  )
 
 
 def _numbered(folder: pathlib.Path) -> Iterator[int]:
-  if folder.is_dir():
-    yield from (int(p.name) for p in folder.iterdir() if p.name.isdigit())
+  """Steps of the checkpoints there: folders with the name of a number, as it is written here."""
+  for path in folder.iterdir() if folder.is_dir() else ():
+    if re.fullmatch('0|[1-9][0-9]{0,17}', path.name) and path.is_dir():
+      yield int(path.name)
 
 
 def first_line(error: Exception) -> str:

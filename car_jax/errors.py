@@ -86,6 +86,20 @@ def exit_on_user_error(main: Callable) -> Callable:
       report(UserError(f'{place}: {e.strerror}' if place else str(e.strerror)))
     except MemoryError as e:
       report(UserError(f'out of memory{f" ({e})" if str(e) else ""}'))
+    except RuntimeError as e:
+      if not any(words in str(e) for words in ('RESOURCE_EXHAUSTED', 'Out of memory')):  # XLA's
+        raise
+      lines = 'a smaller batch, size or net needs less: --config.data.batch=N'
+      report(UserError(f'out of memory of the device ({reason(e)})\n  {lines}'))
     return 2
 
   return run
+
+
+def command_line(main: Callable[[list[str]], int]) -> None:
+  """Runs a command with the arguments of this process and exits; Ctrl-C is no traceback."""
+  try:
+    sys.exit(main(sys.argv[1:]))
+  except KeyboardInterrupt:
+    print('interrupted', file=sys.stderr)
+    sys.exit(130)

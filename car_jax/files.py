@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from car_jax.errors import UserError, reading
@@ -19,33 +20,44 @@ def is_leftover(path: pathlib.Path) -> bool:
   return path.name.startswith('._') or path.name in HIDDEN
 
 
-def is_hidden(path: pathlib.Path) -> bool:
-  """Whether it is a leftover of macOS or Windows, or another file whose name begins with a dot."""
-  return path.name.startswith('.') or path.name in HIDDEN
+def _raise(error: UserError) -> None:
+  raise error
 
 
-def walk(folder: str | pathlib.Path) -> list[pathlib.Path]:
-  """Every file below a folder that `is_hidden` does not pass over, in the order of their paths.
+def walk(
+  folder: str | pathlib.Path,
+  *,
+  passed: Callable[[pathlib.Path, str], Any] = lambda path, why: None,
+  failed: Callable[[UserError], Any] = _raise,
+) -> list[pathlib.Path]:
+  """Every file below a folder, in the order of their paths; an empty folder stands for itself.
 
-  Linked folders are entered, each place once; an empty folder stands for itself. Raises UserError
-  for one that cannot be listed.
+  Linked folders are entered, each place once. `passed` is told of what is passed over, leftovers of
+  the system and second ways to a place, and why; `failed` of folders that cannot be listed.
   """
   found: list[pathlib.Path] = []
   seen: set[str] = set()
-
-  def enter(place: pathlib.Path) -> None:
+  todo = [pathlib.Path(folder)]
+  while todo:
+    place = todo.pop()
     if (real := os.path.realpath(place)) in seen:
-      return
+      passed(place, 'link to a folder that is entered already, not followed')
+      continue
     seen.add(real)
-    with reading(place, 'a folder'):
-      inside = sorted(p for p in place.iterdir() if not is_hidden(p))
-    if not inside and place != folder:
+    try:
+      with reading(place, 'a folder'):
+        inside = sorted(place.iterdir(), reverse=True)
+    except UserError as e:
+      failed(e)
+      continue
+    for path in filter(is_leftover, inside):
+      passed(path, 'leftover of the system, passed over')
+    inside = [path for path in inside if not is_leftover(path)]
+    if not inside and place != pathlib.Path(folder):
       found.append(place)
-    for path in inside:
-      enter(path) if path.is_dir() else found.append(path)
-
-  enter(pathlib.Path(folder))
-  return found
+    todo += [path for path in inside if path.is_dir()]
+    found += [path for path in inside if not path.is_dir()]
+  return sorted(found)
 
 
 def check_regular(path: str | pathlib.Path) -> pathlib.Path:

@@ -12,8 +12,9 @@ import numpy as np
 class Interrupt:
   """Context in which SIGTERM and Ctrl-C ask the loop to save and leave."""
 
+  signal = 0
+
   def __enter__(self) -> 'Interrupt':
-    self.signal = 0
     self._old = {}
     for s in (signal.SIGTERM, signal.SIGINT):
       with contextlib.suppress(ValueError):  # not the main thread
@@ -26,6 +27,10 @@ class Interrupt:
     self.signal = number
     print('stopping: saving first; again to leave at once', file=sys.stderr, flush=True)
 
+  def asked(self) -> bool:
+    """Whether this process alone may stop at once; several must agree first."""
+    return bool(self.signal) and jax.process_count() == 1
+
   @property
   def status(self) -> int:
     return 0 if self.signal == signal.SIGTERM else 130
@@ -33,7 +38,7 @@ class Interrupt:
   def agreed(self, step: int, every: int) -> bool:
     """Whether to stop now, the same on every process: several ask each other at log steps."""
     if jax.process_count() == 1:
-      return bool(self.signal)
+      return self.asked()
     if every <= 0 or step % every:
       return False
     from jax.experimental import multihost_utils

@@ -6,7 +6,8 @@ that `method.step` gets. So a run that was killed continues as if it had not bee
 
 import contextlib
 import dataclasses
-import itertools
+import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import car_jax
-from car_jax import checkpoints, registry, sharding, writers
+from car_jax import ahead, checkpoints, registry, sharding, starts, writers
 from car_jax import config as configs
+from car_jax import workdir as workdirs
 from car_jax.data import pipeline, sources
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders, preflight
+from car_jax.evaluate import preflight
 from car_jax.evaluate.validate import Validation
 from car_jax.interrupt import Interrupt
 from car_jax.meter import Meter
@@ -46,9 +48,11 @@ def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
   mesh = sharding.make_mesh()
   configs.check(config)
   sharding.check_batch(config.data, mesh)
-  dataset = sources.open_dataset(config.data)
-  source = dataset.split(config.data.get('train', 'train'))
-  method = build_method(config, dataset.info, len(source))
+  with configs.setting_up('data'):
+    dataset = sources.open_dataset(config.data)
+    source = dataset.split(config.data.get('train', 'train'))
+  with configs.setting_up('method'):
+    method = build_method(config, dataset.info, len(source))
   stream = lambda start: pipeline.train_batches(
     source,
     dataset.info,
@@ -58,17 +62,18 @@ def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
     host=jax.process_index(),
     hosts=jax.process_count(),
   )
-  with contextlib.closing(stream(0)) as first:
+  with configs.setting_up('data'), contextlib.closing(stream(0)) as first:
     example = next(first)
-  image = list(np.shape(example.get('image', ()))[1:])
-  run = Run(config, workdir, mesh, dataset, method, image)
-  state = sharding.place_state(method.init(config.seed, example), mesh)
+  with configs.setting_up('evals'):
+    run = Run(config, workdir, mesh, dataset, method, np.shape(example.get('image', ()))[1:])
+  with configs.setting_up('method'):
+    state = sharding.place_state(method.init(config.seed, example), mesh)
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
-    state = graft(state, config.init, mesh)
+    state = starts.graft(state, config.init, mesh)
   preflight.told(preflight.check(config, dataset, source, run, state))
-  prepare_workdir(workdir, config, new)
-  run.line(describe(config, mesh, source, state))
-  return run.to_the_end(state, stream)
+  with workdirs.claimed(workdir, config, new=new):
+    run.line(describe(config, mesh, source, state))
+    return run.to_the_end(state, stream)
 
 
 @dataclasses.dataclass
@@ -85,36 +90,48 @@ class Run:
   def __post_init__(self):
     rep, split = sharding.replicated(self.mesh), sharding.split(self.mesh)
     key = jax.random.key(self.config.seed)
-    phase = getattr(self.method, 'phase', lambda step, state: None)
+    self.phase = getattr(self.method, 'phase', lambda step, state: None)
 
     def step(phase, state, batch):
       kw = {} if phase is None else {'phase': phase}
       return self.method.step(state, batch, jax.random.fold_in(key, state.step), **kw)
 
-    compiled = jax.jit(
+    self.jitted = jax.jit(
       step,
       static_argnums=0,
       in_shardings=(rep, split),
       out_shardings=(rep, rep),
       donate_argnums=1,
     )
-    # `done` steps lie behind this one: the host knows the count, the device need not be asked.
-    self.step = lambda done, state, batch: compiled(phase(done, state), state, batch)
+    self.programs: dict[Any, Any] = {}  # phase -> the step of this phase, compiled
     self.scores: dict[str, float] = {}
     self.validations = {
       name: Validation(self.method, self.dataset, self.config, spec, self.mesh)
       for name, spec in self.config.evals.items()
     }
-    known = [f'{name}/{k}' for name, v in self.validations.items() for k in v.names]
+    self.known = [f'{name}/{k}' for name, v in self.validations.items() for k in v.names]
     wanted, _ = best_rule(self.config.best)
-    if wanted and wanted not in known:
+    if wanted and wanted not in (known := self.known):
       raise UserError(f'config.best: no evaluation gives {wanted!r}\n{nearest(wanted, known)}')
+
+  def program(self, done: int, state: Any, batch: Any, stop: Interrupt | None = None) -> Any:
+    """program(state, batch) -> (state, logs), for the step after `done`; compiled where it is new.
+
+    The host counts the steps, the device need not be asked. Raises ahead.Stopped.
+    """
+    phase = self.phase(done, state)
+    if phase not in self.programs:
+      say = lambda text: self.line(text if phase is None else f'{text}, phase {phase!r}')
+      arguments = (self.jitted, phase, state, batch)
+      self.programs[phase] = ahead.compiled(*arguments, stop=stop or Interrupt(), say=say)
+    return self.programs[phase]
 
   def line(self, text: str) -> None:
     if jax.process_index() == 0:
       print(text, flush=True)
 
   def to_the_end(self, state: Any, stream: Any) -> Any:
+    """Trains on from the newest checkpoint, or from `state`; stream(step) gives batches."""
     c = self.config
     latest = checkpoints.Checkpoints(self.workdir / 'checkpoints', c.keep)
     best = checkpoints.Checkpoints(self.workdir / 'best', 1)
@@ -122,33 +139,55 @@ class Run:
       if found := checkpoints.newest_sound(latest, state):
         state = found[0]
         self.line(f'continuing from step {int(state.step):,}')
-      start = int(state.step)
+      done = start = int(state.step)
       self.best_score = best_score(best, c.best, start)
       with (
         writers.Writers(self.workdir, jax.process_index() == 0, start) as out,
         contextlib.closing(stream(start)) as batches,
       ):
         meter = Meter(start, c.steps)
-        for step in range(start + 1, c.steps + 1):
-          with meter.waiting():
-            batch = sharding.place_batch(next(batches), self.mesh)
-          state, logs = self.step(step - 1, state, batch)
-          meter.add(step, logs)
-          last = step == c.steps
-          stopped = stop.agreed(step, c.log_every)
-          if due(step, c.log_every) or last or stopped:
-            self.report(step, meter.flush(step), meter, out)
-          if last or stopped:  # saved before anything else can take long or go wrong
-            self.save(step, state, meter, latest)
-          if due(step, c.eval_every) or last:
-            self.evaluate(step, state, meter, best, out)
-          if due(step, c.save_every) and not (last or stopped):
-            self.save(step, state, meter, latest)
-          if stopped and not last:
-            latest.wait()
-            self.line(f'saved step {step:,}; the same command continues')
-            raise SystemExit(stop.status)
+        try:
+          if self.lacks_evaluation(start, out):
+            self.evaluate(start, state, meter, best, out, stop)
+          if start >= c.steps:
+            self.line(f'step {start:,} of {c.steps:,} is done; --config.steps=N goes on to N')
+          for step in range(start + 1, c.steps + 1):
+            with meter.waiting():
+              batch = sharding.place_batch(next(batches), self.mesh)
+            with meter.paused():
+              program = self.program(step - 1, state, batch, stop)
+            state, logs = program(state, batch)
+            done, last = step, step == c.steps
+            meter.add(step, logs)
+            stopped = stop.agreed(step, c.log_every)
+            if due(step, c.log_every) or last or stopped:
+              self.report(step, meter.flush(step), meter, out)
+            if last:  # saved before anything else can take long or go wrong
+              self.save(step, state, meter, latest)
+            elif stopped:
+              raise ahead.Stopped
+            if due(step, c.eval_every) or last:
+              self.evaluate(step, state, meter, best, out, stop)
+            if due(step, c.save_every) and not last:
+              self.save(step, state, meter, latest)
+        except ahead.Stopped:
+          self.leave(done, state, meter, latest, stop)
     return state
+
+  def leave(self, done: int, state: Any, meter: Meter, latest: Any, stop: Interrupt) -> None:
+    """Ends the process, with the signal's exit status, when the last step is saved."""
+    if done and done not in latest.steps():
+      self.save(done, state, meter, latest)
+    latest.wait()
+    saved = f'saved step {done:,}' if done else 'stopped before the first step'
+    self.line(f'{saved}; the same command continues')
+    raise SystemExit(stop.status)
+
+  def lacks_evaluation(self, start: int, out: Any) -> bool:
+    """Whether the run was stopped between the last step and its evaluation."""
+    wanted = due(start, self.config.eval_every) or start == self.config.steps
+    lacks = wanted and start > 0 and not out.recorded(self.known)
+    return not sharding.all_agree(not lacks)  # the first process has the record
 
   def report(self, step: int, logs: dict[str, float], meter: Meter, out: Any) -> None:
     out.scalars(step, logs | meter.scalars())
@@ -159,22 +198,29 @@ class Run:
       '  '.join(x for x in (f'step {step:,}/{self.config.steps:,}', losses, scores, how) if x)
     )
 
-  def evaluate(self, step: int, state: Any, meter: Meter, best: Any, out: Any) -> None:
-    """Scores every entry of config.evals; keeps the checkpoint that is best by config.best."""
+  def evaluate(
+    self, step: int, state: Any, meter: Meter, best: Any, out: Any, stop: Interrupt
+  ) -> None:
+    """Scores every entry of config.evals; keeps the checkpoint that is best by config.best.
+
+    What is in the record is also in the checkpoint. Raises ahead.Stopped, with nothing kept.
+    """
     jax.block_until_ready(state)  # steps under way count as training time
     with meter.paused():
       scores: dict[str, float] = {}
       for name, validation in self.validations.items():
-        scores |= {f'{name}/{k}': v for k, v in validation(state).items()}
+        found = ahead.awaited(functools.partial(validation, state), stop=stop)
+        scores |= {f'{name}/{k}': v for k, v in found.items()}
       if not scores:
         return
-      out.scalars(step, scores)
       name, better = best_rule(self.config.best)
       self.scores = {name: scores[name]} if name else dict(list(scores.items())[:1])
       self.line(f'evaluated at {step:,}: ' + '  '.join(f'{k} {v:.4f}' for k, v in scores.items()))
       if name and better(scores[name], self.best_score):
         self.best_score = scores[name]
         self.save(step, state, meter, best, scores=scores)
+        best.wait()
+      out.scalars(step, scores)
 
   def save(self, step: int, state: Any, meter: Meter, into: Any, **more: Any) -> None:
     """A checkpoint with what eval.py must know; not of a state whose losses are not finite."""
@@ -201,76 +247,12 @@ def best_rule(rule: str) -> tuple[str, Any]:
 def best_score(best: checkpoints.Checkpoints, rule: str, start: int) -> float | None:
   """The score of the best checkpoint so far, unless it lies ahead of where the run continues."""
   name, _ = best_rule(rule)
-  for step in best.steps():
-    if name and step <= start:
-      with contextlib.suppress(checkpoints.Damaged):
-        return best.meta(step)['scores'].get(name)
+  for step in best.steps() if name else ():
+    try:
+      return best.meta(step)['scores'].get(name) if step <= start else None
+    except checkpoints.Damaged as e:
+      print(f'warning: damaged checkpoint {e}; its score is forgotten', file=sys.stderr)
   return None
-
-
-def prepare_workdir(workdir: Path, config: ConfigDict, new: bool) -> None:
-  """Makes the workdir, or checks that it belongs to this config; --new moves an old one aside."""
-  if jax.process_index() == 0:
-    try:
-      if new and any((workdir / p).exists() for p in ('config.json', 'checkpoints', 'best')):
-        aside = next(
-          p for k in itertools.count(1) if not (p := Path(f'{workdir}.old-{k}')).exists()
-        )
-        workdir.rename(aside)
-        print(f'moved the old run to {aside}', flush=True)
-      claim(workdir, config)
-    except OSError as e:
-      raise UserError(f'--workdir {workdir}: {e.strerror}\n  name another folder') from None
-  sharding.barrier('workdir')  # the other processes look into it only when it is ready
-
-
-def claim(workdir: Path, config: ConfigDict) -> None:
-  """Writes config.json, unless the folder holds a run of another config. Raises UserError."""
-  path = workdir / 'config.json'
-  if path.exists():
-    try:
-      changed = configs.differences(configs.from_json(path.read_text()), config)
-    except ValueError:
-      changed = ['  its config.json cannot be read']
-    if changed:
-      lines = '\n'.join(changed)
-      raise UserError(
-        f'{workdir} holds a run of another config:\n{lines}\n'
-        f'  use --new to start over (the old run is moved aside), or another --workdir'
-      )
-  with folders.whole(path) as part:
-    part.write_text(configs.to_json(config))
-
-
-def graft(state: Any, init: ConfigDict, mesh: Any) -> Any:
-  """Replaces parts of a fresh state by parts of checkpoints.
-
-  init: {'calnet': 'runs/calnet:net'} takes params and batch_stats of `net` there for `calnet` here.
-  Raises UserError where a part is missing or its arrays have other names or shapes.
-  """
-  for part, where in init.items():
-    path, _, theirs = str(where).rpartition(':')
-    try:
-      folder, step = checkpoints.locate(path or theirs)
-    except UserError as e:
-      raise UserError(
-        f'config.init.{part}: {e}\n  train it first, or set it to FOLDER:net'
-      ) from None
-    ours = getattr(state, part, None)
-    if ours is None:
-      raise UserError(f'config.init: this method has no part {part!r}')
-    with checkpoints.Checkpoints(folder) as saved:
-      found = checkpoints.part_of(saved, step, theirs if path else part)
-    for group in ('params', 'batch_stats'):
-      want, got = getattr(ours, group), found.get(group) or {}
-      if (a := checkpoints.shapes(want)) != (b := checkpoints.shapes(got)):
-        odd = sorted(set(a.items()) ^ set(b.items()))[0]
-        raise UserError(
-          f'config.init.{part}: {where} does not fit, first {group}/{odd[0]} {odd[1]}'
-        )
-      ours = ours.replace(**{group: sharding.place_state(got, mesh)})
-    state = state.replace(**{part: ours})
-  return state
 
 
 def describe(config: ConfigDict, mesh: Any, source: Any, state: Any) -> str:

@@ -48,6 +48,15 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
+def all_agree(yes: bool) -> bool:
+  """Whether every process says yes; all of them must ask."""
+  if jax.process_count() == 1:
+    return yes
+  from jax.experimental import multihost_utils
+
+  return bool(np.min(multihost_utils.process_allgather(np.int32(yes))))
+
+
 def place_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
   """This process's rows -> global arrays split over the mesh; text (such as ids) stays behind.
 

@@ -1,12 +1,10 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard (through clu) and one console line."""
 
-import contextlib
-import importlib.util
 import json
 import pathlib
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from car_jax.evaluate import folders
@@ -15,10 +13,11 @@ from car_jax.evaluate import folders
 class _TensorBoardX:
   """Stands where clu expects TensorFlow's summary writer, so that TensorFlow is not needed."""
 
-  def __init__(self, log_dir: str):
+  def __init__(self, log_dir: str, start: int = 0):
     from tensorboardX import SummaryWriter
 
-    self._writer = SummaryWriter(log_dir)
+    # An earlier process may have written steps after the checkpoint that the run continues from.
+    self._writer = SummaryWriter(log_dir, purge_step=start + 1)
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     for key, value in scalars.items():
@@ -31,14 +30,13 @@ class _TensorBoardX:
     self._writer.close()
 
 
-def _tensorboard(folder: pathlib.Path) -> Any:
-  if importlib.util.find_spec('tensorflow') is None:
-    stand_in: Any = types.ModuleType('clu.metric_writers.summary_writer')
-    stand_in.SummaryWriter = _TensorBoardX
-    sys.modules.setdefault(stand_in.__name__, stand_in)
+def _tensorboard(folder: pathlib.Path, start: int) -> Any:
+  stand_in: Any = types.ModuleType('clu.metric_writers.summary_writer')
+  stand_in.SummaryWriter = _TensorBoardX
+  sys.modules.setdefault(stand_in.__name__, stand_in)
   from clu import metric_writers
 
-  return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))
+  return metric_writers.AsyncWriter(_TensorBoardX(str(folder), start))
 
 
 class Writers:
@@ -52,10 +50,16 @@ class Writers:
     if not active:
       return
     path = workdir / 'metrics.jsonl'
+    rows = [(line, row) for line, row in _records(path) if row['step'] <= start]
+    self._keys = {key for _, row in rows if row['step'] == start for key in row}
     with folders.whole(path) as part:
-      part.write_text(''.join(line for line, step in _records(path) if step <= start))
+      part.write_text(''.join(line for line, _ in rows))
     self._file = path.open('a')
-    self._board = _tensorboard(workdir / 'tensorboard')
+    self._board = _tensorboard(workdir / 'tensorboard', start)
+
+  def recorded(self, keys: Collection[str]) -> bool:
+    """Whether the step that the run continues from has all these numbers."""
+    return self._file is None or self._keys >= {*keys}
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
     if self._file:
@@ -72,8 +76,19 @@ class Writers:
       self._file.close()
 
 
-def _records(path: pathlib.Path) -> Iterator[tuple[str, int]]:
-  """The lines of a file with their steps; one that a crash cut short or spoiled is dropped."""
-  for line in path.read_text(errors='replace').splitlines(keepends=True) if path.exists() else ():
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-      yield line, int(json.loads(line)['step'])
+def _records(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+  """The lines of a file and what they say; those that a crash cut short or spoiled are counted."""
+  lines = path.read_text(errors='replace').splitlines(keepends=True) if path.exists() else []
+  spoiled = 0
+  for line in lines:
+    try:
+      row = json.loads(line)
+      valid = line.endswith('\n') and type(row['step']) is int
+    except (ValueError, LookupError, TypeError, RecursionError):
+      valid = False
+    if valid:
+      yield line, row
+    else:
+      spoiled += 1
+  if spoiled:
+    print(f'warning: {path}: {spoiled} damaged line(s) left out', file=sys.stderr, flush=True)

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from car_jax import files, pictures
+from car_jax.data import prepared
 from car_jax.errors import UserError, reading
 from car_jax.meter import duration
 from datasets import fingerprint, spans, stopping
@@ -50,6 +51,12 @@ class Contents:
   black_box: bool = False  # examples have a fifth part
   licence: str = ''
   citation: str = ''
+
+  def metadata(self, options: dict[str, Any]) -> dict[str, Any]:
+    """All but the examples, as JSON, with its checksum."""
+    meta = {k: v for k, v in vars(self).items() if k != 'splits'} | {'options': options}
+    meta |= {'class_names': [*self.class_names], 'palette': [[*p] for p in self.palette]}
+    return meta | {'checksum': prepared.checksum(meta)}
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -88,17 +95,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
         | ({'black_box': tensor(2)} if c.black_box else {})
       ),
-      metadata=tfds.core.MetadataDict(
-        class_names=list(c.class_names),
-        palette=[list(p) for p in c.palette],
-        readers=c.readers,
-        ignore_label=c.ignore_label,
-        unknown_label=c.unknown_label,
-        black_box=c.black_box,
-        licence=c.licence,
-        citation=c.citation,
-        options=self.builder_config.values,
-      ),
+      metadata=tfds.core.MetadataDict(c.metadata(self.builder_config.values)),
     )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -305,28 +302,17 @@ def fits(
 
 
 def files_under(folder: pathlib.Path, problems: Problems) -> list[pathlib.Path]:
-  """Every file below, in the order of the paths; links are followed, but never round and round.
+  """Every file below, in the order of the paths; see files.walk.
 
-  Leftovers of the system are passed over and noted; what cannot be looked into is a problem.
+  What is passed over is noted; what cannot be looked into is a problem.
   """
-  found: list[pathlib.Path] = []
-  todo: list[tuple[pathlib.Path, frozenset]] = [(folder, frozenset())]
-  while todo:
-    place, above = todo.pop()
-    stopping.check()
-    with problems.collecting(), reading(place, 'a folder'):
-      real = place.resolve(strict=True)
-      if real in above:
-        problems.note(place, 'link to a folder that it lies in, not followed')
-        continue
-      for entry in sorted(place.iterdir(), reverse=True):
-        if files.is_leftover(entry):
-          problems.note(entry, 'leftover of the system, passed over')
-        elif entry.is_dir():
-          todo.append((entry, above | {real}))
-        else:
-          found.append(entry)
-  return sorted(found)
+  stopping.check()
+
+  def failed(error: UserError) -> None:
+    with problems.collecting():
+      raise error
+
+  return [p for p in files.walk(folder, passed=problems.note, failed=failed) if not p.is_dir()]
 
 
 def numbered(
@@ -344,6 +330,8 @@ def numbered(
       problems.add(path, f'expected a number of {digits} digits and .png; move other files away')
     elif int(path.stem) in frames:
       found[int(path.stem)] = path
+    else:
+      problems.note(path, 'frame that is not read')
   if not found:
     problems.stop_if_any(folder.parent)
     first, last = (f'{n:0{digits}}.png' for n in (frames[0], frames[-1]))

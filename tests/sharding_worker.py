@@ -43,7 +43,8 @@ def main(out: str, variant: str, *cluster: str) -> None:
     if state is None:
       fresh = double(method.init(0, batch))
       first, state = arrays(fresh), sharding.place_state(fresh, mesh)
-    state, logs = run.step(done, state, sharding.place_batch(batch, mesh))
+    batch = sharding.place_batch(batch, mesh)
+    state, logs = run.program(done, state, batch)(state, batch)
     losses.append([float(logs[k]) for k in sorted(logs) if k.startswith('loss/')])
   batches.close()
   if jax.process_index() == 0:

@@ -82,7 +82,7 @@ def test_when_every_checkpoint_is_damaged_the_user_is_told(folder):
 def test_locate_prefers_the_best_and_names_what_is_there(folder):
   assert checkpoints.locate(folder) == (folder / 'checkpoints', 30)
   assert checkpoints.locate(folder, '20') == (folder / 'checkpoints', 20)
-  with checkpoints.Checkpoints(folder / 'best') as c:
+  with checkpoints.Checkpoints(folder / 'best', keep=1) as c:
     c.save(25, tree(25), {'config': {}})
   assert checkpoints.locate(folder) == (folder / 'best', 25)
   assert checkpoints.locate(folder, 'latest') == (folder / 'checkpoints', 30)

@@ -12,6 +12,7 @@ import pytest
 
 import eval as evaluation
 import train
+from car_jax import checkpoints
 from car_jax.evaluate import checkpointed
 
 CONFIG = ('--config', 'configs/smoke.py:supervised')
@@ -106,7 +107,7 @@ def test_eval_compares_checkpoints_under_given_names(run, tmp_path):
     ([*CONFIG, '--config.data.batch=none'], 'config.data.batch is int'),
     ([*CONFIG, '--config.method=x'], 'such as method.model'),
     ([*CONFIG, '--processes', '2'], 'need --coordinator'),
-    (['--config', 'configs/car_lidc.py:foo'], "no variants, so none called 'foo'"),
+    (['--config', 'configs/car_toy.py:foo'], "no variants, so none called 'foo'"),
   ],
 )
 def test_mistakes_in_training_leave_nothing(arguments, message, tmp_path, capsys):
@@ -220,7 +221,11 @@ def test_whole_images_train_and_evaluate_without_a_size(tmp_path):
   )
   run = tmp_path / 'run'
   assert train.main(['--config', str(config), '--workdir', str(run)]) == 0
-  for place in (run / 'checkpoints' / '1' / 'meta' / 'metadata', run / 'config.json'):
-    place.write_text(place.read_text().replace('"size": 64', '"size": 32'))
+  place = run / 'checkpoints' / '1' / 'meta' / 'metadata'
+  meta = json.loads(place.read_text())
+  meta['config']['data']['size'] = 32
+  place.write_text(json.dumps(meta))
+  whole = {'meta': checkpoints.checksum(meta)}
+  (run / 'checkpoints' / '1' / 'checksum' / 'metadata').write_text(json.dumps(whole))
   # what the nets were made for is kept with the checkpoint; the data may since have another size
   assert evaluation.main(['--checkpoint', str(run), '--config.report.split=test[:4]']) == 0

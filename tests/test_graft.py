@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, loop, sharding
+from car_jax import checkpoints, sharding, starts
 from car_jax.errors import UserError
 from tests.methods.test_car import BATCH
 from tests.methods.test_car import METHOD as CAR
@@ -24,7 +24,7 @@ def run(tmp_path_factory):
 
 
 def graft(init):
-  return loop.graft(CAR.init(0, BATCH), ConfigDict(init), sharding.make_mesh())
+  return starts.graft(CAR.init(0, BATCH), ConfigDict(init), sharding.make_mesh())
 
 
 def same(a, b):

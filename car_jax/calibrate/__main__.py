@@ -5,9 +5,8 @@ RUN is a --workdir of train.py with a config such as configs/lts_street_scenes.p
 
 import argparse
 import pathlib
-import sys
 
-from car_jax.errors import UserError, exit_on_user_error
+from car_jax.errors import UserError, command_line, exit_on_user_error
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -35,4 +34,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  command_line(main)

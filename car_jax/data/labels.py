@@ -22,6 +22,15 @@ CITYSCAPES_TO_TRAIN_ID = np.full(256, IGNORED_TRAIN_ID, np.uint8)
 """Label ids of Cityscapes and of GTA5, which took them over, -> 0 to 18, and 255 for the rest."""
 CITYSCAPES_TO_TRAIN_ID[list(_SCORED_LABEL_IDS)] = np.arange(len(_SCORED_LABEL_IDS))
 
+CITYSCAPES_IDS = range(34)
+"""Ids that label pictures may hold, here and below; others are no class of the data set."""
+ACDC_IDS = (*CITYSCAPES_IDS, IGNORED_TRAIN_ID)
+GTA5_IDS = (*range(35), IGNORED_TRAIN_ID)
+GTA5_LICENCE_PLATE = 34  # which Cityscapes does not number
+SYNTHIA_IDS = range(23)
+IDD_IDS = (*range(26), IGNORED_TRAIN_ID)
+TRAIN_IDS = (*range(len(_SCORED_LABEL_IDS)), IGNORED_TRAIN_ID)
+
 TRAIN_ID_TO_LABEL_ID = np.zeros(256, np.uint8)
 """0 to 18 -> Cityscapes' label ids; what is no class becomes 0, unlabelled."""
 TRAIN_ID_TO_LABEL_ID[: len(_SCORED_LABEL_IDS)] = _SCORED_LABEL_IDS
@@ -103,6 +112,24 @@ _COLOURS[: len(OFFICIAL_PALETTE)] = OFFICIAL_PALETTE
 def twin_colour(k: int) -> tuple[int, int, int]:
   """Of the k-th flipping class, for any number of them."""
   return PALETTE[SCORED + k % len(FLIPS)]
+
+
+def strange(ids: np.ndarray, known: Collection[int]) -> str:
+  """What is wrong with ids [...] that are not all among `known`, in words; '' if nothing is.
+
+  Looked up in a table, such ids would silently become ignored. known: 0 to some number, perhaps
+  with IGNORED_TRAIN_ID.
+  """
+  values, counts = np.unique(ids, return_counts=True)
+  wrong = ~np.isin(values, [*known])
+  if not wrong.any():
+    return ''
+  low, last = min(known), max(k for k in known if k != IGNORED_TRAIN_ID)
+  expected = f'{low} to {last}' + f' and {IGNORED_TRAIN_ID}' * (IGNORED_TRAIN_ID in known)
+  others = f', nor are {wrong.sum() - 1} other ids' if wrong.sum() > 1 else ''
+  share = 100 * counts[wrong].sum() / np.size(ids)
+  first = values[wrong][0]
+  return f'id {first} is no class; expected {expected} ({share:.2g} % of pixels{others})'
 
 
 def train_ids(label_ids: np.ndarray) -> np.ndarray:

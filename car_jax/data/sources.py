@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from car_jax.data import prepared as folders
 from car_jax.errors import UserError, nearest
 
 KNOWN = (
@@ -128,11 +129,12 @@ def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
     known = (*prepared(data_dir), *(() if name.partition('/')[0] in KNOWN else KNOWN))
     fix = _command(name, data_dir)
     raise UserError(f'data set {name!r} is not prepared in {data_dir}\n{nearest(name, known)}{fix}')
+  folders.check_features(folder)
+  meta = folders.metadata(folder)
   import tensorflow_datasets as tfds
 
   try:
     builder = tfds.builder_from_directory(folder)
-    meta = builder.info.metadata or {}
     info = DataInfo(
       name=name,
       num_classes=len(meta['class_names']),
@@ -169,7 +171,8 @@ def _command(name: str, data_dir: pathlib.Path) -> str:
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path | None:
-  versions = [p.parent for p in folder.glob('[0-9]*/dataset_info.json')]
+  found = (p.parent for p in folder.glob('[0-9]*/dataset_info.json'))
+  versions = [p for p in found if re.fullmatch(r'\d+\.\d+\.\d+', p.name)]
   return max(versions, key=lambda p: tuple(map(int, p.name.split('.'))), default=None)
 
 
@@ -184,6 +187,7 @@ class _Records:
       raise UserError(f'no split {name!r} in {folder}\n{nearest(name, builder.info.splits)}')
     check_range(split, builder.info.splits[name].num_examples)
     try:
+      folders.check_shards(builder.info.splits, name)
       self._source = builder.as_data_source(split)
     except Exception as e:
       raise self._damaged(e) from None

@@ -80,11 +80,13 @@ def rotated(x: np.ndarray, degrees: float, *, nearest: bool, fill: float = 0) ->
   return np.stack(turned, -1)
 
 
-def rotate(degrees: float) -> Transform:
+def rotate(degrees: float, ignore_label: int | None = None) -> Transform:
   """By up to so many degrees either way, half of the time; the image's mean fills the corners.
 
-  Labels are class 0 there, as in MoSE's training on LIDC.
+  The labels there are `ignore_label`; class 0 where a data set has none, as in MoSE's training on
+  LIDC.
   """
+  outside = 0 if ignore_label is None else ignore_label
 
   def apply(example: Example, rng: np.random.Generator) -> Example:
     if rng.random() < 0.5:
@@ -92,7 +94,7 @@ def rotate(degrees: float) -> Transform:
     angle = rng.uniform(-degrees, degrees)
     image, labels = example['image'], np.moveaxis(example['labels'], 0, -1)
     turned = rotated(image, angle, nearest=False, fill=image.mean())
-    labels = np.moveaxis(rotated(labels, angle, nearest=True), -1, 0)
+    labels = np.moveaxis(rotated(labels, angle, nearest=True, fill=outside), -1, 0)
     return example | {'image': np.uint8(np.round(turned)), 'labels': labels}
 
   return apply
@@ -274,7 +276,7 @@ def from_config(
     chain += [SCALED_CROPS[crop](size, scales) if scaled else PLAIN_CROPS[crop](size)]
   turns = (('flip', flip), ('flip_rows', flip_rows), ('rot90', rot90))
   chain += [t for name, t in turns if config.get(name)]
-  chain += [rotate(config['rotate'])] if config.get('rotate') else []
+  chain += [rotate(config['rotate'], ignore_label)] if config.get('rotate') else []
   return chain
 
 

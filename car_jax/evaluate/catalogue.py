@@ -245,11 +245,15 @@ def plan(spec: Mapping[str, Any], info: Any) -> Plan:
   names = dict.fromkeys(full['metrics'])
   numbers = [int(m[2]) for name in names if (m := _NAME.fullmatch(str(name))) and m[2]]
   samples = max([full['samples'], *numbers])
+  if min([samples, *numbers]) < 1 or samples > MOST_SAMPLES:
+    wrong = min([samples, *numbers]) if samples <= MOST_SAMPLES else samples
+    raise UserError(f'{wrong} samples of an evaluation; it is 1 to {MOST_SAMPLES:,}')
   metrics = tuple(metric(str(name), full | {'samples': samples}, info) for name in names)
   flips, ignore = getattr(info, 'flips', ()), getattr(info, 'ignore_label', None)
   return Plan(metrics, samples, full['chunk'], flips, ignore)
 
 
+MOST_SAMPLES = 2**16
 _NAME = re.compile(r'([a-z_]+?)(\d+)?(?:\[(.*)\])?')
 
 

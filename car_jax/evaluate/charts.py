@@ -38,7 +38,7 @@ def intervals(results: Results, metric: Metric) -> str:
   found = {s: v for s, v in found.items() if not math.isnan(v.mean)}
   rows = len(found)
   d = Drawing(WIDTH, ROW * rows + 48, f'{metric.name} with 95 % intervals')
-  ends = [v for i in found.values() for v in (i.low, i.high)] or [0.0, 1.0]
+  ends = [v for i in found.values() for v in i[:3] if not math.isnan(v)] or [0.0, 1.0]
   margin = 0.06 * (max(ends) - min(ends) or 1)
   lo = 0.0 if 0 <= min(ends) < 0.6 * max(ends) else min(ends) - margin
   axis, bottom = Axis(lo, max(ends) + margin, LEFT + 6, RIGHT - 6), ROW * rows + 4
@@ -50,8 +50,10 @@ def intervals(results: Results, metric: Metric) -> str:
     y, colour = ROW * k + 32, colour_of(results, subject)
     d.text(LEFT, y - 13, subject, weight=600, size=12)
     d.text(RIGHT, y - 13, number(i.mean), 'end', size=12, weight=600)
-    d.line(axis(i.low), y, axis(i.high), y, colour, 4)
-    tip = f'{subject}: {number(i.mean)} ({number(i.low)} to {number(i.high)})'
+    tip = f'{subject}: {number(i.mean)}'
+    if not math.isnan(i.low):
+      d.line(axis(i.low), y, axis(i.high), y, colour, 4)
+      tip += f' ({number(i.low)} to {number(i.high)})'
     d.dot(axis(i.mean), y, colour, 5.5, hollow=subject == READERS, tip=tip)
   return d.render()
 

@@ -7,7 +7,7 @@ are scored on that data.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,8 +46,7 @@ def parted(text: str) -> tuple[str, str]:
 
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
   """The config that a checkpoint was trained with, see `listed`. Raises UserError."""
-  with _opened(path, wish) as (saved, _, step):
-    return listed(saved.meta(step))
+  return checkpoints.read(path, wish, lambda saved, step: listed(saved.meta(step)))
 
 
 def listed(meta: Mapping[str, Any]) -> ConfigDict:
@@ -67,21 +66,6 @@ def check_changes(changes: Sequence[tuple[str, str]]) -> None:
       raise UserError(f'config.{key} cannot be changed after training\n{nearest(key, known)}')
 
 
-@contextlib.contextmanager
-def _opened(
-  path: str | pathlib.Path, wish: str
-) -> Iterator[tuple[checkpoints.Checkpoints, pathlib.Path, int]]:
-  """A checkpoint's manager, folder and step; damage is told with the other steps there."""
-  folder, step = checkpoints.locate(path, wish)
-  with checkpoints.Checkpoints(folder) as saved:
-    try:
-      yield saved, folder, step
-    except checkpoints.Damaged as e:
-      others = [str(s) for s in saved.steps() if s != step]
-      hint = f'\n  others there: --step {" or ".join(others)}' if others else ''
-      raise UserError(f'damaged checkpoint {e}{hint}') from None
-
-
 def load(
   path: str | pathlib.Path,
   wish: str = '',
@@ -95,20 +79,23 @@ def load(
   configs.override takes them. Raises UserError for a damaged checkpoint, naming others there.
   """
   check_changes(changes)
-  with _opened(path, wish) as (saved, folder, step):
+
+  def read(saved: checkpoints.Checkpoints, step: int) -> Loaded:
     meta = saved.meta(step)
     config = configs.override(listed(meta), changes)
-    info = info or sources.from_json(meta['data'])
-    method = loop.build_method(config, info, 1)
+    data = info or sources.from_json(meta['data'])
+    method = loop.build_method(config, data, 1)
     if not method.predictors():
       raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
     size = config.data.get('size') or 32
     batch = {'image': np.zeros((1, *(meta.get('image') or (size, size, 3))), np.float32)}
-    if info.black_box:
+    if data.black_box:
       batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
     template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
     state, _ = saved.restore(step, template)
-  return Loaded(folder / str(step), step, config, method, state, meta.get('crc'))
+    return Loaded(saved.folder / str(step), step, config, method, state, meta['crc'])
+
+  return checkpoints.read(path, wish, read)
 
 
 def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from car_jax import files, pictures
 from car_jax.data import labels
-from car_jax.errors import UserError, exit_on_user_error
+from car_jax.errors import UserError, command_line, exit_on_user_error
 from car_jax.evaluate import folders, progress
 from car_jax.metrics import cityscapes_official as official
 
@@ -174,4 +174,4 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  command_line(main)

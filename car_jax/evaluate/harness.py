@@ -149,7 +149,8 @@ class Evaluator:
   def shapes(self, subject: Subject, batch: Any, rng: jax.Array) -> None:
     """What `predict` and the scores do with a batch, by shapes alone; raises what they raise."""
     run = lambda state, batch: self.predict(dataclasses.replace(subject, state=state), batch, rng)
-    jax.eval_shape(self._score, jax.eval_shape(run, subject.state, batch), batch)
+    score = functools.partial(self._score, subject.draws)
+    jax.eval_shape(score, jax.eval_shape(run, subject.state, batch), batch)
 
   def _own(self, function: Callable) -> Callable:
     if function not in self._compiled:

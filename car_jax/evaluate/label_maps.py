@@ -22,7 +22,7 @@ import numpy as np
 
 from car_jax import files, pictures
 from car_jax.data import importance, labels
-from car_jax.errors import UserError, exit_on_user_error
+from car_jax.errors import UserError, command_line, exit_on_user_error
 from car_jax.evaluate import folders
 
 
@@ -114,4 +114,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  command_line(main)

@@ -98,9 +98,10 @@ def _score_row(results: Results, subject: str, winners: dict[str, set[str]]) -> 
       continue
     mean = tables.text(found.mean, places)
     mean = f'<b>{mean}</b>' if subject in winners[m.name] else mean
-    ends = f'{tables.text(found.low, places)} – {tables.text(found.high, places)}'
+    ends = tables.ends(found, places, ' – ')
+    ends = f'<small>{ends}</small>' if ends else ''
     skipped = f'<small>{found.skipped:,} images skipped</small>' if found.skipped else ''
-    cells.append(f'<td>{mean}<small>{ends}</small>{skipped}</td>')
+    cells.append(f'<td>{mean}{ends}{skipped}</td>')
   kind = ' class="floor"' if subject == READERS else ''
   note = results.notes.get(subject, '')
   note = f'<small>{escape(note)}</small>' if note else ''

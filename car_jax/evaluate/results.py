@@ -4,6 +4,7 @@ Letters: I images, S subjects, K bins, R resamples.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -150,7 +151,8 @@ def pooled_interval(
   """Percentile bootstrap of finish(total of sums): images, or whole groups, drawn again.
 
   sums: a pytree of [I, ..]. A score such as ECE is no mean over images, so each resample adds its
-  images' sums before it is finished.
+  images' sums before it is finished. The ends are nan where fewer than two images, or groups, have
+  a score of their own.
   """
   leaves, tree = jax.tree.flatten(sums)
   images = len(leaves[0])
@@ -162,13 +164,19 @@ def pooled_interval(
   flat = np.concatenate([np.asarray(x, np.float64).reshape(images, -1) for x in leaves], 1)
   by_group = np.zeros((group.max() + 1, flat.shape[1]))
   np.add.at(by_group, group, flat)
+  cuts = np.cumsum([x[0].size for x in leaves])[:-1]
+
+  def score_of(row: np.ndarray) -> float:
+    parts = zip(np.split(row, cuts), leaves, strict=True)
+    return finish(jax.tree.unflatten(tree, [part.reshape(x.shape[1:]) for part, x in parts]))
+
+  scored = (row for row in by_group if not np.isnan(score_of(row)))
+  if len([*itertools.islice(scored, 2)]) < 2:
+    return Interval(value, np.nan, np.nan, images, 0)
   rng, units, found = np.random.default_rng(seed), len(by_group), []
   for start in range(0, resamples, 100):  # blocks bound the memory
     times = rng.multinomial(units, np.full(units, 1 / units), min(100, resamples - start))
-    for row in times @ by_group:
-      cuts = np.split(row, np.cumsum([x[0].size for x in leaves])[:-1])
-      parts = [cut.reshape(x.shape[1:]) for cut, x in zip(cuts, leaves, strict=True)]
-      found.append(finish(jax.tree.unflatten(tree, parts)))
+    found += [score_of(row) for row in times @ by_group]
   tail = 50 * (1 - level)
   low, high = np.nanpercentile(found, [tail, 100 - tail])
   return Interval(value, float(low), float(high), images, 0)

@@ -11,6 +11,7 @@ from car_jax.evaluate import flip_charts, score
 from car_jax.evaluate.catalogue import Metric
 from car_jax.evaluate.predict import READERS
 from car_jax.evaluate.results import Results
+from car_jax.metrics.bootstrap import Interval
 
 FORMAT = 'evaluation results, version 1'
 ARROWS = {'low': '↓', 'high': '↑', 'match': '≈'}
@@ -114,6 +115,13 @@ def text(value: float, places: int) -> str:
   return '–' if math.isnan(value) else f'{value:.{places}f}'.replace('-', '−')
 
 
+def ends(found: Interval, places: int, joint: str) -> str:
+  """'0.110 to 0.135', or nothing for an interval without ends, such as that of one image."""
+  if math.isnan(found.low) or math.isnan(found.high):
+    return ''
+  return f'{text(found.low, places)}{joint}{text(found.high, places)}'
+
+
 def best(results: Results, metric: Metric) -> set[str]:
   """Subjects with the best score (all of them in a tie); the readers' floor does not compete."""
   values = {s: results.interval(s, metric).mean for s in results.subjects}
@@ -133,11 +141,13 @@ def verdicts(results: Results) -> list[str]:
     return []
   ours, *others = results.subjects
   found, places = results.interval(ours, main), digits(results, main)
-  low, high = text(found.low, places), text(found.high, places)
-  lines = [f'{ours}: {main.name} {text(found.mean, places)} (95 % interval {low} to {high}).']
+  span = ends(found, places, ' to ')
+  few = f'no interval: fewer than two {results.units[1]} with this score'
+  sure = f'95 % interval {span}' if span else few
+  lines = [f'{ours}: {main.name} {text(found.mean, places)} ({sure}).']
   for other in others:
     gap = results.difference(ours, other, main)
-    if gap is None or math.isnan(gap.mean):
+    if gap is None or math.isnan(gap.low):
       continue
     size = text(abs(gap.mean), places)
     if gap.low <= 0 <= gap.high:
@@ -147,8 +157,8 @@ def verdicts(results: Results) -> list[str]:
       lines.append(f"{size} {word} the readers' own floor.")
     else:
       word = 'Better' if gap.mean < 0 else 'Worse'
-      ends = sorted((abs(gap.low), abs(gap.high)))
-      span = f'{text(ends[0], places)} to {text(ends[1], places)}'
+      near, far = sorted((abs(gap.low), abs(gap.high)))
+      span = f'{text(near, places)} to {text(far, places)}'
       lines.append(f'{word} than {other} by {size} ({span}, on the same images).')
   return lines
 
@@ -165,7 +175,8 @@ def markdown_scores(results: Results) -> str:
       cell = text(i.mean, places)
       if not math.isnan(i.mean):
         cell = f'**{cell}**' if subject in best(results, m) else cell
-        cell += f' ({text(i.low, places)} to {text(i.high, places)})'
+        span = ends(i, places, ' to ')
+        cell += f' ({span})' if span else ''
       cells.append(cell)
     lines.append(f'| {subject} | {" | ".join(cells)} |')
   lines += ['', '| score | exactly | better | what it says |', '|---|---|---|---|']

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from car_jax.evaluate.catalogue import Metric
 from car_jax.evaluate.results import Results
-from car_jax.evaluate.tables import ARROWS, BETTER, best, digits, text
+from car_jax.evaluate.tables import ARROWS, BETTER, best, digits, ends, text
 
 WIDTH = 80
 NAMES = 30  # most columns for the subjects' names, which are wrapped
@@ -40,7 +40,8 @@ def _column(results: Results, metric: Metric) -> list[str]:
     cell = text(i.mean, places)
     if not math.isnan(i.mean):
       mark = '*' if subject in winners else ' '
-      cell += f'{mark}({text(i.low, places)} to {text(i.high, places)})'
+      span = ends(i, places, ' to ')
+      cell += f'{mark}({span})' if span else mark
     cells.append(cell)
   return cells
 
@@ -63,6 +64,8 @@ def _table(names: list[list[str]], first: int, columns: list[list[str]]) -> list
 def _legend(results: Results, width: int) -> list[str]:
   count, unit = results.units
   lines = [f'* the best; in brackets 95 % bootstrap intervals over {count:,} {unit}.']
+  if count < 2:
+    lines = [f'* the best; one of the {unit} alone says nothing of others: no intervals.']
   seen: set[str] = set()
   for m in results.plan.metrics:
     said = f'{m.name} is {m.convention}, {BETTER[m.about.better]}.'

@@ -9,10 +9,9 @@ is an error. `eval.py --checkpoint DIR` then scores it; config.init of train.py 
 
 import argparse
 import pathlib
-import sys
 
 from car_jax import config as configs
-from car_jax.errors import UserError, exit_on_user_error, nearest
+from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 from car_jax.evaluate import folders
 
 # name -> the module that reads the format, the config it belongs to unless --config says
@@ -64,4 +63,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  command_line(main)

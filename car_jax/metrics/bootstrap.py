@@ -27,7 +27,8 @@ def interval(
 
   groups [I] names what was drawn independently, such as the patient whose slices the images are:
   whole groups are then resampled, which widens the interval to what new patients would show. The
-  same seed, values and order give the same interval. No value at all: nan.
+  same seed, values and order give the same interval. No value at all: nan. The ends are nan for
+  values of one image, or of one group, which tell nothing of others.
   """
   values = np.asarray(values, np.float64).reshape(-1)
   kept = ~np.isnan(values)
@@ -40,10 +41,13 @@ def interval(
   _, group = np.unique(names[kept], return_inverse=True)
   sizes = np.bincount(group).astype(np.float64)
   sums = np.bincount(group, values[kept])
+  mean = float(values[kept].mean())
+  if len(sums) < 2:
+    return Interval(mean, np.nan, np.nan, count, skipped)
   means = _resampled(sums, sizes, resamples, np.random.default_rng(seed))
   tail = 50 * (1 - level)
   low, high = np.percentile(means, [tail, 100 - tail])
-  return Interval(float(values[kept].mean()), float(low), float(high), count, skipped)
+  return Interval(mean, float(low), float(high), count, skipped)
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, **options) -> Interval:

@@ -8,7 +8,7 @@ of readers. `ignore`: a reader who gave this label abstains at that pixel; a pix
 reader left is not counted. Rows of padding images (`valid` False) are not counted.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -137,22 +137,39 @@ def tied(conf: np.ndarray, hits: np.ndarray) -> Tied:
   return Tied(pixels, pixels * values.astype(np.float64), hits)
 
 
-def binned(groups: Tied, num_bins: int = 15) -> BinSums:
-  """Bins (k/K, (k+1)/K] of equal width; a confidence of exactly 0 is in none, as published."""
+def binned(groups: Tied, num_bins: int = 15, *, zero: bool = True) -> BinSums:
+  """Bins (k/K, (k+1)/K] of equal width; a confidence of exactly 0 joins the first.
+
+  zero=False: it is in none, as published (arXiv 2303.11298).
+  """
   conf = _means(groups)
   k = np.ceil(conf.astype(np.float32) * np.float32(num_bins)).astype(int) - 1
-  inside = k >= 0
+  inside = (k >= 0) | zero
+  k = np.maximum(k, 0)
   add = lambda x: np.bincount(k[inside], np.asarray(x)[inside], num_bins)
   return BinSums(*(add(x) for x in groups))
 
 
 def adaptive_ece(groups: Tied, num_bins: int = 15) -> float:
-  """ECE over bins that hold equally many pixels; nan where there is none.
+  """ECE over bins that hold equally many pixels, as nearly as ties allow; nan where there is none.
 
-  As published with RELIS (arXiv 2303.11298): the edges are interpolated in the sorted confidences,
-  bins are open below, so the pixels of the very lowest confidence are in no bin; equal edges leave
-  bins empty.
+  The edges are interpolated in the sorted confidences, bins are open below, and the pixels of the
+  lowest confidence join the first bin. Equal edges leave bins empty: equal confidences stay
+  together.
   """
+  return _adaptive(groups, num_bins, slice(1, -1))
+
+
+def adaptive_ece_relis(groups: Tied, num_bins: int = 15) -> float:
+  """`adaptive_ece` as published with RELIS (arXiv 2303.11298).
+
+  The first bin is open below as well, so that the pixels of the very lowest confidence are in no
+  bin. Where they are many the error is too small: 0 where all pixels have one confidence.
+  """
+  return _adaptive(groups, num_bins, slice(None))
+
+
+def _adaptive(groups: Tied, num_bins: int, used: slice) -> float:
   n = np.sum(groups.pixels)
   if not n:
     return float('nan')
@@ -161,11 +178,11 @@ def adaptive_ece(groups: Tied, num_bins: int = 15) -> float:
   place = np.linspace(0, n, num_bins + 1)
   whole = np.floor(place)
   low, high = value(whole), value(whole + 1)
-  edges = low + (place - whole) * (high - low)
+  edges = (low + (place - whole) * (high - low))[used]
   k = np.searchsorted(edges, conf, side='left')
-  inside = (k > 0) & (k <= num_bins)
-  gaps = np.bincount(k[inside], (groups.conf - groups.hits)[inside], num_bins + 1)
-  return float(np.sum(np.abs(gaps)) / n)
+  gaps = np.bincount(k, groups.conf - groups.hits, len(edges) + 1)
+  outside = 0 if len(edges) < num_bins else 1  # published: below the first edge is no bin
+  return float(np.sum(np.abs(gaps[outside:])) / n)
 
 
 def ks_error(groups: Tied) -> float:
@@ -178,19 +195,27 @@ def ks_error(groups: Tied) -> float:
   return float(np.max(np.abs(np.cumsum(groups.conf - groups.hits))) / n) if n else float('nan')
 
 
-def tied_bound(groups: Tied, num_bins: int = 15, *, width: float = 1 / 128) -> tuple[float, float]:
+def tied_bound(groups: Tied, num_bins: int = 15, *, spread: Any = 0.0) -> tuple[float, float]:
   """The largest errors of `adaptive_ece` and `ks_error` where groups are bins of a histogram.
 
-  width: of a bin, in log-odds. Within a bin the sum of confidence minus truth strays most where all
-  hits come first or last.
+  spread: by how much confidences differ within a group, a number or [K]. Parts of a group that an
+  edge cuts may lie in other bins, and add at most the sum of its pixels' distances |confidence -
+  truth|, twice. KS: within a group the running sum strays most where all hits come first or last.
+  No error exceeds what is left of [0, 1] around the value.
   """
-  n, conf = max(np.sum(groups.pixels), 1), _means(groups)
-  misses = groups.pixels - groups.hits
-  stray = np.maximum(groups.hits * (1 - conf), misses * conf)
-  most = (stray + groups.pixels * conf * (1 - conf) * width) / n
-  at = np.searchsorted(np.cumsum(groups.pixels), np.linspace(0, n, num_bins + 1), side='left')
-  cut = most[np.minimum(at, len(most) - 1)]  # a group that an edge cuts may lie in either bin
-  return float(2 * np.sum(cut)), float(np.max(most, initial=0))
+  n, conf = np.sum(groups.pixels), _means(groups)
+  if not n:
+    return float('nan'), float('nan')
+  misses, loose = groups.pixels - groups.hits, groups.pixels * spread
+  place = np.floor(np.linspace(0, n, num_bins + 1))
+  ranks = np.minimum(np.concatenate([place, place + 1]), n - 1)
+  cut = np.unique(np.searchsorted(np.cumsum(groups.pixels), ranks, side='right'))
+  apart = groups.hits * (1 - conf) + misses * conf + loose
+  stray = np.maximum(groups.hits * (1 - conf), misses * conf) + loose
+  found = 2 * np.sum(apart[cut]) / n, np.max(stray) / n
+  values = adaptive_ece(groups, num_bins), ks_error(groups)
+  most = lambda bound, value: float(min(bound, max(value, 1 - value)))
+  return most(found[0], values[0]), most(found[1], values[1])
 
 
 def _means(groups: Tied) -> np.ndarray:

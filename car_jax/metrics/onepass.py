@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy.special import expit
 
 Array = jax.Array
 
@@ -20,11 +22,21 @@ RIGHT, WRONG, UNKNOWN, VOID = range(4)
 OUTCOMES = VOID  # that count
 SCORES = ('max_prob', 'entropy', 'margin', 'max_logit', 'energy')
 EXTRA = 'disagreement'  # a map that comes with the logits, such as the mutual information
-BINS = 8192
+BINS = 16384
 COARSE = 256  # bins kept per image, for intervals over images
 BLOCK = 1 << 18  # pixels worked on at a time: bounds the memory, and every sum below 2^32
-LOW, HIGH = -14.0, 50.0  # of the logarithmic coordinates: 128 bins to a factor of e
-REACH = 12.0  # of the coordinates of logits, asinh(x)
+FARTHEST = 1e5  # coordinates beyond it share the outermost bin
+# score -> the lowest coordinate of its bins, and how far from 0 bins begin to widen: asinh(x / s)
+SPANS = dict(
+  max_prob=(0.0, 0.01),
+  entropy=(-40.0, 8.0),
+  margin=(-40.0, 8.0),
+  max_logit=(-FARTHEST, 0.1),
+  energy=(-FARTHEST, 0.1),
+  disagreement=(-90.0, 8.0),
+)
+ODDS, ODDS_BINS = 32.0, 8192  # of the classes' own probabilities: log-odds from -ODDS to ODDS
+SMALL = 0.05  # spread of logits below which log C minus entropy is taken from their variance
 
 
 class Counts(NamedTuple):
@@ -41,69 +53,128 @@ class Counts(NamedTuple):
   losses: Array  # [B, P, 2] float32: summed NLL and Brier score
   image: Array  # [B, P, 3] float32: confidence and entropy of all pixels, entropy of UNKNOWN ones
   pixels: Array  # [B] int32, all pixels, void included
-  classwise: Array | None  # [B, C, 2, K] int32: pixels, and those of the class, by bin of its p
-  classwise_conf: Array | None  # [B, P, C, K, 2] uint32
+  classwise: (
+    Array | None
+  )  # [B, C, 2, ODDS_BINS] int32: pixels, and those of the class, by bin of its p
+  classwise_conf: Array | None  # [B, P, C, ODDS_BINS, 2] uint32
 
 
 class Parts(NamedTuple):
   """Of the softmax of logits [.., C], each [..] float32, precise where probabilities are near 1.
 
-  rest is the sum of exp(l - max) over the other classes, so the likeliest has 1 / (1 + rest).
+  rest is the sum of exp(l - max) over the other classes, so the likeliest has 1 / (1 + rest). It
+  and the entropy end at 0 for far logits; lead and the logarithms do not.
   """
 
   said: Array
   top: Array  # the largest logit
+  gap: Array  # top minus the second largest
+  crowd: Array  # logarithm of the sum of exp(l - second largest) over the other classes
+  lead: Array  # top minus the logarithm of the sum of exp of all others: the log-odds of `said`
   rest: Array
-  second: Array  # exp(l - max) of the second likeliest
   entropy: Array
+  log_entropy: Array
+  log_calm: Array  # of log C minus the entropy
 
 
 def parts(logits: Array) -> Parts:
-  """The first of equally likely classes is `said`."""
+  """The first of equally likely classes is `said`. An infinite largest logit gives nan."""
   logits = logits.astype(jnp.float32)
-  top = jnp.max(logits, -1)
-  said = jnp.argmax(logits, -1)
-  gap = logits - top[..., None]
-  e = jnp.exp(gap)
-  others = jnp.where(jnp.arange(logits.shape[-1]) == said[..., None], 0.0, e)
-  spread = jnp.where(e > 0, -gap * e, 0.0)
-  # one reduction of three: XLA on a CPU takes five times as long over three reductions of one
-  merge = lambda a, b: (a[0] + b[0], jnp.maximum(a[1], b[1]), a[2] + b[2])
-  zeros = (jnp.float32(0),) * 3
-  rest, second, spread = jax.lax.reduce((others, others, spread), zeros, merge, (logits.ndim - 1,))
-  return Parts(said, top, rest, second, jnp.log1p(rest) + spread / (1 + rest))
+  top, said, second = _two_largest(logits)
+  gap = jnp.where(top < jnp.inf, top - second, jnp.nan)
+  other = jnp.arange(logits.shape[-1]) != said[..., None]
+  # measured from the second, so that the largest exp is 1; from 0 where all others are -inf
+  below = logits - jnp.where(second > -jnp.inf, second, 0)[..., None]
+  e = jnp.where(other, jnp.exp(below), 0.0)
+  spread = jnp.where(e > 0, -below * e, 0.0)
+  # one reduction of two: XLA on a CPU takes much longer over two of one
+  add = lambda a, b: (a[0] + b[0], a[1] + b[1])
+  total, spread = jax.lax.reduce((e, spread), (jnp.float32(0),) * 2, add, (logits.ndim - 1,))
+  total = jnp.maximum(total, 1)  # 0 where all others are -inf
+  crowd = jnp.log(total)
+  lead = gap - crowd
+  rest = jnp.exp(-gap) * total
+  more = gap + spread / total
+  entropy = jnp.log1p(rest) + jnp.where(rest > 0, rest * more / (1 + rest), 0.0)
+  # entropy / rest, whose two terms stay finite where rest is 0
+  ratio = jnp.where(rest > 0, jnp.log1p(rest) / rest, 1) + more / (1 + rest)
+  log_entropy = jnp.where(gap < jnp.inf, jnp.log(ratio) - lead, -jnp.inf)
+  return Parts(
+    said, top, gap, crowd, lead, rest, entropy, log_entropy, _log_calm(logits, top, entropy)
+  )
+
+
+def _two_largest(logits: Array) -> tuple[Array, Array, Array]:
+  """The largest of the last axis, its first place, and the second largest (tied or not)."""
+  none = jnp.float32(-jnp.inf)
+  merge = lambda a, b: (
+    jnp.maximum(a[0], b[0]),
+    jnp.maximum(jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])),
+  )
+  both = logits, jnp.full_like(logits, none)
+  top, second = jax.lax.reduce(both, (none, none), merge, (logits.ndim - 1,))
+  return top, jnp.argmax(logits, -1), second
+
+
+def _log_calm(logits: Array, top: Array, entropy: Array) -> Array:
+  """log(log C - entropy).
+
+  Of nearly equal logits the difference is all rounding: theirs is half the variance of the logits,
+  but for a share of their spread.
+  """
+  near = jnp.maximum(logits - top[..., None], -1.0)
+  add = lambda a, b: (a[0] + b[0], a[1] + b[1])
+  zeros = (jnp.float32(0),) * 2
+  sums, squares = jax.lax.reduce((near, near * near), zeros, add, (logits.ndim - 1,))
+  count = float(logits.shape[-1])
+  variance = squares / count - (sums / count) ** 2
+  calm = jnp.where(squares < SMALL**2, variance / 2, jnp.log(count) - entropy)
+  return jnp.log(jnp.maximum(calm, 0))
 
 
 def coordinates(p: Parts, classes: int) -> Array:
   """Scores -> [S, ..] that rise with the model's certainty, in the order of SCORES.
 
-  Ranks are what counts, so each is a monotone function of its score that spreads out both of its
-  ends: the log-odds of the largest probability, of the margin and of entropy as a share of log C,
-  and asinh of the largest logit and of the energy (log sum exp).
+  Ranks are what counts, so each is a monotone function of its score that keeps the order of far
+  logits and of nearly equal ones: the log-odds of the largest probability (above their minimum), of
+  the margin and of entropy as a share of log C; the largest logit; the energy (log mean exp).
   """
-  log = lambda x: jnp.log(jnp.maximum(x, 1e-30))
-  return jnp.stack(
-    [
-      -log(p.rest),
-      calmness(p.entropy, classes),
-      log(1 - p.second) - log(p.rest + p.second),
-      jnp.arcsinh(p.top),
-      jnp.arcsinh(p.top + jnp.log1p(p.rest)),
-    ]
-  )
+  top = p.lead + jnp.log(float(max(classes - 1, 1)))
+  margin = jnp.log(-jnp.expm1(-p.gap)) + p.gap - jnp.log1p(jnp.exp(p.crowd))
+  energy = p.top + (jnp.log1p(p.rest) - jnp.log(float(classes)))
+  return jnp.stack([jnp.maximum(top, 0), p.log_calm - p.log_entropy, margin, p.top, energy])
 
 
 def calmness(entropy: Array, classes: int) -> Array:
   """Minus the log-odds of an uncertainty in nats as a share of its maximum, log C."""
-  log = lambda x: jnp.log(jnp.maximum(x, 1e-30))
+  log = lambda x: jnp.log(jnp.maximum(x, 0))
   return log(jnp.log(float(classes)) - entropy) - log(entropy)
 
 
 def bins_of(x: Array, score: str, num_bins: int = BINS) -> Array:
   """A score's coordinate -> its bin; what lies outside the range joins the outermost one."""
-  low, high = (-REACH, REACH) if score in ('max_logit', 'energy') else (LOW, HIGH)
-  k = jnp.floor((x - low) * (num_bins / (high - low)))
+  low, high = (_stretched(end, score) for end in (SPANS[score][0], FARTHEST))
+  k = jnp.floor((_stretched(x, score) - low) * (num_bins / (high - low)))
   return jnp.clip(k, 0, num_bins - 1).astype(jnp.int32)
+
+
+def _stretched(x: Any, score: str) -> Any:
+  """asinh(x / s): as fine as s near 0, of one relative width far from it."""
+  far = jnp.abs(x / SPANS[score][1])  # jnp.arcsinh takes several times as long
+  return jnp.sign(x) * jnp.log(far + jnp.sqrt(far * far + 1))
+
+
+def spreads(num_bins: int = BINS, classes: int = 2) -> np.ndarray:
+  """[K] by how much the largest probability can differ within each bin of max_prob."""
+  s = SPANS['max_prob'][1]
+  odds = s * np.sinh(np.linspace(0, np.arcsinh(FARTHEST / s), num_bins + 1)) - np.log(classes - 1)
+  return np.diff(np.append(expit(odds[:-1]), 1.0))
+
+
+def class_spreads(num_bins: int = ODDS_BINS) -> np.ndarray:
+  """[ODDS_BINS] the same for one class's own probability; the outermost bins reach to 0 and 1."""
+  inner = expit(np.linspace(-ODDS, ODDS, num_bins + 1)[1:-1])
+  return np.diff(np.concatenate([[0.0], inner, [1.0]]))
 
 
 def fixed(x: Array) -> Array:
@@ -223,9 +294,9 @@ def _add(target: Array, index: Array, values: Array) -> Array:
 
 
 def _ece(conf: Array, right: Array, told: Array, bins: int) -> tuple[Array, Array]:
-  """Bins (k/E, (k+1)/E]; a confidence of exactly 0 is in none."""
+  """Bins (k/E, (k+1)/E]; a confidence of exactly 0 joins the first."""
   k = jnp.ceil(conf * bins).astype(jnp.int32) - 1
-  k = jnp.where(told & (k >= 0), jnp.minimum(k, bins - 1), bins)
+  k = jnp.where(told, jnp.clip(k, 0, bins - 1), bins)
   pair = jnp.stack([jnp.ones_like(k), right.astype(jnp.int32)], -1)
   pixels = _add(jnp.zeros((bins, 2), jnp.int32), k, pair)
   return pixels, _add(jnp.zeros((bins, 2), jnp.uint32), k, fixed(conf))
@@ -250,13 +321,14 @@ def _classwise(logits: Array, p: Parts, labels: Array, told: Array) -> tuple[Arr
   others = jnp.maximum(1 + p.rest[:, None] - e, 1e-30)
   likeliest = jnp.arange(c) == p.said[:, None]
   odds = jnp.where(likeliest, 1 / jnp.maximum(p.rest, 1e-30)[:, None], e / others)
-  odds = jnp.clip(jnp.log(jnp.maximum(odds, 1e-30)), -31.9, 31.9)
-  k = jnp.floor((odds + 32) * (BINS / 64)).astype(jnp.int32)
-  at = jnp.where(told[:, None], jnp.arange(c) * BINS + k, c * BINS)
+  odds = jnp.log(jnp.maximum(odds, 1e-30))
+  k = jnp.floor((odds + ODDS) * (ODDS_BINS / 2 / ODDS)).astype(jnp.int32)
+  k = jnp.clip(k, 0, ODDS_BINS - 1)
+  at = jnp.where(told[:, None], jnp.arange(c) * ODDS_BINS + k, c * ODDS_BINS)
   pair = jnp.stack([jnp.ones((n, c), jnp.int32), labels[:, None] == jnp.arange(c)], -1)
-  pixels = _add(jnp.zeros((c * BINS, 2), jnp.int32), at, pair.astype(jnp.int32))
-  conf = _add(jnp.zeros((c * BINS, 2), jnp.uint32), at, fixed(prob))
-  return jnp.moveaxis(pixels.reshape(c, BINS, 2), -1, 1), conf.reshape(c, BINS, 2)
+  pixels = _add(jnp.zeros((c * ODDS_BINS, 2), jnp.int32), at, pair.astype(jnp.int32))
+  conf = _add(jnp.zeros((c * ODDS_BINS, 2), jnp.uint32), at, fixed(prob))
+  return jnp.moveaxis(pixels.reshape(c, ODDS_BINS, 2), -1, 1), conf.reshape(c, ODDS_BINS, 2)
 
 
 def _sum(x: Array) -> Array:

@@ -160,7 +160,7 @@ def _truth(
 def read_label(path: pathlib.Path) -> np.ndarray:
   """A picture of class ids uint8 [H, W]; Cityscapes' label ids (by its name) become train ids.
 
-  Raises UserError, by path, for another kind of picture and a damaged one.
+  Raises UserError, by path, for another kind of picture, a damaged one, and ids of no class.
   """
   picture = pictures.open_picture(path)
   found = picture.values
@@ -168,7 +168,11 @@ def read_label(path: pathlib.Path) -> np.ndarray:
     kind = 'colours' if found.ndim == 3 else f'{found.dtype} numbers'
     kind += '' if picture.alpha is None else ' and transparency'
     raise UserError(f'{path} is a picture of {kind}; expected 8-bit class numbers')
-  return cityscapes.scored_train_ids(found) if path.stem.endswith('labelIds') else found
+  if not path.stem.endswith('labelIds'):
+    return found
+  if wrong := cityscapes.strange(found, cityscapes.ACDC_IDS):
+    raise UserError(f'{path}: {wrong}')
+  return cityscapes.scored_train_ids(found)
 
 
 def _image(path: pathlib.Path) -> np.ndarray:

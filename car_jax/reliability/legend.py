@@ -60,6 +60,11 @@ KNOWN = {
       'is close to full confidence.',
     ),
     Metric(
+      *('adaptive_ece_relis', "adaptive ECE, RELIS' number", 'low', True, _CALIBRATION),
+      'Adaptive ECE of the published code, for comparison with its tables: pixels of the very '
+      'lowest confidence are left out, however many they are.',
+    ),
+    Metric(
       *('ks', 'KS error', 'low', True, _CALIBRATION),
       'The largest gap between confidence and correctness summed up from the least confident pixel '
       'on. It needs no bins.',
@@ -75,6 +80,10 @@ KNOWN = {
     Metric(
       *('classwise_adaptive_ece', 'class-wise adaptive ECE', 'low', True, _CALIBRATION),
       "Adaptive ECE of every class's own probability, averaged over the classes that occur.",
+    ),
+    Metric(
+      *('classwise_adaptive_ece_relis', "class-wise adaptive ECE, RELIS' number", 'low', True),
+      *(_CALIBRATION, "Adaptive ECE, RELIS' number, of every class's own probability."),
     ),
     Metric(
       *('classwise_ks', 'class-wise KS error', 'low', True, _CALIBRATION),
@@ -238,7 +247,8 @@ TERMS = (
     '95 % interval',
     (
       'What another draw of as many images would give, found by drawing images again with '
-      'replacement. It does not cover another training run.'
+      'replacement. It does not cover another training run. There is none where fewer than two '
+      'images, or scenes, have the score.'
     ),
   ),
   (

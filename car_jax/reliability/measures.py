@@ -5,13 +5,14 @@ pages and tables write per cent.
 """
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from car_jax.errors import UserError, nearest
-from car_jax.metrics import calibration, confusion, ranking, rejection
+from car_jax.metrics import calibration, confusion, onepass, ranking, rejection
 from car_jax.metrics.onepass import EXTRA, RIGHT, SCORES, UNKNOWN, WRONG
 from car_jax.reliability.tally import OBJECT_SCORES, Pooled, Tally
 
@@ -99,10 +100,12 @@ PLAIN: dict[str, Value] = {
   'ece': lambda p: calibration.ece(ece_sums(p), np.sum(p.confusion)),
   'ece_entropy': lambda p: calibration.ece(ece_sums(p, 1), np.sum(p.confusion)),
   'adaptive_ece': lambda p: calibration.adaptive_ece(groups_of(p)),
+  'adaptive_ece_relis': lambda p: calibration.adaptive_ece_relis(groups_of(p)),
   'ks': lambda p: calibration.ks_error(groups_of(p)),
   'mce': lambda p: calibration.mce(ece_sums(p)),
   'classwise_ece': _classwise(_ece),
   'classwise_adaptive_ece': _classwise(calibration.adaptive_ece),
+  'classwise_adaptive_ece_relis': _classwise(calibration.adaptive_ece_relis),
   'classwise_ks': _classwise(calibration.ks_error),
   'nll': _loss(0),
   'brier': _loss(1),
@@ -115,11 +118,35 @@ for _i, _score in enumerate(OBJECT_SCORES):
       2 + 4 * _i + _j
     )
 
+
+def _tied_bound(which: int) -> Value:
+  def bound(pooled: Pooled) -> float:
+    groups = groups_of(pooled)
+    spread = onepass.spreads(len(groups.pixels), len(pooled.confusion))
+    return calibration.tied_bound(groups, spread=spread)[which]
+
+  return bound
+
+
+def _classwise_bound(which: int) -> Value:
+  """Of an average over classes: that of their bounds. A bin of log-odds o spans p (1 - p) of it."""
+
+  def bound(groups: calibration.Tied) -> float:
+    spread = onepass.class_spreads(len(groups.pixels))
+    return calibration.tied_bound(groups, spread=spread)[which]
+
+  return _classwise(bound)
+
+
 BOUNDS: dict[str, Value] = {
-  'adaptive_ece': lambda p: calibration.tied_bound(groups_of(p))[0],
-  'ks': lambda p: calibration.tied_bound(groups_of(p))[1],
+  'adaptive_ece': _tied_bound(0),
+  'ks': _tied_bound(1),
+  'classwise_adaptive_ece': _classwise_bound(0),
+  'classwise_ks': _classwise_bound(1),
+  'adaptive_ece_relis': lambda p: float('nan'),
 }
-UNBOUNDED = ('classwise_', 'object_')  # their histograms' error is small but not worked out
+# their histograms' error is small but not worked out
+UNBOUNDED = ('classwise_', 'object_')
 
 OF_CLASSES = ('miou', 'pixel_accuracy', 'mean_accuracy')  # all that maps of classes allow
 
@@ -169,6 +196,9 @@ def measure(name: str) -> Measure:
   return Measure(name, of, bound)
 
 
+SHIFT = 0.05  # between fine and coarse histograms, beyond which the latter say nothing
+
+
 @dataclasses.dataclass(frozen=True)
 class Estimate:
   """A value with its 95 % interval over images, and the largest error left by histograms."""
@@ -189,11 +219,13 @@ def estimates(
 ) -> dict[str, Estimate]:
   """Every measure over all images of a tally; whole groups are drawn again where groups repeat.
 
-  Intervals come from coarser histograms than values do and are shifted by what that changes.
+  Intervals come from coarser histograms than values do and are shifted by what that changes; where
+  that is more than SHIFT they are nan. So are those of a single image or group, or of a measure
+  that a single one of them decides.
   `exact` gives values that are known without the error of histograms.
   """
   pooled, exact = tally.pooled(), exact or {}
-  groups = tally.groups if len(set(tally.groups)) > 1 else tally.ids
+  groups = tally.groups if any(tally.groups) else tally.ids
   _, group = np.unique(groups, return_inverse=True)
   units = group.max() + 1 if len(group) else 0
   rng = np.random.default_rng(seed)
@@ -204,21 +236,33 @@ def estimates(
       for values, m in zip(drawn, wanted, strict=True):
         values.append(m.of(part))
   coarse = tally.subset(np.arange(len(group)))
+  unit = lambda u: tally.subset(group == u)
   return {
-    m.name: _estimate(m, pooled, coarse, values, exact.get(m.name))
+    m.name: _estimate(m, pooled, coarse, _of_several(m, values, units, unit), exact.get(m.name))
     for m, values in zip(wanted, drawn, strict=True)
   }
 
 
+def _of_several(
+  m: Measure, values: list[float], units: int, unit: Callable[[int], Pooled]
+) -> np.ndarray:
+  """The defined values of resamples; none where they do not differ and one unit alone has any."""
+  seen = np.array([v for v in values if not np.isnan(v)])
+  if len(seen) and not np.ptp(seen):
+    scored = (u for u in range(units) if not np.isnan(m.of(unit(u))))
+    return seen if len([*itertools.islice(scored, 2)]) == 2 else seen[:0]
+  return seen
+
+
 def _estimate(
-  m: Measure, pooled: Pooled, coarse: Pooled, values: list[float], known: float | None
+  m: Measure, pooled: Pooled, coarse: Pooled, seen: np.ndarray, known: float | None
 ) -> Estimate:
   value = m.of(pooled) if known is None else known
   if np.isnan(value):
     return Estimate(*[float('nan')] * 4)
-  seen = np.array([v for v in values if not np.isnan(v)])
-  low, high = np.percentile(seen, [2.5, 97.5]) if len(seen) else (np.nan, np.nan)
   shift = value - m.of(coarse)
+  known_well = len(seen) and abs(shift) <= SHIFT
+  low, high = np.percentile(seen, [2.5, 97.5]) if known_well else (np.nan, np.nan)
   return Estimate(
     value, float(low + shift), float(high + shift), m.bound(pooled) if known is None else 0.0
   )

@@ -22,7 +22,7 @@ from car_jax.metrics.onepass import BINS, COARSE, SCORES, UNKNOWN, Counts
 # what is kept of each image
 IMAGE_KEYS = ('confusion', 'scores', 'conf', 'ece', 'ece_conf', 'losses', 'image', 'pixels')
 IMAGE_KEYS += ('objects', 'with_objects')
-FORMAT = 2  # of files
+FORMAT = 3  # of files
 OBJECT_SCORES = ('entropy', 'max_prob', 'max_logit')  # GenVal's three, per image
 FINE_KEYS = ('scores', 'conf', 'classwise', 'classwise_conf')  # of all images together, at K bins
 
@@ -196,7 +196,8 @@ def objects_of(names: Sequence[str], scores: np.ndarray, image: np.ndarray, pixe
   if not inside:
     return [np.nan] * 14
   mean = image[2] / inside
-  found = [mean, mean / ((image[1] - image[2]) / max(pixels - inside, 1))]
+  outside = (image[1] - image[2]) / max(pixels - inside, 1)
+  found = [mean, mean / outside if outside > 0 else np.nan]
   for score in OBJECT_SCORES:
     if score not in names:
       found += [np.nan] * 4

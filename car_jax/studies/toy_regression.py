@@ -20,7 +20,7 @@ import numpy as np
 
 from car_jax import arrays as array_files
 from car_jax import files
-from car_jax.errors import UserError, exit_on_user_error, nearest
+from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 from car_jax.evaluate import folders
 
 LAWS = [(pi, sigma) for pi in (0.5, 0.6, 0.9) for sigma in (0.01, 0.02, 0.03)]
@@ -301,4 +301,4 @@ def table_of_laws(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  command_line(main)

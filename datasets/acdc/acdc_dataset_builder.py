@@ -8,13 +8,14 @@ import numpy as np
 
 from car_jax.data import labels
 from car_jax.errors import UserError
-from datasets import common
+from datasets import common, layout
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 
 CONDITIONS = ('fog', 'night', 'rain', 'snow')
 SPLITS = {'train': 'test', 'val': 'calibration'}  # ACDC's folder -> what it serves for here
 IMAGES, LABELS = ('rgb_anon', 'rgb_anon_trainvaltest'), ('gt', 'gt_trainval')  # as is, or within
 IMAGE_END, LABEL_END = '_rgb_anon.png', '_gt_labelIds.png'
+COMPANIONS = ('_gt_labelTrainIds.png', '_gt_labelColor.png', '_gt_invIds.png', '_gt_invGray.png')
 CITATION = 'Sakaridis et al., ACDC: the adverse conditions dataset, ICCV 2021, arXiv 2104.13395'
 
 
@@ -34,11 +35,15 @@ class Builder(common.Builder):
     splits = {}
     for condition in CONDITIONS:
       for part, use in SPLITS.items():
-        paths = pictures(images / condition / part, problems)
+        paths = pictures(images / condition / part, gt / condition / part, problems)
         if paths:
           make = functools.partial(examples, gt, paths, options.values['scale'], problems)
           splits[f'{condition}_{use}'] = len(paths), make
+    layout.unread(images, CONDITIONS, problems)
+    for condition in CONDITIONS:
+      layout.unread(images / condition, SPLITS, problems)
     if not splits:
+      problems.stop_if_any(options.source)
       raise UserError(
         f'{images} holds no CONDITION/{{train,val}}/SCENE/NAME{IMAGE_END}\n'
         f'  conditions: {", ".join(CONDITIONS)}; see docs/data.md'
@@ -58,13 +63,19 @@ def root(source: pathlib.Path, name: str, within: str) -> pathlib.Path:
   )
 
 
-def pictures(folder: pathlib.Path, problems: common.Problems) -> list[pathlib.Path]:
-  """SCENE/NAME_rgb_anon.png in the order of scene and name; other files are problems."""
-  found = sorted(folder.glob('*/*'))
-  for path in found:
-    if not path.name.endswith(IMAGE_END):
-      problems.add(path, f'expected SCENE/NAME{IMAGE_END}; move other files elsewhere')
-  return [p for p in found if p.name.endswith(IMAGE_END)]
+def pictures(
+  folder: pathlib.Path, gt: pathlib.Path, problems: common.Problems
+) -> list[pathlib.Path]:
+  """SCENE/NAME_rgb_anon.png in the order of scene and name; other files are problems.
+
+  So are labels in `gt`, the labels' part, that have no image.
+  """
+  fits = lambda name: name.endswith(IMAGE_END)
+  found = layout.images(folder, fits, f'SCENE/NAME{IMAGE_END}', problems)
+  there = {(p.parent.name, p.name.removesuffix(IMAGE_END)) for p in found}
+  missing = lambda of: folder / of[0] / f'{of[1]}{IMAGE_END}'
+  layout.labels(gt, (LABEL_END,), there, missing, problems, beside=COMPANIONS)
+  return found
 
 
 def examples(
@@ -83,7 +94,6 @@ def examples(
 def read_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
   """Train ids 0 to 18, and 255 for what is not scored."""
   found = common.read_ids(path, problems)
-  known = (*range(len(labels.LABEL_ID_TO_TRAIN_ID)), labels.IGNORED_TRAIN_ID)
-  if found is None or not cityscapes.in_range(path, found, known, problems):
+  if found is None or not cityscapes.in_range(path, found, labels.ACDC_IDS, problems):
     return None
   return labels.scored_train_ids(found)

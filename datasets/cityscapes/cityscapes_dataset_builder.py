@@ -1,6 +1,7 @@
 """Cityscapes (https://www.cityscapes-dataset.com) and folders that are laid out like it."""
 
 import functools
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from car_jax import files
 from car_jax.data import augmentation, labels
-from car_jax.errors import UserError, nearest
-from datasets import common
+from car_jax.errors import UserError, nearest, reading
+from datasets import common, layout
 from datasets.options import Option
 
 IMAGES, LABELS, IMAGE_END = 'leftImg8bit', 'gtFine', '_leftImg8bit.png'
@@ -23,6 +25,8 @@ SPLITS = ('train', 'val2', 'validation', 'calibration', 'test')
 VAL2 = pathlib.Path(__file__).with_name('val2.txt')
 PARTS = ('train', 'val', 'test')  # folders; test is read for --splits adaptation, where it is there
 LABEL_IDS, TRAIN_IDS = '_gtFine_labelIds.png', '_gtFine_labelTrainIds.png'
+COMPANIONS = ('_gtFine_color.png', '_gtFine_instanceIds.png', '_gtFine_polygons.json')
+COMPANIONS += ('_gtFine_instanceTrainIds.png', '_gtFine_panoptic.png')
 CITATION = 'Cordts et al., The Cityscapes dataset for semantic urban scene understanding, CVPR 2016'
 
 
@@ -59,10 +63,12 @@ class Builder(common.Builder):
     boxes = black_boxes(values['black_box'], source)
     found: dict[str, list[pathlib.Path]] = {split: [] for split in SPLITS}
     place = adaptation_splits() if values['splits'] == 'adaptation' else None
-    for path in pictures(source, PARTS if place else PARTS[:2]):
+    paths = pictures(source, PARTS if place else PARTS[:2], problems)
+    unused_boxes(boxes, paths, problems)
+    for path in paths:
       for split in place(path) if place else (split_of(path, values['splits']),):
         found[split].append(path)
-    free = unlabelled(source, found, problems) if place else frozenset()
+    free = unlabelled(source, found) if place else frozenset()
     make = functools.partial(examples, source, boxes, values['scale'], problems, free)
     splits = {
       s: (len(paths), functools.partial(make, paths)) for s, paths in found.items() if paths
@@ -134,36 +140,64 @@ def contents(splits: dict[str, Any], **more: Any) -> common.Contents:
   )
 
 
-def pictures(source: pathlib.Path, parts: tuple[str, ...]) -> list[pathlib.Path]:
-  """All images of these parts, in the order of city and name. Raises UserError."""
+def pictures(
+  source: pathlib.Path, parts: tuple[str, ...], problems: common.Problems
+) -> list[pathlib.Path]:
+  """All images of these parts, in the order of city and name; labels are compared with them.
+
+  Raises UserError where a part or every image is missing.
+  """
   for part in ('train', 'val'):
     if not (source / IMAGES / part).is_dir():
       raise UserError(
         f'{source / IMAGES / part} is not there\n'
         f'  expected {IMAGES}/train, {IMAGES}/val and {LABELS}/ beside; see docs/data.md'
       )
-  found = [p for part in parts for p in sorted((source / IMAGES / part).glob('*/*'))]
-  if odd := [p for p in found if not p.name.endswith(IMAGE_END)]:
-    raise UserError(f'{odd[0]}: expected CITY/NAME{IMAGE_END}\n  move other files elsewhere')
+  form = f'CITY/NAME{IMAGE_END}'
+  fits = lambda name: name.endswith(IMAGE_END)
+  found = [p for part in parts for p in layout.images(source / IMAGES / part, fits, form, problems)]
+  layout.unread(source, (IMAGES, LABELS, 'black_box'), problems)
+  layout.unread(source / IMAGES, parts, problems)
+  layout.unread(source / LABELS, parts, problems)
   if not found:
-    raise UserError(f'{source / IMAGES} holds no CITY/NAME{IMAGE_END}')
+    problems.stop_if_any(source)
+    raise UserError(f'{source / IMAGES} holds no {form}')
+  for part in parts:
+    home = source / IMAGES / part
+    there = {key(p) for p in found if p.parent.parent == home}
+    missing = lambda of, home=home: home / of[0] / f'{of[1]}{IMAGE_END}'
+    ends, folder = (LABEL_IDS, TRAIN_IDS), source / LABELS / part
+    layout.labels(folder, ends, there, missing, problems, beside=COMPANIONS)
   return found
 
 
+def key(path: pathlib.Path) -> tuple[str, str]:
+  """City and name of an image."""
+  return path.parent.name, path.name.removesuffix(IMAGE_END)
+
+
+def unused_boxes(
+  folder: pathlib.Path | None, paths: list[pathlib.Path], problems: common.Problems
+) -> None:
+  """Notes black-box predictions of no image that is read."""
+  if folder is None:
+    return
+  stems: dict[tuple[str, str], list[str]] = {}
+  for path in paths:
+    stems.setdefault(path.parts[-3:-1], []).append(key(path)[1])
+  for box in common.files_under(folder, problems):
+    if not any(is_box_of(box.name, stem) for stem in stems.get(box.parts[-3:-1], ())):
+      problems.note(box, 'black-box prediction of no image that is read')
+
+
 def unlabelled(
-  source: pathlib.Path, found: dict[str, list[pathlib.Path]], problems: common.Problems
+  source: pathlib.Path, found: dict[str, list[pathlib.Path]]
 ) -> frozenset[pathlib.Path]:
-  """Images that have no label and need none. A label without its image is a problem.
+  """Images that have no label and need none.
 
   Says how many of train these are: a folder of labels that was forgotten looks the same.
   """
   there = {path for paths in found.values() for path in paths}
-  for part in (part for part in PARTS if (source / IMAGES / part).is_dir()):
-    for label in sorted((source / LABELS / part).glob('*/*')):
-      name = label.name.removesuffix(LABEL_IDS).removesuffix(TRAIN_IDS)
-      image = source / IMAGES / part / label.parent.name / f'{name}{IMAGE_END}'
-      if name != label.name and image not in there:
-        problems.add(image, f'missing, but its label {label} is there')
   need = {*found['val2'], *found['validation']}
   free = frozenset(p for p in there - need if not has_label(label_stem(source, p)))
   count = len(free.intersection(found['train']))
@@ -242,10 +276,7 @@ def scaled(
   image = common.read_image(path, problems, colour=True)
   if image is None or any(x is None for _, x in maps):
     return
-  odd = [(p, x.shape[::-1]) for p, x in maps if x.shape != image.shape[:2]]
-  for where, (w, h) in odd:
-    problems.add(where, f'{w}x{h} pixels, its image {image.shape[1]}x{image.shape[0]}')
-  if not odd:
+  if common.fits(path, image, maps, problems):
     yield [image_scaled(change(image), scale), *(nearest_scaled(x, scale) for _, x in maps)]
 
 
@@ -256,7 +287,7 @@ def label_stem(source: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
 
 
 def has_label(stem: pathlib.Path) -> bool:
-  return any(stem.with_name(stem.name + end).is_file() for end in (LABEL_IDS, TRAIN_IDS))
+  return any(os.path.lexists(stem.with_name(stem.name + end)) for end in (LABEL_IDS, TRAIN_IDS))
 
 
 def no_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
@@ -270,10 +301,10 @@ def no_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None
 def read_label(stem: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
   """Train ids 0..18 and 255 of NAME, from its label ids or, without these, its train ids."""
   ids, trained = (stem.with_name(stem.name + end) for end in (LABEL_IDS, TRAIN_IDS))
-  if ids.is_file() or not trained.is_file():
+  if os.path.lexists(ids) or not os.path.lexists(trained):
     return converted(ids, common.read_ids(ids, problems), problems)
   found = common.read_ids(trained, problems)
-  if found is None or in_range(trained, found, (*range(labels.SCORED), 255), problems):
+  if found is None or in_range(trained, found, labels.TRAIN_IDS, problems):
     return found
   return None
 
@@ -282,40 +313,55 @@ def converted(
   path: pathlib.Path, found: np.ndarray | None, problems: common.Problems
 ) -> np.ndarray | None:
   """Label ids 0..33 -> train ids; None, with the problem noted, for another id."""
-  known = range(len(labels.LABEL_ID_TO_TRAIN_ID))
-  if found is None or not in_range(path, found, known, problems):
+  if found is None or not in_range(path, found, labels.CITYSCAPES_IDS, problems):
     return None
   return labels.scored_train_ids(found)
 
 
 def in_range(path, found: np.ndarray, known: Any, problems: common.Problems) -> bool:
-  odd = sorted({int(v) for v in np.unique(found)} - set(known))
-  if odd:
-    extra = ' and 255' if 255 in known else ''
-    problems.add(
-      path, f'id {odd[0]} is no class; expected 0 to {len(known) - 1 - bool(extra)}{extra}'
-    )
-  return not odd
+  """Whether ids are all known; else the problem is noted."""
+  wrong = labels.strange(found, known)
+  if wrong:
+    problems.add(path, wrong)
+  return not wrong
 
 
 def read_black_box(folder: pathlib.Path, stem: str, problems: common.Problems) -> np.ndarray | None:
   """A prediction in label ids, as train ids."""
-  files = sorted(p for p in folder.glob(f'{stem}*') if p.suffix in ('.png', '.npy'))
-  if len(files) != 1:
-    problems.add(folder / f'{stem}*', f'{len(files)} black-box predictions; expected one')
+  there = sorted(folder.iterdir()) if folder.is_dir() else []
+  found = [p for p in there if is_box_of(p.name, stem)]
+  if len(found) != 1:
+    problems.add(folder / f'{stem}*', f'{len(found)} black-box predictions; expected one')
     return None
-  (path,) = files
-  if path.suffix == '.png':
+  (path,) = found
+  if path.suffix.lower() == '.png':
     return converted(path, common.read_ids(path, problems), problems)
-  try:
-    found = np.load(path)
-  except (ValueError, OSError, EOFError) as e:
-    problems.add(path, f'cannot be read ({e})')
-    return None
-  if found.ndim != 2 or (found != np.round(found)).any():
-    problems.add(path, f'holds {found.dtype} {found.shape}; expected whole numbers [H, W]')
-    return None
-  return converted(path, found.astype(np.int64), problems)
+  with problems.collecting():
+    return converted(path, read_array(path), problems)
+  return None
+
+
+def is_box_of(name: str, stem: str) -> bool:
+  """Whether NAME.png, NAME_x.npy and so on is a prediction for the image NAME."""
+  base, _, ending = name.rpartition('.')
+  return ending.lower() in ('png', 'npy') and (base == stem or base.startswith(stem + '_'))
+
+
+def read_array(path: pathlib.Path) -> np.ndarray:
+  """Whole numbers [H, W] of a .npy file, of any kind, as int64. Raises UserError, by path."""
+  files.check_regular(path)
+  with reading(path, 'an array [H, W] of whole numbers'):
+    found = np.load(
+      path, mmap_mode='r', allow_pickle=False
+    )  # which allocates no more than is there
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in 'biuf':
+      raise ValueError(f'it holds {getattr(found, "dtype", "parts")} {np.shape(found)}')
+    found = np.asarray(found)
+    if not np.isfinite(found).all() or (found != np.round(found)).any():
+      raise ValueError('it holds other than whole numbers')
+    if found.size and np.abs(found.astype(np.float64)).max() > 2**31:
+      raise ValueError('it holds numbers that are no ids')
+    return found.astype(np.int64)
 
 
 def image_scaled(image: np.ndarray, scale: float) -> np.ndarray:

@@ -9,12 +9,15 @@ import numpy as np
 
 from car_jax.data import labels
 from car_jax.errors import UserError, nearest
-from datasets import common
+from datasets import common, layout
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 from datasets.options import Option
 
 IMAGES, LABELS = 'leftImg8bit', 'gtFine'
 PICTURE, LABEL_END = r'(.+)_leftImg8bit\.(png|jpe?g)', '_gtFine_labellevel3Ids.png'
+COMPANIONS = ('_gtFine_polygons.json', '_gtFine_labelColors.png', '_gtFine_instanceIds.png')
+COMPANIONS += tuple(f'_gtFine_labellevel{k}Ids.png' for k in (1, 2, 4))
+COMPANIONS += ('_gtFine_labelIds.png', '_gtFine_labelCsIds.png')
 # Of IDD's training part: the labels of its own test part are not public.
 TEST_SCENES = frozenset(
   (
@@ -49,10 +52,14 @@ class Builder(common.Builder):
     unknown = unknown_ids(values['unknown'])
     found: dict[str, list[pathlib.Path]] = {'train': [], 'calibration': [], 'test': []}
     for part in ('train', 'val'):
-      for path in pictures(source / IMAGES / part, problems):
+      for path in pictures(source / IMAGES / part, source / LABELS / part, problems):
         inside = 'test' if path.parent.name in map(str, TEST_SCENES) else 'train'
         found['calibration' if part == 'val' else inside].append(path)
+    layout.unread(source, (IMAGES, LABELS), problems)
+    layout.unread(source / IMAGES, ('train', 'val'), problems)
+    layout.unread(source / LABELS, ('train', 'val'), problems)
     if not any(found.values()):
+      problems.stop_if_any(source)
       raise UserError(
         f'{source / IMAGES} holds no {{train,val}}/SCENE/NAME_leftImg8bit.png or .jpg\n'
         f'  expected {IMAGES}/ and {LABELS}/ side by side; see docs/data.md'
@@ -81,15 +88,21 @@ def unknown_ids(text: str) -> tuple[int, ...]:
   return tuple(sorted({int(part) for part in given}))
 
 
-def pictures(folder: pathlib.Path, problems: common.Problems) -> list[pathlib.Path]:
-  """SCENE/NAME_leftImg8bit.png or .jpg in the order of scene and name; others are problems."""
-  found = {}
-  for path in sorted(folder.glob('*/*')):
-    match = re.fullmatch(PICTURE, path.name)
-    if not match:
-      problems.add(path, 'expected SCENE/NAME_leftImg8bit.png or .jpg; move other files elsewhere')
-    elif found.setdefault((path.parent.name, match[1]), path) != path:
-      problems.add(path, f'is there twice, also as {found[path.parent.name, match[1]].name}')
+def pictures(
+  folder: pathlib.Path, gt: pathlib.Path, problems: common.Problems
+) -> list[pathlib.Path]:
+  """SCENE/NAME_leftImg8bit.png or .jpg in the order of scene and name; others are problems.
+
+  So are labels in `gt`, the labels' part, that have no image.
+  """
+  fits = lambda name: re.fullmatch(PICTURE, name)
+  found: dict[tuple[str, str], pathlib.Path] = {}
+  for path in layout.images(folder, fits, 'SCENE/NAME_leftImg8bit.png or .jpg', problems):
+    name = fits(path.name)[1]
+    if found.setdefault((path.parent.name, name), path) != path:
+      problems.add(path, f'is there twice, also as {found[path.parent.name, name].name}')
+  missing = lambda of: folder / of[0] / f'{of[1]}_leftImg8bit.png'
+  layout.labels(gt, (LABEL_END,), found, missing, problems, beside=COMPANIONS)
   return list(found.values())
 
 
@@ -115,7 +128,6 @@ def read_label(
 ) -> np.ndarray | None:
   """Train ids 0 to 18, 254 for ids in `unknown`, 255 for what is not scored."""
   found = common.read_ids(path, problems)
-  known = (*range(max(*labels.IDD_SCORED, *labels.IDD_UNSCORED) + 1), labels.IGNORED_TRAIN_ID)
-  if found is None or not cityscapes.in_range(path, found, known, problems):
+  if found is None or not cityscapes.in_range(path, found, labels.IDD_IDS, problems):
     return None
   return labels.idd_train_ids(found, unknown)

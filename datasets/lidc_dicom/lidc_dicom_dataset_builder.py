@@ -2,11 +2,13 @@
 
 import functools
 import pathlib
+from typing import Any
 
 import cv2
 import numpy as np
 
-from car_jax.errors import UserError
+from car_jax import files
+from car_jax.errors import UserError, reading
 from datasets import common
 from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 from datasets.options import Option
@@ -31,26 +33,27 @@ class Builder(common.Builder):
   def contents(self, options, problems):
     data = dict(np.load(lidc_masks.FILE))
     wanted = {str(uid): number for number, uid in enumerate(data['series_uid'])}
-    files = find_slices(options.source, wanted, problems)
-    if not files:
+    slices = find_slices(options.source, wanted, problems)
+    if not slices:
+      problems.stop_if_any(options.source)
       raise UserError(
         f'{options.source} holds no DICOM file of a LIDC-IDRI series\n'
         '  expected the folder of the TCIA download, with the series UIDs unchanged'
       )
-    print(f'{len(files):,} of {len(wanted):,} series found in {options.source}')
-    here = np.isin(data['series'], [*files])
+    print(f'{len(slices):,} of {len(wanted):,} series found in {options.source}')
+    here = np.isin(data['series'], [*slices])
     splits = {}
     for number, split in enumerate(common.SPLITS):
       rows = np.flatnonzero(here & (data['split'] == number))
       if len(rows):
-        make = functools.partial(self._examples, data, rows, files, options.values, problems)
+        make = functools.partial(self._examples, data, rows, slices, options.values, problems)
         splits[split] = len(rows), make
     return lidc_masks.contents(splits)
 
-  def _examples(self, data, rows, files, values, problems):
+  def _examples(self, data, rows, found, values, problems):
     for i in rows:
       z = float(data['z_mm'][i])
-      slices = files[int(data['series'][i])]
+      slices = found[int(data['series'][i])]
       nearest = min(slices, key=lambda s: abs(s - z))
       if abs(nearest - z) > 2.0:
         uid = data['series_uid'][data['series'][i]]
@@ -69,22 +72,39 @@ class Builder(common.Builder):
 
 
 def find_slices(root: pathlib.Path, wanted: dict[str, int], problems: common.Problems) -> dict:
-  """Series number -> {z in mm: file} of the wanted series below `root`."""
+  """Series number -> {z in mm: file} of the wanted series below `root`.
+
+  What does not end in .dcm is noted. Two slices of one series at one z must be the same file twice,
+  else which is meant cannot be known.
+  """
   try:
     import pydicom
   except ImportError:
     raise UserError('lidc_dicom needs pydicom\n  pip install pydicom') from None
   found: dict[int, dict[float, pathlib.Path]] = {}
-  paths = sorted(root.rglob('*.dcm'))
+  paths = common.files_under(root, problems)
   tags = ['SeriesInstanceUID', 'ImagePositionPatient']
   for path in common.progress(paths, len(paths), 'reading DICOM headers'):
-    try:
-      header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-      number = wanted.get(str(header.SeriesInstanceUID))
-      if number is not None:
-        found.setdefault(number, {})[float(header.ImagePositionPatient[2])] = path
-    except Exception as e:
-      problems.add(path, f'cannot be read as DICOM ({type(e).__name__})')
+    if path.suffix == '.DCM':
+      problems.add(path, 'ends in .DCM; TCIA names its files .dcm, rename it')
+      continue
+    if path.suffix != '.dcm':
+      problems.note(path, 'no .dcm file, not read')
+      continue
+    with problems.collecting():
+      files.check_regular(path)
+      with reading(path, 'DICOM'):
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        number = wanted.get(str(header.SeriesInstanceUID))
+        if number is None:
+          problems.note(path, 'of a series that the masks do not know')
+          continue
+        z = float(header.ImagePositionPatient[2])
+        if not np.isfinite(z):
+          raise ValueError(f'its z is {z}')
+      first = found.setdefault(number, {}).setdefault(z, path)
+      if first != path and first.read_bytes() != path.read_bytes():
+        problems.add(path, f'another slice of the same series at z {z:.2f} mm, as is {first}')
   return found
 
 
@@ -92,13 +112,32 @@ def read_units(path: pathlib.Path, problems: common.Problems) -> np.ndarray | No
   """A slice in Hounsfield units, float32 [H, W]; None, with the problem noted, if unreadable."""
   import pydicom
 
-  try:
+  with problems.collecting(), reading(path, 'the pixels of a CT slice'):
     file = pydicom.dcmread(path)
-    pixels = file.pixel_array.astype(np.float32)
-    return pixels * float(file.RescaleSlope) + float(file.RescaleIntercept)
-  except Exception as e:
-    problems.add(path, f'its pixels cannot be read ({type(e).__name__}: {str(e)[:80]})')
-    return None
+    check_header(file)
+    slope, intercept = float(file.RescaleSlope), float(file.RescaleIntercept)
+    if not (np.isfinite([slope, intercept]).all() and 0 < abs(slope) < 1e4 > abs(intercept) / 10):
+      raise ValueError(f'its RescaleSlope is {slope}, its RescaleIntercept {intercept}')
+    units = file.pixel_array.astype(np.float32) * slope + intercept
+    if units.ndim != 2:
+      raise ValueError(f'its pixels are an array {units.shape}, not one slice')
+    return units
+  return None
+
+
+def check_header(file: Any) -> None:
+  """Raises ValueError unless a file holds one slice whose numbers mean what those of CT mean."""
+  frames = int(getattr(file, 'NumberOfFrames', None) or 1)
+  if frames != 1:
+    raise ValueError(f'{frames} frames; one is expected')
+  if file.SamplesPerPixel != 1:
+    raise ValueError(f'{file.SamplesPerPixel} samples per pixel; one is expected')
+  if file.PhotometricInterpretation != 'MONOCHROME2':
+    raise ValueError(f'PhotometricInterpretation {file.PhotometricInterpretation}, no MONOCHROME2')
+  if not file.file_meta.TransferSyntaxUID.is_compressed:
+    size = int(file.Rows) * int(file.Columns) * int(file.BitsAllocated) // 8
+    if len(file.PixelData) not in (size, size + size % 2):
+      raise ValueError(f'{len(file.PixelData)} bytes of pixels; its header says {size}')
 
 
 def cut(units: np.ndarray, centre: np.ndarray, spacing: float) -> np.ndarray:

@@ -2,17 +2,21 @@
 
 import functools
 import pathlib
-import pickle
 from typing import Any
 
 import numpy as np
 
 from car_jax.errors import UserError
+from car_jax.files import is_leftover
 from datasets import common
 from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
+from datasets.lidc_v1 import plain_pickle
 
 READERS = 4
 KEYS = ('image', 'masks', 'series_uid')
+ENDINGS = ('.pickle', '.pkl')
+WHAT = 'a pickle of LIDC crops'
+MOST_SHARED = 8  # bytes of arrays for each of the file: a mask may be that of several readers
 
 
 class Builder(common.Builder):
@@ -31,6 +35,8 @@ class Builder(common.Builder):
     for name, entry in entries.items():
       if missing := [k for k in KEYS if not isinstance(entry, dict) or k not in entry]:
         problems.add(f'{path}, {name!r}', f'has no {missing[0]!r}')
+      elif not isinstance(name, str) or not isinstance(entry['series_uid'], str):
+        problems.add(f'{path}, {name!r}', 'its name or its series_uid is no text')
     problems.stop_if_any(path)
     splits = {}
     for split, uids in split_of(sorted({str(e['series_uid']) for e in entries.values()})).items():
@@ -43,9 +49,12 @@ class Builder(common.Builder):
 def _examples(path: pathlib.Path, entries: dict, names: list, problems: common.Problems):
   for name in names:
     entry, where = entries[name], f'{path}, {name!r}'
-    image, masks = np.asarray(entry['image']), [np.asarray(m) for m in entry['masks']]
-    if len(masks) != READERS:
-      problems.add(where, f'{len(masks)} masks; expected {READERS}')
+    image, masks = entry['image'], entry['masks']
+    if not isinstance(masks, list) or len(masks) != READERS:
+      count = f'{len(masks)} masks' if isinstance(masks, list) else 'no list of masks'
+      problems.add(where, f'{count}; expected {READERS}')
+    elif any(not isinstance(x, np.ndarray) or x.dtype.kind not in 'biuf' for x in (image, *masks)):
+      problems.add(where, 'its image or a mask is no array of numbers')
     elif image.ndim != 2 or any(m.shape != image.shape for m in masks):
       problems.add(where, f'image {image.shape}, masks {[m.shape for m in masks]}')
     elif not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
@@ -74,35 +83,40 @@ def split_of(uids: list[str]) -> dict[str, list[str]]:
   return {'train': train, 'validation': validation, 'test': test}
 
 
-class _Arrays(pickle.Unpickler):
-  """Admits what rebuilds numpy arrays, and so cannot be made to run a file's code."""
-
-  def find_class(self, module: str, name: str) -> Any:
-    home = module.replace('numpy._core', 'numpy.core')
-    if (home, name) in (('numpy', 'ndarray'), ('numpy', 'dtype')):
-      return getattr(np, name)
-    if home == 'numpy.core.multiarray' and name in ('_reconstruct', 'scalar'):
-      return getattr(np._core.multiarray, name)
-    if (home, name) == ('numpy.core.numeric', '_frombuffer'):
-      return np._core.numeric._frombuffer
-    if (module, name) == ('_codecs', 'encode'):
-      return lambda text, _: text.encode('latin1')
-    raise pickle.UnpicklingError(f'it asks for {module}.{name}')
-
-
 def read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
   """The dictionary of a pickle, which is held in memory whole. Raises UserError."""
   if path.is_dir():
-    found = sorted(path.glob('*.pickle')) + sorted(path.glob('*.pkl'))
+    found = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS and not is_leftover(p))
     if len(found) != 1:
       raise UserError(f'{path} holds {len(found)} pickles; name the file with --source')
     path = found[0]
-  try:
-    with path.open('rb') as file:
-      content = _Arrays(file, encoding='latin1').load()
-  except Exception as e:  # a damaged pickle raises nearly anything
-    reason = str(e).partition('\n')[0] or type(e).__name__
-    raise UserError(f'{path} is no pickle of LIDC crops, or damaged ({reason})') from None
+  content = plain_pickle.read(path, WHAT)
   if not isinstance(content, dict) or not content:
-    raise UserError(f'{path} is no pickle of LIDC crops: it holds no dictionary of them')
+    raise UserError(f'{path} is no {WHAT[2:]}: it holds no dictionary of them')
+  size, total = path.stat().st_size, 0
+  for entry in content.values():
+    for key, value in entry.items() if isinstance(entry, dict) else ():
+      entry[key] = plain(value)
+    total += sum(x.nbytes for x in arrays(entry))
+  if total > MOST_SHARED * size:
+    raise UserError(f'{path} is no {WHAT[2:]}: its entries share their arrays')
   return content
+
+
+def plain(value: Any) -> Any:
+  """An array, or a list of readers' arrays, in place of what was read of them."""
+  if isinstance(value, plain_pickle.Array):
+    value = value.values
+    return [*value] if value is not None and value.ndim == 3 else value  # masks in one array
+  if isinstance(value, list | tuple) and len(value) == READERS:
+    return [v.values if isinstance(v, plain_pickle.Array) else v for v in value]
+  return value
+
+
+def arrays(entry: Any) -> list[np.ndarray]:
+  """The image and the masks of an entry, as far as they are arrays."""
+  if not isinstance(entry, dict):
+    return []
+  masks = entry.get('masks')
+  found = [entry.get('image'), *(masks if isinstance(masks, list) else [])]
+  return [x for x in found if isinstance(x, np.ndarray)]

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from car_jax.data import labels
-from datasets import common
+from datasets import common, layout
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 
 IMAGES, LABELS, DIGITS = 'RGB', 'GT/LABELS', 7
 FRAMES = range(9400)
 VALIDATION = pathlib.Path(__file__).with_name('validation.txt')
-WIDE = b'\x10\x02'  # a PNG's bit depth and colour type: 16 bits, three channels
 CITATION = 'Ros et al., The SYNTHIA dataset, CVPR 2016'
 
 
@@ -31,6 +30,11 @@ class Builder(common.Builder):
   def contents(self, options, problems):
     source, chosen = options.source, common.listed_numbers(VALIDATION)
     found = common.numbered(source / IMAGES, DIGITS, FRAMES, problems)
+    names = {path.name for path in found.values()}
+    layout.unread(source, (IMAGES, 'GT'), problems)
+    layout.unread(source / 'GT', ('LABELS',), problems)
+    for label in layout.unpaired(source / LABELS, names, problems):
+      problems.add(source / IMAGES / label.name, f'missing, but its label {label} is there')
     splits = {
       'train': list(found.values()),
       'validation': [path for number, path in found.items() if number in chosen],
@@ -54,14 +58,14 @@ def examples(
 
 
 def read_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
-  """Train ids of a three-channel 16-bit PNG; Pillow alone would keep the wrong byte of each id."""
-  import cv2
-
-  if common.open_picture(path, problems) is None:
+  """Train ids of a picture of three channels of 16 bits, of which the first holds the class."""
+  picture = common.open_picture(path, problems)
+  if picture is None:
     return None
-  raw = path.read_bytes()
-  if raw[24:26] != WIDE:
+  if picture.values.ndim != 3 or picture.values.dtype != np.uint16 or picture.alpha is not None:
     problems.add(path, "is no PNG of three channels of 16 bits; take those of SYNTHIA's GT/LABELS")
     return None
-  found = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)  # blue, green, red
-  return labels.synthia_train_ids(found[..., 2])
+  ids = picture.values[..., 0]
+  if not cityscapes.in_range(path, ids, labels.SYNTHIA_IDS, problems):
+    return None
+  return labels.synthia_train_ids(ids)

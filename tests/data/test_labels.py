@@ -103,3 +103,15 @@ def test_a_single_flipping_class_leaves_the_others():
   label = np.array([[0, 1, 11, 13, 8]])
   assert labels.flip_classes(label, [0.47], only_road).tolist() == [[23, 1, 11, 13, 8]]
   assert labels.flip_classes(label, [0.48], only_road).tolist() == label.tolist()
+
+
+def test_strange_ids_are_named_with_their_share():
+  ids = np.array([[0, 33, 34, 34], [255, 7, 7, 200]], np.uint8)
+  told = 'id 34 is no class; expected 0 to 33 (50 % of pixels, nor are 2 other ids)'
+  assert labels.strange(ids, labels.CITYSCAPES_IDS) == told
+  assert labels.strange(ids[:1, :2], labels.CITYSCAPES_IDS) == ''
+  assert labels.strange(np.array([-1.0]), labels.TRAIN_IDS).startswith('id -1.0 is no class')
+  known = (labels.CITYSCAPES_IDS, labels.ACDC_IDS, labels.GTA5_IDS, labels.SYNTHIA_IDS)
+  for allowed in (*known, labels.IDD_IDS, labels.TRAIN_IDS):
+    for k in range(300):
+      assert bool(labels.strange(np.array([k]), allowed)) == (k not in allowed)

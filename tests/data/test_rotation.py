@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from car_jax.data import transforms
+from car_jax.data import pipeline, transforms
+from car_jax.data.sources import DataInfo
 
 rng = np.random.default_rng(0)
 
@@ -56,3 +57,38 @@ def test_image_and_labels_turn_together():
     assert (bright == found['labels'][0]).mean() > 0.95
     flipped = transforms.flip_rows(example, np.random.default_rng(seed))
     assert (flipped['image'][..., 0] > 100).tolist() == (flipped['labels'][0] == 1).tolist()
+
+
+@pytest.mark.parametrize('ignored', [None, 255])
+def test_what_turns_in_from_outside_is_ignored_or_the_published_class_0(ignored):
+  example = {'image': np.zeros((32, 40, 1), np.uint8), 'labels': np.full((4, 32, 40), 7, np.uint8)}
+  corners = 0
+  for seed in range(6):
+    draws = np.random.default_rng(seed)
+    turned = draws.random() >= 0.5
+    angle = draws.uniform(-30, 30) if turned else 0.0
+    outside = by_hand(np.ones((32, 40, 1), int), angle, True, 0)[..., 0] == 0
+    found = transforms.rotate(30, ignored)(example, np.random.default_rng(seed))
+    want = np.where(outside, 0 if ignored is None else ignored, 7)
+    np.testing.assert_array_equal(found['labels'], np.stack([want] * 4))
+    corners += outside.sum()
+  assert corners > 100
+
+
+def test_no_geometry_of_training_invents_a_class_in_labels_or_black_box():
+  class Scenes:
+    def __len__(self):
+      return 8
+
+    def __getitem__(self, k):
+      maps = {'labels': np.full((1, 40, 56), 7, np.uint8), 'black_box': np.full((40, 56), 9)}
+      return maps | {'image': np.full((40, 56, 3), k, np.uint8), 'id': str(k), 'group': str(k)}
+
+  names = tuple(map(str, range(19)))
+  info = DataInfo('scenes', 19, names, (), 1, ignore_label=255, black_box=True)
+  config = dict(batch=8, size=48, pad=True, crop='random', rotate=30, threads=0)
+  config |= dict.fromkeys(('flip', 'flip_rows', 'rot90'), True)
+  batch = next(pipeline.train_batches(Scenes(), info, config, seed=0))
+  for key, number in (('label', 7), ('labels', 7), ('black_box', 9)):
+    assert set(np.unique(batch[key])) == {number, 255}
+  np.testing.assert_array_equal(batch['label'] == 255, batch['black_box'] == 255)

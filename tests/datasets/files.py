@@ -59,3 +59,18 @@ def folder(root: pathlib.Path, readers: tuple[int, ...] = (1, 3, 2)) -> pathlib.
       mask = 255 * (rng.random((10, 14)) < 0.4)
       write_png(root / 'masks' / f'im{i}' / f'reader{reader}.png', mask)
   return root
+
+
+LEFTOVERS = ('._x.png', '.DS_Store', 'Thumbs.db', 'desktop.ini')
+
+
+def leave(root: pathlib.Path) -> int:
+  """Leftovers of macOS and Windows in every folder of a source -> how many."""
+  folders = [root, *(p for p in root.rglob('*') if p.is_dir())]
+  for place in folders:
+    for name in LEFTOVERS:
+      (place / name).write_bytes(b'\0\5\x16\7' + bytes(80))
+    for path in [p for p in place.iterdir() if p.is_file() and p.name not in LEFTOVERS]:
+      if not path.name.startswith('._'):
+        (place / f'._{path.name}').write_bytes(b'\0\5\x16\7' + bytes(80))
+  return len(folders)

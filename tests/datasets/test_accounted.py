@@ -84,7 +84,7 @@ def test_linked_folders_are_read_and_loops_and_leftovers_are_noted(tmp_path, cap
   assert set(records('folder', tmp_path / 'd')) == {'sub/im0', 'sub/im1'}
   told = capsys.readouterr().out
   assert '4 x leftover of the system, passed over' in told
-  assert '1 x link to a folder that it lies in, not followed' in told
+  assert '1 x link to a folder that is entered already, not followed' in told
 
 
 def test_the_same_pixels_in_two_splits_are_a_leak(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Cityscapes' folders, drawn ones among them: records, and every kind of damage named by path."""
 
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from car_jax.data import augmentation, labels, sources
 from datasets.cityscapes import cityscapes_dataset_builder as builder
 from datasets.street_scenes import __main__ as street_scenes
-from tests.datasets.files import nothing_prepared, records, run, truncate, write_png
+from tests.datasets.files import leave, nothing_prepared, records, run, truncate, write_png
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'sac'
 FEW = ('--height', '32', '--count', '8')
@@ -95,7 +96,7 @@ def test_everything_damaged_is_named_at_once_and_nothing_is_prepared(tmp_path, c
   for path, what in (
     ('aachen_000001_000019_gtFine_labelIds.png', 'missing'),
     ('aachen_000002_000019_gtFine_labelIds.png', 'id 34 is no class; expected 0 to 33'),
-    ('aachen_000003_000019', '30x16 pixels, its image 32x16'),
+    ('aachen_000003_000019', '30x16 pixels, its image '),
     ('aachen_000004_000019_gtFine_labelIds.png', 'cannot be read as a picture'),
     ('aachen_000005_000019*', '0 black-box predictions; expected one'),
     ('aachen_000000_000019_gtFine_labelIds.png', 'is a picture of colours'),
@@ -126,9 +127,12 @@ def test_other_layouts_are_refused(tmp_path, capsys):
   source = cityscapes(tmp_path / 't')
   assert run('cityscapes', source, tmp_path / 'd', '--black-box', str(tmp_path / 'no')) == 2
   assert 'no such folder' in capsys.readouterr().err
-  (source / 'leftImg8bit/val/frankfurt/Thumbs.db').write_text('x')
+  (source / 'leftImg8bit/val/frankfurt/notes.txt').write_text('x')
+  write_png(source / 'leftImg8bit/val/x_leftImg8bit.png', np.zeros((4, 4)))
   assert run('cityscapes', source, tmp_path / 'd') == 2
-  assert 'Thumbs.db: expected CITY/NAME_leftImg8bit.png' in capsys.readouterr().err
+  told = capsys.readouterr().err
+  for name in ('frankfurt/notes.txt', 'val/x_leftImg8bit.png'):
+    assert f'{name}: expected CITY/NAME_leftImg8bit.png' in told
   assert run('cityscapes', source, tmp_path / 'd', '--scale', '0') == 2
   assert '--scale cannot be 0.0' in capsys.readouterr().err
 
@@ -306,3 +310,84 @@ def test_mistakes_with_drawn_scenes(tmp_path, capsys):
   name = 'street_scenes/height64-domain_fog'
   with pytest.raises(sources.UserError, match='street_scenes --height 64 --domain fog --data-dir'):
     sources.open_dataset({'name': name, 'data_dir': str(tmp_path / 'd')})
+
+
+def test_labels_and_predictions_without_image_and_parts_that_are_not_read(tmp_path, capsys):
+  source = cityscapes(tmp_path / 's')
+  write_png(source / 'black_box/train/aachen/aachen_000000_0000190_x.png', np.zeros((16, 32)))
+  write_png(source / 'leftImg8bit/test/bonn/b_leftImg8bit.png', np.zeros((16, 32, 3)))
+  (source / 'gtFine/train/aachen/aachen_000000_000019_gtFine_polygons.json').touch()
+  (source / 'gtFine/train/aachen/notes.txt').touch()
+  assert run('cityscapes', source, tmp_path / 'd') == 0
+  told = capsys.readouterr().out
+  for line in (
+    f'1 x black-box prediction of no image that is read: {source}/black_box/train/aachen/aachen',
+    f'1 x part that is not read: {source}/leftImg8bit/test',
+    f'1 x file beside labels, not read: {source}/gtFine/train/aachen/notes.txt',
+  ):
+    assert line in told
+  label = source / 'gtFine/val/frankfurt/f_gtFine_labelIds.png'
+  write_png(label, np.zeros((16, 32)))
+  assert run('cityscapes', source, tmp_path / 'e') == 2
+  assert f'f_leftImg8bit.png: missing, but its label {label} is there' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('content', 'reason'),
+  [
+    (np.full((16, 32), 34), 'id 34 is no class; expected 0 to 33 (1e+02 % of pixels)'),
+    (np.full((16, 32), 7.5), 'it holds other than whole numbers'),
+    (np.full((16, 32), np.nan), 'it holds other than whole numbers'),
+    (np.full((16, 32), np.inf), 'it holds other than whole numbers'),
+    (np.full((16, 32), 1e30), 'it holds numbers that are no ids'),
+    (np.zeros((16, 32), complex), 'it holds complex128 (16, 32)'),
+    (np.zeros((16, 32, 1)), 'it holds float64 (16, 32, 1)'),
+    (np.full((16, 32), None), 'cannot be read as an array'),
+    (b'\x93NUMPY\1\0', 'cannot be read as an array'),
+    (b'', 'cannot be read as an array'),
+    ('more than is there', 'cannot be read as an array'),
+    ('pipe', 'is no regular file but a pipe'),
+  ],
+)
+def test_predictions_that_are_no_ids(tmp_path, capsys, content, reason):
+  source = cityscapes(tmp_path / 's', black_box='npy')
+  (path,) = source.glob('black_box/train/aachen/*.npy')
+  if isinstance(content, np.ndarray):
+    np.save(path, content, allow_pickle=True)
+  elif isinstance(content, bytes):
+    path.write_bytes(content)
+  elif content == 'pipe':
+    path.unlink()
+    os.mkfifo(path)
+  else:
+    np.save(path, np.zeros((16, 32)))
+    path.write_bytes(path.read_bytes().replace(b'(16, 32)', b'(10000000, 100000)')[:200])
+  assert run('cityscapes', source, tmp_path / 'd') == 2
+  told = capsys.readouterr().err
+  assert f'{path}' in told
+  assert reason in told
+
+
+def test_leftovers_of_systems_change_nothing(tmp_path, capsys):
+  from tests.datasets import test_acdc, test_gta5, test_idd, test_synthia
+  from tests.datasets.files import lidc_crops
+
+  for name, make in (
+    ('cityscapes', cityscapes),
+    ('acdc', test_acdc.acdc),
+    ('idd', test_idd.idd),
+    ('synthia', test_synthia.synthia),
+    ('lidc_crops', lidc_crops),
+    ('gta5', test_gta5.gta5),
+  ):
+    source, found = tmp_path / name, []
+    make(source)
+    more = {'gta5': ('--scale', '0.01')}.get(name, ())
+    for place in ('clean', 'left'):
+      assert run(name, source, tmp_path / place, *more) == 0
+      (info,) = (tmp_path / place / name).rglob('dataset_info.json')
+      found.append({p.name: p.read_bytes() for p in info.parent.glob('*array_record*')})
+      told = capsys.readouterr().out
+      assert ('leftover of the system' in told) == (place == 'left')
+      leave(source)
+    assert found[0] == found[1]

@@ -82,6 +82,27 @@ def test_damage_is_named_at_once(tmp_path, capsys):
   assert nothing_prepared(tmp_path / 'd')
 
 
+def test_ids_of_no_class_are_named_and_what_is_not_read_is_counted(tmp_path, capsys, monkeypatch):
+  source = gta5(tmp_path / 's', frames=(1, 2, 10001))
+  monkeypatch.setattr(builder, 'SIZE', (19, 11))
+  (source / 'images/00001.png').unlink()
+  assert run('gta5', source, tmp_path / 'd') == 0
+  told = capsys.readouterr().out
+  assert f'1 x frame that is not read: {source}/images/10001.png' in told
+  assert f'2 x label of no frame that is read from {source}/images: ' in told
+  assert '1 x label with id 34, a licence plate, which is no class of Cityscapes: ignored' in told
+  write_png(source / 'labels/00002.png', np.zeros((4, 19)))
+  assert run('gta5', source, tmp_path / 'e') == 2
+  told = capsys.readouterr().err
+  assert f'00002.png: 19x4 pixels, its image {source}/images/00002.png 19x11' in told
+  for strange in (35, 77, 254):
+    write_png(source / 'labels/00002.png', np.full((11, 19), strange))
+    assert run('gta5', source, tmp_path / 'e') == 2
+    assert (
+      f'00002.png: id {strange} is no class; expected 0 to 34 and 255' in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
   ('name', 'told'),
   [

@@ -60,7 +60,7 @@ def test_everything_damaged_is_named_at_once_and_nothing_is_prepared(tmp_path, c
   for path, what in (
     ('ptrain/s0_l3.png', 'missing'),
     ('ptrain/s1.png', 'truncated'),
-    ('ptrain/s2_l0.png', r'(11, 12) pixels, its image (12, 12)'),
+    ('ptrain/s2_l0.png', '11x12 pixels, its image '),
     ('ptest/s0_l2.png', 'value 7 in a mask; expected 0 and 255'),
     ('ptest/s1_l1.png', 'cannot be read as a picture'),
     ('ptest/s2_l1.png', 'cannot be read as a picture'),
@@ -88,3 +88,27 @@ def test_a_missing_or_empty_split(tmp_path, capsys):
   assert run('lidc_crops', source, tmp_path / 'data') == 2
   assert 'holds no PATIENT/NAME.png' in capsys.readouterr().err
   assert nothing_prepared(tmp_path / 'data')
+
+
+def test_deep_images_stray_files_and_masks_without_image_are_named(tmp_path, capsys):
+  source = lidc_crops(tmp_path / 'source', count=2)
+  train = source / 'lidc_crops_train/train'
+  write_png(train / 'gt/ptrain/s7_l0.png', np.zeros((12, 12)))
+  (train / 'images/ptrain/s0.png').rename(train / 'images/ptrain/s0.PNG')
+  cv2.imwrite(str(train / 'images/ptrain/s1.png'), np.full((12, 12), 3000, np.uint16))
+  assert run('lidc_crops', source, tmp_path / 'data') == 2
+  told = capsys.readouterr().err
+  for what in (
+    's7.png: missing, but its label',
+    's0.PNG: expected PATIENT/NAME.png; move other files elsewhere',
+    's0.png: missing, but its label',
+    's1.png: more than 8 bits per channel',
+  ):
+    assert what in told
+
+
+def test_a_fifth_reader_is_counted(tmp_path, capsys):
+  source = lidc_crops(tmp_path / 'source', count=1)
+  write_png(source / 'lidc_crops_val/val/gt/pval/s0_l4.png', np.zeros((12, 12)))
+  assert run('lidc_crops', source, tmp_path / 'data') == 0
+  assert '1 x file beside labels, not read: ' in capsys.readouterr().out

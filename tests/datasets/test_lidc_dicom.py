@@ -1,8 +1,12 @@
 """Crops of CT slices around the shipped masks, checked on slices that are plain gradients."""
 
+import os
+import warnings
+
 import numpy as np
 import pytest
 
+from datasets import common
 from datasets.lidc_dicom import lidc_dicom_dataset_builder as builder
 from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 from tests.datasets.files import nothing_prepared, records, run
@@ -108,8 +112,8 @@ def test_unreadable_files_are_named(tmp_path, capsys):
   damaged.write_bytes(damaged.read_bytes()[:5000])
   assert run('lidc_dicom', source, tmp_path / 'd') == 2
   told = capsys.readouterr().err
-  assert 'broken.dcm: cannot be read as DICOM' in told
-  assert '000.dcm: its pixels cannot be read' in told
+  assert 'broken.dcm cannot be read as DICOM' in told
+  assert '000.dcm cannot be read as the pixels of a CT slice' in told
   assert nothing_prepared(tmp_path / 'd')
 
 
@@ -117,3 +121,62 @@ def test_a_folder_without_dicom(tmp_path, capsys):
   (tmp_path / 's').mkdir()
   assert run('lidc_dicom', tmp_path / 's', tmp_path / 'd') == 2
   assert 'holds no DICOM file of a LIDC-IDRI series' in capsys.readouterr().err
+
+
+def edited(path, **values):
+  file = pydicom.dcmread(path)
+  for key, value in values.items():
+    if value is None:
+      delattr(file, key)
+    else:
+      setattr(file, key, value)
+  file.save_as(path)
+
+
+@pytest.mark.parametrize(
+  ('values', 'reason'),
+  [
+    ({'RescaleSlope': None}, 'RescaleSlope'),
+    ({'RescaleSlope': 'nan'}, 'its RescaleSlope is nan'),
+    ({'RescaleSlope': 0}, 'its RescaleSlope is 0.0'),
+    ({'RescaleIntercept': 1e300}, 'RescaleIntercept 1e+300'),
+    ({'RescaleIntercept': None}, 'RescaleIntercept'),
+    ({'NumberOfFrames': 2}, '2 frames; one is expected'),
+    ({'PhotometricInterpretation': 'MONOCHROME1'}, 'MONOCHROME1, no MONOCHROME2'),
+    ({'SamplesPerPixel': 3}, '3 samples per pixel'),
+    ({'Columns': 1}, 'bytes of pixels; its header says 1024'),
+    ({'Rows': 65535}, 'bytes of pixels; its header says'),
+    ({'PixelData': None}, 'PixelData'),
+  ],
+)
+def test_slices_whose_numbers_mean_something_else_are_named(tmp_path, values, reason):
+  problems = common.Problems()
+  write_slice(tmp_path / 'x.dcm', 0, '1.2')
+  plain = builder.read_units(tmp_path / 'x.dcm', problems)
+  assert plain.shape == (SIDE, SIDE)
+  assert not problems.found
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    edited(tmp_path / 'x.dcm', **values)
+    assert builder.read_units(tmp_path / 'x.dcm', problems) is None
+  (told,) = problems.found
+  assert f'{tmp_path}/x.dcm cannot be read as the pixels of a CT slice' in told
+  assert reason in told
+
+
+def test_two_slices_of_one_place_must_be_one(tmp_path):
+  wanted, problems = {'1.2': 0}, common.Problems()
+  write_slice(tmp_path / 'a.dcm', 5, '1.2')
+  (tmp_path / 'b.dcm').write_bytes((tmp_path / 'a.dcm').read_bytes())
+  (tmp_path / 'a.dcm.bak').touch()
+  assert builder.find_slices(tmp_path, wanted, problems) == {0: {5.0: tmp_path / 'a.dcm'}}
+  assert not problems.found
+  assert 'no .dcm file, not read' in problems.notes
+  write_slice(tmp_path / 'c.dcm', 5, '1.2', shift=9)
+  os.mkfifo(tmp_path / 'd.dcm')
+  builder.find_slices(tmp_path, wanted, problems)
+  assert (
+    f'c.dcm: another slice of the same series at z 5.00 mm, as is {tmp_path}/a.dcm'
+    in (problems.found[0])
+  )
+  assert 'd.dcm is no regular file but a pipe' in problems.found[1]

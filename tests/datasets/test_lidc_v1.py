@@ -2,11 +2,13 @@
 
 import os
 import pickle
+import struct
 
 import numpy as np
 import pytest
 
-from datasets.lidc_v1.lidc_v1_dataset_builder import split_of
+from car_jax.errors import UserError
+from datasets.lidc_v1.lidc_v1_dataset_builder import read, split_of
 from tests.datasets.files import nothing_prepared, records, run, truncate
 
 
@@ -85,10 +87,110 @@ def test_a_pickle_runs_no_code_and_other_files_are_told(tmp_path, capsys):
   assert not os.path.exists('/tmp/should_not_be_there')
   truncate(written(tmp_path / 'x.pickle', entries()))
   assert run('lidc_v1', source, tmp_path / 'data') == 2
-  assert 'damaged' in capsys.readouterr().err
+  assert 'cannot be read as a pickle of LIDC crops (truncated' in capsys.readouterr().err
   written(source, [1, 2])
   assert run('lidc_v1', source, tmp_path / 'data') == 2
   assert 'no dictionary' in capsys.readouterr().err
   written(tmp_path / 'y.pickle', {})
   assert run('lidc_v1', tmp_path, tmp_path / 'data') == 2
   assert 'holds 2 pickles' in capsys.readouterr().err
+
+
+def by_hand(
+  kind=b"S'f8'", state=b"(I3\nS'<'\nNNNI-1\nI-1\nI0\nt", shape=(2, 4), data=None, core=b'core'
+):
+  """An array as numpy of Python 2 pickles it, in protocol 0."""
+  data = np.arange(8.0).tobytes() if data is None else data
+  sizes = b''.join(b'I%d\n' % n for n in shape)
+  head = b"cnumpy.%s.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR" % core
+  made = b'cnumpy\ndtype\n(%s\nI0\nI1\ntR%sb' % (kind, state)
+  text = repr(data)[1:].encode()  # BINSTRING's text form: what was a str in Python 2
+  return head + b'(I1\n(' + sizes + b't' + made + b'I0\nS' + text + b'\ntb'
+
+
+def entry_of(array):
+  return b"(dS'x'\n(dS'image'\n" + array + b"sS'masks'\n(l" + (array + b'a') * 4 + b"sS'u'\nI1\nss."
+
+
+@pytest.mark.parametrize('core', [b'core', b'_core'])
+def test_arrays_of_old_pythons_and_of_both_names_of_numpy(tmp_path, core):
+  path = tmp_path / 'x.pickle'
+  path.write_bytes(entry_of(by_hand(core=core)))
+  found = read(path)['x']
+  for array in (found['image'], *found['masks']):
+    np.testing.assert_array_equal(array, np.arange(8.0).reshape(2, 4))
+
+
+def test_every_plain_kind_and_order_is_read_as_numpy_reads_it(tmp_path):
+  rng = np.random.default_rng(0)
+  kinds = ('bool', 'i1', 'u1', '>i2', 'u2', '<i4', '>u8', 'f2', 'f4', '>f8')
+  made = {k: (rng.random((3, 5)) * 9).astype(k) for k in kinds}
+  made |= {'columns': np.asfortranarray(made['f4']), 'strided': made['f4'][::2, ::-1]}
+  for protocol in range(6):
+    content = {k: {'image': x, 'masks': [x] * 4, 'series_uid': np.str_(k)} for k, x in made.items()}
+    found = read(written(tmp_path / 'x.pickle', content, protocol))
+    for k, x in made.items():
+      np.testing.assert_array_equal(found[k]['image'], x)
+      assert found[k]['image'].dtype == x.dtype
+      assert found[k]['series_uid'] == k
+
+
+FIELDS = b"(I3\nS'|'\nN(S'a'\nt(dS'a'\n(cnumpy\ndtype\n(S'O8'\nI0\nI1\ntRI0\ntsI8\nI1\nI0\nt"
+POINTERS = (0x414141414141).to_bytes(8, 'little') * 8
+HOSTILE = {
+  'numbers that are taken for objects': entry_of(
+    by_hand(kind=b"S'V8'", state=FIELDS, data=POINTERS)
+  ),
+  'a plain kind that becomes a structured one': entry_of(by_hand(state=FIELDS, data=POINTERS)),
+  'objects': entry_of(by_hand(kind=b"S'O8'", data=POINTERS)),
+  'another size of the kind': entry_of(by_hand(state=b"(I3\nS'<'\nNNNI800\nI-1\nI0\nt")),
+  'more than its bytes': entry_of(by_hand(shape=(2, 400))),
+  'a negative shape': entry_of(by_hand(shape=(-2, -4))),
+  'no pixels': entry_of(by_hand(shape=(0, 4), data=b'')),
+  'a shape beyond 64 bits': entry_of(by_hand(shape=(2**40, 2**40))),
+  'another class': b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\n(I0\ntS'b'\ntR.",
+  'a class called': b'cnumpy\nndarray\n(I9\ntR.',
+  'an attribute of a function': b"cnumpy.core.multiarray\nscalar\n(N(dS'__code__'\nI1\nstb.",
+  'a dotted name': b'cnumpy\ndtype.type\n(I1\ntR.',
+  'a memo of gigabytes': b'\x80\x02}r\xff\xff\xff\xff.',
+  'bytes of a terabyte': b'\x80\x04\x8e' + struct.pack('<Q', 2**40) + b'x.',
+  'a frame of exabytes': b'\x80\x04\x95' + struct.pack('<Q', 2**62) + b'N.',
+  'a buffer of a terabyte': b'\x80\x05\x96' + struct.pack('<Q', 2**40) + b'x.',
+  'a number of gigabytes': b'\x80\x02\x8b' + struct.pack('<i', 2**31 - 1) + b'x.',
+  'a key that is too deep to hash': b'\x80\x02}N' + b'\x85' * 200_000 + b'Ns.',
+  'one text copied again and again': b'\x80\x02X'
+  + struct.pack('<I', 9000)
+  + b'a' * 9000
+  + b'q\0'
+  + b'c_codecs\nencode\nq\x01'
+  + b'h\x01h\0\x85R' * 99
+  + b'.',
+}
+
+
+@pytest.mark.parametrize('kind', HOSTILE)
+def test_states_that_numpy_would_believe_are_refused(tmp_path, kind):
+  path = tmp_path / 'x.pickle'
+  path.write_bytes(HOSTILE[kind])
+  with pytest.raises(UserError, match=r'x\.pickle (cannot be read as|is no)'):
+    read(path)
+
+
+def test_one_array_in_all_entries_is_refused(tmp_path, capsys):
+  image = np.zeros((64, 64))
+  content = {f'{k}': {'image': image, 'masks': [image] * 4, 'series_uid': 'u'} for k in range(40)}
+  assert run('lidc_v1', written(tmp_path / 'x.pickle', content), tmp_path / 'd') == 2
+  assert 'its entries share their arrays' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'value', [None, 3, 'text', [[1], [1, 2]], {'a': 1}, np.zeros(4), np.zeros(())]
+)
+def test_an_entry_of_another_form_is_named(tmp_path, capsys, value):
+  content = entries()
+  content['crop3']['image'] = content['crop4']['masks'] = value
+  assert run('lidc_v1', written(tmp_path / 'x.pickle', content), tmp_path / 'd') == 2
+  told = capsys.readouterr().err
+  assert "'crop3'" in told
+  assert "'crop4'" in told
+  assert 'Traceback' not in told

@@ -65,7 +65,7 @@ def test_damage_is_named_at_once(tmp_path, capsys):
     "0000000.png: is no PNG of three channels of 16 bits; take those of SYNTHIA's GT/LABELS",
     '0000001.png cannot be read as a picture',
     '0000002.png: missing',
-    '0000003.png: 20x12 pixels, its image 18x12',
+    'GT/LABELS/0000003.png: 20x12 pixels, its image ',
   ):
     assert what in told
   assert nothing_prepared(tmp_path / 'd')
@@ -75,3 +75,23 @@ def test_another_layout_is_refused(tmp_path, capsys):
   (tmp_path / 's').mkdir()
   assert run('synthia', tmp_path / 's', tmp_path / 'd') == 2
   assert 'RGB holds none of 0000000.png to 0009399.png' in capsys.readouterr().err
+
+
+def test_ids_of_no_class_are_named(tmp_path, capsys):
+  """Also those whose lower byte is a class."""
+  for strange in (23, 255, 256 + 3):
+    root = tmp_path / f's{strange}'
+    synthia(root, frames=(0,))
+    wide = np.zeros((12, 20, 3), np.uint16)
+    wide[3, 4] = 0, 5, strange
+    cv2.imwrite(str(root / 'GT/LABELS/0000000.png'), wide)
+    assert run('synthia', root, tmp_path / 'd') == 2
+    told = f'0000000.png: id {strange} is no class; expected 0 to 22 (0.42 % of pixels)'
+    assert told in capsys.readouterr().err
+
+
+def test_a_label_without_its_image_is_named(tmp_path, capsys):
+  synthia(tmp_path / 's')
+  (tmp_path / 's/RGB/0000000.png').unlink()
+  assert run('synthia', tmp_path / 's', tmp_path / 'd') == 2
+  assert 'RGB/0000000.png: missing, but its label ' in capsys.readouterr().err

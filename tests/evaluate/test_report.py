@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from car_jax.errors import UserError
-from car_jax.evaluate import gallery, harness, predict, report, tables, terminal
+from car_jax.evaluate import charts, gallery, harness, page, predict, report, tables, terminal
 from tests.evaluate import scene
 
 RNG = jax.random.key(0)
@@ -99,6 +99,16 @@ def test_every_score_stands_in_the_table_with_its_interval_and_convention(writte
           assert min(abs(n - value) for n in numbers) < 6e-4
   for m in results.plan.metrics:
     assert m.convention in page.texts
+
+
+def test_one_patient_has_scores_without_intervals(written):
+  results = dataclasses.replace(written[0], groups=np.full(len(written[0].ids), 'p'), _intervals={})
+  texts = tables.markdown_scores(results) + page._scores(results) + terminal.scores(results)
+  texts += charts.intervals(results, results.plan.main) + '\n'.join(tables.verdicts(results))
+  assert 'nan' not in texts
+  assert ' to –' not in texts
+  assert 'no intervals' in texts
+  assert 'no interval: fewer than two patients' in texts
 
 
 def test_the_summary_fits_a_terminal_and_says_below_what_it_means(written):

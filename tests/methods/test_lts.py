@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, loop, sharding
+from car_jax import checkpoints, sharding, starts
 from car_jax.calibrate import __main__ as command
 from car_jax.calibrate import files, local
 from car_jax.errors import UserError
@@ -127,7 +127,7 @@ def test_a_supervised_runs_net_becomes_the_segmenter(tmp_path):
   with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=1) as c:
     c.save(3, trained, {'config': {}})
   init = ConfigDict({'segmenter': f'{tmp_path}:net'})
-  state = loop.graft(METHOD.init(0, BATCH), init, sharding.make_mesh())
+  state = starts.graft(METHOD.init(0, BATCH), init, sharding.make_mesh())
   jax.tree.map(
     np.testing.assert_array_equal, jax.device_get(state.segmenter.variables), trained.net.variables
   )

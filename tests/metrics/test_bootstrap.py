@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from car_jax.evaluate.results import pooled_interval
 from car_jax.metrics import bootstrap
 
 
@@ -32,11 +33,25 @@ def test_nan_is_skipped_and_counted():
   assert (got.images, got.skipped) == (2, 1)
 
 
-def test_no_value_and_one_value():
+def test_no_value():
   none = bootstrap.interval(np.array([np.nan]))
   assert np.isnan([none.mean, none.low, none.high]).all()
   assert (none.images, none.skipped) == (0, 1)
-  assert bootstrap.interval(np.array([0.3]))[:3] == pytest.approx((0.3, 0.3, 0.3))
+
+
+@pytest.mark.parametrize(
+  ('values', 'groups'),
+  [([0.3], None), ([0.3, np.nan], None), ([0.2, 0.3, 0.4], ['p'] * 3), ([0.3, np.nan], ['p', 'q'])],
+)
+def test_one_image_or_one_patient_has_a_mean_but_no_interval(values, groups):
+  got = bootstrap.interval(np.array(values), groups=groups)
+  assert got.mean == pytest.approx(0.3)
+  assert np.isnan([got.low, got.high]).all()
+  sums = np.array([[np.nan_to_num(v), not np.isnan(v)] for v in values])
+  finish = lambda s: s[0] / s[1] if s[1] else np.nan
+  got = pooled_interval(sums, finish, groups=groups)
+  assert got.mean == pytest.approx(0.3)
+  assert np.isnan([got.low, got.high]).all()
 
 
 def test_whole_groups_are_resampled():

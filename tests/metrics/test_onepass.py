@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import entr, log_softmax, logsumexp, softmax
+from sklearn.metrics import roc_auc_score
 
 from car_jax.errors import UserError
 from car_jax.metrics import calibration, onepass, ranking
-from car_jax.reliability import measures
+from car_jax.reliability import count, measures
 from car_jax.reliability.tally import Tally, merged
 
 CLASSES = 5
@@ -90,13 +91,8 @@ def test_measures_are_those_of_plain_numpy(seed, scale):
   want = ranking.auroc(*ranking.by_value(-top, unknown[both]))
   m = measures.measure('unknown_auroc[max_logit]')
   assert abs(m.of(pooled) - want) <= m.bound(pooled) + 1e-6
-  for name, f, i in (
-    ('adaptive_ece', calibration.adaptive_ece, 0),
-    ('ks', calibration.ks_error, 1),
-  ):
-    assert (
-      abs(value(name) - f(groups)) <= calibration.tied_bound(measures.groups_of(pooled))[i] + 1e-6
-    )
+  for name, f in (('adaptive_ece', calibration.adaptive_ece), ('ks', calibration.ks_error)):
+    assert abs(value(name) - f(groups)) <= measures.measure(name).bound(pooled) + 1e-6
 
 
 def test_classwise_errors_are_those_of_plain_numpy():
@@ -112,6 +108,8 @@ def test_classwise_errors_are_those_of_plain_numpy():
   )
   want = np.mean([calibration.adaptive_ece(g) for g in each])
   assert value('classwise_adaptive_ece') == pytest.approx(want, abs=2e-3)
+  bound = measures.measure('classwise_adaptive_ece').bound(pooled)
+  assert abs(value('classwise_adaptive_ece') - want) <= bound < 0.1
 
 
 def test_labels_of_any_integer_type_mean_the_same():
@@ -149,6 +147,121 @@ def test_probabilities_near_one_keep_their_order():
   assert np.all(np.diff(found[0, 0]) > 5)
   assert np.all(np.asarray(conf) == 1)
   np.testing.assert_allclose(found[0, 0], [20, 30, 40], rtol=1e-6)
+
+
+FAR = st.tuples(st.integers(0, 1000), st.sampled_from([2, 150]))
+
+
+@settings(max_examples=10, deadline=None)
+@given(FAR, st.sampled_from([0.05, 1.0, 20.0]), st.sampled_from([0.0, 10.0, 45.0, 98.0]))
+def test_far_and_near_logits_keep_their_order(case, temperature, gap):
+  """Every score against scikit-learn on float64, at any temperature and distance of the logits."""
+  seed, classes = case
+  rng = np.random.default_rng(seed)
+  logits = rng.standard_normal((2000, classes)) * 2
+  said = rng.integers(0, classes, 2000)
+  logits[np.arange(2000), said] += gap + 1
+  logits = (logits / temperature).astype(np.float32)
+  x = np.sort(logits.astype(np.float64), -1)
+  lead = x[:, -1] - logsumexp(x[:, :-1], -1)
+  wrong = rng.random(2000) < 1 / (1 + np.exp(lead - np.median(lead)))
+  labels = np.where(wrong, (logits.argmax(-1) + 1) % classes, logits.argmax(-1))
+  pooled = tallied(logits, labels, np.zeros(2000, bool), classwise=False).pooled()
+  want = dict(max_prob=lead, max_logit=x[:, -1], energy=logsumexp(x, -1))
+  one = np.ones((1, 2000), bool)
+  found, outcome, _ = (np.asarray(v) for v in onepass.values(logits[None], labels[None], one))
+  assert not np.isnan(found).any()
+  for k, score in enumerate(onepass.SCORES):
+    m = measures.measure(f'auroc[{score}]')
+    exact = ranking.auroc(*ranking.by_value(-found[0, k], outcome[0] == onepass.WRONG))
+    if score in want:
+      assert exact == pytest.approx(roc_auc_score(wrong, -want[score]), abs=1e-4)
+    assert abs(m.of(pooled) - exact) <= min(m.bound(pooled), 0.003) + 1e-6
+  if classes == 2:  # margin and entropy are functions of the one gap
+    assert ranking.auroc(
+      *ranking.by_value(-found[0, 2], outcome[0] == onepass.WRONG)
+    ) == pytest.approx(roc_auc_score(wrong, -lead), abs=1e-4)
+    assert ranking.auroc(
+      *ranking.by_value(-found[0, 1], outcome[0] == onepass.WRONG)
+    ) == pytest.approx(roc_auc_score(wrong, -lead), abs=2e-3)
+
+
+def test_scores_are_those_of_float64():
+  rng = np.random.default_rng(0)
+  for classes, scale in ((2, 1.0), (19, 3.0), (150, 0.2), (5, 60.0)):
+    logits = (rng.standard_normal((500, classes)) * scale).astype(np.float32)
+    p = onepass.parts(jnp.asarray(logits))
+    x = logits.astype(np.float64)
+    q, two = softmax(x, -1), np.sort(x, -1)[:, -2:]
+    others = np.where(np.arange(classes) == x.argmax(-1)[:, None], -np.inf, x)
+    np.testing.assert_allclose(p.lead, x.max(-1) - logsumexp(others, -1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(p.gap, two[:, 1] - two[:, 0], rtol=1e-6)
+    gap = x - x.max(-1, keepdims=True)
+    rest = np.exp(others - x.max(-1, keepdims=True)).sum(-1)
+    spread = np.sum(-gap * np.exp(gap), -1)
+    want = np.log1p(rest) + spread / (1 + rest)
+    np.testing.assert_allclose(p.entropy, want, rtol=1e-4, atol=1e-36)
+    np.testing.assert_allclose(p.log_entropy, np.log(want), rtol=1e-5, atol=1e-4)
+    margin = onepass.coordinates(p, classes)[2]
+    top = np.sort(q, -1)
+    m = (top[:, -1] - top[:, -2])[known := top[:, -2] > 1e-12]
+    np.testing.assert_allclose(margin[known], np.log(m / (1 - m)), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('logits', [[0, -np.inf], [0, 0], [5, -np.inf, -np.inf], [7, 7, 7]])
+def test_ties_stay_ties_also_where_nothing_is_left_for_other_classes(logits):
+  n = 64
+  x = np.tile(np.array(logits, np.float32), (n, 1))
+  labels = np.arange(n) % 2
+  pooled = tallied(x, labels, labels < 0).pooled()
+  one = np.ones((1, n), bool)
+  found, outcome, _ = (np.asarray(v) for v in onepass.values(x[None], labels[None], one))
+  assert not np.isnan(found).any()
+  for k, score in enumerate(onepass.SCORES):
+    assert measures.measure(f'auroc[{score}]').of(pooled) == 0.5
+    assert measures.measure(f'auroc[{score}]').bound(pooled) == 0.5  # of one bin anything can hide
+    assert ranking.auroc(*ranking.by_value(-found[0, k], outcome[0] == onepass.WRONG)) == 0.5
+  exact = count.Exact(pooled, found[0], outcome[0], softmax(x, -1).max(-1))
+  assert measures.measure('auroc').of(exact) == 0.5
+  top = softmax(x, -1).max()
+  for name in ('ece', 'adaptive_ece', 'ks', 'mce'):
+    m = measures.measure(name)
+    assert m.of(pooled) == pytest.approx(abs(top - 0.5), abs=1e-5)
+    assert m.bound(pooled) <= max(m.of(pooled), 1 - m.of(pooled))
+
+
+def test_classes_of_constant_probability_are_in_every_calibration_error():
+  x = np.tile(np.log([0.6, 0.3, 0.1]).astype(np.float32), (600, 1))
+  labels = np.arange(600) % 3
+  pooled = tallied(x, labels, labels < 0).pooled()
+  want = np.mean(np.abs(np.array([0.6, 0.3, 0.1]) - 1 / 3))
+  for name in ('classwise_ece', 'classwise_adaptive_ece', 'classwise_ks'):
+    assert measures.measure(name).of(pooled) == pytest.approx(want, abs=1e-5)
+  assert measures.measure('classwise_adaptive_ece_relis').of(pooled) == 0
+  flat = tallied(np.zeros_like(x), labels, labels < 0).pooled()
+  assert measures.measure('ece_entropy').of(flat) == pytest.approx(1 / 3, abs=1e-5)
+
+
+def test_intervals_say_nothing_where_one_image_or_coarse_bins_decide():
+  rng = np.random.default_rng(0)
+  wanted = [measures.measure(m) for m in ('ece', 'auroc', 'unknown_auroc')]
+  x, y, u = (np.stack(v) for v in zip(*(drawn(k, 200) for k in range(4)), strict=True))
+  u[1:] = False
+
+  def estimated(logits, groups):
+    tally = Tally()
+    found = onepass.counts(logits, y, np.ones(y.shape, bool), u)
+    tally.add(found, list('abcd'), groups, [True] * 4)
+    return measures.estimates(tally, wanted, resamples=50)
+
+  free, one = estimated(x, [''] * 4), estimated(x, ['p'] * 4)
+  assert free['ece'].low < free['ece'].value < free['ece'].high
+  assert np.isnan([v.low for v in one.values()]).all()
+  far = np.zeros((4, 200, CLASSES), np.float32)
+  far[..., 1] = 98 + rng.standard_normal((4, 200)) + 0.6 * (y == 1)
+  y = np.where(y == 255, 255, y % 2)
+  gone = estimated(far, [''] * 4)['auroc']
+  assert np.isnan(gone.low) or gone.low < gone.high
 
 
 @pytest.mark.parametrize('case', ['right', 'wrong', 'void', 'uniform', 'certain', 'empty'])

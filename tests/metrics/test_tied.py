@@ -29,8 +29,46 @@ def test_adaptive_ece_is_the_published_loop(case, bins):
     inside = (conf > low) & (conf <= high)
     if inside.any():
       want += abs(conf[inside].mean() - hits[inside].mean()) * inside.mean()
-  found = calibration.adaptive_ece(calibration.tied(conf, hits), bins)
-  assert found == pytest.approx(want, abs=1e-12)
+  groups = calibration.tied(conf, hits)
+  assert calibration.adaptive_ece_relis(groups, bins) == pytest.approx(want, abs=1e-12)
+  # what the published bins leave out joins the first
+  place = np.searchsorted(edges[1:-1], conf, side='left')
+  want = sum(abs(np.sum((conf - hits)[place == k])) for k in range(bins)) / n
+  assert calibration.adaptive_ece(groups, bins) == pytest.approx(want, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(30, 300))
+def test_adaptive_ece_of_different_confidences_is_that_of_equal_counts(seed, count):
+  """scikit-learn's quantile bins, which hold the same pixels where each bin has as many."""
+  rng = np.random.default_rng(seed)
+  conf = rng.random(count)
+  hits = rng.random(count) < conf
+  want = (
+    sum(
+      abs(np.sum(b[:, 0] - b[:, 1]))
+      for b in np.array_split(np.stack([conf, hits], -1)[np.argsort(conf)], 10)
+    )
+    / count
+  )
+  found = calibration.adaptive_ece(calibration.tied(conf, hits), 10)
+  assert found == pytest.approx(want, abs=20 / count)  # a pixel or two at each edge
+
+
+def test_no_pixel_falls_out_of_the_adaptive_bins():
+  conf, hits = np.full(1000, 0.9), np.arange(1000) % 2 == 0
+  assert calibration.adaptive_ece(calibration.tied(conf, hits)) == pytest.approx(0.4)
+  assert calibration.adaptive_ece_relis(calibration.tied(conf, hits)) == 0
+  conf = np.append(np.full(700, 0.5), np.linspace(0.51, 1, 300))
+  hits = np.arange(1000) >= 700
+  found = calibration.adaptive_ece(calibration.tied(conf, hits))
+  assert found == pytest.approx(0.35 + np.mean(np.where(hits, 1 - conf, 0)), abs=1e-9)
+
+
+def test_a_confidence_of_zero_counts():
+  groups = calibration.tied(np.zeros(10), np.ones(10))
+  assert calibration.ece(calibration.binned(groups)) == 1
+  assert calibration.ece(calibration.binned(groups, zero=False), 10) == 0
 
 
 @settings(max_examples=60, deadline=None)
@@ -50,22 +88,21 @@ def test_groups_of_a_histogram_stay_within_their_bound(case, groups):
   add = lambda w: np.bincount(k, w, groups)
   binned = calibration.Tied(np.bincount(k, minlength=groups), add(conf), add(hits))
   exact = calibration.tied(conf, hits)
-  inside = np.clip(conf, 1e-9, 1 - 1e-9)  # the widest bin, in log-odds
-  odds = np.log(inside / (1 - inside))
-  width = max((np.ptp(odds[k == g]) for g in range(groups) if (k == g).any()), default=0)
-  bounds = calibration.tied_bound(binned, 5, width=width)
+  spread = [np.ptp(conf[k == g]) if (k == g).any() else 0 for g in range(groups)]
+  bounds = calibration.tied_bound(binned, 5, spread=np.array(spread))
   for f, bound in zip(
     (lambda g: calibration.adaptive_ece(g, 5), calibration.ks_error), bounds, strict=True
   ):
     assert abs(f(binned) - f(exact)) <= bound + 1e-9
+    assert bound <= max(f(binned), 1 - f(binned)) + 1e-9
 
 
 def test_mce_and_bins():
   groups = calibration.tied(np.array([0, 0.5, 0.55, 1.0]), np.array([1, 1, 0, 1]))
   sums = calibration.binned(groups, 2)
-  np.testing.assert_array_equal(sums.pixels, [1, 2])  # 0 is in no bin
-  assert calibration.mce(sums) == pytest.approx(0.5)
-  assert calibration.ece(sums, 4) == pytest.approx((0.5 + 0.55) / 4)
+  np.testing.assert_array_equal(sums.pixels, [2, 2])
+  assert calibration.mce(sums) == pytest.approx(0.75)
+  assert calibration.ece(sums, 4) == pytest.approx((1.5 + 0.55) / 4)
   assert np.isnan(calibration.mce(calibration.binned(calibration.tied([], []), 3)))
 
 

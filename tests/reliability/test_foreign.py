@@ -236,6 +236,9 @@ def test_label_ids_of_cityscapes_become_train_ids(folder, tmp_path):
   path = tmp_path / 'x_gtFine_labelIds.png'
   cv2.imwrite(str(path), np.array([[7, 26, 5, 33]], np.uint8))
   np.testing.assert_array_equal(foreign.read_label(path), [[0, 13, 255, 18]])
+  cv2.imwrite(str(path), np.array([[7, 26, 34, 200]], np.uint8))
+  with pytest.raises(UserError, match=r'Ids.png: id 34 is no class; expected 0 to 33 and 255'):
+    foreign.read_label(path)
 
 
 def spoil(where, what):

@@ -70,7 +70,7 @@ def optimizers(r: Replay) -> None:
     for step, grad in enumerate(r['adam_grads'].astype(np.float64)):
       params, opt_state = adam.update(jnp.int32(step), grad, opt_state, params)
       taken.append(params)
-  r.check('adam_params', np.stack(taken), 1e-7)
+  r.check('adam_params', np.stack(taken), 3e-7)  # a rounding of float32 is 1.2e-7
   for key, net in (('lr_cal', 'calnet'), ('lr_gen', 'generator'), ('lr_dis', 'discriminator')):
     per_epoch = 7
     adam = optim.adam(published.optim[net], steps_per_epoch=per_epoch)

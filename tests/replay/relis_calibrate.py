@@ -85,4 +85,4 @@ def measured(logits: np.ndarray, labels: np.ndarray) -> list[float]:
   conf, hits = probs.max(-1), (probs.argmax(-1) == labels[counts]).astype(np.float64)
   groups = calibration.tied(conf, hits)
   ece = calibration.ece(calibration.binned(groups, 15))
-  return [ece, calibration.adaptive_ece(groups, 15), calibration.ks_error(groups)]
+  return [ece, calibration.adaptive_ece_relis(groups, 15), calibration.ks_error(groups)]

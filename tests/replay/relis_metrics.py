@@ -17,12 +17,12 @@ def confidences(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def table(groups: calibration.Tied, bins: int) -> np.ndarray:
   """[B, 3]: pixels, mean truth, mean confidence; 0 where empty."""
-  found = calibration.reliability(calibration.binned(groups, bins))
+  found = calibration.reliability(calibration.binned(groups, bins, zero=False))
   return np.nan_to_num(np.stack([found.pixels, found.frequency, found.confidence], -1))
 
 
 def ece(groups: calibration.Tied, bins: int) -> float:
-  return calibration.ece(calibration.binned(groups, bins), np.sum(groups.pixels))
+  return calibration.ece(calibration.binned(groups, bins, zero=False), np.sum(groups.pixels))
 
 
 @replays('relis', 'calib')
@@ -43,7 +43,7 @@ def calibrations(r: Replay) -> None:
   calm = calibration.tied(np.float32(1 - entropy / np.log(classes)), hits)
   bins = [int(b) for b in r['bins']]
   r.check('ece', [ece(top, b) for b in bins], 1e-5)
-  r.check('ada_ece', [calibration.adaptive_ece(top, b) for b in bins], 1e-5)
+  r.check('ada_ece', [calibration.adaptive_ece_relis(top, b) for b in bins], 1e-5)
   r.check('ext_ece_entropy', [ece(calm, b) for b in bins], 1e-5)
   for b in bins:
     r.check(f'bins_prob_{b}', table(top, b), 1e-5)
@@ -56,7 +56,7 @@ def calibrations(r: Replay) -> None:
   r.check('ext_brier', np.mean(np.sum((p - one_hot) ** 2, -1)), 1e-5)
   each = [calibration.tied(p[:, c], labels == c) for c in range(classes)]
   r.check('classwise_ece_15', [ece(g, 15) for g in each], 1e-5)
-  r.check('classwise_ada_ece_15', [calibration.adaptive_ece(g, 15) for g in each], 1e-5)
+  r.check('classwise_ada_ece_15', [calibration.adaptive_ece_relis(g, 15) for g in each], 1e-5)
   r.check('classwise_ks', [calibration.ks_error(g) for g in each], 1e-5)
 
 
@@ -69,7 +69,7 @@ def edges(r: Replay) -> None:
     probs, labels = probs[seen], labels[seen]
     groups = calibration.tied(probs.max(-1), probs.argmax(-1) == labels)
     r.check(f'{case}_ece', [ece(groups, b) for b in bins], 1e-6)
-    r.check(f'{case}_ada_ece', [calibration.adaptive_ece(groups, b) for b in bins], 1e-6)
+    r.check(f'{case}_ada_ece', [calibration.adaptive_ece_relis(groups, b) for b in bins], 1e-6)
     r.check(f'{case}_table_16', table(groups, 16), 1e-6)
 
 

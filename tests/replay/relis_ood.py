@@ -31,7 +31,7 @@ def detection(r: Replay) -> None:
   seen = truth < labels.SCORED
   top = softmax(logits[seen].astype(np.float32), -1)
   groups = calibration.tied(top.max(-1), top.argmax(-1) == truth[seen])
-  found = ece(groups, 15), calibration.adaptive_ece(groups), calibration.ks_error(groups)
+  found = ece(groups, 15), calibration.adaptive_ece_relis(groups), calibration.ks_error(groups)
   r.check('idd_calib_ece_ada_ks', found, 1e-5)
   wrong = (logits.argmax(-1) != truth).reshape(-1)
   for name, conf in zip(('prob', 'entropy'), confidences(logits), strict=True):

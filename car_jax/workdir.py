@@ -1,0 +1,102 @@
+"""The folder of a training run: whose it is, who trains in it, and which config belongs to it."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from car_jax import checkpoints, files, lock, sharding
+from car_jax import config as configs
+from car_jax.errors import UserError
+from car_jax.evaluate import folders
+
+# What may change when a run goes on: nothing that was computed so far depends on it, as no method
+# is told the number of steps. Milestones, which are of the method, may not.
+FREE = ('steps', 'log_every', 'eval_every', 'save_every', 'keep', 'evals', 'report')
+
+
+@contextlib.contextmanager
+def claimed(workdir: Path, config: ConfigDict, *, new: bool) -> Iterator[None]:
+  """The workdir, ready for a run of this config and locked against others; new moves an old aside.
+
+  Process 0 does it, and all raise UserError if it cannot: a folder that cannot be written, that
+  another process trains in, or that holds a run of another config.
+  """
+  with contextlib.ExitStack() as stack:
+    problem: UserError | None = None
+    if jax.process_index() == 0:
+      try:
+        stack.enter_context(_claimed(workdir, config, new))
+      except UserError as e:
+        problem = e
+      except OSError as e:
+        problem = UserError(f'--workdir {workdir}: {e.strerror}\n  name another folder')
+    if not sharding.all_agree(problem is None):
+      raise problem or UserError(f'process 0 cannot use {workdir}; its message says why')
+    yield
+
+
+@contextlib.contextmanager
+def _claimed(workdir: Path, config: ConfigDict, new: bool) -> Iterator[None]:
+  with contextlib.ExitStack() as stack:
+    workdir.mkdir(parents=True, exist_ok=True)
+    stack.callback(_remove_empty, workdir)
+    stack.enter_context(lock.held(workdir))
+    if new and any((workdir / p).exists() for p in ('config.json', 'checkpoints', 'best')):
+      aside = next(p for k in itertools.count(1) if not (p := Path(f'{workdir}.old-{k}')).exists())
+      workdir.rename(aside)
+      (aside / lock.NAME).unlink()
+      print(f'moved the old run to {aside}', flush=True)
+      workdir.mkdir()
+      stack.enter_context(lock.held(workdir))
+    _adopt(workdir, config)
+    yield
+
+
+def _remove_empty(folder: Path) -> None:
+  with contextlib.suppress(OSError):  # it is not empty
+    folder.rmdir()
+
+
+def _adopt(workdir: Path, config: ConfigDict) -> None:
+  """Writes config.json, unless the folder holds a run of another config. Raises UserError."""
+  path, old = workdir / 'config.json', _config_of(workdir)
+  if old is not None:
+    if changed := configs.differences(_without_free(old), _without_free(config)):
+      lines = '\n'.join(changed)
+      raise UserError(
+        f'{workdir} holds a run of another config:\n{lines}\n'
+        f'  use --new to start over (the old run is moved aside), or another --workdir'
+      )
+    done = checkpoints.newest(workdir / 'checkpoints')
+    if config.steps < done:
+      raise UserError(
+        f'{workdir} has {done:,} steps; config.steps is {config.steps:,}\n'
+        f'  use --config.steps={done} or more, or another --workdir'
+      )
+    if changed := configs.differences(old, config):
+      print('the run goes on, with\n' + '\n'.join(changed), flush=True)
+  with folders.whole(path) as part:
+    part.write_text(configs.to_json(config))
+
+
+def _config_of(workdir: Path) -> ConfigDict | None:
+  """The config of the run that the folder holds: from config.json, or else a checkpoint."""
+  path = workdir / 'config.json'
+  again = 'use --new to start over (the old run is moved aside), or another --workdir'
+  if path.exists():
+    return ConfigDict(files.read_json(path, mend=again))
+  if not checkpoints.any_in(workdir / 'checkpoints'):
+    return None
+  with checkpoints.Checkpoints(workdir / 'checkpoints') as saved:
+    for step in reversed(saved.steps()):
+      with contextlib.suppress(checkpoints.Damaged):
+        return ConfigDict(saved.meta(step)['config'])
+  raise UserError(f'{workdir} has checkpoints but no config.json, nor have they\n  {again}')
+
+
+def _without_free(config: ConfigDict) -> ConfigDict:
+  return ConfigDict({k: v for k, v in config.to_dict().items() if k not in FREE})
