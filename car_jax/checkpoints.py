@@ -8,11 +8,13 @@ A checkpoint is written beside the training and appears under its name when comp
 flipped bytes without complaint; the CRCs do not.
 """
 
+import errno
 import functools
 import json
 import logging
 import pathlib
 import re
+import shutil
 import sys
 import time
 import zlib
@@ -94,8 +96,18 @@ class Checkpoints:
     return sorted(self._manager.all_steps() if self._manager else _numbered(self.folder))
 
   def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-    """Starts writing and returns; `meta` must be JSON. A step that is there is replaced."""
+    """Starts writing and returns; `meta` must be JSON. A step that is there is replaced.
+
+    Raises OSError where the disk has no place: orbax's own threads would end in tracebacks.
+    """
     args = self._ocp.args
+    size, free = (
+      sum(getattr(a, 'nbytes', 8) for _, a in leaves(state)),
+      shutil.disk_usage(self.folder).free,
+    )
+    if size > free:
+      text = f'a checkpoint takes {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free'
+      raise OSError(errno.ENOSPC, text, str(self.folder))
     if step in self._manager.all_steps():
       self._manager.wait_until_finished()
       self._manager.delete(step)

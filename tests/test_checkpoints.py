@@ -1,9 +1,11 @@
 """Checkpoints: what comes back, what damage is noticed, which one is found."""
 
+import errno
 import os
 import pathlib
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -144,3 +146,13 @@ def test_a_part_that_two_devices_wrote_is_read_on_one(tmp_path):
   subprocess.run([sys.executable, '-c', WRITER, str(tmp_path)], env=env, check=True)
   with checkpoints.Checkpoints(tmp_path) as c:
     np.testing.assert_array_equal(checkpoints.part_of(c, 7, 'part')['w'], np.arange(4))
+
+
+def test_a_full_disk_is_known_before_anything_is_written(tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoints.shutil, 'disk_usage', lambda path: SimpleNamespace(free=399))
+  state = {'w': np.zeros(100, np.float32)}
+  with checkpoints.Checkpoints(tmp_path / 'c', keep=1) as c:
+    with pytest.raises(OSError, match=r'takes 0\.0 MB, 0\.0 MB are free') as e:
+      c.save(0, state, {})
+    assert (e.value.errno, e.value.filename) == (errno.ENOSPC, str(tmp_path / 'c'))
+    assert not c.steps()
