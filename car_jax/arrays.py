@@ -58,7 +58,7 @@ def _archive(raw: bytes) -> dict[str, np.ndarray]:
       raise ValueError(f'two of its arrays are called {max(names, key=names.count)!r}')
     if (total := sum(m.file_size for m in members)) > max(MOST_INFLATED, MOST_RATIO * len(raw)):
       raise ValueError(f'{len(raw):,} bytes that unpack to {total:,}: write it with np.savez')
-    return {name: _array(file.read(m)) for name, m in zip(names, members, strict=True)}
+    return {name: _array(files.member(file, m)) for name, m in zip(names, members, strict=True)}
 
 
 def _array(raw: bytes) -> np.ndarray:

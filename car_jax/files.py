@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import stat
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -99,3 +100,18 @@ def read_json(path: str | pathlib.Path, *, keys: tuple[str, ...] = (), mend: str
     if missing := [k for k in keys if k not in found]:
       raise ValueError(f'it has no {missing[0]!r}')
   return found
+
+
+def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+  """A member of an archive, no more of it than the directory says, its checksum compared.
+
+  zipfile's own `read` inflates all that is there before it cuts it to that length. Raises
+  ValueError where there is less, and for ways of compression that cannot be stopped half-way.
+  """
+  if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    raise ValueError(f'{info.filename!a} is compressed in a way that is not read')
+  with archive.open(info) as file:
+    data = file.read(info.file_size)
+  if len(data) < info.file_size:
+    raise ValueError(f'{info.filename!a} is truncated')
+  return data

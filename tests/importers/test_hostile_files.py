@@ -11,6 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from car_jax import arrays
 from car_jax.errors import UserError
 from car_jax.importers import inert_pickle, tables, torch_file
 from tests.importers.torch_writer import MAGIC, Tensor, write_zip
@@ -166,6 +167,20 @@ def test_an_archive_does_not_inflate(tmp_path):
   assert 'x.pth' in bounded(path, 40)
   path = zipped(tmp_path / 'x.pth', bytes(2**20), zipfile.ZIP_LZMA)
   assert 'compressed in a way' in bounded(path)
+
+
+def test_a_member_is_inflated_no_further_than_the_directory_says(tmp_path):
+  with zipfile.ZipFile(tmp_path / 'x.npz', 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('x.npy', bytes(2**26))
+  raw = bytearray((tmp_path / 'x.npz').read_bytes())
+  at = raw.rfind(b'PK\x01\x02')
+  raw[at + 24 : at + 28] = struct.pack('<I', 16)
+  (tmp_path / 'x.npz').write_bytes(raw)
+  tracemalloc.start()
+  with pytest.raises(UserError, match=r'x\.npz'):
+    arrays.read(tmp_path / 'x.npz')
+  assert tracemalloc.get_traced_memory()[1] < 2**24
+  tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
