@@ -59,6 +59,12 @@ class Budget:
     if self.bytes < 0:
       raise Refused(f'{what} would take far more memory than the file holds')
 
+  def step(self, count: int = 1) -> None:
+    """Raises Refused after too many instructions, or parts that one of them goes through."""
+    self.instructions -= count
+    if self.instructions < 0:
+      raise Refused(f'more than {MOST:,} instructions')
+
 
 class Machine:
   """Runs one pickle at a time from a stream in memory.
@@ -108,9 +114,7 @@ class Machine:
         if not self.stream.read(1):
           raise CutShort from None
         raise Refused(f'no pickle at byte {self.stream.tell()}: {e}') from None
-      self.budget.instructions -= 1
-      if self.budget.instructions < 0:
-        raise Refused(f'more than {MOST:,} instructions')
+      self.budget.step()
       yield op.name, arg
 
   def _check_literal(self, arg: Any) -> None:
@@ -177,9 +181,7 @@ class Machine:
 
   def to_dict_of(self, pairs: Any) -> None:
     """A table from a list of pairs, as Python 2 pickled ordered ones."""
-    if not isinstance(pairs, (list, tuple)) or not all(
-      isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs
-    ):
+    if not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
       raise Refused('a table that is made of something other than pairs')
     self.stack.append({})
     self._fill([x for pair in pairs for x in pair])

@@ -40,6 +40,10 @@ KINDS = {
     'a SegFormer encoder in the names of transformers',
     'with decode_head in it, `python -m car_jax.importers huggingface FILE` reads it',
   ),
+  'segformer.stages.0.patch_embeddings.proj.weight': (
+    'a SegFormer encoder in the names of transformers',
+    'with decode_head in it, `python -m car_jax.importers huggingface FILE` reads it',
+  ),
   'decode_head.embed_layers.0.proj.weight': (
     "a segmenter with DAFormer's head, which no net here has",
     'give a SegFormer or DeepLabV3+; its logits as files are scored by eval.py --predictions',

@@ -20,7 +20,7 @@ import numpy as np
 
 from car_jax import files
 from car_jax.errors import UserError, reading
-from car_jax.importers.inert_pickle import Budget, CutShort, Inert, Machine, Named, Refused, as_key
+from car_jax.importers.inert_pickle import Budget, CutShort, Inert, Machine, Named, Refused
 
 DTYPES = {
   'FloatStorage': np.float32,
@@ -112,20 +112,6 @@ def _stand_ins(budget: Budget, embedded: bool = True) -> dict[str, Callable]:
     known = found.get(getattr(function, 'name', ''))
     return known(*args) if known and isinstance(args, tuple) else Inert('a tensor of another class')
 
-  def table(pairs=(), *_):
-    made = Machine(io.BytesIO(), budget, {})
-    made.to_dict_of(pairs)
-    return made.stack.pop()
-
-  def plain_set(items=(), *_):
-    return set(map(as_key, items)) if isinstance(items, (list, tuple)) else set()
-
-  def encoded(text, codec='latin1', *_):
-    if type(text) is not str or codec not in ('latin1', 'latin-1'):
-      raise Refused('bytes in an unknown code')
-    budget.take(len(text), 'bytes')
-    return text.encode('latin1')
-
   found = {
     'torch._utils._rebuild_tensor': tensor,
     'torch._utils._rebuild_tensor_v2': tensor,
@@ -133,6 +119,37 @@ def _stand_ins(budget: Budget, embedded: bool = True) -> dict[str, Callable]:
     'torch._utils._rebuild_parameter': parameter,
     'torch._utils._rebuild_parameter_with_state': parameter,
     'torch._tensor._rebuild_from_type_v2': of_type,
+    **_plain(budget),
+  }
+  if embedded:
+    found['torch.storage._load_from_bytes'] = functools.partial(_embedded, budget)
+  return found
+
+
+def _plain(budget: Budget) -> dict[str, Callable]:
+  """Of Python's own, what plain values are pickled by."""
+
+  def table(pairs=(), *_):
+    if not isinstance(pairs, (list, tuple)):
+      raise Refused('a table of something other than pairs')
+    budget.step(len(pairs))
+    made = Machine(io.BytesIO(), budget, {})
+    made.to_dict_of(pairs)
+    return made.stack.pop()
+
+  def plain_set(items=(), *_):
+    if not isinstance(items, (list, tuple)):
+      return set()
+    budget.step(len(items))
+    return {x for x in items if type(x) is str}  # of names; other sets are left
+
+  def encoded(text, codec='latin1', *_):
+    if type(text) is not str or codec not in ('latin1', 'latin-1'):
+      raise Refused('bytes in an unknown code')
+    budget.take(len(text), 'bytes')
+    return text.encode('latin1')
+
+  return {
     'collections.OrderedDict': table,
     'collections.defaultdict': lambda *_: {},
     'builtins.set': plain_set,
@@ -140,9 +157,6 @@ def _stand_ins(budget: Budget, embedded: bool = True) -> dict[str, Callable]:
     '_codecs.encode': encoded,
     '__builtin__.bytes': lambda *_: b'',  # of protocol 2, without arguments
   }
-  if embedded:
-    found['torch.storage._load_from_bytes'] = functools.partial(_embedded, budget)
-  return found
 
 
 def _referred(storage: Callable[[np.dtype, str, int], Storage]) -> Callable[[Any], Any]:

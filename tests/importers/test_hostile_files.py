@@ -40,6 +40,7 @@ def bombs(depth=20_000):
   pairs = b''.join(
     b'\x8a\x0a' + (k * (2**61 - 1)).to_bytes(10, 'little') + b'N' for k in range(9999)
   )
+  many = b']((NNtq\5' + b'h\5' * 9999 + b'e'
   nested = b'N' + b''.join(b'q\0' + b'h\0' * 2 + b'\x87' for _ in range(200))
   return {
     'memo of 2^32': b'}r\xff\xff\xff\xff.',
@@ -57,6 +58,12 @@ def bombs(depth=20_000):
     'keys of one hash': b'}(' + pairs + b'u.',
     'instructions': b']' * 30_000 + b'.',
     'one text as bytes, often': big + encode + b'h\1h\2R' * 2000 + b'.',
+    'one list as tables, often': many
+    + b'q\3ccollections\nOrderedDict\n'
+    + b'q\4'
+    + b'h\4h\3\x85R' * 2000
+    + b'.',
+    'one list as sets, often': many + b'q\3cbuiltins\nset\nq\4' + b'h\4h\3\x85R' * 2000 + b'.',
     'stride 0': tensor((500_000_000,), (0,), stored()) + b'.',
     'stride 0, two axes': tensor((10**6, 2 * 10**6), (0, 0), stored()) + b'.',
     'views that sum up': b'(' + tensor((10**6,), (0,), stored()) * 40 + b't.',
