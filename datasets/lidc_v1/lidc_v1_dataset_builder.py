@@ -91,8 +91,8 @@ def read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
       raise UserError(f'{path} holds {len(found)} pickles; name the file with --source')
     path = found[0]
   content = plain_pickle.read(path, WHAT)
-  if not isinstance(content, dict) or not content:
-    raise UserError(f'{path} is no {WHAT[2:]}: it holds no dictionary of them')
+  if not isinstance(content, dict) or not content or not all(type(k) is str for k in content):
+    raise UserError(f'{path} is no {WHAT[2:]}: it holds no dictionary of them by name')
   size, total = path.stat().st_size, 0
   for entry in content.values():
     with reading(path, WHAT):
