@@ -6,8 +6,8 @@
 
 Published mIoU on the 500 validation images, here the test split: b0 76.54, b1 78.56, b2 81.08, b3
 81.94, b4 81.89, b5 82.25. `train.py --config` with the same file trains one from scratch, by Adam
-with a rate that halves; the published ones started from ImageNet. The head is as wide as the paper's,
-768 from b2 on; a file that is imported says its own (mmsegmentation's is 256 in every variant).
+with a rate that halves; the published ones started from ImageNet. The head is as wide as
+the paper's, 768 from b2 on; an imported file says its own (mmsegmentation's is always 256).
 """
 
 from ml_collections import ConfigDict

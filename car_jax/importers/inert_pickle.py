@@ -9,7 +9,9 @@ What a file says about sizes is not believed: memory grows with the number of it
 which there may be `MOST`, and with the bytes that are there.
 """
 
+import codecs
 import io
+import mmap
 import pickletools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -50,8 +52,8 @@ class Inert:
 class Budget:
   """Bytes and instructions that reading one file may take; both derive from its size."""
 
-  def __init__(self, size: int):
-    self.bytes, self.instructions = 8 * size + 2**20, MOST
+  def __init__(self, size: int, instructions: int = 0):
+    self.bytes, self.instructions = 8 * size + 2**20, instructions or MOST
 
   def take(self, count: int, what: str) -> None:
     """Raises Refused if all that was taken comes to more than the file justifies."""
@@ -63,25 +65,27 @@ class Budget:
     """Raises Refused after too many instructions, or parts that one of them goes through."""
     self.instructions -= count
     if self.instructions < 0:
-      raise Refused(f'more than {MOST:,} instructions')
+      raise Refused('more instructions than any checkpoint or data set has')
 
 
 class Machine:
-  """Runs one pickle at a time from a stream in memory.
+  """Runs one pickle at a time from a stream in memory, or mapped into it.
 
   stand_ins: full name -> function of the positional arguments, checked by the function itself.
   persistent: what a reference to something outside the pickle (a storage) stands for.
+  unknown: what a call of something else makes, from its name and arguments.
   """
 
   def __init__(
     self,
-    stream: io.BytesIO,
+    stream: io.BytesIO | mmap.mmap,
     budget: Budget,
     stand_ins: Mapping[str, Callable],
     persistent: Callable[[Any], Any] | None = None,
+    unknown: Callable[[str, tuple], Any] = Inert,
   ):
     self.stream, self.budget, self.stand_ins = stream, budget, stand_ins
-    self.persistent = persistent
+    self.persistent, self.unknown = persistent, unknown
     self.stack: list[Any] = []
     self.below: list[list[Any]] = []  # the stacks under the open marks
     self.memo: dict[int, Any] = {}
@@ -104,17 +108,17 @@ class Machine:
     raise CutShort
 
   def _instructions(self) -> Iterator[tuple[str, Any]]:
-    steps = pickletools.genops(self.stream)
-    while True:
+    while code := self.stream.read(1):
+      self.budget.step()
+      op = pickletools.code2op.get(code.decode('latin1'))
+      if op is None:
+        raise Refused(f'no pickle at byte {self.stream.tell()}')
       try:
-        op, arg, _ = next(steps)
-      except StopIteration:
-        return
+        arg = None if op.arg is None else READERS.get(op.name, op.arg.reader)(self.stream)
       except Exception as e:
         if not self.stream.read(1):
           raise CutShort from None
         raise Refused(f'no pickle at byte {self.stream.tell()}: {e}') from None
-      self.budget.step()
       yield op.name, arg
 
   def _check_literal(self, arg: Any) -> None:
@@ -248,7 +252,7 @@ class Machine:
     if not isinstance(made, Named):
       raise Refused('a pickle that calls what is no function')
     known = self.stand_ins.get(made.name)
-    self.stack.append(known(*args) if known else Inert(made.name, args))
+    self.stack.append(known(*args) if known else self.unknown(made.name, args))
 
   def build(self, _: Any) -> None:
     """The state of an Inert. That of a table, torch's note of versions, is left."""
@@ -274,6 +278,13 @@ def as_key(x: Any) -> Any:
   return x if type(x) in PLAIN_KEYS else Inert(type(x).__name__)
 
 
+def _text_of_bytes(stream: Any) -> str:
+  """A text of Python 2 in protocol 0, of any bytes; pickletools reads ASCII alone."""
+  quoted = pickletools.read_stringnl(stream, decode=False, stripquotes=True)
+  return codecs.escape_decode(quoted)[0].decode('latin1')
+
+
+READERS = {'STRING': _text_of_bytes}
 PUSHED = {'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT'}
 PUSHED |= {'STRING', 'BINSTRING', 'SHORT_BINSTRING', 'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE'}
 PUSHED |= {'BINUNICODE8', 'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8'}

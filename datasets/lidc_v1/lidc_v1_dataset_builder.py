@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.errors import UserError
+from car_jax.errors import UserError, reading
 from car_jax.files import is_leftover
 from datasets import common
 from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
@@ -91,12 +91,13 @@ def read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
       raise UserError(f'{path} holds {len(found)} pickles; name the file with --source')
     path = found[0]
   content = plain_pickle.read(path, WHAT)
-  if not isinstance(content, dict) or not content:
-    raise UserError(f'{path} is no {WHAT[2:]}: it holds no dictionary of them')
+  if not isinstance(content, dict) or not content or not all(type(k) is str for k in content):
+    raise UserError(f'{path} is no {WHAT[2:]}: it holds no dictionary of them by name')
   size, total = path.stat().st_size, 0
   for entry in content.values():
-    for key, value in entry.items() if isinstance(entry, dict) else ():
-      entry[key] = plain(value)
+    with reading(path, WHAT):
+      for key, value in entry.items() if isinstance(entry, dict) else ():
+        entry[key] = plain(value)
     total += sum(x.nbytes for x in arrays(entry))
   if total > MOST_SHARED * size:
     raise UserError(f'{path} is no {WHAT[2:]}: its entries share their arrays')
@@ -107,7 +108,7 @@ def plain(value: Any) -> Any:
   """An array, or a list of readers' arrays, in place of what was read of them."""
   if isinstance(value, plain_pickle.Array):
     value = value.values
-    return [*value] if value is not None and value.ndim == 3 else value  # masks in one array
+    return [*value] if value.ndim == 3 else value  # masks in one array
   if isinstance(value, list | tuple) and len(value) == READERS:
     return [v.values if isinstance(v, plain_pickle.Array) else v for v in value]
   return value
