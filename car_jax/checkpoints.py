@@ -23,12 +23,12 @@ import jax
 import numpy as np
 
 from car_jax import files, sharding
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError, nearest, reading
 
 FORMAT = 2  # 1 had no checksum of meta
 
 
-class Damaged(Exception):
+class Damaged(UserError):
   """A checkpoint that cannot be read back as it was written."""
 
 
@@ -165,6 +165,9 @@ class Checkpoints:
       self._manager.close()
 
 
+PATIENCE = 10.0  # seconds
+
+
 @functools.cache
 def _tell_older(path: pathlib.Path) -> None:
   text = 'is of an older version: its arrays have checksums, its config and names have none'
@@ -175,14 +178,24 @@ def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int]
   """use(checkpoints, step) of what `locate` finds, see there.
 
   A training beside this may remove or replace it meanwhile: then the one that is wished for now is
-  read. Raises UserError for a damaged one, with the other steps there.
+  read. While its first one is being written, that is waited for, but not for long: what a killed
+  run left looks alike. Raises UserError for a damaged one, with the other steps there.
   """
-  tried = None
+  tried, patience = None, time.monotonic() + PATIENCE
   while True:
-    folder, step = locate(path, wish)
+    try:
+      folder, step = locate(path, wish)
+    except UserError:
+      if time.monotonic() > patience or not any(
+        pathlib.Path(path).glob('*/*.orbax-checkpoint-tmp')
+      ):
+        raise
+      time.sleep(0.3)
+      continue
     with Checkpoints(folder) as saved:
       try:
-        return use(saved, step)
+        with reading(folder / str(step), 'a checkpoint'):
+          return use(saved, step)
       except Damaged as e:
         if tried == (folder, step):  # still there, and still unreadable
           others = [str(s) for s in saved.steps() if s != step]
