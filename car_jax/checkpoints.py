@@ -61,8 +61,7 @@ class Checkpoints:
   def __init__(self, folder: str | pathlib.Path, keep: int | None = None):
     import orbax.checkpoint as ocp
 
-    for name in ('absl', 'asyncio'):  # reading threads log what is raised here in one line
-      logging.getLogger(name).setLevel(logging.CRITICAL)
+    _quieten()
     self.folder = pathlib.Path(folder).absolute()
     self._ocp = ocp
     self._manager = self._writer(keep) if keep else None
@@ -203,6 +202,25 @@ def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int]
           raise UserError(f'damaged checkpoint {e}{hint}') from None
     tried = folder, step
     time.sleep(0.3)
+
+
+@functools.cache
+def _quieten() -> None:
+  """Keeps orbax' reading threads from printing tracebacks of what is raised here in one line.
+
+  After the first array that cannot be read the others' threads go on, to a loop that is closed.
+  """
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+
+  def expected(error: BaseException | None, where: Any) -> bool:
+    code = getattr(where, 'cr_code', None)
+    from_orbax = code is not None and 'orbax' in code.co_filename
+    return from_orbax or (isinstance(error, RuntimeError) and 'loop is closed' in str(error))
+
+  hook, unraisable = sys.excepthook, sys.unraisablehook
+  sys.excepthook = lambda kind, e, tb: None if expected(e, None) else hook(kind, e, tb)
+  sys.unraisablehook = lambda u: None if expected(u.exc_value, u.object) else unraisable(u)
 
 
 def part_of(checkpoints: Checkpoints, step: int, name: str) -> dict[str, Any]:
