@@ -16,7 +16,7 @@ import shlex
 
 import train
 from car_jax import config as configs
-from car_jax.errors import UserError, command_line, exit_on_user_error
+from car_jax.errors import UserError, command_line, exit_on_user_error, writing
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -76,15 +76,16 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
   config = configs.override(checkpointed.read_config(first, args.step), pairs)
   configs.check(config)
   out = pathlib.Path(args.out) if args.out else beside(pathlib.Path(first))
-  results, page = checkpointed.evaluate(
-    args.checkpoint,
-    config,
-    out,
-    step=args.step,
-    saved=args.save,
-    command=command,
-    changes=changes,
-  )
+  with writing(out):
+    results, page = checkpointed.evaluate(
+      args.checkpoint,
+      config,
+      out,
+      step=args.step,
+      saved=args.save,
+      command=command,
+      changes=changes,
+    )
   print(terminal.scores(results))
   print(''.join(f'- {line}\n' for line in results.remarks()), end='')
   print(f'report: {page}')
@@ -99,7 +100,7 @@ def beside(run: pathlib.Path) -> pathlib.Path:
     folders.check_writable(run / 'report')
     return run / 'report'
   except UserError:
-    out = pathlib.Path(f'{run.absolute().name}-evaluated') / 'report'
+    out = pathlib.Path('runs', f'{run.absolute().name}-evaluated', 'report')
     print(f'{run} cannot be written: the report goes to {out} (--out names another place)')
     return out
 

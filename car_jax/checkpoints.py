@@ -25,12 +25,12 @@ import jax
 import numpy as np
 
 from car_jax import files, sharding
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError, nearest, reading
 
 FORMAT = 2  # 1 had no checksum of meta
 
 
-class Damaged(Exception):
+class Damaged(UserError):
   """A checkpoint that cannot be read back as it was written."""
 
 
@@ -63,8 +63,7 @@ class Checkpoints:
   def __init__(self, folder: str | pathlib.Path, keep: int | None = None):
     import orbax.checkpoint as ocp
 
-    for name in ('absl', 'asyncio'):  # reading threads log what is raised here in one line
-      logging.getLogger(name).setLevel(logging.CRITICAL)
+    _quieten()
     self.folder = pathlib.Path(folder).absolute()
     self._ocp = ocp
     self._manager = self._writer(keep) if keep else None
@@ -177,6 +176,9 @@ class Checkpoints:
       self._manager.close()
 
 
+PATIENCE = 10.0  # seconds
+
+
 @functools.cache
 def _tell_older(path: pathlib.Path) -> None:
   text = 'is of an older version: its arrays have checksums, its config and names have none'
@@ -187,14 +189,24 @@ def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int]
   """use(checkpoints, step) of what `locate` finds, see there.
 
   A training beside this may remove or replace it meanwhile: then the one that is wished for now is
-  read. Raises UserError for a damaged one, with the other steps there.
+  read. While its first one is being written, that is waited for, but not for long: what a killed
+  run left looks alike. Raises UserError for a damaged one, with the other steps there.
   """
-  tried = None
+  tried, patience = None, time.monotonic() + PATIENCE
   while True:
-    folder, step = locate(path, wish)
+    try:
+      folder, step = locate(path, wish)
+    except UserError:
+      if time.monotonic() > patience or not any(
+        pathlib.Path(path).glob('*/*.orbax-checkpoint-tmp')
+      ):
+        raise
+      time.sleep(0.3)
+      continue
     with Checkpoints(folder) as saved:
       try:
-        return use(saved, step)
+        with reading(folder / str(step), 'a checkpoint'):
+          return use(saved, step)
       except Damaged as e:
         if tried == (folder, step):  # still there, and still unreadable
           others = [str(s) for s in saved.steps() if s != step]
@@ -202,6 +214,25 @@ def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int]
           raise UserError(f'damaged checkpoint {e}{hint}') from None
     tried = folder, step
     time.sleep(0.3)
+
+
+@functools.cache
+def _quieten() -> None:
+  """Keeps orbax' reading threads from printing tracebacks of what is raised here in one line.
+
+  After the first array that cannot be read the others' threads go on, to a loop that is closed.
+  """
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+
+  def expected(error: BaseException | None, where: Any) -> bool:
+    code = getattr(where, 'cr_code', None)
+    from_orbax = code is not None and 'orbax' in code.co_filename
+    return from_orbax or (isinstance(error, RuntimeError) and 'loop is closed' in str(error))
+
+  hook, unraisable = sys.excepthook, sys.unraisablehook
+  sys.excepthook = lambda kind, e, tb: None if expected(e, None) else hook(kind, e, tb)
+  sys.unraisablehook = lambda u: None if expected(u.exc_value, u.object) else unraisable(u)
 
 
 def part_of(checkpoints: Checkpoints, step: int, name: str) -> dict[str, Any]:

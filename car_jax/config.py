@@ -128,6 +128,7 @@ RANGES: dict[str, tuple[float, float]] = {
   },
   **dict.fromkeys(('data.*.scales', 'data.*.scale', 'data.*.zoom'), (1e-3, 1e3)),
   **dict.fromkeys(('method.*.widths', 'method.*.features', 'method.*.hidden'), (1, 2**20)),
+  **dict.fromkeys(('method.*.depths', 'method.*.blocks'), (0, 2**12)),
   **dict.fromkeys(('method.*.lr', 'method.*.weight_decay'), (0.0, 1e3)),
   **dict.fromkeys(('method.*.b1', 'method.*.b2', 'method.*.momentum'), (0.0, 1.0)),
 }

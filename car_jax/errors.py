@@ -44,6 +44,16 @@ def reading(path: Any, what: str, mend: str = '') -> Iterator[None]:
     raise UserError(text + (f'\n  {mend}' if mend else '')) from e
 
 
+@contextlib.contextmanager
+def writing(path: Any) -> Iterator[None]:
+  """What the system refuses inside without saying where (a full disk) is said with `path`."""
+  try:
+    yield
+  except OSError as e:
+    e.filename = e.filename or str(path)
+    raise
+
+
 def reason(error: BaseException, most: int = 160) -> str:
   """What an exception says, in one line of at most `most` characters."""
   if isinstance(error, MemoryError):

@@ -21,7 +21,7 @@ from car_jax import ahead, checkpoints, registry, sharding, starts, writers
 from car_jax import config as configs
 from car_jax import workdir as workdirs
 from car_jax.data import pipeline, sources
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError, nearest, writing
 from car_jax.evaluate import preflight
 from car_jax.evaluate.validate import Validation
 from car_jax.interrupt import Interrupt
@@ -71,7 +71,7 @@ def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
     state = starts.graft(state, config.init, mesh)
   preflight.told(preflight.check(config, dataset, source, run, state))
-  with workdirs.claimed(workdir, config, new=new):
+  with workdirs.claimed(workdir, config, new=new), writing(workdir):
     run.line(describe(config, mesh, source, state))
     return run.to_the_end(state, stream)
 

@@ -6,6 +6,7 @@ are scored on that data.
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,23 +80,31 @@ def load(
   configs.override takes them. Raises UserError for a damaged checkpoint, naming others there.
   """
   check_changes(changes)
+  use = functools.partial(_opened, info=info, mesh=mesh, changes=changes)
+  return checkpoints.read(path, wish, use)
 
-  def read(saved: checkpoints.Checkpoints, step: int) -> Loaded:
-    meta = saved.meta(step)
-    config = configs.override(listed(meta), changes)
-    data = info or sources.from_json(meta['data'])
-    method = loop.build_method(config, data, 1)
-    if not method.predictors():
-      raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
-    size = config.data.get('size') or 32
-    batch = {'image': np.zeros((1, *(meta.get('image') or (size, size, 3))), np.float32)}
-    if data.black_box:
-      batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
-    template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
-    state, _ = saved.restore(step, template)
-    return Loaded(saved.folder / str(step), step, config, method, state, meta['crc'])
 
-  return checkpoints.read(path, wish, read)
+def _opened(
+  saved: checkpoints.Checkpoints,
+  step: int,
+  *,
+  info: sources.DataInfo | None,
+  mesh: Any,
+  changes: Sequence[tuple[str, str]],
+) -> Loaded:
+  meta = saved.meta(step)
+  config = configs.override(listed(meta), changes)
+  info = info or sources.from_json(meta['data'])
+  method = loop.build_method(config, info, 1)
+  if not method.predictors():
+    raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
+  size = config.data.get('size') or 32
+  batch = {'image': np.zeros((1, *(meta.get('image') or (size, size, 3))), np.float32)}
+  if info.black_box:
+    batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
+  template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
+  state, _ = saved.restore(step, template)
+  return Loaded(saved.folder / str(step), step, config, method, state, meta['crc'])
 
 
 def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:
