@@ -75,7 +75,7 @@ def test_one_step(name, tmp_path):
       small['source']['name'], small['train'] = 'fake', 'adaptation'
     config.data = small
   config.steps, config.log_every = 1, 1
-  config.evals, config.best, config.init = {}, '', {}
+  config.evals, config.best, config.init, config.report = {}, '', {}, {}
   state = loop.train(config, tmp_path / 'run')
   assert int(state.step) == 1
 

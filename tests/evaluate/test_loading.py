@@ -17,7 +17,7 @@ def test_ranked_segmentations_of_an_image_without_labels(tmp_path):
   method = loop.build_method(config, data.info, 8)
   state = method.init(0, {'image': np.zeros((1, 32, 32, 3), np.float32)})
   meta = dict(config=config.to_dict(), data=dataclasses.asdict(data.info), image=[32, 32, 3])
-  with checkpoints.Checkpoints(tmp_path / 'checkpoints') as saved:
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=1) as saved:
     saved.save(3, state, meta)
   model = checkpointed.load(tmp_path)
   assert model.step == 3

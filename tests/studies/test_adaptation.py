@@ -363,8 +363,10 @@ def test_scores_go_by_run_and_other_classes_do_not_mix(monkeypatch):
     batches = lambda self, spec: ()
 
   class Counted:
-    confusion = np.eye(2)
+    confusion = np.eye(2, dtype=int)
     pooled = lambda self: self
+    absent = ()
+    images = dict(confusion=confusion[None], scores=2 * confusion[:1, None], pixels=confusion[:1])
 
   monkeypatch.setattr(segmenters, 'Checkpoint', Model)
   monkeypatch.setattr(count, 'tallies', lambda *_: {'none': Counted()})
