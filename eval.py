@@ -97,7 +97,7 @@ def beside(run: pathlib.Path) -> pathlib.Path:
   from car_jax.evaluate import folders
 
   try:
-    folders.check_writable(run / 'report')
+    folders.check_writable(run)
     return run / 'report'
   except UserError:
     out = pathlib.Path('runs', f'{run.absolute().name}-evaluated', 'report')

@@ -123,7 +123,15 @@ class Run:
     if phase not in self.programs:
       say = lambda text: self.line(text if phase is None else f'{text}, phase {phase!r}')
       arguments = (self.jitted, phase, state, batch)
-      self.programs[phase] = ahead.compiled(*arguments, stop=stop or Interrupt(), say=say)
+      compiled = ahead.compiled(*arguments, stop=stop or Interrupt(), say=say)
+
+      def program(state, batch):
+        try:
+          return compiled(state, batch)
+        except TypeError:  # the state has other types after a step than before
+          return self.jitted(phase, state, batch)
+
+      self.programs[phase] = program
     return self.programs[phase]
 
   def line(self, text: str) -> None:

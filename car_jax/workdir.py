@@ -79,6 +79,8 @@ def _adopt(workdir: Path, config: ConfigDict) -> None:
       )
     if changed := configs.differences(old, config):
       print('the run goes on, with\n' + '\n'.join(changed), flush=True)
+      if config.best and old.get('evals') != config.evals:
+        print('  the best checkpoint so far was chosen by the evaluations before', flush=True)
   with folders.whole(path) as part:
     part.write_text(configs.to_json(config))
 

@@ -1,8 +1,12 @@
 """Checkpoints: what comes back, what damage is noticed, which one is found."""
 
+import contextlib
 import errno
+import gc
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -62,13 +66,15 @@ def cut_in_half(path):
 
 
 @pytest.mark.parametrize('damage', [flip_bytes, cut_in_half, pathlib.Path.unlink])
-def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(folder, damage, capsys):
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(folder, damage, capfd):
   damage(largest_file(folder / 'checkpoints' / '30' / 'state'))
   with checkpoints.Checkpoints(folder / 'checkpoints') as c:
     state, _ = checkpoints.newest_sound(c, tree(0))
   assert state['step'] == 20
-  assert 'damaged checkpoint' in (told := capsys.readouterr().err)
+  gc.collect()
+  assert 'damaged checkpoint' in (told := capfd.readouterr().err)
   assert 'using step 20' in told
+  assert 'Traceback' not in told  # nor do the threads that read say theirs
 
 
 def test_when_every_checkpoint_is_damaged_the_user_is_told(folder):
@@ -79,6 +85,127 @@ def test_when_every_checkpoint_is_damaged_the_user_is_told(folder):
     pytest.raises(UserError, match='--new'),
   ):
     checkpoints.newest_sound(c, tree(0))
+
+
+def flip(path, rng):
+  """One bit of a file is flipped; -> what it was."""
+  raw = path.read_bytes()
+  changed = bytearray(raw)
+  changed[rng.integers(len(raw))] ^= 1 << int(rng.integers(8))
+  path.write_bytes(changed)
+  return raw
+
+
+def test_no_bit_of_meta_is_changed_unnoticed(folder):
+  step, rng = folder / 'checkpoints' / '30', np.random.default_rng(0)
+  with checkpoints.Checkpoints(folder / 'checkpoints') as c:
+    want = c.meta(30)
+    for name in ('meta', 'checksum'):
+      for _ in range(100):
+        path = step / name / 'metadata'
+        raw = flip(path, rng)
+        try:
+          assert c.meta(30) == want, path.read_text()
+        except checkpoints.Damaged as e:
+          assert str(step) in str(e)  # noqa: PT017
+        path.write_bytes(raw)
+
+
+def test_no_bit_of_a_checkpoint_is_changed_unnoticed(folder):
+  """Orbax' own files are many and small: each is as likely as the arrays."""
+  rng = np.random.default_rng(0)
+  files = [p for p in (folder / 'checkpoints' / '30').rglob('*') if p.is_file() if p.stat().st_size]
+  want = checkpoints.crcs(tree(30))
+  with checkpoints.Checkpoints(folder / 'checkpoints') as c:
+    for k in range(3 * len(files)):
+      raw = flip(path := files[k % len(files)], rng)
+      for template in (None, tree(0)):
+        with contextlib.suppress(checkpoints.Damaged):
+          state, meta = c.restore(30, template)
+          assert checkpoints.crcs(state) == want, path
+          assert meta['config'] == {'a': 30}
+      path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    lambda meta: meta | {'crc': {}},
+    lambda meta: meta | {'crc': dict([*meta['crc'].items()][1:])},
+    lambda meta: {k: v for k, v in meta.items() if k != 'crc'},
+    lambda meta: {k: v for k, v in meta.items() if k != 'format'},
+    lambda meta: meta | {'config': {'a': 31}},
+    lambda meta: [],
+    lambda meta: None,
+  ],
+)
+def test_checking_is_not_switched_off_by_what_is_missing(folder, change):
+  path = folder / 'checkpoints' / '30' / 'meta' / 'metadata'
+  path.write_text(json.dumps(change(json.loads(path.read_text()))))
+  with checkpoints.Checkpoints(folder / 'checkpoints') as c, pytest.raises(checkpoints.Damaged):
+    c.restore(30, None)
+
+
+def test_a_checkpoint_without_its_checksum_is_damaged_unless_it_never_had_one(folder, capsys):
+  step = folder / 'checkpoints' / '30'
+  shutil.rmtree(step / 'checksum')
+  with checkpoints.Checkpoints(folder / 'checkpoints') as c:
+    with pytest.raises(checkpoints.Damaged, match='checksum'):
+      c.meta(30)
+    meta = json.loads((step / 'meta' / 'metadata').read_text())
+    del meta['format']  # as version 1 wrote it
+    (step / 'meta' / 'metadata').write_text(json.dumps(meta))
+    np.testing.assert_array_equal(c.restore(30, None)[0]['net']['w'], tree(30)['net']['w'])
+    assert 'older version' in capsys.readouterr().err
+    meta['crc'] = {}  # every array has one in version 1 too
+    (step / 'meta' / 'metadata').write_text(json.dumps(meta))
+    with pytest.raises(checkpoints.Damaged, match='3 arrays differ'):
+      c.restore(30, None)
+
+
+def test_what_a_writer_cannot_begin_with_is_moved_aside(folder, capsys):
+  record = folder / 'checkpoints' / '30' / '_CHECKPOINT_METADATA'
+  record.write_text(json.dumps(json.loads(record.read_text()) | {'metrics': 3}))
+  with checkpoints.Checkpoints(folder / 'checkpoints', keep=2) as c:
+    state, _ = checkpoints.newest_sound(c, tree(0))
+    c.save(30, tree(30), {'config': {}})
+  assert state['step'] == 20
+  assert 'damaged checkpoint' in (told := capsys.readouterr().err)
+  assert len([*(folder / 'checkpoints').glob('30.damaged-*')]) == 1
+  assert '30.damaged-' in told
+  assert checkpoints.locate(folder) == (folder / 'checkpoints', 30)
+
+
+def test_one_that_is_removed_while_it_is_read_is_not_damaged(folder, monkeypatch):
+  """As beside a training that keeps the newest: the one that is there then is read."""
+  monkeypatch.setattr(checkpoints.time, 'sleep', lambda seconds: None)
+
+  def use(saved, step):
+    if step == 30:
+      shutil.rmtree(folder / 'checkpoints' / '30')
+      (folder / 'checkpoints' / '20').rename(folder / 'checkpoints' / '40')
+    return int(saved.restore(step, None)[0]['step'])
+
+  assert checkpoints.read(folder, '', use) == 20  # of what is called 40 now
+  cut_in_half(largest_file(folder / 'checkpoints' / '40' / 'state'))
+  with pytest.raises(UserError, match='damaged checkpoint'):
+    checkpoints.read(folder, '', use)
+
+
+def test_only_folders_with_the_name_of_a_step_are_checkpoints(folder):
+  for name in (
+    '007',
+    '\N{ARABIC-INDIC DIGIT NINE}',
+    '\N{SUPERSCRIPT TWO}',
+    '31.orbax-checkpoint-tmp',
+  ):
+    (folder / 'checkpoints' / name).mkdir()
+  (folder / 'checkpoints' / '99').write_text('a file')
+  assert checkpoints.locate(folder) == (folder / 'checkpoints', 30)
+  with checkpoints.Checkpoints(folder / 'checkpoints') as c:
+    assert c.steps() == [20, 30]
+  with pytest.raises(UserError, match='no checkpoint called'):
+    checkpoints.locate(folder, '\N{SUPERSCRIPT TWO}')
 
 
 def test_locate_prefers_the_best_and_names_what_is_there(folder):

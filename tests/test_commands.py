@@ -13,7 +13,8 @@ import pytest
 import eval as evaluation
 import train
 from car_jax import checkpoints
-from car_jax.evaluate import checkpointed
+from car_jax.errors import UserError
+from car_jax.evaluate import checkpointed, folders
 
 CONFIG = ('--config', 'configs/smoke.py:supervised')
 
@@ -141,6 +142,33 @@ def test_mistakes_in_evaluation(run, arguments, message, tmp_path, capsys):
   assert err.startswith('error: ')
   assert message in err
   assert not out.exists()
+
+
+def test_a_run_that_cannot_be_written_is_evaluated_and_the_place_said_first(
+  run, tmp_path, monkeypatch, capsys
+):
+  def check(folder, check=folders.check_writable):
+    if run in (folder, *folder.parents):
+      raise UserError(f'{folder} cannot be written')
+    check(folder)
+
+  monkeypatch.setattr(folders, 'check_writable', check)
+  monkeypatch.chdir(tmp_path)
+  page = pathlib.Path('runs', 'run-evaluated', 'report', 'report.html')
+  small = '--config.report.split=test[:2]'
+  assert evaluation.main(['--checkpoint', str(run), small]) == 0
+  first, *_, last = capsys.readouterr().out.splitlines()
+  assert str(page.parent) in first
+  assert '--out' in first
+  assert last == f'report: {page}'
+  assert (tmp_path / page).exists()
+
+
+def test_that_a_config_runs_is_said_where_it_is_asked_for(capsys):
+  for main in (train.main, evaluation.main):
+    with pytest.raises(SystemExit):
+      main(['--help'])
+    assert 'A config is Python that runs' in ' '.join(capsys.readouterr().out.split())
 
 
 def test_a_folder_without_a_checkpoint(tmp_path, capsys):

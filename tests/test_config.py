@@ -1,5 +1,8 @@
 """Configs: loading, overriding, and what a user's mistake says."""
 
+import functools
+import os
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -89,3 +92,70 @@ def test_a_part_to_start_from_may_be_new():
   assert configs.override(demo(), [('init.net', 'runs/a:net')]).init.net == 'runs/a:net'
   with pytest.raises(UserError, match='unknown config key'):
     configs.override(demo(), [('init.net.x', 'runs/a:net')])
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    ('steps', 2**31, 'config.steps is 2147483648; it is at most 2,147,483,647'),
+    ('seed', 2**32, 'at most'),
+    ('keep', 0, 'config.keep is 0; it is at least 1'),
+    ('data.batch', 0, 'at least 1'),
+    ('data.batch', 2.5, 'a whole number'),
+    ('data.batch', True, 'config.data.batch is True; it is a number'),
+    ('data.batch', '8', 'it is a number'),
+    ('data.eval_batch', -1, 'config.data.eval_batch is -1'),
+    ('data.size', -1, 'config.data.size is -1; it is at least 0'),
+    ('data.target', {'size': (32, -1)}, 'config.data.target.size is -1'),
+    ('method.lr', float('nan'), 'config.method.lr is nan; it is a finite number'),
+    ('method.lr', float('inf'), 'a finite number'),
+    ('method.lr', -1.0, 'at least 0'),
+    ('method.lr', 1e30, 'at most 1,000'),
+    ('method.lr', 1j, 'a finite number'),
+    ('method.anything', 2**63, 'at most 64 bits'),
+    ('method.anything', (1, (2, float('nan'))), 'a finite number'),
+    ('method.anything', print, 'a config holds numbers, texts'),
+    ('evals', {'val': 'test'}, r'a dict such as dict\(split=...\)'),
+  ],
+)
+def test_a_value_that_no_run_can_have_is_named_with_its_range(key, value, message):
+  c = demo()
+  c.unlock()
+  c.data.batch = 8
+  configs.check(c)
+  *parents, last = key.split('.')
+  with c.ignore_type():
+    functools.reduce(lambda node, k: node[k], parents, c)[last] = value
+  with pytest.raises(UserError, match=message):
+    configs.check(c)
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    (b'\xff\xfe', 'c.py'),
+    (b'x = 1\nx = y\n', "c.py:2: NameError: name 'y' is not defined"),
+    (b'import nothing_of_this_name\n', 'c.py:1: ModuleNotFoundError'),
+    (b'def get_config():\n  raise ValueError("no")\n', 'c.py:2: ValueError: no'),
+    (b'import sys\nsys.exit(3)\n', 'c.py:2: SystemExit: 3'),
+    (b'get_config = 3\n', r'has no get_config\(\)'),
+    (b'def get_config():\n  return dict(a=1)\n', 'returns a dict; it must be'),
+    (b'def get_config():\n  pass\n', 'returns a NoneType'),
+  ],
+)
+def test_what_a_config_file_raises_is_told_with_its_place(tmp_path, text, message):
+  (tmp_path / 'c.py').write_bytes(text)
+  with pytest.raises(UserError, match=message):
+    configs.load(str(tmp_path / 'c.py'))
+
+
+def test_a_pipe_is_no_config(tmp_path):
+  os.mkfifo(tmp_path / 'c.py')
+  with pytest.raises(UserError, match='no regular file'):
+    configs.load(str(tmp_path / 'c.py'))
+
+
+def test_what_cannot_be_made_of_a_config_is_told_with_the_line():
+  message = r'made of config.method \(ZeroDivisionError .* in test_config.py:\d+\)'
+  with pytest.raises(UserError, match=message), configs.setting_up('method'):
+    _ = 1 / 0

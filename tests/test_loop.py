@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import struct
+import time
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 
-from car_jax import checkpoints, loop, registry
+from car_jax import checkpoints, lock, loop, registry, writers
 from car_jax import config as configs
 from car_jax.errors import UserError
 
@@ -64,6 +67,130 @@ def test_another_config_in_the_same_workdir_is_refused_unless_new(config, tmp_pa
   state = loop.train(config, tmp_path / 'run', new=True)
   assert int(state.step) == 6
   assert (tmp_path / 'run.old-1' / 'checkpoints').is_dir()
+
+
+@pytest.mark.parametrize('text', ['[]', 'null', '3', '{"steps":', '\xff'])
+def test_a_config_json_of_another_kind_is_named(config, tmp_path, text):
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'config.json').write_bytes(text.encode('latin-1'))
+  with pytest.raises(UserError, match=r'config.json cannot be read(.|\n)*--new'):
+    loop.train(config, tmp_path / 'run')
+
+
+def test_a_run_goes_on_to_more_steps_as_if_it_had_had_them(config, tmp_path, capsys):
+  want = loop.train(config, tmp_path / 'whole').total
+  config.steps, config.save_every = 4, 0
+  loop.train(config, tmp_path / 'run')
+  config.update(dict(steps=6, log_every=1, save_every=5, keep=1, report={'samples': 5}))
+  assert loop.train(config, tmp_path / 'run').total == want
+  out = capsys.readouterr().out
+  for line in ('steps: 4 -> 6', 'log_every: 2 -> 1', 'report.samples: 4 -> 5'):
+    assert line in out
+  rows = [json.loads(line)['step'] for line in (tmp_path / 'run' / 'metrics.jsonl').open()]
+  assert rows == [2, 4, 5, 6]
+  assert configs.from_json((tmp_path / 'run' / 'config.json').read_text()).steps == 6
+  config.steps = 4
+  with pytest.raises(UserError, match=r'has 6 steps; config.steps is 4\n  use --config.steps=6'):
+    loop.train(config, tmp_path / 'run')
+  assert configs.from_json((tmp_path / 'run' / 'config.json').read_text()).steps == 6
+
+
+def test_what_was_computed_with_another_value_is_not_gone_on_with(config, tmp_path):
+  """Not even where config.json was lost: the checkpoints have it too."""
+  loop.train(config, tmp_path / 'run')
+  (tmp_path / 'run' / 'config.json').unlink()
+  for key, value in (('steps', 8), ('seed', 3)):
+    config[key] = value
+  config.data.batch = 4
+  with pytest.raises(UserError, match=r'another config:\n  data.batch: 8 -> 4\n  seed: 0 -> 3\n'):
+    loop.train(config, tmp_path / 'run')
+  config.data.batch, config.seed = 8, 0
+  assert int(loop.train(config, tmp_path / 'run').step) == 8
+
+
+def test_a_folder_that_is_being_trained_in_is_left_alone(config, tmp_path):
+  loop.train(config, tmp_path / 'run')
+  with lock.held(tmp_path / 'run'):
+    for new in (False, True):
+      with pytest.raises(UserError, match='is being trained in by process'):
+        loop.train(config, tmp_path / 'run', new=new)
+  assert not (tmp_path / 'run.old-1').exists()
+  assert not (tmp_path / 'run' / lock.NAME).exists()
+
+
+class Validation:
+  """Stands for an evaluation that takes long: a signal comes while it works at step `stops`."""
+
+  names, stops, asked = ('score',), -1, False
+
+  def __init__(self, *_):
+    pass
+
+  def __call__(self, state):
+    if int(state.step) == Validation.stops:
+      Validation.asked = True
+      time.sleep(1.5)
+    return {'score': float(state.total) % 7}
+
+
+def test_a_run_stopped_while_it_evaluates_makes_up_for_it(config, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(loop, 'Validation', Validation)
+  monkeypatch.setattr(loop.preflight, 'check', lambda *_: [])
+  monkeypatch.setattr(loop.Interrupt, 'asked', lambda self: Validation.asked)
+  config.update(dict(evals={'val': {'split': 'test'}}, best='val/score:max', eval_every=3))
+  loop.train(config, tmp_path / 'whole')
+  for step in (3, 6):
+    monkeypatch.setattr(Validation, 'stops', step)
+    monkeypatch.setattr(Validation, 'asked', False)
+    with pytest.raises(SystemExit) as e:
+      loop.train(config, tmp_path / 'run')
+    assert e.value.code in (0, 130)
+    assert f'saved step {step}' in capsys.readouterr().out
+  monkeypatch.setattr(Validation, 'stops', -1)
+  monkeypatch.setattr(Validation, 'asked', False)
+  loop.train(config, tmp_path / 'run')
+  for kind in ('latest', 'best'):
+    ends = []
+    for name in ('whole', 'run'):
+      folder, step = checkpoints.locate(tmp_path / name, kind)
+      with checkpoints.Checkpoints(folder) as saved:
+        ends.append((step, saved.meta(step)['crc'], saved.meta(step).get('scores')))
+    assert ends[0] == ends[1]
+  scores = lambda run: [
+    row
+    for line in (tmp_path / run / 'metrics.jsonl').open()
+    if 'val/score' in (row := json.loads(line))
+  ]
+  assert scores('run') == scores('whole')
+  assert [row['step'] for row in scores('run')] == [3, 6]
+
+
+def test_tensorboard_forgets_the_steps_after_the_last_checkpoint(config, tmp_path):
+  """As a killed run leaves them: the file of the run that goes on says where it begins."""
+  config.steps, config.save_every = 2, 0
+  loop.train(config, tmp_path / 'run')
+  with writers.Writers(tmp_path / 'run', True, 2) as out:
+    out.scalars(5, {'loss/fine': 7.0})
+  config.steps = 6
+  loop.train(config, tmp_path / 'run')
+  shown: dict[int, float] = {}
+  for path in sorted((tmp_path / 'run' / 'tensorboard').iterdir(), key=lambda p: p.stat().st_mtime):
+    for event in events(path):
+      if event.HasField('session_log') and event.session_log.status == event.session_log.START:
+        shown = {k: v for k, v in shown.items() if k < event.step}
+      for value in event.summary.value:
+        if value.tag == 'loss/fine':
+          shown[event.step] = value.simple_value
+  assert shown == {2: 1, 4: 1, 6: 1}
+
+
+def events(path):
+  """Of a TensorBoard file: records of length, its CRC, data, their CRC."""
+  raw = path.read_bytes()
+  while raw:
+    (size,) = struct.unpack('<Q', raw[:8])
+    yield event_pb2.Event.FromString(raw[12 : 12 + size])
+    raw = raw[16 + size :]
 
 
 def test_metrics_have_one_line_per_log_step(config, tmp_path):
@@ -169,10 +296,12 @@ def test_a_workdir_that_cannot_be_one(config, tmp_path):
     loop.train(config, tmp_path / 'run')
 
 
-def test_the_record_of_a_run_survives_a_line_that_was_spoiled(config, tmp_path):
+def test_the_record_of_a_run_survives_lines_that_were_spoiled(config, tmp_path, capsys):
   config.steps = 4
   loop.train(config, tmp_path / 'run')
   record = tmp_path / 'run' / 'metrics.jsonl'
-  record.write_text(record.read_text() + 'x}\n{"step": 9')
+  spoiled = ('x}', '[1]', '{"step": "x"}', '{"step": 1e999}', '{"a": 1}', '[' * 9999, '{"step": 1')
+  record.write_text(record.read_text() + '\n'.join(spoiled))
   loop.train(config, tmp_path / 'run')
   assert [json.loads(line)['step'] for line in record.open()] == [2, 4]
+  assert 'metrics.jsonl: 7 damaged line(s) left out' in capsys.readouterr().err

@@ -8,14 +8,19 @@ import sys
 import numpy as np
 import pytest
 
-from car_jax import sharding
+from car_jax import checkpoints, sharding
 from car_jax.errors import UserError
+from tests import saving_worker
 
 
 def start(out, variant, devices, *cluster):
+  return worker('tests.sharding_worker', devices, out, variant, *cluster)
+
+
+def worker(module, devices, *arguments):
   flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'
   env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
-  command = [sys.executable, '-m', 'tests.sharding_worker', str(out), variant, *map(str, cluster)]
+  command = [sys.executable, '-m', module, *map(str, arguments)]
   return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 
@@ -68,6 +73,18 @@ def test_two_domains_on_eight_devices(tmp_path, variant):
   assert any('batch_stats' in name for name in one.files)
   assert variant == 'abn' or {'.prior', "['prior']"} & {*one.files}
   compare(one, eight, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_two_processes_save_a_large_state_in_two_folders_at_once(tmp_path):
+  """Each manager has barriers of its own: of one name, a second save meets the first one's."""
+  address = f'127.0.0.1:{free_port()}'
+  finish(*(worker('tests.saving_worker', 1, tmp_path, address, 2, i) for i in range(2)))
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints') as saved:
+    assert saved.steps() == [saving_worker.STEPS - 1, saving_worker.STEPS]
+    state, _ = saved.restore(saving_worker.STEPS, None)
+  assert [float(state[f'w{k}'].mean()) for k in range(5)] == [0, 1, 2, 3, 4]
+  assert checkpoints.locate(tmp_path, 'best')[1] == saving_worker.STEPS
 
 
 def test_a_batch_that_does_not_split_names_the_nearest_that_does():

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -166,3 +167,62 @@ def test_a_data_set_of_another_kind(damaged):
   path.write_text(json.dumps(meta))
   with pytest.raises(UserError, match='cannot be read'):
     read_all(damaged)
+
+
+def test_a_bit_of_a_description_is_missed_by_nobody(damaged):
+  """Flipped bits of the three files: told, or the same data set and records."""
+  same = lambda: (opened(damaged.parents[2]).info, [r['id'] for r in read_all(damaged)])
+  want, rng = same(), np.random.default_rng(0)
+  for name in ('metadata.json', 'features.json', 'dataset_info.json'):
+    raw = (damaged / name).read_bytes()
+    for at in rng.choice(len(raw), 25, replace=False):
+      changed = bytearray(raw)
+      changed[at] ^= 1 << int(rng.integers(7))
+      (damaged / name).write_bytes(changed)
+      try:
+        assert same() == want, (name, raw[at - 20 : at + 10])
+      except UserError as e:
+        assert str(damaged) in str(e) or 'no split' in str(e)  # noqa: PT017
+    (damaged / name).write_bytes(raw)
+
+
+def test_features_of_another_kind_import_nothing(damaged, monkeypatch):
+  """TFDS would import the module that the file names."""
+  (damaged / 'strange_module.py').write_text('raise SystemExit("it ran")\n')
+  monkeypatch.syspath_prepend(str(damaged))
+  path = damaged / 'features.json'
+  for place in (lambda f: f, lambda f: f['featuresDict']['features']['image']):
+    found = json.loads(path.read_text())
+    place(found)['pythonClassName'] = 'strange_module.X'
+    path.write_text(json.dumps(found))
+    with pytest.raises(UserError, match=r'features.json cannot be read(.|\n)*--overwrite'):
+      opened(damaged.parents[2])
+  assert 'strange_module' not in sys.modules
+
+
+def test_fewer_records_than_there_are_is_damage(damaged):
+  path = damaged / 'dataset_info.json'
+  info = json.loads(path.read_text())
+  info['splits'][0]['shardLengths'] = ['7']
+  path.write_text(json.dumps(info))
+  with pytest.raises(UserError, match='has 8 records, not 7'):
+    read_all(damaged)
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    *({'readers': 0}, {'readers': 'x'}, {'class_names': []}),
+    *({'palette': [[300, 0, 0], [0, 0, 0]]}, {'palette': [[0, 0, 0]]}),
+    *({'ignore_label': -1}, {'ignore_label': 256}, {'unknown_label': 3}),
+  ],
+)
+def test_a_description_without_checksum_is_looked_at(damaged, change):
+  path = damaged / 'metadata.json'
+  meta = json.loads(path.read_text())
+  del meta['checksum']  # as earlier versions wrote it
+  path.write_text(json.dumps(meta))
+  assert opened(damaged.parents[2]).info.num_classes == 2
+  path.write_text(json.dumps(meta | change))
+  with pytest.raises(UserError, match='metadata.json cannot be read'):
+    opened(damaged.parents[2])
