@@ -3,6 +3,7 @@
 import json
 import pathlib
 import sys
+import time
 import types
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -17,7 +18,9 @@ class _TensorBoardX:
     from tensorboardX import SummaryWriter
 
     # An earlier process may have written steps after the checkpoint that the run continues from.
-    self._writer = SummaryWriter(log_dir, purge_step=start + 1)
+    # Its files are named by the second: two of one second would be one.
+    suffix = f'.{time.time_ns()}'
+    self._writer = SummaryWriter(log_dir, purge_step=start + 1, filename_suffix=suffix)
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     for key, value in scalars.items():
