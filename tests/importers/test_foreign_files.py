@@ -1,4 +1,4 @@
-"""Files that torch and transformers wrote themselves; see tests/golden/torch_files/README.md."""
+"""Files that torch and transformers wrote themselves; see tests/importers/torch_files/README.md."""
 
 import pathlib
 import re
@@ -13,7 +13,7 @@ from car_jax.errors import UserError
 from car_jax.importers import huggingface, mmseg, spellings, tables, torch_file
 from car_jax.importers.safetensors_file import read_safetensors
 
-GOLDEN = pathlib.Path('tests/golden/torch_files')
+GOLDEN = pathlib.Path('tests/importers/torch_files')
 STATE = dict(np.load(GOLDEN / 'state.npz'))
 SPEC = dict(name='segformer', widths=(4, 8, 6, 8), depths=(1, 2, 1, 1), heads=(1, 2, 3, 4))
 SPEC |= dict(features=6, normed_projections=False, norm_epsilon=1e-5)
