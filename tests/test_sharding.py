@@ -10,7 +10,7 @@ import pytest
 
 from car_jax import checkpoints, sharding
 from car_jax.errors import UserError
-from tests import saving_worker
+from tests import conftest, saving_worker
 
 
 def start(out, variant, devices, *cluster):
@@ -18,7 +18,7 @@ def start(out, variant, devices, *cluster):
 
 
 def worker(module, devices, *arguments):
-  flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'
+  flags = f'--xla_force_host_platform_device_count={devices}{conftest.QUICK}'
   env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
   command = [sys.executable, '-m', module, *map(str, arguments)]
   return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)

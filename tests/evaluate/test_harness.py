@@ -96,7 +96,7 @@ def test_mean_iou_is_pooled_over_images_and_weighs_readers(results):
   assert results.scalars()['miou'] == pytest.approx(both / union, rel=1e-5)
 
 
-@pytest.mark.parametrize('batch', [1, 6])
+@pytest.mark.parametrize('batch', [pytest.param(1, marks=pytest.mark.slow), 6])
 def test_batch_size_and_padding_change_nothing(results, batch):
   other = run(batch=batch)
   assert list(other.ids) == list(results.ids)
