@@ -70,7 +70,7 @@ def test_its_method_and_scores_can_be_had(name):
       info = dataclasses.replace(info, flips=flips)
     if not config.data.get('source'):
       transforms.from_config(config.data, True)
-  assert loop.build_method(config, info, 100).predictors()
+  assert callable(loop.build_method(config, info, 100).step)
   for spec in (config.report, *config.evals.values()):
     assert not spec or catalogue.plan(dict(spec), info).metrics
 
