@@ -123,7 +123,9 @@ def test_a_pointwise_convolution_is_a_convolution(stride):
   np.testing.assert_allclose(layer.apply(params, x), want, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', SMALL)
+@pytest.mark.parametrize(
+  'name', ['deeplabv2_vgg', pytest.param('deeplabv2_resnet', marks=pytest.mark.slow)]
+)
 def test_kept_statistics_leave_scales_and_offsets_to_learn(name):
   net, variables, x = small(name)
 
