@@ -12,6 +12,7 @@ import jax
 
 from car_jax.evaluate import (
   charts,
+  escaped,
   flip_charts,
   folders,
   page,
@@ -137,11 +138,14 @@ def _markdown(results: Results, about: About, drawn: Mapping[str, str]) -> str:
   data = f'{results.info.name}, {about.split}: {len(results.ids):,} images{people}'
   shown = f'image, readers, samples of {results.subjects[0]}, their mean, its entropy'
   lines = [
-    f'# {about.title}',
+    f'# {escaped.prose(about.title)}',
     '',
-    f'{data}, {results.plan.samples} samples per image. {about.created}.',
+    f'{escaped.prose(data)}, {results.plan.samples} samples per image. {about.created}.',
     '',
-    *(f'- {line}' for line in (*about.models, *tables.verdicts(results), *results.remarks())),
+    *(
+      f'- {escaped.prose(line)}'
+      for line in (*about.models, *tables.verdicts(results), *results.remarks())
+    ),
     '',
     '## Scores',
     '',
@@ -150,10 +154,11 @@ def _markdown(results: Results, about: About, drawn: Mapping[str, str]) -> str:
     tables.markdown_scores(results),
     '## Pictures',
     '',
-    f'Cases show, from left to right: {shown}.',
+    f'Cases show, from left to right: {escaped.prose(shown)}.',
     '',
   ]
-  lines += [f'{title}\n\n![{title}](pictures/{name})\n' for name, title in drawn.items()]
-  lines += ['## How to reproduce', '', f'```\n{about.command}\n```', '']
+  titles = {name: escaped.prose(title) for name, title in drawn.items()}
+  lines += [f'{title}\n\n![{title}](pictures/{name})\n' for name, title in titles.items()]
+  lines += ['## How to reproduce', '', *escaped.block(about.command), '']
   lines += [', '.join(f'{k} {v}' for k, v in about.versions.items()), '']
   return '\n'.join(lines)

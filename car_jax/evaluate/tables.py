@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import flip_charts, score
+from car_jax.evaluate import escaped, flip_charts, score
 from car_jax.evaluate.catalogue import Metric
 from car_jax.evaluate.predict import READERS
 from car_jax.evaluate.results import Results
@@ -100,7 +100,7 @@ def as_csv(results: Results) -> str:
     columns = [results.values(subject, m) for m in metrics]
     for i, (name, group) in enumerate(zip(results.ids, groups, strict=True)):
       row = ['' if c is None or np.isnan(c[i]) else repr(float(c[i])) for c in columns]
-      writer.writerow([name, group, subject, *row])
+      writer.writerow([*(escaped.csv_cell(str(t)) for t in (name, group, subject)), *row])
   return out.getvalue()
 
 
@@ -166,8 +166,7 @@ def verdicts(results: Results) -> list[str]:
 def markdown_scores(results: Results) -> str:
   """Subjects by metrics with 95 % intervals, the best in bold, conventions below."""
   metrics = results.plan.metrics
-  head = ['', *(f'{m.name} {ARROWS[m.about.better]}' for m in metrics)]
-  lines = [f'| {" | ".join(head)} |', '|' + '---|' * len(head)]
+  head, rows = ['', *(f'{m.name} {ARROWS[m.about.better]}' for m in metrics)], []
   for subject in results.subjects:
     cells = []
     for m in metrics:
@@ -178,8 +177,7 @@ def markdown_scores(results: Results) -> str:
         span = ends(i, places, ' to ')
         cell += f' ({span})' if span else ''
       cells.append(cell)
-    lines.append(f'| {subject} | {" | ".join(cells)} |')
-  lines += ['', '| score | exactly | better | what it says |', '|---|---|---|---|']
-  for m in metrics:
-    lines.append(f'| {m.name} | `{m.convention}` | {BETTER[m.about.better]} | {m.about.text} |')
-  return '\n'.join(lines) + '\n'
+    rows.append([subject, *cells])
+  legend = [[m.name, f'`{m.convention}`', BETTER[m.about.better], m.about.text] for m in metrics]
+  below = escaped.table(['score', 'exactly', 'better', 'what it says'], legend)
+  return '\n'.join([*escaped.table(head, rows), '', *below]) + '\n'

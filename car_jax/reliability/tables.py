@@ -1,11 +1,11 @@
 """A study as Markdown and CSV, and how its numbers are written."""
 
 import csv as csv_module
-import html
 import io
 import math
 from typing import Any
 
+from car_jax.evaluate import escaped
 from car_jax.reliability import numbers, verdicts
 from car_jax.reliability.legend import ARROWS, BETTER
 from car_jax.reliability.numbers import Column, temperatures
@@ -39,22 +39,21 @@ def _plain(value: Any) -> str:
     return ''
   if isinstance(value, float):
     return repr(value)
-  text = str(value)
-  return f"'{text}" if text[:1] in ('=', '+', '-', '@') else text  # a formula to spreadsheets
+  return escaped.csv_cell(str(value))
 
 
 def markdown(study: dict[str, Any]) -> str:
   """The whole study: the verdict, a table per group of metrics, fits, unknown images, legend."""
   view = View(study)
-  lines = [f'# {_cell(study.get("title") or "Reliability study")}', '']
-  lines += [f'- {_prose(line)}' for line in verdicts.verdicts(view)] + ['']
+  lines = [f'# {escaped.cell(study.get("title") or "Reliability study")}', '']
+  lines += [f'- {escaped.prose(line)}' for line in verdicts.verdicts(view)] + ['']
   columns = numbers.columns(view)
   for group in dict.fromkeys(c.metric.group for c in columns):
     lines += _group(view, group, [c for c in columns if c.metric.group == group])
   lines += _fits(study) + _image_level(study) + _legend(view)
-  lines += [f'> {_prose(str(n))}\n' for n in study.get('notes') or []]
+  lines += [f'> {escaped.prose(n)}\n' for n in study.get('notes') or []]
   if study.get('command'):
-    lines += ['## How to reproduce', '', f'<pre>\n{html.escape(study["command"])}\n</pre>', '']
+    lines += ['## How to reproduce', '', *escaped.block(study['command']), '']
   versions = ', '.join(f'{k} {v}' for k, v in (study.get('versions') or {}).items())
   return '\n'.join([*lines, versions]).rstrip() + '\n'
 
@@ -67,7 +66,7 @@ def _group(view: View, group: str, columns: list[Column]) -> list[str]:
       rows.append([*key, *cells])
   titles = [f'{c.metric.title} {ARROWS[c.metric.better]}'.strip() for c in columns]
   head = ['model', 'set', 'calibrator', *titles]
-  return [f'## {group[:1].upper()}{group[1:]}', '', *table(head, rows), ''] if rows else []
+  return [f'## {group[:1].upper()}{group[1:]}', '', *escaped.table(head, rows), ''] if rows else []
 
 
 def _value(view: View, key: tuple[str, str, str], column: Column) -> str:
@@ -87,7 +86,7 @@ def _fits(study: dict[str, Any]) -> list[str]:
     warnings = '; '.join(fit.get('warnings') or [])
     who = [str(fit.get(k) or '') for k in ('model', 'calibrator', 'set')]
     rows.append([*who, temperatures(fit), *changes, warnings])
-  return ['## Recalibration', '', *table(head, rows), ''] if rows else []
+  return ['## Recalibration', '', *escaped.table(head, rows), ''] if rows else []
 
 
 def _image_level(study: dict[str, Any]) -> list[str]:
@@ -97,24 +96,10 @@ def _image_level(study: dict[str, Any]) -> list[str]:
     who = [str(row.get(k) or '') for k in ('model', 'calibrator', 'known', 'other', 'score')]
     shares = [f'{100 * number(row.get(k)):.1f} %' for k in ('auroc', 'aupr', 'fpr95')]
     rows.append(who + ['–' if s.startswith('nan') else s for s in shares])
-  return ['## Images of another data set', '', *table(head, rows), ''] if rows else []
+  return ['## Images of another data set', '', *escaped.table(head, rows), ''] if rows else []
 
 
 def _legend(view: View) -> list[str]:
   rows = [[m.title, f'`{m.name}`', BETTER[m.better], m.about] for m in view.metrics.values()]
   head = ['metric', 'name', 'better', 'what it says']
-  return ['## Legend', '', *table(head, rows), ''] if rows else []
-
-
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-  """Lines of a Markdown table; a bar or a line end inside a cell does not break it."""
-  line = lambda cells: f'| {" | ".join(_cell(c) for c in cells)} |'
-  return [line(head), '|' + '---|' * len(head), *map(line, rows)]
-
-
-def _cell(value: Any) -> str:
-  return _prose(str(value)).replace('|', '\\|')
-
-
-def _prose(value: str) -> str:
-  return ' '.join(value.replace('<', '&lt;').split())
+  return ['## Legend', '', *escaped.table(head, rows), ''] if rows else []

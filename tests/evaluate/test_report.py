@@ -146,6 +146,23 @@ def test_numbers_in_json_and_csv_are_those_of_the_results(written):
   assert [c['id'] for c in numbers['cases']] == [results.ids[i] for _, i in choice.cases]
 
 
+def test_names_of_others_are_neither_markup_nor_formulas(written):
+  results, _, path = written
+  first, *others = results.subjects
+  bad = '<i>a|b](http://c)'
+  found = {bad: results.found[first]} | {s: results.found[s] for s in others}
+  renamed = dataclasses.replace(results, found=found, ids=['=1+1', *results.ids[1:]])
+  table = tables.markdown_scores(renamed).split('\n\n')[0].splitlines()
+  assert len({len(re.findall(r'(?<!\\)\|', line)) for line in table}) == 1
+  assert '&lt;i>a\\|b]\\(http://c)' in table[2]
+  row = next(csv.DictReader(tables.as_csv(renamed).splitlines()))
+  assert row['id'] == "'=1+1"
+  assert row['subject'] == bad
+  text = (path.parent / 'report.md').read_text()
+  assert text.startswith('# A &lt;b> & c')
+  assert re.findall(r'<(?!/?pre>)', text) == []
+
+
 def test_markdown_shows_every_picture_that_is_there(written):
   folder = written[2].parent
   shown = set(re.findall(r'\(pictures/([^)]+)\)', (folder / 'report.md').read_text()))

@@ -1,0 +1,31 @@
+"""Names that somebody else chose, in Markdown and CSV: they are shown, and are never markup."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+
+def prose(value: Any) -> str:
+  """A line of Markdown's running text: neither HTML nor a link begins in it."""
+  return ' '.join(str(value).replace('<', '&lt;').replace('](', ']\\(').split())
+
+
+def cell(value: Any) -> str:
+  """As prose, in a table: a bar does not end it."""
+  return prose(value).replace('|', '\\|')
+
+
+def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
+  """Lines of a Markdown table."""
+  line = lambda cells: f'| {" | ".join(map(cell, cells))} |'
+  return [line(head), '|' + '---|' * len(head), *map(line, rows)]
+
+
+def block(text: str) -> list[str]:
+  """Lines of a block of code; a fence of backticks would end at those of the text."""
+  return ['<pre>', html.escape(text), '</pre>']
+
+
+def csv_cell(text: str) -> str:
+  """Text in CSV: a spreadsheet takes what begins with a sign for a formula, so it gets a quote."""
+  return f"'{text}" if text[:1] in ('=', '+', '-', '@', '\t', '\r') else text
