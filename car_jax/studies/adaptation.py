@@ -25,7 +25,7 @@ import numpy as np
 from car_jax import files
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
-from car_jax.evaluate import census, folders, svg
+from car_jax.evaluate import census, escaped, folders, svg
 from car_jax.metrics import confusion
 from car_jax.studies import adaptation_page, adaptation_plots
 from car_jax.studies.adaptation_page import differences, percent, unpaired
@@ -249,7 +249,7 @@ def tables(results: Mapping[str, Any]) -> str:
   ]
   for k, name in enumerate(classes):
     cells = [percent([values[k] for values in m['iou']]) for m in models.values()]
-    lines.append(f'| {name} | {" | ".join(cells)} |')
+    lines.append(f'| {escaped.cell(name)} | {" | ".join(cells)} |')
   for title in next(iter(models.values()))['miou']:
     cells = [f'**{percent(m["miou"][title])}**' for m in models.values()]
     lines.append(f'| **{title}** | {" | ".join(cells)} |')
