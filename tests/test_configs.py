@@ -25,6 +25,7 @@ VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_s
 SLOW = ('demo', 'segmenters_street_scenes', 'car_street_scenes', 'mose_street_scenes')
 SLOW += ('mose_lidc_1annot', 'car_lidc', 'mose_cityscapes', 'sac_gta5')
 SLOW += ('segformer_cityscapes', 'deeplabv3plus_cityscapes', 'mose_lidc', 'lts_cityscapes')
+SLOW += ('car_cityscapes', 'sac_street_scenes')
 ADAPTATION = [f for f in FILES if f.startswith('sac_')]
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
 FOUR_STAGES = {
