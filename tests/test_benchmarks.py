@@ -7,12 +7,8 @@ import pytest
 from benchmarks import __main__ as benchmarks
 from benchmarks import timing
 
-STEPS = ('car_steps', 'sac_steps')  # the methods' steps are compiled by their own tests too
 
-
-@pytest.mark.parametrize(
-  'name', [pytest.param(n, marks=[pytest.mark.slow] * (n in STEPS)) for n in benchmarks.NAMES]
-)
+@pytest.mark.parametrize('name', benchmarks.NAMES)
 def test_runs_at_toy_size(name, capsys):
   assert timing.command(importlib.import_module(f'benchmarks.{name}').main, ['--toy']) == 0
   assert capsys.readouterr().out

@@ -236,7 +236,6 @@ def test_a_method_without_segmentations_is_told(tmp_path, capsys):
   assert 'predicts no segmentation' in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_whole_images_train_and_evaluate_without_a_size(tmp_path):
   config = tmp_path / 'whole.py'
   config.write_text(

@@ -1,4 +1,4 @@
-"""Every config file is set up as it is, and trains one step at toy size."""
+"""Every config file is set up as it is, and trains one step at toy size (most: make test-all)."""
 
 import dataclasses
 import importlib
@@ -14,18 +14,15 @@ from car_jax.evaluate import catalogue
 from car_jax.reliability import plan
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
-# of one method once small: the first of them trains; smoke's others in test_sharding, test_resume
+# of one method once small: one of them trains; smoke's others in test_sharding, test_resume
 TWINS = dict(car_lidc_masks='car_lidc', mose_lidc_light='mose_lidc', mose_lidc_masks='mose_lidc')
 STUDIES = [f for f in FILES if f.startswith('reliability')]  # they train nothing
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
 VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer']}
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
-# what a demo trains, and methods whose other configs differ from them in size
-SLOW = ('demo', 'segmenters_street_scenes', 'car_street_scenes', 'mose_street_scenes')
-SLOW += ('mose_lidc_1annot', 'car_lidc', 'mose_cityscapes', 'sac_gta5')
-SLOW += ('segformer_cityscapes', 'deeplabv3plus_cityscapes', 'mose_lidc', 'lts_cityscapes')
-SLOW += ('car_cityscapes', 'sac_street_scenes')
+# of the others the methods are trained by tests of their own; all of them by make test-all
+QUICK = ('car_toy', 'lts_street_scenes', 'sac_synthia', 'smoke')
 ADAPTATION = [f for f in FILES if f.startswith('sac_')]
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
 FOUR_STAGES = {
@@ -79,7 +76,7 @@ def test_its_method_and_scores_can_be_had(name):
 @pytest.mark.parametrize(
   'name',
   [
-    pytest.param(name, marks=[pytest.mark.slow] * (name.partition(':')[0] in SLOW))
+    pytest.param(name, marks=[pytest.mark.slow] * (name.partition(':')[0] not in QUICK))
     for name in NAMES
     if name not in TWINS
   ],

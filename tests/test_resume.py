@@ -16,7 +16,7 @@ from car_jax import checkpoints
 STEPS = 12
 
 
-def command(workdir, variant='supervised', *more):
+def command(workdir, variant='sac', *more):
   return [
     *(sys.executable, 'train.py', '--config', f'configs/smoke.py:{variant}'),
     *('--workdir', str(workdir)),
@@ -31,7 +31,7 @@ def last_step(workdir) -> int:
   return json.loads(lines[-1])['step'] if lines and lines[-1].endswith('}') else 0
 
 
-def start_and_wait_for(step, workdir, variant='supervised'):
+def start_and_wait_for(step, workdir, variant='sac'):
   run = subprocess.Popen(
     command(workdir, variant), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
   )
@@ -63,10 +63,7 @@ def whole(tmp_path_factory):
   return finished
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('sac', 'mose')]
-
-
-@pytest.mark.parametrize('variant', ['supervised', *SLOW])
+@pytest.mark.parametrize('variant', ['sac', pytest.param('mose', marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_and_then_killed_ends_with_the_same_bytes(whole, variant, tmp_path):
   """SAC has the most to keep: a teacher, a class prior, two streams of images. MoSE's schedules
   listen to the loss."""
@@ -91,7 +88,7 @@ def test_a_run_that_was_stopped_and_then_killed_ends_with_the_same_bytes(whole, 
 
 
 def test_the_same_command_on_a_finished_run_changes_nothing(whole):
-  before = final_crcs(whole('supervised'))
-  subprocess.run(command(whole('supervised')), check=True, stdout=subprocess.DEVNULL)
-  assert final_crcs(whole('supervised')) == before
-  assert os.path.exists(whole('supervised') / 'best')
+  before = final_crcs(whole('sac'))
+  subprocess.run(command(whole('sac')), check=True, stdout=subprocess.DEVNULL)
+  assert final_crcs(whole('sac')) == before
+  assert os.path.exists(whole('sac') / 'best')

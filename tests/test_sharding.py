@@ -64,8 +64,7 @@ def test_eight_devices_equal_one(tmp_path, variant):
   compare(one, three_steps(tmp_path / 'eight.npz', variant, 4 if processes else 8, *processes))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('variant', ['abn', 'sac'])
+@pytest.mark.parametrize('variant', [pytest.param('abn', marks=pytest.mark.slow), 'sac'])
 def test_two_domains_on_eight_devices(tmp_path, variant):
   """Views of an image on different devices are averaged all the same; teacher, class prior and
   statistics are compared too. SGD moves in proportion to a gradient: less, but exactly."""

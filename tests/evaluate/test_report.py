@@ -150,8 +150,8 @@ def test_names_of_others_are_neither_markup_nor_formulas(written):
   results, _, path = written
   first, *others = results.subjects
   bad = '<i>a|b](http://c)'
-  found = {bad: results.found[first]} | {s: results.found[s] for s in others}
-  renamed = dataclasses.replace(results, found=found, ids=['=1+1', *results.ids[1:]])
+  scores = {bad: results.found[first]} | {s: results.found[s] for s in others}
+  renamed = dataclasses.replace(results, found=scores, ids=['=1+1', *results.ids[1:]])
   table = tables.markdown_scores(renamed).split('\n\n')[0].splitlines()
   assert len({len(re.findall(r'(?<!\\)\|', line)) for line in table}) == 1
   assert '&lt;i>a\\|b]\\(http://c)' in table[2]

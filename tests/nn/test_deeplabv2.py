@@ -124,7 +124,7 @@ def test_a_pointwise_convolution_is_a_convolution(stride):
 
 
 @pytest.mark.parametrize(
-  'name', ['deeplabv2_vgg', pytest.param('deeplabv2_resnet', marks=pytest.mark.slow)]
+  'name', [pytest.param('deeplabv2_resnet', marks=pytest.mark.slow), 'deeplabv2_vgg']
 )
 def test_kept_statistics_leave_scales_and_offsets_to_learn(name):
   net, variables, x = small(name)
