@@ -14,7 +14,6 @@ NAMES = (
   'car_steps',
   'mose_steps',
   'sac_steps',
-  'views',
   'feeding',
 )
 

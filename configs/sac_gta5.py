@@ -68,7 +68,7 @@ def get_config(variant='resnet101', source='gta5', steps=STEPS, classes='', file
   c.method.update(scales=(1.0,), flip=False)
   c.init = dict()
   c.data = dict(name='cityscapes/scale1-splits_adaptation', data_dir='', train='adaptation')
-  c.data.update(eval_batch=1, eval_size=0, threads=8, augment='host')
+  c.data.update(eval_batch=1, eval_size=0, threads=8)
   c.data.source = dict(name=source, data_dir='', renormalise=True)
   if variant == net:
     adapted(c, net, f'runs/{source}_{net}_base')

@@ -55,7 +55,7 @@ def get_config(variant='sac'):
     )
   c = ConfigDict()
   c.method = METHODS[variant] | dict(model=MODEL)
-  c.data = dict(name=TARGET, data_dir='', batch=8, eval_batch=8, eval_size=0, augment='host')
+  c.data = dict(name=TARGET, data_dir='', batch=8, eval_batch=8, eval_size=0)
   window = dict(size=SIZE, scale=(1.0, 1.5), jitter=0.2)
   c.data.train = 'adaptation'
   c.data.source = window | dict(name=TARGET if variant == 'oracle' else SOURCE, renormalise=False)

@@ -13,7 +13,6 @@ DEEPLABV2 = dict(name='deeplabv2_resnet', stem_channels=8, blocks=(1, 1, 1, 1), 
 SGD = dict(name='sgd', lr=1e-3, weight_decay=5e-4)
 TWO_DOMAINS = dict(
   train='adaptation',
-  augment='host',
   source=dict(name='fake', size=(32, 32), scale=(0.75, 1.25), renormalise=True),
   target=dict(groups=2, views=4, size=(32, 32), zoom=(0.5, 1.0), blur=(0.1, 1.0)),
 )

@@ -7,9 +7,8 @@ config.data names the target as any data set is named, since that is where the n
     source=dict(name='gta5', size=(512, 1024), ...),
     target=dict(groups=2, views=4, size=(512, 1024), ...))
 
-With `augment='device'` the accelerator cuts windows and views and adds their noise, see
-device_adaptation.py. Batch k is a pure function of (seed, k, host). Letters: B source images, G
-target images a batch, T views of each, H x W pixels.
+Batch k is a pure function of (seed, k, host). Letters: B source images, G target images a batch, T
+views of each, H x W pixels.
 """
 
 import dataclasses
@@ -24,10 +23,9 @@ import numpy as np
 
 from car_jax.data import importance, pipeline, sources, views
 from car_jax.data.sources import DataInfo, Dataset, Source
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError
 
 TRAIN = 'adaptation'
-AUGMENT = ('host', 'device')
 UNREAD = ('size', 'pad', 'crop', 'flip', 'rot90', 'flip_rows', 'rotate', 'scales')
 OUTSIDE = 255  # the label of what is ignored, where the target has none: no class has this number
 OPENS = ('name', 'data_dir', 'count', 'num_classes')  # of a source entry: which data set it is
@@ -38,6 +36,8 @@ TARGET |= dict(counts='', uniform_share=0.25, uniform_classes=())
 
 def open_dataset(config: Mapping[str, Any]) -> Dataset:
   """config.data with a `source` -> the target's splits, and 'adaptation'. Raises UserError."""
+  if config.get('augment', 'host') != 'host':  # runs of before say 'host'
+    raise UserError('config.data.augment is gone: the host makes the views\n  leave it out')
   rest = {k: v for k, v in config.items() if k not in ('source', 'target', 'augment')}
   target = sources.open_dataset(rest)
   given = dict(config['source'])
@@ -76,8 +76,6 @@ def opened(
   source: Dataset, target: Dataset, given: dict[str, Any], asked: dict[str, Any], config: Any
 ) -> 'TwoDomains':
   """The entries `source` and `target`, less what opened the data sets -> the stream."""
-  if (augment := config.get('augment', 'host')) not in AUGMENT:
-    raise UserError(f'config.data.augment is {augment!r}\n{nearest(augment, AUGMENT)}')
   own = TARGET | {k: asked.pop(k) for k in TARGET if k in asked}
   groups, count = own['groups'], own['views']
   check_target(own, target.info.num_classes)
@@ -105,7 +103,6 @@ def opened(
     groups=groups,
     views=count,
     threads=config.get('threads', 2),
-    augment=augment,
     counts=own['counts'],
     uniform_share=own['uniform_share'],
     uniform_classes=tuple(own['uniform_classes']),
@@ -174,7 +171,6 @@ class TwoDomains:
   groups: int
   views: int
   threads: int = 2
-  augment: str = 'host'
   counts: str = ''
   uniform_share: float = 0.25
   uniform_classes: tuple[int, ...] = ()
@@ -192,15 +188,12 @@ class TwoDomains:
     """
     import grain
 
-    from car_jax.data.device_adaptation import DeviceSteps
-
     check_shares(self.batch, self.groups * max(self.views, 1), hosts)
-    kind = DeviceSteps if self.augment == 'device' else Steps
-    steps = kind(self, seed, start_step, host, hosts)
+    steps = Steps(self, seed, start_step, host, hosts)
     options = grain.ReadOptions(
       num_threads=self.threads, prefetch_buffer_size=max(self.threads, 1) * 2
     )
-    yield from map(steps.finished, grain.MapDataset.source(steps).to_iter_dataset(options))
+    yield from grain.MapDataset.source(steps).to_iter_dataset(options)
 
   @functools.cached_property
   def found(self) -> importance.Counts | None:
@@ -253,10 +246,6 @@ class Steps:
     made = [self.group(step, g) for g in self.groups]
     join = np.concatenate if self.data.views else np.stack
     return batch | self.mine({key: join([m[key] for m in made]) for key in made[0]})
-
-  def finished(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What is left to do when a batch has come out of the workers."""
-    return batch
 
   @property
   def groups(self) -> range:

@@ -2,8 +2,7 @@
 
 The teacher sees a view as it is, the student sees it with this noise and has to agree (DA-SAC,
 arXiv 2105.00097). Every step rounds or cuts to whole levels before the next, as published. Letters:
-H x W pixels. The same on a device: data/device_views.py.
-"""
+H x W pixels."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

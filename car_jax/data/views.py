@@ -60,7 +60,7 @@ class Window(NamedTuple):
 
 
 class Zooms(NamedTuple):
-  """What tells the T views of a window apart; on a device fields have a leading axis of images."""
+  """What tells the T views of a window apart."""
 
   flips: Any
   """[T]"""
@@ -153,10 +153,9 @@ def viewed(
 
 def parameters(drawn: Zooms, size: Sequence[int]) -> Any:
   """[T, 5]: the centre's way down and right in pixels, degrees, 1 / scale, -1 where flipped."""
-  xp = drawn.scales.__array_namespace__()
-  away = drawn.corners + drawn.sizes / 2 - xp.asarray(size) / 2
-  rest = [xp.zeros_like(drawn.scales), 1 / drawn.scales, xp.where(drawn.flips, -1.0, 1.0)]
-  return xp.concatenate([away, xp.stack(rest, -1)], -1)
+  away = drawn.corners + drawn.sizes / 2 - np.asarray(size) / 2
+  rest = [np.zeros_like(drawn.scales), 1 / drawn.scales, np.where(drawn.flips, -1.0, 1.0)]
+  return np.concatenate([away, np.stack(rest, -1)], -1)
 
 
 def affine(of: Any, size: Sequence[int]) -> Any:
@@ -165,13 +164,12 @@ def affine(of: Any, size: Sequence[int]) -> Any:
   Coordinates run from -1 to 1 between the outer edges. The flip comes first, then the zoom; the
   scale is the one drawn, though a part has whole pixels: off by less than a pixel.
   """
-  xp = of.__array_namespace__()
-  ratio, (dy, dx, degrees, scale, flip) = size[0] / size[1], xp.moveaxis(of, -1, 0)
-  cos, sin = xp.cos(xp.deg2rad(degrees)), xp.sin(xp.deg2rad(degrees))
+  ratio, (dy, dx, degrees, scale, flip) = size[0] / size[1], np.moveaxis(of, -1, 0)
+  cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
   across, down = -(cos * dx + sin * dy) / (size[1] // 2), -(cos * dy - sin * dx) / (size[0] // 2)
   rows = [flip * cos, sin * ratio, across], [-sin / ratio, cos, down]
-  matrix = xp.stack([xp.stack(row, -1) for row in rows], -2)
-  return (scale[..., None, None] * matrix).astype(xp.float32)
+  matrix = np.stack([np.stack(row, -1) for row in rows], -2)
+  return (scale[..., None, None] * matrix).astype(np.float32)
 
 
 def inverse(matrix: Any, of: Any, size: Sequence[int]) -> Any:
@@ -179,14 +177,13 @@ def inverse(matrix: Any, of: Any, size: Sequence[int]) -> Any:
 
   Exact without a turn or without a flip; no inverse where a view has both, as published.
   """
-  xp = of.__array_namespace__()
   square, scale = (size[0] / size[1]) ** 2, of[..., 3]
   xx, yy = matrix[..., 0, 0], matrix[..., 1, 1]
   xy, yx = matrix[..., 1, 0] * square, matrix[..., 0, 1] / square
   x, y = matrix[..., 0, 2], matrix[..., 1, 2]
   rows = [xx, xy, -(xx * x + xy * y)], [yx, yy, -(yx * x + yy * y)]
-  undone = xp.stack([xp.stack(row, -1) for row in rows], -2)
-  return (undone / xp.square(scale)[..., None, None]).astype(xp.float32)
+  undone = np.stack([np.stack(row, -1) for row in rows], -2)
+  return (undone / np.square(scale)[..., None, None]).astype(np.float32)
 
 
 def group(

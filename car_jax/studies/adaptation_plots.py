@@ -130,7 +130,7 @@ def training_batch(config: Any, data_dir: str, images: int) -> tuple[dict[str, n
 
   However many images the run's own batches have, and however many devices share them.
   """
-  from car_jax.data import adaptation, device_adaptation
+  from car_jax.data import adaptation
 
   data = config.data.to_dict()
   data['data_dir'] = data_dir or data['data_dir']
@@ -138,9 +138,7 @@ def training_batch(config: Any, data_dir: str, images: int) -> tuple[dict[str, n
   data['target']['groups'], data['batch'] = images, 1
   opened = adaptation.open_dataset(data)
   stream = opened.split(data['train'])
-  kind = device_adaptation.DeviceSteps if stream.augment == 'device' else adaptation.Steps
-  steps = kind(stream, seed=config.seed, skip=0, host=0, hosts=1)
-  return steps.finished(steps[0]), opened.info.palette
+  return adaptation.Steps(stream, config.seed, 0, 0, 1)[0], opened.info.palette
 
 
 def labelled(loaded: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

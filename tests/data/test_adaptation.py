@@ -148,38 +148,6 @@ def test_hosts_share_the_batch_of_one_even_within_a_group(opened):
   same([{k: np.concatenate([p[k] for p in parts]) for k in parts[0]}], [whole])
 
 
-def test_the_accelerator_makes_batches_of_the_same_images(opened):
-  """Draws differ, and are each image's own: of its seed and place, not of host or first step."""
-  there = dict(augment='device')
-  whole, host = train(opened(**there), 3), train(opened(), 3)
-  for made, want in zip(whole, host, strict=True):
-    for key, value in want.items():
-      assert (made[key].shape, made[key].dtype) == (value.shape, value.dtype), key
-    np.testing.assert_array_equal(made['label'], want['label'])  # one level, one class an image
-    padded = np.asarray(made['target_label']) == views.PADDED
-    assert not padded[::3].any()
-  for key, first in (('image', 10), ('target', 100)):
-    every = 3 if key == 'target' else 1
-    assert list(numbers(whole, key, first, every)) == list(numbers(host, key, first, every))
-  assert np.any(whole[0]['affine'] != host[0]['affine'])
-  same(train(opened(**there), 1, start_step=2), whole[2:])
-  parts = [train(opened(**there), 1, host=h, hosts=2)[0] for h in (0, 1)]
-  same([{k: np.concatenate([p[k] for p in parts]) for k in parts[0]}], whole[:1])
-  (single,) = train(opened(target=SINGLE, **there), 1)
-  (want,) = train(opened(target=SINGLE), 1)
-  assert {k: v.shape for k, v in single.items()} == {k: v.shape for k, v in want.items()}
-
-
-def test_the_accelerator_takes_images_of_one_size(opened, monkeypatch):
-  odd = lambda self, i: {
-    'image': np.zeros((8 + i % 2, 8, 3)),
-    'labels': np.zeros((1, 8 + i % 2, 8)),
-  }
-  monkeypatch.setattr(Records, '__getitem__', odd)
-  with pytest.raises(UserError, match=r'one size; the source has 8x8 and 9x8\n.*augment=host'):
-    train(opened(augment='device'), 1)
-
-
 def test_images_are_drawn_by_the_classes_found_on_them(opened, tmp_path):
   """Class 2 is on one image only, which its turns then show, but for the uniform quarter."""
   pixels = np.array([[5, 5, 0]] * 6 + [[5, 5, 9]])
@@ -235,7 +203,6 @@ def test_the_draw_of_an_image_says_nothing_of_how_it_is_cut(opened, tmp_path):
     (dict(target=dict(TARGET, uniform_share=2)), r'uniform_share is 2; it is from 0 to 1'),
     (dict(target=dict(TARGET, uniform_classes=(3,))), r'uniform_classes is \(3,\); it is classes'),
     (dict(target=dict(TARGET, groups=-1)), r'target\.groups is -1; it is 0 or more'),
-    (dict(augment='devise'), r"augment is 'devise'\n.*device"),
     (dict(target=dict(TARGET, views=1.5)), r'target\.views is 1\.5; it is 0 or more'),
     (dict(batch=11), r'game has 10 images, fewer than a batch of 11\n.*batch=10'),
     (dict(target=dict(TARGET, counts='nowhere.npz')), 'no such file nowhere.npz'),
