@@ -11,8 +11,10 @@ from tests.replay.__main__ import main
 GOLDEN = pathlib.Path('tests/golden')
 FILES = sorted(GOLDEN.glob('*/*.npz'))
 # of what takes long, what unit tests of the method see too, by oracles of their own
-SLOW = {'car': ('train_step_lidc', 'train_step_cityscapes', 'discriminator')}
-SLOW['mose'] = ('train_steps', 'metrics', 'coupling', 'forward_city_light')
+SLOW = {'car': ('train_step_lidc', 'train_step_cityscapes', 'discriminator', 'segnet_train_bn')}
+SLOW['mose'] = ('train_steps', 'train_lidc_full', 'metrics', 'coupling', 'forward_city_light')
+SLOW['nets'] = ('segformer_mmseg', 'deeplabv3plus_basic')  # their siblings are replayed
+SLOW['relis'] = ('lts',)  # lts_train runs the same net
 SLOW['sac'] = ('abn_steps', 'sac_steps', 'forward_fcn_vgg16', 'target_aug', 'source_aug')
 
 
