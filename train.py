@@ -9,6 +9,7 @@ import os
 import pathlib
 
 from car_jax import config as configs
+from car_jax import option_tables, options
 from car_jax.errors import UserError, command_line, exit_on_user_error
 
 
@@ -16,7 +17,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   parser = argparse.ArgumentParser(prog='train.py', description=__doc__, allow_abbrev=False)
   add = parser.add_argument
   add('--config', required=True, help='a file such as configs/car_lidc.py, or file:variant')
-  add('--workdir', required=True, help='where checkpoints, metrics.jsonl and TensorBoard files go')
+  add('--workdir', default='', help='where checkpoints, metrics.jsonl and TensorBoard files go')
+  add('--options', action='store_true', help='list all options of the config, and train nothing')
   add('--new', action='store_true', help='start over; an old run in --workdir is moved aside')
   add_cluster(parser)
   return parser.parse_known_args(arguments)
@@ -56,9 +58,12 @@ def use_compilation_cache() -> None:
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
+  config = configs.load(args.config, configs.split_overrides(rest))
+  if args.options:
+    print(option_tables.terminal(options.leaves(configs.Run, config.to_dict())))
+    return 0
   if not args.workdir.strip():
     raise UserError("--workdir '' names no folder\n  such as --workdir runs/first")
-  config = configs.override(configs.load(args.config), configs.split_overrides(rest))
   from car_jax import loop
 
   use_compilation_cache()

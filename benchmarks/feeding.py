@@ -17,6 +17,7 @@ from benchmarks import timing
 from car_jax import config as configs
 from car_jax import registry
 from car_jax.data import adaptation, labels
+from car_jax.data import options as data_options
 from car_jax.data.sources import DataInfo, Dataset
 
 LIMIT, WARM = 1.5, 4
@@ -40,8 +41,7 @@ def pictures(shape: tuple[int, int], count: int = 16) -> Dataset:
 def rates(config, shape: tuple[int, int], count: int, repeats: int) -> tuple[float, float]:
   """Batches a second of the pipeline and of the step, for images of `shape`."""
   data, images = config.data.to_dict(), pictures(shape)
-  own = {k: v for k, v in data['source'].items() if k not in adaptation.OPENS}
-  stream = adaptation.opened(images, images, own, dict(data['target']), data)
+  stream = adaptation.joined(data_options.of(data), images, images)
   batches = stream.train_batches(seed=0)
   batch, *_ = itertools.islice(batches, WARM)  # threads have begun
   start = time.perf_counter()

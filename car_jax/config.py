@@ -1,48 +1,72 @@
 """Configs: a Python file with `get_config()`, changed on the command line by --config.key=value.
 
-A config is data. `load` completes it with the loop's defaults and refuses keys that nothing reads;
-`override` changes one value and keeps its type; `differences` tells two configs apart.
+A config is data. `load` completes it with the defaults of all options (options.py) and refuses keys
+that nothing reads; `override` changes one value; `differences` tells two configs apart.
 """
 
-import ast
 import contextlib
+import dataclasses
+import functools
 import importlib.util
 import inspect
 import json
-import math
 import pathlib
 import traceback
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from car_jax import files
+from car_jax import files, options
 from car_jax.errors import UserError, nearest, reading, reason
+from car_jax.evaluate.catalogue import Evaluation
+from car_jax.options import Count, Group, Part, Positive, Range
 
-EVALUATION = dict(eval_size=0, eval_batch=0)  # keys of data that a config may leave out
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
 
-def defaults() -> ConfigDict:
-  """What the training loop and the evaluation read; `method` and `data` have no default."""
-  c = ConfigDict()
-  c.steps, c.seed = 1000, 0
-  c.log_every, c.eval_every, c.save_every = 100, 0, 0  # 0: only at the end
-  c.keep = 2  # of the newest checkpoints, besides the best
-  c.evals = ConfigDict()  # name -> dict(split, samples, metrics, ...), see evaluate/harness.py
-  c.best = ''  # such as 'val/ged16:min'
-  c.init = ConfigDict()  # part of the state -> 'run folder:part', see starts.graft
-  c.report = ConfigDict()  # what eval.py scores when it makes the report
-  return c
+@dataclasses.dataclass(frozen=True)
+class Run(Group):
+  """A training run: what the loop reads, and the entries of its parts."""
+
+  method: Annotated[Mapping[str, Any], Part('method')]
+  """The training method and its nets."""
+  data: Annotated[Mapping[str, Any], Part('data set')]
+  """The data set and how its images are read."""
+  steps: Count = 1000
+  """Steps of training in all."""
+  seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+  """Of all that is drawn: order, augmentation, initial weights, samples."""
+  log_every: Count = 100
+  """Steps between lines of losses; 0 for the last step only."""
+  eval_every: Count = 0
+  """Steps between evaluations; 0 for the last step only."""
+  save_every: Count = 0
+  """Steps between checkpoints; 0 for the last step only."""
+  keep: Positive = 2
+  """Newest checkpoints that are kept, besides the best."""
+  evals: dict[str, Evaluation] = dataclasses.field(default_factory=dict)
+  """Evaluations during training, by names of your own."""
+  best: str = ''
+  """Which score chooses the best checkpoint, such as val/ged16:min."""
+  init: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  """Parts of other runs to start from, such as init.net=runs/other:net."""
+  report: Evaluation = dataclasses.field(default_factory=dict)
+  """What eval.py scores."""
 
 
-def load(path: str) -> ConfigDict:
-  """'configs/x.py' or 'configs/x.py:variant' -> completed config of a training run; see `read`."""
+def load(path: str, changes: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+  """'configs/x.py' or 'configs/x.py:variant' -> completed config of a training run; see `read`.
+
+  changes: as split_overrides gives them; see `override`.
+  """
   config = read(path)
   if 'sets' in config:
     raise UserError(f'{path} is a study, nothing to train\n  python eval.py --config {path}')
-  return complete(config, source=str(path).partition(':')[0])
+  try:
+    return override(complete(renamed_parts(config, changes)), changes)
+  except UserError as e:
+    raise UserError(f'{str(path).partition(":")[0]}: {e}') from None
 
 
 def read(path: str) -> ConfigDict:
@@ -95,79 +119,25 @@ def running(file: pathlib.Path) -> Iterator[None]:
     raise UserError(f'{place}: {type(e).__name__}: {e}') from e
 
 
-def complete(config: ConfigDict, source: str = 'config') -> ConfigDict:
-  """Adds the defaults; refuses unknown top-level keys and a config without method or data."""
-  c = defaults()
-  for key in ('method', 'data'):
-    if not isinstance(config.get(key, ConfigDict()), ConfigDict):
-      raise UserError(f'{source}: config.{key} is {config[key]!r}; it is a dict with a name')
-  if unknown := sorted(set(config) - set(c) - {'method', 'data'}):
-    raise UserError(f'{source}: unknown config key {unknown[0]!r}\n{nearest(unknown[0], [*c])}')
-  for key in ('method', 'data'):
-    if 'name' not in config.get(key, {}):
-      raise UserError(f'{source}: config.{key}.name is missing')
-  try:
-    c.update(config)
-  except TypeError as e:  # such as 1e5 for a number of steps
-    raise UserError(f'{source}: {e}') from None
-  return c
+def complete(config: Mapping[str, Any], schema: type = Run) -> ConfigDict:
+  """A config with every key of its schema. Raises UserError: unknown key, impossible value."""
+  given = config.to_dict() if isinstance(config, ConfigDict) else config
+  return ConfigDict(options.completed(schema, given))
 
 
-# The least and the most that a value may be; whole numbers where the bounds are. A key with a star
-# is that of every group of method or data, such as data.size and data.target.size.
-MOST = 2**31 - 1  # a state counts its steps in 32 bits
-RANGES: dict[str, tuple[float, float]] = {
-  **dict.fromkeys(('steps', 'log_every', 'eval_every', 'save_every'), (0, MOST)),
-  **{'seed': (0, 2**32 - 1), 'keep': (1, MOST)},
-  **dict.fromkeys(('data.batch', 'data.eval_batch'), (1, MOST)),
-  **{
-    'data.eval_size': (0, MOST),
-    'data.*.size': (0, MOST),
-    'data.threads': (0, 1024),
-    'data.rotate': (0.0, 360.0),
-  },
-  **dict.fromkeys(('data.*.scales', 'data.*.scale', 'data.*.zoom'), (1e-3, 1e3)),
-  **dict.fromkeys(('method.*.widths', 'method.*.features', 'method.*.hidden'), (1, 2**20)),
-  **dict.fromkeys(('method.*.depths', 'method.*.blocks'), (0, 2**12)),
-  **dict.fromkeys(('method.*.lr', 'method.*.weight_decay'), (0.0, 1e3)),
-  **dict.fromkeys(('method.*.b1', 'method.*.b2', 'method.*.momentum'), (0.0, 1.0)),
-}
+def saved(config: Mapping[str, Any]) -> ConfigDict:
+  """A run's config as it was kept with it, by this version or one before -> completed."""
+  given = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
+  if given.get('data', {}).get('augment') == 'host':  # views were once made elsewhere on demand
+    del given['data']['augment']
+  return complete(given)
 
 
-def check(config: ConfigDict) -> None:
-  """Raises UserError for values that no run can have: not finite, too large, out of RANGES."""
-  if 'batch' not in config.data:
-    raise UserError('config.data.batch is missing')
-  for key in ('evals', 'init', 'report'):
-    if not isinstance(config[key], ConfigDict):
-      raise UserError(f'config.{key} is {config[key]!r}; it is a dict of entries')
-  for name, spec in config.evals.items():
-    if not isinstance(spec, ConfigDict):
-      raise UserError(f'config.evals.{name} is {spec!r}; it is a dict such as dict(split=...)')
-  for key, value in flatten(config).items():
-    anywhere = f'{key.partition(".")[0]}.*.{key.rpartition(".")[2]}'
-    _check_value(key, value, RANGES.get(key) or RANGES.get(anywhere))
-  to_json(config)
-
-
-def _check_value(key: str, x: Any, bounds: tuple[float, float] | None) -> None:
-  """Raises UserError for a number that is not finite, beyond 64 bits or out of bounds."""
-  if isinstance(x, (tuple, list)):
-    for part in x:
-      _check_value(key, part, bounds)
-  elif isinstance(x, bool) or not isinstance(x, (int, float, complex)):
-    if bounds and x is not None:
-      raise UserError(f'config.{key} is {x!r}; it is a number')
-  elif isinstance(x, complex) or not math.isfinite(x):
-    raise UserError(f'config.{key} is {x}; it is a finite number')
-  elif isinstance(x, int) and not -(2**63) <= x < 2**63:
-    raise UserError(f'config.{key} is {x}; numbers have at most 64 bits')
-  elif bounds and isinstance(bounds[0], int) and not isinstance(x, int):
-    raise UserError(f'config.{key} is {x}; it is a whole number')
-  elif bounds and x < bounds[0]:
-    raise UserError(f'config.{key} is {x}; it is at least {bounds[0]}')
-  elif bounds and x > bounds[1]:
-    raise UserError(f'config.{key} is {x}; it is at most {bounds[1]:,}')
+def check(config: ConfigDict) -> ConfigDict:
+  """The config, completed. Raises UserError for values that no run can have or JSON cannot keep."""
+  full = complete(config)
+  to_json(full)
+  return full
 
 
 @contextlib.contextmanager
@@ -204,50 +174,44 @@ def split_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
   return pairs
 
 
-def override(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> ConfigDict:
-  """Sets each dotted key to a value of the type it already has (an int may become a float).
+def override(
+  config: ConfigDict, pairs: Sequence[tuple[str, str]], schema: type = Run
+) -> ConfigDict:
+  """A completed config with each dotted key set to what its option allows.
 
-  A part of config.init may be new: the method knows its parts. Raises UserError for an unknown key
-  (with the nearest one) and for a value of another type.
+  An entry of a dict of the user's, such as config.init, may be new. Raises UserError for an unknown
+  key (with the nearest one) and for a value that cannot be.
   """
+  given = config.to_dict()
+  for key, text in pairs:
+    known = options.leaves(schema, given)
+    *parents, leaf = key.split('.')
+    kind: Any = known[key].type if key in known else None
+    if kind is None and '.'.join(parents) in known and isinstance(_at(given, parents), dict):
+      kind = Any  # one more of a dict by names of the user's, such as config.init
+    if kind is None:
+      if inner := [k for k in known if k.startswith(f'{key}.')]:
+        raise UserError(f'config.{key} is a group of keys; set one of them, such as {inner[0]}')
+      raise UserError(f'unknown config key {key!r}\n{nearest(key, known)}')
+    _at(given, parents)[leaf] = options.parsed(key, kind, text)
+  return complete(given, schema)
+
+
+def _at(tree: dict[str, Any], keys: Sequence[str]) -> Any:
+  return functools.reduce(lambda node, key: node[key], keys, tree)
+
+
+def renamed_parts(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+  """The config with other parts chosen by `NAME.name=..`, before their options are completed."""
+  given = config.to_dict()
   for key, text in pairs:
     *parents, leaf = key.split('.')
-    node: Any = config
-    for parent in parents:
-      node = node.get(parent) if isinstance(node, ConfigDict) else None
-    if parents == ['init'] and isinstance(node, ConfigDict):
-      node[leaf] = text
-      continue
-    if parents == ['data'] and leaf in EVALUATION and leaf not in node:
-      node[leaf] = EVALUATION[leaf]
-    if not isinstance(node, ConfigDict) or leaf not in node:
-      raise UserError(f'unknown config key {key!r}\n{nearest(key, flatten(config))}')
-    node[leaf] = _typed(key, text, node[leaf])
-  return config
-
-
-def _typed(key: str, text: str, old: Any) -> Any:
-  if isinstance(old, ConfigDict):
-    raise UserError(
-      f'config.{key} is a group of keys; set one of them, such as {key}.{next(iter(old), "...")}'
-    )
-  if isinstance(old, str):
-    return text
-  try:
-    new = ast.literal_eval({'true': 'True', 'false': 'False', 'none': 'None'}.get(text, text))
-  except (SyntaxError, ValueError, MemoryError, RecursionError):
-    new = text
-  if old is None:
-    return new
-  if isinstance(old, float) and type(new) is int:
-    new = float(new)
-  if isinstance(old, (tuple, list)) and not isinstance(new, (tuple, list)):
-    new = (new,)
-  if isinstance(old, (tuple, list)):
-    return type(old)(new)
-  if type(new) is not type(old):
-    raise UserError(f'config.{key} is {type(old).__name__} (now {old!r}); {text!r} is not')
-  return new
+    node: Any = given
+    for parent in parents if leaf == 'name' else ():
+      node = node.get(parent) if isinstance(node, dict) else None
+    if leaf == 'name' and isinstance(node, dict) and node.get('name') != text:
+      node['name'] = text
+  return given
 
 
 def flatten(config: ConfigDict, prefix: str = '') -> dict[str, Any]:
@@ -277,12 +241,13 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-  return ConfigDict(json.loads(text))
+  """What `to_json` wrote, by this version or one before, completed."""
+  return saved(json.loads(text))
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
   """One line per key whose value differs, as JSON sees it (a tuple equals a list)."""
-  a, b = (flatten(from_json(to_json(c))) for c in (old, new))
+  a, b = (flatten(ConfigDict(json.loads(to_json(c)))) for c in (old, new))
   lines = []
   for key in sorted({*a, *b}):
     if a.get(key, '(absent)') != b.get(key, '(absent)'):

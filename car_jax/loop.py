@@ -20,7 +20,7 @@ import car_jax
 from car_jax import ahead, checkpoints, registry, sharding, starts, writers
 from car_jax import config as configs
 from car_jax import workdir as workdirs
-from car_jax.data import pipeline, sources
+from car_jax.data import opening, pipeline
 from car_jax.errors import UserError, nearest, writing
 from car_jax.evaluate import preflight
 from car_jax.evaluate.validate import Validation
@@ -46,11 +46,11 @@ def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
   """
   workdir = Path(workdir)
   mesh = sharding.make_mesh()
-  configs.check(config)
+  config = configs.check(config)
   sharding.check_batch(config.data, mesh)
   with configs.setting_up('data'):
-    dataset = sources.open_dataset(config.data)
-    source = dataset.split(config.data.get('train', 'train'))
+    dataset = opening.open_dataset(config.data)
+    source = dataset.split(config.data.train)
   with configs.setting_up('method'):
     method = build_method(config, dataset.info, len(source))
   stream = lambda start: pipeline.train_batches(

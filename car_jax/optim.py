@@ -6,26 +6,30 @@ drives Adam's bias correction only, never the schedule.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from car_jax.errors import UserError, nearest
+from car_jax import registry
+from car_jax.options import Count, Range, Share
 
 Array = jax.Array
+Rate = Annotated[float, Range(0.0, 1e3)]
 
 
 @dataclasses.dataclass(frozen=True)
 class MultiStep:
   """The rate lr * factor ** (number of `milestones` reached), milestones in epochs."""
 
-  lr: float = 1e-3
-  milestones: tuple[int, ...] = ()
-  factor: float = 0.5
+  lr: Rate = 1e-3
+  """The learning rate at the start."""
+  milestones: tuple[Count, ...] = ()
+  """Epochs at whose start the rate is multiplied by `factor`."""
+  factor: Annotated[float, Range(0.0, 1e3)] = 0.5
+  """What the rate is multiplied by at each milestone."""
   steps_per_epoch: int = 1
 
   def rate(self, step: Array | int) -> Array:
@@ -38,10 +42,14 @@ class MultiStep:
 class Adam(MultiStep):
   """Adam with L2 decay added to the gradient, as torch.optim.Adam does."""
 
-  b1: float = 0.9
-  b2: float = 0.999
-  eps: float = 1e-8
-  weight_decay: float = 0.0
+  b1: Share = 0.9
+  """Decay of the running mean of gradients."""
+  b2: Share = 0.999
+  """Decay of the running mean of their squares."""
+  eps: Annotated[float, Range(0.0, 1.0)] = 1e-8
+  """Added to the root of that mean."""
+  weight_decay: Rate = 0.0
+  """Times the parameter, added to its gradient."""
 
   @property
   def direction(self) -> optax.GradientTransformation:
@@ -80,9 +88,13 @@ class SGD(MultiStep):
   biases at twice their weights' and without decay. Without a table all are `old_weights`.
   """
 
-  momentum: float = 0.9
-  weight_decay: float = 0.0
+  momentum: Share = 0.9
+  """Share of the step before that is kept."""
+  weight_decay: Rate = 0.0
+  """Times the parameter, added to its gradient."""
   groups: tuple[tuple[str, str], ...] = ()
+
+  UNREAD = ('groups',)  # the net's
 
   def init(self, params: Any) -> Any:
     return jax.tree.map(lambda a: np.zeros(np.shape(a), a.dtype), params)
@@ -108,35 +120,11 @@ class SGD(MultiStep):
     return jax.tree.unflatten(treedef, moved), jax.tree.unflatten(treedef, kept)
 
 
-def _fields(cls: type, spec: Mapping[str, Any], held_back: Iterable[str]) -> dict[str, Any]:
-  """Keywords for `cls` from a config entry. Raises UserError for one that it has not."""
-  found = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(spec).items()}
-  known = {f.name for f in dataclasses.fields(cls)} - set(held_back)
-  if unknown := sorted(found.keys() - known):
-    raise UserError(f'optimizer has no option {unknown[0]!r}\n{nearest(unknown[0], known)}')
-  return found
-
-
-def adam(spec: Any, steps_per_epoch: int) -> Adam:
-  """A config entry such as dict(lr=2e-4, b1=.5, milestones=(100, 300)) -> Adam."""
-  return Adam(**_fields(Adam, spec, ('steps_per_epoch',)), steps_per_epoch=steps_per_epoch)
-
-
-def sgd_groups(spec: Any, steps_per_epoch: int, groups: Any = ()) -> SGD:
-  """A config entry such as dict(lr=2.5e-4, weight_decay=5e-4) -> SGD, with a net's GROUPS."""
-  given = _fields(SGD, spec, ('steps_per_epoch', 'groups'))
-  return SGD(**given, groups=tuple(groups), steps_per_epoch=steps_per_epoch)
-
-
 def optimizer(spec: Any, steps_per_epoch: int, net: Any = None) -> Adam | SGD:
-  """The entry's `name`, 'adam' (which it may leave out) or 'sgd', made of its other keys.
+  """A config entry such as dict(name='adam', lr=2e-4, milestones=(100, 300)) -> the optimizer.
 
-  SGD's groups are the table GROUPS of `net`'s class, where there is one.
+  Without a name it is Adam. SGD's groups are the table GROUPS of `net`'s class, where there is one.
   """
-  spec = dict(spec)
-  name = spec.pop('name', 'adam')
-  if name == 'adam':
-    return adam(spec, steps_per_epoch)
-  if name != 'sgd':
-    raise UserError(f'no optimizer {name!r}\n{nearest(name, ("adam", "sgd"))}')
-  return sgd_groups(spec, steps_per_epoch, getattr(net, 'GROUPS', ()))
+  spec = {'name': 'adam', **spec}
+  groups = {'groups': tuple(getattr(net, 'GROUPS', ()))} if spec['name'] == 'sgd' else {}
+  return registry.build('optimizer', spec, steps_per_epoch=steps_per_epoch, **groups)

@@ -1,7 +1,12 @@
-"""Names in configs -> classes, imported when asked for. No decorators, no side effects."""
+"""Names in configs -> classes, imported when asked for. No decorators, no side effects.
+
+A name is one of a table, or `package.module:Class` for a part of the user's own, which is looked
+for where Python looks and in the current folder.
+"""
 
 import dataclasses
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,36 +38,75 @@ NETS = {
 }
 
 
-def build(kind: str, table: Mapping[str, str], spec: Mapping[str, Any], **context: Any) -> Any:
+DATASETS = {
+  'fake': 'car_jax.data.fake:Fake',
+  'toy_regression': 'car_jax.data.toy_regression:ToyRegression',
+}
+PREPARED = 'car_jax.data.prepared:Prepared'  # what a data set of any other name is
+OPTIMIZERS = {'adam': 'car_jax.optim:Adam', 'sgd': 'car_jax.optim:SGD'}
+TABLES = {'method': METHODS, 'net': NETS, 'data set': DATASETS, 'optimizer': OPTIMIZERS}
+
+
+def find(kind: str, name: str) -> type:
+  """The class that a config names. Raises UserError for a name of nothing, with the nearest."""
+  table = TABLES[kind]
+  if name in table:
+    return _imported(table[name])
+  if ':' in name:
+    return _own(kind, name)
+  if kind == 'data set':
+    return _imported(PREPARED)
+  raise UserError(f'no {kind} {name!r}\n{nearest(name, table)}')
+
+
+def _imported(place: str) -> type:
+  module, _, attribute = place.partition(':')
+  return getattr(importlib.import_module(module), attribute)
+
+
+def _own(kind: str, name: str) -> type:
+  """A class of the user's. Raises UserError where there is none, or it is no dataclass."""
+  module, _, attribute = name.partition(':')
+  if '' not in sys.path and '.' not in sys.path:
+    sys.path.append('.')  # a script's own folder stands there instead
+  try:
+    cls = getattr(importlib.import_module(module), attribute)
+  except ModuleNotFoundError as e:
+    if e.name not in (module, module.partition('.')[0]):
+      raise UserError(f'{kind} {name!r}: {module} needs a module {e.name!r}, not found') from e
+    where = f'  it is looked for in the current folder and on PYTHONPATH, as {module}.py'
+    raise UserError(f'{kind} {name!r}: no module {module!r}\n{where}') from None
+  except AttributeError:
+    known = vars(importlib.import_module(module))
+    raise UserError(f'{module} has no {attribute!r}\n{nearest(attribute, known)}') from None
+  except (ImportError, SyntaxError, ValueError) as e:
+    raise UserError(f'{kind} {name!r}: {module} cannot be imported ({e})') from e
+  if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+    raise UserError(f'{kind} {name!r} is no dataclass: its fields would be the options')
+  return cls
+
+
+def build(kind: str, spec: Mapping[str, Any], **context: Any) -> Any:
   """An instance of the class that spec['name'] names, from spec's other keys.
 
   `context` holds what the surroundings know (class count, steps per epoch); a class that has no
-  such field does not get it. Raises UserError for an unknown name, or a key that is no field.
+  such field does not get it. Raises UserError for an unknown name, a key that is no option, and a
+  value that cannot be.
   """
+  from car_jax import options  # it looks up classes here
+
   spec = dict(spec)
-  name = spec.pop('name', '(none)')
-  if name not in table:
-    raise UserError(f'no {kind} {name!r}\n{nearest(name, table)}')
-  module, _, attribute = table[name].partition(':')
-  cls = getattr(importlib.import_module(module), attribute)
-  fields = {f.name for f in dataclasses.fields(cls) if f.init and f.name not in ('parent', 'name')}
-  if unknown := sorted(spec.keys() - fields):
-    raise UserError(f'{kind} {name!r} has no option {unknown[0]!r}\n{nearest(unknown[0], fields)}')
-  given = {k: v for k, v in context.items() if k in fields} | spec
-  empty = dataclasses.MISSING
-  needed = [
-    f.name
-    for f in dataclasses.fields(cls)
-    if f.name in fields and f.default is empty and f.default_factory is empty
-  ]
-  if missing := [k for k in needed if k not in given]:
-    raise UserError(f'{kind} {name!r} needs the option {missing[0]!r}')
-  return cls(**given)
+  told = [k for k in options.TOLD if k in spec and k != 'name']
+  known = context | {k: spec.pop(k) for k in told}
+  full = options.completed_part(kind, spec, kind)
+  cls = find(kind, full.pop('name'))
+  fields = {f.name for f in dataclasses.fields(cls) if f.init}
+  return cls(**{k: v for k, v in known.items() if k in fields}, **full)
 
 
 def net(spec: Mapping[str, Any], **context: Any) -> Any:
-  return build('net', NETS, spec, **context)
+  return build('net', spec, **context)
 
 
 def method(spec: Mapping[str, Any], **context: Any) -> Any:
-  return build('method', METHODS, spec, **context)
+  return build('method', spec, **context)

@@ -31,7 +31,7 @@ def check_batch(data: Mapping[str, Any], mesh: Mesh) -> None:
   """Raises UserError unless the global batches of config.data divide over the mesh."""
   n = mesh.size
   for key in ('batch', 'eval_batch'):
-    size = data.get(key) or (data['batch'] if key == 'eval_batch' else 0)
+    size = data[key] or data['batch']
     if size < 1 or size % n:
       near = sorted({max(n, size // n * n), max(n, -(-size // n) * n)})
       raise UserError(

@@ -29,7 +29,7 @@ def get_config():
     critic_steps=1,
     rest_steps=1,
   )
-  c.data = dict(name='street_scenes/height64', data_dir='', size=64, batch=6, eval_batch=4)
+  c.data = dict(name='street_scenes/height64', size=64, batch=6, eval_batch=4)
   c.data.flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
   c.data.crop, c.data.flip, c.data.eval_size = 'random', True, 0
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 3_000, 50, 250, 250, 0

@@ -23,7 +23,7 @@ def get_config():
     stride=768,
   )
   c.init = dict(segmenter='runs/b0:net')
-  c.data = dict(name='cityscapes/scale1-splits_reliability', data_dir='', size=1024, batch=4)
+  c.data = dict(name='cityscapes/scale1-splits_reliability', size=1024, batch=4)
   c.data.train, c.data.eval_batch, c.data.threads = 'calibration', 1, 8
   c.data.crop, c.data.eval_size, c.data.fit = 'random', 0, (2048, 1024)
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 580, 10, 0, 58, 42

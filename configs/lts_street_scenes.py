@@ -31,7 +31,7 @@ def get_config(variant='lts'):
     )
   c = ConfigDict()
   c.method = METHODS[variant]
-  c.data = dict(name='street_scenes/height64', data_dir='', size=64, batch=6, eval_batch=4)
+  c.data = dict(name='street_scenes/height64', size=64, batch=6, eval_batch=4)
   c.data.crop, c.data.flip, c.data.eval_size = 'random', True, 0
   c.log_every, c.seed = 50, 0
   metrics = ('ece[own,top]', 'nll[own]', 'miou[own]')

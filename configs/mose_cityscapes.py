@@ -33,7 +33,7 @@ def get_config():
     pixel_std=(0.18696375, 0.19017339, 0.18720214),
     black_box='number',
   )
-  c.data = dict(name='cityscapes', data_dir='', size=128, batch=12, eval_batch=2, threads=8)
+  c.data = dict(name='cityscapes', size=128, batch=12, eval_batch=2, threads=8)
   c.data.flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
   c.data.flip_black_box = False
   c.data.crop, c.data.scales = 'resized', (0.6, 0.73, 0.86, 0.99)

@@ -26,7 +26,7 @@ def get_config():
     schedule_metric='epoch',
     one_annotation=False,
   )
-  c.data = dict(name='lidc_v1', data_dir='', size=128, batch=16, flip=True)
+  c.data = dict(name='lidc_v1', size=128, batch=16, flip=True)
   c.data.flip_rows, c.data.rotate = True, 10.0
   c.data.eval_size = 128  # as published, whatever the size of the crops
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 120_000, 100, 600, 600, 0

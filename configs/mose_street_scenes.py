@@ -27,7 +27,7 @@ def get_config():
     pixel_std=(0.2, 0.2, 0.2),
     black_box='one_hot',
   )
-  c.data = dict(name='street_scenes/height64', data_dir='', size=64, batch=4, eval_batch=4)
+  c.data = dict(name='street_scenes/height64', size=64, batch=4, eval_batch=4)
   c.data.flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
   c.data.flip_black_box = False
   c.data.crop, c.data.flip, c.data.eval_size = 'random', True, 0

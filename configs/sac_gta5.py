@@ -56,7 +56,6 @@ def adapted(c, net, base_run):
   c.data.source = c.data.source.to_dict() | dict(size=WIDE, scale=(0.5, 1.0), jitter=0.0)
   c.data.target = dict(groups=2, views=4, size=WIDE, scale=(1.0, 1.1), zoom=(0.5, 1.0), jitter=0.4)
   c.data.target.update(blur=(0.1, 2.0), greyscale=0.2, flip_views=True)
-  c.data.target.update(counts='', uniform_share=0.25, uniform_classes=())
 
 
 def get_config(variant='resnet101', source='gta5', steps=STEPS, classes='', file='sac_gta5'):
@@ -65,11 +64,10 @@ def get_config(variant='resnet101', source='gta5', steps=STEPS, classes='', file
   net = variant.removesuffix('_base')
   c = ConfigDict()
   c.method = dict(model=MODELS[net], optim=dict(name='sgd', lr=LR[net], weight_decay=5e-4))
-  c.method.update(scales=(1.0,), flip=False)
   c.init = dict()
-  c.data = dict(name='cityscapes/scale1-splits_adaptation', data_dir='', train='adaptation')
-  c.data.update(eval_batch=1, eval_size=0, threads=8)
-  c.data.source = dict(name=source, data_dir='', renormalise=True)
+  c.data = dict(name='cityscapes/scale1-splits_adaptation', train='adaptation')
+  c.data.update(eval_batch=1, threads=8)
+  c.data.source = dict(name=source, renormalise=True)
   if variant == net:
     adapted(c, net, f'runs/{source}_{net}_base')
   else:

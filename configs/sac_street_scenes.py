@@ -55,7 +55,7 @@ def get_config(variant='sac'):
     )
   c = ConfigDict()
   c.method = METHODS[variant] | dict(model=MODEL)
-  c.data = dict(name=TARGET, data_dir='', batch=8, eval_batch=8, eval_size=0)
+  c.data = dict(name=TARGET, batch=8, eval_batch=8)
   window = dict(size=SIZE, scale=(1.0, 1.5), jitter=0.2)
   c.data.train = 'adaptation'
   c.data.source = window | dict(name=TARGET if variant == 'oracle' else SOURCE, renormalise=False)
@@ -63,7 +63,7 @@ def get_config(variant='sac'):
   if variant == 'sac':
     c.init = dict(net=f'{ROOT}/abn/seed0:net')
     c.data.target = dict(groups=2, views=4, size=SIZE, zoom=(0.6, 1.0), blur=(0.1, 0.4), jitter=0.4)
-    c.data.target.update(scale=(1.0, 1.1), greyscale=0.2, counts='', uniform_share=0.25)
+    c.data.target.update(scale=(1.0, 1.1), greyscale=0.2)
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = STEPS[variant], 50, 200, 200, 0
   c.evals = dict(val=dict(split='validation[:64]', samples=1, metrics=('miou[own]',)))
   c.report = dict(split='test', samples=1, metrics=('miou[own]', 'ece[own]', 'nll[own]'))

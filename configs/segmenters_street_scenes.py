@@ -39,7 +39,7 @@ def get_config(variant='deeplabv3plus'):
     )
   c = ConfigDict()
   c.method = dict(name='supervised', model=MODELS[variant], optim=dict(lr=1e-3))
-  c.data = dict(name='street_scenes/height64-count400', data_dir='', size=64, batch=8, eval_batch=8)
+  c.data = dict(name='street_scenes/height64-count400', size=64, batch=8, eval_batch=8)
   c.data.train = 'train[:64]'  # few: as large nets on photographs, they become too sure
   c.data.crop, c.data.flip, c.data.eval_size = 'random', True, 0
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = STEPS[variant], 50, 200, 200, 0

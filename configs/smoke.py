@@ -68,12 +68,11 @@ def get_config(variant='car'):
     raise UserError(f'configs/smoke.py has no variant {variant!r}\n{nearest(variant, METHODS)}')
   c = ConfigDict()
   c.method = METHODS[variant]
-  c.data = dict(name='fake', data_dir='', size=32, batch=8, flip=True, rot90=True)
+  c.data = dict(name='fake', size=32, batch=8, flip=True, rot90=True)
   if variant in ('abn', 'sac'):
-    c.data = dict(name='fake', data_dir='', size=32, batch=8) | TWO_DOMAINS
+    c.data = dict(name='fake', size=32, batch=8) | TWO_DOMAINS
   if variant == 'abn':
     c.data.target = dict(groups=8, views=0, size=(32, 32), scale=(0.75, 1.25), jitter=0.4)
-  c.data.eval_size = 0  # whole images
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 6, 2, 4, 2, 0
   c.evals = dict(val=dict(split='validation', samples=4, metrics=('ged4',)))
   c.best = 'val/ged4:min'

@@ -18,7 +18,7 @@ import textwrap
 from typing import Any
 
 from car_jax import files
-from car_jax.data.sources import KNOWN, default_data_dir
+from car_jax.data.prepared import KNOWN, default_data_dir
 from car_jax.errors import UserError, exit_on_user_error, nearest
 from datasets import options, stopping
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from car_jax import config as configs
 from car_jax import loop, sharding
-from car_jax.data import pipeline, sources
+from car_jax.data import opening, pipeline
 
 
 def double(tree):
@@ -31,7 +31,7 @@ def main(out: str, variant: str, *cluster: str) -> None:
   if 'rest_steps' in config.method:
     config.method.rest_steps = 0  # every step learns in all nets: one program to compile
   mesh = sharding.make_mesh()
-  dataset = sources.open_dataset(config.data)
+  dataset = opening.open_dataset(config.data)
   source = dataset.split(config.data.get('train', 'train'))
   method = loop.build_method(config, dataset.info, len(source))
   here = dict(host=jax.process_index(), hosts=jax.process_count())

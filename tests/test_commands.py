@@ -105,8 +105,11 @@ def test_eval_compares_checkpoints_under_given_names(run, tmp_path):
     ([*CONFIG, '--config.data.name=lidc_crop'], 'did you mean: lidc_crops'),
     ([*CONFIG, '--config.data.batch=0'], 'batch'),
     ([*CONFIG, '--confg.steps=1'], 'confg'),
-    ([*CONFIG, '--config.data.batch=none'], 'config.data.batch is int'),
-    ([*CONFIG, '--config.method=x'], 'such as method.model'),
+    (
+      [*CONFIG, '--config.data.batch=none'],
+      r'config.data.batch is None\n  it is a whole number',
+    ),
+    ([*CONFIG, '--config.method=x'], 'a group of keys; set one of them, such as method.name'),
     ([*CONFIG, '--processes', '2'], 'need --coordinator'),
     (['--config', 'configs/car_toy.py:foo'], "no variants, so none called 'foo'"),
   ],
@@ -132,7 +135,7 @@ def test_mistakes_in_training_leave_nothing(arguments, message, tmp_path, capsys
     (['--save', 'sample'], 'did you mean: samples'),
     (['--config.method.flp=True'], 'did you mean: method.flip'),
     (['--config.method.optim.lr=1'], 'method.optim.lr cannot be changed after training'),
-    (['--config.method.scales=0.5,0'], 'use --config.method.scales=0.5'),
+    (['--config.method.scales=0.5,0'], 'config.method.scales is (0.5, 0)'),
   ],
 )
 def test_mistakes_in_evaluation(run, arguments, message, tmp_path, capsys):

@@ -11,29 +11,48 @@ from car_jax.errors import UserError
 
 
 def demo() -> ConfigDict:
-  c = ConfigDict({'method': {'name': 'm', 'lr': 1.0, 'nets': (3, 4)}, 'data': {'name': 'd'}})
-  c.data.flip, c.data.limit = False, None
-  return configs.complete(c)
+  net = dict(name='segnet', widths=(3, 4), depths=(1, 1))
+  method = dict(name='supervised', model=net, optim=dict(lr=1.0))
+  return configs.complete(dict(method=method, data=dict(name='fake')))
 
 
 @pytest.mark.parametrize(
   ('text', 'key', 'value'),
   [
-    ('--config.method.lr=1', 'method.lr', 1.0),
-    ('--config.method.lr=2e-4', 'method.lr', 2e-4),
-    ('--config.method.nets=(5, 6)', 'method.nets', (5, 6)),
-    ('--config.method.nets=5,6', 'method.nets', (5, 6)),
+    ('--config.method.optim.lr=1', 'method.optim.lr', 1.0),
+    ('--config.method.optim.lr=2e-4', 'method.optim.lr', 2e-4),
+    ('--config.method.optim.weight_decay=1', 'method.optim.weight_decay', 1.0),  # a default
+    ('--config.method.model.widths=(5, 6)', 'method.model.widths', (5, 6)),
+    ('--config.method.model.widths=5,6', 'method.model.widths', (5, 6)),
+    ('--config.method.model.widths=5', 'method.model.widths', (5,)),
+    ('--config.method.model.dtype=bfloat16', 'method.model.dtype', 'bfloat16'),
+    ('--config.method.model.dtype=none', 'method.model.dtype', None),
     ('--config.data.flip=true', 'data.flip', True),
-    ('--config.data.name=x', 'data.name', 'x'),
-    ('--config.data.limit=7', 'data.limit', 7),
+    ('--config.data.threads=7', 'data.threads', 7),
+    ('--config.data.corruption=fog:3', 'data.corruption', 'fog:3'),
     ('--config.steps=5', 'steps', 5),
   ],
 )
-def test_an_override_keeps_the_type(text, key, value):
+def test_an_override_has_the_type_of_its_option(text, key, value):
   c = configs.override(demo(), configs.split_overrides([text]))
   found = configs.flatten(c)[key]
   assert found == value
   assert type(found) is type(value)
+
+
+def test_another_part_is_chosen_by_its_name(tmp_path):
+  path = tmp_path / 'c.py'
+  path.write_text(
+    'from ml_collections import ConfigDict\n'
+    'def get_config():\n'
+    "  method = dict(name='supervised', model=dict(name='segnet'))\n"
+    "  return ConfigDict(dict(method=method, data=dict(name='fake')))\n"
+  )
+  changes = [('method.model.name', 'segformer'), ('method.model.variant', 'b2')]
+  model = configs.load(str(path), changes).method.model
+  assert (model.name, model.variant, 'widths' in model) == ('segformer', 'b2', True)
+  with pytest.raises(UserError, match=r"no net 'segfrmer'\n  did you mean: segformer"):
+    configs.load(str(path), [('method.model.name', 'segfrmer')])
 
 
 def test_an_override_may_stand_in_two_arguments():
@@ -44,10 +63,12 @@ def test_an_override_may_stand_in_two_arguments():
   ('arguments', 'message'),
   [
     (['--config.stps=5'], 'unknown config key .stps.\n  did you mean: steps'),
-    (['--config.method.rl=5'], 'unknown config key'),
+    (['--config.method.optim.rl=5'], 'unknown config key'),
+    (['--config.data.thread=5'], 'unknown config key .data.thread.\n  did you mean: data.threads'),
     (['--config.steps.x=5'], 'unknown config key'),
-    (['--config.steps=1.5'], r'config.steps is int \(now 1000\)'),
-    (['--config.data.flip=yes'], 'config.data.flip is bool'),
+    (['--config.steps=1.5'], r'config.steps is 1.5\n  it is a whole number, at least 0'),
+    (['--config.data.crop=center'], 'config.data.crop is .center.\n  did you mean: centre'),
+    (['--config.data.flip=yes'], 'config.data.flip is .yes.\n  it is True or False'),
     (['--config.method=3'], 'a group of keys'),
     (['--config.steps'], 'needs a value'),
     (['--stps=3'], "unknown argument '--stps=3'"),
@@ -69,7 +90,7 @@ def test_a_config_with_an_unknown_key_is_refused(tmp_path):
   path.write_text(
     'from ml_collections import ConfigDict\n'
     'def get_config():\n'
-    "  return ConfigDict(dict(method=dict(name='a'), data=dict(name='b'), sede=1))\n"
+    "  return ConfigDict(dict(method=dict(name='supervised'), data=dict(name='b'), sede=1))\n"
   )
   with pytest.raises(UserError, match="unknown config key 'sede'\n  did you mean: seed"):
     configs.load(str(path))
@@ -97,32 +118,34 @@ def test_a_part_to_start_from_may_be_new():
 @pytest.mark.parametrize(
   ('key', 'value', 'message'),
   [
-    ('steps', 2**31, 'config.steps is 2147483648; it is at most 2,147,483,647'),
-    ('seed', 2**32, 'at most'),
-    ('keep', 0, 'config.keep is 0; it is at least 1'),
+    ('steps', 2**31, r'config.steps is 2147483648\n  it is a whole number, at least 0'),
+    ('seed', 2**32, 'from 0 to 4,294,967,295'),
+    ('keep', 0, r'config.keep is 0\n  it is a whole number, at least 1'),
     ('data.batch', 0, 'at least 1'),
     ('data.batch', 2.5, 'a whole number'),
-    ('data.batch', True, 'config.data.batch is True; it is a number'),
-    ('data.batch', '8', 'it is a number'),
+    ('data.batch', True, r'config.data.batch is True\n  it is a whole number'),
+    ('data.batch', '8', 'a whole number'),
     ('data.eval_batch', -1, 'config.data.eval_batch is -1'),
-    ('data.size', -1, 'config.data.size is -1; it is at least 0'),
-    ('data.target', {'size': (32, -1)}, 'config.data.target.size is -1'),
-    ('method.lr', float('nan'), 'config.method.lr is nan; it is a finite number'),
-    ('method.lr', float('inf'), 'a finite number'),
-    ('method.lr', -1.0, 'at least 0'),
-    ('method.lr', 1e30, 'at most 1,000'),
-    ('method.lr', 1j, 'a finite number'),
-    ('method.anything', 2**63, 'at most 64 bits'),
-    ('method.anything', (1, (2, float('nan'))), 'a finite number'),
-    ('method.anything', print, 'a config holds numbers, texts'),
-    ('evals', {'val': 'test'}, r'a dict such as dict\(split=...\)'),
+    ('data.size', -1, 'config.data.size is -1'),
+    ('data.target', {'size': (32, -1)}, r'config.data.target.size is \(32, -1\)'),
+    ('method.optim.lr', float('nan'), r'config.method.optim.lr is nan\n  it is a finite number'),
+    ('method.optim.lr', float('inf'), 'a finite number'),
+    ('method.optim.lr', -1.0, 'from 0 to 1000'),
+    ('method.optim.lr', 1e30, 'from 0 to 1000'),
+    ('method.optim.lr', 1j, 'a number'),
+    ('method.optim.anything', 2**63, 'unknown config key .method.optim.anything'),
+    ('method.model.widths', (1, (2, float('nan'))), 'a list of: a whole number'),
+    ('method.model', 'segnet', r'dict\(name='),
+    ('method.scales', print, 'a list of: a number'),
+    ('evals', {'val': 'test'}, 'config.evals.val is .test.\n  it is a dict of split'),
+    ('report.samples', 0, 'config.report.samples is 0'),
+    ('init', {'net': print}, 'a config holds numbers, texts'),
   ],
 )
 def test_a_value_that_no_run_can_have_is_named_with_its_range(key, value, message):
   c = demo()
-  c.unlock()
-  c.data.batch = 8
   configs.check(c)
+  c.unlock()
   *parents, last = key.split('.')
   with c.ignore_type():
     functools.reduce(lambda node, k: node[k], parents, c)[last] = value

@@ -8,7 +8,7 @@ import pytest
 
 from car_jax import config as configs
 from car_jax import loop, registry
-from car_jax.data import class_flips, fake, labels, sources, transforms
+from car_jax.data import class_flips, fake, labels, opening, transforms
 from car_jax.errors import UserError
 from car_jax.evaluate import catalogue
 from car_jax.reliability import plan
@@ -60,7 +60,7 @@ def test_its_method_and_scores_can_be_had(name):
   config = load(name)
   configs.check(config)
   if config.data.name == 'toy_regression':
-    info = sources.open_dataset(config.data).info
+    info = opening.open_dataset(config.data).info
   else:
     info = fake.open_dataset(num_classes=2 if 'lidc' in name else 19).info
     if flips := config.data.get('flips'):
@@ -131,7 +131,7 @@ def test_adaptation_in_every_variant(file):
       entries['source']['name'] = 'fake'
       made = dict(name='fake', batch=4, train='adaptation', num_classes=19) | entries
       made['source']['num_classes'] = 19
-      split = sources.open_dataset(made).split('adaptation')
+      split = opening.open_dataset(made).split('adaptation')
       assert not split.groups or split.views == getattr(method, 'views', 0)
 
 

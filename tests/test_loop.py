@@ -257,8 +257,8 @@ def test_parts_of_another_run_start_a_new_one(tmp_path):
     (dict(best='val/ged4'), 'expected NAME:min or NAME:max'),
     (dict(evals={'val': {'metrics': ('ged4',)}}), 'names no split'),
     (dict(evals={'val': {'split': 'validation'}}), 'predicts no segmentation'),
-    (dict(seed=-1), 'config.seed is -1; it is at least 0'),
-    (dict(keep=0), 'config.keep is 0; it is at least 1'),
+    (dict(seed=-1), r'config.seed is -1\n  it is a whole number from 0'),
+    (dict(keep=0), r'config.keep is 0\n  it is a whole number, at least 1'),
   ],
 )
 def test_a_mistake_is_told_before_the_first_step_and_leaves_nothing(

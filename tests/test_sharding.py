@@ -89,8 +89,8 @@ def test_two_processes_save_a_large_state_in_two_folders_at_once(tmp_path):
 
 def test_a_batch_that_does_not_split_names_the_nearest_that_does():
   mesh = sharding.make_mesh()
-  sharding.check_batch({'batch': mesh.size}, mesh)
-  with pytest.raises(UserError, match='use --config.data.batch='):
-    sharding.check_batch({'batch': 0}, mesh)
-  with pytest.raises(UserError, match='use --config.data.eval_batch='):
-    sharding.check_batch({'batch': mesh.size, 'eval_batch': -1}, mesh)
+  size = mesh.size
+  sharding.check_batch({'batch': size, 'eval_batch': 0}, mesh)
+  for key in ('batch', 'eval_batch'):
+    with pytest.raises(UserError, match=f'use --config.data.{key}='):
+      sharding.check_batch({'batch': size, 'eval_batch': size} | {key: size - 0.5}, mesh)

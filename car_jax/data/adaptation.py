@@ -13,50 +13,33 @@ views of each, H x W pixels.
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from car_jax.data import importance, pipeline, sources, views
+from car_jax.data.options import Data, Target
 from car_jax.data.sources import DataInfo, Dataset, Source
 from car_jax.errors import UserError
 
 TRAIN = 'adaptation'
-UNREAD = ('size', 'pad', 'crop', 'flip', 'rot90', 'flip_rows', 'rotate', 'scales')
 OUTSIDE = 255  # the label of what is ignored, where the target has none: no class has this number
-OPENS = ('name', 'data_dir', 'count', 'num_classes')  # of a source entry: which data set it is
-# Of a target entry, with defaults; its other keys are those of views.group.
-TARGET: dict[str, Any] = dict(split='train', groups=1, views=4)
-TARGET |= dict(counts='', uniform_share=0.25, uniform_classes=())
 
 
-def open_dataset(config: Mapping[str, Any]) -> Dataset:
-  """config.data with a `source` -> the target's splits, and 'adaptation'. Raises UserError."""
-  if config.get('augment', 'host') != 'host':  # runs of before say 'host'
-    raise UserError('config.data.augment is gone: the host makes the views\n  leave it out')
-  rest = {k: v for k, v in config.items() if k not in ('source', 'target', 'augment')}
-  target = sources.open_dataset(rest)
-  given = dict(config['source'])
-  if 'name' not in given:
-    raise UserError("config.data.source has no name\n  such as source=dict(name='gta5', ...)")
-  own = {k: given.pop(k) for k in OPENS if k in given}
-  own['data_dir'] = own.get('data_dir') or rest.get('data_dir', '')
-  if unread := [k for k in UNREAD if k in rest and (k, rest['name']) != ('size', 'fake')]:
-    raise UserError(
-      f'config.data.{unread[0]} is not read beside config.data.source\n'
-      '  say how images are cut in config.data.source and config.data.target'
-    )
+def two_domains(data: Data, target: Dataset, source: Callable[[], Dataset]) -> Dataset:
+  """The target's splits, and 'adaptation'; source() opens the other. Raises UserError."""
 
   def split(text: str) -> Any:
     if text != TRAIN:  # to score the target the source need not be there
       return target.split(text)
-    source = sources.open_dataset(own)
-    check_classes(source.info, target.info)
-    return opened(source, target, given, dict(config.get('target', {})), config)
+    opened = source()
+    check_classes(opened.info, target.info)
+    return joined(data, opened, target)
 
   return Dataset(target.info, split)
 
@@ -72,68 +55,61 @@ def check_classes(source: DataInfo, target: DataInfo) -> None:
       )
 
 
-def opened(
-  source: Dataset, target: Dataset, given: dict[str, Any], asked: dict[str, Any], config: Any
-) -> 'TwoDomains':
-  """The entries `source` and `target`, less what opened the data sets -> the stream."""
-  own = TARGET | {k: asked.pop(k) for k in TARGET if k in asked}
-  groups, count = own['groups'], own['views']
-  check_target(own, target.info.num_classes)
-  records = source.split(given.pop('split', 'train'))
-  if len(records) < config['batch']:
+def joined(data: Data, source: Dataset, target: Dataset) -> 'TwoDomains':
+  """The stream of config.data with its `source` and `target`. Raises UserError."""
+  theirs, asked = data.source, data.target or Target()
+  assert theirs is not None
+  records = source.split(theirs.split)
+  if len(records) < data.batch:
     raise UserError(
       f'the source {source.info.name} has {len(records)} images, fewer than a batch of '
-      f'{config["batch"]}\n  use --config.data.batch={len(records)} or less'
+      f'{data.batch}\n  use --config.data.batch={len(records)} or less'
     )
-  if not groups:
-    if asked:
-      raise UserError(
-        f'config.data.target.{min(asked)} is not read: groups is 0\n'
-        '  use --config.data.target.groups=1 or more, or leave it out'
-      )
-    options = {}
-  elif count:
-    options = keywords('target', asked | {'views': count})
-  else:  # single images, as the source's but for its colours
-    options = {'renormalise': False} | keywords('target', asked, 'source')
+  most = target.info.num_classes
+  if any(k >= most for k in asked.uniform_classes):
+    raise UserError(
+      f'config.data.target.uniform_classes is {asked.uniform_classes!r}; '
+      f'it is classes from 0 to {most - 1}'
+    )
+  names = ('size', 'scale', 'flip', 'jitter', 'blur', 'renormalise')
   return TwoDomains(
-    Domain(records, source.info, keywords('source', given)),
-    Domain(target.split(own['split']), target.info, options),
-    batch=config['batch'],
-    groups=groups,
-    views=count,
-    threads=config.get('threads', 2),
-    counts=own['counts'],
-    uniform_share=own['uniform_share'],
-    uniform_classes=tuple(own['uniform_classes']),
+    Domain(records, source.info, {k: getattr(theirs, k) for k in names}),
+    Domain(target.split(asked.split), target.info, looks(asked)),
+    data.batch,
+    data.threads,
+    asked,
   )
 
 
-def check_target(own: Mapping[str, Any], num_classes: int) -> None:
-  """Raises UserError for values of TARGET that cannot be."""
-  count = lambda v: isinstance(v, int) and v >= 0
-  rules = {
-    'groups': (count, '0 or more'),
-    'views': (count, '0 or more'),
-    'uniform_share': (lambda v: isinstance(v, (int, float)) and 0 <= v <= 1, 'from 0 to 1'),
-    'uniform_classes': (
-      lambda v: all(count(k) and k < num_classes for k in v),
-      f'classes from 0 to {num_classes - 1}',
-    ),
-  }
-  for key, (valid, words) in rules.items():
-    if not valid(own[key]):
-      raise UserError(f'config.data.target.{key} is {own[key]!r}; it is {words}')
+def looks(asked: Target) -> dict[str, Any]:
+  """The keywords of views.group, or without views of views.source. Raises UserError."""
+  given = asked.look()
+  if not asked.groups:
+    if given:
+      raise UserError(
+        f'config.data.target.{min(given)} is not read: groups is 0\n'
+        '  use --config.data.target.groups=1 or more, or leave it out'
+      )
+    return {}
+  made = views.group if asked.views else views.source
+  known = {k for k in inspect.signature(made).parameters if k in {f.name for f in FIELDS}}
+  if unread := sorted(set(given) - known):
+    raise UserError(
+      f'config.data.target.{unread[0]} is not read with views={asked.views}\n'
+      f'  what is: {", ".join(sorted(known))}'
+    )
+  if 'size' not in given:
+    raise UserError('config.data.target.size is missing, the height and width of what is cut')
+  if asked.views == 0 and not isinstance(given.get('blur', False), bool):
+    raise UserError(f'config.data.target.blur is {given["blur"]!r}; of windows it is True or False')
+  if asked.views and isinstance(given.get('blur'), bool):
+    raise UserError("config.data.target.blur: of views it is two radii, such as '(0.1, 2.0)'")
+  if asked.views:
+    return given | {'views': asked.views}
+  return {'renormalise': False} | given  # single images, as the source's but for its colours
 
 
-def keywords(part: str, given: dict[str, Any], like: str = '') -> dict[str, Any]:
-  """The entry config.data.PART as keywords for views, checked as one that is `like` another."""
-  if 'ignore_label' in given:
-    raise UserError(f'config.data.{part}.ignore_label is told by the data set; leave it out')
-  try:
-    return views.options({like or part: given}, like or part)
-  except UserError as e:
-    raise UserError(str(e).replace(f'config.data.{like or part}', f'config.data.{part}')) from None
+FIELDS = dataclasses.fields(Target)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,12 +144,16 @@ class TwoDomains:
   source: Domain
   target: Domain
   batch: int
-  groups: int
-  views: int
-  threads: int = 2
-  counts: str = ''
-  uniform_share: float = 0.25
-  uniform_classes: tuple[int, ...] = ()
+  threads: int
+  asked: Target
+
+  @property
+  def groups(self) -> int:
+    return self.asked.groups
+
+  @property
+  def views(self) -> int:
+    return self.asked.views
 
   def __len__(self) -> int:
     return len(self.source.records)
@@ -197,9 +177,9 @@ class TwoDomains:
 
   @functools.cached_property
   def found(self) -> importance.Counts | None:
-    if not self.counts:
+    if not self.asked.counts:
       return None
-    counts = importance.load(pathlib.Path(self.counts), self.target.info.num_classes)
+    counts = importance.load(pathlib.Path(self.asked.counts), self.target.info.num_classes)
     return counts.of(sources.ids(self.target.records))
 
 
@@ -228,7 +208,7 @@ class Steps:
     self.ignored, self.draws = OUTSIDE if ignored is None else ignored, None
     if (counts := data.found) is not None:
       cumulative = importance.distribution(
-        counts.shares, prior=data.uniform_share, ignored=data.uniform_classes
+        counts.shares, prior=data.asked.uniform_share, ignored=data.asked.uniform_classes
       )
       self.draws = importance.Draws(cumulative, seed, len(data))
 

@@ -1,11 +1,35 @@
 """Small images made in memory on which readers disagree: for tests, smoke runs, a first look."""
 
+import dataclasses
+from typing import Annotated
+
 import numpy as np
 
+from car_jax.data.options import Data
 from car_jax.data.sources import DataInfo, Dataset, sliced, split_name
 from car_jax.errors import UserError, nearest
+from car_jax.options import Count, Positive, Range
 
 SIZES = {'train': 4, 'validation': 1, 'test': 1}  # shares of `count`, times a quarter
+
+
+@dataclasses.dataclass(frozen=True)
+class Fake(Data):
+  """The made-up data set as config.data names it."""
+
+  size: Count = 32
+  """Side of the images, and of what training sees of them; 0 for 32 and whole images."""
+  count: Positive = 32
+  """Images of the training split; the others have a quarter each."""
+  num_classes: Annotated[int, Range(2, 254)] = 2
+  """The background and discs of the other classes."""
+  readers: Annotated[int, Range(1, 1024)] = 4
+  """Readers, each with discs of radii of their own."""
+  black_box: bool = False
+  """With another model's prediction, which is one more reader."""
+
+  def records(self) -> Dataset:
+    return open_dataset(self.size or 32, self.count, self.num_classes, self.readers, self.black_box)
 
 
 def open_dataset(

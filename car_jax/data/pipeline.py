@@ -8,12 +8,14 @@ order of all records, cut to whole batches.
 import functools
 import itertools
 import zlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
 
 from car_jax.data import class_flips, corruptions, transforms
+from car_jax.data import options as data_options
+from car_jax.data.options import Data
 from car_jax.data.sources import DataInfo, Source, sizes
 from car_jax.errors import UserError
 
@@ -23,7 +25,7 @@ Batch = dict[str, np.ndarray]
 def train_batches(
   source: Source,
   info: DataInfo,
-  config: Mapping[str, Any],
+  config: Any,
   *,
   seed: int,
   start_step: int = 0,
@@ -37,20 +39,21 @@ def train_batches(
   if hasattr(source, 'train_batches'):  # a source that makes its batches, such as the 1-D toy
     yield from source.train_batches(seed=seed, start_step=start_step, host=host, hosts=hosts)
     return
-  if len(source) < config['batch']:
+  data = data_options.of(config)
+  if len(source) < data.batch:
     raise UserError(
       f'the training split of {info.name} has {len(source)} images, fewer than a batch of '
-      f'{config["batch"]}\n  use --config.data.batch={len(source)} or less'
+      f'{data.batch}\n  use --config.data.batch={len(source)} or less'
     )
-  order = _Order(len(source), config['batch'], seed, host, hosts)
-  rows = _Rows(source, info, config, order, start_step * order.local)
-  yield from _read(rows, order.local, config.get('threads', 2))
+  order = _Order(len(source), data.batch, seed, host, hosts)
+  rows = _Rows(source, info, data, order, start_step * order.local)
+  yield from _read(rows, order.local, data.threads)
 
 
 def eval_batches(
   source: Source,
   info: DataInfo,
-  config: Mapping[str, Any],
+  config: Any,
   *,
   host: int = 0,
   hosts: int = 1,
@@ -61,22 +64,24 @@ def eval_batches(
   A batch is filled up with rows of valid=False. Where images of several sizes would leave more than
   half of the rows to these, a batch has one row for each of the `devices` (of all hosts).
   """
-  batch = config.get('eval_batch') or config['batch']
-  order = _Once(shapes(source, config), batch, max(devices, hosts), host, hosts)
-  rows = _Rows(source, info, config, order, 0)
-  yield from _read(rows, order.local, config.get('threads', 2))
+  data = data_options.of(config)
+  batch = data.eval_batch or data.batch
+  order = _Once(shapes(source, data), batch, max(devices, hosts), host, hosts)
+  rows = _Rows(source, info, data, order, 0)
+  yield from _read(rows, order.local, data.threads)
 
 
-def cut(source: Source, config: Mapping[str, Any]) -> str:
+def cut(source: Source, config: Any) -> str:
   """A line on what evaluation does not see of the images, '' where it sees all.
 
   Raises UserError where an image is smaller than config.data.eval_size, and nothing pads it.
   """
-  if not (size := config.get('eval_size')):
+  data = data_options.of(config)
+  if not (size := data.eval_size):
     return ''
   found = sizes(source)
   small = [i for i, shape in enumerate(found) if min(shape) < size]
-  if small and not config.get('pad'):
+  if small and not data.pad:
     transforms.centre_crop(size, 'eval_size')(source[small[0]], np.random.default_rng(0))
   if not (larger := [shape for shape in found if max(shape) > size]):
     return ''
@@ -87,9 +92,9 @@ def cut(source: Source, config: Mapping[str, Any]) -> str:
   )
 
 
-def shapes(source: Source, config: Mapping[str, Any]) -> list[tuple[int, int]]:
+def shapes(source: Source, config: Any) -> list[tuple[int, int]]:
   """What tells the shapes of an evaluation's examples apart: the images' sizes, before data.fit."""
-  if size := config.get('eval_size'):
+  if size := data_options.of(config).eval_size:
     return [(size, size)] * len(source)
   return sizes(source)
 
@@ -155,16 +160,16 @@ class _Order:
 class _Rows:
   """Row k of this host as a finished example: grain's random-access source."""
 
-  def __init__(self, source: Source, info: DataInfo, config: Any, order: _Order | _Once, skip: int):
+  def __init__(self, source: Source, info: DataInfo, data: Data, order: _Order | _Once, skip: int):
     self.source, self.info, self.order, self.skip = source, info, order, skip
     train = order.seed is not None
-    self.chain = transforms.from_config(config, train, info.ignore_label)
+    self.chain = transforms.from_config(data, train, info.ignore_label)
     if info.unknown_label is not None and info.ignore_label is None:
       raise ValueError(f'{info.name} has an unknown_label and no ignore_label to put in its place')
-    text = '' if train else config.get('corruption')
+    text = '' if train else data.corruption
     self.corrupt = corruptions.from_config(text) if text else None
     if info.flips:
-      self.modes = class_flips.all_modes(info, train and config.get('flip_black_box', True))
+      self.modes = class_flips.all_modes(info, train and data.flip_black_box)
 
   def __len__(self) -> int:
     return len(self.order) - self.skip

@@ -1,16 +1,38 @@
-"""The files that describe a prepared folder, read before TFDS does: it believes what they say.
+"""Data sets that datasets.prepare has put into folders, read without TensorFlow.
 
-TFDS imports whatever module a features.json names, and takes a description whose bytes changed.
+The files that describe a folder are read before TFDS reads them, since it believes what they say:
+it imports whatever module a features.json names, and takes a description whose bytes changed.
 """
 
+import dataclasses
+import difflib
 import json
+import os
 import pathlib
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from car_jax import files
-from car_jax.errors import reading
+from car_jax.data.options import Data
+from car_jax.data.sources import DataInfo, Dataset, check_range, split_name
+from car_jax.errors import UserError, nearest, reading
+
+KNOWN = (
+  'lidc_masks',
+  'lidc_crops',
+  'lidc_v1',
+  'lidc_dicom',
+  'cityscapes',
+  'acdc',
+  'idd',
+  'gta5',
+  'synthia',
+  'street_scenes',
+  'folder',
+)  # what datasets.prepare can prepare
+SHIPPED = ('lidc_masks', 'street_scenes')  # prepared without a source
 
 MEND = 'prepare it again with --overwrite'
 KEYS = ('class_names', 'palette', 'readers', 'ignore_label', 'licence', 'citation')
@@ -89,3 +111,137 @@ def check_shards(splits: Mapping[str, Any], split: str) -> None:
     reader.close()
     if found != count:
       raise ValueError(f'{pathlib.Path(path).name} has {found:,} records, not {count:,}')
+
+
+def default_data_dir() -> pathlib.Path:
+  return pathlib.Path(os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')).expanduser()
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared(Data):
+  """A data set of any name that is no made-up one."""
+
+  def records(self) -> Dataset:
+    """Raises UserError for a data set that is not prepared there, with the command."""
+    return _opened(self.name, pathlib.Path(self.data_dir or default_data_dir()).expanduser())
+
+
+def prepared(data_dir: pathlib.Path) -> list[str]:
+  """Names of what is prepared there, such as 'lidc_masks/size64' or 'lidc_crops'."""
+  found = set()
+  for path in data_dir.glob('*/**/dataset_info.json'):
+    parts = path.relative_to(data_dir).parts[:-1]
+    whole = not any('incomplete' in part for part in parts)  # else a killed run left it
+    if whole and re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]):
+      found.add('/'.join(parts[:-1]).removesuffix('/default'))
+  return sorted(found)
+
+
+def _opened(name: str, data_dir: pathlib.Path) -> Dataset:
+  folder = version_folder(data_dir / name) or version_folder(data_dir / name / 'default')
+  if folder is None:
+    known = (*prepared(data_dir), *(() if name.partition('/')[0] in KNOWN else KNOWN))
+    fix = _command(name, data_dir)
+    raise UserError(f'data set {name!r} is not prepared in {data_dir}\n{nearest(name, known)}{fix}')
+  check_features(folder)
+  meta = metadata(folder)
+  import tensorflow_datasets as tfds
+
+  try:
+    builder = tfds.builder_from_directory(folder)
+    info = DataInfo(
+      name=name,
+      num_classes=len(meta['class_names']),
+      class_names=tuple(meta['class_names']),
+      palette=tuple(tuple(c) for c in meta['palette']),
+      readers=meta['readers'],
+      ignore_label=meta['ignore_label'],
+      unknown_label=meta.get('unknown_label'),
+      black_box=meta.get('black_box', False),
+      licence=meta['licence'],
+      citation=meta['citation'],
+    )
+  except Exception as e:
+    raise UserError(
+      f'{folder} cannot be read ({type(e).__name__}: {e})\n  prepare it again with --overwrite'
+    ) from None
+  return Dataset(info, lambda split: _Records(builder, split, folder))
+
+
+def _command(name: str, data_dir: pathlib.Path) -> str:
+  """The line that tells how to prepare `name`, or the known data set it resembles; or nothing."""
+  base, _, variant = name.partition('/')
+  close = difflib.get_close_matches(base, KNOWN, n=1)
+  if not close:
+    return ''
+  words = ['python -m datasets.prepare', close[0]]
+  words += [] if close[0] in SHIPPED else ['--source FOLDER']
+  if close[0] == 'folder':
+    words += [f'--variant {variant}'] if variant else []
+  else:  # the options that the variant's name is made of, such as size64-noise2
+    words += [f'--{k} {v}' for k, v in re.findall(r'([a-z]+)_?(-?[\d.,]+|(?<=_)[a-z]+)', variant)]
+  words += [] if data_dir == default_data_dir() else [f'--data-dir {data_dir}']
+  return f'\n  to prepare it: {" ".join(words)}'
+
+
+def version_folder(folder: pathlib.Path) -> pathlib.Path | None:
+  found = (p.parent for p in folder.glob('[0-9]*/dataset_info.json'))
+  versions = [p for p in found if re.fullmatch(r'\d+\.\d+\.\d+', p.name)]
+  return max(versions, key=lambda p: tuple(map(int, p.name.split('.'))), default=None)
+
+
+class _Records:
+  """One split of a prepared folder. Damage is reported with the folder's name."""
+
+  def __init__(self, builder: Any, split: str, folder: pathlib.Path):
+    self._folder, self._builder, self._split = folder, builder, split
+    self._sizes: list[tuple[int, int]] | None = None
+    name = split_name(split)
+    if name not in builder.info.splits:
+      raise UserError(f'no split {name!r} in {folder}\n{nearest(name, builder.info.splits)}')
+    check_range(split, builder.info.splits[name].num_examples)
+    try:
+      check_shards(builder.info.splits, name)
+      self._source = builder.as_data_source(split)
+    except Exception as e:
+      raise self._damaged(e) from None
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    try:
+      record = self._source[index]
+    except Exception as e:
+      raise self._damaged(e) from None
+    return record | {k: record[k].decode() for k in ('id', 'group')}
+
+  def ids(self) -> list[str]:
+    return [record['id'].decode() for record in self._undecoded('id')]
+
+  def num_bytes(self) -> int:
+    return int(self._builder.info.splits[split_name(self._split)].num_bytes)
+
+  def image_sizes(self) -> list[tuple[int, int]]:
+    if self._sizes is None:
+      shapes = [record['image']['shape'] for record in self._undecoded()]
+      self._sizes = [(int(h), int(w)) for h, w, *_ in shapes]
+    return self._sizes
+
+  def _undecoded(self, *but: str) -> Iterator[dict[str, Any]]:
+    import tensorflow_datasets as tfds
+
+    skipped = {k: tfds.decode.SkipDecoding() for k in {*self._builder.info.features} - {*but}}
+    source = self._builder.as_data_source(self._split, decoders=skipped)
+    for i in range(len(source)):
+      try:
+        yield source[i]
+      except Exception as e:
+        raise self._damaged(e) from None
+
+  def _damaged(self, e: Exception) -> UserError:
+    reason = (str(e).splitlines() or [''])[0][:120]
+    return UserError(
+      f'{self._folder} is damaged ({type(e).__name__}: {reason})\n'
+      '  prepare it again with --overwrite'
+    )

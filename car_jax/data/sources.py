@@ -1,4 +1,4 @@
-"""Data sets as random-access sources of records, read from prepared folders without TensorFlow.
+"""What a data set is to all that reads it: its description, and sources of records by split.
 
 A record is a dict: image uint8 [H, W, 1 or 3], labels uint8 [M, H, W] (one map per reader), id and
 group (the patient, the scene: what must not be shared between splits), both str; and black_box
@@ -6,33 +6,11 @@ uint8 [H, W], another model's prediction, where the data set has one.
 """
 
 import dataclasses
-import difflib
-import os
-import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from car_jax.data import prepared as folders
-from car_jax.errors import UserError, nearest
-
-KNOWN = (
-  'lidc_masks',
-  'lidc_crops',
-  'lidc_v1',
-  'lidc_dicom',
-  'cityscapes',
-  'acdc',
-  'idd',
-  'gta5',
-  'synthia',
-  'street_scenes',
-  'folder',
-)  # what datasets.prepare can prepare
-KEYS = ('name', 'data_dir', 'train', 'batch', 'eval_batch', 'size', 'pad', 'crop', 'flip', 'rot90')
-KEYS += ('flip_rows', 'rotate', 'threads', 'eval_size', 'scales', 'flips', 'flip_black_box')
-KEYS += ('corruption', 'fit')
-SHIPPED = ('lidc_masks', 'street_scenes')  # prepared without a source
+from car_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,163 +52,6 @@ class Dataset:
 
   info: DataInfo
   split: Any
-
-
-def default_data_dir() -> pathlib.Path:
-  return pathlib.Path(os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')).expanduser()
-
-
-def open_dataset(config: Mapping[str, Any]) -> Dataset:
-  """config.data -> the data set it names. Raises UserError: unknown key or name, not prepared."""
-  name = config['name']
-  fake_keys = ('count', 'num_classes', 'readers', 'black_box')
-  known = KEYS + (fake_keys if name == 'fake' else ())
-  if config.get('source'):
-    from car_jax.data import adaptation
-
-    return adaptation.open_dataset(config)
-  if name == 'toy_regression':
-    from car_jax.data import toy_regression
-
-    return toy_regression.open_dataset(config)
-  if unknown := sorted(set(config) - set(known)):
-    raise UserError(f'unknown config key data.{unknown[0]}\n{nearest(unknown[0], known)}')
-  if name == 'fake':
-    from car_jax.data import fake
-
-    given = {k: config[k] for k in (*fake_keys, 'size') if k in config}
-    return _flipped(fake.open_dataset(**given), config)
-  found = _prepared(name, pathlib.Path(config.get('data_dir') or default_data_dir()).expanduser())
-  return _flipped(found, config)
-
-
-def _flipped(dataset: Dataset, config: Mapping[str, Any]) -> Dataset:
-  if not config.get('flips'):
-    return dataset
-  from car_jax.data import class_flips
-
-  return class_flips.flipped(dataset, config['flips'])
-
-
-def prepared(data_dir: pathlib.Path) -> list[str]:
-  """Names of what is prepared there, such as 'lidc_masks/size64' or 'lidc_crops'."""
-  found = set()
-  for path in data_dir.glob('*/**/dataset_info.json'):
-    parts = path.relative_to(data_dir).parts[:-1]
-    whole = not any('incomplete' in part for part in parts)  # else a killed run left it
-    if whole and re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]):
-      found.add('/'.join(parts[:-1]).removesuffix('/default'))
-  return sorted(found)
-
-
-def _prepared(name: str, data_dir: pathlib.Path) -> Dataset:
-  folder = _version_folder(data_dir / name) or _version_folder(data_dir / name / 'default')
-  if folder is None:
-    known = (*prepared(data_dir), *(() if name.partition('/')[0] in KNOWN else KNOWN))
-    fix = _command(name, data_dir)
-    raise UserError(f'data set {name!r} is not prepared in {data_dir}\n{nearest(name, known)}{fix}')
-  folders.check_features(folder)
-  meta = folders.metadata(folder)
-  import tensorflow_datasets as tfds
-
-  try:
-    builder = tfds.builder_from_directory(folder)
-    info = DataInfo(
-      name=name,
-      num_classes=len(meta['class_names']),
-      class_names=tuple(meta['class_names']),
-      palette=tuple(tuple(c) for c in meta['palette']),
-      readers=meta['readers'],
-      ignore_label=meta['ignore_label'],
-      unknown_label=meta.get('unknown_label'),
-      black_box=meta.get('black_box', False),
-      licence=meta['licence'],
-      citation=meta['citation'],
-    )
-  except Exception as e:
-    raise UserError(
-      f'{folder} cannot be read ({type(e).__name__}: {e})\n  prepare it again with --overwrite'
-    ) from None
-  return Dataset(info, lambda split: _Records(builder, split, folder))
-
-
-def _command(name: str, data_dir: pathlib.Path) -> str:
-  """The line that tells how to prepare `name`, or the known data set it resembles; or nothing."""
-  base, _, variant = name.partition('/')
-  close = difflib.get_close_matches(base, KNOWN, n=1)
-  if not close:
-    return ''
-  words = ['python -m datasets.prepare', close[0]]
-  words += [] if close[0] in SHIPPED else ['--source FOLDER']
-  if close[0] == 'folder':
-    words += [f'--variant {variant}'] if variant else []
-  else:  # the options that the variant's name is made of, such as size64-noise2
-    words += [f'--{k} {v}' for k, v in re.findall(r'([a-z]+)_?(-?[\d.,]+|(?<=_)[a-z]+)', variant)]
-  words += [] if data_dir == default_data_dir() else [f'--data-dir {data_dir}']
-  return f'\n  to prepare it: {" ".join(words)}'
-
-
-def _version_folder(folder: pathlib.Path) -> pathlib.Path | None:
-  found = (p.parent for p in folder.glob('[0-9]*/dataset_info.json'))
-  versions = [p for p in found if re.fullmatch(r'\d+\.\d+\.\d+', p.name)]
-  return max(versions, key=lambda p: tuple(map(int, p.name.split('.'))), default=None)
-
-
-class _Records:
-  """One split of a prepared folder. Damage is reported with the folder's name."""
-
-  def __init__(self, builder: Any, split: str, folder: pathlib.Path):
-    self._folder, self._builder, self._split = folder, builder, split
-    self._sizes: list[tuple[int, int]] | None = None
-    name = split_name(split)
-    if name not in builder.info.splits:
-      raise UserError(f'no split {name!r} in {folder}\n{nearest(name, builder.info.splits)}')
-    check_range(split, builder.info.splits[name].num_examples)
-    try:
-      folders.check_shards(builder.info.splits, name)
-      self._source = builder.as_data_source(split)
-    except Exception as e:
-      raise self._damaged(e) from None
-
-  def __len__(self) -> int:
-    return len(self._source)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    try:
-      record = self._source[index]
-    except Exception as e:
-      raise self._damaged(e) from None
-    return record | {k: record[k].decode() for k in ('id', 'group')}
-
-  def ids(self) -> list[str]:
-    return [record['id'].decode() for record in self._undecoded('id')]
-
-  def num_bytes(self) -> int:
-    return int(self._builder.info.splits[split_name(self._split)].num_bytes)
-
-  def image_sizes(self) -> list[tuple[int, int]]:
-    if self._sizes is None:
-      shapes = [record['image']['shape'] for record in self._undecoded()]
-      self._sizes = [(int(h), int(w)) for h, w, *_ in shapes]
-    return self._sizes
-
-  def _undecoded(self, *but: str) -> Iterator[dict[str, Any]]:
-    import tensorflow_datasets as tfds
-
-    skipped = {k: tfds.decode.SkipDecoding() for k in {*self._builder.info.features} - {*but}}
-    source = self._builder.as_data_source(self._split, decoders=skipped)
-    for i in range(len(source)):
-      try:
-        yield source[i]
-      except Exception as e:
-        raise self._damaged(e) from None
-
-  def _damaged(self, e: Exception) -> UserError:
-    reason = (str(e).splitlines() or [''])[0][:120]
-    return UserError(
-      f'{self._folder} is damaged ({type(e).__name__}: {reason})\n'
-      '  prepare it again with --overwrite'
-    )
 
 
 def ids(records: Source) -> list[str]:

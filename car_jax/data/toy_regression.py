@@ -7,18 +7,20 @@ lower one -h(x), plus normal noise of deviation sigma. Letters: B points.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from car_jax import options
+from car_jax.data.options import Data
 from car_jax.data.sources import DataInfo, Dataset
 from car_jax.errors import UserError, nearest
+from car_jax.options import Positive, Range, Share
 
 Array = jax.Array
-KEYS = ('name', 'batch', 'pi', 'sigma', 'train')
 FLOOR = 1e-11  # added to the density, so that no log likelihood is below log 1e-11 = -25.33
 
 
@@ -111,22 +113,25 @@ class Fresh:
       step += 1
 
 
-def open_dataset(config: Mapping[str, Any]) -> Dataset:
-  """config.data -> the data set. Raises UserError: unknown key, impossible pi, sigma or batch."""
-  if unknown := sorted(set(config) - set(KEYS)):
-    raise UserError(f'unknown config key data.{unknown[0]}\n{nearest(unknown[0], KEYS)}')
-  fresh = Fresh(config['batch'], config.get('pi', 0.9), config.get('sigma', 0.03))
-  if not 0 <= fresh.pi <= 1:
-    raise UserError(f'data.pi is {fresh.pi}; it is a probability\n  use --config.data.pi=0.9')
-  if not fresh.sigma > 0:
-    raise UserError(f'data.sigma is {fresh.sigma}, not above 0\n  use --config.data.sigma=0.03')
-  if fresh.batch < 1:
-    raise UserError(f'data.batch is {fresh.batch}, below 1\n  use --config.data.batch=1000')
-  info = DataInfo('toy_regression', 0, (), (), 0, citation='arXiv 2006.13144, section 5.1')
+@dataclasses.dataclass(frozen=True)
+class ToyRegression(Data):
+  """The data set as config.data names it."""
 
-  def split(name: str) -> Fresh:
-    if name != 'train':
-      raise UserError(f'toy_regression has no split {name!r}\n{nearest(name, ["train"])}')
-    return fresh
+  batch: Positive = 1000
+  """Points in a step of training."""
+  pi: Share = 0.9
+  """How much lies on the upper branch."""
+  sigma: Annotated[float, Range(1e-6, 1e3)] = 0.03
+  """Deviation of the noise."""
 
-  return Dataset(info, split)
+  UNREAD = options.keys_but(Data, 'batch', 'train', 'eval_batch')
+
+  def records(self) -> Dataset:
+    info = DataInfo('toy_regression', 0, (), (), 0, citation='arXiv 2006.13144, section 5.1')
+
+    def split(name: str) -> Fresh:
+      if name != 'train':
+        raise UserError(f'toy_regression has no split {name!r}\n{nearest(name, ["train"])}')
+      return Fresh(self.batch, self.pi, self.sigma)
+
+    return Dataset(info, split)

@@ -5,13 +5,14 @@ belongs to this example in this epoch. Every operation treats the image and all 
 alike.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from car_jax.errors import UserError, nearest
+from car_jax.data import options as data_options
+from car_jax.errors import UserError
 
 Example = dict[str, Any]
 Transform = Callable[[Example, np.random.Generator], Example]
@@ -230,54 +231,38 @@ def fit(long: int, short: int) -> Transform:
   return apply
 
 
-def _fit(sides: Sequence[int]) -> Transform:
-  sides = tuple(sides)
-  if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
-    raise UserError(
-      f'config.data.fit is {sides}; it is the longer and the shorter side\n'
-      "  such as --config.data.fit='(2048, 1024)', or () for images as they are"
-    )
-  return fit(max(sides), min(sides))
-
-
 PLAIN_CROPS = {'centre': centre_crop, 'random': random_crop}
 SCALED_CROPS = {'resized': resized_crop, 'rescaled': rescaled_crop}  # they take scales
-CROPS = (*PLAIN_CROPS, *SCALED_CROPS)
 
 
-def from_config(
-  config: Mapping[str, Any], train: bool, ignore_label: int | None = None
-) -> list[Transform]:
+def from_config(data: Any, train: bool, ignore_label: int | None = None) -> list[Transform]:
   """config.data's `pad`; in training its `size`, `crop` (with `scales`), `flip`, `flip_rows`,
   `rot90` and `rotate`; in evaluation its `eval_size` (images stay whole without) and `fit`.
 
-  Raises UserError for an unknown kind of crop, and for one without its size or scales.
+  Raises UserError for a crop without its size or scales.
   """
-  crop, size = config.get('crop') or 'centre', config.get('size')
-  if crop not in CROPS:
-    raise UserError(f'unknown config.data.crop {crop!r}\n{nearest(crop, CROPS)}')
-  if not size and (config.get('pad') or crop != 'centre'):
+  data = data_options.of(data)
+  size, scaled = data.size, data.crop in SCALED_CROPS
+  if not size and (data.pad or data.crop != 'centre'):
     raise UserError('config.data.crop and config.data.pad need config.data.size, the size to cut')
-  scales = tuple(config.get('scales') or ())
-  if (crop in SCALED_CROPS) != bool(scales):
+  if scaled != bool(data.scales):
     raise UserError(
-      f'config.data.crop {crop!r} with config.data.scales {scales}\n'
+      f'config.data.crop {data.crop!r} with config.data.scales {data.scales}\n'
       "  scales, such as (0.6, 0.8, 1.0), belong to crop 'resized' or 'rescaled'"
     )
   chain: list[Transform] = []
   if not train:
-    if size := config.get('eval_size'):
-      chain += [pad_to(size, ignore_label)] if config.get('pad') else []
-      chain += [centre_crop(size, 'eval_size')]
-    return chain + ([_fit(config['fit'])] if config.get('fit') else [])
+    if data.eval_size:
+      chain += [pad_to(data.eval_size, ignore_label)] if data.pad else []
+      chain += [centre_crop(data.eval_size, 'eval_size')]
+    return chain + ([fit(max(data.fit), min(data.fit))] if data.fit else [])
   if size:
-    chain += [pad_to(size, ignore_label)] if config.get('pad') else []
-    scaled = crop in SCALED_CROPS
-    chain += [SCALED_CROPS[crop](size, scales) if scaled else PLAIN_CROPS[crop](size)]
-  turns = (('flip', flip), ('flip_rows', flip_rows), ('rot90', rot90))
-  chain += [t for name, t in turns if config.get(name)]
-  chain += [rotate(config['rotate'], ignore_label)] if config.get('rotate') else []
-  return chain
+    chain += [pad_to(size, ignore_label)] if data.pad else []
+    kind = data.crop
+    chain += [SCALED_CROPS[kind](size, data.scales) if scaled else PLAIN_CROPS[kind](size)]
+  turns = ((data.flip, flip), (data.flip_rows, flip_rows), (data.rot90, rot90))
+  chain += [transform for wanted, transform in turns if wanted]
+  return chain + ([rotate(data.rotate, ignore_label)] if data.rotate else [])
 
 
 _SCALED = (np.arange(256) / 255 * 2 - 1).astype(np.float32)  # rounded once, as published

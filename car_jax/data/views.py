@@ -6,15 +6,13 @@ bits, which rounds after every step and averages where it shrinks, so that views
 published ones. Letters: H x W pixels of a view, h x w of the image, T views.
 """
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from car_jax.data import photometric
-from car_jax.errors import UserError, nearest
 
 Array = np.ndarray
 PADDED = -1  # the label of pixels outside the image
@@ -271,53 +269,3 @@ def source(
   pixels, labels = windowed(image, label, drawn, noise, size=size)
   pixels = normalised(pixels, labels, renormalise=renormalise)
   return {'image': pixels, 'label': np.where(labels == PADDED, ignore_label, labels)}
-
-
-def _is_range(value: Any) -> bool:
-  numbers = isinstance(value, (tuple, list)) and all(isinstance(v, (int, float)) for v in value)
-  return numbers and len(value) == 2 and 0 < value[0] <= value[1]
-
-
-def _is_size(value: Any) -> bool:
-  whole = isinstance(value, (tuple, list)) and all(isinstance(v, int) and v > 0 for v in value)
-  return whole and len(value) == 2
-
-
-def _is_share(value: Any) -> bool:
-  return isinstance(value, (int, float)) and 0 <= value <= 1
-
-
-RULES = {  # key -> what is valid, in words, and a value that is
-  'size': (_is_size, 'height and width in pixels', (512, 1024)),
-  'scale': (_is_range, 'the least and the largest factor', (1.0, 1.1)),
-  'zoom': (lambda v: v == () or _is_range(v), 'the least and the largest, or ()', (0.5, 1.0)),
-  'blur': (lambda v: v == () or _is_range(v), 'the least and the largest, or ()', (0.1, 2.0)),
-  'views': (lambda v: isinstance(v, int) and v > 0, 'one or more', 4),
-  'jitter': (_is_share, 'from 0 to 1', 0.4),
-  'greyscale': (_is_share, 'from 0 to 1', 0.2),
-}
-PARTS = {'target': group, 'source': source}
-
-
-def options(config: Mapping[str, Any], part: str) -> dict[str, Any]:
-  """config.data.target as keywords of `group`, or config.data.source as those of `source`.
-
-  Raises UserError for an unknown key, a value that none can be, and where there is no size.
-  """
-  given = {k: tuple(v) if isinstance(v, list) else v for k, v in config.get(part, {}).items()}
-  taken = inspect.signature(PARTS[part]).parameters.values()
-  known = {p.name: p.default for p in taken if p.kind == p.KEYWORD_ONLY}
-  known.pop('ignore_label')  # the data set knows
-  if 'size' not in given:
-    raise UserError(f'config.data.{part}.size is missing, the height and width of what is cut')
-  for key, value in given.items():
-    if key not in known:
-      raise UserError(f'config.data.{part} has no option {key!r}\n{nearest(key, known)}')
-    rule = (lambda v: isinstance(v, bool), 'True or False', known[key])
-    check, words, example = rule if isinstance(known[key], bool) else RULES[key]
-    if not check(value):
-      raise UserError(
-        f'config.data.{part}.{key} is {value!r}; it is {words}\n'
-        f"  such as --config.data.{part}.{key}='{example}'"
-      )
-  return given

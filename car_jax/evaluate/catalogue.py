@@ -7,26 +7,38 @@ A name is a kind, perhaps a number of samples, perhaps options: 'ged16', 'ged16[
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from car_jax import options
 from car_jax.errors import UserError, nearest
 from car_jax.metrics import stochastic
 from car_jax.metrics.flips import switchable
+from car_jax.options import Group, Range
 
-DEFAULTS = dict(
-  split='',  # read by whoever opens the data
-  samples=16,
-  metrics=('ged16',),
-  # 'fg', 'all', 'flips', or class ids or names; '' is 'fg' for two classes, 'flips' where the data
-  # set has them, else 'all'
-  classes='',
-  absent='one',  # a class that neither of two maps has: IoU 'one', or 'skip'
-  # the ignored label: 'void', nobody knows what is there; 'class', as published with CAR on
-  # Cityscapes, one that models emit (metrics/stochastic.py)
-  ignored='void',
-  chunk=32,  # samples predicted at a time
-  bins=15,
-)
+MOST_SAMPLES = 2**16
+Samples = Annotated[int, Range(1, MOST_SAMPLES)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Group):
+  """config.evals.NAME and config.report: what is scored, and by which conventions."""
+
+  split: str = ''
+  """The split of the data set; the report's is validation where it names none."""
+  samples: Samples = 16
+  """Segmentations that are drawn for each image."""
+  metrics: tuple[str, ...] = ('ged16',)
+  """Names of scores, such as ged16 or hm_iou16[absent=skip]; see docs/metrics.md."""
+  classes: str | tuple[str | int, ...] = ''
+  """fg, all, flips, or names of classes; empty: fg for two classes, flips for flips, else all."""
+  absent: Literal['one', 'skip'] = 'one'
+  """IoU of a class that neither of two maps has."""
+  ignored: Literal['void', 'class'] = 'void'
+  """The ignored label: nobody knows what is there, or a class that models emit as with CAR."""
+  chunk: Samples = 32
+  """Samples predicted at a time."""
+  bins: Annotated[int, Range(1, 10_000)] = 15
+  """Bins of calibration errors."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,29 +231,16 @@ class Plan:
 
 def report_spec(config: Any) -> dict[str, Any]:
   """config.report with its split. Raises UserError for an unknown key."""
-  spec = dict(config.report)
-  if unknown := sorted(set(spec) - set(DEFAULTS)):
-    raise UserError(f'unknown config key report.{unknown[0]}\n{nearest(unknown[0], DEFAULTS)}')
-  return spec | {'split': spec.get('split') or 'validation'}
+  spec = options.completed(Evaluation, dict(config.report), 'report.')
+  return spec | {'split': spec['split'] or 'validation'}
 
 
 def plan(spec: Mapping[str, Any], info: Any) -> Plan:
-  """The spec of an evaluation (see DEFAULTS) on data of `info` (num_classes, class_names, ...).
+  """The spec of an evaluation (keys of Evaluation) on data of `info` (DataInfo).
 
   Raises UserError for an unknown key, metric, option or class, with the nearest known one.
   """
-  for key in spec:
-    if key not in DEFAULTS:
-      raise UserError(f'unknown key {key!r} of an evaluation\n{nearest(key, DEFAULTS)}')
-  full = DEFAULTS | dict(spec)
-  if isinstance(full['metrics'], str):
-    full['metrics'] = (full['metrics'],)
-  for key in ('samples', 'chunk', 'bins'):
-    if not isinstance(full[key], int) or full[key] < 1:
-      raise UserError(f'{key} of an evaluation must be a positive whole number, not {full[key]!r}')
-  if full['ignored'] not in stochastic.IGNORED:
-    near = nearest(str(full['ignored']), stochastic.IGNORED)
-    raise UserError(f'ignored={full["ignored"]!r} of an evaluation\n{near}')
+  full = options.completed(Evaluation, dict(spec))
   names = dict.fromkeys(full['metrics'])
   numbers = [int(m[2]) for name in names if (m := _NAME.fullmatch(str(name))) and m[2]]
   samples = max([full['samples'], *numbers])
@@ -253,7 +252,6 @@ def plan(spec: Mapping[str, Any], info: Any) -> Plan:
   return Plan(metrics, samples, full['chunk'], flips, ignore)
 
 
-MOST_SAMPLES = 2**16
 _NAME = re.compile(r'([a-z_]+?)(\d+)?(?:\[(.*)\])?')
 
 

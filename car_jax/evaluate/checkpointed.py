@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from car_jax import checkpoints, loop, sharding
 from car_jax import config as configs
-from car_jax.data import pipeline, sources
+from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import catalogue, folders, gallery, progress, report, save
 from car_jax.evaluate.harness import Evaluator
@@ -46,17 +46,8 @@ def parted(text: str) -> tuple[str, str]:
 
 
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
-  """The config that a checkpoint was trained with, see `listed`. Raises UserError."""
-  return checkpoints.read(path, wish, lambda saved, step: listed(saved.meta(step)))
-
-
-def listed(meta: Mapping[str, Any]) -> ConfigDict:
-  """A checkpoint's config, with all its method's options of inference: an older one lacks some."""
-  config = configs.complete(ConfigDict(meta['config']))
-  method = loop.build_method(config, sources.from_json(meta['data']), 1)
-  if isinstance(method, Inference):
-    config.method.update({k: getattr(method, k) for k in INFERENCE})
-  return config
+  """The config that a checkpoint was trained with, completed. Raises UserError."""
+  return checkpoints.read(path, wish, lambda saved, step: configs.saved(saved.meta(step)['config']))
 
 
 def check_changes(changes: Sequence[tuple[str, str]]) -> None:
@@ -93,7 +84,7 @@ def _opened(
   changes: Sequence[tuple[str, str]],
 ) -> Loaded:
   meta = saved.meta(step)
-  config = configs.override(listed(meta), changes)
+  config = configs.override(configs.saved(meta['config']), changes)
   info = info or sources.from_json(meta['data'])
   method = loop.build_method(config, info, 1)
   if not method.predictors():
@@ -148,7 +139,7 @@ def evaluate(
   folders.check_replaceable(pathlib.Path(out), report.RESULTS)
   mesh = sharding.make_mesh()
   sharding.check_batch(config.data, mesh)
-  data = sources.open_dataset(config.data)
+  data = opening.open_dataset(config.data)
   loaded = [load(path, step, data.info, mesh, changes) for path in paths]
   rows, rng = named(loaded, names), jax.random.key(config.seed)
   wanted = [k for k in (save.kinds_of(saved) if saved else ()) if k in save.OWN]

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from car_jax.data import options as data_options
 from car_jax.data import pipeline, sources
 from car_jax.data.transforms import PLAIN_CROPS
 from car_jax.errors import UserError, reason
@@ -68,18 +69,19 @@ def _try(entry: Validation, state: Any, data: Mapping[str, Any], tried: set[Any]
       h, w = np.shape(batch['image'])[1:3]
       raise UserError(
         f'images of {w}x{h} cannot be predicted and scored ({reason(e)})\n'
-        f'  use --config.data.eval_size={data.get("size") or min(h, w)}, or other data'
+        f'  use --config.data.eval_size={data_options.of(data).size or min(h, w)}, or other data'
       ) from e
 
 
-def check_training(source: Any, data: Mapping[str, Any]) -> None:
+def check_training(source: Any, data: Any) -> None:
   """Raises UserError for images that no batch of training could hold, by their sizes.
 
   Not looked at: sources that make their own batches, and splits of more than MOST_BYTES.
   """
   if hasattr(source, 'train_batches') or sources.num_bytes(source) > MOST_BYTES:
     return
-  found, size = sources.sizes(source), data.get('size') or 0
+  data = data_options.of(data)
+  found, size = sources.sizes(source), data.size
   counts = collections.Counter(found)
   where = lambda shape: f'{source[found.index(shape)]["id"]} is {shape[1]}x{shape[0]}'
   (usual, _), *others = counts.most_common()
@@ -88,10 +90,10 @@ def check_training(source: Any, data: Mapping[str, Any]) -> None:
       f'training images differ in size: {where(usual)}, {where(others[0][0])}\n'
       f'  use --config.data.size={min(map(min, found))}, with crop="random" to see all of an image'
     )
-  if not size and data.get('rot90') and usual[0] != usual[1]:
+  if not size and data.rot90 and usual[0] != usual[1]:
     raise UserError(f'config.data.rot90 turns square images; {where(usual)}\n  set it to False')
   small = [s for s in counts if min(s) < size]
-  if small and not data.get('pad') and (data.get('crop') or 'centre') in PLAIN_CROPS:
+  if small and not data.pad and data.crop in PLAIN_CROPS:
     share = f'{sum(counts[s] for s in small):,} of {len(found):,} training images'
     raise UserError(
       f'{share} are smaller than config.data.size {size}: {where(small[0])}\n'

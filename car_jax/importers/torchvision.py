@@ -83,9 +83,9 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
       f'the method {config.method.name!r} has several nets; use the config of the method '
       "'supervised' with the net to start from, then config.init to take it over"
     )
-  from car_jax.data import sources
+  from car_jax.data import opening
 
-  classes = sources.open_dataset(config.data).info.num_classes
+  classes = opening.open_dataset(config.data).info.num_classes
   state = sac.first_state(config, classes)
   try:
     variables = to_variables(name, weights, state.net.variables)

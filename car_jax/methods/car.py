@@ -13,8 +13,7 @@ eps); the score of a batch of one keeps its axis.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.struct
 import jax
@@ -22,13 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax import registry
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError
 from car_jax.losses import adversarial, segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
 from car_jax.methods.trained import Trained, start
 from car_jax.nn import net as nets
-from car_jax.optim import Adam, adam
+from car_jax.optim import SGD, Adam, optimizer
+from car_jax.options import Count, Group, Net, Optim, Positive, Range, Share, Weight
 
 
 @flax.struct.dataclass
@@ -43,6 +43,18 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
+class Optimizers(Group):
+  """config.method.optim of CAR: one of each net."""
+
+  calnet: Optim = dataclasses.field(default_factory=lambda: dict(name='adam'))
+  """The calibration net's optimizer."""
+  generator: Optim = dataclasses.field(default_factory=lambda: dict(name='adam'))
+  """The generator's optimizer."""
+  discriminator: Optim = dataclasses.field(default_factory=lambda: dict(name='adam'))
+  """The discriminator's optimizer."""
+
+
+@dataclasses.dataclass(frozen=True)
 class CAR:
   """The nets are entries of the registry, or None to leave a stage out (then its weight must be 0).
 
@@ -52,28 +64,40 @@ class CAR:
 
   num_classes: int
   steps_per_epoch: int
-  calnet: Mapping[str, Any] | None
-  generator: Mapping[str, Any]
-  discriminator: Mapping[str, Any] | None
-  optim: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # calnet, generator, ...
-  samples: int = 5  # N in training
-  adversarial_weight: float = 10.0
-  calibration_weight: float = 5.0
-  pixel_weight: float = 0.0  # cross entropy of the first sample
-  complexity_weight: float = 0.0  # KL of the VAE generator's latent
-  r1_weight: float = 10.0
-  critic_steps: int = 50
-  rest_steps: int = 200
-  accuracy_cap: float = 0.85
+  calnet: Net | None
+  """The calibration net F; None for none."""
+  generator: Net
+  """The refinement net G."""
+  discriminator: Net | None
+  """The critic D; None for none."""
+  optim: Optimizers = dataclasses.field(default_factory=dict)
+  """An optimizer for each of them."""
+  samples: Positive = 5
+  """Samples of an image in training."""
+  adversarial_weight: Weight = 10.0
+  """Weight of the adversarial loss."""
+  calibration_weight: Weight = 5.0
+  """Weight of the loss that pulls the samples' mean onto F's probabilities."""
+  pixel_weight: Weight = 0.0
+  """Weight of the first sample's cross entropy."""
+  complexity_weight: Weight = 0.0
+  """Weight of the KL divergence of the VAE generator's latent."""
+  r1_weight: Weight = 10.0
+  """Weight of the penalty on D's gradient at real pairs."""
+  critic_steps: Count = 50
+  """Steps of a cycle in which D learns."""
+  rest_steps: Count = 200
+  """Steps of a cycle in which it does not."""
+  accuracy_cap: Share = 0.85
+  """D rests where it was right about as many pairs in the step before."""
   freeze_calnet: bool = False
-  temperature: float = 1.0  # divides F's logits wherever its probabilities are used
+  """F does not learn."""
+  temperature: Annotated[float, Range(1e-3, 1e3)] = 1.0
+  """Divides F's logits wherever its probabilities are used."""
   ignore_label: int | None = None  # such pixels are given to F's and G's output
 
   def __post_init__(self):
-    nets = ('calnet', 'generator', 'discriminator')
-    if unknown := sorted(set(self.optim) - set(nets)):
-      raise UserError(f'method.optim has no net {unknown[0]!r}\n{nearest(unknown[0], nets)}')
-    if min(self.critic_steps, self.rest_steps) < 0 or self.critic_steps + self.rest_steps < 1:
+    if self.critic_steps + self.rest_steps < 1:
       raise UserError('method.critic_steps and method.rest_steps make a cycle of at least 1 step')
     if self.complexity_weight > 0 and not hasattr(self.net('generator'), 'reparameterize'):
       raise UserError('method.complexity_weight needs the generator unet_vae_generator')
@@ -91,8 +115,8 @@ class CAR:
   def net(self, which: str) -> Any:
     return registry.net(getattr(self, which), num_classes=self.num_classes)
 
-  def optimizer(self, which: str) -> Adam:
-    return adam(self.optim.get(which, {}), self.steps_per_epoch)
+  def optimizer(self, which: str) -> Adam | SGD:
+    return optimizer(self.optim.get(which, {}), self.steps_per_epoch)
 
   def init(self, seed: int, batch: Batch) -> State:
     image = batch['image']

@@ -13,7 +13,6 @@ at its own first update, as there.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -26,7 +25,8 @@ from car_jax.errors import UserError
 from car_jax.methods.base import Array, Batch, Logs
 from car_jax.methods.trained import Trained, start
 from car_jax.nn.mlp import MLP
-from car_jax.optim import Adam, adam
+from car_jax.optim import SGD, Adam, optimizer
+from car_jax.options import Count, Optim, Positive, Weight, Width
 
 
 @flax.struct.dataclass
@@ -42,24 +42,24 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class CARToy:
-  """`optim` holds the fields of optim.Adam for all three nets.
+  """Raises UserError on `init` for a batch smaller than `refine_batch`."""
 
-  Raises UserError for counts below 1, and on `init` for a batch smaller than `refine_batch`.
-  """
-
-  calibration_steps: int = 1500
-  refine_batch: int = 100
-  calibration_weight: float = 1.0
-  samples: int = 10  # N, when there is a calibration loss; else 1
-  hidden: tuple[int, ...] = (64, 64, 64, 64)
-  optim: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(lr=1e-4))
-  ll_every: int = 10  # steps between two looks at G
-  ll_points: int = 2000
-
-  def __post_init__(self):
-    for name in ('refine_batch', 'samples', 'll_every', 'll_points'):
-      if getattr(self, name) < 1:
-        raise UserError(f'method.{name} is {getattr(self, name)}, below 1')
+  calibration_steps: Count = 1500
+  """Steps in which the calibration net alone learns."""
+  refine_batch: Positive = 100
+  """Points of a batch that the generator learns from."""
+  calibration_weight: Weight = 1.0
+  """Weight of the loss that pulls the samples' mean onto the calibration net's."""
+  samples: Positive = 10
+  """Samples of a point where there is a calibration loss; else 1."""
+  hidden: tuple[Width, ...] = (64, 64, 64, 64)
+  """Widths of the hidden layers of all three nets."""
+  optim: Optim = dataclasses.field(default_factory=lambda: dict(name='adam', lr=1e-4))
+  """The optimizer of all three nets."""
+  ll_every: Positive = 10
+  """Steps between two looks at the generator's likelihood."""
+  ll_points: Positive = 2000
+  """Points of such a look."""
 
   # The parts -----------------------------------------------------------------------------------
 
@@ -67,8 +67,8 @@ class CARToy:
     return MLP((*self.hidden, 1), 0.0 if which == 'calnet' else 0.01)
 
   @property
-  def _optimizer(self) -> Adam:
-    return adam(self.optim, 1)
+  def _optimizer(self) -> Adam | SGD:
+    return optimizer(self.optim, 1)
 
   @property
   def draws(self) -> int:

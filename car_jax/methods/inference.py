@@ -12,6 +12,7 @@ from car_jax.methods.base import Array, Batch
 from car_jax.methods.trained import full_size
 from car_jax.nn import multiscale, windows
 from car_jax.nn import net as nets
+from car_jax.options import Count, Factor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,10 +25,14 @@ class Inference:
   take as it is, is padded and the prediction cut back; see nn/net.py.
   """
 
-  crop: int = 0
-  stride: int = 0
-  scales: tuple[float, ...] = (1.0,)
+  crop: Count = 0
+  """Side of the windows that a prediction averages, in pixels; 0 for the whole image at once."""
+  stride: Count = 0
+  """From one window to the next, in pixels; with `crop`."""
+  scales: tuple[Factor, ...] = (1.0,)
+  """Copies of the image that a prediction averages, by their scale."""
   flip: bool = False
+  """Average the prediction of the mirrored image in."""
 
   def __post_init__(self) -> None:
     windows.check(self.crop, self.stride)

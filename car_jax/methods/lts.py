@@ -5,7 +5,6 @@ methods/base.py.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -20,7 +19,8 @@ from car_jax.methods.inference import Inference
 from car_jax.methods.trained import Frozen, Trained, start
 from car_jax.nn.init import initialize
 from car_jax.nn.layers import resize_bilinear
-from car_jax.optim import Adam, adam
+from car_jax.optim import SGD, Adam, optimizer
+from car_jax.options import Net, Optim
 
 
 @flax.struct.dataclass
@@ -42,11 +42,12 @@ class LTS(Inference):
 
   num_classes: int
   steps_per_epoch: int
-  segmenter: Mapping[str, Any]
-  temperature: Mapping[str, Any] = dataclasses.field(
-    default_factory=lambda: dict(name='local_temperature')
-  )
-  optim: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(lr=1e-4))
+  segmenter: Net
+  """The net whose logits are scaled; its weights come by config.init.segmenter."""
+  temperature: Net = dataclasses.field(default_factory=lambda: dict(name='local_temperature'))
+  """The net that gives every pixel its temperature."""
+  optim: Optim = dataclasses.field(default_factory=lambda: dict(name='adam', lr=1e-4))
+  """Its optimizer."""
   ignore_label: int | None = None
 
   @property
@@ -58,8 +59,8 @@ class LTS(Inference):
     return registry.net(self.temperature)
 
   @property
-  def optimizer(self) -> Adam:
-    return adam(self.optim, self.steps_per_epoch)
+  def optimizer(self) -> Adam | SGD:
+    return optimizer(self.optim, self.steps_per_epoch)
 
   def init(self, seed: int, batch: Batch) -> State:
     image = batch['image']

@@ -12,7 +12,7 @@ in number; a prediction needs no label.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.struct
 import jax
@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax import schedules
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError
 from car_jax.losses import transport
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
 from car_jax.methods.trained import OneNet, Trained, start
 from car_jax.nn import net as nets
+from car_jax.options import Count, Positive, Share, Weight
 from car_jax.schedules import Plateau, ReducingRate
 
 COSTS: dict[str, Callable[..., Array]] = {
@@ -34,8 +35,6 @@ COSTS: dict[str, Callable[..., Array]] = {
   'balanced_cross_entropy': transport.balanced_cross_entropy_cost,
 }
 PLANS = {'greedy': transport.greedy_plan, 'exact': transport.exact_plan}
-METRICS = ('epoch', 'running')
-BLACK_BOX = ('', 'number', 'one_hot')
 
 
 @flax.struct.dataclass
@@ -73,37 +72,45 @@ class MoSE(OneNet):
   one channel of class numbers (0 for unlabelled), as released, 'one_hot' a channel per class.
   """
 
-  samples: tuple[int, ...] = (4,)
-  sample_patience: int = 30
-  cost: str = 'iou'
-  coupling: str = 'greedy'  # 'exact': the optimum of the linear program
-  gate_weight: float = 1.0
-  row_limits: tuple[float, ...] = (0.5, 1.0)
-  row_patience: int = 10
-  groupings: tuple[float, ...] = (1.0,)
-  group_patience: int = 30
-  rate_patience: int = 10
-  schedule_metric: str = 'epoch'
-  one_annotation: bool = False  # train on each image's first reader only
-  channels: int = 1  # of the image: 1 for grey, 3 for colour
+  samples: tuple[Positive, ...] = (4,)
+  """Samples of each expert in training, one number after the other."""
+  sample_patience: Count = 30
+  """Epochs without progress after which the next number of samples is taken."""
+  cost: Literal['iou', 'cross_entropy', 'balanced_cross_entropy'] = 'iou'
+  """What it costs to transport a sample to an annotation."""
+  coupling: Literal['greedy', 'exact'] = 'greedy'
+  """The transport plan: as published, or the optimum of the linear program."""
+  gate_weight: Weight = 1.0
+  """Weight of the divergence that teaches the gate."""
+  row_limits: tuple[Weight, ...] = (0.5, 1.0)
+  """How much of a sample may be used, in shares of an annotation's mass, one after the other."""
+  row_patience: Count = 10
+  """Epochs without progress after which the next limit is taken."""
+  groupings: tuple[Share, ...] = (1.0,)
+  """Experts whose samples overlap by more are one for the gate; 1 for none."""
+  group_patience: Count = 30
+  """Epochs without progress after which the next grouping is taken."""
+  rate_patience: Count = 10
+  """Epochs without progress after which the learning rate is reduced."""
+  schedule_metric: Literal['epoch', 'running'] = 'epoch'
+  """The loss that schedules listen to: each epoch's, or as released the mean since the start."""
+  one_annotation: bool = False
+  """Train on each image's first reader only."""
+  channels: Literal[1, 3] = 1
+  """Channels of the image: 1 for grey, 3 for colour."""
   pixel_mean: tuple[float, ...] = ()
+  """Mean of each channel from 0 to 1; without, each image gets mean 0."""
   pixel_std: tuple[float, ...] = ()
-  black_box: str = ''
+  """Deviation of each channel from 0 to 1; without, each image gets deviation 1."""
+  black_box: Literal['', 'number', 'one_hot'] = ''
+  """How another model's prediction is given to the net; empty for none."""
 
   def __post_init__(self):
-    choices = dict(cost=COSTS, coupling=PLANS, schedule_metric=METRICS, black_box=BLACK_BOX)
-    for key, table in choices.items():
-      if getattr(self, key) not in table:
-        raise UserError(
-          f'unknown method.{key} {getattr(self, key)!r}\n{nearest(getattr(self, key), table)}'
-        )
     for key in ('samples', 'row_limits', 'groupings'):
       if not isinstance(getattr(self, key), (tuple, list)) or not getattr(self, key):
         raise UserError(f'method.{key} is {getattr(self, key)!r}; it is a list, such as (1,)')
-    if fixed := sorted(set(self.optim) & {'milestones', 'factor'}):
-      raise UserError(f'method.optim.{fixed[0]}: the rate of MoSE follows the loss; leave it out')
-    if self.channels not in (1, 3):
-      raise UserError(f'method.channels is {self.channels}; it is 1 (grey) or 3 (colour)')
+    if self.optim.get('milestones'):
+      raise UserError('method.optim.milestones: the rate of MoSE follows the loss; leave it out')
     for key in ('pixel_mean', 'pixel_std'):
       if len(given := getattr(self, key)) != len(self.pixel_std) or len(given) not in (
         0,

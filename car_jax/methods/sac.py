@@ -15,14 +15,14 @@ The batch holds besides image and label, for an image's views in a row:
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError
 from car_jax.losses import consistency
 from car_jax.methods import baselines, supervised
 from car_jax.methods.abn import ABN, check_domains
@@ -30,9 +30,7 @@ from car_jax.methods.base import Array, Batch, Logs, Samples
 from car_jax.methods.trained import Frozen, Trained, full_size, start
 from car_jax.nn import warp
 from car_jax.nn.layers import resize_bilinear
-
-WEIGHTINGS = ('own', 'batch_mean', 'none')
-POOLS = (*consistency.POOLS, 'none')
+from car_jax.options import Count, Positive, Range, Share, Weight
 
 
 @flax.struct.dataclass
@@ -55,28 +53,32 @@ class SAC(ABN):
   'none'. `pool` is how views are combined: 'mean', 'surest', 'none'.
   """
 
-  views: int = 4
-  target_weight: float = 5.0
-  teacher_momentum: float = 0.99
-  teacher_period: int = 100
-  upper: float = 0.75
-  lower: float = 0.2
+  views: Positive = 4
+  """Views of each target image; as many as data.target.views."""
+  target_weight: Weight = 5.0
+  """Weight of the loss on pseudo labels, beside the source's."""
+  teacher_momentum: Share = 0.99
+  """How much of the teacher stays when it moves."""
+  teacher_period: Positive = 100
+  """Steps of an epoch between two moves of the teacher."""
+  upper: Share = 0.75
+  """Confidence that a label of a frequent class needs, as a share of the largest of its class."""
+  lower: Share = 0.2
+  """The least confidence that any label needs."""
   discount: bool = True
-  prior_scale: float = 1e-3
-  prior_momentum: float = 0.99
-  focal_power: float = 3.0
-  pool: str = 'mean'
-  weighting: str = 'own'
-  averaged_views: int = 0
-
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    for key, known in (('weighting', WEIGHTINGS), ('pool', POOLS)):
-      if (value := getattr(self, key)) not in known:
-        raise UserError(f'config.method.{key} is {value!r}\n{nearest(value, known)}')
-    for key in ('views', 'teacher_period'):
-      if (value := getattr(self, key)) < 1:
-        raise UserError(f'config.method.{key} is {value}; use --config.method.{key}=1 or more')
+  """Rare classes need less confidence."""
+  prior_scale: Annotated[float, Range(1e-12, 1.0)] = 1e-3
+  """Share of pixels from which on a class counts as frequent."""
+  prior_momentum: Share = 0.99
+  """How much of the running class prior stays in a step."""
+  focal_power: Weight = 3.0
+  """The loss of class c has the weight (1 - its prior) to this power."""
+  pool: Literal['mean', 'surest', 'none'] = 'mean'
+  """How views are combined."""
+  weighting: Literal['own', 'batch_mean', 'none'] = 'own'
+  """Whose confidence weights a pixel's loss; batch_mean as the published code does."""
+  averaged_views: Count = 0
+  """With batch_mean: over how many views in a row, 0 for all."""
 
   def init(self, seed: int, batch: Batch) -> State:
     check_domains(batch, 'sac', ('student', 'affine', 'affine_inv', 'target_label'))

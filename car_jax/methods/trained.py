@@ -1,7 +1,6 @@
 """Nets in training, for methods to be made of. Letters as in methods/base.py."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -10,6 +9,7 @@ from car_jax import registry
 from car_jax.methods.base import Array
 from car_jax.nn.init import initialize
 from car_jax.optim import SGD, Adam, optimizer
+from car_jax.options import Net, Optim
 
 
 @flax.struct.dataclass
@@ -68,8 +68,10 @@ class OneNet:
 
   num_classes: int
   steps_per_epoch: int
-  model: Mapping[str, Any]
-  optim: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  model: Net
+  """The net."""
+  optim: Optim = dataclasses.field(default_factory=lambda: dict(name='adam'))
+  """Its optimizer."""
   ignore_label: int | None = None
 
   @property

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv
 from car_jax.nn.net import Net
 from car_jax.nn.resnet import ResNet, imagenet_normalised
+from car_jax.options import Depth, Dtype, Share, Width
 
 Array = jax.Array
 
@@ -45,11 +46,17 @@ class DeepLabV3CalNet(Net):
 
   num_classes: int
   depth: int = 101
-  stem_channels: int = 64
-  blocks: tuple[int, ...] = ()
-  features: int = 256
-  dropout: float = 0.5
-  dtype: Any = None
+  """Layers of the ResNet: 18, 34, 50 or 101."""
+  stem_channels: Width = 64
+  """Channels of the first convolution."""
+  blocks: tuple[Depth, ...] = ()
+  """Blocks of each stage; empty for the depth's."""
+  features: Width = 256
+  """Channels of the head."""
+  dropout: Share = 0.5
+  """Share of what is dropped in training."""
+  dtype: Dtype = None
+  """Of activations; parameters stay float32."""
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:

@@ -16,6 +16,7 @@ from car_jax.nn.init import small_normal
 from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
 from car_jax.nn.net import Net
 from car_jax.nn.resnet import ResNet, imagenet_normalised
+from car_jax.options import Depth, Dtype, Width
 
 Array = jax.Array
 Table = tuple[tuple[str, str], ...]
@@ -100,11 +101,17 @@ class DeepLabV2ResNet(Net):
 
   num_classes: int
   depth: int = 101
-  stem_channels: int = 64
-  blocks: tuple[int, ...] = ()
-  rates: tuple[int, ...] = (6, 12, 18, 24)
+  """Layers of the ResNet: 18, 34, 50 or 101."""
+  stem_channels: Width = 64
+  """Channels of the first convolution."""
+  blocks: tuple[Depth, ...] = ()
+  """Blocks of each stage; empty for the depth's."""
+  rates: tuple[Width, ...] = (6, 12, 18, 24)
+  """Dilations of the head."""
   normalise: bool = True
-  dtype: Any = None
+  """Bring images to ImageNet's mean and deviation first."""
+  dtype: Dtype = None
+  """Of activations; parameters stay float32."""
 
   INIT = ((r'/kernel$', small_normal),)
   GROUPS: ClassVar[Table] = groups('head')
@@ -132,12 +139,18 @@ class DeepLabV2VGG(Net):
   """
 
   num_classes: int
-  widths: tuple[int, ...] = vgg.WIDTHS
-  depths: tuple[int, ...] = vgg.DEPTHS[16]
-  features: int = 1024
-  rates: tuple[int, ...] = (6, 12, 18, 24)
+  widths: tuple[Width, ...] = vgg.WIDTHS
+  """Channels of each stage."""
+  depths: tuple[Depth, ...] = vgg.DEPTHS[16]
+  """Layers or blocks of each stage."""
+  features: Width = 1024
+  """Channels of the head."""
+  rates: tuple[Width, ...] = (6, 12, 18, 24)
+  """Dilations of the head."""
   normalise: bool = True
-  dtype: Any = None
+  """Bring images to ImageNet's mean and deviation first."""
+  dtype: Dtype = None
+  """Of activations; parameters stay float32."""
 
   INIT = (*vgg.INIT, (r'/head/.*/kernel$', small_normal))
   GROUPS: ClassVar[Table] = groups('head|fc[67]')

@@ -13,6 +13,7 @@ from car_jax.nn import init
 from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
 from car_jax.nn.net import Net
 from car_jax.nn.resnet import ResNet, imagenet_normalised
+from car_jax.options import Depth, Dtype, Share, Width
 
 Array = jax.Array
 
@@ -60,14 +61,23 @@ class DeepLabV3Plus(Net):
 
   num_classes: int
   depth: int = 101
-  stem_channels: int = 64
-  blocks: tuple[int, ...] = ()
-  features: int = 512
-  low_features: int = 48
-  rates: tuple[int, ...] = (12, 24, 36)
+  """Layers of the ResNet: 18, 34, 50 or 101."""
+  stem_channels: Width = 64
+  """Channels of the first convolution."""
+  blocks: tuple[Depth, ...] = ()
+  """Blocks of each stage; empty for the depth's."""
+  features: Width = 512
+  """Channels of the head."""
+  low_features: Width = 48
+  """Channels that the head keeps of the first stage."""
+  rates: tuple[Width, ...] = (12, 24, 36)
+  """Dilations of the head."""
   align_corners: bool = True
-  dropout: float = 0.1
-  dtype: Any = None
+  """Whether resizing keeps the corner pixels in place, as the weights were trained."""
+  dropout: Share = 0.1
+  """Share of what is dropped in training."""
+  dtype: Dtype = None
+  """Of activations; parameters stay float32."""
 
   INIT = (
     (r'/head/kernel$', init.small_normal),

@@ -1,7 +1,5 @@
 """CAR's discriminator (arXiv 2006.13144, supplement). Letters: B, H, W; C channels of the pair."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import jax.numpy as jnp
 from car_jax.clamp import clamp
 from car_jax.errors import UserError
 from car_jax.nn.layers import at_least_float32, conv, reflect_pad
+from car_jax.options import Dtype, Share, Width
 
 Array = jax.Array
 
@@ -21,9 +20,12 @@ class PixelDiscriminator(nn.Module):
   The last, linear layer depends on the image size.
   """
 
-  hidden: int = 64
-  dropout: float = 0.0
-  dtype: Any = None
+  hidden: Width = 64
+  """Channels of the first layer."""
+  dropout: Share = 0.0
+  """Share of what is dropped in training."""
+  dtype: Dtype = None
+  """Of activations; parameters stay float32."""
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:

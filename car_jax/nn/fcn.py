@@ -3,7 +3,7 @@
 Letters: B images, H x W pixels, C classes.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ from car_jax.nn.init import small_normal
 from car_jax.nn.layers import BatchNorm, check_multiple, conv, resize_bilinear
 from car_jax.nn.net import Net
 from car_jax.nn.resnet import imagenet_normalised
+from car_jax.options import Depth, Dtype, Share, Width
 
 Array = jax.Array
 
@@ -27,12 +28,18 @@ class FCN8sVGG(Net):
   """
 
   num_classes: int
-  widths: tuple[int, ...] = vgg.WIDTHS
-  depths: tuple[int, ...] = vgg.DEPTHS[16]
-  features: int = 4096
-  dropout: float = 0.1
+  widths: tuple[Width, ...] = vgg.WIDTHS
+  """Channels of each stage."""
+  depths: tuple[Depth, ...] = vgg.DEPTHS[16]
+  """Layers or blocks of each stage."""
+  features: Width = 4096
+  """Channels of the head."""
+  dropout: Share = 0.1
+  """Share of what is dropped in training."""
   normalise: bool = True
-  dtype: Any = None
+  """Bring images to ImageNet's mean and deviation first."""
+  dtype: Dtype = None
+  """Of activations; parameters stay float32."""
 
   INIT = (*vgg.INIT, (r'/score[34]/kernel$', small_normal))
   GROUPS: ClassVar[Table] = groups('head|score')

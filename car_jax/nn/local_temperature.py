@@ -36,6 +36,7 @@ class LocalTemperature(nn.Module):
   """
 
   inputs: str = 'logits+image'
+  """What the temperature is made of."""
 
   INIT = ((r'', init.zeros),)
 

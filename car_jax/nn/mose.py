@@ -16,6 +16,7 @@ from car_jax.nn import init
 from car_jax.nn import net as nets
 from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, conv
 from car_jax.nn.net import Net
+from car_jax.options import Dtype, Width
 
 Array = jax.Array
 NORM = dict(epsilon=1e-3, momentum=0.01)
@@ -66,10 +67,14 @@ class MoSENet(Net):
   """
 
   num_classes: int
-  widths: tuple[int, ...] = (32, 64, 128, 192, 192, 192, 192)
-  latent: int = 1
-  experts: int = 4
-  dtype: Any = None
+  widths: tuple[Width, ...] = (32, 64, 128, 192, 192, 192, 192)
+  """Channels of each stage."""
+  latent: Width = 1
+  """Size of the latent."""
+  experts: Width = 4
+  """Experts of the mixture."""
+  dtype: Dtype = None
+  """Of activations; parameters stay float32."""
 
   INIT = (
     (r'(down|up)\d/conv\d/kernel', init.kaiming_fan_in),

@@ -5,7 +5,7 @@ Letters: B images, H x W pixels, D channels, C classes. Stages count from 1; sta
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,7 @@ from car_jax.nn import init
 from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
 from car_jax.nn.net import Net
 from car_jax.nn.resnet import imagenet_normalised
+from car_jax.options import Count, Depth, Dtype, Share, Width
 
 Array = jax.Array
 
@@ -141,18 +142,30 @@ class SegFormer(Net):
   """
 
   num_classes: int
-  variant: str = 'b0'
-  widths: tuple[int, ...] = ()
-  depths: tuple[int, ...] = ()
-  heads: tuple[int, ...] = (1, 2, 5, 8)
-  reductions: tuple[int, ...] = (8, 4, 2, 1)
-  features: int = 0
+  variant: Literal['b0', 'b1', 'b2', 'b3', 'b4', 'b5'] = 'b0'
+  """The published size; widths, depths and features that are given count instead."""
+  widths: tuple[Width, ...] = ()
+  """Channels of each stage."""
+  depths: tuple[Depth, ...] = ()
+  """Layers or blocks of each stage."""
+  heads: tuple[Width, ...] = (1, 2, 5, 8)
+  """Attention heads of each stage."""
+  reductions: tuple[Width, ...] = (8, 4, 2, 1)
+  """How much keys and values of each stage are shrunk on each side."""
+  features: Count = 0
+  """Channels of the head; 0 for the variant's."""
   normed_projections: bool = True
-  norm_epsilon: float = 1e-6
-  embed_epsilon: float = 0.0
-  dropout: float = 0.1
-  drop_path: float = 0.1
-  dtype: Any = None
+  """Batch norm after each projection of the head's, as mmsegmentation has it."""
+  norm_epsilon: Share = 1e-6
+  """Epsilon of layer norms."""
+  embed_epsilon: Share = 0.0
+  """Epsilon of the patch embeddings' norms; 0 for 1e-5."""
+  dropout: Share = 0.1
+  """Share of what is dropped in training."""
+  drop_path: Share = 0.1
+  """How often an image skips a branch of the last block in training; less before."""
+  dtype: Dtype = None
+  """Of activations; parameters stay float32."""
 
   INIT = (
     (r'(query|key|value|out|expand|contract|project\d)/kernel$', narrow_normal),

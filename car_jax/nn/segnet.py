@@ -20,6 +20,7 @@ from car_jax.nn.layers import (
   reflect_pad,
 )
 from car_jax.nn.net import Net
+from car_jax.options import Depth, Dtype, Share, Width
 
 Array = jax.Array
 
@@ -35,10 +36,14 @@ class SegNetCalNet(Net):
   """
 
   num_classes: int
-  widths: tuple[int, ...] = (64, 128, 256, 512, 512)
-  depths: tuple[int, ...] = (2, 2, 4, 4, 4)
-  dropout: float = 0.1
-  dtype: Any = None
+  widths: tuple[Width, ...] = (64, 128, 256, 512, 512)
+  """Channels of each stage."""
+  depths: tuple[Depth, ...] = (2, 2, 4, 4, 4)
+  """Layers or blocks of each stage."""
+  dropout: Share = 0.1
+  """Share of what is dropped in training."""
+  dtype: Dtype = None
+  """Of activations; parameters stay float32."""
 
   INIT = (
     (r'enc\d_conv\d/layer/kernel', init.kaiming_fan_out),

@@ -1,12 +1,11 @@
 """CAR's calibration net for Cityscapes: five full-resolution layers (arXiv 2006.13144)."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv, reflect_pad
 from car_jax.nn.net import Net
+from car_jax.options import Dtype, Share, Width
 
 Array = jax.Array
 
@@ -18,9 +17,12 @@ class ToyCalNet(Net):
   """
 
   num_classes: int
-  hidden: int = 64
-  dropout: float = 0.2
-  dtype: Any = None
+  hidden: Width = 64
+  """Channels of the first layer."""
+  dropout: Share = 0.2
+  """Share of what is dropped in training."""
+  dtype: Dtype = None
+  """Of activations; parameters stay float32."""
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:

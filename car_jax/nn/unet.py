@@ -16,6 +16,7 @@ from car_jax.clamp import clamp
 from car_jax.nn import init
 from car_jax.nn.layers import BatchNorm, ConvTranspose2x2, at_least_float32, check_multiple, conv
 from car_jax.nn.net import Net
+from car_jax.options import Dtype, Share, Width
 
 Array = jax.Array
 
@@ -45,10 +46,14 @@ class UNetGenerator(Net):
   """
 
   num_classes: int
-  hidden: int = 32
-  latent: int = 8
-  dropout: float = 0.1
-  dtype: Any = None
+  hidden: Width = 32
+  """Channels of the first layer."""
+  latent: Width = 8
+  """Size of the latent."""
+  dropout: Share = 0.1
+  """Share of what is dropped in training."""
+  dtype: Dtype = None
+  """Of activations; parameters stay float32."""
 
   INIT = (
     (r'(shift|scale)/kernel', init.xavier_uniform),
@@ -115,6 +120,7 @@ class UNetVAEGenerator(UNetGenerator):
   """
 
   reparameterize: bool = False
+  """In training draw the latent from the encoder."""
 
   @nn.compact
   def __call__(self, x: Array, z: Array, *, train: bool) -> tuple[Array, Array, Array]:

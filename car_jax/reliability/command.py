@@ -47,7 +47,7 @@ def with_models(
     config.kind, config.resize = kind or config.kind, resize or config.resize
     about = dict(labels=labels, role='in-domain', about=labels or 'labels saved beside')
     config.sets = ConfigDict({PREDICTIONS: about})
-    config.pools, config.calibrators, config.calibrate_on = ConfigDict(), ConfigDict(), ConfigDict()
+    config.pools, config.calibrators, config.calibrate_on = ConfigDict(), ConfigDict(), None
   for text in calibrators:
     name, _, path = text.rpartition('=')
     if not path.endswith('.npz'):

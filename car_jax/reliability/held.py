@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from car_jax.data import sources
+from car_jax.data import prepared
 from car_jax.errors import UserError
 from car_jax.reliability import foreign
 from car_jax.reliability.plan import Plan
@@ -116,9 +116,9 @@ def check_data(
 
 def prepared_files(data: Mapping[str, Any]) -> list[pathlib.Path]:
   """Files of a prepared data set; none where it is made in memory."""
-  root = pathlib.Path(data.get('data_dir') or sources.default_data_dir()).expanduser()
+  root = pathlib.Path(data.get('data_dir') or prepared.default_data_dir()).expanduser()
   folders = (root / data['name'], root / data['name'] / 'default')
-  found = next(filter(None, map(sources._version_folder, folders)), None)
+  found = next(filter(None, map(prepared.version_folder, folders)), None)
   return sorted(found.iterdir()) if found else []
 
 

@@ -2,58 +2,67 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
+from car_jax import options
 from car_jax.data import labels
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import folders
+from car_jax.options import Group, Range, Share
 from car_jax.reliability import interpret, measures
 from car_jax.reliability.count import How
 
-MODEL_KEYS = ('path', 'step', 'predictor', 'samples', 'chunk', 'about')
-SET_KEYS = ('data', 'split', 'labels', 'role', 'condition', 'shift', 'absent', 'about')
-ROLES = ('in-domain', 'shifted')
-GROUPS = ('models', 'sets', 'pools', 'calibrators', 'calibrate_on')
-MOST = dict(calibration_pixels=10**9, sampled=10**9, resamples=10**6, worst=1000, seed=2**63 - 1)
+GROUPS = ('pools', 'calibrators')
 MOST_CLASSES = 254  # 254 and 255 mean something else
 MOST_SAMPLES = 100_000
 PLAIN = 'none'  # the calibrator that leaves logits as they are
-TEXT: tuple[type, str] = (str, 'text')
-# key of a model or set -> its type, and how a message names it
-EXPECTED: dict[str, tuple[Any, str]] = {
-  **dict.fromkeys(('path', 'predictor', 'about', 'split', 'labels', 'role', 'condition'), TEXT),
-  'step': ((str, int), "a number, 'best' or 'latest'"),
-  **dict.fromkeys(('samples', 'chunk'), (int, f'a whole number from 1 to {MOST_SAMPLES:,}')),
-  'data': ((Mapping, ConfigDict), 'dict(name=.., data_dir=..)'),
-  'shift': ((int, float), 'a number between 0 (none) and 1 (strongest)'),
-  'absent': ((tuple, list), "names of classes, such as ('train',)"),
-}
+Samples = Annotated[int, Range(1, MOST_SAMPLES)]
+Pixels = Annotated[int, Range(0, 10**9)]
 
 
-def defaults() -> ConfigDict:
-  """Everything that a study's config may say."""
-  c = ConfigDict()
-  c.title = 'Reliability under shift'
-  c.models = ConfigDict()  # name -> run folder or folder of predictions, or dict(path=.., ..)
-  c.sets = ConfigDict()  # name -> dict(data=.., split=.., role=.., condition=.., shift=..)
-  c.pools = ConfigDict()  # name -> names of sets whose images are scored together
-  c.calibrators = ConfigDict()  # name -> kind, or a file; {model} in it stands for the model
-  c.calibrate_on = ConfigDict()  # a set as above, to fit calibrators to
-  c.calibration_pixels = 20_000  # of each image, at random
-  c.measures = DEFAULT_MEASURES
-  c.sampled = 0  # random pixels of each image, 0: all of them
-  c.exact = False  # sort all scores instead of binning them
-  c.resamples = 200  # of the images, for 95 % intervals
-  c.worst = 3  # images shown for each model, of the first set and of the strongest shift
-  c.classes = labels.CLASS_NAMES[: labels.SCORED]  # of predictions made elsewhere
-  c.palette = labels.PALETTE[: labels.SCORED]
-  c.kind = ''  # logits or probabilities: what their arrays hold that do not say it
-  c.resize = ''  # bilinear: brings their arrays to the size of the labels
-  c.seed = 0
-  return c
+@dataclasses.dataclass(frozen=True)
+class Model(Group):
+  """config.models.NAME: a run of ours, or a folder of anybody's predictions."""
+
+  path: str
+  """The folder; {set} in it stands for the name of a set."""
+  step: str | int = ''
+  """Of a run: best, latest or a number."""
+  predictor: str = ''
+  """Of a run: which of its predictors; empty for its logits, or else the first."""
+  samples: Samples = 16
+  """Samples of each image, where the predictor draws them."""
+  chunk: Samples = 16
+  """Samples predicted at a time."""
+  about: str = ''
+  """What the page says of it."""
+
+  SHORT = 'path'
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet(Group):
+  """config.sets.NAME: labelled images, and how far they are from those of training."""
+
+  data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  """Keys of config.data that differ from a run's own."""
+  split: str = ''
+  """The split; empty for test."""
+  labels: str = ''
+  """Labels of predictions made elsewhere: a folder of PNGs, or a CSV of pairs."""
+  role: Literal['in-domain', 'shifted'] = 'shifted'
+  """Whether images are as in training."""
+  condition: str = ''
+  """What they have in common with sets of another shift, such as fog; empty for the name."""
+  shift: Share | None = None
+  """How strong the condition is, from 0 (none) to 1 (strongest)."""
+  absent: tuple[str, ...] = ()
+  """Names of classes that the labels do not have."""
+  about: str = ''
+  """What the page says of it."""
 
 
 DEFAULT_MEASURES = (
@@ -64,19 +73,59 @@ DEFAULT_MEASURES = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class StudyOptions(Group):
+  """Everything that a study's config may say."""
+
+  title: str = 'Reliability under shift'
+  """Heading of the page."""
+  models: dict[str, Model] = dataclasses.field(default_factory=dict)
+  """What is studied, by names of your own."""
+  sets: dict[str, ImageSet] = dataclasses.field(default_factory=dict)
+  """The sets of images that models are scored on."""
+  pools: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  """Names of sets whose images are scored together."""
+  calibrators: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  """Kinds of calibration, or files; {model} in it stands for the model's name."""
+  calibrate_on: ImageSet | None = None
+  """The set that calibrators are fitted to."""
+  calibration_pixels: Pixels = 20_000
+  """Random pixels of each image that calibrators are fitted to."""
+  measures: tuple[str, ...] = DEFAULT_MEASURES
+  """What is measured; see docs/reliability.md."""
+  sampled: Pixels = 0
+  """Random pixels of each image that are scored; 0 for all."""
+  exact: bool = False
+  """Sort all scores instead of binning them."""
+  resamples: Annotated[int, Range(0, 10**6)] = 200
+  """Resamples of the images, for 95 % intervals."""
+  worst: Annotated[int, Range(0, 1000)] = 3
+  """Images shown for each model, of the first set and of the strongest shift."""
+  classes: tuple[str, ...] = labels.CLASS_NAMES[: labels.SCORED]
+  """Names of the classes of predictions made elsewhere."""
+  palette: tuple[tuple[int, int, int], ...] = labels.PALETTE[: labels.SCORED]
+  """Their colours."""
+  kind: str = ''
+  """logits or probabilities: what arrays hold that do not say it."""
+  resize: str = ''
+  """bilinear: brings predictions to the size of the labels."""
+  seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+  """Of all that is drawn."""
+
+
+def defaults() -> ConfigDict:
+  return configs.complete({}, StudyOptions)
+
+
 def load(path: str, pairs: Any = ()) -> ConfigDict:
   """A study's config file with overrides. Raises UserError for unknown keys."""
-  config, known = configs.read(path), defaults()
-  if unknown := sorted(set(config) - set(known)):
-    hint = nearest(unknown[0], known)
-    if 'method' in config:
-      hint = '  this config trains; a study is such as configs/reliability.py'
-    raise UserError(f'{path}: unknown key {unknown[0]!r} of a study\n{hint}')
+  config = configs.read(path)
+  if 'method' in config:
+    raise UserError(f'{path}: this config trains; a study is such as configs/reliability.py')
   try:
-    known.update(config)
-  except (TypeError, ValueError, AttributeError) as e:  # such as 1e5 for a number of pixels
+    return configs.override(configs.complete(config, StudyOptions), pairs, StudyOptions)
+  except UserError as e:
     raise UserError(f'{path}: {e}') from None
-  return configs.override(known, pairs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +145,9 @@ def plan(config: ConfigDict) -> Plan:
   """Raises UserError for anything that would stop a study later."""
   c = config
   _check_values(c)
-  models = {name: _spec(name, m, MODEL_KEYS, 'model', 'path') for name, m in c.models.items()}
-  sets = {name: _spec(name, s, SET_KEYS, 'set') for name, s in c.sets.items()}
+  full = options.completed(StudyOptions, c.to_dict())
+  models = {name: _spec(name, m) for name, m in full['models'].items()}
+  sets = {name: _spec(name, s) for name, s in full['sets'].items()}
   for kind, found in (('models', models), ('sets', sets)):
     if not found:
       raise UserError(f'the study has no {kind}\n  set config.{kind}; see configs/reliability.py')
@@ -106,7 +156,7 @@ def plan(config: ConfigDict) -> Plan:
   sets = dict(sorted(sets.items(), key=lambda item: _place(item[1])))
   calibrators = _calibrators(c)
   fitted = [k for k, v in calibrators.items() if not is_file(v)]
-  on = _spec('calibrate_on', c.calibrate_on, SET_KEYS, 'set') if c.calibrate_on else {}
+  on = _spec('calibrate_on', full['calibrate_on']) if full['calibrate_on'] else {}
   if fitted and not on:
     raise UserError(
       f'calibrator {fitted[0]!r} has no data to be fitted to\n'
@@ -129,17 +179,9 @@ def _check_values(c: ConfigDict) -> None:
   for key in GROUPS:
     if not isinstance(c[key], (Mapping, ConfigDict)):
       raise UserError(f'config.{key} is {c[key]!r}\n  expected dict(NAME=.., ..)')
-  for key, most in MOST.items():
-    if type(c[key]) is not int or not 0 <= c[key] <= most:
-      shown = f'{c[key]!r:.80}'
-      raise UserError(f'config.{key} is {shown}\n  expected a whole number from 0 to {most:,}')
   for key, known in (('kind', ('', *interpret.KNOWN)), ('resize', ('', *interpret.RESIZES))):
     if c[key] not in known:
       raise UserError(f'config.{key} is {c[key]!r}\n{nearest(c[key], filter(None, known))}')
-  if type(c.exact) is not bool:
-    raise UserError(f'config.exact is {c.exact!r}\n  expected True or False')
-  if isinstance(c.measures, str) or not c.measures:
-    raise UserError(f"config.measures is {c.measures!r}\n  expected names, such as ('miou', 'ece')")
   _check_classes(c)
 
 
@@ -220,35 +262,9 @@ def _check_kinds(kinds: list[str]) -> None:
     base.find(kind)
 
 
-def _spec(
-  name: str, given: Any, keys: tuple[str, ...], what: str, short: str = ''
-) -> dict[str, Any]:
-  """One model or set as a dict; a plain text is its `short` key."""
-  if isinstance(given, str) and short:
-    given = {short: given}
-  if not isinstance(given, (Mapping, ConfigDict)):
-    raise UserError(f'{what} {name!r} is {given!r}\n  expected dict({keys[0]}=.., ..)')
-  spec = {k: v.to_dict() if isinstance(v, ConfigDict) else v for k, v in given.items()}
-  if unknown := sorted(set(spec) - set(keys)):
-    raise UserError(f'{what} {name!r}: unknown key {unknown[0]!r}\n{nearest(unknown[0], keys)}')
-  spec = {k: v for k, v in spec.items() if v is not None}
-  for key, value in spec.items():
-    kind, told = EXPECTED[key]
-    wrong = isinstance(value, bool) or not isinstance(value, kind)
-    if wrong or (key in ('samples', 'chunk') and not 1 <= value <= MOST_SAMPLES):
-      raise UserError(f'{what} {name!r}: {key} is {value!r}\n  expected {told}')
-  if short and not spec.get(short):
-    raise UserError(f'{what} {name!r} has no {short}')
-  _check_set(spec | {'name': name})
+def _spec(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+  """One model or set with its name, without what is left empty."""
+  spec = {k: v for k, v in given.items() if v not in ('', None, ())}
+  if 'path' in given and 'path' not in spec:
+    raise UserError(f'model {name!r} has no path')
   return spec | {'name': name} | ({'step': str(spec['step'])} if 'step' in spec else {})
-
-
-def _check_set(spec: Mapping[str, Any]) -> None:
-  role = spec.get('role', 'shifted')
-  if role not in ROLES:
-    raise UserError(f'set {spec["name"]!r}: role {role!r}\n{nearest(role, ROLES)}')
-  shift = spec.get('shift')
-  if shift is not None and not 0 <= shift <= 1:
-    raise UserError(
-      f'set {spec["name"]!r}: shift {shift} is not between 0 (none) and 1 (strongest)'
-    )

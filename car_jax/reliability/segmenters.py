@@ -17,7 +17,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from car_jax import sharding
-from car_jax.data import pipeline, sources
+from car_jax.data import opening, pipeline, sources
+from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import checkpointed, predict, texts
 from car_jax.methods.supervised import WITH_FEATURES
@@ -105,11 +106,11 @@ class Checkpoint:
 
   def _open(self, spec: Mapping[str, Any]) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
     """A set's DataInfo, records and data config: the run's own but for what the set says."""
-    own = {k: v for k, v in self.config['data'].items() if k != 'flips'}
-    config = own | {'eval_batch': self._mesh.size} | dict(spec['data'])
+    own = {k: v for k, v in self.config['data'].items() if k not in ('flips', 'source', 'target')}
+    config = data_options.over(own, {'eval_batch': self._mesh.size} | dict(spec['data']))
     if config['eval_batch'] > 1:  # one image at a time is for sets of several sizes
       config['eval_batch'] = -(-config['eval_batch'] // self._mesh.size) * self._mesh.size
-    data = sources.open_dataset(config)
+    data = opening.open_dataset(config)
     if data.info.readers > 1:
       raise UserError(
         f'{config["name"]} has {data.info.readers} readers; reliability is scored on one label\n'

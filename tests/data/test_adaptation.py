@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from car_jax.data import adaptation, importance, pipeline, sources, views
+from car_jax.data import adaptation, importance, opening, pipeline, prepared, views
 from car_jax.data.sources import DataInfo, Dataset
 from car_jax.errors import UserError
 
@@ -46,10 +46,8 @@ def opened(monkeypatch):
     'streets': Dataset(info('streets', IGNORED), lambda split: Records(100, 7)),
     'other': Dataset(DataInfo('other', 2, ('a', 'b'), ((0, 0, 0),) * 2, 1), None),
   }
-  real = sources.open_dataset
-  fake = lambda config: real(config) if 'source' in config else known[config['name']]
-  monkeypatch.setattr(sources, 'open_dataset', fake)
-  return lambda **entries: fake(CONFIG | entries)
+  monkeypatch.setattr(prepared, '_opened', lambda name, folder: known[name])
+  return lambda **entries: opening.open_dataset(CONFIG | entries)
 
 
 def train(dataset, count, *, seed=5, config=CONFIG, **kw):
@@ -192,18 +190,34 @@ def test_the_draw_of_an_image_says_nothing_of_how_it_is_cut(opened, tmp_path):
 @pytest.mark.parametrize(
   ('entries', 'message'),
   [
-    (dict(source=dict(size=SIZE)), r"source has no name\n  such as source=dict\(name='gta5'"),
+    (dict(source=dict(size=SIZE)), r'config\.data\.source\.name is missing'),
     (dict(source=dict(SOURCE, name='other')), r'class 2 is nothing in other, c in streets\n'),
-    (dict(source=dict(SOURCE, scales=(1, 2))), r"data\.source has no option 'scales'\n.*scale"),
-    (dict(source=dict(SOURCE, ignore_label=3)), r'source\.ignore_label is told by the data set'),
-    (dict(target=dict(TARGET, zoomm=(1, 2))), r"data\.target has no option 'zoomm'\n.*zoom"),
-    (dict(target=dict(SINGLE, zoom=(1, 2))), r"data\.target has no option 'zoom'"),
+    (
+      dict(source=dict(SOURCE, scales=(1, 2))),
+      r"config key 'data\.source\.scales'\n.*scale",
+    ),
+    (dict(source=dict(SOURCE, ignore_label=3)), r'unknown config key .data\.source\.ignore_label'),
+    (dict(target=dict(TARGET, zoomm=(1, 2))), r"unknown config key 'data\.target\.zoomm'\n.*zoom"),
+    (dict(target=dict(SINGLE, zoom=(1, 2))), r'target\.zoom is not read with views=0'),
     (dict(target=dict(groups=0, size=SIZE)), 'target.size is not read: groups is 0'),
     (dict(size=8), r'data\.size is not read beside config\.data\.source'),
-    (dict(target=dict(TARGET, uniform_share=2)), r'uniform_share is 2; it is from 0 to 1'),
+    (dict(target=dict(TARGET, uniform_share=2)), r'uniform_share is 2\n.*from 0 to 1'),
     (dict(target=dict(TARGET, uniform_classes=(3,))), r'uniform_classes is \(3,\); it is classes'),
-    (dict(target=dict(TARGET, groups=-1)), r'target\.groups is -1; it is 0 or more'),
-    (dict(target=dict(TARGET, views=1.5)), r'target\.views is 1\.5; it is 0 or more'),
+    (dict(target=dict(TARGET, groups=-1)), r'target\.groups is -1\n.*at least 0'),
+    (dict(target=dict(TARGET, views=1.5)), r'target\.views is 1\.5\n.*a whole number'),
+    (dict(target=dict(groups=2, views=3)), r'data\.target\.size is missing'),
+    (dict(target=dict(TARGET, size=512)), r'target\.size is 512\n.*a list of 2'),
+    (dict(target=dict(TARGET, zoom=(1.0, 0.5))), r"target\.zoom='\(0\.5, 1\.0\)'"),
+    (dict(target=dict(TARGET, scale=(0, 1))), r'target\.scale is \(0, 1\)'),
+    (dict(target=dict(TARGET, scale=())), r'target\.scale is \(\)'),
+    (dict(target=dict(TARGET, blur=1.0)), r'target\.blur is 1\.0'),
+    (dict(target=dict(TARGET, blur=True)), r'target\.blur: of views it is two radii'),
+    (dict(target=dict(SINGLE, blur=(0.1, 2.0))), r'target\.blur is .*of windows it is True or'),
+    (dict(source=dict(SOURCE, blur=(0.1, 2.0))), r'source\.blur is .*\n.*True or False'),
+    (dict(source=dict(SOURCE, jitter=1.5)), r'source\.jitter is 1\.5\n.*from 0 to 1'),
+    (dict(source=dict(SOURCE, views=4)), r"unknown config key 'data\.source\.views'"),
+    (dict(target=dict(TARGET, greyscale=-0.1)), r'target\.greyscale is -0\.1'),
+    (dict(target=dict(TARGET, flip=1)), r'target\.flip is 1\n.*True or False'),
     (dict(batch=11), r'game has 10 images, fewer than a batch of 11\n.*batch=10'),
     (dict(target=dict(TARGET, counts='nowhere.npz')), 'no such file nowhere.npz'),
   ],

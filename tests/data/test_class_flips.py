@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from car_jax.data import class_flips, labels, pipeline, sources
+from car_jax.data import class_flips, labels, opening, pipeline
 from car_jax.data.sources import DataInfo, Dataset
 from car_jax.errors import UserError
 from car_jax.metrics import flips
@@ -41,7 +41,7 @@ def test_the_published_numbers_of_cityscapes():
 
 
 def test_a_data_set_without_ignored_pixels_and_one_flip():
-  data = sources.open_dataset(
+  data = opening.open_dataset(
     dict(name='fake', readers=1, num_classes=3, flips='disc 2 : .25', size=16)
   )
   assert data.info.flips == (flips.Flip(2, 3, 0.25),)
@@ -109,4 +109,4 @@ def test_mistakes(text, message):
 
 def test_several_readers_cannot_be_flipped():
   with pytest.raises(UserError, match='one label per image; fake has 4'):
-    sources.open_dataset(dict(name='fake', flips='disc 1:1/2'))
+    opening.open_dataset(dict(name='fake', flips='disc 1:1/2'))

@@ -68,5 +68,7 @@ def test_batches_hold_images_and_labels_of_different_sizes():
 
 @pytest.mark.parametrize('sides', [(2048,), (1, 2, 3), (2048, 0), (10.5, 3), ('a', 'b')])
 def test_sides_that_are_no_two_whole_numbers(sides):
-  with pytest.raises(UserError, match=r'config.data.fit is .*\n.*--config.data.fit='):
+  with pytest.raises(
+    UserError, match=r'config.data.fit is .*\n  it is a list of 2: a whole number'
+  ):
     transforms.from_config(dict(fit=sides), False)

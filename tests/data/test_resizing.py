@@ -70,5 +70,5 @@ def test_the_config_pads_with_the_data_sets_ignore_label():
 
 
 def test_an_unknown_crop_names_the_nearest():
-  with pytest.raises(UserError, match="unknown config.data.crop 'center'\n  did you mean: centre"):
+  with pytest.raises(UserError, match="config.data.crop is 'center'\n  did you mean: centre"):
     transforms.from_config(dict(size=4, crop='center'), train=True)

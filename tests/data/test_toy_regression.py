@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from car_jax.data import pipeline, sources
+from car_jax.data import opening, pipeline
 from car_jax.data import toy_regression as toy
 from car_jax.errors import UserError
 
@@ -61,7 +61,7 @@ def test_the_numpy_generator_groups_the_points_by_interval():
 
 
 def test_the_stream_is_a_function_of_seed_and_step_and_the_hosts_share_it():
-  source = sources.open_dataset(dict(name='toy_regression', batch=12, pi=PI, sigma=SIGMA)).split(
+  source = opening.open_dataset(dict(name='toy_regression', batch=12, pi=PI, sigma=SIGMA)).split(
     'train'
   )
 
@@ -89,19 +89,20 @@ def test_the_first_rows_of_a_batch_are_a_fair_draw():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (dict(pie=0.5), 'unknown config key data.pie\n  did you mean: pi'),
+    (dict(pie=0.5), r"unknown config key 'data\.pie'.*\n  did you mean: pi"),
     (dict(pi=1.5), 'data.pi is 1.5'),
     (dict(sigma=0.0), 'data.sigma is 0.0'),
+    (dict(size=8), r"unknown config key 'data\.size'"),
     (dict(batch=0), 'data.batch is 0'),
   ],
 )
 def test_impossible_data_are_refused(change, message):
   with pytest.raises(UserError, match=message):
-    sources.open_dataset(dict(name='toy_regression', batch=10) | change)
+    opening.open_dataset(dict(name='toy_regression', batch=10) | change)
 
 
 def test_there_is_one_split_and_a_batch_must_divide_over_the_processes():
-  dataset = toy.open_dataset(dict(name='toy_regression', batch=10))
+  dataset = opening.open_dataset(dict(name='toy_regression', batch=10))
   with pytest.raises(UserError, match=r"no split 'test'\n  known: train"):
     dataset.split('test')
   with pytest.raises(UserError, match='a batch of 10 cannot be shared by 3'):

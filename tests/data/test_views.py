@@ -5,7 +5,6 @@ import pytest
 from scipy import ndimage
 
 from car_jax.data import photometric, views
-from car_jax.errors import UserError
 
 SIZE = (24, 40)
 QUIET = dict(blur=(), jitter=0.0, greyscale=0.0)
@@ -197,36 +196,3 @@ def test_blur_is_as_wide_as_the_gaussian():
     rise = np.diff(photometric.noisy(image, noise)[4, :, 0].astype(float)) / 250
     assert (rise >= 0).all()
     assert abs(np.sum(rise * (np.arange(59) - 29) ** 2) / radius**2 - 1) < 0.06
-
-
-def test_options_of_a_config():
-  given = dict(size=[512, 1024], views=4, zoom=(), flip=False, jitter=0.4)
-  assert views.options({'target': given}, 'target') == given | {'size': (512, 1024)}
-  given = dict(size=(640, 640), scale=(0.5, 2), blur=True, renormalise=False)
-  assert views.options({'source': given}, 'source') == given
-
-
-@pytest.mark.parametrize(
-  ('part', 'given', 'told'),
-  [
-    ('target', {}, 'config.data.target.size is missing'),
-    ('target', dict(zooms=(0.5, 1.0)), "no option 'zooms'\n  did you mean: zoom"),
-    ('source', dict(views=4), "config.data.source has no option 'views'"),
-    ('target', dict(ignore_label=19), "no option 'ignore_label'"),
-    ('target', dict(size=512), 'target.size is 512; it is height and width'),
-    ('target', dict(zoom=(1.0, 0.5)), "such as --config.data.target.zoom='(0.5, 1.0)'"),
-    ('target', dict(scale=(0, 1)), 'target.scale is (0, 1)'),
-    ('target', dict(scale=()), 'target.scale is ()'),
-    ('target', dict(blur=1.0), 'target.blur is 1.0'),
-    ('source', dict(blur=(0.1, 2.0)), 'source.blur is (0.1, 2.0); it is True or False'),
-    ('target', dict(views=0), 'target.views is 0; it is one or more'),
-    ('source', dict(jitter=1.5), 'source.jitter is 1.5; it is from 0 to 1'),
-    ('target', dict(greyscale=-0.1), 'target.greyscale is -0.1'),
-    ('target', dict(flip=1), 'target.flip is 1; it is True or False'),
-  ],
-)
-def test_a_wrong_option_is_told(part, given, told):
-  config = {part: given | ({} if 'size' in given or not given else {'size': (8, 8)})}
-  with pytest.raises(UserError) as error:
-    views.options(config, part)
-  assert told in str(error.value)

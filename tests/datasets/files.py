@@ -5,7 +5,7 @@ import pathlib
 import cv2
 import numpy as np
 
-from car_jax.data import sources
+from car_jax.data import opening, prepared, sources
 from datasets import prepare
 
 
@@ -27,14 +27,14 @@ def run(name: str, source: pathlib.Path | None, data_dir: pathlib.Path, *more: s
 
 def records(name: str, data_dir: pathlib.Path, split: str = 'train') -> dict[str, dict]:
   """What train.py would read: id -> record."""
-  source = sources.open_dataset({'name': name, 'data_dir': str(data_dir)}).split(split)
+  source = opening.open_dataset({'name': name, 'data_dir': str(data_dir)}).split(split)
   found = {r['id']: r for r in (source[i] for i in range(len(source)))}
   assert sources.ids(source) == [*found]
   return found
 
 
 def nothing_prepared(data_dir: pathlib.Path) -> bool:
-  return not data_dir.exists() or not sources.prepared(data_dir)
+  return not data_dir.exists() or not prepared.prepared(data_dir)
 
 
 def lidc_crops(root: pathlib.Path, count: int = 2, size: int = 12) -> pathlib.Path:

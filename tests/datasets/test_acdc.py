@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from car_jax.data import labels, sources
+from car_jax.data import labels, opening, sources
 from tests.datasets.files import nothing_prepared, records, run, write_png
 
 SCENES = (
@@ -33,7 +33,7 @@ def acdc(root, prefixed=False, size=(12, 20)):
 def test_splits_by_condition(tmp_path, prefixed):
   source = acdc(tmp_path / 's', prefixed)
   assert run('acdc', source, tmp_path / 'd', '--scale', '1') == 0
-  info = sources.open_dataset({'name': 'acdc/scale1', 'data_dir': str(tmp_path / 'd')}).info
+  info = opening.open_dataset({'name': 'acdc/scale1', 'data_dir': str(tmp_path / 'd')}).info
   assert (info.num_classes, info.ignore_label, info.unknown_label) == (19, 255, None)
   for condition, part, scene in SCENES:
     split = f'{condition}_{"test" if part == "train" else "calibration"}'
@@ -44,7 +44,7 @@ def test_splits_by_condition(tmp_path, prefixed):
     for record in found.values():
       assert set(np.unique(record['labels'])) == {*range(19), 255}
   with pytest.raises(sources.UserError, match=r"no split 'snow_test'"):
-    sources.open_dataset({'name': 'acdc/scale1', 'data_dir': str(tmp_path / 'd')}).split(
+    opening.open_dataset({'name': 'acdc/scale1', 'data_dir': str(tmp_path / 'd')}).split(
       'snow_test'
     )
 

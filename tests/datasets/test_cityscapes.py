@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from car_jax.data import augmentation, labels, sources
+from car_jax.data import augmentation, labels, opening, sources
 from datasets.cityscapes import cityscapes_dataset_builder as builder
 from datasets.street_scenes import __main__ as street_scenes
 from tests.datasets.files import leave, nothing_prepared, records, run, truncate, write_png
@@ -39,7 +39,7 @@ def cityscapes(root, size=(16, 32), black_box='png'):
 def test_records_at_a_quarter_of_the_size(tmp_path, black_box):
   source = cityscapes(tmp_path / 's', black_box=black_box)
   assert run('cityscapes', source, tmp_path / 'd') == 0
-  info = sources.open_dataset({'name': 'cityscapes', 'data_dir': str(tmp_path / 'd')}).info
+  info = opening.open_dataset({'name': 'cityscapes', 'data_dir': str(tmp_path / 'd')}).info
   assert (info.num_classes, info.ignore_label, info.readers) == (19, 255, 1)
   assert info.black_box == (black_box != 'none')
   for split, part, city in (
@@ -281,7 +281,7 @@ def test_unknown_objects_are_5_in_files_and_254_in_records(tmp_path):
   assert run('cityscapes', tmp_path / 'files', tmp_path / 'd', '--scale', '1') == 0
   assert run('street_scenes', None, tmp_path / 'd', *more) == 0
   name = 'street_scenes/height32-count8-unknown1'
-  info = sources.open_dataset({'name': name, 'data_dir': str(tmp_path / 'd')}).info
+  info = opening.open_dataset({'name': name, 'data_dir': str(tmp_path / 'd')}).info
   assert (info.unknown_label, info.ignore_label) == (254, 255)
   files = records('cityscapes/scale1', tmp_path / 'd')
   seen = 0
@@ -309,7 +309,7 @@ def test_mistakes_with_drawn_scenes(tmp_path, capsys):
   assert 'is not empty' in capsys.readouterr().err
   name = 'street_scenes/height64-domain_fog'
   with pytest.raises(sources.UserError, match='street_scenes --height 64 --domain fog --data-dir'):
-    sources.open_dataset({'name': name, 'data_dir': str(tmp_path / 'd')})
+    opening.open_dataset({'name': name, 'data_dir': str(tmp_path / 'd')})
 
 
 def test_labels_and_predictions_without_image_and_parts_that_are_not_read(tmp_path, capsys):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from car_jax.data import sources
+from car_jax.data import opening
 from car_jax.errors import UserError
 from datasets import common
 from datasets.folder import classes
@@ -160,7 +160,7 @@ def test_the_ignored_class_reaches_the_data_set(tmp_path):
   write_png(tmp_path / 's' / 'masks' / 'x' / 'a.png', VALUES)
   options = ('--classes', '0:a,9:b,200:ignore', '--validation', '0', '--test', '0')
   assert run('folder', tmp_path / 's', tmp_path / 'd', *options) == 0
-  info = sources.open_dataset({'name': 'folder', 'data_dir': str(tmp_path / 'd')}).info
+  info = opening.open_dataset({'name': 'folder', 'data_dir': str(tmp_path / 'd')}).info
   assert (info.class_names, info.ignore_label) == (('a', 'b', 'ignore'), 2)
   assert records('folder', tmp_path / 'd')['x']['labels'].tolist() == [NUMBERS]
 

@@ -7,7 +7,9 @@ import shlex
 import numpy as np
 import pytest
 
-from car_jax.data import pipeline, sources
+import car_jax.options
+from car_jax.data import opening, pipeline, prepared
+from car_jax.data.options import Data
 from car_jax.methods import base
 from datasets import prepare
 from tests.datasets.files import records, run, write_png
@@ -36,7 +38,7 @@ def test_every_command_is_one_that_prepare_takes(command):
 
 
 def test_there_are_commands_for_every_data_set():
-  assert {shlex.split(c)[3] for c in COMMANDS} == set(sources.KNOWN)
+  assert {shlex.split(c)[3] for c in COMMANDS} == set(prepared.KNOWN)
 
 
 def rows(title):
@@ -47,12 +49,13 @@ def rows(title):
 
 
 def test_the_tables_name_every_key():
-  data = sources.open_dataset({'name': 'fake', 'black_box': True})
+  data = opening.open_dataset({'name': 'fake', 'black_box': True})
   batch = next(pipeline.train_batches(data.split('train'), data.info, {'batch': 2}, seed=0))
-  assert rows('The batch') == set(batch) | {'unknown'} | set(sources.KEYS)
+  keys = {*car_jax.options.declared(Data)} - {'source', 'target'}
+  assert rows('The batch') == set(batch) | {'unknown', 'name'} | keys
   assert rows('The prepared record') == set(data.split('train')[0])
-  assert rows('Preparing') >= set(sources.KNOWN)
-  for name in sources.KNOWN:
+  assert rows('Preparing') >= set(prepared.KNOWN)
+  for name in prepared.KNOWN:
     line, *_ = re.findall(rf'^\| `{name}` \|.*\|([^|]*)\|$', PAGE, re.MULTILINE)
     options = [key.replace('_', '-') for key in prepare.builder(name).OPTIONS]
     assert re.findall(r'--([\w-]+)', line) == options

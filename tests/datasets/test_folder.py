@@ -4,14 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from car_jax.data import sources
+from car_jax.data import opening, prepared
 from tests.datasets.files import folder, nothing_prepared, records, run, truncate, write_png
 
 ALL_TRAIN = ('--validation', '0', '--test', '0')
 
 
 def opened(data_dir, name='folder'):
-  return sources.open_dataset({'name': name, 'data_dir': str(data_dir)})
+  return opening.open_dataset({'name': name, 'data_dir': str(data_dir)})
 
 
 def test_a_folder_with_varying_readers(tmp_path):
@@ -53,7 +53,7 @@ def test_a_csv_with_splits_and_groups(tmp_path):
   rows = ['0.png,0_a.png;0_b.png,train,p1', '1.png,1_a.png,val,p2', '2.png, 2_b.png ;,test,p3']
   table = csv_source(tmp_path, rows)
   assert run('folder', table, tmp_path / 'data', '--variant', 'mine') == 0
-  assert sources.prepared(tmp_path / 'data') == ['folder/mine']
+  assert prepared.prepared(tmp_path / 'data') == ['folder/mine']
   train = records('folder/mine', tmp_path / 'data')
   assert len(train['0']['labels']) == 2
   assert train['0']['group'] == 'p1'

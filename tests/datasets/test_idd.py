@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from car_jax.data import labels, pipeline, sources
+from car_jax.data import labels, opening, pipeline
 from datasets.idd import idd_dataset_builder as builder
 from tests.datasets.files import nothing_prepared, records, run, write_png
 
@@ -33,7 +33,7 @@ def test_there_are_37_test_scenes():
 def test_splits_sizes_and_labels(tmp_path):
   source = idd(tmp_path / 's')
   assert run('idd', source, tmp_path / 'd', '--scale', '1') == 0
-  info = sources.open_dataset({'name': 'idd/scale1', 'data_dir': str(tmp_path / 'd')}).info
+  info = opening.open_dataset({'name': 'idd/scale1', 'data_dir': str(tmp_path / 'd')}).info
   assert (info.num_classes, info.ignore_label, info.unknown_label) == (19, 255, None)
   for split, groups in (
     ('test', {'train/265', 'train/7'}),
@@ -53,7 +53,7 @@ def test_unknown_objects(tmp_path):
   source = idd(tmp_path / 's')
   assert run('idd', source, tmp_path / 'd', '--scale', '1', '--unknown', '16, 8') == 0
   name = 'idd/scale1-unknown_16,8'
-  dataset = sources.open_dataset({'name': name, 'data_dir': str(tmp_path / 'd')})
+  dataset = opening.open_dataset({'name': name, 'data_dir': str(tmp_path / 'd')})
   assert dataset.info.unknown_label == 254
   config = dict(batch=1)
   for batch in pipeline.eval_batches(dataset.split('test'), dataset.info, config):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from car_jax.data import sources
+from car_jax.data import opening, prepared
 from datasets.lidc_masks import lidc_masks_dataset_builder as builder
 from datasets.lidc_masks import render
 from tests.datasets.files import records, run
@@ -27,7 +27,7 @@ def use_few(few, monkeypatch):
 
 def test_records_are_the_masks_around_their_centre(tmp_path, few):
   assert run('lidc_masks', None, tmp_path, '--size', '64') == 0
-  assert sources.prepared(tmp_path) == ['lidc_masks/size64']
+  assert prepared.prepared(tmp_path) == ['lidc_masks/size64']
   found = records('lidc_masks/size64', tmp_path, 'validation')
   assert len(found) == 4
   data = np.load(few)
@@ -39,7 +39,7 @@ def test_records_are_the_masks_around_their_centre(tmp_path, few):
     assert record['image'].dtype == np.uint8
     masks = np.unpackbits(data['masks'][i]).reshape(4, 128, 128)
     np.testing.assert_array_equal(record['labels'], masks[:, 32:96, 32:96])
-  info = sources.open_dataset({'name': 'lidc_masks/size64', 'data_dir': str(tmp_path)}).info
+  info = opening.open_dataset({'name': 'lidc_masks/size64', 'data_dir': str(tmp_path)}).info
   assert 'CC BY' in info.licence
   assert 'Armato' in info.citation
 
@@ -48,7 +48,7 @@ def test_two_preparations_are_the_same_and_options_have_their_own_place(tmp_path
   for name in ('a', 'b'):
     assert run('lidc_masks', None, tmp_path / name) == 0
   assert run('lidc_masks', None, tmp_path / 'a', '--noise', '2', '--contrast', '0.5') == 0
-  assert sources.prepared(tmp_path / 'a') == ['lidc_masks', 'lidc_masks/noise2-contrast0.5']
+  assert prepared.prepared(tmp_path / 'a') == ['lidc_masks', 'lidc_masks/noise2-contrast0.5']
   first, again = (records('lidc_masks', tmp_path / name) for name in ('a', 'b'))
   harder = records('lidc_masks/noise2-contrast0.5', tmp_path / 'a')
   assert list(first) == list(again)

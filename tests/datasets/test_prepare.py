@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from car_jax.data import sources
+from car_jax.data import opening, prepared
 from datasets import common, prepare
 from tests.datasets.files import folder, nothing_prepared, records, run, write_png
 
@@ -90,8 +90,8 @@ def test_two_preparations_are_the_same_bytes(tmp_path, source):
 def test_the_default_place_is_tfdss(tmp_path, source, monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'default'))
   assert prepare.main(['folder', '--source', str(source), *SPLIT]) == 0
-  assert sources.prepared(tmp_path / 'default') == ['folder']
-  assert len(sources.open_dataset({'name': 'folder'}).split('train')) == 3
+  assert prepared.prepared(tmp_path / 'default') == ['folder']
+  assert len(opening.open_dataset({'name': 'folder'}).split('train')) == 3
 
 
 def test_the_command_as_a_user_runs_it(tmp_path, source):
@@ -188,7 +188,7 @@ def test_what_no_option_can_be_is_told_with_its_range(arguments, expected, tmp_p
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('name', sources.KNOWN)
+@pytest.mark.parametrize('name', prepared.KNOWN)
 def test_help_lists_the_options_of_one_data_set(name, capsys):
   with pytest.raises(SystemExit) as e:
     prepare.main([name, '--help'])

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from car_jax.data import labels, sources
+from car_jax.data import labels, opening
 from datasets import common
 from datasets.synthia import synthia_dataset_builder as builder
 from tests.datasets.files import nothing_prepared, records, run, truncate, write_png
@@ -31,7 +31,7 @@ def synthia(root, frames=(0, 49), size=(12, 20)):
 def test_classes_are_the_first_of_the_wide_channels(tmp_path):
   ids = synthia(tmp_path / 's')
   assert run('synthia', tmp_path / 's', tmp_path / 'd') == 0
-  info = sources.open_dataset({'name': 'synthia', 'data_dir': str(tmp_path / 'd')}).info
+  info = opening.open_dataset({'name': 'synthia', 'data_dir': str(tmp_path / 'd')}).info
   assert (info.num_classes, info.ignore_label, info.readers) == (19, 255, 1)
   train = records('synthia', tmp_path / 'd')
   assert set(train) == {'0000000', '0000049'}

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from car_jax.data import pipeline, sources
+from car_jax.data import opening, pipeline
 from car_jax.errors import UserError
 from car_jax.evaluate import catalogue, gallery, harness, report
 from car_jax.evaluate.predict import Subject
 from car_jax.methods.base import Samples
 from car_jax.metrics import flips
 
-DATA = sources.open_dataset(
+DATA = opening.open_dataset(
   dict(name='fake', readers=1, num_classes=3, size=16, flips='disc 1:1/4,disc 2:1/2', count=16)
 )
 SPEC = dict(samples=4, metrics=('ged4', 'flip_error', 'flip_error[pixels]', 'miou'))
@@ -72,6 +72,6 @@ def test_the_report_holds_numbers_and_charts(written):
 
 
 def test_data_without_flips_have_no_flip_error():
-  plain = sources.open_dataset(dict(name='fake')).info
+  plain = opening.open_dataset(dict(name='fake')).info
   with pytest.raises(UserError, match='fake has no class flips\n.*config.data.flips'):
     catalogue.plan(dict(metrics=('flip_error',)), plain)

@@ -194,8 +194,8 @@ def test_progress_hears_of_every_image_and_no_image_is_an_error():
     (dict(metrics=('ged4[absent=two]',)), "absent='two'"),
     (dict(metrics=('ece[bins=x]',)), 'bins must be a whole number'),
     (dict(metrics=('ece[classes=1]',)), 'only the listed form has classes'),
-    (dict(metric=('ged4',)), "unknown key 'metric' of an evaluation\n  did you mean: metrics"),
-    (dict(samples=0), 'samples of an evaluation must be a positive'),
+    (dict(metric=('ged4',)), "unknown config key 'metric'\n  did you mean: metrics"),
+    (dict(samples=0), 'config.samples is 0\n  it is a whole number from 1'),
   ],
 )
 def test_a_wrong_spec_is_one_clear_message(change, message):
@@ -290,7 +290,7 @@ def test_a_whole_distribution_has_no_unbiased_estimate():
   assert 'curve/u' not in found.found['samples']
   assert 'ged6[u]' in found.found['readers']
   assert 'samples has no ged6[u]: weights, not draws: see [v].' in found.remarks()
-  modes = catalogue.metric('ged4[u]', catalogue.DEFAULTS | dict(classes='all'), flipping())
+  modes = catalogue.plan(dict(metrics=('ged4[u]',), classes='all'), flipping()).metrics[0]
   assert 'all modes' in modes.left_out(draws=True)
 
 

@@ -7,13 +7,13 @@ import numpy as np
 
 from car_jax import checkpoints, loop
 from car_jax import config as configs
-from car_jax.data import sources
+from car_jax.data import opening, sources
 from car_jax.evaluate import checkpointed
 
 
 def test_ranked_segmentations_of_an_image_without_labels(tmp_path):
   config = configs.load('configs/smoke.py:mose')
-  data = sources.open_dataset(config.data)
+  data = opening.open_dataset(config.data)
   method = loop.build_method(config, data.info, 8)
   state = method.init(0, {'image': np.zeros((1, 32, 32, 3), np.float32)})
   meta = dict(config=config.to_dict(), data=dataclasses.asdict(data.info), image=[32, 32, 3])
@@ -28,7 +28,7 @@ def test_ranked_segmentations_of_an_image_without_labels(tmp_path):
 
 
 def test_what_is_known_of_the_data_survives_json():
-  info = sources.open_dataset(
+  info = opening.open_dataset(
     dict(name='fake', readers=1, num_classes=3, flips='disc 1:1/4', black_box=True)
   ).info
   again = sources.from_json(json.loads(json.dumps(dataclasses.asdict(info))))

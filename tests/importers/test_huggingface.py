@@ -113,12 +113,13 @@ def test_places_and_types_that_cannot_be(entries, numbers, message, tmp_path):
     (lambda w: w | {'odd': np.float32([1, 2])}, {}, 'odd (2,): no place for it'),
     (lambda w: w, dict(features=9), 'weights do not fit'),
     (lambda w: {'odd': np.float32([1])}, {}, 'is no SegFormer of transformers'),
-    (lambda w: w, dict(name='segnet'), "the config trains 'segnet'\n  use --config configs/segf"),
+    (lambda w: w, 'segnet', "the config trains 'segnet'\n  use --config configs/segf"),
   ],
 )
 def test_mistakes_leave_no_folder(change, spec, message, tmp_path, capsys, tiny_config):  # noqa: F811
   file = write_safetensors(tmp_path / 'x.safetensors', change(weights_of(NAME)))
-  arguments = ['huggingface', str(file), '--config', tiny_config(SPEC | spec)]
+  config = tiny_config(dict(name=spec) if isinstance(spec, str) else SPEC | spec)
+  arguments = ['huggingface', str(file), '--config', config]
   assert command.main([*arguments, '--out', str(tmp_path / 'run')]) == 2
   assert message in capsys.readouterr().err
   assert not (tmp_path / 'run').exists()

@@ -126,14 +126,17 @@ def test_the_variant_of_a_segformer_is_recognised():
   [
     (lambda w: w | {'odd': np.ones(2)}, None, 'supervised', 'odd (2,): no place for it'),
     (lambda w: w, dict(features=8), 'supervised', 'weights do not fit'),
-    (lambda w: w, dict(name='segnet'), 'supervised', "the config trains 'segnet'\n  use --config"),
+    (lambda w: w, 'segnet', 'supervised', "the config trains 'segnet'\n  use --config"),
     (lambda w: w, None, 'mose', "the config trains 'mose'\n  use --config configs/segformer"),
     (lambda w: {'a': np.ones(2)}, None, 'supervised', 'neither SegFormer nor DeepLabV3+'),
   ],
 )
 def test_mistakes_leave_no_folder(change, spec, method, message, tmp_path, capsys, tiny_config):
   file = legacy(tmp_path / 'x.pth', checkpoint(change(weights_of('segformer_mmseg'))))
-  config = tiny_config(SPECS['segformer_mmseg'] | (spec or {}), method)
+  other = isinstance(spec, str)
+  config = tiny_config(
+    dict(name=spec) if other else SPECS['segformer_mmseg'] | (spec or {}), method
+  )
   arguments = ['mmseg', str(file), '--config', config, '--out', str(tmp_path / 'run')]
   assert command.main(arguments) == 2
   assert message in capsys.readouterr().err

@@ -249,7 +249,6 @@ def test_a_key_belongs_to_an_example_not_to_its_place():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (dict(optim=dict(generatr=dict(lr=1e-3))), "no net 'generatr'\n.*did you mean: generator"),
     (dict(critic_steps=0, rest_steps=0), 'at least 1 step'),
     (dict(complexity_weight=1.0), 'unet_vae_generator'),
     (dict(discriminator=None), 'adversarial_weight must be 0'),

@@ -150,12 +150,6 @@ def test_no_two_nets_start_alike():
     assert np.abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.1
 
 
-@pytest.mark.parametrize('name', ['refine_batch', 'samples', 'll_every', 'll_points'])
-def test_a_count_below_one_is_refused(name):
-  with pytest.raises(UserError, match=f'method.{name} is 0, below 1'):
-    CARToy(**{name: 0})
-
-
 def test_a_batch_too_small_for_the_second_phase_is_refused():
   with pytest.raises(UserError, match=r'a batch has 20 points\n  use --config.data.batch=50'):
     SMALL.init(0, batches(1, batch=20)[0])

@@ -236,20 +236,6 @@ def test_the_first_stage_becomes_the_student(base, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('options', 'message'),
-  [
-    (dict(weighting='batch'), "weighting is 'batch'\n.*batch_mean"),
-    (dict(pool='maen'), "pool is 'maen'\n.*mean"),
-    (dict(views=0), r'views is 0; use --config\.method\.views=1'),
-    (dict(teacher_period=0), r'teacher_period is 0; use'),
-  ],
-)
-def test_options_that_cannot_be(options, message):
-  with pytest.raises(UserError, match=message):
-    dataclasses.replace(METHOD, **options)
-
-
-@pytest.mark.parametrize(
   ('method', 'without', 'message'),
   [
     (BASE, ('target',), r"'abn' learns from two domains; these data have one\n.*c\.data\.source"),

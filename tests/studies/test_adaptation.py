@@ -12,7 +12,7 @@ import pytest
 
 import train
 from car_jax.data import adaptation as data_adaptation
-from car_jax.data import labels, pipeline, sources
+from car_jax.data import labels, opening, pipeline
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, pictures
 from car_jax.reliability import count, segmenters
@@ -54,7 +54,7 @@ def logged(run):
 def counted(run):
   """The confusion matrix of a run on the test images, pixel by pixel."""
   loaded = checkpointed.load(run)
-  data = sources.open_dataset(loaded.config.data.to_dict())
+  data = opening.open_dataset(loaded.config.data.to_dict())
   logits, matrix = jax.jit(loaded.method.logits), np.zeros((3, 3), int)
   for batch in pipeline.eval_batches(data.split('test'), data.info, loaded.config.data.to_dict()):
     said = np.asarray(logits(loaded.state, {k: batch[k] for k in ('image', 'labels')})).argmax(-1)

@@ -1,0 +1,37 @@
+"""From config.data to a data set: the one place that knows all kinds of them."""
+
+from typing import Any
+
+from car_jax.data import adaptation, class_flips
+from car_jax.data import options as data_options
+from car_jax.data.sources import Dataset
+from car_jax.errors import UserError
+
+# Beside a source: how images are cut is said of source and target.
+UNREAD = ('size', 'pad', 'crop', 'flip', 'rot90', 'flip_rows', 'rotate', 'scales')
+
+
+def open_dataset(config: Any) -> Dataset:
+  """config.data, as a dict or as options -> the data set. Raises UserError: unknown key or name, a
+  value that cannot be, not prepared."""
+  data = data_options.of(config)
+  dataset = data.records()
+  if data.flips:
+    dataset = class_flips.flipped(dataset, data.flips)
+  if data.source is None:
+    return dataset
+  own = ('size',) if data.name == 'fake' else ()
+  if unread := [k for k in data_options.changed(data, UNREAD) if k not in own]:
+    raise UserError(
+      f'config.data.{unread[0]} is not read beside config.data.source\n'
+      '  say how images are cut in config.data.source and config.data.target'
+    )
+  return adaptation.two_domains(data, dataset, lambda: _source(data))
+
+
+def _source(data: data_options.Data) -> Dataset:
+  source = data.source
+  assert source is not None
+  given = dict(name=source.name, data_dir=source.data_dir or data.data_dir)
+  more = {k: getattr(source, k) for k in ('count', 'num_classes')}
+  return data_options.of(given | {k: v for k, v in more.items() if v is not None}).records()

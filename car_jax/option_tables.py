@@ -1,0 +1,91 @@
+"""Options as tables: of one config on the terminal, of all there are as docs/options.md.
+
+python -m car_jax.option_tables > docs/options.md
+"""
+
+import shutil
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from car_jax import options, registry
+from car_jax.options import Option
+
+TITLES = {
+  'method': 'Methods (`method`)',
+  'net': 'Nets (such as `method.model`)',
+  'data set': 'Data sets (`data`)',
+  'optimizer': 'Optimizers (such as `method.optim`)',
+}
+
+
+def terminal(known: Mapping[str, Option]) -> str:
+  """One paragraph for each key: key=value, what it may be, what it means."""
+  width = min(shutil.get_terminal_size().columns, 100)
+  wrap = lambda text: textwrap.fill(text, width, initial_indent='    ', subsequent_indent='    ')
+  parts = []
+  for key, o in known.items():
+    text = f'{o.about} ({options.words(o.type)})'.strip()
+    parts.append(f'--config.{key}={shown(o.default)}\n{wrap(text)}')
+  return '\n'.join(parts)
+
+
+def shown(value: Any) -> str:
+  """A value as one would write it behind --config.KEY=, for a shell."""
+  text = value if isinstance(value, str) else repr(value)
+  return text if not text or text.replace('.', '').replace('_', '').isalnum() else f"'{text}'"
+
+
+def page() -> str:
+  """Every option that there is, in Markdown."""
+  from car_jax.config import Run
+  from car_jax.data.options import Data, Source, Target
+  from car_jax.evaluate.catalogue import Evaluation
+  from car_jax.reliability.plan import ImageSet, Model, StudyOptions
+
+  groups: list[tuple[str, type]] = [
+    ('A training run', Run),
+    ('An evaluation (`evals.NAME`, `report`)', Evaluation),
+    ('Every data set (`data`)', Data),
+    ('The source of an adaptation (`data.source`)', Source),
+    ('The target of an adaptation (`data.target`)', Target),
+    ('A reliability study', StudyOptions),
+    ('A model of a study (`models.NAME`)', Model),
+    ('A set of a study (`sets.NAME`, `calibrate_on`)', ImageSet),
+  ]
+  lines = ['# Options', '']
+  lines += textwrap.wrap(
+    'Everything that a config may say, with its default. `--config.KEY=VALUE` changes one, '
+    '`python train.py --config FILE --options` lists those of a config. This page is made by '
+    '`python -m car_jax.option_tables`.',
+    110,
+  )
+  for title, cls in groups:
+    lines += ['', f'## {title}', '', *_rows(cls)]
+  common = options.declared(Data)
+  for kind, title in TITLES.items():
+    lines += ['', f'## {title}']
+    for name in registry.TABLES[kind]:
+      cls = registry.find(kind, name)
+      rows = _rows(cls, without=common if kind == 'data set' else {})
+      lines += ['', f'### {name}', '', *(rows if len(rows) > 2 else ['No options of its own.'])]
+  return '\n'.join(lines) + '\n'
+
+
+def _rows(cls: type, without: Mapping[str, Option] = {}) -> list[str]:
+  lines = ['| key | default | values | meaning |', '|---|---|---|---|']
+  for key, o in options.declared(cls).items():
+    if without.get(key) == o:
+      continue
+    default = 'required' if o.default is options.REQUIRED else f'`{_plain(o.default)!r}`'
+    cells = [f'`{key}`', default, options.words(o.type), o.about]
+    lines.append('| ' + ' | '.join(c.replace('|', '\\|') for c in cells) + ' |')
+  return lines
+
+
+def _plain(value: Any) -> Any:
+  return value if not isinstance(value, tuple) or len(value) < 8 else f'{value[:3]} and more'
+
+
+if __name__ == '__main__':
+  print(page(), end='')

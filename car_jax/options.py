@@ -1,0 +1,328 @@
+"""Options are types: dataclasses say which keys a config has, their defaults, ranges and meaning.
+
+A field of an options class is a key of the config; its annotation says which values there are, its
+default what a config leaves open, and the text below it what it is for:
+
+  threads: Annotated[int, Range(0, 1024)] = 2
+  \"\"\"How many threads read and change images.\"\"\"
+
+A field may be a group (another dataclass), a dict of groups by names of the user's, or a `Part`: an
+entry whose `name` chooses a class, and whose other keys are that class's fields. `completed` adds
+what a config leaves out and refuses what no field is named; `leaves` lists every key.
+"""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+
+from car_jax import registry
+from car_jax.errors import UserError, nearest
+
+MOST = 2**31 - 1
+REQUIRED = dataclasses.MISSING
+# What a method or net is told of the data by the loop: never in a config.
+TOLD = ('num_classes', 'ignore_label', 'steps_per_epoch', 'parent', 'name')
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+  """The least and the most that a number may be."""
+
+  low: float
+  high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """An entry dict(name=.., ..) for a class of this kind, see registry.TABLES."""
+
+  kind: str
+
+
+Count = Annotated[int, Range(0, MOST)]
+Positive = Annotated[int, Range(1, MOST)]
+Width = Annotated[int, Range(1, 2**20)]
+Depth = Annotated[int, Range(0, 2**12)]
+Share = Annotated[float, Range(0.0, 1.0)]
+Factor = Annotated[float, Range(1e-3, 1e3)]
+Weight = Annotated[float, Range(0.0, 1e6)]
+Scale = tuple[Factor, Factor]
+Size = tuple[Positive, Positive]
+Net = Annotated[Mapping[str, Any], Part('net')]
+Optim = Annotated[Mapping[str, Any], Part('optimizer')]
+Dtype = Literal['float32', 'bfloat16', 'float16'] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+  """One key: its annotation, its default (REQUIRED for none) and one line about it."""
+
+  type: Any
+  default: Any
+  about: str
+
+
+@functools.cache
+def declared(cls: type) -> dict[str, Option]:
+  """The keys of a group, those of its base classes first."""
+  hints, about = typing.get_type_hints(cls, include_extras=True), _texts(cls)
+  unread = getattr(cls, 'UNREAD', ())
+  found = {}
+  for f in dataclasses.fields(cls):
+    if f.init and f.name not in unread and (f.name not in TOLD or issubclass(cls, Group)):
+      made = f.default_factory() if f.default_factory is not REQUIRED else f.default
+      found[f.name] = Option(hints[f.name], made, about.get(f.name, ''))
+  return found
+
+
+class Group:
+  """Base of option classes that are no part: their fields are keys whatever their names.
+
+  SHORT is the key that a plain text stands for, where there is one.
+  """
+
+  SHORT: ClassVar[str] = ''
+
+
+def keys_but(cls: type, *kept: str) -> tuple[str, ...]:
+  """All fields of a class but some: the UNREAD of a class made of it that reads no others."""
+  return tuple(f.name for f in dataclasses.fields(cls) if f.name not in kept)
+
+
+def _texts(cls: type) -> dict[str, str]:
+  """Field -> the text below it, of a class and its bases."""
+  found: dict[str, str] = {}
+  for base in reversed(cls.__mro__):
+    if not dataclasses.is_dataclass(base):
+      continue
+    try:
+      (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+    except (OSError, TypeError, SyntaxError):  # made in a shell
+      continue
+    body = typing.cast(ast.ClassDef, tree).body
+    for field, text in itertools.pairwise(body):
+      if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+        value = getattr(text.value, 'value', None)
+        if isinstance(value, str):
+          found[typing.cast(ast.Name, field.target).id] = ' '.join(value.split())
+  return found
+
+
+# Types -------------------------------------------------------------------------------------------
+
+
+def _parted(kind: Any) -> tuple[Any, Any]:
+  """An annotation -> (its plain type, the Range or Part that was noted on it or None)."""
+  if typing.get_origin(kind) is Annotated:
+    plain, *notes = typing.get_args(kind)
+    return plain, next((n for n in notes if isinstance(n, (Range, Part))), None)
+  return kind, None
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+  """The members of a union, or the one type."""
+  union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+  return typing.get_args(kind) if union else (kind,)
+
+
+def part_of(kind: Any) -> str:
+  """'net' for the annotation of an entry that names a net; '' for one that is no part."""
+  notes = (_parted(k)[1] for k in _choices(kind))
+  return next((n.kind for n in notes if isinstance(n, Part)), '')
+
+
+def group_of(kind: Any) -> type | None:
+  """The options class that an annotation is, or may be."""
+  return next((k for k in _choices(kind) if dataclasses.is_dataclass(k)), None)
+
+
+def entries_of(kind: Any) -> type | None:
+  """The options class of the values of dict[str, GROUP]."""
+  if typing.get_origin(kind) is dict:
+    value = typing.get_args(kind)[1]
+    return value if dataclasses.is_dataclass(value) else None
+  return None
+
+
+def words(kind: Any) -> str:
+  """An annotation as a reader of a table or a message wants it."""
+  plain, note = _parted(kind)
+  if len(choices := _choices(plain)) > 1:
+    return ' or '.join(words(k) for k in choices)
+  if plain is type(None):
+    return 'None'
+  if dataclasses.is_dataclass(plain):
+    return 'a group of keys'
+  origin, inner = typing.get_origin(plain), typing.get_args(plain)
+  if origin is Literal:
+    return ', '.join(repr(v) for v in inner)
+  if origin is tuple and inner[-1:] == (...,):
+    return f'a list of: {words(inner[0])}'
+  if origin is tuple and not inner:
+    return '()'
+  if origin is tuple:
+    same = len({*inner}) == 1
+    each = words(inner[0]) if same else ', '.join(map(words, inner))
+    return f'a list of {len(inner)}: {each}'
+  if origin in (dict, Mapping) or part_of(kind) or origin is getattr(typing, 'Mapping', None):
+    return f'dict(name=.., ..) of a {part_of(kind)}' if part_of(kind) else 'a dict'
+  name = {int: 'a whole number', float: 'a number', str: 'a text', bool: 'True or False'}
+  text = name.get(plain, 'a value')
+  if isinstance(note, Range):
+    text += _between(note)
+  return text
+
+
+def _between(r: Range) -> str:
+  shown = lambda x: f'{x:,}' if isinstance(x, int) else f'{x:g}'
+  if r.high in (MOST, 2**20, 2**63 - 1, math.inf):
+    return f', at least {shown(r.low)}'
+  return f' from {shown(r.low)} to {shown(r.high)}'
+
+
+def checked(key: str, kind: Any, value: Any) -> Any:
+  """The value, a list as a tuple and an int as a float where the annotation wants that.
+
+  Raises UserError that names key, value and range.
+  """
+  problems = []
+  for one in _choices(kind):
+    try:
+      return _as(one, value)
+    except ValueError as e:
+      problems.append(str(e))
+  wanted = words(kind)
+  shown = f'{value!r:.200}'
+  known = [str(v) for k in _choices(kind) for v in typing.get_args(k) if isinstance(v, str)]
+  near = nearest(str(value), known) if known and isinstance(value, str) else f'  it is {wanted}'
+  if isinstance(value, float) and not math.isfinite(value):
+    near = '  it is a finite number'
+  raise UserError(f'config.{key} is {shown}\n{near}')
+
+
+def _as(kind: Any, value: Any) -> Any:
+  """The value as the annotation has it. Raises ValueError where it is none."""
+  plain, note = _parted(kind)
+  origin, inner = typing.get_origin(plain), typing.get_args(plain)
+  if isinstance(value, np.generic):
+    value = value.item()
+  if plain is Any:
+    return tuple(value) if isinstance(value, list) else value
+  if len(_choices(plain)) > 1:
+    return checked('', plain, value)
+  if plain is type(None) and value is None:
+    return None
+  if dataclasses.is_dataclass(plain) and isinstance(value, Mapping):
+    return value  # completed as a group
+  if origin is Literal and value in inner and type(value) is type(inner[inner.index(value)]):
+    return value
+  if origin is tuple and inner[-1:] == (...,) and isinstance(value, (str, int, float)):
+    value = (value,)
+  if origin is tuple and isinstance(value, (list, tuple)):
+    each = [inner[0]] * len(value) if inner[-1:] == (...,) else inner
+    if len(each) == len(value):
+      return tuple(_as(k, v) for k, v in zip(each, value, strict=True))
+  if plain is float and type(value) is int and abs(value) < 2**63:
+    value = float(value)
+  if plain in (int, float, str, bool) and type(value) is plain:
+    number = plain in (int, float)
+    bounds = note or Range(-(2**63), 2**63 - 1)
+    if not number or (math.isfinite(value) and bounds.low <= value <= bounds.high):
+      return value
+  if origin in (dict, typing.get_origin(Mapping[str, Any])) and isinstance(value, Mapping):
+    return value
+  raise ValueError(words(kind))
+
+
+def parsed(key: str, kind: Any, text: str) -> Any:
+  """What a user wrote on the command line as a value of the annotation. Raises UserError."""
+  plain = [_parted(k)[0] for k in _choices(kind)]
+  literal = [v for k in plain if typing.get_origin(k) is Literal for v in typing.get_args(k)]
+  if str in plain or text in literal:
+    return None if text.lower() == 'none' and type(None) in plain else text
+  try:
+    value = ast.literal_eval({'true': 'True', 'false': 'False', 'none': 'None'}.get(text, text))
+  except (SyntaxError, ValueError, MemoryError, RecursionError):
+    value = text
+  lists = any(typing.get_origin(k) is tuple for k in plain)
+  single = isinstance(value, (list, tuple)) or value is None
+  return checked(key, kind, (value,) if lists and not single else value)
+
+
+# Groups ------------------------------------------------------------------------------------------
+
+
+def completed(cls: type, given: Any, where: str = '') -> dict[str, Any]:
+  """A group of a config with every key that it may have; `where` is its place, such as 'data.'.
+
+  Raises UserError for an unknown key, with the nearest, and for a value that cannot be.
+  """
+  known = declared(cls)
+  if isinstance(given, str) and issubclass(cls, Group) and cls.SHORT:
+    given = {cls.SHORT: given}
+  if not isinstance(given, Mapping):
+    raise UserError(f'config.{where[:-1]} is {given!r}\n  it is a dict of {", ".join(known)}')
+  if unknown := sorted(set(given) - set(known)):
+    raise UserError(f'unknown config key {where + unknown[0]!r}\n{nearest(unknown[0], known)}')
+  return {key: _value(f'{where}{key}', o, given.get(key, o.default)) for key, o in known.items()}
+
+
+def _value(key: str, option: Option, value: Any) -> Any:
+  if value is REQUIRED:
+    raise UserError(f'config.{key} is missing\n  it is {words(option.type)}')
+  if (kind := part_of(option.type)) and value is not None:
+    return completed_part(kind, value, key)
+  if (group := group_of(option.type)) and value is not None:
+    return completed(group, value, f'{key}.')
+  if group := entries_of(option.type):
+    if not isinstance(value, Mapping):
+      raise UserError(f'config.{key} is {value!r}\n  it is a dict of entries by name')
+    return {name: completed(group, v, f'{key}.{name}.') for name, v in value.items()}
+  return checked(key, option.type, value)
+
+
+def completed_part(kind: str, given: Any, where: str) -> dict[str, Any]:
+  """An entry dict(name=.., ..) with every field of the class that it names."""
+  if kind == 'optimizer' and isinstance(given, Mapping):
+    given = {'name': 'adam', **given}
+  if not isinstance(given, Mapping) or not isinstance(given.get('name'), str):
+    raise UserError(f"config.{where} is {given!r}\n  it is a dict such as dict(name='..', ..)")
+  rest = {k: v for k, v in given.items() if k != 'name'}
+  cls = registry.find(kind, given['name'])
+  known = declared(cls)
+  if unknown := sorted(set(rest) - set(known)):
+    raise UserError(
+      f'unknown config key {f"{where}.{unknown[0]}"!r}: {kind} {given["name"]!r} has no option '
+      f'{unknown[0]!r}\n{nearest(unknown[0], known)}'
+    )
+  return {'name': given['name'], **completed(cls, rest, f'{where}.')}
+
+
+def leaves(cls: type, config: Mapping[str, Any], where: str = '') -> dict[str, Option]:
+  """Dotted key -> option, of a completed config; `default` is what the config has."""
+  out: dict[str, Option] = {}
+  for key, option in declared(cls).items():
+    value, place = config[key], f'{where}{key}'
+    if (kind := part_of(option.type)) and value is not None:
+      chosen = words(Literal[tuple(registry.TABLES[kind])])  # type: ignore[misc]
+      about = f'{option.about} One of {chosen}, or module:Class.'.strip()
+      out[f'{place}.name'] = Option(str, value['name'], about)
+      out |= leaves(registry.find(kind, value['name']), value, f'{place}.')
+    elif (group := group_of(option.type)) and value is not None:
+      out |= leaves(group, value, f'{place}.')
+    elif group := entries_of(option.type):
+      for name, entry in value.items():
+        out |= leaves(group, entry, f'{place}.{name}.')
+    else:
+      out[place] = Option(option.type, value, option.about)
+  return out
