@@ -16,6 +16,7 @@ import shlex
 
 import train
 from car_jax import config as configs
+from car_jax import registry
 from car_jax.errors import UserError, command_line, exit_on_user_error, writing
 
 
@@ -29,6 +30,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add = parser.add_argument
   add('--checkpoint', default=[], action='append', help='[NAME=]FOLDER of a run; may be repeated')
   add('--config', default='', help='a study, such as configs/reliability.py')
+  add('--own', default=[], action='append', help='a module of your own that the checkpoint names')
   train.add_cluster(parser)
   add('--out', help='folder of the report (default: report in the checkpoint, runs/NAME/study)')
   one = parser.add_argument_group('without --config')
@@ -58,6 +60,8 @@ def main(arguments: list[str]) -> int:
       raise UserError(f'--{given[0]} goes {word} --config\n  see eval.py --help')
   if not (args.config or args.checkpoint):
     raise UserError('nothing to score\n  give --checkpoint RUN or --config configs/reliability.py')
+  for module in args.own:
+    registry.own('module', f'{module}:__name__')
   train.use_compilation_cache()
   train.join_cluster(args)
   command = f'python eval.py {shlex.join(arguments)}'

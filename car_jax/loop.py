@@ -38,9 +38,12 @@ def build_method(config: ConfigDict, info: Any, train_examples: int) -> Any:
   return registry.method(config.method.to_dict(), **context)
 
 
-def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
+def train(
+  config: ConfigDict, workdir: str | Path, *, new: bool = False, dataset: Any = None
+) -> Any:
   """Trains to config.steps, continuing what `workdir` holds, and returns the final state.
 
+  dataset: a sources.Dataset in memory, in place of the one that config.data names (data/memory.py).
   Raises UserError for a wrong config or data set, a workdir of another config, an unreadable
   checkpoint, and a loss that is not finite. SystemExit after SIGTERM (0) or Ctrl-C (130), saved.
   """
@@ -49,7 +52,7 @@ def train(config: ConfigDict, workdir: str | Path, *, new: bool = False) -> Any:
   config = configs.check(config)
   sharding.check_batch(config.data, mesh)
   with configs.setting_up('data'):
-    dataset = opening.open_dataset(config.data)
+    dataset = dataset or opening.open_dataset(config.data)
     source = dataset.split(config.data.train)
   with configs.setting_up('method'):
     method = build_method(config, dataset.info, len(source))
@@ -90,7 +93,7 @@ class Run:
   def __post_init__(self):
     rep, split = sharding.replicated(self.mesh), sharding.split(self.mesh)
     key = jax.random.key(self.config.seed)
-    self.phase = getattr(self.method, 'phase', lambda step, state: None)
+    self.phase = self.method.phase
 
     def step(phase, state, batch):
       kw = {} if phase is None else {'phase': phase}

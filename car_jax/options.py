@@ -283,7 +283,8 @@ def _value(key: str, option: Option, value: Any) -> Any:
   if (kind := part_of(option.type)) and value is not None:
     return completed_part(kind, value, key)
   if (group := group_of(option.type)) and value is not None:
-    return completed(group, value, f'{key}.')
+    optional = group is not option.type  # one that is empty is not there
+    return None if optional and value == {} else completed(group, value, f'{key}.')
   if group := entries_of(option.type):
     if not isinstance(value, Mapping):
       raise UserError(f'config.{key} is {value!r}\n  it is a dict of entries by name')

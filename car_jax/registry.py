@@ -6,6 +6,7 @@ for where Python looks and in the current folder.
 
 import dataclasses
 import importlib
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +45,29 @@ DATASETS = {
 }
 PREPARED = 'car_jax.data.prepared:Prepared'  # what a data set of any other name is
 OPTIMIZERS = {'adam': 'car_jax.optim:Adam', 'sgd': 'car_jax.optim:SGD'}
-TABLES = {'method': METHODS, 'net': NETS, 'data set': DATASETS, 'optimizer': OPTIMIZERS}
+TRANSFORMS = {
+  'flip': 'car_jax.data.transforms:Flip',
+  'flip_rows': 'car_jax.data.transforms:FlipRows',
+  'rot90': 'car_jax.data.transforms:Rot90',
+  'rotate': 'car_jax.data.transforms:Rotate',
+}
+TABLES = {
+  'method': METHODS,
+  'net': NETS,
+  'data set': DATASETS,
+  'optimizer': OPTIMIZERS,
+  'transform': TRANSFORMS,
+  'metric': {},  # evaluate/catalogue.py knows ours
+}
+# What a class of the user's must have, and what is told of one that has not.
+PROTOCOLS = {
+  'method': (('init', 'step', 'predictors'), 'car_jax.methods.base.Method'),
+  'net': (('init', 'apply', 'multiple'), 'car_jax.nn.net.Net, of which it is made'),
+  'data set': (('records', 'batch'), 'car_jax.data.options.Data, of which it is made'),
+  'optimizer': (('init', 'update'), 'car_jax.optim.Adam'),
+  'transform': (('__call__',), 'car_jax.data.transforms.Transform'),
+  'metric': (('score', 'title', 'better', 'text'), 'car_jax.evaluate.catalogue.OwnMetric'),
+}
 
 
 def find(kind: str, name: str) -> type:
@@ -65,12 +88,23 @@ def _imported(place: str) -> type:
 
 
 def _own(kind: str, name: str) -> type:
-  """A class of the user's. Raises UserError where there is none, or it is no dataclass."""
+  """A class of the user's. Raises UserError where there is none, or it is no such part."""
+  cls = own(kind, name)
+  if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+    raise UserError(f'{kind} {name!r} is no dataclass: its fields would be the options')
+  needed, protocol = PROTOCOLS[kind]
+  if missing := [n for n in needed if not hasattr(cls, n)]:
+    raise UserError(f'{kind} {name!r} has no {missing[0]!r}\n  see {protocol}')
+  return cls
+
+
+def own(kind: str, name: str) -> Any:
+  """What `package.module:name` is. Raises UserError where it is not there."""
   module, _, attribute = name.partition(':')
   if '' not in sys.path and '.' not in sys.path:
     sys.path.append('.')  # a script's own folder stands there instead
   try:
-    cls = getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(module), attribute)
   except ModuleNotFoundError as e:
     if e.name not in (module, module.partition('.')[0]):
       raise UserError(f'{kind} {name!r}: {module} needs a module {e.name!r}, not found') from e
@@ -81,9 +115,30 @@ def _own(kind: str, name: str) -> type:
     raise UserError(f'{module} has no {attribute!r}\n{nearest(attribute, known)}') from None
   except (ImportError, SyntaxError, ValueError) as e:
     raise UserError(f'{kind} {name!r}: {module} cannot be imported ({e})') from e
-  if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-    raise UserError(f'{kind} {name!r} is no dataclass: its fields would be the options')
-  return cls
+
+
+def check_known(config: Any) -> None:
+  """Raises UserError where a file names parts of a module that the user has not imported.
+
+  What a file says runs nothing: a config that was read as code has imported its modules.
+  """
+  if strange := [m for m in own_modules(config) if m not in sys.modules]:
+    raise UserError(
+      f"it names parts of {strange[0]!r}, a module of its author's that would run here\n"
+      f'  if you trust it: --own {strange[0]}'
+    )
+
+
+def own_modules(config: Any) -> list[str]:
+  """Modules of the user's that a config names parts of, at any depth."""
+  if isinstance(config, Mapping):
+    found = [m for v in config.values() for m in own_modules(v)]
+  elif isinstance(config, (list, tuple)):
+    found = [m for v in config for m in own_modules(v)]
+  else:
+    named = isinstance(config, str) and re.fullmatch(r'([A-Za-z_][\w.]*):[A-Za-z_]\w*', config)
+    found = [named[1]] if named else []
+  return sorted({*found})
 
 
 def build(kind: str, spec: Mapping[str, Any], **context: Any) -> Any:

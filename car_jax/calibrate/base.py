@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from car_jax import registry
 from car_jax.errors import UserError, nearest
 from car_jax.metrics import calibration
 
@@ -115,7 +116,10 @@ class Fit:
 
 
 def find(kind: str) -> tuple[Callable[..., Any], dict[str, Any]]:
-  """A kind's fit function and the options its name stands for. Raises UserError."""
+  """A kind's fit function and the options its name stands for. Raises UserError.
+
+  `package.module:function` is a function of the user's from a Sample to a Calibrator.
+  """
   if kind == 'lts':
     raise UserError(
       "'lts' is trained, not fitted to a sample of pixels\n"
@@ -128,6 +132,8 @@ def find(kind: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     options |= {'objective': 'ece'} if found[2] else {}
   elif kind in KINDS:
     where, options = KINDS[kind]
+  elif ':' in kind:  # of the user's
+    return registry.own('calibrator', kind), {}
   else:
     raise UserError(f'no calibrator {kind!r}\n{nearest(kind, [*KINDS, "lts"])}')
   module, _, name = where.partition(':')

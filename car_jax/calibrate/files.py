@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import pathlib
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from car_jax import arrays as array_files
+from car_jax import registry
 from car_jax.calibrate.base import Fit, needs
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import folders
@@ -50,7 +50,10 @@ def _parts(calibrator: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     for f in dataclasses.fields(calibrator)
     if not f.metadata.get('pytree_node', True)
   }
-  head = dict(format=FORMAT, type=type(calibrator).__name__, static=static)
+  cls = type(calibrator)
+  ours = TYPES.get(cls.__name__) == cls.__module__.removeprefix('car_jax.calibrate.')
+  name = cls.__name__ if ours else f'{cls.__module__}:{cls.__name__}'
+  head = dict(format=FORMAT, type=name, static=static)
   return {k: np.asarray(a) for k, a in arrays.items()}, head
 
 
@@ -75,14 +78,19 @@ def load(path: str | pathlib.Path, *, classes: int | None = None) -> Fit:
   arrays = array_files.read(path, AGAIN.strip())
   with reading(path, 'a calibrator of this version', AGAIN.strip()):
     head = json.loads(str(arrays.pop('json')))
-    if head['format'] != FORMAT or head['type'] not in TYPES:
+    known = head['type'] in TYPES or ':' in str(head['type'])
+    if head['format'] != FORMAT or not known:
       raise ValueError(f'format {head["format"]!r:.60}, type {head["type"]!r:.60}')
     about, static, kind = dict(head['about']), dict(head['static']), head['type']
     fitted = about['classes']
     if type(fitted) is not int or fitted < 2:
       raise ValueError(f'classes are {fitted!r:.60}')
-    module = importlib.import_module(f'car_jax.calibrate.{TYPES[kind]}')
-    found = getattr(module, kind)(**_parts_of(arrays), **static)
+    registry.check_known([kind])
+    where = kind if ':' in kind else f'car_jax.calibrate.{TYPES[kind]}:{kind}'
+    cls: Any = registry.own('calibrator', where)
+    if not (dataclasses.is_dataclass(cls) and hasattr(cls, 'apply')):
+      raise ValueError(f'{kind:.60} is no calibrator')
+    found = cls(**_parts_of(arrays), **static)
     _check(found, kind, fitted)
   if classes is not None and fitted != classes:
     raise UserError(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from car_jax import registry
 from car_jax.errors import UserError, nearest
 
 Array = np.ndarray
@@ -24,21 +25,29 @@ SIDE = 224  # pixels of the shorter side for which lengths are given
 def corrupt(image: Array, name: str, severity: int, rng: Generator) -> Array:
   """uint8 [H, W, 1 or 3] -> uint8 [H, W, 3], the named corruption at a severity of 1 to 5."""
   picture = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.float32) / 255
-  out = CORRUPTIONS[name](picture, severity - 1, rng)
+  out = _function(name)(picture, severity - 1, rng)
   return np.round(np.clip(out, 0, 1) * 255).astype(np.uint8)
 
 
 def parse(text: str) -> tuple[str, int]:
-  """'fog:3' -> its name and severity. Raises UserError."""
-  name, _, severity = text.partition(':')
-  if name not in CORRUPTIONS:
-    raise UserError(f'config.data.corruption: unknown {name!r}\n{nearest(name, CORRUPTIONS)}')
+  """'fog:3', or 'package.module:function:3' -> its name and severity. Raises UserError."""
+  name, _, severity = text.rpartition(':') if ':' in text else (text, '', '')
+  _function(name)
   if severity not in ('1', '2', '3', '4', '5'):
     raise UserError(
       f'config.data.corruption {text!r}: the severity is {severity or "absent"}, not 1 to 5\n'
       f'  use --config.data.corruption={name}:3'
     )
   return name, int(severity)
+
+
+def _function(name: str) -> Callable[[Array, int, Generator], Array]:
+  """function(image float32 [H, W, 3] from 0 to 1, level 0 to 4, rng) -> the same, corrupted."""
+  if name in CORRUPTIONS:
+    return CORRUPTIONS[name]
+  if ':' not in name:
+    raise UserError(f'config.data.corruption: unknown {name!r}\n{nearest(name, CORRUPTIONS)}')
+  return registry.own('corruption', name)
 
 
 def from_config(text: str) -> Callable[[dict[str, Any]], dict[str, Any]]:

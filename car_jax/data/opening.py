@@ -9,6 +9,7 @@ from car_jax.errors import UserError
 
 # Beside a source: how images are cut is said of source and target.
 UNREAD = ('size', 'pad', 'crop', 'flip', 'rot90', 'flip_rows', 'rotate', 'scales')
+UNREAD += ('transforms',)
 
 
 def open_dataset(config: Any) -> Dataset:

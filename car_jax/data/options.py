@@ -139,6 +139,8 @@ class Data(Group):
   """Turn training images by 0 to 3 quarters."""
   rotate: Annotated[float, Range(0.0, 360.0)] = 0.0
   """Turn half of the training images by up to so many degrees."""
+  transforms: tuple[Any, ...] = ()
+  """More transforms of training images, in this order: names, or dict(name=.., ..) with options."""
   flips: str = ''
   """Random class flips, such as sidewalk:8/17,road:4/17; see docs/data.md."""
   flip_black_box: bool = True

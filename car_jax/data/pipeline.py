@@ -203,6 +203,8 @@ def _finished(
   example: dict[str, Any], info: DataInfo, valid: bool, rng: np.random.Generator | None
 ) -> dict[str, Any]:
   """The batch's keys for one example; with `rng`, one reader drawn by its weight as `label`."""
+  if example['image'].dtype != np.uint8:
+    raise UserError(f'image {example["id"]} is {example["image"].dtype}; records hold uint8')
   labels = np.asarray(example['labels'], np.int32)
   unknown = {}
   if info.unknown_label is not None:

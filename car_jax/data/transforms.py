@@ -5,17 +5,28 @@ belongs to this example in this epoch. Every operation treats the image and all 
 alike.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from scipy import ndimage
 
+from car_jax import registry
 from car_jax.data import options as data_options
 from car_jax.errors import UserError
+from car_jax.options import Range
 
 Example = dict[str, Any]
-Transform = Callable[[Example, np.random.Generator], Example]
+
+
+class Transform(Protocol):
+  """A frozen dataclass: its fields are options, and a call changes an example by its draws alone.
+
+  The image stays uint8 [H, W, channels], the labels [M, H, W] stay on its pixels, if not in size.
+  """
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example: ...
 
 
 def centre_crop(size: int, key: str = 'size') -> Transform:
@@ -54,18 +65,24 @@ def _crop(example: Example, top: int, left: int, size: int) -> Example:
   return example | {'image': image, 'labels': labels}
 
 
-def flip(example: Example, rng: np.random.Generator) -> Example:
+@dataclasses.dataclass(frozen=True)
+class Flip:
   """Left to right, half of the time."""
-  if rng.random() < 0.5:
-    return example
-  return example | {'image': example['image'][:, ::-1], 'labels': example['labels'][:, :, ::-1]}
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    if rng.random() < 0.5:
+      return example
+    return example | {'image': example['image'][:, ::-1], 'labels': example['labels'][:, :, ::-1]}
 
 
-def rot90(example: Example, rng: np.random.Generator) -> Example:
+@dataclasses.dataclass(frozen=True)
+class Rot90:
   """A quarter turn 0 to 3 times. For square images."""
-  k = int(rng.integers(4))
-  image, labels = example['image'], example['labels']
-  return example | {'image': np.rot90(image, k), 'labels': np.rot90(labels, k, axes=(1, 2))}
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    k = int(rng.integers(4))
+    image, labels = example['image'], example['labels']
+    return example | {'image': np.rot90(image, k), 'labels': np.rot90(labels, k, axes=(1, 2))}
 
 
 def rotated(x: np.ndarray, degrees: float, *, nearest: bool, fill: float = 0) -> np.ndarray:
@@ -81,31 +98,37 @@ def rotated(x: np.ndarray, degrees: float, *, nearest: bool, fill: float = 0) ->
   return np.stack(turned, -1)
 
 
-def rotate(degrees: float, ignore_label: int | None = None) -> Transform:
+@dataclasses.dataclass(frozen=True)
+class Rotate:
   """By up to so many degrees either way, half of the time; the image's mean fills the corners.
 
   The labels there are `ignore_label`; class 0 where a data set has none, as in MoSE's training on
   LIDC.
   """
-  outside = 0 if ignore_label is None else ignore_label
 
-  def apply(example: Example, rng: np.random.Generator) -> Example:
+  degrees: Annotated[float, Range(0.0, 360.0)] = 10.0
+  """The most that an image is turned."""
+  ignore_label: int | None = None
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     if rng.random() < 0.5:
       return example
-    angle = rng.uniform(-degrees, degrees)
+    outside = 0 if self.ignore_label is None else self.ignore_label
+    angle = rng.uniform(-self.degrees, self.degrees)
     image, labels = example['image'], np.moveaxis(example['labels'], 0, -1)
     turned = rotated(image, angle, nearest=False, fill=image.mean())
     labels = np.moveaxis(rotated(labels, angle, nearest=True, fill=outside), -1, 0)
     return example | {'image': np.uint8(np.round(turned)), 'labels': labels}
 
-  return apply
 
-
-def flip_rows(example: Example, rng: np.random.Generator) -> Example:
+@dataclasses.dataclass(frozen=True)
+class FlipRows:
   """Upside down, half of the time."""
-  if rng.random() < 0.5:
-    return example
-  return example | {'image': example['image'][::-1], 'labels': example['labels'][:, ::-1]}
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    if rng.random() < 0.5:
+      return example
+    return example | {'image': example['image'][::-1], 'labels': example['labels'][:, ::-1]}
 
 
 def nearest_indices(source: int, target: int, scale: float | None = None) -> np.ndarray:
@@ -237,7 +260,8 @@ SCALED_CROPS = {'resized': resized_crop, 'rescaled': rescaled_crop}  # they take
 
 def from_config(data: Any, train: bool, ignore_label: int | None = None) -> list[Transform]:
   """config.data's `pad`; in training its `size`, `crop` (with `scales`), `flip`, `flip_rows`,
-  `rot90` and `rotate`; in evaluation its `eval_size` (images stay whole without) and `fit`.
+  `rot90`, `rotate` and `transforms`; in evaluation its `eval_size` (images stay whole without) and
+  `fit`.
 
   Raises UserError for a crop without its size or scales.
   """
@@ -260,9 +284,16 @@ def from_config(data: Any, train: bool, ignore_label: int | None = None) -> list
     chain += [pad_to(size, ignore_label)] if data.pad else []
     kind = data.crop
     chain += [SCALED_CROPS[kind](size, data.scales) if scaled else PLAIN_CROPS[kind](size)]
-  turns = ((data.flip, flip), (data.flip_rows, flip_rows), (data.rot90, rot90))
+  turns = ((data.flip, Flip()), (data.flip_rows, FlipRows()), (data.rot90, Rot90()))
   chain += [transform for wanted, transform in turns if wanted]
-  return chain + ([rotate(data.rotate, ignore_label)] if data.rotate else [])
+  chain += [Rotate(data.rotate, ignore_label)] if data.rotate else []
+  return chain + [own(entry, ignore_label) for entry in data.transforms]
+
+
+def own(entry: Any, ignore_label: int | None) -> Transform:
+  """An entry of config.data.transforms: a name, or a dict with it. Raises UserError."""
+  spec = {'name': entry} if isinstance(entry, str) else entry
+  return registry.build('transform', spec, ignore_label=ignore_label)
 
 
 _SCALED = (np.arange(256) / 255 * 2 - 1).astype(np.float32)  # rounded once, as published

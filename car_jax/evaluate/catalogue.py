@@ -7,9 +7,9 @@ A name is a kind, perhaps a number of samples, perhaps options: 'ged16', 'ged16[
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
-from car_jax import options
+from car_jax import options, registry
 from car_jax.errors import UserError, nearest
 from car_jax.metrics import stochastic
 from car_jax.metrics.flips import switchable
@@ -146,6 +146,21 @@ KINDS = {
 }
 
 
+class OwnMetric(Protocol):
+  """A score of the user's, named `package.module:Class` among metrics: a frozen dataclass.
+
+  title and text are for the page; better is 'low', 'high' or 'match' (the readers' own value).
+  """
+
+  title: str
+  better: str
+  text: str
+
+  def score(self, prediction: Any, batch: Any) -> Any:
+    """[B] float32, nan for an image without a value, in jnp: it is jitted. prediction is a
+    predict.Prediction, batch as in methods/base.py."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Metric:
   """One score to compute. `name` is what was asked for; `convention` all that its value needs."""
@@ -166,9 +181,12 @@ class Metric:
   listed: bool = False  # calibration of the scored classes alone, over all pixels: MoSE's form
   flips: tuple[Any, ...] = ()
   pixels: bool = False  # of a flip error: pixels of the class that are missed count
+  theirs: Any = None  # OwnMetric
 
   @property
   def about(self) -> Kind:
+    if self.theirs is not None:
+      return Kind(self.theirs.title, self.theirs.better, self.theirs.text, False)
     return KINDS[self.kind]
 
   @property
@@ -178,6 +196,8 @@ class Metric:
 
   @property
   def convention(self) -> str:
+    if self.theirs is not None:
+      return f'{self.name} of {self.samples} samples'
     if self.about.pairs:
       kw: dict[str, Any] = dict(classes=self.classes, num_classes=self.num_classes)
       kw |= dict(absent=self.absent, ignore=self.ignore, ignored=self.ignored)
@@ -257,6 +277,9 @@ _NAME = re.compile(r'([a-z_]+?)(\d+)?(?:\[(.*)\])?')
 
 def metric(name: str, spec: Mapping[str, Any], info: Any) -> Metric:
   """'ged16[u]' -> Metric; raises UserError for a name or option that is not in KINDS."""
+  if ':' in name:
+    theirs = registry.find('metric', name)()
+    return Metric(name, name, spec['samples'], (), '', None, info.num_classes, theirs=theirs)
   match = _NAME.fullmatch(name)
   kind, number, options = match.groups() if match else (name, None, None)
   n = spec['samples']

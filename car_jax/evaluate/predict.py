@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from car_jax.methods.base import Array, Batch, Samples, example_keys
+from car_jax.methods.base import Array, Batch, Method, Samples, example_keys
 from car_jax.methods.baselines import uniform
 from car_jax.metrics.scores import entropy
 from car_jax.metrics.stochastic import known
@@ -47,12 +47,12 @@ class Prediction:
   disagreement: Array | None = None
 
 
-def subjects(method: Any, state: Any, prefix: str = '') -> list[Subject]:
+def subjects(method: Method, state: Any, prefix: str = '') -> list[Subject]:
   """All predictors of a method on one state, the method's own first."""
-  own = {k: getattr(method, k) for k in ('logits', 'features') if hasattr(method, k)}
-  whole = getattr(method, 'whole_distributions', ())
+  own = {'logits': method.logits} if method.has_logits else {}
+  own |= {'features': method.features} if method.has_features else {}
   rows = [
-    Subject(prefix + name, f, state, draws=name not in whole)
+    Subject(prefix + name, f, state, draws=name not in method.whole_distributions)
     for name, f in method.predictors().items()
   ]
   return [dataclasses.replace(rows[0], own=own), *rows[1:]]

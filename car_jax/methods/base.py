@@ -13,7 +13,7 @@ A batch is a dict of arrays. Letters: B examples, M readers, H x W pixels, C cla
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import flax.struct
 import jax
@@ -36,22 +36,35 @@ class Samples:
   marginal: Array | None = None
 
 
-class Method(Protocol):
-  """One file per method; `step` and `predict` are pure and are jitted by their callers."""
+class Method:
+  """One file per method: a frozen dataclass made of this, whose fields are the config's options.
+
+  `step` and `predict` are pure and are jitted by their callers. A field num_classes,
+  steps_per_epoch or ignore_label is filled in from the data.
+  """
+
+  has_logits: bool = False
+  """Whether there are `logits`, for calibration and detection after training."""
+  whole_distributions: tuple[str, ...] = ()
+  """Predictors whose samples with their weights are all that there is, not draws."""
+
+  @property
+  def has_features(self) -> bool:
+    """Whether there are `features`."""
+    return False
 
   def init(self, seed: int, batch: Batch) -> Any:
     """Everything that training changes, as a pytree with an int32 scalar `.step`."""
+    raise NotImplementedError
+
+  def phase(self, step: int, state: Any) -> Any:
+    """What kind of step follows `step`, where there are several: a hashable value that `step` takes
+    as `phase=`. The loop compiles one version of the step for each."""
+    return None
 
   def step(self, state: Any, batch: Batch, rng: Array) -> tuple[Any, Logs]:
     """One update; `rng` is already folded with the step. Logs are scalars by name."""
-
-  # A method whose steps come in kinds (a critic that learns in some of them) may have
-  #   phase(step: int, state) -> a hashable value
-  # and take it as `step(..., phase=...)`: the loop compiles one version of the step for each kind.
-
-  # A method with logits of its own may also have, for calibration and detection after training,
-  #   logits(state, batch) -> [B, H, W, C] float32 at the size of batch['labels']
-  #   features(state, batch) -> [B, D], one vector per image
+    raise NotImplementedError
 
   def predictors(self) -> dict[str, Any]:
     """Name -> predict(state, batch, rng, n) -> Samples; the first is the method's own.
@@ -59,6 +72,15 @@ class Method(Protocol):
     The others are the baselines that come free with it. Draws must depend on `rng` and
     `batch['example']` alone, never on the batch's size or the example's place in it.
     """
+    raise NotImplementedError
+
+  def logits(self, state: Any, batch: Batch) -> Array:
+    """[B, H, W, C] float32 at the size of batch['labels'], where the method has logits."""
+    raise NotImplementedError
+
+  def features(self, state: Any, batch: Batch) -> Array:
+    """[B, D], one vector per image, where the method has features."""
+    raise NotImplementedError
 
 
 def example_keys(rng: Array, batch: Batch) -> Array:

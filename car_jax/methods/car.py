@@ -24,7 +24,7 @@ from car_jax import registry
 from car_jax.errors import UserError
 from car_jax.losses import adversarial, segmentation
 from car_jax.methods import baselines
-from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
+from car_jax.methods.base import Array, Batch, Logs, Method, Samples, example_keys
 from car_jax.methods.trained import Trained, start
 from car_jax.nn import net as nets
 from car_jax.optim import SGD, Adam, optimizer
@@ -55,7 +55,7 @@ class Optimizers(Group):
 
 
 @dataclasses.dataclass(frozen=True)
-class CAR:
+class CAR(Method):
   """The nets are entries of the registry, or None to leave a stage out (then its weight must be 0).
 
   D is updated in the first `critic_steps` of every `critic_steps + rest_steps` steps, unless it was

@@ -22,7 +22,7 @@ import numpy as np
 
 from car_jax.data import toy_regression
 from car_jax.errors import UserError
-from car_jax.methods.base import Array, Batch, Logs
+from car_jax.methods.base import Array, Batch, Logs, Method
 from car_jax.methods.trained import Trained, start
 from car_jax.nn.mlp import MLP
 from car_jax.optim import SGD, Adam, optimizer
@@ -41,7 +41,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class CARToy:
+class CARToy(Method):
   """Raises UserError on `init` for a batch smaller than `refine_batch`."""
 
   calibration_steps: Count = 1500

@@ -14,7 +14,7 @@ import numpy as np
 
 from car_jax import registry
 from car_jax.methods import baselines
-from car_jax.methods.base import Array, Batch, Logs, Samples
+from car_jax.methods.base import Array, Batch, Logs, Method, Samples
 from car_jax.methods.inference import Inference
 from car_jax.methods.trained import Frozen, Trained, start
 from car_jax.nn.init import initialize
@@ -31,7 +31,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class LTS(Inference):
+class LTS(Inference, Method):
   """`segmenter` names a net of the registry whose weights come by config.init from another run.
 
   Without config.init it is the temperature of a net that knows nothing. The loss of an image is the
@@ -49,6 +49,8 @@ class LTS(Inference):
   optim: Optim = dataclasses.field(default_factory=lambda: dict(name='adam', lr=1e-4))
   """Its optimizer."""
   ignore_label: int | None = None
+
+  has_logits = True
 
   @property
   def segmenter_net(self) -> Any:

@@ -21,10 +21,6 @@ from car_jax.methods.trained import OneNet, Trained, full_size, start
 from car_jax.nn import net as nets
 from car_jax.nn.layers import at_least_float32
 
-# Nets that sow their backbone's.
-WITH_FEATURES = ('deeplabv2_resnet', 'deeplabv2_vgg', 'deeplabv3', 'deeplabv3plus', 'fcn8s_vgg')
-WITH_FEATURES += ('segformer',)
-
 
 @flax.struct.dataclass
 class State:
@@ -35,6 +31,12 @@ class State:
 @dataclasses.dataclass(frozen=True)
 class Supervised(Inference, OneNet):
   """Pixels of `ignore_label` are not learnt from."""
+
+  has_logits = True
+
+  @property
+  def has_features(self) -> bool:
+    return self.net.HAS_FEATURES
 
   def init(self, seed: int, batch: Batch) -> State:
     net = start(self.net, self.optimizer, seed, batch['image'], train=False)
@@ -80,10 +82,7 @@ class Supervised(Inference, OneNet):
     _, kept = net.apply(state.net.variables, nets.mirrored(net, image), **kw)
     found = kept.get('intermediates', {}).get('backbone_features')
     if found is None:
-      raise UserError(
-        f'the net {self.model["name"]!r} has no backbone features\n'
-        f'  nets that have: {", ".join(WITH_FEATURES)}'
-      )
+      raise UserError(f'the net {self.model["name"]!r} has no backbone features')
     features = at_least_float32(found[0])
     share = nets.shares(net, image.shape[1:3], features.shape[1:3])
     total = jnp.sum(features if share is None else features * share, (1, 2))

@@ -6,7 +6,7 @@ from typing import Any
 import flax.struct
 
 from car_jax import registry
-from car_jax.methods.base import Array
+from car_jax.methods.base import Array, Method
 from car_jax.nn.init import initialize
 from car_jax.optim import SGD, Adam, optimizer
 from car_jax.options import Net, Optim
@@ -62,7 +62,7 @@ def full_size(out: Any) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class OneNet:
+class OneNet(Method):
   """What methods of a single net share: `model` names one of the registry, `optim` holds the fields
   of optim.Adam, or with name='sgd' those of optim.SGD."""
 

@@ -44,6 +44,8 @@ class DeepLabV3CalNet(Net):
   Three channels are an RGB image, brought to ImageNet's scale first.
   """
 
+  HAS_FEATURES = True
+
   num_classes: int
   depth: int = 101
   """Layers of the ResNet: 18, 34, 50 or 101."""

@@ -99,6 +99,8 @@ class DeepLabV2ResNet(Net):
   offsets still learn.
   """
 
+  HAS_FEATURES = True
+
   num_classes: int
   depth: int = 101
   """Layers of the ResNet: 18, 34, 50 or 101."""
@@ -137,6 +139,8 @@ class DeepLabV2VGG(Net):
   convolutions without norm stand for its fully connected layers, without the dropout of theirs.
   `normalise` and `norm_train` as in DeepLabV2ResNet.
   """
+
+  HAS_FEATURES = True
 
   num_classes: int
   widths: tuple[Width, ...] = vgg.WIDTHS

@@ -59,6 +59,8 @@ class DeepLabV3Plus(Net):
   published auxiliary head. Dropout drops whole channels.
   """
 
+  HAS_FEATURES = True
+
   num_classes: int
   depth: int = 101
   """Layers of the ResNet: 18, 34, 50 or 101."""

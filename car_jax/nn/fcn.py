@@ -27,6 +27,8 @@ class FCN8sVGG(Net):
   `train`.
   """
 
+  HAS_FEATURES = True
+
   num_classes: int
   widths: tuple[Width, ...] = vgg.WIDTHS
   """Channels of each stage."""

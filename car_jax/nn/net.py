@@ -5,6 +5,7 @@ Letters: B images, H x W pixels, h x w places of a net's coarse features.
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -15,7 +16,12 @@ Array = jax.Array
 
 
 class Net(nn.Module):
-  """A net of the registry. Prediction brings images to the sides it takes; training does not."""
+  """A net of the registry. Prediction brings images to the sides it takes; training does not.
+
+  One that sows its backbone's last stage as 'backbone_features' says so by HAS_FEATURES.
+  """
+
+  HAS_FEATURES: ClassVar[bool] = False
 
   @property
   def multiple(self) -> int:

@@ -141,6 +141,8 @@ class SegFormer(Net):
   `embed_epsilon` (0: the same) after patches and where keys shrink. Dropout drops whole channels.
   """
 
+  HAS_FEATURES = True
+
   num_classes: int
   variant: Literal['b0', 'b1', 'b2', 'b3', 'b4', 'b5'] = 'b0'
   """The published size; widths, depths and features that are given count instead."""

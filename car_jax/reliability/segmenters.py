@@ -21,7 +21,6 @@ from car_jax.data import opening, pipeline, sources
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import checkpointed, predict, texts
-from car_jax.methods.supervised import WITH_FEATURES
 from car_jax.methods.trained import Trained
 
 
@@ -74,7 +73,7 @@ class Checkpoint:
     self._method, self._crc = method, loaded.crc
     self._lines: set[str] = set()  # of what was cut, printed once
     self.config = loaded.config.to_dict()
-    self._own = hasattr(method, 'logits') and not spec.get('predictor')
+    self._own = method.has_logits and not spec.get('predictor')
     self._samples_drawn = 1 if self._own else int(spec.get('samples', 16))
     known = method.predictors()
     wish = spec.get('predictor') or next(iter(known))
@@ -84,10 +83,8 @@ class Checkpoint:
     self.about += '' if self._own else f', {wish}, {self._samples_drawn} samples'
     run = functools.partial(self._samples, known[wish], int(spec.get('chunk', 16)))
     self._predict = jax.jit(self._logits if self._own else run)
-    features = getattr(method, 'features', None)
-    named = getattr(method, 'model', {}).get('name') in WITH_FEATURES
-    self.has_features = bool(features) and named
-    self._features = jax.jit(features) if self.has_features else None
+    self.has_features = method.has_features
+    self._features = jax.jit(method.features) if self.has_features else None
     self._everywhere = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))
 
   @property

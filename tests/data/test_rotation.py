@@ -51,11 +51,11 @@ def test_image_and_labels_turn_together():
   mask[8:20, 10:26] = 1
   example = {'image': mask[..., None] * 200, 'labels': np.stack([mask, 1 - mask]), 'id': 'x'}
   for seed in range(8):
-    found = transforms.rotate(30)(example, np.random.default_rng(seed))
+    found = transforms.Rotate(30)(example, np.random.default_rng(seed))
     assert found['image'].dtype == np.uint8
     bright = found['image'][..., 0] > 150
     assert (bright == found['labels'][0]).mean() > 0.95
-    flipped = transforms.flip_rows(example, np.random.default_rng(seed))
+    flipped = transforms.FlipRows()(example, np.random.default_rng(seed))
     assert (flipped['image'][..., 0] > 100).tolist() == (flipped['labels'][0] == 1).tolist()
 
 
@@ -68,7 +68,7 @@ def test_what_turns_in_from_outside_is_ignored_or_the_published_class_0(ignored)
     turned = draws.random() >= 0.5
     angle = draws.uniform(-30, 30) if turned else 0.0
     outside = by_hand(np.ones((32, 40, 1), int), angle, True, 0)[..., 0] == 0
-    found = transforms.rotate(30, ignored)(example, np.random.default_rng(seed))
+    found = transforms.Rotate(30, ignored)(example, np.random.default_rng(seed))
     want = np.where(outside, 0 if ignored is None else ignored, 7)
     np.testing.assert_array_equal(found['labels'], np.stack([want] * 4))
     corners += outside.sum()

@@ -37,9 +37,9 @@ def test_a_crop_larger_than_the_image(crop):
 
 def test_flips_and_turns():
   rng, original = np.random.default_rng(0), example(6, 6)
-  flipped = {alike(transforms.flip(original, rng)).tobytes() for _ in range(30)}
+  flipped = {alike(transforms.Flip()(original, rng)).tobytes() for _ in range(30)}
   assert flipped == {x.tobytes() for x in (original['image'], original['image'][:, ::-1])}
-  turned = {alike(transforms.rot90(original, rng)).tobytes() for _ in range(60)}
+  turned = {alike(transforms.Rot90()(original, rng)).tobytes() for _ in range(60)}
   assert turned == {np.rot90(original['image'], k).tobytes() for k in range(4)}
 
 

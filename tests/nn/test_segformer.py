@@ -7,7 +7,6 @@ import pytest
 
 from car_jax import registry
 from car_jax.errors import UserError
-from car_jax.methods.supervised import WITH_FEATURES
 from car_jax.nn.deeplabv3plus import DeepLabV3Plus
 from car_jax.nn.init import initialize
 from car_jax.nn.segformer import SegFormer
@@ -81,4 +80,4 @@ def test_nets_with_features_are_those_that_sow_them():
     _, variables = shapes(net, x.shape)
     run = lambda v, x, net=net: net.apply(v, x, train=False, mutable=['intermediates'])[1]
     kept = jax.eval_shape(run, {k: variables[k] for k in ('params', 'batch_stats')}, x)
-    assert ('backbone_features' in kept.get('intermediates', {})) == (name in WITH_FEATURES)
+    assert ('backbone_features' in kept.get('intermediates', {})) == net.HAS_FEATURES
