@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from car_jax import registry
 from car_jax.errors import UserError
 from car_jax.losses import segmentation
 from car_jax.methods import baselines
@@ -82,7 +83,11 @@ class Supervised(Inference, OneNet):
     _, kept = net.apply(state.net.variables, nets.mirrored(net, image), **kw)
     found = kept.get('intermediates', {}).get('backbone_features')
     if found is None:
-      raise UserError(f'the net {self.model["name"]!r} has no backbone features')
+      having = [n for n in registry.NETS if getattr(registry.find('net', n), 'HAS_FEATURES', False)]
+      raise UserError(
+        f'the net {self.model["name"]!r} has no backbone features\n'
+        f'  nets that have: {", ".join(having)}'
+      )
     features = at_least_float32(found[0])
     share = nets.shares(net, image.shape[1:3], features.shape[1:3])
     total = jnp.sum(features if share is None else features * share, (1, 2))

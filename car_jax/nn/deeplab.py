@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from car_jax.nn import init
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv
 from car_jax.nn.net import Net
 from car_jax.nn.resnet import ResNet, imagenet_normalised
@@ -59,6 +60,8 @@ class DeepLabV3CalNet(Net):
   """Share of what is dropped in training."""
   dtype: Dtype = None
   """Of activations; parameters stay float32."""
+
+  INIT = init.TORCH
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:

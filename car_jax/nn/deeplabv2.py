@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from car_jax.nn import vgg
+from car_jax.nn import init, vgg
 from car_jax.nn.init import small_normal
 from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
 from car_jax.nn.net import Net
@@ -44,7 +44,7 @@ class Branch(nn.Module):
   def __call__(self, channels: int) -> tuple[Array, Array]:
     shape = (3, 3, channels, self.features)
     kernel = self.param('kernel', nn.initializers.normal(0.01), shape)
-    return kernel, self.param('bias', nn.initializers.zeros, (self.features,))
+    return kernel, self.param('bias', init.torch_uniform(9 * shape[2]), (self.features,))
 
 
 class AtrousHead(nn.Module):
@@ -115,7 +115,7 @@ class DeepLabV2ResNet(Net):
   dtype: Dtype = None
   """Of activations; parameters stay float32."""
 
-  INIT = ((r'/kernel$', small_normal),)
+  INIT = ((r'/kernel$', small_normal), *init.TORCH)
   GROUPS: ClassVar[Table] = groups('head')
 
   @nn.compact
@@ -156,7 +156,7 @@ class DeepLabV2VGG(Net):
   dtype: Dtype = None
   """Of activations; parameters stay float32."""
 
-  INIT = (*vgg.INIT, (r'/head/.*/kernel$', small_normal))
+  INIT = (*vgg.INIT, (r'/head/.*/kernel$', small_normal), *init.TORCH)
   GROUPS: ClassVar[Table] = groups('head|fc[67]')
 
   @property

@@ -86,6 +86,7 @@ class DeepLabV3Plus(Net):
     (r'/head/bias$', init.zeros),
     (r'depthwise/conv/kernel$', init.kaiming_fan_in),  # each output sees nine inputs only
     (r'/kernel$', init.kaiming_fan_out),
+    *init.TORCH,
   )
 
   @nn.compact

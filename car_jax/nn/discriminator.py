@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from car_jax.clamp import clamp
 from car_jax.errors import UserError
+from car_jax.nn import init
 from car_jax.nn.layers import at_least_float32, conv, reflect_pad
 from car_jax.options import Dtype, Share, Width
 
@@ -26,6 +27,8 @@ class PixelDiscriminator(nn.Module):
   """Share of what is dropped in training."""
   dtype: Dtype = None
   """Of activations; parameters stay float32."""
+
+  INIT = init.TORCH
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 
-from car_jax.nn import vgg
+from car_jax.nn import init, vgg
 from car_jax.nn.deeplabv2 import Table, groups, upsampled
 from car_jax.nn.init import small_normal
 from car_jax.nn.layers import BatchNorm, check_multiple, conv, resize_bilinear
@@ -43,7 +43,7 @@ class FCN8sVGG(Net):
   dtype: Dtype = None
   """Of activations; parameters stay float32."""
 
-  INIT = (*vgg.INIT, (r'/score[34]/kernel$', small_normal))
+  INIT = (*vgg.INIT, (r'/score[34]/kernel$', small_normal), *init.TORCH)
   GROUPS: ClassVar[Table] = groups('head|score')
 
   @property

@@ -1,9 +1,8 @@
 """Initial weights by numpy: the same on every backend and host, and nothing to compile.
 
-`jit(model.init)` compiles a random kernel for each parameter shape, several seconds for a deep net.
-Here the shapes come from tracing and the values from a generator keyed by the parameter's path. So
-these rules, not the linen initialisers, say how a net starts: torch's defaults unless the module's
-`INIT` table names another rule for a path.
+A leaf starts as its linen initialiser says (host_draws.py carries it out). A published net that
+starts otherwise has a table `INIT` of (pattern, rule), searched in the parameter's path; `TORCH` at
+its end is what torch does with kernels and their biases. Initialisers of such leaves are `RULED`.
 """
 
 import re
@@ -11,8 +10,11 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
+
+from car_jax.nn import host_draws
 
 Rule = Callable[[np.random.Generator, tuple[int, ...], int], np.ndarray]
 
@@ -74,29 +76,48 @@ def log_eighth(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) ->
   return np.full(shape, np.log(1 / 8))
 
 
-FIXED = {'scale': 1.0, 'var': 1.0, 'mean': 0.0, 'count': 0.0}  # leaves of BatchNorm
+def torch_uniform(fan_in: int) -> Any:
+  """A linen initialiser: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+  bound = float(1 / np.sqrt(fan_in))
+  return lambda key, shape, dtype=np.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+# What torch starts kernels and their biases with; biases of norms stay linen's.
+TORCH: tuple[tuple[str, Rule], ...] = ((r'(kernel|/bias)$', torch_default),)
+# The initialiser of a leaf that the table of its net covers.
+RULED = nn.initializers.constant(float('nan'))
 
 
 def initialize(model: Any, seed: int, *inputs: Any, **kw: Any) -> dict[str, Any]:
-  """The model's first variables as numpy arrays; `inputs` only lend their shapes."""
+  """The model's first params and batch_stats as numpy arrays; `inputs` only lend their shapes.
+
+  Raises ValueError for a RULED leaf that no table covers.
+  """
   abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), np.float32), inputs)
-  shapes = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, **kw), *abstract)
+
+  def first(key, *x):
+    made = model.init(key, *x, **kw)
+    return {k: v for k, v in made.items() if k in ('params', 'batch_stats')}
+
+  traced, shapes = jax.make_jaxpr(first, return_shape=True)(jax.random.key(0), *abstract)
   flat, treedef = jax.tree_util.tree_flatten_with_path(shapes)
   paths = ['/'.join(str(p.key) for p in path) for path, _ in flat]
   fans = {p.rpartition('/')[0]: _fan_in(p, a.shape) for p, (_, a) in zip(paths, flat, strict=True)}
   table = getattr(type(model), 'INIT', ())
-  leaves = []
-  for path, (_, a) in zip(paths, flat, strict=True):
+  leaves: dict[int, np.ndarray] = {}
+  for i, (path, (_, a)) in enumerate(zip(paths, flat, strict=True)):
     parent, _, leaf = path.rpartition('/')
-    rng = np.random.default_rng([seed, zlib.crc32(path.encode())])
     rule = next((r for pattern, r in table if re.search(pattern, path)), None)
-    if rule is None and (leaf in FIXED or fans[parent] is None):  # a norm: its bias is zero too
-      value = np.full(a.shape, FIXED.get(leaf, 0.0))
-    else:
-      value = (rule or torch_default)(rng, a.shape, fans[parent] or 0)
-    leaves.append(np.asarray(value, a.dtype))
-  variables = jax.tree.unflatten(treedef, leaves)
-  return {group: variables[group] for group in variables if group in ('params', 'batch_stats')}
+    if rule is not None and (leaf != 'bias' or fans[parent] is not None):
+      rng = np.random.default_rng([seed, zlib.crc32(path.encode())])
+      leaves[i] = np.asarray(rule(rng, a.shape, fans[parent] or 0), a.dtype)
+  rest = [i for i in range(len(flat)) if i not in leaves]
+  zeroed = [np.zeros(a.shape, a.dtype) for a in jax.tree.leaves(abstract)]
+  arguments = [host_draws.mixed(seed, 0), *zeroed]
+  leaves |= zip(rest, map(np.array, host_draws.evaluate(traced, arguments, rest)), strict=True)
+  if lost := [paths[i] for i in rest if leaves[i].dtype.kind == 'f' and np.isnan(leaves[i]).any()]:
+    raise ValueError(f'nothing says how {lost[0]} starts: no row of INIT, no initialiser')
+  return jax.tree.unflatten(treedef, [leaves[i] for i in range(len(flat))])
 
 
 def _fan_in(path: str, shape: tuple[int, ...]) -> int | None:

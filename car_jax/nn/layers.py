@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.errors import UserError
+from car_jax.nn.init import torch_uniform
 
 Array = jax.Array
 
@@ -83,8 +84,8 @@ class ConvTranspose2x2(nn.Module):
   def __call__(self, *inputs: Array) -> Array:
     widths = [x.shape[-1] for x in inputs]
     shape = (2, 2, sum(widths), self.features)
-    kernel = self.param('transposed_kernel', nn.initializers.lecun_normal(), shape)
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    kernel = self.param('transposed_kernel', torch_uniform(4 * self.features), shape)
+    bias = self.param('bias', torch_uniform(4 * self.features), (self.features,))
     *inputs, kernel, bias = nn.dtypes.promote_dtype(*inputs, kernel, bias, dtype=self.dtype)
     start, blocks = 0, bias
     for x, width in zip(inputs, widths, strict=True):

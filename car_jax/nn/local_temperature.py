@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.errors import UserError, nearest
-from car_jax.nn import init
 from car_jax.nn.layers import reflect_pad
 
 Array = jax.Array
@@ -37,8 +36,6 @@ class LocalTemperature(nn.Module):
 
   inputs: str = 'logits+image'
   """What the temperature is made of."""
-
-  INIT = ((r'', init.zeros),)
 
   @nn.compact
   def __call__(self, logits: Array, image: Array) -> Array:

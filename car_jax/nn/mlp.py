@@ -3,6 +3,8 @@
 import flax.linen as nn
 import jax
 
+from car_jax.nn import init
+
 Array = jax.Array
 
 
@@ -11,6 +13,8 @@ class MLP(nn.Module):
 
   widths: tuple[int, ...] = (64, 64, 64, 64, 1)
   slope: float = 0.0
+
+  INIT = init.TORCH
 
   @nn.compact
   def __call__(self, x: Array) -> Array:

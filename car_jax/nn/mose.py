@@ -49,8 +49,8 @@ class Mix(nn.Module):
   @nn.compact
   def __call__(self, features: Array, shift: Array, scale: Array) -> Array:
     shape = (features.shape[-1], self.width)
-    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
-    bias = self.param('bias', nn.initializers.zeros, shape[1:])
+    kernel = self.param('kernel', init.torch_uniform(shape[0]), shape)
+    bias = self.param('bias', init.torch_uniform(shape[0]), shape[1:])
     features, shift, scale, kernel, bias = nn.dtypes.promote_dtype(
       features, shift, scale, kernel, bias, dtype=self.dtype
     )
@@ -83,6 +83,7 @@ class MoSENet(Net):
     (r'(shift|scale)/bias', init.zeros),
     (r'^params/means', init.binary_codes),
     (r'^params/log_deviations', init.log_eighth),
+    *init.TORCH,
   )
 
   @property
@@ -106,8 +107,8 @@ class MoSENet(Net):
     self.norms = [BatchNorm(**NORM, name=f'head_norm{k}') for k in (1, 2, 3)]
     self.out = nn.Dense(self.num_classes, dtype=d, name='out')
     shape = (self.experts, self.latent)
-    self.means = self.param('means', nn.initializers.zeros, shape)
-    self.log_deviations = self.param('log_deviations', nn.initializers.zeros, shape)
+    self.means = self.param('means', init.RULED, shape)
+    self.log_deviations = self.param('log_deviations', init.RULED, shape)
 
   def features(self, x: Array, *, train: bool) -> tuple[list[Array], Array]:
     """x [B, H, W, channels] -> the encoder's outputs, fine to coarse, and features [B, H, W, F]."""

@@ -49,6 +49,7 @@ class SegNetCalNet(Net):
     (r'enc\d_conv\d/layer/kernel', init.kaiming_fan_out),
     (r'(_(first|middle|last)/layer|head)/kernel', init.kaiming_fan_in),
     (r'(/layer|head)/bias', init.zeros),
+    *init.TORCH,
   )
 
   @property

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 
+from car_jax.nn import init
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv, reflect_pad
 from car_jax.nn.net import Net
 from car_jax.options import Dtype, Share, Width
@@ -23,6 +24,8 @@ class ToyCalNet(Net):
   """Share of what is dropped in training."""
   dtype: Dtype = None
   """Of activations; parameters stay float32."""
+
+  INIT = init.TORCH
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:

@@ -62,6 +62,7 @@ class UNetGenerator(Net):
     (r'mix/bias', init.tiny_truncated_normal),
     (r'(mu|logvar)/kernel', init.xavier_uniform),
     (r'(mu|logvar)/bias', init.zeros),
+    *init.TORCH,
   )
 
   @property

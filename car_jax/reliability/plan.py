@@ -15,7 +15,6 @@ from car_jax.options import Group, Range, Share
 from car_jax.reliability import interpret, measures
 from car_jax.reliability.count import How
 
-GROUPS = ('pools', 'calibrators')
 MOST_CLASSES = 254  # 254 and 255 mean something else
 MOST_SAMPLES = 100_000
 PLAIN = 'none'  # the calibrator that leaves logits as they are
@@ -176,9 +175,8 @@ def plan(config: ConfigDict) -> Plan:
 
 
 def _check_values(c: ConfigDict) -> None:
-  for key in GROUPS:
-    if not isinstance(c[key], (Mapping, ConfigDict)):
-      raise UserError(f'config.{key} is {c[key]!r}\n  expected dict(NAME=.., ..)')
+  if not c.measures:
+    raise UserError("config.measures is empty\n  it is names, such as ('miou', 'ece')")
   for key, known in (('kind', ('', *interpret.KNOWN)), ('resize', ('', *interpret.RESIZES))):
     if c[key] not in known:
       raise UserError(f'config.{key} is {c[key]!r}\n{nearest(c[key], filter(None, known))}')

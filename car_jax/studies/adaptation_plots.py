@@ -130,13 +130,13 @@ def training_batch(config: Any, data_dir: str, images: int) -> tuple[dict[str, n
 
   However many images the run's own batches have, and however many devices share them.
   """
-  from car_jax.data import adaptation
+  from car_jax.data import adaptation, opening
 
   data = config.data.to_dict()
   data['data_dir'] = data_dir or data['data_dir']
   data['source']['data_dir'] = data_dir or data['source'].get('data_dir', '')
   data['target']['groups'], data['batch'] = images, 1
-  opened = adaptation.open_dataset(data)
+  opened = opening.open_dataset(data)
   stream = opened.split(data['train'])
   return adaptation.Steps(stream, config.seed, 0, 0, 1)[0], opened.info.palette
 

@@ -159,7 +159,7 @@ def test_images_are_brought_to_imagenets_scale_unless_they_are():
 
 @pytest.mark.parametrize('name', SMALL)
 def test_low_precision_inside_gives_float32_logits(name):
-  out, variables = shapes(small(name, dtype=jnp.bfloat16)[0], (1, 32, 32, 3))
+  out, variables = shapes(small(name, dtype='bfloat16')[0], (1, 32, 32, 3))
   assert {leaf.dtype for leaf in jax.tree.leaves((out, variables['params']))} == {
     jnp.dtype('float32')
   }

@@ -1,10 +1,16 @@
 """First weights: the stated distributions, the same on every call, others for other seeds."""
 
+import re
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.linen import initializers
+from scipy import stats
 
+from car_jax import registry
 from car_jax.nn import init
 from car_jax.nn.init import initialize
 from car_jax.nn.layers import ConvTranspose2x2
@@ -100,3 +106,65 @@ def test_shapes_and_types_are_linens_own(net):
   assert jax.tree.structure(ours) == jax.tree.structure(dict(linens))
   for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(linens), strict=True):
     assert (a.shape, a.dtype) == (b.shape, b.dtype)
+
+
+class Unusual(nn.Module):
+  """Leaves of every initialiser of linen's that draws, and of some that do not."""
+
+  KINDS = dict(
+    narrow=initializers.normal(0.02),
+    seven=initializers.constant(7.0),
+    cut=initializers.truncated_normal(0.5),
+    glorot=initializers.glorot_normal(),
+    he=initializers.he_uniform(),
+    lecun=initializers.lecun_normal(),
+    square=initializers.orthogonal(),
+    delta=initializers.delta_orthogonal(),
+    mine=lambda key, shape, dtype=jnp.float32: jax.random.gamma(key, 2.0, shape, dtype),
+    ids=lambda key, shape: jax.random.permutation(key, jnp.arange(8)),
+  )
+
+  @nn.compact
+  def __call__(self, x):
+    shapes = dict(delta=(3, 3, 40, 40))
+    for name, kind in self.KINDS.items():
+      self.param(name, kind, shapes.get(name, (40, 60)))
+    half = nn.Dense(30, param_dtype=jnp.bfloat16, kernel_init=initializers.normal(3.0))
+    return half(nn.Embed(50, 60)(jnp.int32(x[..., 0])))
+
+
+def test_unusual_initialisers_are_linens_to_the_distribution():
+  net, x = Unusual(), np.zeros((1, 2), np.float32)
+  ours, linens = initialize(net, 3, x)['params'], net.init(jax.random.key(0), x)['params']
+  assert jax.tree.structure(ours) == jax.tree.structure(dict(linens))
+  leaves = jax.tree_util.tree_flatten_with_path(ours)[0]
+  for (path, a), b in zip(leaves, map(np.asarray, jax.tree.leaves(linens)), strict=True):
+    assert (a.shape, a.dtype) == (b.shape, b.dtype), path
+    a, b = np.float64(a).ravel(), np.float64(b).ravel()
+    error = 5 * b.std() / np.sqrt(len(b)) + 1e-12
+    assert abs(a.mean() - b.mean()) <= np.sqrt(2) * error, path
+    assert abs(a.std() - b.std()) <= 0.12 * b.std() + 1e-6, path
+    if b.std() > 0:
+      assert stats.ks_2samp(a, b).pvalue > 1e-4, path
+  assert (ours['seven'] == 7).all()
+  assert sorted(ours['ids']) == list(range(8))
+  np.testing.assert_allclose(ours['square'] @ ours['square'].T, np.eye(40), atol=1e-5)
+
+
+def test_a_leaf_without_a_rule_is_an_error():
+  class Ruled(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return x + self.param('offset', init.RULED, (3,))
+
+  with pytest.raises(ValueError, match='nothing says how params/offset starts'):
+    initialize(Ruled(), 0, np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize('name', [n for n in registry.NETS if n != 'local_temperature'])
+def test_every_kernel_of_our_nets_has_a_published_rule(name):
+  """Not linen's, which no publication of theirs has used."""
+  cls = registry.find('net', name)
+  matched = lambda path: any(re.search(pattern, path) for pattern, _ in cls.INIT)
+  assert matched('params/any/kernel')
+  assert matched('params/any/bias')

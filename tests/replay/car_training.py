@@ -62,7 +62,7 @@ def losses(r: Replay) -> None:
 @replays('car', 'misc')
 def optimizers(r: Replay) -> None:
   published = get_config().method
-  adam = optim.adam(dict(published.optim.generator, milestones=()), steps_per_epoch=1)
+  adam = optim.optimizer(dict(published.optim.generator, milestones=()), 1)
   taken = []
   with jax.enable_x64(True):  # six float32 sums of numbers near 2 alone are off by 1e-7
     params = r['adam_p0'].astype(np.float64)
@@ -73,7 +73,7 @@ def optimizers(r: Replay) -> None:
   r.check('adam_params', np.stack(taken), 3e-7)  # a rounding of float32 is 1.2e-7
   for key, net in (('lr_cal', 'calnet'), ('lr_gen', 'generator'), ('lr_dis', 'discriminator')):
     per_epoch = 7
-    adam = optim.adam(published.optim[net], steps_per_epoch=per_epoch)
+    adam = optim.optimizer(published.optim[net], per_epoch)
     rates = np.array([adam.rate(int(e) * per_epoch) for e in r['lr_epochs']])
     r.check(key, rates * 1e5, 1e-6, relative=True)
   turn = np.arange(len(r['schedule_is_g'])) % (published.critic_steps + published.rest_steps)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import train
-from car_jax.data import adaptation as data_adaptation
 from car_jax.data import labels, opening, pipeline
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, pictures
@@ -125,7 +124,7 @@ def test_the_pictures_labels_are_the_methods_own(runs):
 def test_the_pictures_images_are_the_runs_first(runs, monkeypatch):
   config = checkpointed.load(runs / 'sac' / 'seed0').config
   assert config.data.target.groups == 1
-  stream = data_adaptation.open_dataset(config.data.to_dict()).split('adaptation')
+  stream = opening.open_dataset(config.data.to_dict()).split('adaptation')
   batches = [*itertools.islice(stream.train_batches(seed=config.seed), 2)]
   monkeypatch.setattr(jax, 'device_count', lambda: 3)  # that no 8 views can be split over
   found, _ = adaptation_plots.training_batch(config, '', 2)
