@@ -16,7 +16,7 @@ import shlex
 
 import train
 from car_jax import config as configs
-from car_jax import registry
+from car_jax import lookup
 from car_jax.errors import UserError, command_line, exit_on_user_error, writing
 
 
@@ -61,8 +61,10 @@ def main(arguments: list[str]) -> int:
   if not (args.config or args.checkpoint):
     raise UserError('nothing to score\n  give --checkpoint RUN or --config configs/reliability.py')
   for module in args.own:
-    registry.own('module', f'{module}:__name__')
-  train.use_compilation_cache()
+    lookup.own('module', f'{module}:__name__')
+  from car_jax import ahead  # imports jax
+
+  ahead.use_compilation_cache()
   train.join_cluster(args)
   command = f'python eval.py {shlex.join(arguments)}'
   return (study if args.config else readers)(args, pairs, command)

@@ -5,8 +5,6 @@ stranger's before you use it.
 """
 
 import argparse
-import os
-import pathlib
 
 from car_jax import config as configs
 from car_jax import option_tables, options
@@ -46,15 +44,6 @@ def join_cluster(args: argparse.Namespace) -> None:
     sharding.start_distributed(args.coordinator, args.processes, args.process)
 
 
-def use_compilation_cache() -> None:
-  """A second start compiles nothing; JAX_COMPILATION_CACHE_DIR moves the cache."""
-  import jax
-
-  home = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update('jax_compilation_cache_dir', str(pathlib.Path(home) / 'car_jax'))
-
-
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
@@ -64,9 +53,9 @@ def main(arguments: list[str]) -> int:
     return 0
   if not args.workdir.strip():
     raise UserError("--workdir '' names no folder\n  such as --workdir runs/first")
-  from car_jax import loop
+  from car_jax import ahead, loop
 
-  use_compilation_cache()
+  ahead.use_compilation_cache()
   join_cluster(args)
   loop.train(config, args.workdir, new=args.new)
   return 0

@@ -6,12 +6,22 @@ one instruction of several minutes.
 
 import atexit
 import os
+import pathlib
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from car_jax.interrupt import Interrupt
+
+
+def use_compilation_cache() -> None:
+  """A second start compiles nothing; JAX_COMPILATION_CACHE_DIR moves the cache."""
+  home = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update('jax_compilation_cache_dir', str(pathlib.Path(home) / 'car_jax'))
 
 
 class Stopped(Exception):

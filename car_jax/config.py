@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from car_jax import files, options, registry
+from car_jax import files, lookup, options
 from car_jax.errors import UserError, nearest, reading, reason
 from car_jax.evaluate.catalogue import Evaluation
 from car_jax.options import Count, Group, Part, Positive, Range
@@ -130,7 +130,7 @@ def saved(config: Mapping[str, Any]) -> ConfigDict:
   given = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
   if given.get('data', {}).get('augment') == 'host':  # views were once made elsewhere on demand
     del given['data']['augment']
-  registry.check_known({k: v for k, v in given.items() if k != 'init'})
+  lookup.check_known({k: v for k, v in given.items() if k != 'init'})
   return complete(given)
 
 

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from car_jax import options, registry
+from car_jax import lookup, options
 from car_jax.options import Option
 
 TITLES = {
@@ -65,8 +65,8 @@ def page() -> str:
   common = options.declared(Data)
   for kind, title in TITLES.items():
     lines += ['', f'## {title}']
-    for name in registry.TABLES[kind]:
-      cls = registry.find(kind, name)
+    for name in lookup.TABLES[kind]:
+      cls = lookup.find(kind, name)
       rows = _rows(cls, without=common if kind == 'data set' else {})
       lines += ['', f'### {name}', '', *(rows if len(rows) > 2 else ['No options of its own.'])]
   return '\n'.join(lines) + '\n'

@@ -25,7 +25,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from car_jax import registry
+from car_jax import lookup
 from car_jax.errors import UserError, nearest
 
 MOST = 2**31 - 1
@@ -44,7 +44,7 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """An entry dict(name=.., ..) for a class of this kind, see registry.TABLES."""
+  """An entry dict(name=.., ..) for a class of this kind, see lookup.TABLES."""
 
   kind: str
 
@@ -299,7 +299,7 @@ def completed_part(kind: str, given: Any, where: str) -> dict[str, Any]:
   if not isinstance(given, Mapping) or not isinstance(given.get('name'), str):
     raise UserError(f"config.{where} is {given!r}\n  it is a dict such as dict(name='..', ..)")
   rest = {k: v for k, v in given.items() if k != 'name'}
-  cls = registry.find(kind, given['name'])
+  cls = lookup.find(kind, given['name'])
   known = declared(cls)
   if unknown := sorted(set(rest) - set(known)):
     raise UserError(
@@ -315,10 +315,10 @@ def leaves(cls: type, config: Mapping[str, Any], where: str = '') -> dict[str, O
   for key, option in declared(cls).items():
     value, place = config[key], f'{where}{key}'
     if (kind := part_of(option.type)) and value is not None:
-      chosen = words(Literal[tuple(registry.TABLES[kind])])  # type: ignore[misc]
+      chosen = words(Literal[tuple(lookup.TABLES[kind])])  # type: ignore[misc]
       about = f'{option.about} One of {chosen}, or module:Class.'.strip()
       out[f'{place}.name'] = Option(str, value['name'], about)
-      out |= leaves(registry.find(kind, value['name']), value, f'{place}.')
+      out |= leaves(lookup.find(kind, value['name']), value, f'{place}.')
     elif (group := group_of(option.type)) and value is not None:
       out |= leaves(group, value, f'{place}.')
     elif group := entries_of(option.type):

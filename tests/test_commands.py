@@ -64,7 +64,7 @@ def test_eval_saves_logits_and_says_when_there_are_no_features(run, capsys):
   assert np.load(run / 'arrays' / logits).shape == (4, 32, 32, 2)
   capsys.readouterr()
   assert evaluation.main(['--checkpoint', str(run), '--save', 'features', small]) == 2
-  assert 'has no backbone features' in capsys.readouterr().err
+  assert 'none of the checkpoints has features' in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_asked_with_a_flip_that_its_config_does_not_list(

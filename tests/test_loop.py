@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from car_jax import checkpoints, lock, loop, registry, writers
+from car_jax import checkpoints, lock, lookup, loop, writers
 from car_jax import config as configs
 from car_jax.errors import UserError
 
@@ -44,7 +44,7 @@ class Counter:
 
 @pytest.fixture
 def config(monkeypatch):
-  monkeypatch.setitem(registry.METHODS, 'counter', 'tests.test_loop:Counter')
+  monkeypatch.setitem(lookup.METHODS, 'counter', 'tests.test_loop:Counter')
   c = configs.load('configs/smoke.py:supervised')
   c.unlock()
   c.method = dict(name='counter', breaks=-1)

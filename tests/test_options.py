@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from car_jax import config as configs
-from car_jax import option_tables, options, registry
+from car_jax import lookup, option_tables, options
 from car_jax.config import Run
 from car_jax.data.options import Data
 from car_jax.errors import UserError
@@ -72,10 +72,10 @@ def test_keys_that_once_were_hidden():
   assert 'method.model.features' in configs.flatten(load('segmenters_street_scenes:segformer'))
 
 
-@pytest.mark.parametrize('kind', registry.TABLES)
+@pytest.mark.parametrize('kind', lookup.TABLES)
 def test_every_option_has_a_line_about_it(kind):
-  for name in registry.TABLES[kind]:
-    for key, option in options.declared(registry.find(kind, name)).items():
+  for name in lookup.TABLES[kind]:
+    for key, option in options.declared(lookup.find(kind, name)).items():
       assert option.about, (name, key)
       assert options.words(option.type) != 'a value', (name, key)
 
@@ -157,6 +157,6 @@ def test_options_of_a_config_are_listed(capsys):
 def test_the_defaults_of_data_are_in_one_place():
   """A class of data sets that changes one says so itself."""
   for name, cls in itertools.product(['fake', 'toy_regression'], [Data]):
-    own = options.declared(registry.find('data set', name))
+    own = options.declared(lookup.find('data set', name))
     changed = [k for k, o in options.declared(cls).items() if k in own and own[k] != o]
     assert {*changed} <= {'size', 'batch'}

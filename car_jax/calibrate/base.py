@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax import registry
+from car_jax import lookup
 from car_jax.errors import UserError, nearest
 from car_jax.metrics import calibration
 
@@ -133,7 +133,7 @@ def find(kind: str) -> tuple[Callable[..., Any], dict[str, Any]]:
   elif kind in KINDS:
     where, options = KINDS[kind]
   elif ':' in kind:  # of the user's
-    return registry.own('calibrator', kind), {}
+    return lookup.own('calibrator', kind), {}
   else:
     raise UserError(f'no calibrator {kind!r}\n{nearest(kind, [*KINDS, "lts"])}')
   module, _, name = where.partition(':')

@@ -13,7 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from car_jax import arrays as array_files
-from car_jax import registry
+from car_jax import lookup
 from car_jax.calibrate.base import Fit, needs
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import folders
@@ -85,10 +85,10 @@ def load(path: str | pathlib.Path, *, classes: int | None = None) -> Fit:
     fitted = about['classes']
     if type(fitted) is not int or fitted < 2:
       raise ValueError(f'classes are {fitted!r:.60}')
-    registry.check_known([kind])
+    lookup.check_known([kind])
     where = kind if ':' in kind else f'car_jax.calibrate.{TYPES[kind]}:{kind}'
-    cls: Any = registry.own('calibrator', where)
-    if not (dataclasses.is_dataclass(cls) and hasattr(cls, 'apply')):
+    cls: Any = lookup.own('calibrator', where)
+    if not (hasattr(cls, '__dataclass_fields__') and hasattr(cls, 'apply')):
       raise ValueError(f'{kind:.60} is no calibrator')
     found = cls(**_parts_of(arrays), **static)
     _check(found, kind, fitted)

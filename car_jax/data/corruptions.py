@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import registry
+from car_jax import lookup
 from car_jax.errors import UserError, nearest
 
 Array = np.ndarray
@@ -47,7 +47,7 @@ def _function(name: str) -> Callable[[Array, int, Generator], Array]:
     return CORRUPTIONS[name]
   if ':' not in name:
     raise UserError(f'config.data.corruption: unknown {name!r}\n{nearest(name, CORRUPTIONS)}')
-  return registry.own('corruption', name)
+  return lookup.own('corruption', name)
 
 
 def from_config(text: str) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -1,7 +1,7 @@
 """What config.data may say: which data set, how its images are cut and changed, how they are read.
 
 `Data` is what all data sets share. A class of one adds its own options and `records()`; it is named
-in registry.DATASETS, or by the user as `package.module:Class`, and must be a frozen dataclass.
+in lookup.DATASETS, or by the user as `package.module:Class`, and must be a frozen dataclass.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from ml_collections import ConfigDict
 
-from car_jax import options, registry
+from car_jax import lookup, options
 from car_jax.data.sources import Dataset
 from car_jax.errors import UserError
 from car_jax.options import Count, Factor, Group, Positive, Range, Scale, Share, Size
@@ -173,7 +173,7 @@ def of(config: Any) -> Data:
   if 'name' not in given:
     return Data(**options.completed(Data, given, 'data.'))
   full = options.completed_part('data set', given, 'data')
-  cls = registry.find('data set', full['name'])
+  cls = lookup.find('data set', full['name'])
   if not issubclass(cls, Data):
     raise UserError(
       f'{full["name"]} is no data set\n'
@@ -189,7 +189,7 @@ GROUPS: Mapping[str, type] = {'source': Source, 'target': Target}
 def over(config: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
   """config.data with other keys, perhaps another data set, which has no options of the first's."""
   name = more.get('name', config['name'])
-  known = {'name', *options.declared(registry.find('data set', name))}
+  known = {'name', *options.declared(lookup.find('data set', name))}
   return {k: v for k, v in config.items() if k in known} | dict(more)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Protocol
 
-from car_jax import options, registry
+from car_jax import lookup, options
 from car_jax.errors import UserError, nearest
 from car_jax.metrics import stochastic
 from car_jax.metrics.flips import switchable
@@ -278,7 +278,7 @@ _NAME = re.compile(r'([a-z_]+?)(\d+)?(?:\[(.*)\])?')
 def metric(name: str, spec: Mapping[str, Any], info: Any) -> Metric:
   """'ged16[u]' -> Metric; raises UserError for a name or option that is not in KINDS."""
   if ':' in name:
-    theirs = registry.find('metric', name)()
+    theirs = lookup.find('metric', name)()
     return Metric(name, name, spec['samples'], (), '', None, info.num_classes, theirs=theirs)
   match = _NAME.fullmatch(name)
   kind, number, options = match.groups() if match else (name, None, None)

@@ -8,7 +8,9 @@ from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
 from car_jax.importers import prefixes, spellings, tables, torch_file
-from car_jax.importers.mmseg import (
+from car_jax.importers.rules import Rule, convert, convolution, linear, norm, rows, with_bias
+from car_jax.importers.safetensors_file import read_safetensors
+from car_jax.importers.segmenters import (
   Weights,
   check_config,
   count,
@@ -16,8 +18,6 @@ from car_jax.importers.mmseg import (
   set_width,
   supervised_state,
 )
-from car_jax.importers.rules import Rule, convert, convolution, linear, norm, rows, with_bias
-from car_jax.importers.safetensors_file import read_safetensors
 from car_jax.nn.segformer import VARIANTS
 
 CLASSIFIER = 'decode_head.classifier.weight'

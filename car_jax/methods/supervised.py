@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax import registry
+from car_jax import lookup
 from car_jax.errors import UserError
 from car_jax.losses import segmentation
 from car_jax.methods import baselines
@@ -83,7 +83,7 @@ class Supervised(Inference, OneNet):
     _, kept = net.apply(state.net.variables, nets.mirrored(net, image), **kw)
     found = kept.get('intermediates', {}).get('backbone_features')
     if found is None:
-      having = [n for n in registry.NETS if getattr(registry.find('net', n), 'HAS_FEATURES', False)]
+      having = [n for n in lookup.NETS if getattr(lookup.find('net', n), 'HAS_FEATURES', False)]
       raise UserError(
         f'the net {self.model["name"]!r} has no backbone features\n'
         f'  nets that have: {", ".join(having)}'

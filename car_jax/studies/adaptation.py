@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   args = parse(arguments)
   runs, out = found_runs(pathlib.Path(args.runs)), pathlib.Path(args.out or f'{args.runs}/study')
   folders.check_writable(out)
-  from train import use_compilation_cache
+  from car_jax.ahead import use_compilation_cache
 
   use_compilation_cache()
   views = adaptation_plots.views(str(runs['sac'][0]), args.data) if 'sac' in runs else b''

@@ -10,7 +10,7 @@ import pytest
 from flax.linen import initializers
 from scipy import stats
 
-from car_jax import registry
+from car_jax import lookup
 from car_jax.nn import init
 from car_jax.nn.init import initialize
 from car_jax.nn.layers import ConvTranspose2x2
@@ -161,10 +161,10 @@ def test_a_leaf_without_a_rule_is_an_error():
     initialize(Ruled(), 0, np.zeros((1, 3)))
 
 
-@pytest.mark.parametrize('name', [n for n in registry.NETS if n != 'local_temperature'])
+@pytest.mark.parametrize('name', [n for n in lookup.NETS if n != 'local_temperature'])
 def test_every_kernel_of_our_nets_has_a_published_rule(name):
   """Not linen's, which no publication of theirs has used."""
-  cls = registry.find('net', name)
+  cls = lookup.find('net', name)
   matched = lambda path: any(re.search(pattern, path) for pattern, _ in cls.INIT)
   assert matched('params/any/kernel')
   assert matched('params/any/bias')

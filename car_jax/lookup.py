@@ -1,0 +1,141 @@
+"""Names in configs -> classes, imported when asked for. No decorators, no side effects.
+
+A name is one of a table, or `package.module:Class` for a part of the user's own, which is looked
+for where Python looks and in the current folder.
+"""
+
+import dataclasses
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from car_jax.errors import UserError, nearest
+
+METHODS = {
+  'abn': 'car_jax.methods.abn:ABN',
+  'car': 'car_jax.methods.car:CAR',
+  'car_toy': 'car_jax.methods.car_toy:CARToy',
+  'lts': 'car_jax.methods.lts:LTS',
+  'mose': 'car_jax.methods.mose:MoSE',
+  'sac': 'car_jax.methods.sac:SAC',
+  'supervised': 'car_jax.methods.supervised:Supervised',
+}
+NETS = {
+  'segnet': 'car_jax.nn.segnet:SegNetCalNet',
+  'toy_calnet': 'car_jax.nn.toy_calnet:ToyCalNet',
+  'deeplabv3': 'car_jax.nn.deeplab:DeepLabV3CalNet',
+  'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3Plus',
+  'deeplabv2_resnet': 'car_jax.nn.deeplabv2:DeepLabV2ResNet',
+  'deeplabv2_vgg': 'car_jax.nn.deeplabv2:DeepLabV2VGG',
+  'fcn8s_vgg': 'car_jax.nn.fcn:FCN8sVGG',
+  'segformer': 'car_jax.nn.segformer:SegFormer',
+  'unet_generator': 'car_jax.nn.unet:UNetGenerator',
+  'unet_vae_generator': 'car_jax.nn.unet:UNetVAEGenerator',
+  'mose': 'car_jax.nn.mose:MoSENet',
+  'local_temperature': 'car_jax.nn.local_temperature:LocalTemperature',
+  'pixel_discriminator': 'car_jax.nn.discriminator:PixelDiscriminator',
+}
+
+
+DATASETS = {
+  'fake': 'car_jax.data.fake:Fake',
+  'toy_regression': 'car_jax.data.toy_regression:ToyRegression',
+}
+PREPARED = 'car_jax.data.prepared:Prepared'  # what a data set of any other name is
+OPTIMIZERS = {'adam': 'car_jax.optim:Adam', 'sgd': 'car_jax.optim:SGD'}
+TRANSFORMS = {
+  'flip': 'car_jax.data.transforms:Flip',
+  'flip_rows': 'car_jax.data.transforms:FlipRows',
+  'rot90': 'car_jax.data.transforms:Rot90',
+  'rotate': 'car_jax.data.transforms:Rotate',
+}
+TABLES = {
+  'method': METHODS,
+  'net': NETS,
+  'data set': DATASETS,
+  'optimizer': OPTIMIZERS,
+  'transform': TRANSFORMS,
+  'metric': {},  # evaluate/catalogue.py knows ours
+}
+# What a class of the user's must have, and what is told of one that has not.
+PROTOCOLS = {
+  'method': (('init', 'step', 'predictors'), 'car_jax.methods.base.Method'),
+  'net': (('init', 'apply', 'multiple'), 'car_jax.nn.net.Net, of which it is made'),
+  'data set': (('records', 'batch'), 'car_jax.data.options.Data, of which it is made'),
+  'optimizer': (('init', 'update'), 'car_jax.optim.Adam'),
+  'transform': (('__call__',), 'car_jax.data.transforms.Transform'),
+  'metric': (('score', 'title', 'better', 'text'), 'car_jax.evaluate.catalogue.OwnMetric'),
+}
+
+
+def find(kind: str, name: str) -> type:
+  """The class that a config names. Raises UserError for a name of nothing, with the nearest."""
+  table = TABLES[kind]
+  if name in table:
+    return _imported(table[name])
+  if ':' in name:
+    return _own(kind, name)
+  if kind == 'data set':
+    return _imported(PREPARED)
+  raise UserError(f'no {kind} {name!r}\n{nearest(name, table)}')
+
+
+def _imported(place: str) -> type:
+  module, _, attribute = place.partition(':')
+  return getattr(importlib.import_module(module), attribute)
+
+
+def _own(kind: str, name: str) -> type:
+  """A class of the user's. Raises UserError where there is none, or it is no such part."""
+  cls = own(kind, name)
+  if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+    raise UserError(f'{kind} {name!r} is no dataclass: its fields would be the options')
+  needed, protocol = PROTOCOLS[kind]
+  if missing := [n for n in needed if not hasattr(cls, n)]:
+    raise UserError(f'{kind} {name!r} has no {missing[0]!r}\n  see {protocol}')
+  return cls
+
+
+def own(kind: str, name: str) -> Any:
+  """What `package.module:name` is. Raises UserError where it is not there."""
+  module, _, attribute = name.partition(':')
+  if '' not in sys.path and '.' not in sys.path:
+    sys.path.append('.')  # a script's own folder stands there instead
+  try:
+    return getattr(importlib.import_module(module), attribute)
+  except ModuleNotFoundError as e:
+    if e.name not in (module, module.partition('.')[0]):
+      raise UserError(f'{kind} {name!r}: {module} needs a module {e.name!r}, not found') from e
+    where = f'  it is looked for in the current folder and on PYTHONPATH, as {module}.py'
+    raise UserError(f'{kind} {name!r}: no module {module!r}\n{where}') from None
+  except AttributeError:
+    known = vars(importlib.import_module(module))
+    raise UserError(f'{module} has no {attribute!r}\n{nearest(attribute, known)}') from None
+  except (ImportError, SyntaxError, ValueError) as e:
+    raise UserError(f'{kind} {name!r}: {module} cannot be imported ({e})') from e
+
+
+def check_known(config: Any) -> None:
+  """Raises UserError where a file names parts of a module that the user has not imported.
+
+  What a file says runs nothing: a config that was read as code has imported its modules.
+  """
+  if strange := [m for m in own_modules(config) if m not in sys.modules]:
+    raise UserError(
+      f"it names parts of {strange[0]!r}, a module of its author's that would run here\n"
+      f'  if you trust it: --own {strange[0]}'
+    )
+
+
+def own_modules(config: Any) -> list[str]:
+  """Modules of the user's that a config names parts of, at any depth."""
+  if isinstance(config, Mapping):
+    found = [m for v in config.values() for m in own_modules(v)]
+  elif isinstance(config, (list, tuple)):
+    found = [m for v in config for m in own_modules(v)]
+  else:
+    named = isinstance(config, str) and re.fullmatch(r'([A-Za-z_][\w.]*):[A-Za-z_]\w*', config)
+    found = [named[1]] if named else []
+  return sorted({*found})
