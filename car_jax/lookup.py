@@ -44,7 +44,12 @@ DATASETS = {
   'toy_regression': 'car_jax.data.toy_regression:ToyRegression',
 }
 PREPARED = 'car_jax.data.prepared:Prepared'  # what a data set of any other name is
-OPTIMIZERS = {'adam': 'car_jax.optim:Adam', 'sgd': 'car_jax.optim:SGD'}
+OPTIMIZERS = {
+  'adam': 'car_jax.optim:Adam',
+  'adamw': 'car_jax.optim:AdamW',
+  'sgd': 'car_jax.optim:SGD',
+  'optax': 'car_jax.optim:Optax',
+}
 TRANSFORMS = {
   'flip': 'car_jax.data.transforms:Flip',
   'flip_rows': 'car_jax.data.transforms:FlipRows',

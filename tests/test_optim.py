@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from car_jax import config as configs
 from car_jax import optim
 from car_jax.errors import UserError
 
@@ -119,3 +121,103 @@ def test_the_optimizer_is_chosen_by_name():
     optim.optimizer({'name': 'sdg'}, 1)
   with pytest.raises(UserError, match="no option 'b1'"):
     optim.optimizer({'name': 'sgd', 'b1': 0.5}, 1)
+
+
+def run_steps(spec, p, grads):
+  """Parameters {'body': {'kernel'}, 'head': {'norm'}} after the gradients in turn."""
+  opt = optim.optimizer(spec, 1)
+  nest = lambda x: {'body': {'kernel': x}, 'head': {'norm': x}}
+  params, update = nest(p), jax.jit(opt.update)
+  state = opt.init(params)
+  for i, g in enumerate(grads):
+    params, state = update(jnp.int32(i), nest(g), state, params)
+  return np.asarray(params['body']['kernel']), np.asarray(params['head']['norm'])
+
+
+P, GRADS = rng.normal(size=6).astype(np.float32), rng.normal(size=(6, 6)).astype(np.float32)
+
+
+def test_adamw_is_its_paper_and_patterns_tell_parameters_apart():
+  """Algorithm 2 of arXiv 1711.05101 in float64, decay times the rate."""
+  spec = dict(name='adamw', lr=0.1, b1=0.8, b2=0.9, weight_decay=0.3)
+  spec |= dict(rates=(('^head/', 10.0),), decays=(('norm', 0.0),))
+  body, norm = run_steps(spec, P, GRADS)
+  for found, faster, decay in ((body, 1, 0.3), (norm, 10, 0.0)):
+    p, m, v = P.astype(np.float64), 0.0, 0.0
+    for t, g in enumerate(GRADS.astype(np.float64), 1):
+      m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g**2
+      step = m / (1 - 0.8**t) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8)
+      p = p - 0.1 * faster * (step + decay * p)
+    np.testing.assert_allclose(found, p, rtol=1e-4, atol=1e-5)
+  body, norm = run_steps(spec | dict(rates=(('body', 0.0),)), P, GRADS)
+  np.testing.assert_array_equal(body, P)  # frozen
+  assert (norm != P).all()
+
+
+def test_poly_and_cosine_and_warm_up():
+  of = lambda **kw: optim.optimizer(dict(lr=2.0, **kw), 1).rate
+  poly = of(schedule='poly', power=0.9, decay_steps=100, end=0.5)
+  for step in (0, 30, 99, 100, 500):
+    want = 0.5 + 1.5 * max(0.0, 1 - step / 100) ** 0.9
+    assert float(poly(step)) == pytest.approx(want, rel=1e-5)
+  cosine = of(schedule='cosine', decay_steps=10, end=0.2)
+  assert [float(cosine(s)) for s in (0, 5, 10, 99)] == pytest.approx([2.0, 1.1, 0.2, 0.2], rel=1e-5)
+  warm = of(schedule='poly', decay_steps=100, warmup_steps=10, warmup_start=0.1)
+  for step in (0, 5, 9, 10, 50):
+    share = min(1.0, 0.1 + 0.9 * step / 10)
+    assert float(warm(step)) == pytest.approx(share * 2 * (1 - step / 100), rel=1e-5)
+
+
+def test_long_gradients_are_clipped_and_steps_accumulated():
+  plain = dict(name='sgd', lr=1.0, momentum=0.0)
+  body, norm = run_steps(plain | dict(clip=0.5), P, GRADS[:1])
+  moved = np.concatenate([P - body, P - norm])
+  assert np.linalg.norm(moved) == pytest.approx(0.5, rel=1e-4)
+  unit = lambda x: x / np.linalg.norm(x)
+  np.testing.assert_allclose(unit(moved[:6]), unit(GRADS[0]), rtol=1e-4)
+  body, _ = run_steps(plain | dict(accumulate=3), P, GRADS[:5])
+  np.testing.assert_allclose(body, P - GRADS[:3].mean(0), rtol=1e-5, atol=1e-6)
+  body, _ = run_steps(plain | dict(accumulate=3), P, GRADS)
+  np.testing.assert_allclose(body, P - GRADS[:3].mean(0) - GRADS[3:].mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_any_optimizer_of_optax():
+  spec = dict(name='optax', function='lion', lr=0.1, arguments=dict(b1=0.5))
+  body, _ = run_steps(spec, P, GRADS[:2])
+  p, state = P, optax.lion(0.1, b1=0.5).init(P)
+  for g in GRADS[:2]:
+    u, state = optax.lion(0.1, b1=0.5).update(g, state, p)
+    p = optax.apply_updates(p, u)
+  np.testing.assert_allclose(body, p, rtol=1e-5)
+  for change, message in (
+    (dict(function='lyon'), 'mean: lion'),
+    (dict(arguments=dict(x=1)), 'lion'),
+  ):
+    with pytest.raises(UserError, match=message):
+      run_steps(spec | change, P, GRADS)
+
+
+@pytest.mark.parametrize(
+  ('spec', 'message'),
+  [
+    (dict(schedule='poly'), 'needs decay_steps'),
+    (dict(schedule='polly'), 'did you mean: poly'),
+    (dict(rates=(('(', 1.0),)), 'no pattern of parameter paths'),
+    (dict(accumulate=0), 'at least 1'),
+  ],
+)
+def test_optimizers_that_cannot_be(spec, message):
+  with pytest.raises(UserError, match=message):
+    optim.optimizer(spec, 1)
+
+
+def test_the_published_recipes_tell_heads_and_norms():
+  config = configs.load('configs/segformer_cityscapes.py')
+  opt = optim.optimizer(config.method.optim.to_dict(), 185)
+  wanted = {'backbone/stage1_norm/bias': (1, 0), 'normed1/conv/kernel': (10, 1)}
+  wanted |= {'fuse/norm/scale': (10, 0), 'head/kernel': (10, 1)}
+  wanted |= {'backbone/stage1_block0/attention/reduce_norm/scale': (1, 0)}
+  assert {n: (opt.rate_factor(n), opt.decay_factor(n)) for n in wanted} == wanted
+  rates = [float(opt.rate(s)) for s in (0, 750, 1500, 80_000, 160_000)]
+  want = [6e-11, 6e-5 / 2 * (1 - 750 / 160_000), 6e-5 * (1 - 1500 / 160_000), 3e-5, 0]
+  assert rates == pytest.approx(want, rel=1e-3, abs=1e-12)

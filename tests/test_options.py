@@ -21,6 +21,7 @@ from tests.test_configs import NAMES, STUDIES, load
 
 TEXTS = ('3', '0.5', 'True', 'False', 'text', '(1, 2)', '(3,)', '((1, 2, 3),)', '1', '2')
 TEXTS += (
+  "(('head', 2.0),)",
   "{'name': 'segnet'}",
   "{'name': 'fake', 'size': (8, 8)}",
   "{'views': 3}",

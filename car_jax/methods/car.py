@@ -27,7 +27,7 @@ from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Method, Samples, example_keys
 from car_jax.methods.trained import Trained, start
 from car_jax.nn import net as nets
-from car_jax.optim import SGD, Adam, optimizer
+from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Count, Group, Net, Optim, Positive, Range, Share, Weight
 
 
@@ -115,7 +115,7 @@ class CAR(Method):
   def net(self, which: str) -> Any:
     return registry.net(getattr(self, which), num_classes=self.num_classes)
 
-  def optimizer(self, which: str) -> Adam | SGD:
+  def optimizer(self, which: str) -> Optimizer:
     return optimizer(self.optim.get(which, {}), self.steps_per_epoch)
 
   def init(self, seed: int, batch: Batch) -> State:

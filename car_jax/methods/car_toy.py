@@ -25,7 +25,7 @@ from car_jax.errors import UserError
 from car_jax.methods.base import Array, Batch, Logs, Method
 from car_jax.methods.trained import Trained, start
 from car_jax.nn.mlp import MLP
-from car_jax.optim import SGD, Adam, optimizer
+from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Count, Optim, Positive, Weight, Width
 
 
@@ -67,7 +67,7 @@ class CARToy(Method):
     return MLP((*self.hidden, 1), 0.0 if which == 'calnet' else 0.01)
 
   @property
-  def _optimizer(self) -> Adam | SGD:
+  def _optimizer(self) -> Optimizer:
     return optimizer(self.optim, 1)
 
   @property

@@ -19,7 +19,7 @@ from car_jax.methods.inference import Inference
 from car_jax.methods.trained import Frozen, Trained, start
 from car_jax.nn.init import initialize
 from car_jax.nn.layers import resize_bilinear
-from car_jax.optim import SGD, Adam, optimizer
+from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Net, Optim
 
 
@@ -61,7 +61,7 @@ class LTS(Inference, Method):
     return registry.net(self.temperature)
 
   @property
-  def optimizer(self) -> Adam | SGD:
+  def optimizer(self) -> Optimizer:
     return optimizer(self.optim, self.steps_per_epoch)
 
   def init(self, seed: int, batch: Batch) -> State:

@@ -109,8 +109,9 @@ class MoSE(OneNet):
     for key in ('samples', 'row_limits', 'groupings'):
       if not isinstance(getattr(self, key), (tuple, list)) or not getattr(self, key):
         raise UserError(f'method.{key} is {getattr(self, key)!r}; it is a list, such as (1,)')
-    if self.optim.get('milestones'):
-      raise UserError('method.optim.milestones: the rate of MoSE follows the loss; leave it out')
+    for key in ('milestones', 'decay_steps', 'warmup_steps'):
+      if self.optim.get(key):
+        raise UserError(f'method.optim.{key}: the rate of MoSE follows the loss; leave it out')
     for key in ('pixel_mean', 'pixel_std'):
       if len(given := getattr(self, key)) != len(self.pixel_std) or len(given) not in (
         0,

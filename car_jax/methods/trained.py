@@ -8,7 +8,7 @@ import flax.struct
 from car_jax import registry
 from car_jax.methods.base import Array, Method
 from car_jax.nn.init import initialize
-from car_jax.optim import SGD, Adam, optimizer
+from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Net, Optim
 
 
@@ -38,7 +38,7 @@ class Trained:
 
   def descended(
     self,
-    optimizer: Adam | SGD,
+    optimizer: Optimizer,
     step: Array,
     grads: Any,
     batch_stats: Any,
@@ -49,7 +49,7 @@ class Trained:
     return Trained(params, batch_stats, opt_state)
 
 
-def start(net: Any, optimizer: Adam | SGD, seed: int, *inputs: Any, **kw: Any) -> Trained:
+def start(net: Any, optimizer: Optimizer, seed: int, *inputs: Any, **kw: Any) -> Trained:
   """A net's first state; `inputs` only lend their shapes."""
   variables = initialize(net, seed, *inputs, **kw)
   params = variables['params']
@@ -79,5 +79,5 @@ class OneNet(Method):
     return registry.net(self.model, num_classes=self.num_classes)
 
   @property
-  def optimizer(self) -> Adam | SGD:
+  def optimizer(self) -> Optimizer:
     return optimizer(self.optim, self.steps_per_epoch, self.net)
