@@ -15,6 +15,7 @@ from tensorboardX.proto import event_pb2
 from car_jax import checkpoints, lock, lookup, loop, writers
 from car_jax import config as configs
 from car_jax.errors import UserError
+from car_jax.methods.base import Method
 
 
 @flax.struct.dataclass
@@ -24,7 +25,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class Counter:
+class Counter(Method):
   """Adds up the images it sees; its loss breaks at step `breaks`."""
 
   num_classes: int

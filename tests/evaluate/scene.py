@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.methods import baselines
-from car_jax.methods.base import Samples, example_keys
+from car_jax.methods.base import Method, Samples, example_keys
 
 SIZE, READERS = 16, 4
 
@@ -105,7 +105,7 @@ def predictors(num_classes=2):
   return {'samples': coherent, 'argmax': argmax, 'independent pixels': independent}
 
 
-class Fake:
+class Fake(Method):
   """A method as far as the evaluation sees one."""
 
   def __init__(self, num_classes=2):

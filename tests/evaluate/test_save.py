@@ -65,6 +65,8 @@ def test_index_states_every_array(saved):
 class Sized(scene.Fake):
   """With logits of its own, so that other tools can score what is saved."""
 
+  has_logits = True
+
   def logits(self, state, batch):
     return jnp.log(scene.soft(batch, self.num_classes, state))
 
