@@ -12,6 +12,7 @@ what a config leaves out and refuses what no field is named; `leaves` lists ever
 """
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -174,8 +175,10 @@ def words(kind: Any) -> str:
     same = len({*inner}) == 1
     each = words(inner[0]) if same else ', '.join(map(words, inner))
     return f'a list of {len(inner)}: {each}'
-  if origin in (dict, Mapping) or part_of(kind) or origin is getattr(typing, 'Mapping', None):
-    return f'dict(name=.., ..) of a {part_of(kind)}' if part_of(kind) else 'a dict'
+  if part_of(kind):
+    return f'dict(name=.., ..) of one {part_of(kind)}'
+  if origin in (dict, Mapping):
+    return 'a dict'
   name = {int: 'a whole number', float: 'a number', str: 'a text', bool: 'True or False'}
   text = name.get(plain, 'a value')
   if isinstance(note, Range):
@@ -195,12 +198,9 @@ def checked(key: str, kind: Any, value: Any) -> Any:
 
   Raises UserError that names key, value and range.
   """
-  problems = []
   for one in _choices(kind):
-    try:
+    with contextlib.suppress(ValueError):
       return _as(one, value)
-    except ValueError as e:
-      problems.append(str(e))
   wanted = words(kind)
   shown = f'{value!r:.200}'
   known = [str(v) for k in _choices(kind) for v in typing.get_args(k) if isinstance(v, str)]
