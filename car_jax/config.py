@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from car_jax import files, lookup, options
 from car_jax.errors import UserError, nearest, reading, reason
-from car_jax.evaluate.catalogue import Evaluation
+from car_jax.evaluate.options import Evaluation
 from car_jax.options import Count, Group, Part, Positive, Range
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -207,11 +207,12 @@ def renamed_parts(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> dict[
   given = config.to_dict()
   for key, text in pairs:
     *parents, leaf = key.split('.')
-    node: Any = given
-    for parent in parents if leaf == 'name' else ():
-      node = node.get(parent) if isinstance(node, dict) else None
-    if leaf == 'name' and isinstance(node, dict) and node.get('name') != text:
-      node['name'] = text
+    if leaf == 'name':
+      node: Any = given
+      for parent in parents:
+        node = node.get(parent) if isinstance(node, dict) else None
+      if isinstance(node, dict):
+        node['name'] = text
   return given
 
 

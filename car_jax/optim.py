@@ -256,6 +256,5 @@ def optimizer(spec: Any, steps_per_epoch: int, net: Any = None) -> Optimizer:
 
   Without a name it is Adam. SGD's groups are the table GROUPS of `net`'s class, where there is one.
   """
-  spec = {'name': 'adam', **spec}
-  groups = {'groups': tuple(getattr(net, 'GROUPS', ()))} if spec['name'] == 'sgd' else {}
-  return registry.build('optimizer', spec, steps_per_epoch=steps_per_epoch, **groups)
+  groups = tuple(getattr(net, 'GROUPS', ()))
+  return registry.build('optimizer', spec, steps_per_epoch=steps_per_epoch, groups=groups)

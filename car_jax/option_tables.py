@@ -40,7 +40,7 @@ def page() -> str:
   """Every option that there is, in Markdown."""
   from car_jax.config import Run
   from car_jax.data.options import Data, Source, Target
-  from car_jax.evaluate.catalogue import Evaluation
+  from car_jax.evaluate.options import Evaluation
   from car_jax.reliability.plan import ImageSet, Model, StudyOptions
 
   groups: list[tuple[str, type]] = [

@@ -24,15 +24,13 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
-
 from car_jax import lookup
 from car_jax.errors import UserError, nearest
 
 MOST = 2**31 - 1
 REQUIRED = dataclasses.MISSING
-# What a method or net is told of the data by the loop: never in a config.
-TOLD = ('num_classes', 'ignore_label', 'steps_per_epoch', 'parent', 'name')
+# What a method or net gets from the data set and the loop: never in a config.
+CONTEXT = ('num_classes', 'ignore_label', 'steps_per_epoch', 'parent', 'name')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +78,7 @@ def declared(cls: type) -> dict[str, Option]:
   unread = getattr(cls, 'UNREAD', ())
   found = {}
   for f in dataclasses.fields(cls):
-    if f.init and f.name not in unread and (f.name not in TOLD or issubclass(cls, Group)):
+    if f.init and f.name not in unread and (f.name not in CONTEXT or issubclass(cls, Group)):
       made = f.default_factory() if f.default_factory is not REQUIRED else f.default
       found[f.name] = Option(hints[f.name], made, about.get(f.name, ''))
   return found
@@ -214,7 +212,7 @@ def _as(kind: Any, value: Any) -> Any:
   """The value as the annotation has it. Raises ValueError where it is none."""
   plain, note = _parted(kind)
   origin, inner = typing.get_origin(plain), typing.get_args(plain)
-  if isinstance(value, np.generic):
+  if type(value).__module__ == 'numpy' and type(value).__name__ != 'ndarray':  # without numpy
     value = value.item()
   if plain is Any:
     return tuple(value) if isinstance(value, list) else value
@@ -239,7 +237,7 @@ def _as(kind: Any, value: Any) -> Any:
     bounds = note or Range(-(2**63), 2**63 - 1)
     if not number or (math.isfinite(value) and bounds.low <= value <= bounds.high):
       return value
-  if origin in (dict, typing.get_origin(Mapping[str, Any])) and isinstance(value, Mapping):
+  if origin in (dict, Mapping) and isinstance(value, Mapping):
     return value
   raise ValueError(words(kind))
 
@@ -262,10 +260,11 @@ def parsed(key: str, kind: Any, text: str) -> Any:
 # Groups ------------------------------------------------------------------------------------------
 
 
-def completed(cls: type, given: Any, where: str = '') -> dict[str, Any]:
+def completed(cls: type, given: Any, where: str = '', part: str = '') -> dict[str, Any]:
   """A group of a config with every key that it may have; `where` is its place, such as 'data.'.
 
-  Raises UserError for an unknown key, with the nearest, and for a value that cannot be.
+  part: whose keys they are, for a message, such as "net 'segnet'". Raises UserError for an unknown
+  key, with the nearest, and for a value that cannot be.
   """
   known = declared(cls)
   if isinstance(given, str) and issubclass(cls, Group) and cls.SHORT:
@@ -273,7 +272,9 @@ def completed(cls: type, given: Any, where: str = '') -> dict[str, Any]:
   if not isinstance(given, Mapping):
     raise UserError(f'config.{where[:-1]} is {given!r}\n  it is a dict of {", ".join(known)}')
   if unknown := sorted(set(given) - set(known)):
-    raise UserError(f'unknown config key {where + unknown[0]!r}\n{nearest(unknown[0], known)}')
+    lacks = f': {part} has no option {unknown[0]!r}' if part else ''
+    near = nearest(unknown[0], known)
+    raise UserError(f'unknown config key {where + unknown[0]!r}{lacks}\n{near}')
   return {key: _value(f'{where}{key}', o, given.get(key, o.default)) for key, o in known.items()}
 
 
@@ -298,15 +299,9 @@ def completed_part(kind: str, given: Any, where: str) -> dict[str, Any]:
     given = {'name': 'adam', **given}
   if not isinstance(given, Mapping) or not isinstance(given.get('name'), str):
     raise UserError(f"config.{where} is {given!r}\n  it is a dict such as dict(name='..', ..)")
-  rest = {k: v for k, v in given.items() if k != 'name'}
-  cls = lookup.find(kind, given['name'])
-  known = declared(cls)
-  if unknown := sorted(set(rest) - set(known)):
-    raise UserError(
-      f'unknown config key {f"{where}.{unknown[0]}"!r}: {kind} {given["name"]!r} has no option '
-      f'{unknown[0]!r}\n{nearest(unknown[0], known)}'
-    )
-  return {'name': given['name'], **completed(cls, rest, f'{where}.')}
+  name, rest = given['name'], {k: v for k, v in given.items() if k != 'name'}
+  cls = lookup.find(kind, name)
+  return {'name': name, **completed(cls, rest, f'{where}.', f'{kind} {name!r}')}
 
 
 def leaves(cls: type, config: Mapping[str, Any], where: str = '') -> dict[str, Option]:

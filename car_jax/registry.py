@@ -15,8 +15,7 @@ def build(kind: str, spec: Mapping[str, Any], **context: Any) -> Any:
   value that cannot be.
   """
   spec = dict(spec)
-  told = [k for k in options.TOLD if k in spec and k != 'name']
-  known = context | {k: spec.pop(k) for k in told}
+  known = context | {k: spec.pop(k) for k in options.CONTEXT if k in spec and k != 'name'}
   full = options.completed_part(kind, spec, kind)
   cls = lookup.find(kind, full.pop('name'))
   fields = {f.name for f in dataclasses.fields(cls) if f.init}

@@ -57,55 +57,55 @@ def check_classes(source: DataInfo, target: DataInfo) -> None:
 
 def joined(data: Data, source: Dataset, target: Dataset) -> 'TwoDomains':
   """The stream of config.data with its `source` and `target`. Raises UserError."""
-  theirs, asked = data.source, data.target or Target()
-  assert theirs is not None
-  records = source.split(theirs.split)
+  source_options, target_options = data.source, data.target or Target()
+  assert source_options is not None
+  records = source.split(source_options.split)
   if len(records) < data.batch:
     raise UserError(
       f'the source {source.info.name} has {len(records)} images, fewer than a batch of '
       f'{data.batch}\n  use --config.data.batch={len(records)} or less'
     )
   most = target.info.num_classes
-  if any(k >= most for k in asked.uniform_classes):
+  if any(k >= most for k in target_options.uniform_classes):
     raise UserError(
-      f'config.data.target.uniform_classes is {asked.uniform_classes!r}; '
+      f'config.data.target.uniform_classes is {target_options.uniform_classes!r}; '
       f'it is classes from 0 to {most - 1}'
     )
   names = ('size', 'scale', 'flip', 'jitter', 'blur', 'renormalise')
   return TwoDomains(
-    Domain(records, source.info, {k: getattr(theirs, k) for k in names}),
-    Domain(target.split(asked.split), target.info, looks(asked)),
+    Domain(records, source.info, {k: getattr(source_options, k) for k in names}),
+    Domain(target.split(target_options.split), target.info, view_options(target_options)),
     data.batch,
     data.threads,
-    asked,
+    target_options,
   )
 
 
-def looks(asked: Target) -> dict[str, Any]:
+def view_options(target: Target) -> dict[str, Any]:
   """The keywords of views.group, or without views of views.source. Raises UserError."""
-  given = asked.look()
-  if not asked.groups:
+  given = target.look()
+  if not target.groups:
     if given:
       raise UserError(
         f'config.data.target.{min(given)} is not read: groups is 0\n'
         '  use --config.data.target.groups=1 or more, or leave it out'
       )
     return {}
-  made = views.group if asked.views else views.source
+  made = views.group if target.views else views.source
   known = {k for k in inspect.signature(made).parameters if k in {f.name for f in FIELDS}}
   if unread := sorted(set(given) - known):
     raise UserError(
-      f'config.data.target.{unread[0]} is not read with views={asked.views}\n'
+      f'config.data.target.{unread[0]} is not read with views={target.views}\n'
       f'  what is: {", ".join(sorted(known))}'
     )
   if 'size' not in given:
     raise UserError('config.data.target.size is missing, the height and width of what is cut')
-  if asked.views == 0 and not isinstance(given.get('blur', False), bool):
+  if target.views == 0 and not isinstance(given.get('blur', False), bool):
     raise UserError(f'config.data.target.blur is {given["blur"]!r}; of windows it is True or False')
-  if asked.views and isinstance(given.get('blur'), bool):
+  if target.views and isinstance(given.get('blur'), bool):
     raise UserError("config.data.target.blur: of views it is two radii, such as '(0.1, 2.0)'")
-  if asked.views:
-    return given | {'views': asked.views}
+  if target.views:
+    return given | {'views': target.views}
   return {'renormalise': False} | given  # single images, as the source's but for its colours
 
 
@@ -145,15 +145,15 @@ class TwoDomains:
   target: Domain
   batch: int
   threads: int
-  asked: Target
+  target_options: Target
 
   @property
   def groups(self) -> int:
-    return self.asked.groups
+    return self.target_options.groups
 
   @property
   def views(self) -> int:
-    return self.asked.views
+    return self.target_options.views
 
   def __len__(self) -> int:
     return len(self.source.records)
@@ -177,9 +177,9 @@ class TwoDomains:
 
   @functools.cached_property
   def found(self) -> importance.Counts | None:
-    if not self.asked.counts:
+    if not self.target_options.counts:
       return None
-    counts = importance.load(pathlib.Path(self.asked.counts), self.target.info.num_classes)
+    counts = importance.load(pathlib.Path(self.target_options.counts), self.target.info.num_classes)
     return counts.of(sources.ids(self.target.records))
 
 
@@ -208,7 +208,9 @@ class Steps:
     self.ignored, self.draws = OUTSIDE if ignored is None else ignored, None
     if (counts := data.found) is not None:
       cumulative = importance.distribution(
-        counts.shares, prior=data.asked.uniform_share, ignored=data.asked.uniform_classes
+        counts.shares,
+        prior=data.target_options.uniform_share,
+        ignored=data.target_options.uniform_classes,
       )
       self.draws = importance.Draws(cumulative, seed, len(data))
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 
 from car_jax.data.options import Data
-from car_jax.data.sources import DataInfo, Dataset, sliced, split_name
+from car_jax.data.sources import DataInfo, Dataset, colours, sliced, split_name
 from car_jax.errors import UserError, nearest
 from car_jax.options import Count, Positive, Range
 
@@ -47,7 +47,7 @@ def open_dataset(
     name='fake',
     num_classes=num_classes,
     class_names=('background', *(f'disc {c}' for c in range(1, num_classes))),
-    palette=tuple((c * 97 % 256, c * 57 % 256, c * 173 % 256) for c in range(num_classes)),
+    palette=colours(num_classes),
     readers=readers,
     black_box=black_box,
     licence='public domain',

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.data.sources import DataInfo, Dataset, check_range, split_name, split_range
+from car_jax.data.sources import DataInfo, Dataset, colours, sliced, split_name
 from car_jax.errors import UserError, nearest
 
 
@@ -29,12 +29,11 @@ def dataset(
   records = {split: Records(of, split) for split, of in splits.items()}
   if not any(map(len, records.values())):
     raise UserError('a data set in memory has no record\n  give dict(train=[dict(image=..), ..])')
-  colours = [(k * 97 % 256, k * 57 % 256, k * 173 % 256) for k in range(len(class_names))]
   info = DataInfo(
     name=name,
     num_classes=len(class_names),
     class_names=tuple(class_names),
-    palette=tuple(palette or colours),
+    palette=tuple(palette) or colours(len(class_names)),
     readers=readers or max(len(rs[i]['labels']) for rs in records.values() for i in range(len(rs))),
     ignore_label=ignore_label,
   )
@@ -43,9 +42,7 @@ def dataset(
     wanted = split_name(text)
     if wanted not in records:
       raise UserError(f'no split {wanted!r} in {name}\n{nearest(wanted, records)}')
-    check_range(text, len(records[wanted]))
-    chosen = range(len(records[wanted]))[split_range(text, len(records[wanted]))]
-    return dataclasses.replace(records[wanted], chosen=chosen)
+    return dataclasses.replace(records[wanted], chosen=sliced(range(len(records[wanted])), text))
 
   return Dataset(info, split)
 

@@ -107,19 +107,19 @@ def split_name(split: str) -> str:
   return split.partition('[')[0]
 
 
-def split_range(split: str, count: int) -> slice:
-  """TFDS' '[a:b]' of `count` records, in numbers or per cent."""
+def sliced(records: Sequence[Any], split: str) -> Sequence[Any]:
+  """TFDS' '[a:b]' on a sequence, in numbers or per cent, for data that is made in memory."""
+  check_range(split, len(records))
   begin, _, end = split.removeprefix(split_name(split)).strip('[]').partition(':')
 
   def bound(text: str) -> int | None:
     if not text:
       return None
-    return round(count * int(text[:-1]) / 100) if text.endswith('%') else int(text)
+    return round(len(records) * int(text[:-1]) / 100) if text.endswith('%') else int(text)
 
-  return slice(bound(begin), bound(end))
+  return records[bound(begin) : bound(end)]
 
 
-def sliced(records: Sequence[Any], split: str) -> Sequence[Any]:
-  """That part of a sequence, for data that is made in memory."""
-  check_range(split, len(records))
-  return records[split_range(split, len(records))]
+def colours(count: int) -> tuple[tuple[int, int, int], ...]:
+  """A palette for classes that have none."""
+  return tuple((k * 97 % 256, k * 57 % 256, k * 173 % 256) for k in range(count))

@@ -7,38 +7,13 @@ A name is a kind, perhaps a number of samples, perhaps options: 'ged16', 'ged16[
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Protocol
 
 from car_jax import lookup, options
 from car_jax.errors import UserError, nearest
+from car_jax.evaluate.options import MOST_SAMPLES, Evaluation
 from car_jax.metrics import stochastic
 from car_jax.metrics.flips import switchable
-from car_jax.options import Group, Range
-
-MOST_SAMPLES = 2**16
-Samples = Annotated[int, Range(1, MOST_SAMPLES)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation(Group):
-  """config.evals.NAME and config.report: what is scored, and by which conventions."""
-
-  split: str = ''
-  """The split of the data set; the report's is validation where it names none."""
-  samples: Samples = 16
-  """Segmentations that are drawn for each image."""
-  metrics: tuple[str, ...] = ('ged16',)
-  """Names of scores, such as ged16 or hm_iou16[absent=skip]; see docs/metrics.md."""
-  classes: str | tuple[str | int, ...] = ''
-  """fg, all, flips, or names of classes; empty: fg for two classes, flips for flips, else all."""
-  absent: Literal['one', 'skip'] = 'one'
-  """IoU of a class that neither of two maps has."""
-  ignored: Literal['void', 'class'] = 'void'
-  """The ignored label: nobody knows what is there, or a class that models emit as with CAR."""
-  chunk: Samples = 32
-  """Samples predicted at a time."""
-  bins: Annotated[int, Range(1, 10_000)] = 15
-  """Bins of calibration errors."""
 
 
 @dataclasses.dataclass(frozen=True)
