@@ -137,10 +137,10 @@ def check_known(config: Any) -> None:
 def own_modules(config: Any) -> list[str]:
   """Modules of the user's that a config names parts of, at any depth."""
   if isinstance(config, Mapping):
-    found = [m for v in config.values() for m in own_modules(v)]
+    modules = [m for v in config.values() for m in own_modules(v)]
   elif isinstance(config, (list, tuple)):
-    found = [m for v in config for m in own_modules(v)]
+    modules = [m for v in config for m in own_modules(v)]
   else:
     named = isinstance(config, str) and re.fullmatch(r'([A-Za-z_][\w.]*):[A-Za-z_]\w*', config)
-    found = [named[1]] if named else []
-  return sorted({*found})
+    modules = [named[1]] if named else []
+  return sorted({*modules})

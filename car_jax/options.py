@@ -76,12 +76,12 @@ def declared(cls: type) -> dict[str, Option]:
   """The keys of a group, those of its base classes first."""
   hints, about = typing.get_type_hints(cls, include_extras=True), _texts(cls)
   unread = getattr(cls, 'UNREAD', ())
-  found = {}
+  known = {}
   for f in dataclasses.fields(cls):
     if f.init and f.name not in unread and (f.name not in CONTEXT or issubclass(cls, Group)):
       made = f.default_factory() if f.default_factory is not REQUIRED else f.default
-      found[f.name] = Option(hints[f.name], made, about.get(f.name, ''))
-  return found
+      known[f.name] = Option(hints[f.name], made, about.get(f.name, ''))
+  return known
 
 
 class Group:
@@ -100,7 +100,7 @@ def keys_but(cls: type, *kept: str) -> tuple[str, ...]:
 
 def _texts(cls: type) -> dict[str, str]:
   """Field -> the text below it, of a class and its bases."""
-  found: dict[str, str] = {}
+  texts: dict[str, str] = {}
   for base in reversed(cls.__mro__):
     if not dataclasses.is_dataclass(base):
       continue
@@ -113,8 +113,8 @@ def _texts(cls: type) -> dict[str, str]:
       if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
         value = getattr(text.value, 'value', None)
         if isinstance(value, str):
-          found[typing.cast(ast.Name, field.target).id] = ' '.join(value.split())
-  return found
+          texts[typing.cast(ast.Name, field.target).id] = ' '.join(value.split())
+  return texts
 
 
 # Types -------------------------------------------------------------------------------------------

@@ -156,12 +156,12 @@ class Metric:
   listed: bool = False  # calibration of the scored classes alone, over all pixels: MoSE's form
   flips: tuple[Any, ...] = ()
   pixels: bool = False  # of a flip error: pixels of the class that are missed count
-  theirs: Any = None  # OwnMetric
+  custom: Any = None  # OwnMetric
 
   @property
   def about(self) -> Kind:
-    if self.theirs is not None:
-      return Kind(self.theirs.title, self.theirs.better, self.theirs.text, False)
+    if self.custom is not None:
+      return Kind(self.custom.title, self.custom.better, self.custom.text, False)
     return KINDS[self.kind]
 
   @property
@@ -171,7 +171,7 @@ class Metric:
 
   @property
   def convention(self) -> str:
-    if self.theirs is not None:
+    if self.custom is not None:
       return f'{self.name} of {self.samples} samples'
     if self.about.pairs:
       kw: dict[str, Any] = dict(classes=self.classes, num_classes=self.num_classes)
@@ -253,8 +253,8 @@ _NAME = re.compile(r'([a-z_]+?)(\d+)?(?:\[(.*)\])?')
 def metric(name: str, spec: Mapping[str, Any], info: Any) -> Metric:
   """'ged16[u]' -> Metric; raises UserError for a name or option that is not in KINDS."""
   if ':' in name:
-    theirs = lookup.find('metric', name)()
-    return Metric(name, name, spec['samples'], (), '', None, info.num_classes, theirs=theirs)
+    custom = lookup.find('metric', name)()
+    return Metric(name, name, spec['samples'], (), '', None, info.num_classes, custom=custom)
   match = _NAME.fullmatch(name)
   kind, number, options = match.groups() if match else (name, None, None)
   n = spec['samples']

@@ -58,8 +58,8 @@ def census(num_classes: int, ignore: int | None, batch: Batch) -> Array:
 
 
 def _one(metric: Metric, prediction: Prediction, batch: Batch, pairs: dict) -> Any:
-  if metric.theirs is not None:
-    return metric.theirs.score(prediction, batch)
+  if metric.custom is not None:
+    return metric.custom.score(prediction, batch)
   if not metric.about.pairs:
     return _of_probabilities(metric, prediction, batch)
   c = first(_compared(metric, prediction, batch, pairs), metric.samples)

@@ -65,8 +65,8 @@ def _by_jax(eqn: Any, inputs: list[Any]) -> list[Any]:
   pairs = zip(eqn.invars, inputs, strict=True)
   real = {v: _jax_key(x) if _is_key(v.aval) else x for v, x in pairs if not isinstance(v, Literal)}
   alone = ClosedJaxpr(Jaxpr([], [*real], eqn.outvars, [eqn]), [])
-  found = jaxpr_as_fun(alone)(*real.values())
-  return [_wrap(jax.random.key_data(x)) if _is_key(x) else np.asarray(x) for x in found]
+  results = jaxpr_as_fun(alone)(*real.values())
+  return [_wrap(jax.random.key_data(x)) if _is_key(x) else np.asarray(x) for x in results]
 
 
 # Keys: a np.uint64 for each -----------------------------------------------------------------------
