@@ -15,7 +15,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   parser = argparse.ArgumentParser(prog='train.py', description=__doc__, allow_abbrev=False)
   add = parser.add_argument
   add('--config', required=True, help='a file such as configs/car_lidc.py, or file:variant')
-  add('--workdir', default='', help='where checkpoints, metrics.jsonl and TensorBoard files go')
+  add('--workdir', help='where checkpoints, metrics.jsonl and TensorBoard files go')
   add('--options', action='store_true', help='list all options of the config, and train nothing')
   add('--new', action='store_true', help='start over; an old run in --workdir is moved aside')
   add_cluster(parser)
@@ -51,6 +51,8 @@ def main(arguments: list[str]) -> int:
   if args.options:
     print(option_tables.terminal(options.leaves(configs.Run, config.to_dict())))
     return 0
+  if args.workdir is None:
+    raise UserError('--workdir is missing, the folder of the run\n  such as --workdir runs/first')
   if not args.workdir.strip():
     raise UserError("--workdir '' names no folder\n  such as --workdir runs/first")
   from car_jax import ahead, loop

@@ -64,9 +64,10 @@ def load(path: str, changes: Sequence[tuple[str, str]] = ()) -> ConfigDict:
   if 'sets' in config:
     raise UserError(f'{path} is a study, nothing to train\n  python eval.py --config {path}')
   try:
-    return override(complete(renamed_parts(config, changes)), changes)
+    full = complete(renamed_parts(config, changes))
   except UserError as e:
     raise UserError(f'{str(path).partition(":")[0]}: {e}') from None
+  return override(full, changes)
 
 
 def read(path: str) -> ConfigDict:

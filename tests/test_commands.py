@@ -260,3 +260,8 @@ def test_whole_images_train_and_evaluate_without_a_size(tmp_path):
   (run / 'checkpoints' / '1' / 'checksum' / 'metadata').write_text(json.dumps(whole))
   # what the nets were made for is kept with the checkpoint; the data may since have another size
   assert evaluation.main(['--checkpoint', str(run), '--config.report.split=test[:4]']) == 0
+
+
+def test_a_run_without_a_folder_is_told_that_it_needs_one(capsys):
+  assert train.main([*CONFIG]) == 2
+  assert '--workdir is missing' in capsys.readouterr().err
