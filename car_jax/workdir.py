@@ -90,13 +90,17 @@ def _config_of(workdir: Path) -> ConfigDict | None:
   path = workdir / 'config.json'
   again = 'use --new to start over (the old run is moved aside), or another --workdir'
   if path.exists():
-    return ConfigDict(files.read_json(path, mend=again))
+    kept = files.read_json(path, mend=again)
+    try:
+      return configs.saved(kept)
+    except UserError as e:
+      raise UserError(f'{path}: {e}\n  {again}') from None
   if not checkpoints.any_in(workdir / 'checkpoints'):
     return None
   with checkpoints.Checkpoints(workdir / 'checkpoints') as saved:
     for step in reversed(saved.steps()):
       with contextlib.suppress(checkpoints.Damaged):
-        return ConfigDict(saved.meta(step)['config'])
+        return configs.saved(saved.meta(step)['config'])
   raise UserError(f'{workdir} has checkpoints but no config.json, nor have they\n  {again}')
 
 

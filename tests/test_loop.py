@@ -70,6 +70,22 @@ def test_another_config_in_the_same_workdir_is_refused_unless_new(config, tmp_pa
   assert (tmp_path / 'run.old-1' / 'checkpoints').is_dir()
 
 
+def test_a_run_of_a_version_with_fewer_options_goes_on(config, tmp_path):
+  """What its config.json or its checkpoints leave out had the default."""
+  loop.train(config, tmp_path / 'run')
+  path = tmp_path / 'run' / 'config.json'
+  kept = json.loads(path.read_text())
+  hidden = ('threads', 'crop', 'corruption', 'eval_batch', 'source', 'transforms')
+  fewer = kept | {'data': {k: v for k, v in kept['data'].items() if k not in hidden}}
+  fewer['data']['augment'] = 'host'  # an option that is gone
+  path.write_text(json.dumps(fewer))
+  assert int(loop.train(config, tmp_path / 'run').step) == 6
+  assert json.loads(path.read_text()) == kept
+  path.write_text(json.dumps(kept | {'stpes': 3}))
+  with pytest.raises(UserError, match=r"config.json: unknown config key 'stpes'\n(.|\n)*--new"):
+    loop.train(config, tmp_path / 'run')
+
+
 @pytest.mark.parametrize('text', ['[]', 'null', '3', '{"steps":', '\xff'])
 def test_a_config_json_of_another_kind_is_named(config, tmp_path, text):
   (tmp_path / 'run').mkdir()
