@@ -153,6 +153,8 @@ class Data(Group):
   """Longer and shorter side that evaluation scales images into; () for none."""
   threads: Annotated[int, Range(0, 1024)] = 2
   """How many threads of the host read and change images."""
+  workers: Annotated[int, Range(0, 1024)] = 0
+  """Processes of so many threads each that do so in training, with the same batches; 0 for none."""
   source: Source | None = None
   """Labelled images of another domain, to adapt from; see docs/adaptation.md."""
   target: Target | None = None

@@ -32,18 +32,20 @@ def renormalised() -> tuple[Array, Array]:
   return ours[0] - ratio * (theirs[0] - np.array(MEAN)), ratio * np.array(STD)
 
 
-def statistics(renormalise: bool) -> tuple[Array, Array]:
-  return renormalised() if renormalise else (np.array(MEAN), np.array(STD))
+def scaled(images: Array, label: Array, *, renormalise: bool = False) -> Array:
+  """uint8 [..., H, W, 3] -> float32 as nets take it, ImageNet's mean where label is PADDED.
 
-
-def normalised(images: Array, label: Array, *, renormalise: bool = False) -> Array:
-  """uint8 [..., H, W, 3] -> float32, zero where label [..., H, W] is PADDED."""
-  mean, std = statistics(renormalise)
-  table = ((np.arange(256)[:, None] / 255 - mean) / std).astype(np.float32)
+  0 to 255 become -1 to 1; where colours are renormalised, what nets make ImageNet's scale of.
+  """
+  level = np.arange(256)[:, None] / 255 + np.zeros(3)
+  if renormalise:
+    mean, std = renormalised()
+    level = (level - mean) / std * STD + MEAN
+  table = (2 * level - 1).astype(np.float32)
   out = np.empty(images.shape, np.float32)
   for channel in range(3):
     out[..., channel] = table[:, channel][images[..., channel]]
-  out[label == PADDED] = 0
+  out[label == PADDED] = 2 * np.array(MEAN) - 1
   return out
 
 
@@ -202,7 +204,7 @@ def group(
 ) -> dict[str, Array]:
   """A target image uint8 [h, w, 3] -> its T views, all drawn anew.
 
-  target [T, H, W, 3] float32, normalised, for the teacher; student, the same with noise; affine and
+  target [T, H, W, 3] float32 in [-1, 1], for the teacher; student, the same with noise; affine and
   affine_inv [T, 2, 3]; target_label [T, H, W] int32, -1 where padded, `ignore_label` elsewhere
   where there is no label.
   """
@@ -216,8 +218,8 @@ def group(
   of = parameters(drawn, size)
   matrix = affine(of, size)
   return {
-    'target': normalised(clean, labels),
-    'student': normalised(student, labels),
+    'target': scaled(clean, labels),
+    'student': scaled(student, labels),
     'affine': matrix,
     'affine_inv': inverse(matrix, of, size),
     'target_label': labels,
@@ -257,7 +259,7 @@ def source(
   renormalise: bool = True,
   ignore_label: int = 255,
 ) -> dict[str, Array]:
-  """image [H, W, 3] float32, normalised, and label [H, W] int32, `ignore_label` where padded.
+  """image [H, W, 3] float32, see `scaled`, and label [H, W] int32, `ignore_label` where padded.
 
   Scales are of the image's own size. The batch-norm stage sees target images so too, without
   `renormalise`.
@@ -267,5 +269,5 @@ def source(
   drawn = window(rng, image.shape[:2], size, scale=scale, flip=flip)
   noise = photometric.source_noise(rng, jitter=jitter, blur=blur) if jitter or blur else None
   pixels, labels = windowed(image, label, drawn, noise, size=size)
-  pixels = normalised(pixels, labels, renormalise=renormalise)
+  pixels = scaled(pixels, labels, renormalise=renormalise)
   return {'image': pixels, 'label': np.where(labels == PADDED, ignore_label, labels)}
