@@ -71,7 +71,7 @@ def joined(data: Data, source: Dataset, target: Dataset) -> 'TwoDomains':
       f'config.data.target.uniform_classes is {target_options.uniform_classes!r}; '
       f'it is classes from 0 to {most - 1}'
     )
-  names = ('size', 'scale', 'flip', 'jitter', 'blur', 'renormalise')
+  names = ('size', 'scale', 'mirror', 'jitter', 'blur', 'renormalise')
   return TwoDomains(
     Domain(records, source.info, {k: getattr(source_options, k) for k in names}),
     Domain(target.split(target_options.split), target.info, view_options(target_options)),

@@ -176,7 +176,7 @@ class _Rows:
     text = '' if train else data.corruption
     self.corrupt = corruptions.from_config(text) if text else None
     if info.flips:
-      self.modes = class_flips.all_modes(info, train and data.flip_black_box)
+      self.modes = class_flips.all_modes(info, train and data.class_flip_black_box)
 
   def __len__(self) -> int:
     return len(self.order) - self.skip

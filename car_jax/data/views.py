@@ -56,13 +56,13 @@ class Window(NamedTuple):
   """[2]: height and width after scaling, before the cut."""
   corner: Any
   """[2]: row and column of the window, counted from the padding's where the image is smaller."""
-  flip: Any
+  mirrored: Any
 
 
 class Zooms(NamedTuple):
   """What tells the T views of a window apart."""
 
-  flips: Any
+  mirrored: Any
   """[T]"""
   scales: Any
   """[T]: below 1 a part of the window fills the view, above 1 the window and a frame of zeros."""
@@ -73,27 +73,27 @@ class Zooms(NamedTuple):
 
 
 def window(
-  rng: np.random.Generator, image: Sequence[int], size: Sequence[int], *, scale, flip: bool
+  rng: np.random.Generator, image: Sequence[int], size: Sequence[int], *, scale, mirror: bool
 ) -> Window:
   """A scale within `scale` and a window [H, W], each place alike, of an image [h, w] scaled so."""
   factor = rng.uniform(*scale)
   scaled = np.array([int(factor * side) for side in image])
   corner = [rng.integers(max(0, has - want) + 1) for has, want in zip(scaled, size, strict=True)]
-  return Window(scaled, np.array(corner), bool(flip and rng.random() < 0.5))
+  return Window(scaled, np.array(corner), bool(mirror and rng.random() < 0.5))
 
 
 def zooms(
-  rng: np.random.Generator, size: Sequence[int], *, views: int, zoom, flip_views: bool
+  rng: np.random.Generator, size: Sequence[int], *, views: int, zoom, mirror_views: bool
 ) -> Zooms:
   """The first view shows the window whole; any view may be flipped."""
-  flips = rng.random(views) < 0.5 if flip_views else np.zeros(views, bool)
+  mirrored = rng.random(views) < 0.5 if mirror_views else np.zeros(views, bool)
   scales = np.ones(views)
   if zoom:
     scales[1:] = rng.uniform(*zoom, views - 1)
   sizes = np.array([[int(s * side) for side in size] for s in scales])
   room = np.array(size) - sizes
   corners = rng.integers(np.minimum(room, 0), np.maximum(room, 0) + 1)
-  return Zooms(flips, scales, sizes, corners)
+  return Zooms(mirrored, scales, sizes, corners)
 
 
 class Pair(NamedTuple):
@@ -114,8 +114,8 @@ class Pair(NamedTuple):
     image = self.image.resize(to, resampling.BILINEAR)
     return Pair(image, self.label.resize(to, resampling.NEAREST))
 
-  def flipped(self, flip: bool) -> 'Pair':
-    if not flip:
+  def mirrored(self, mirror: bool) -> 'Pair':
+    if not mirror:
       return self
     return Pair(*(plane.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for plane in self))
 
@@ -143,10 +143,10 @@ def viewed(
   The image is brought to H x W first, whatever its proportions.
   """
   whole = Pair.of(image, label).resized(size).resized(base.size)
-  frame = whole.windowed(base, size).flipped(base.flip)
+  frame = whole.windowed(base, size).mirrored(base.mirrored)
   views = []
-  for flip, part, corner in zip(drawn.flips, drawn.sizes, drawn.corners, strict=True):
-    views.append(frame.flipped(flip).cut(corner, part).resized(size))
+  for mirror, part, corner in zip(drawn.mirrored, drawn.sizes, drawn.corners, strict=True):
+    views.append(frame.mirrored(mirror).cut(corner, part).resized(size))
   images, labels = ([np.asarray(plane) for plane in planes] for planes in zip(*views, strict=True))
   return np.stack(images), np.stack(labels)
 
@@ -154,7 +154,7 @@ def viewed(
 def parameters(drawn: Zooms, size: Sequence[int]) -> Any:
   """[T, 5]: the centre's way down and right in pixels, degrees, 1 / scale, -1 where flipped."""
   away = drawn.corners + drawn.sizes / 2 - np.asarray(size) / 2
-  rest = [np.zeros_like(drawn.scales), 1 / drawn.scales, np.where(drawn.flips, -1.0, 1.0)]
+  rest = [np.zeros_like(drawn.scales), 1 / drawn.scales, np.where(drawn.mirrored, -1.0, 1.0)]
   return np.concatenate([away, np.stack(rest, -1)], -1)
 
 
@@ -194,8 +194,8 @@ def group(
   size: Sequence[int],
   views: int = 4,
   scale: Sequence[float] = (1.0, 1.1),
-  flip: bool = True,
-  flip_views: bool = True,
+  mirror: bool = True,
+  mirror_views: bool = True,
   zoom: Sequence[float] = (0.5, 1.0),
   blur: Sequence[float] = (0.1, 2.0),
   jitter: float = 0.4,
@@ -210,8 +210,8 @@ def group(
   """
   if label is None:
     label = np.full(image.shape[:2], ignore_label)
-  base = window(rng, size, size, scale=scale, flip=flip)
-  drawn = zooms(rng, size, views=views, zoom=zoom, flip_views=flip_views)
+  base = window(rng, size, size, scale=scale, mirror=mirror)
+  drawn = zooms(rng, size, views=views, zoom=zoom, mirror_views=mirror_views)
   clean, labels = viewed(image, label, base, drawn, size=size)
   kind = dict(blur=blur, jitter=jitter, greyscale=greyscale)
   student = np.stack([photometric.noisy(v, photometric.noise(rng, **kind)) for v in clean])
@@ -238,7 +238,7 @@ def windowed(
 
   The noise comes before the cut: contrast is about the mean of the whole image.
   """
-  whole = Pair.of(image, label).resized(drawn.size).flipped(drawn.flip)
+  whole = Pair.of(image, label).resized(drawn.size).mirrored(drawn.mirrored)
   if noise is not None:
     noisy = photometric.noisy(np.asarray(whole.image), noise)
     whole = whole._replace(image=Image.fromarray(noisy))
@@ -253,7 +253,7 @@ def source(
   *,
   size: Sequence[int],
   scale: Sequence[float] = (0.5, 1.0),
-  flip: bool = True,
+  mirror: bool = True,
   jitter: float = 0.0,
   blur: bool = False,
   renormalise: bool = True,
@@ -266,7 +266,7 @@ def source(
   """
   if label is None:
     label = np.full(image.shape[:2], ignore_label)
-  drawn = window(rng, image.shape[:2], size, scale=scale, flip=flip)
+  drawn = window(rng, image.shape[:2], size, scale=scale, mirror=mirror)
   noise = photometric.source_noise(rng, jitter=jitter, blur=blur) if jitter or blur else None
   pixels, labels = windowed(image, label, drawn, noise, size=size)
   pixels = scaled(pixels, labels, renormalise=renormalise)

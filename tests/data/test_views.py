@@ -38,9 +38,9 @@ def test_an_affine_map_finds_each_pixel_of_the_window_in_its_view(zoom):
   height, width = 32, 64
   image = coordinates(height, width)
   base = views.Window(np.array([height, width]), np.zeros(2, int), False)
-  drawn = views.zooms(rng, (height, width), views=12, zoom=zoom, flip_views=True)
-  assert drawn.flips.any()
-  assert not drawn.flips.all()
+  drawn = views.zooms(rng, (height, width), views=12, zoom=zoom, mirror_views=True)
+  assert drawn.mirrored.any()
+  assert not drawn.mirrored.all()
   label = np.zeros((height, width), np.int32)
   shown, labels = views.viewed(image, label, base, drawn, size=(height, width))
   of = views.parameters(drawn, (height, width))
@@ -71,7 +71,7 @@ def test_the_inverse_undoes_the_map():
 
 def test_a_group_has_an_unzoomed_first_view_and_its_affine_maps():
   image, label = pictured(48, 80), np.arange(48 * 80).reshape(48, 80) % 19
-  options = dict(size=SIZE, views=5, scale=(1.0, 1.0), flip=False, flip_views=False)
+  options = dict(size=SIZE, views=5, scale=(1.0, 1.0), mirror=False, mirror_views=False)
   made = views.group(image, label, np.random.default_rng(1), **options, **QUIET)
   assert made['target'].shape == made['student'].shape == (5, *SIZE, 3)
   assert made['target'].dtype == np.float32
@@ -88,7 +88,7 @@ def test_a_group_has_an_unzoomed_first_view_and_its_affine_maps():
 
 def test_noise_is_the_students_alone_and_differs_between_views():
   image = pictured(*SIZE)
-  options = dict(size=SIZE, views=3, zoom=(), flip_views=False)
+  options = dict(size=SIZE, views=3, zoom=(), mirror_views=False)
   made = views.group(image, None, np.random.default_rng(0), **options)
   np.testing.assert_array_equal(made['target'][0], made['target'][1])
   apart = np.abs(made['student'] - made['target']).mean((1, 2, 3))
@@ -126,7 +126,7 @@ def test_the_generator_decides():
 def test_draws_reach_both_ends_of_their_ranges():
   rng = np.random.default_rng(0)
   drawn = [
-    views.zooms(rng, (10, 20), views=3, zoom=(0.5, 1.5), flip_views=True) for _ in range(600)
+    views.zooms(rng, (10, 20), views=3, zoom=(0.5, 1.5), mirror_views=True) for _ in range(600)
   ]
   parts = np.concatenate([d.sizes[1:] for d in drawn])
   corners = np.concatenate([d.corners[1:] for d in drawn])
@@ -137,14 +137,16 @@ def test_draws_reach_both_ends_of_their_ranges():
   assert ((corners + parts)[~inside] >= np.tile([10, 20], (1200, 1))[~inside]).all()
   assert corners[:, 0].min() == -4
   assert corners[:, 0].max() == 5
-  assert abs(np.mean([d.flips for d in drawn]) - 0.5) < 0.05
-  windows = [views.window(rng, (20, 30), (16, 12), scale=(0.5, 1.0), flip=True) for _ in range(600)]
+  assert abs(np.mean([d.mirrored for d in drawn]) - 0.5) < 0.05
+  windows = [
+    views.window(rng, (20, 30), (16, 12), scale=(0.5, 1.0), mirror=True) for _ in range(600)
+  ]
   sizes, corners = (np.array([getattr(w, k) for w in windows]) for k in ('size', 'corner'))
   assert set(sizes[:, 0]) == set(range(10, 20))
   assert (corners[:, 0] <= np.maximum(0, sizes[:, 0] - 16)).all()
   assert (corners >= 0).all()
   assert corners[:, 1].max() >= 15
-  assert abs(np.mean([w.flip for w in windows]) - 0.5) < 0.06
+  assert abs(np.mean([w.mirrored for w in windows]) - 0.5) < 0.06
 
 
 def test_noise_is_drawn_as_often_and_as_far_as_asked():
