@@ -55,6 +55,13 @@ def same(a, b):
       np.testing.assert_array_equal(x[key], y[key])
 
 
+def test_worker_processes_make_the_batches_of_threads_and_their_errors():
+  workers = CONFIG | dict(workers=2)
+  same(train(5), train(5, config=workers))
+  with pytest.raises(UserError, match='images of one batch differ in size'):
+    train(2, Records(sizes=(8, 9)), config=CONFIG | dict(workers=1))
+
+
 def test_the_keys_of_a_training_batch():
   (batch,) = train(1)
   assert batch['image'].shape == (4, 8, 8, 3)
