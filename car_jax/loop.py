@@ -153,8 +153,8 @@ class Run:
     latest = checkpoints.Checkpoints(self.workdir / 'checkpoints', c.keep)
     best = checkpoints.Checkpoints(self.workdir / 'best', 1)
     with latest, best, Interrupt() as stop:
-      if found := checkpoints.newest_sound(latest, state):
-        state = found[0]
+      if newest := checkpoints.newest_sound(latest, state):
+        state = newest[0]
         self.line(f'continuing from step {int(state.step):,}')
       done = start = int(state.step)
       self.best_score = best_score(best, c.best, start)
@@ -226,8 +226,8 @@ class Run:
     with meter.paused():
       scores: dict[str, float] = {}
       for name, validation in self.validations.items():
-        found = ahead.awaited(functools.partial(validation, state), stop=stop)
-        scores |= {f'{name}/{k}': v for k, v in found.items()}
+        values = ahead.awaited(functools.partial(validation, state), stop=stop)
+        scores |= {f'{name}/{k}': v for k, v in values.items()}
       if not scores:
         return
       name, better = best_rule(self.config.best)

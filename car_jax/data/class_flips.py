@@ -64,7 +64,7 @@ def flipped(dataset: Dataset, text: str) -> Dataset:
   ignored = None
   if info.ignore_label is not None:
     ignored, names, palette = len(names), (*names, 'unlabelled'), (*palette, UNLABELLED_COLOUR)
-  told = dataclasses.replace(
+  flipping = dataclasses.replace(
     info,
     num_classes=len(names),
     class_names=names,
@@ -74,8 +74,10 @@ def flipped(dataset: Dataset, text: str) -> Dataset:
     flips=flips,
   )
   if ignored is None:
-    return Dataset(told, dataset.split)
-  return Dataset(told, lambda split: _Renumbered(dataset.split(split), info.ignore_label, ignored))
+    return Dataset(flipping, dataset.split)
+  return Dataset(
+    flipping, lambda split: _Renumbered(dataset.split(split), info.ignore_label, ignored)
+  )
 
 
 class _Renumbered:

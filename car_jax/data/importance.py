@@ -51,9 +51,9 @@ class Counts:
 def counted(maps: Iterable[tuple[str, np.ndarray]], num_classes: int) -> Counts:
   """(id, predicted classes [H, W]) of every image -> their counts; other values are left out."""
   ids, rows = [], []
-  for name, found in maps:
+  for name, classes in maps:
     ids.append(name)
-    rows.append(np.bincount(np.ravel(found), minlength=num_classes)[:num_classes])
+    rows.append(np.bincount(np.ravel(classes), minlength=num_classes)[:num_classes])
   return Counts(tuple(ids), np.array(rows, np.int64).reshape(len(ids), num_classes))
 
 
@@ -72,15 +72,15 @@ def load(path: pathlib.Path, num_classes: int) -> Counts:
       raise ValueError(f'ids have the shape {ids.shape}, pixels {pixels.shape}')
     if not 0 <= pixels.min() <= pixels.max() <= MOST:
       raise ValueError(f'it counts {pixels.min()} to {pixels.max()} pixels of a class')
-    found = Counts(tuple(map(str, ids)), pixels.astype(np.int64))
-    if len({*found.ids}) < len(ids):
-      raise ValueError(f'{max(found.ids, key=found.ids.count)!r} is there twice')
+    counts = Counts(tuple(map(str, ids)), pixels.astype(np.int64))
+    if len({*counts.ids}) < len(ids):
+      raise ValueError(f'{max(counts.ids, key=counts.ids.count)!r} is there twice')
   if pixels.shape[-1] != num_classes:
     raise UserError(
       f'{path} counts {pixels.shape[-1]} classes, the data set has {num_classes}\n'
       '  count the predictions of a model that has the same classes'
     )
-  return found
+  return counts
 
 
 def distribution(

@@ -84,13 +84,13 @@ def cut(source: Source, config: Any) -> str:
   data = data_options.of(config)
   if not (size := data.eval_size):
     return ''
-  found = sizes(source)
-  small = [i for i, shape in enumerate(found) if min(shape) < size]
+  every = sizes(source)
+  small = [i for i, shape in enumerate(every) if min(shape) < size]
   if small and not data.pad:
     transforms.centre_crop(size, 'eval_size')(source[small[0]], np.random.default_rng(0))
-  if not (larger := [shape for shape in found if max(shape) > size]):
+  if not (larger := [shape for shape in every if max(shape) > size]):
     return ''
-  (h, w), share = max(larger), f'{len(larger):,} of {len(found):,} images'
+  (h, w), share = max(larger), f'{len(larger):,} of {len(every):,} images'
   return (
     f'evaluation sees the central {size}x{size} pixels of {share} (the largest: {w}x{h}), by '
     'config.data.eval_size; 0 is whole images'

@@ -53,15 +53,17 @@ RECORD = {'id': TEXT, 'group': TEXT, 'image': tensor(3), 'labels': tensor(3)}
 def check_features(folder: pathlib.Path) -> None:
   """Raises UserError unless the folder's features.json is what we write, word by word."""
   path = folder / 'features.json'
-  found = files.read_json(path, mend=MEND)
+  features = files.read_json(path, mend=MEND)
   with reading(path, 'the features of a prepared data set', MEND):
-    if found['pythonClassName'] != f'{FEATURES}features_dict.FeaturesDict':
-      raise ValueError(f'a {found["pythonClassName"]}')
-    record = found['featuresDict']['features']
+    if features['pythonClassName'] != f'{FEATURES}features_dict.FeaturesDict':
+      raise ValueError(f'a {features["pythonClassName"]}')
+    record = features['featuresDict']['features']
     wanted = RECORD | ({'black_box': tensor(2)} if 'black_box' in record else {})
     if other := sorted(k for k in {*record, *wanted} if record.get(k) != wanted.get(k)):
       raise ValueError(f'{other[0]!r} is another feature')
-    if {*found} != {'featuresDict', 'pythonClassName'} or {*found['featuresDict']} != {'features'}:
+    if {*features} != {'featuresDict', 'pythonClassName'} or {*features['featuresDict']} != {
+      'features'
+    }:
       raise ValueError('it has other keys')
 
 
@@ -107,10 +109,10 @@ def check_shards(splits: Mapping[str, Any], split: str) -> None:
   about = splits[split]
   for path, count in zip(about.filepaths, about.shard_lengths, strict=True):
     reader = array_record_module.ArrayRecordReader(str(path))
-    found = reader.num_records()
+    records = reader.num_records()
     reader.close()
-    if found != count:
-      raise ValueError(f'{pathlib.Path(path).name} has {found:,} records, not {count:,}')
+    if records != count:
+      raise ValueError(f'{pathlib.Path(path).name} has {records:,} records, not {count:,}')
 
 
 def default_data_dir() -> pathlib.Path:
@@ -128,13 +130,13 @@ class Prepared(Data):
 
 def prepared(data_dir: pathlib.Path) -> list[str]:
   """Names of what is prepared there, such as 'lidc_masks/size64' or 'lidc_crops'."""
-  found = set()
+  names = set()
   for path in data_dir.glob('*/**/dataset_info.json'):
     parts = path.relative_to(data_dir).parts[:-1]
     whole = not any('incomplete' in part for part in parts)  # else a killed run left it
     if whole and re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]):
-      found.add('/'.join(parts[:-1]).removesuffix('/default'))
-  return sorted(found)
+      names.add('/'.join(parts[:-1]).removesuffix('/default'))
+  return sorted(names)
 
 
 def _opened(name: str, data_dir: pathlib.Path) -> Dataset:
@@ -185,8 +187,8 @@ def _command(name: str, data_dir: pathlib.Path) -> str:
 
 
 def version_folder(folder: pathlib.Path) -> pathlib.Path | None:
-  found = (p.parent for p in folder.glob('[0-9]*/dataset_info.json'))
-  versions = [p for p in found if re.fullmatch(r'\d+\.\d+\.\d+', p.name)]
+  folders = (p.parent for p in folder.glob('[0-9]*/dataset_info.json'))
+  versions = [p for p in folders if re.fullmatch(r'\d+\.\d+\.\d+', p.name)]
   return max(versions, key=lambda p: tuple(map(int, p.name.split('.'))), default=None)
 
 

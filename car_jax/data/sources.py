@@ -79,8 +79,8 @@ class Picked:
     return len(self.indices)
 
   def image_sizes(self) -> list[tuple[int, int]]:
-    found = sizes(self.source)
-    return [found[int(i)] for i in self.indices]
+    every = sizes(self.source)
+    return [every[int(i)] for i in self.indices]
 
   def __getitem__(self, k: int) -> dict[str, Any]:
     return self.source[int(self.indices[k])]

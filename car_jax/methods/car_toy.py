@@ -150,7 +150,7 @@ class CARToy(Method):
     d_key, g_key, look_key = jax.random.split(rng, 3)
     at = state.step - self.calibration_steps
     look = lambda s: self.look(s, look_key, batch['pi'][0], batch['sigma'][0])
-    found = jax.lax.cond(at % self.ll_every == 0, look, lambda s: s.log_likelihood, state)
+    log_likelihood = jax.lax.cond(at % self.ll_every == 0, look, lambda s: s.log_likelihood, state)
 
     mean = self.predict_mean(state.calnet.params, x)
     noise = jax.random.normal(d_key, (len(x), 1))
@@ -164,7 +164,7 @@ class CARToy(Method):
       state.generator.params, state.discriminator.params, x, mean, noise
     )
     generator = self._descend(state, 'generator', grads)
-    state = state.replace(step=state.step + 1, generator=generator, log_likelihood=found)
+    state = state.replace(step=state.step + 1, generator=generator, log_likelihood=log_likelihood)
     return state, self._logs(state, logs | {'loss/discriminator': loss})
 
   def look(self, state: State, rng: Array, pi: Array, sigma: Array) -> Array:

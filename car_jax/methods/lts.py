@@ -66,11 +66,11 @@ class LTS(Inference, Method):
 
   def init(self, seed: int, batch: Batch) -> State:
     image = batch['image']
-    found = initialize(self.segmenter_net, seed, image, train=False)
+    variables = initialize(self.segmenter_net, seed, image, train=False)
     logits = np.zeros((*np.shape(image)[:3], self.num_classes), np.float32)
     return State(
       step=np.int32(0),
-      segmenter=Frozen(found['params'], found.get('batch_stats', {})),
+      segmenter=Frozen(variables['params'], variables.get('batch_stats', {})),
       net=create(self.net, self.optimizer, seed, logits, image),
     )
 

@@ -150,12 +150,12 @@ class MoSE(OneNet):
       x = x / (jnp.sqrt(jnp.square(x).mean((1, 2, 3), keepdims=True)) + 1e-8)
     if not self.black_box:
       return x
-    said = batch['black_box']
+    prediction = batch['black_box']
     if self.black_box == 'one_hot':
-      said = jax.nn.one_hot(said, self.num_classes)
+      prediction = jax.nn.one_hot(prediction, self.num_classes)
     else:  # the released numbers: unlabelled, our last class, is 0
-      said = ((said + 1) % self.num_classes)[..., None].astype(x.dtype)
-    return jnp.concatenate([x, said], -1)
+      prediction = ((prediction + 1) % self.num_classes)[..., None].astype(x.dtype)
+    return jnp.concatenate([x, prediction], -1)
 
   # One step ------------------------------------------------------------------------------------
 
@@ -182,14 +182,17 @@ class MoSE(OneNet):
         train=True,
         mutable=['batch_stats'],
       )
-      found = self.loss(logits, weight, batch, state.schedule)
-      return found.loss, (found, new['batch_stats'])
+      transported = self.loss(logits, weight, batch, state.schedule)
+      return transported.loss, (transported, new['batch_stats'])
 
-    grads, (found, stats) = jax.grad(loss_of, has_aux=True)(state.net.params)
+    grads, (transported, stats) = jax.grad(loss_of, has_aux=True)(state.net.params)
     rate = state.schedule.rate.rate
     net = state.net.apply_gradients(self.optimizer, state.step, grads, stats, rate)
-    schedule = self.advanced(state.schedule, state.step, found)
-    logs = {'loss/transport': found.segmentation, 'loss/gate': self.gate_weight * found.gate}
+    schedule = self.advanced(state.schedule, state.step, transported)
+    logs = {
+      'loss/transport': transported.segmentation,
+      'loss/gate': self.gate_weight * transported.gate,
+    }
     logs |= {'schedule/rate': schedule.rate.rate}
     logs |= {'schedule/row_limit': schedules.value_of(schedule.row_limit, self.row_limits)}
     return State(state.step + 1, net, schedule), logs
@@ -217,17 +220,17 @@ class MoSE(OneNet):
     limit = schedules.value_of(schedule.row_limit, self.row_limits)
     fixed = jax.lax.stop_gradient(cost)
     plan = PLANS[self.coupling](fixed, weight, limit, weight > 0)
-    found = transport.transport(cost, plan, probability, self.gate_weight)
+    transported = transport.transport(cost, plan, probability, self.gate_weight)
     if min(self.groupings) >= 1:
-      return found
+      return transported
     threshold = schedules.value_of(schedule.grouping, self.groupings)
     groups = transport.expert_groups(scores, self.net.experts, threshold)
     by_group = transport.transport(cost, plan, probability, self.gate_weight, groups)
-    return jax.tree.map(lambda a, b: jnp.where(threshold < 1, a, b), by_group, found)
+    return jax.tree.map(lambda a, b: jnp.where(threshold < 1, a, b), by_group, transported)
 
-  def advanced(self, old: Schedule, step: Array, found: transport.Transport) -> Schedule:
+  def advanced(self, old: Schedule, step: Array, transported: transport.Transport) -> Schedule:
     """The schedules after a step; they move at the end of an epoch."""
-    sums = old.sums + jnp.stack([found.loss, found.gate])
+    sums = old.sums + jnp.stack([transported.loss, transported.gate])
     count = old.count + 1
     ends = (step + 1) % self.steps_per_epoch == 0
     total, gate = sums / count

@@ -81,14 +81,14 @@ class Supervised(Inference, OneNet):
     net, image = self.net, jnp.asarray(batch['image'])
     kw = {'train': False, 'mutable': ['intermediates']}
     _, kept = net.apply(state.net.variables, nets.mirrored(net, image), **kw)
-    found = kept.get('intermediates', {}).get('backbone_features')
-    if found is None:
+    maps = kept.get('intermediates', {}).get('backbone_features')
+    if maps is None:
       having = [n for n in lookup.NETS if getattr(lookup.find('net', n), 'HAS_FEATURES', False)]
       raise UserError(
         f'the net {self.model["name"]!r} has no backbone features\n'
         f'  nets that have: {", ".join(having)}'
       )
-    features = at_least_float32(found[0])
+    features = at_least_float32(maps[0])
     share = nets.shares(net, image.shape[1:3], features.shape[1:3])
     total = jnp.sum(features if share is None else features * share, (1, 2))
     return total / jnp.max(total, -1, keepdims=True)
