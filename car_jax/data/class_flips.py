@@ -64,7 +64,7 @@ def flipped(dataset: Dataset, text: str) -> Dataset:
   ignored = None
   if info.ignore_label is not None:
     ignored, names, palette = len(names), (*names, 'unlabelled'), (*palette, UNLABELLED_COLOUR)
-  flipping = dataclasses.replace(
+  renamed = dataclasses.replace(
     info,
     num_classes=len(names),
     class_names=names,
@@ -74,9 +74,9 @@ def flipped(dataset: Dataset, text: str) -> Dataset:
     flips=flips,
   )
   if ignored is None:
-    return Dataset(flipping, dataset.split)
+    return Dataset(renamed, dataset.split)
   return Dataset(
-    flipping, lambda split: _Renumbered(dataset.split(split), info.ignore_label, ignored)
+    renamed, lambda split: _Renumbered(dataset.split(split), info.ignore_label, ignored)
   )
 
 

@@ -61,9 +61,8 @@ def check_features(folder: pathlib.Path) -> None:
     wanted = RECORD | ({'black_box': tensor(2)} if 'black_box' in record else {})
     if other := sorted(k for k in {*record, *wanted} if record.get(k) != wanted.get(k)):
       raise ValueError(f'{other[0]!r} is another feature')
-    if {*features} != {'featuresDict', 'pythonClassName'} or {*features['featuresDict']} != {
-      'features'
-    }:
+    keys = [*sorted(features), *features['featuresDict']]
+    if keys != ['featuresDict', 'pythonClassName', 'features']:
       raise ValueError('it has other keys')
 
 

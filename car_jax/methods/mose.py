@@ -182,16 +182,16 @@ class MoSE(OneNet):
         train=True,
         mutable=['batch_stats'],
       )
-      transported = self.loss(logits, weight, batch, state.schedule)
-      return transported.loss, (transported, new['batch_stats'])
+      fit = self.loss(logits, weight, batch, state.schedule)
+      return fit.loss, (fit, new['batch_stats'])
 
-    grads, (transported, stats) = jax.grad(loss_of, has_aux=True)(state.net.params)
+    grads, (fit, stats) = jax.grad(loss_of, has_aux=True)(state.net.params)
     rate = state.schedule.rate.rate
     net = state.net.apply_gradients(self.optimizer, state.step, grads, stats, rate)
-    schedule = self.advanced(state.schedule, state.step, transported)
+    schedule = self.advanced(state.schedule, state.step, fit)
     logs = {
-      'loss/transport': transported.segmentation,
-      'loss/gate': self.gate_weight * transported.gate,
+      'loss/transport': fit.segmentation,
+      'loss/gate': self.gate_weight * fit.gate,
     }
     logs |= {'schedule/rate': schedule.rate.rate}
     logs |= {'schedule/row_limit': schedules.value_of(schedule.row_limit, self.row_limits)}
@@ -220,17 +220,17 @@ class MoSE(OneNet):
     limit = schedules.value_of(schedule.row_limit, self.row_limits)
     fixed = jax.lax.stop_gradient(cost)
     plan = PLANS[self.coupling](fixed, weight, limit, weight > 0)
-    transported = transport.transport(cost, plan, probability, self.gate_weight)
+    fit = transport.transport(cost, plan, probability, self.gate_weight)
     if min(self.groupings) >= 1:
-      return transported
+      return fit
     threshold = schedules.value_of(schedule.grouping, self.groupings)
     groups = transport.expert_groups(scores, self.net.experts, threshold)
     by_group = transport.transport(cost, plan, probability, self.gate_weight, groups)
-    return jax.tree.map(lambda a, b: jnp.where(threshold < 1, a, b), by_group, transported)
+    return jax.tree.map(lambda a, b: jnp.where(threshold < 1, a, b), by_group, fit)
 
-  def advanced(self, old: Schedule, step: Array, transported: transport.Transport) -> Schedule:
+  def advanced(self, old: Schedule, step: Array, fit: transport.Transport) -> Schedule:
     """The schedules after a step; they move at the end of an epoch."""
-    sums = old.sums + jnp.stack([transported.loss, transported.gate])
+    sums = old.sums + jnp.stack([fit.loss, fit.gate])
     count = old.count + 1
     ends = (step + 1) % self.steps_per_epoch == 0
     total, gate = sums / count
