@@ -180,9 +180,9 @@ def best_temperature(
     if grid is not None:
       raise ValueError('the NLL needs no grid')
     return nll_temperature(pixels)
-  found = ece_search(pixels, grid=GRID if grid is None else grid)
-  _warn_at_bounds(found.temperature, found.grid[0], found.grid[-1])
-  return found.temperature
+  best = ece_search(pixels, grid=GRID if grid is None else grid)
+  _warn_at_bounds(best.temperature, best.grid[0], best.grid[-1])
+  return best.temperature
 
 
 def group_temperatures(
@@ -196,12 +196,12 @@ def group_temperatures(
   usable = np.flatnonzero(pixels.labels >= 0)
   order = usable[np.argsort(groups[usable], kind='stable')]
   ends = np.searchsorted(groups[order], np.arange(count + 1))
-  found = np.ones(count)
+  table = np.ones(count)
   for g in range(count):
     index = order[ends[g] : ends[g + 1]]
     if len(index):
-      found[g] = best_temperature(Pixels(pixels.logits, pixels.labels, index), objective, grid)
-  return found
+      table[g] = best_temperature(Pixels(pixels.logits, pixels.labels, index), objective, grid)
+  return table
 
 
 def _warn_at_bounds(temperature: float, low: float, high: float) -> None:

@@ -78,5 +78,5 @@ def fit_per_class(
 ) -> PerClass:
   """One temperature for the pixels of each predicted class, 1 for classes never predicted."""
   pixels = flat(sample)
-  found = search.group_temperatures(pixels, predicted(pixels), sample.classes, objective, grid)
-  return PerClass(found.astype(np.float32), reference_compat)
+  table = search.group_temperatures(pixels, predicted(pixels), sample.classes, objective, grid)
+  return PerClass(table.astype(np.float32), reference_compat)

@@ -100,7 +100,7 @@ def _of_probabilities(metric: Metric, prediction: Prediction, batch: Batch) -> A
   if probs is None:
     return None
   if metric.kind == 'flip_error':
-    found = flips.said(batch['labels'][:, 0], prediction.labels, metric.flips)
+    found = flips.flip_counts(batch['labels'][:, 0], prediction.labels, metric.flips)
     return flips.weighted_counts(found, prediction.weight)
   labels, weight = batch['labels'], batch['label_weight']
   if metric.listed:
@@ -172,7 +172,7 @@ def _details(
 
 def _flip_details(plan: Plan, prediction: Prediction, batch: Batch) -> dict[str, Any]:
   label = batch['labels'][:, 0]  # the mode without any flip
-  said = flips.said(label, prediction.labels, plan.flips)
+  said = flips.flip_counts(label, prediction.labels, plan.flips)
   found: dict[str, Any] = {
     'flips/counts': flips.weighted_counts(said, prediction.weight),
     'flips/masses': flips.mode_masses(said, prediction.weight),

@@ -65,8 +65,8 @@ def difference(ours: np.ndarray, theirs: np.ndarray, **options) -> Interval:
 def _resampled(sums, sizes, resamples, rng) -> np.ndarray:
   """Means over `resamples` draws of as many groups, with replacement; chunks bound the memory."""
   groups, chunk = len(sums), max(1, (1 << 22) // len(sums))
-  found = []
+  means = []
   for start in range(0, resamples, chunk):
     drawn = rng.integers(groups, size=(min(chunk, resamples - start), groups))
-    found.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
-  return np.concatenate(found)
+    means.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
+  return np.concatenate(means)
