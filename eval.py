@@ -76,7 +76,7 @@ STUDY = ('predictions', 'labels', 'kind', 'resize', 'calibrator')
 def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
   from car_jax.evaluate import checkpointed, terminal
 
-  first = checkpointed.parted(args.checkpoint[0])[1]
+  first = checkpointed.name_and_folder(args.checkpoint[0])[1]
   changes = [pair for pair in pairs if pair[0].startswith('method.')]
   checkpointed.check_changes(changes)
   config = configs.override(checkpointed.read_config(first, args.step), pairs)

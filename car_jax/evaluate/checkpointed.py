@@ -39,7 +39,7 @@ class Loaded:
   crc: Any = None  # of its arrays, as the checkpoint tells them
 
 
-def parted(text: str) -> tuple[str, str]:
+def name_and_folder(text: str) -> tuple[str, str]:
   """'[NAME=]FOLDER' -> (name, folder); a folder that is there may have '=' in its name."""
   name, _, path = text.rpartition('=') if not pathlib.Path(text).exists() else ('', '', text)
   return name or pathlib.Path(path).absolute().name, path
@@ -112,7 +112,7 @@ def asked(
 ) -> tuple[dict[str, Any], Sequence[str], Sequence[str]]:
   """What the report is of, with the checkpoints' names and folders. Raises UserError."""
   spec = catalogue.report_spec(config)
-  names, paths = zip(*(parted(p) for p in paths), strict=True)
+  names, paths = zip(*(name_and_folder(p) for p in paths), strict=True)
   if len({*names}) < len(names):
     raise UserError(
       f'two checkpoints are called {max(names, key=names.count)!r}\n  give NAME=FOLDER'
@@ -159,8 +159,8 @@ def evaluate(
       place = pathlib.Path(out).parent / 'arrays'
       saver = save.Saver(place, saved, data.info, len(source), several_sizes=several)
       arrays = stack.enter_context(saver)
-    told = progress.line(len(source)) if jax.process_index() == 0 else None
-    results = evaluator(rows, batches, rng=rng, progress=told, save=arrays)
+    meter = progress.line(len(source)) if jax.process_index() == 0 else None
+    results = evaluator(rows, batches, rng=rng, progress=meter, save=arrays)
     if arrays is not None:
       print(f'arrays in {arrays.close(results, command=command)}')
   choice = gallery.choose(results, rows[0].name)

@@ -19,8 +19,8 @@ from car_jax.evaluate.results import Results
 
 @dataclasses.dataclass
 class Case:
-  """An image with all that was said of it: image [H, W, 3] in [-1, 1], readers [M, H, W] and their
-  weight [M], the heaviest first.
+  """An image with its labels and predictions: image [H, W, 3] in [-1, 1], readers [M, H, W] and
+  their weight [M], the heaviest first.
 
   predictions: subject -> Prediction without its batch axis, as numpy.
   """
@@ -53,7 +53,7 @@ def choose(results: Results, subject: str, *, each: int = 2, diverse: int = 4) -
   """
   metric = results.plan.main or next((m for m in results.plan.metrics if not m.pooled), None)
   values = None if metric is None else results.values(subject, metric)
-  spread = results.found[subject].get('part/d_yy')
+  spread = results.scores[subject].get('part/d_yy')
   if values is None:
     return Choice([], [*range(min(diverse, len(results.ids)))])
   differ = np.ones(len(values), bool) if spread is None else np.nan_to_num(spread) > 0
@@ -67,8 +67,8 @@ def choose(results: Results, subject: str, *, each: int = 2, diverse: int = 4) -
     ('best', np.array(shown, int)[:each]),
   )
   cases, seen = [], set()
-  for why, found in groups:
-    for i in map(int, found):
+  for why, indices in groups:
+    for i in map(int, indices):
       if i not in seen:
         seen.add(i)
         cases.append((why, i))
@@ -106,11 +106,11 @@ def collect(
     if number > max(needed, default=-1):
       break
     if number in needed:
-      found = _predicted(evaluator, subjects, host, rng)
+      predicted = _predicted(evaluator, subjects, host, rng)
       start = int(np.searchsorted(results.batch, number))
-      for row, k in enumerate(np.flatnonzero(found['batch']['valid'])):
+      for row, k in enumerate(np.flatnonzero(predicted['batch']['valid'])):
         if start + row in wanted:
-          cases[start + row] = _case(start + row, results.ids[start + row], int(k), found)
+          cases[start + row] = _case(start + row, results.ids[start + row], int(k), predicted)
   return cases
 
 
@@ -123,12 +123,12 @@ def _predicted(evaluator, subjects, host, rng) -> dict[str, Any]:
   }
 
 
-def _case(index: int, name: str, k: int, found: dict[str, Any]) -> Case:
-  batch, row = found['batch'], lambda x: x[k]
+def _case(index: int, name: str, k: int, predicted: dict[str, Any]) -> Case:
+  batch, row = predicted['batch'], lambda x: x[k]
   weight = batch['label_weight'][k]
   order = np.argsort(-weight, kind='stable')[: np.count_nonzero(weight)]
   readers = batch['labels'][k][order]
-  predictions = {s: jax.tree.map(row, p) for s, p in found['subjects'].items()}
+  predictions = {s: jax.tree.map(row, p) for s, p in predicted['subjects'].items()}
   image = as_large(batch['image'][k], readers.shape[1:])
   return Case(index, str(name), image, readers, weight[order], predictions)
 

@@ -132,10 +132,10 @@ def predict(
   batch = with_label(batch, ignore)
   samples = lambda key, n: without_ignored(subject(state, batch, key, n), batch, ignore)
   draw = lambda key, n: summarise(samples(key, n), compare)
-  found = draw(rng, n) if size == n else _in_parts(draw, size, n, rng)
+  summary = draw(rng, n) if size == n else _in_parts(draw, size, n, rng)
   if not compare:
-    return found
-  return found.replace(disagreement=jnp.maximum(entropy(found.mean) - found.disagreement, 0))
+    return summary
+  return summary.replace(disagreement=jnp.maximum(entropy(summary.mean) - summary.disagreement, 0))
 
 
 def _in_parts(draw: Callable, size: int, n: int, rng: Array) -> Prediction:

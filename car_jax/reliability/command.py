@@ -41,7 +41,7 @@ def with_models(
   if (given_too := [k for k, v in about_files.items() if v]) and not predictions:
     raise UserError(f'--{given_too[0]} belongs to --predictions')
   if checkpoints or predictions:
-    given = [checkpointed.parted(text) for text in checkpoints or predictions]
+    given = [checkpointed.name_and_folder(text) for text in checkpoints or predictions]
     config.models = ConfigDict(_named(given))
   if predictions:
     config.kind, config.resize = kind or config.kind, resize or config.resize

@@ -73,7 +73,7 @@ def _verdict(view: View) -> str:
   if not lines:
     return ''
   rest = ''.join(f'<li>{line}</li>' for line in lines[1:])
-  return f'<div class="verdict"><p>{lines[0]}</p>{f"<ul>{rest}</ul>" if rest else ""}</div>'
+  return f'<div class="findings"><p>{lines[0]}</p>{f"<ul>{rest}</ul>" if rest else ""}</div>'
 
 
 def _scores(view: View) -> str:

@@ -156,7 +156,7 @@ def _verdict(results: Mapping[str, Any]) -> str:
   if not lines:
     return ''
   rest = ''.join(f'<li>{line}</li>' for line in lines[1:])
-  return f'<div class="verdict"><p>{lines[0]}</p><ul>{rest}</ul></div>'
+  return f'<div class="findings"><p>{lines[0]}</p><ul>{rest}</ul></div>'
 
 
 def _target(about: About) -> str:

@@ -311,7 +311,7 @@ def test_a_page_without_sac_has_no_section_of_it():
   source = matrices()['source']
   text, words, sections = written({'source': source, 'oracle': source})
   assert ids(text) == ['classes', 'reproduce']
-  assert 'class="verdict"' not in text
+  assert 'class="findings"' not in text
   assert sections['classes'][0] == ['class', 'source-only', 'oracle']
   assert '<img' not in text
   assert 'SAC' not in words.partition('Beside this page')[0].partition('IoU of each class')[2]
