@@ -21,13 +21,13 @@ def graft(state: Any, init: ConfigDict, mesh: Any) -> Any:
       raise UserError(f'config.init: this method has no part {part!r}')
     take = lambda saved, step, name=name: checkpoints.part_of(saved, step, name)
     try:
-      found = checkpoints.read(path or theirs, '', take)
+      net = checkpoints.read(path or theirs, '', take)
     except UserError as e:
       text = f'config.init.{part}: {e}\n  train it first, or set it to FOLDER:net'
       raise UserError(text) from None
-    found = found if isinstance(found, dict) else {}
+    net = net if isinstance(net, dict) else {}
     for group in ('params', 'batch_stats'):
-      want, got = getattr(ours, group), found.get(group) or {}
+      want, got = getattr(ours, group), net.get(group) or {}
       if (a := checkpoints.shapes(want)) != (b := checkpoints.shapes(got)):
         odd = sorted(set(a.items()) ^ set(b.items()))[0]
         raise UserError(
