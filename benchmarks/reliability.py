@@ -16,7 +16,7 @@ from benchmarks import timing
 from car_jax.calibrate import base
 from car_jax.metrics import onepass
 from car_jax.reliability import measures
-from car_jax.reliability.tally import Tally
+from car_jax.reliability.image_counts import ImageCounts
 
 PIXELS, CHUNK, FITTED, CLASSES, REPEATS = 20_000_000, 1024 * 2048, 2_000_000, 19, 3
 ALL = ('miou', 'ece', 'adaptive_ece', 'ks', 'mce', 'nll', 'brier', 'auroc', 'aupr_error')
@@ -36,7 +36,7 @@ def chunk(rng: np.random.Generator, pixels: int) -> tuple[np.ndarray, np.ndarray
 
 
 def one_pass(logits: jax.Array, labels: np.ndarray, times: int) -> dict[str, float]:
-  counted, counts = np.ones(labels.shape, bool), Tally()
+  counted, counts = np.ones(labels.shape, bool), ImageCounts()
   for k in range(times):
     counts.add(onepass.counts(logits, labels, counted), [str(k)], [''], [True])
   pooled = counts.pooled()

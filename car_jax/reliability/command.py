@@ -73,14 +73,14 @@ def run(config: ConfigDict, out: str, command: str) -> tuple[dict[str, Any], pat
   entries: list[dict[str, Any]] = []
   pictures: dict[str, bytes] = {}
   for of_model in study.run():
-    told, drawn = worst.found(study, of_model)  # while the model is in memory
-    cells, entries, pictures = cells + of_model, entries + told, pictures | drawn
+    more, drawn = worst.images(study, of_model)  # while the model is in memory
+    cells, entries, pictures = cells + of_model, entries + more, pictures | drawn
   about = dict(created=time.strftime('%Y-%m-%d %H:%M'), command=command)
-  found = document.build(study, cells, entries, seconds=time.perf_counter() - began, **about)
+  content = document.build(study, cells, entries, seconds=time.perf_counter() - began, **about)
   page = folder / document.PAGE
   if jax.process_index() == 0:
-    page = document.write(folder, found, pictures)
-  return found, page
+    page = document.write(folder, content, pictures)
+  return content, page
 
 
 def _check_out(folder: pathlib.Path) -> None:
