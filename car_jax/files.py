@@ -33,8 +33,9 @@ def walk(
 ) -> list[pathlib.Path]:
   """Every file below a folder, in the order of their paths; an empty folder stands for itself.
 
-  Linked folders are entered, each place once. `passed` is told of what is passed over, leftovers of
-  the system and second ways to a place, and why; `failed` of folders that cannot be listed.
+  Linked folders are entered, each place once. `passed` is called with what is passed over
+  (leftovers of the system, second ways to a place) and why; `failed` with the errors of folders
+  that cannot be listed.
   """
   paths: list[pathlib.Path] = []
   seen: set[str] = set()

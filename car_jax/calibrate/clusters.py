@@ -101,8 +101,9 @@ def fit(
 ) -> Clusters:
   """Clusters the images, unless `centroids` [K, D] are given, and fits each cluster's temperature.
 
-  `clusters` -1 makes every image one. per_class: a temperature for each predicted class of each
-  cluster, 1 where there is no pixel.
+  `clusters` -1 makes every image one; `seed` is that of k-means. per_class: a temperature for each
+  predicted class of each cluster, 1 where there is no pixel. objective and grid: as in
+  `search.best_temperature`. soft and reference_compat: as in `Clusters`.
   """
   if sample.features is None:
     raise UserError(f'clusters need features of the images, and the sample has none\n{WITHOUT}')
@@ -149,9 +150,9 @@ def sweep(
   folds: int = 5,
   **options: Any,
 ) -> Sweep:
-  """Every K with every seed, scored on images that were left out of the fit, fold by fold.
+  """Every number of clusters in `ks` with every seed, scored on held-out images, fold by fold.
 
-  Images are the same folds for all, so rows can be compared. `options` are those of `fit`.
+  The folds are the same for all, so rows can be compared. `options` are those of `fit`.
   """
   if not 2 <= folds <= sample.images:
     raise UserError(f'{folds} folds of {sample.images} images\n  use 2 to {sample.images}')

@@ -129,7 +129,8 @@ def ece_search(
   """The grid's first temperature of least ECE, if that is less than at 1, which is tried first.
 
   As published with RELIS (arXiv 2303.11298), whose grid is 0.5 to 9.99; but one pass over the
-  pixels fills the bins of all temperatures. Bin k is (k/K, (k+1)/K].
+  pixels fills the bins of all temperatures. Bin k of K = num_bins is (k/K, (k+1)/K]; `block` is how
+  many pixels a core takes at a time.
   """
   grid = np.asarray(grid, np.float64)
   inverse = (1 / np.concatenate([[1.0], grid])).astype(np.float32)
@@ -173,7 +174,7 @@ def _grid_sums(logits: Array, labels: Array, inverse: Array, num_bins: int) -> t
 def best_temperature(
   pixels: Pixels, objective: str = 'nll', grid: np.ndarray | None = None
 ) -> float:
-  """By 'nll', or by 'ece' over a grid. Raises UserError for another objective."""
+  """That of least 'nll', or of least 'ece' over `grid` [T]; None is GRID. UserError for others."""
   if objective not in ('nll', 'ece'):
     raise UserError(f'no objective {objective!r}\n{nearest(objective, ("nll", "ece"))}')
   if objective == 'nll':
@@ -192,7 +193,10 @@ def group_temperatures(
   objective: str = 'nll',
   grid: np.ndarray | None = None,
 ) -> np.ndarray:
-  """groups [N] of 0 to G - 1 -> [G] temperatures, each of its pixels; 1 for an empty group."""
+  """groups [N] of 0 to count - 1 -> [count] temperatures, each of its pixels; 1 for an empty group.
+
+  objective and grid: as in `best_temperature`.
+  """
   usable = np.flatnonzero(pixels.labels >= 0)
   order = usable[np.argsort(groups[usable], kind='stable')]
   ends = np.searchsorted(groups[order], np.arange(count + 1))

@@ -29,8 +29,8 @@ def remark(
 ) -> str:
   """One line on what is unusual in the labels, '' where nothing is.
 
-  absent: classes that cannot occur, such as an ignored one among the others. ignore: the label of
-  ignored pixels, to be named.
+  names: of the classes. absent: classes that cannot occur, such as an ignored one among the others.
+  ignore: the label of ignored pixels, to be named.
   """
   missing = [k for k in np.flatnonzero(np.asarray(census.classes) <= 0) if k not in absent]
   share = census.ignored / max(census.pixels, 1)

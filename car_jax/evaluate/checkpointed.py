@@ -133,7 +133,8 @@ def evaluate(
   """Scores checkpoints on config.data and config.report, writes the report -> (Results, page).
 
   `saved` names some of save.KINDS, joined by commas: arrays for other tools, in out/../arrays.
-  A path may be NAME=FOLDER; `changes` as in `load`, of every checkpoint. Raises UserError.
+  A path may be NAME=FOLDER; `step` and `changes` are the wish and the changes of `load`, of every
+  checkpoint; `command` is printed in the report, to repeat it. Raises UserError.
   """
   spec, names, paths = asked(paths, config)
   folders.check_replaceable(pathlib.Path(out), report.RESULTS)

@@ -49,7 +49,8 @@ def choose(results: Results, subject: str, *, each: int = 2, diverse: int = 4) -
   """The worst, median and best images of a subject, and some on which readers disagree.
 
   By the main GED, else by the first metric with a value per image. The best are taken among images
-  whose readers differ, if there are any: an empty image on which all agree shows nothing.
+  whose readers differ, if there are any: an empty image on which all agree shows nothing. `each` is
+  how many of each kind there are, `diverse` how many to show disagreement.
   """
   metric = results.plan.main or next((m for m in results.plan.metrics if not m.pooled), None)
   values = None if metric is None else results.values(subject, metric)
@@ -94,10 +95,10 @@ def collect(
   *,
   rng: jax.Array,
 ) -> dict[int, Case]:
-  """Predicts again for some images of an evaluation -> Case by index; the draws are the same.
+  """Predicts the images `indices` of an evaluation again -> Case by index; the draws are the same.
 
-  batches must be those of the evaluation, from the start; those without a wanted image are passed
-  over. All processes take part, and each gets all cases.
+  batches and rng must be those of the evaluation, from the start; batches without a wanted image
+  are passed over. All processes take part, and each gets all cases.
   """
   wanted = {int(i) for i in indices}
   needed = {int(results.batch[i]) for i in wanted}

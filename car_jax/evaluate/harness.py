@@ -71,9 +71,9 @@ class Evaluator:
   ) -> Results:
     """Scores every subject on every valid row of batches (this process's rows, numpy).
 
-    progress(k) hears of every batch's k images; `save` (a save.Saver) gets all predictions. Every
-    process returns the same Results. Raises UserError where there is no image, or none with a
-    pixel that counts.
+    `progress(k)` is called after each batch of k images; `save` (a save.Saver) gets all
+    predictions. Every process returns the same Results. Raises UserError where there is no image,
+    or none with a pixel that counts.
     """
     rows = [*subjects, *self._rows]
     if len({s.name for s in rows}) < len(rows):

@@ -22,6 +22,7 @@ WHY = {'worst': 'among the worst', 'median': 'typical', 'best': 'among the best'
 
 
 def tile(picture: pictures.Picture, caption: str, alt: str, kind: str = '') -> str:
+  """HTML of a picture above its caption; kind: more CSS classes."""
   source = pictures.data_uri(pictures.png(picture))
   return (
     f'<figure class="tile {kind}"><img src="{source}" alt="{escape(alt, quote=True)}" '

@@ -123,6 +123,7 @@ def predict(
 ) -> Prediction:
   """n samples of every example -> Prediction; never more than `chunk` at a time in memory.
 
+  subject(state, batch, key, n) gives Samples. `ignore`: as in `without_ignored`.
   Parts are equal, so their size is the largest divisor of n up to `chunk`; part k draws with
   fold_in(rng, k). A single part draws with `rng` itself. `compare` adds the samples' disagreement:
   entropy of their mean minus their mean entropy in nats, which is the mutual information between

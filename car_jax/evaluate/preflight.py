@@ -19,7 +19,7 @@ MOST_BYTES = 4e9  # of a training split whose images' sizes are looked up
 
 
 def check(config: Any, dataset: Any, source: Any, run: Any, state: Any) -> list[str]:
-  """The evaluations of a run (loop.Run) and its report, tried without data -> lines to tell.
+  """The evaluations of a run (loop.Run) and its report, tried without data -> lines to print.
 
   source: the training split. Checked: splits, keys, metrics and their options, sizes of all images,
   and by shapes alone that the method predicts the smallest and the largest and that they are

@@ -151,7 +151,8 @@ def pooled_interval(
   """Percentile bootstrap of finish(total of sums): images, or whole groups, drawn again.
 
   sums: a pytree of [I, ..]. A score such as ECE is no mean over images, so each resample adds its
-  images' sums before it is finished. The ends are nan where fewer than two images, or groups, have
+  images' sums before it is finished. groups, resamples, level and seed are as in
+  `bootstrap.interval`. The ends are nan where fewer than two images, or groups, have
   a score of their own.
   """
   leaves, tree = jax.tree.flatten(sums)

@@ -121,7 +121,7 @@ class Saver:
         self._write(f'{where}/own.npy', prediction.own, valid, axes, text)
 
   def own(self, subject: str, kind: str, rows: np.ndarray, valid: np.ndarray) -> None:
-    """Logits or features, of a subject whose method has them."""
+    """rows [B, ..] of 'logits' or 'features' (kind), of a subject whose method has them."""
     self._write(f'{self._folder_of(subject)}/{kind}.npy', rows, valid, *OWN[kind])
 
   def _note(self, path: str, rows: np.ndarray, valid: np.ndarray) -> None:

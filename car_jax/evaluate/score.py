@@ -121,7 +121,10 @@ def _of_probabilities(metric: Metric, prediction: Prediction, batch: Batch) -> A
 def bins(
   probs: Array, batch: Batch, *, top: bool, num_bins: int, ignore: int | None
 ) -> calibration.BinSums:
-  """BinSums of [B, K]: of the likeliest class (top), or of class 1 against its readers' share."""
+  """BinSums of [B, K]: of the likeliest class (top), or of class 1 against its readers' share.
+
+  probs [B, H, W, C]; num_bins and ignore as in metrics/calibration.py.
+  """
   kernel = calibration.top_label_sums if top else calibration.class_sums
   rows = kernel(probs, batch['labels'], batch['label_weight'], num_bins=num_bins, ignore=ignore)
   return _per_image(rows, len(probs), num_bins)

@@ -28,7 +28,8 @@ def interval(
   groups [I] names what was drawn independently, such as the patient whose slices the images are:
   whole groups are then resampled, which widens the interval to what new patients would show. The
   same seed, values and order give the same interval. No value at all: nan. The ends are nan for
-  values of one image, or of one group, which tell nothing of others.
+  values of one image, or of one group, which tell nothing of others. `level` is the share of the
+  resampled means that lie within the interval.
   """
   values = np.asarray(values, np.float64).reshape(-1)
   kept = ~np.isnan(values)

@@ -190,7 +190,8 @@ def unfixed(halves: Any) -> Any:
 
 def values(logits, labels, counted, unknown=None, disagreement=None, *, ignore=255):
   """What `counts` would bin, pixel by pixel: coordinates [B, S, N], outcomes [B, N] (int8, VOID for
-  pixels that do not count) and the largest probability [B, N]. For exact values by sorting."""
+  pixels that do not count) and the largest probability [B, N]. For exact values by sorting. The
+  arguments are those of `counts`."""
   p, labels = parts(logits), jnp.asarray(labels).astype(jnp.int32)
   flags = _flags(logits, labels, unknown, ignore)
   outcome = jnp.where(counted, outcomes(p.predicted, labels, *flags), VOID).astype(jnp.int8)
@@ -202,6 +203,7 @@ def values(logits, labels, counted, unknown=None, disagreement=None, *, ignore=2
 
 
 def outcomes(predicted: Array, labels: Array, unknown: Array, void: Array) -> Array:
+  """RIGHT, WRONG, UNKNOWN or VOID of each pixel; unknown goes before void. All of one shape."""
   outcome = jnp.where(void, VOID, jnp.where(predicted == labels, RIGHT, WRONG))
   return jnp.where(unknown, UNKNOWN, outcome)
 
@@ -223,7 +225,8 @@ def counts(
   counted [B, N] bool: False for pixels that are not looked at at all, such as padding. unknown
   [B, N] bool: of no known class, whatever the label. Labels outside 0 .. C-1 are void.
   disagreement [B, N]: one more score, uncertainty in nats. Probabilities are counted by giving
-  their logarithms.
+  their logarithms. ignore: one more label that is void. classwise: also counts each class's
+  probability, in C times as many bins.
   """
   labels = jnp.asarray(labels).astype(jnp.int32)  # a uint8 label times C would wrap around
   flags = jnp.stack([*_flags(logits, labels, unknown, ignore), counted], -1)

@@ -32,7 +32,7 @@ def with_models(
   """The config for models named on the command line, each [NAME=]PATH, in place of its own.
 
   Predictions are one set of images, so they also take the place of the config's sets; calibrators
-  are then files only. Raises UserError.
+  are then files only. The arguments are options of eval.py. Raises UserError.
   """
   config = config.copy_and_resolve_references()
   if checkpoints and predictions:

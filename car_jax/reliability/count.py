@@ -26,7 +26,8 @@ NET_SCORES = ('max_logit', 'energy')  # without meaning where logits are logarit
 
 @dataclasses.dataclass(frozen=True)
 class How:
-  """sampled: so many random pixels of each image, 0 for all. exact: keep every score, and sort."""
+  """sampled: so many random pixels of each image, 0 for all. exact: keep every score, and sort.
+  classwise: also each class's probability. seed: of the random pixels."""
 
   sampled: int = 0
   exact: bool = False
@@ -51,8 +52,8 @@ def image_counts(
 ) -> dict[str, ImageCounts]:
   """Counts for each calibrator (None: the logits as they are), from one pass over the batches.
 
-  Raises UserError for a set without images, and for images of which some have scores that others
-  lack.
+  `progress(k)` is called after each batch of k images. Raises UserError for a set without images,
+  and for images of which some have scores that others lack.
   """
   out: dict[str, ImageCounts] = {}
   for batch in batches:

@@ -217,12 +217,12 @@ def estimates(
   seed: int = 0,
   exact: Mapping[str, float] | None = None,
 ) -> dict[str, Estimate]:
-  """Every measure over all images of the counts; whole groups are drawn again where groups repeat.
+  """Every `wanted` measure over all images; whole groups are drawn again where groups repeat.
 
   Intervals come from coarser histograms than values do and are shifted by what that changes; where
   that is more than SHIFT they are nan. So are those of a single image or group, or of a measure
   that a single one of them decides.
-  `exact` gives values that are known without the error of histograms.
+  `exact` gives, by a measure's name, values that are known without the error of histograms.
   """
   pooled, exact = counts.pooled(), exact or {}
   groups = counts.groups if any(counts.groups) else counts.ids

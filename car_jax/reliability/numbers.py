@@ -14,7 +14,10 @@ def places(view: View, metric: Metric) -> int:
 
 
 def text(metric: Metric, value: float, digits: int, *, unit: bool = True) -> str:
-  """'12.3 %' for a fraction that is shown in percent, else '0.123'; a dash where undefined."""
+  """'12.3 %' for a fraction that is shown in percent, else '0.123'; a dash where undefined.
+
+  digits: after the point. unit False leaves out ' %'.
+  """
   if not math.isfinite(value):
     return '–'
   shown = f'{100 * value if metric.percent else value:.{digits}f}'.replace('-', '−')

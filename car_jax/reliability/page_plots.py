@@ -15,7 +15,10 @@ from car_jax.reliability.view import View, number
 def select(
   axis: str, names: Iterable[str], *, chosen: str = '*', keep: str = '', label: str = ''
 ) -> str:
-  """A choice of one name or all; `keep` is shown whatever is chosen. Nothing for a single name."""
+  """A choice of one name on an axis (model, set, ..) or of all; '' for a single name.
+
+  `chosen` is the first choice, `keep` is shown whatever is chosen, `label` the text beside it.
+  """
   names = [n for n in names if n != keep]
   if len(names) + bool(keep) < 2:
     return ''

@@ -45,6 +45,7 @@ class View:
     self.strongest = self._strongest()
 
   def entry(self, model: str, dataset: str, calibrator: str, metric: str) -> dict[str, Any]:
+    """value, low, high and bound, as far as the study has them."""
     cell = self.cells.get((model, dataset, calibrator)) or {}
     estimate = (cell.get('values') or {}).get(metric)
     return estimate if isinstance(estimate, dict) else {'value': estimate}
