@@ -17,13 +17,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import car_jax
-from car_jax import ahead, checkpoints, registry, sharding, starts, writers
+from car_jax import ahead, checkpoints, registry, sharding, writers
 from car_jax import config as configs
 from car_jax import workdir as workdirs
 from car_jax.data import opening, pipeline
 from car_jax.errors import UserError, nearest, writing
 from car_jax.evaluate import preflight
 from car_jax.evaluate.validate import Validation
+from car_jax.init_from import init_from
 from car_jax.interrupt import Interrupt
 from car_jax.meter import Meter
 
@@ -72,7 +73,7 @@ def train(
   with configs.setting_up('method'):
     state = sharding.place_state(method.init(config.seed, example), mesh)
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
-    state = starts.graft(state, config.init, mesh)
+    state = init_from(state, config.init, mesh)
   preflight.show(preflight.check(config, dataset, source, run, state))
   with workdirs.claimed(workdir, config, new=new), writing(workdir):
     run.line(describe(config, mesh, source, state))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,9 +25,18 @@ Rate = Annotated[float, Range(0.0, 1e3)]
 Table = tuple[tuple[str, Weight], ...]
 
 
+@flax.struct.dataclass
+class Averaged:
+  """An optimizer's state, and the running average of the parameters that it makes."""
+
+  state: Any
+  params: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """What all optimizers share: the rate of every step and parameter, clipping, accumulation.
+  """What all optimizers share: the rate of every step and parameter, clipping, accumulation, the
+  parameters' average.
 
   A path is such as 'backbone/stem_conv/kernel'; the first pattern found in it counts.
   """
@@ -57,6 +67,8 @@ class Optimizer:
   """The largest norm of all gradients together; longer ones are shortened. 0 for none."""
   accumulate: Positive = 1
   """Steps whose mean gradient makes one update."""
+  ema: Annotated[float, Range(0.0, 0.999999)] = 0.0
+  """Decay of a running average of the parameters, which evaluation then uses; 0 for none."""
   steps_per_epoch: int = 1
 
   def __post_init__(self) -> None:
@@ -97,6 +109,11 @@ class Optimizer:
     return optax.MultiSteps(self.direction, self.accumulate)
 
   def init(self, params: Any) -> Any:
+    """The first state; an average begins as a copy of the parameters."""
+    state = self._first_state(params)
+    return Averaged(state, jax.tree.map(np.array, params)) if self.ema else state
+
+  def _first_state(self, params: Any) -> Any:
     # Ours start from zeros; numpy's need no compiled kernel for each parameter shape.
     shapes = jax.eval_shape(self._whole.init, params)
     return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
@@ -105,6 +122,15 @@ class Optimizer:
     self, step: Array, grads: Any, opt_state: Any, params: Any, rate: Array | None = None
   ) -> tuple[Any, Any]:
     """-> (params, opt_state) after one update at the run's `step`, or at a given rate."""
+    if not self.ema:
+      return self._moved(step, grads, opt_state, params, rate)
+    params, state = self._moved(step, grads, opt_state.state, params, rate)
+    # of a young run the average is over fewer steps, or it would be of its random start
+    decay = jnp.minimum(self.ema, (1 + step) / (10 + step))
+    average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), opt_state.params, params)
+    return params, Averaged(state, average)
+
+  def _moved(self, step: Array, grads: Any, opt_state: Any, params: Any, rate: Array | None) -> Any:
     if self.clip:
       norm = optax.global_norm(grads)
       grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, self.clip / (norm + 1e-6)), grads)
@@ -247,7 +273,7 @@ class Optax(Optimizer):
       raise UserError(f'optax.{self.function}: {e}') from None
     return optax.chain(made, optax.scale(-1.0))
 
-  def init(self, params: Any) -> Any:
+  def _first_state(self, params: Any) -> Any:
     return jax.device_get(jax.jit(self._whole.init)(params))
 
 

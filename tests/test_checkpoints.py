@@ -19,7 +19,7 @@ import pytest
 from car_jax import checkpoints
 from car_jax.errors import UserError
 from car_jax.methods.supervised import State
-from car_jax.methods.trained import Trained
+from car_jax.methods.train_state import TrainState
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_a_part_is_read_without_a_template(folder):
 
 
 def test_a_part_of_a_dataclass_is_read_without_a_template(tmp_path):
-  trained = Trained(
+  trained = TrainState(
     {'w': np.arange(3, dtype=np.float32)}, {}, (optax.EmptyState(), {'m': np.ones(2, np.float32)})
   )
   with checkpoints.Checkpoints(tmp_path, keep=1) as c:

@@ -23,6 +23,7 @@ from car_jax.evaluate import catalogue, folders, gallery, progress, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.predict import Subject, subjects
 from car_jax.methods.inference import Inference
+from car_jax.methods.train_state import for_evaluation
 
 INFERENCE = tuple(f.name for f in dataclasses.fields(Inference))
 
@@ -95,7 +96,7 @@ def _opened(
     batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
   template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
   state, _ = saved.restore(step, template)
-  return Loaded(saved.folder / str(step), step, config, method, state, meta['crc'])
+  return Loaded(saved.folder / str(step), step, config, method, for_evaluation(state), meta['crc'])
 
 
 def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:

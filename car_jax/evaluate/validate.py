@@ -10,6 +10,7 @@ from car_jax.data import pipeline
 from car_jax.errors import UserError
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.predict import Subject
+from car_jax.methods.train_state import for_evaluation
 
 
 class Validation:
@@ -46,12 +47,16 @@ class Validation:
       devices=self._evaluator.mesh.size,
     )
 
+  def _subject(self, state: Any) -> Subject:
+    return Subject(self._name, self._predict, for_evaluation(state))
+
   def shapes(self, state: Any, batch: pipeline.Batch) -> None:
     """Predicts and scores a batch by shapes alone; raises what that raises."""
     batch = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
-    self._evaluator.shapes(Subject(self._name, self._predict, state), batch, self._rng)
+    self._evaluator.shapes(
+      Subject(self._name, self._predict, for_evaluation(state)), batch, self._rng
+    )
 
   def __call__(self, state: Any) -> dict[str, float]:
     with contextlib.closing(self.batches(self.source)) as batches:
-      subject = Subject(self._name, self._predict, state)
-      return self._evaluator([subject], batches, rng=self._rng).scalars()
+      return self._evaluator([self._subject(state)], batches, rng=self._rng).scalars()

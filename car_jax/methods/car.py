@@ -25,7 +25,7 @@ from car_jax.errors import UserError
 from car_jax.losses import adversarial, segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Method, Samples, example_keys
-from car_jax.methods.trained import Trained, start
+from car_jax.methods.train_state import TrainState, create
 from car_jax.nn import net as nets
 from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Count, Group, Net, Optim, Positive, Range, Share, Weight
@@ -36,9 +36,9 @@ class State:
   """What training changes. An absent net is None; `accuracy` is D's in the step before."""
 
   step: Array
-  calnet: Trained | None
-  generator: Trained
-  discriminator: Trained | None
+  calnet: TrainState | None
+  generator: TrainState
+  discriminator: TrainState | None
   accuracy: Array
 
 
@@ -129,7 +129,7 @@ class CAR(Method):
     def begin(which, *inputs):
       if getattr(self, which) is None:
         return None
-      return start(self.net(which), self.optimizer(which), seed, *inputs, train=False)
+      return create(self.net(which), self.optimizer(which), seed, *inputs, train=False)
 
     return State(
       step=np.int32(0),
@@ -230,7 +230,7 @@ class CAR(Method):
     new = State(state.step + 1, calnet, generator, discriminator, accuracy)
     return new, logs | g_logs | d_logs
 
-  def _update_calnet(self, state, batch, rng) -> tuple[Trained | None, Array | None, Logs]:
+  def _update_calnet(self, state, batch, rng) -> tuple[TrainState | None, Array | None, Logs]:
     """Cross entropy on F; the probabilities handed on are those from before the update."""
     if self.calnet is None:
       return None, None, {}
@@ -254,7 +254,7 @@ class CAR(Method):
     probs = jax.lax.stop_gradient(self.calibrated(logits, label))
     return updated, probs, {'loss/calnet': loss}
 
-  def _update_generator(self, state, batch, probs, z, keys) -> tuple[Trained, Array, Logs]:
+  def _update_generator(self, state, batch, probs, z, keys) -> tuple[TrainState, Array, Logs]:
     """-> G after its update, the first sample of each image [B, H, W, C] from before it, logs."""
     condition, label = self._condition(batch, probs), batch['label']
     mask = None if self.ignore_label is None else label != self.ignore_label
@@ -282,7 +282,7 @@ class CAR(Method):
     logs = {f'loss/{k}': v for k, v in terms.items()} | {'generator/sample_variance': spread}
     return self._descend('generator', state, grads, stats), samples[:, 0], logs
 
-  def _update_discriminator(self, state, batch, fake, rng, phase) -> tuple[Trained | None, Logs]:
+  def _update_discriminator(self, state, batch, fake, rng, phase) -> tuple[TrainState | None, Logs]:
     """Scores real against fake in every step; learns from it in the critic phase.
 
     The phase is a compiled version of the step, not a jax.lax.cond: XLA on a CPU does not bring
@@ -322,8 +322,8 @@ class CAR(Method):
       'discriminator/updated': jnp.asarray(allowed, jnp.float32),
     }
 
-  def _descend(self, which: str, state: State, grads: Any, stats: Any) -> Trained:
-    return getattr(state, which).descended(self.optimizer(which), state.step, grads, stats)
+  def _descend(self, which: str, state: State, grads: Any, stats: Any) -> TrainState:
+    return getattr(state, which).apply_gradients(self.optimizer(which), state.step, grads, stats)
 
   # Prediction ----------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ import numpy as np
 from car_jax.data import toy_regression
 from car_jax.errors import UserError
 from car_jax.methods.base import Array, Batch, Logs, Method
-from car_jax.methods.trained import Trained, start
+from car_jax.methods.train_state import TrainState, create
 from car_jax.nn.mlp import MLP
 from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Count, Optim, Positive, Weight, Width
@@ -34,9 +34,9 @@ class State:
   """The three nets, and the log likelihood of the latest look at G."""
 
   step: Array
-  calnet: Trained
-  generator: Trained
-  discriminator: Trained
+  calnet: TrainState
+  generator: TrainState
+  discriminator: TrainState
   log_likelihood: Array
 
 
@@ -83,7 +83,7 @@ class CARToy(Method):
     inputs = dict(calnet=1, generator=3, discriminator=2)
     # A seed of its own for each net: equal layers would otherwise start equal.
     nets = {
-      which: start(self._net(which), self._optimizer, 3 * seed + k, np.zeros((1, size)))
+      which: create(self._net(which), self._optimizer, 3 * seed + k, np.zeros((1, size)))
       for k, (which, size) in enumerate(inputs.items())
     }
     return State(step=np.int32(0), log_likelihood=np.float32(np.log(toy_regression.FLOOR)), **nets)
@@ -176,9 +176,9 @@ class CARToy(Method):
     y = self.generate(state.generator.params, x, mean, noise)[:, 0]
     return jnp.mean(toy_regression.log_likelihood(x, y, pi, sigma))
 
-  def _descend(self, state: State, which: str, grads: Any) -> Trained:
+  def _descend(self, state: State, which: str, grads: Any) -> TrainState:
     old = getattr(state, which)
-    return old.descended(self._optimizer, state.step, grads, old.batch_stats)
+    return old.apply_gradients(self._optimizer, state.step, grads, old.batch_stats)
 
   def _logs(self, state: State, logs: Logs) -> Logs:
     names = ('calnet', 'discriminator', 'adversarial', 'calibration')

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from car_jax.methods.base import Array, Batch
-from car_jax.methods.trained import full_size
+from car_jax.methods.train_state import full_size
 from car_jax.nn import multiscale, windows
 from car_jax.nn import net as nets
 from car_jax.options import Count, Factor

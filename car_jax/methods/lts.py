@@ -16,7 +16,7 @@ from car_jax import registry
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Method, Samples
 from car_jax.methods.inference import Inference
-from car_jax.methods.trained import Frozen, Trained, start
+from car_jax.methods.train_state import Frozen, TrainState, create
 from car_jax.nn.init import initialize
 from car_jax.nn.layers import resize_bilinear
 from car_jax.optim import Optimizer, optimizer
@@ -27,7 +27,7 @@ from car_jax.options import Net, Optim
 class State:
   step: Array
   segmenter: Frozen
-  net: Trained
+  net: TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class LTS(Inference, Method):
     return State(
       step=np.int32(0),
       segmenter=Frozen(found['params'], found.get('batch_stats', {})),
-      net=start(self.net, self.optimizer, seed, logits, image),
+      net=create(self.net, self.optimizer, seed, logits, image),
     )
 
   def raw_logits(self, state: State, batch: Batch) -> Array:
@@ -101,7 +101,7 @@ class LTS(Inference, Method):
       return jnp.sum(losses), (losses, temperature)
 
     (_, (losses, t)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.net.params)
-    net = state.net.descended(self.optimizer, state.step, grads, state.net.batch_stats)
+    net = state.net.apply_gradients(self.optimizer, state.step, grads, state.net.batch_stats)
     logs = {'loss/cross_entropy': jnp.mean(losses), 'temperature': jnp.mean(t)}
     return state.replace(step=state.step + 1, net=net), logs
 

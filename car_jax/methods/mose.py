@@ -24,7 +24,7 @@ from car_jax.errors import UserError
 from car_jax.losses import transport
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
-from car_jax.methods.trained import OneNet, Trained, start
+from car_jax.methods.train_state import OneNet, TrainState, create
 from car_jax.nn import net as nets
 from car_jax.options import Count, Positive, Share, Weight
 from car_jax.schedules import Plateau, ReducingRate
@@ -52,7 +52,7 @@ class Schedule:
 @flax.struct.dataclass
 class State:
   step: Array
-  net: Trained
+  net: TrainState
   schedule: Schedule
 
 
@@ -137,7 +137,7 @@ class MoSE(OneNet):
       sums=np.zeros(2, np.float32),
       count=np.int32(0),
     )
-    trained = start(net, self.optimizer, seed, image, noise, train=False)
+    trained = create(net, self.optimizer, seed, image, noise, train=False)
     return State(step=np.int32(0), net=trained, schedule=schedule)
 
   def observed(self, batch: Batch) -> Array:
@@ -187,7 +187,7 @@ class MoSE(OneNet):
 
     grads, (found, stats) = jax.grad(loss_of, has_aux=True)(state.net.params)
     rate = state.schedule.rate.rate
-    net = state.net.descended(self.optimizer, state.step, grads, stats, rate)
+    net = state.net.apply_gradients(self.optimizer, state.step, grads, stats, rate)
     schedule = self.advanced(state.schedule, state.step, found)
     logs = {'loss/transport': found.segmentation, 'loss/gate': self.gate_weight * found.gate}
     logs |= {'schedule/rate': schedule.rate.rate}

@@ -27,7 +27,7 @@ from car_jax.losses import consistency
 from car_jax.methods import baselines, supervised
 from car_jax.methods.abn import ABN, check_domains
 from car_jax.methods.base import Array, Batch, Logs, Samples
-from car_jax.methods.trained import Frozen, Trained, full_size, start
+from car_jax.methods.train_state import Frozen, TrainState, create, full_size
 from car_jax.nn import warp
 from car_jax.nn.layers import resize_bilinear
 from car_jax.options import Count, Positive, Range, Share, Weight
@@ -83,7 +83,7 @@ class SAC(ABN):
   def init(self, seed: int, batch: Batch) -> State:
     check_domains(batch, 'sac', ('student', 'affine', 'affine_inv', 'target_label'))
     self.check_views(batch)
-    net = start(self.net, self.optimizer, seed, batch['image'], train=False)
+    net = create(self.net, self.optimizer, seed, batch['image'], train=False)
     return State(
       step=np.int32(0),
       net=net,
@@ -113,7 +113,7 @@ class SAC(ABN):
     labels, confidence, prior, notes = self.labelled(state, batch)
     grads, logs = self.gradients(state.net, batch, labels, confidence, prior, rng)
     logs |= notes | {'teacher/distance': distance(state.teacher, state.net)}
-    net = state.net.descended(self.optimizer, state.step, grads, state.net.batch_stats)
+    net = state.net.apply_gradients(self.optimizer, state.step, grads, state.net.batch_stats)
     return state.replace(step=state.step + 1, net=net, prior=prior), logs
 
   def labelled(self, state: State, batch: Batch) -> tuple[Array, Array, Array, Logs]:
@@ -175,7 +175,7 @@ class SAC(ABN):
     return losses if self.weighting == 'none' else losses * confidence
 
   def gradients(
-    self, net: Trained, batch: Batch, labels: Array, confidence: Array, prior: Array, rng: Array
+    self, net: TrainState, batch: Batch, labels: Array, confidence: Array, prior: Array, rng: Array
   ) -> tuple[Any, Logs]:
     """Of the source's loss plus `target_weight` times the target's, one after the other."""
 
@@ -226,7 +226,7 @@ def aligned(probs: Array, affine: Array, affine_inv: Array) -> Array:
   return warp.sample(probs, affine) * seen
 
 
-def moved(teacher: Frozen, net: Trained, share: Array) -> Frozen:
+def moved(teacher: Frozen, net: TrainState, share: Array) -> Frozen:
   """The teacher, that share of the way to the student; counters stay as they were copied.
 
   Written as a step, not as a mean of the two: float32 loses less of a small one. A share of one
@@ -240,7 +240,7 @@ def moved(teacher: Frozen, net: Trained, share: Array) -> Frozen:
   return Frozen(**jax.tree.map(mixed, teacher.variables, net.variables))
 
 
-def distance(teacher: Frozen, net: Trained) -> Array:
+def distance(teacher: Frozen, net: TrainState) -> Array:
   """The L2 norms of the difference of each array, added up."""
   pairs = zip(jax.tree.leaves(teacher.variables), jax.tree.leaves(net.variables), strict=True)
   floats = [(a, b) for a, b in pairs if jnp.issubdtype(a.dtype, jnp.floating)]

@@ -18,7 +18,7 @@ from car_jax.losses import segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Array, Batch, Logs, Samples
 from car_jax.methods.inference import Inference
-from car_jax.methods.trained import OneNet, Trained, full_size, start
+from car_jax.methods.train_state import OneNet, TrainState, create, full_size
 from car_jax.nn import net as nets
 from car_jax.nn.layers import at_least_float32
 
@@ -26,7 +26,7 @@ from car_jax.nn.layers import at_least_float32
 @flax.struct.dataclass
 class State:
   step: Array
-  net: Trained
+  net: TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Supervised(Inference, OneNet):
     return self.net.HAS_FEATURES
 
   def init(self, seed: int, batch: Batch) -> State:
-    net = start(self.net, self.optimizer, seed, batch['image'], train=False)
+    net = create(self.net, self.optimizer, seed, batch['image'], train=False)
     return State(step=np.int32(0), net=net)
 
   def known(self, label: Array) -> Array:
@@ -66,7 +66,7 @@ class Supervised(Inference, OneNet):
       return self.loss(full_size(out), batch), new['batch_stats']
 
     (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.net.params)
-    net = state.net.descended(self.optimizer, state.step, grads, stats)
+    net = state.net.apply_gradients(self.optimizer, state.step, grads, stats)
     return State(state.step + 1, net), {'loss/cross_entropy': loss}
 
   def logits(self, state: State, batch: Batch) -> Array:

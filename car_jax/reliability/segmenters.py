@@ -21,7 +21,6 @@ from car_jax.data import opening, pipeline, sources
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import checkpointed, predict, texts
-from car_jax.methods.trained import Trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Checkpoint:
   def __init__(self, name: str, spec: Mapping[str, Any], mesh: Mesh, seed: int = 0):
     self.name, self._mesh, self._rng = name, mesh, jax.random.key(seed)
     loaded = checkpointed.load(spec['path'], str(spec.get('step', '')), mesh=mesh)
-    method, self._state = loaded.method, without_moments(loaded.state)
+    method, self._state = loaded.method, loaded.state
     self._method, self._crc = method, loaded.crc
     self._lines: set[str] = set()  # of what was cut, printed once
     self.config = loaded.config.to_dict()
@@ -157,12 +156,6 @@ class Checkpoint:
 
   def _fetch(self, tree: Any) -> Any:
     return jax.device_get(self._everywhere(tree))
-
-
-def without_moments(state: Any) -> Any:
-  """A method's state without what only training needs of it."""
-  kept = lambda x: x.replace(opt_state=()) if isinstance(x, Trained) else x
-  return jax.tree.map(kept, state, is_leaf=lambda x: isinstance(x, Trained))
 
 
 def digest(*parts: Any) -> str:

@@ -145,7 +145,7 @@ def labelled(loaded: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
   """The class that the teacher says of each view [T, H, W], and its labels, -1 for none."""
   import jax
 
-  from car_jax.methods.trained import full_size
+  from car_jax.methods.train_state import full_size
 
   method, state = loaded.method, loaded.state
 

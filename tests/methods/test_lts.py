@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, sharding, starts
+from car_jax import checkpoints, sharding
 from car_jax.calibrate import __main__ as command
 from car_jax.calibrate import files, local
 from car_jax.errors import UserError
+from car_jax.init_from import init_from
 from car_jax.methods.lts import LTS, image_losses
 from car_jax.methods.supervised import Supervised
 from car_jax.nn.init import initialize
@@ -127,7 +128,7 @@ def test_a_supervised_runs_net_becomes_the_segmenter(tmp_path):
   with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=1) as c:
     c.save(3, trained, {'config': {}})
   init = ConfigDict({'segmenter': f'{tmp_path}:net'})
-  state = starts.graft(METHOD.init(0, BATCH), init, sharding.make_mesh())
+  state = init_from(METHOD.init(0, BATCH), init, sharding.make_mesh())
   jax.tree.map(
     np.testing.assert_array_equal, jax.device_get(state.segmenter.variables), trained.net.variables
   )

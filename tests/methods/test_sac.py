@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, sharding, starts
+from car_jax import checkpoints, sharding
 from car_jax.errors import UserError
+from car_jax.init_from import init_from
 from car_jax.methods.abn import ABN
 from car_jax.methods.sac import SAC
 from car_jax.methods.supervised import Supervised
@@ -229,7 +230,7 @@ def test_the_first_stage_becomes_the_student(base, tmp_path):
   with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=1) as c:
     c.save(40, base[0], {'config': {}})
   init = ConfigDict({'net': f'{tmp_path}:net'})
-  state = starts.graft(METHOD.init(1, BATCH), init, sharding.make_mesh())
+  state = init_from(METHOD.init(1, BATCH), init, sharding.make_mesh())
   assert not changed(state.net.variables, base[0].net.variables)
   state, _ = sac_step(state, BATCH, KEY)
   assert not changed(state.teacher.variables, base[0].net.variables)

@@ -13,7 +13,7 @@ from car_jax import optim
 from car_jax.importers import carsss
 from car_jax.losses import adversarial, segmentation
 from car_jax.methods import car
-from car_jax.methods.trained import Trained
+from car_jax.methods.train_state import TrainState
 from car_jax.metrics import scores as score_maps
 from configs.car_lidc import get_config
 from tests.golden.fill import state_dict
@@ -137,7 +137,7 @@ def method_for(r: Replay, tag: str) -> tuple[car.CAR, car.State]:
     stats = variables.get('batch_stats', {})
     optimizer = method.optimizer(which)
     start = optimizer.direction.init(variables['params'])
-    return Trained(variables['params'], stats, start)
+    return TrainState(variables['params'], stats, start)
 
   parts = {which: trained(which) for which in nets}
   return method, car.State(step=jnp.int32(0), accuracy=jnp.float32(0), **parts)

@@ -11,7 +11,7 @@ from car_jax.losses import consistency
 from car_jax.methods import sac
 from car_jax.methods.abn import ABN
 from car_jax.methods.supervised import State, Supervised
-from car_jax.methods.trained import Frozen, Trained
+from car_jax.methods.train_state import Frozen, TrainState
 from car_jax.nn.layers import resize_bilinear
 from tests.replay import Replay, replays
 from tests.replay.car_networks import nchw, nhwc
@@ -195,7 +195,7 @@ def images(r: Replay, i: int, *names: str) -> dict[str, np.ndarray]:
 def abn_steps(r: Replay) -> None:
   method, variables, manifest = tiny(r, ABN, optim=sgd(2.5e-4))
   params = variables['params']
-  net = Trained(params, variables['batch_stats'], method.optimizer.init(params))
+  net = TrainState(params, variables['batch_stats'], method.optimizer.init(params))
   state, key, names, stats = State(0, net), jax.random.key(0), r['param_names'], r['stat_names']
 
   @jax.jit
@@ -252,7 +252,7 @@ def sac_steps(r: Replay) -> None:
   half = jax.tree.map(lambda leaf: leaf * np.float32(0.5), params)
   state = sac.State(
     step=jnp.int32(0),
-    net=Trained(params, variables['batch_stats'], method.optimizer.init(params)),
+    net=TrainState(params, variables['batch_stats'], method.optimizer.init(params)),
     teacher=Frozen(half, variables['batch_stats']),
     prior=jnp.full(method.num_classes, method.prior_scale, jnp.float32),
     initialised=jnp.bool_(False),

@@ -1,12 +1,16 @@
 """config.init: parts of another run as the start of this one."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, sharding, starts
+from car_jax import checkpoints, sharding
 from car_jax.errors import UserError
+from car_jax.init_from import init_from
+from car_jax.methods.train_state import for_evaluation
 from tests.methods.test_car import BATCH
 from tests.methods.test_car import METHOD as CAR
 from tests.methods.test_supervised import METHOD as SUPERVISED
@@ -23,8 +27,8 @@ def run(tmp_path_factory):
   return root, states
 
 
-def graft(init):
-  return starts.graft(CAR.init(0, BATCH), ConfigDict(init), sharding.make_mesh())
+def started(init):
+  return init_from(CAR.init(0, BATCH), ConfigDict(init), sharding.make_mesh())
 
 
 def same(a, b):
@@ -33,7 +37,7 @@ def same(a, b):
 
 def test_a_supervised_net_becomes_the_calibration_net(run):
   root, states = run
-  state = graft({'calnet': f'{root / "supervised"}:net'})
+  state = started({'calnet': f'{root / "supervised"}:net'})
   same(state.calnet.variables, states['supervised'].net.variables)
   same(state.generator.params, CAR.init(0, BATCH).generator.params)
   assert state.step == 0
@@ -42,7 +46,7 @@ def test_a_supervised_net_becomes_the_calibration_net(run):
 def test_parts_keep_their_name_and_structure(run):
   root, states = run
   where = str(root / 'car')
-  state = graft(dict.fromkeys(('calnet', 'generator', 'discriminator'), where))
+  state = started(dict.fromkeys(('calnet', 'generator', 'discriminator'), where))
   for part in ('calnet', 'generator', 'discriminator'):
     same(getattr(state, part).variables, getattr(states['car'], part).variables)
   assert jax.tree.structure(state) == jax.tree.structure(CAR.init(0, BATCH))
@@ -59,11 +63,28 @@ def test_parts_keep_their_name_and_structure(run):
 )
 def test_parts_that_do_not_fit(run, part, where, message):
   with pytest.raises(UserError, match=message):
-    graft({part: f'{run[0]}/{where}'})
+    started({part: f'{run[0]}/{where}'})
 
 
 def test_a_run_that_is_not_there_is_told_with_the_key_that_names_it(tmp_path):
   with pytest.raises(
     UserError, match=r'config\.init\.calnet: no checkpoint in .*\n.*\n.*train it first'
   ):
-    graft({'calnet': f'{tmp_path / "none"}:net'})
+    started({'calnet': f'{tmp_path / "none"}:net'})
+
+
+def test_an_averaged_run_lends_its_average_and_an_averaged_one_begins_its_own_there(tmp_path):
+  averaged = dataclasses.replace(SUPERVISED, optim=dict(SUPERVISED.optim, ema=0.9))
+  state = averaged.init(6, BATCH)
+  average = jax.tree.map(lambda a: a + 1, state.net.opt_state.params)
+  state = state.replace(
+    net=state.net.replace(opt_state=state.net.opt_state.replace(params=average))
+  )
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=1) as c:
+    c.save(3, state, {'config': {}})
+  init = ConfigDict({'net': f'{tmp_path}:net'})
+  begun = init_from(averaged.init(0, BATCH), init, sharding.make_mesh())
+  same(begun.net.params, average)
+  same(begun.net.opt_state.params, average)
+  same(for_evaluation(state).net.params, average)
+  assert for_evaluation(state).net.opt_state == ()

@@ -1,0 +1,38 @@
+"""What a run starts from: parts of other runs, by config.init."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from car_jax import checkpoints, sharding
+from car_jax.errors import UserError
+from car_jax.methods.train_state import saved_variables
+
+
+def init_from(state: Any, init: ConfigDict, mesh: Any) -> Any:
+  """Replaces parts of a fresh state by parts of checkpoints.
+
+  init: {'calnet': 'runs/calnet:net'} takes params and batch_stats of `net` there for `calnet` here,
+  the averaged parameters where that run has them. Raises UserError where a part is missing, or its
+  arrays have other names or shapes.
+  """
+  for part, where in init.items():
+    path, _, theirs = str(where).rpartition(':')
+    ours, name = getattr(state, part, None), theirs if path else part
+    if not hasattr(ours, 'params'):
+      raise UserError(f'config.init: this method has no part {part!r}')
+    take = lambda run, step, name=name: checkpoints.part_of(run, step, name)
+    try:
+      variables = saved_variables(checkpoints.read(path or theirs, '', take))
+    except UserError as e:
+      text = f'config.init.{part}: {e}\n  train it first, or set it to FOLDER:net'
+      raise UserError(text) from None
+    for group, value in variables.items():
+      want, got = checkpoints.shapes(getattr(ours, group)), checkpoints.shapes(value)
+      if odd := sorted(set(want.items()) ^ set(got.items())):
+        raise UserError(
+          f'config.init.{part}: {where} does not fit, first {group}/{odd[0][0]} {odd[0][1]}'
+        )
+    ours = sharding.place_state(ours.with_variables(**variables), mesh)
+    state = state.replace(**{part: ours})
+  return state

@@ -1,0 +1,113 @@
+"""Nets in training, for methods to be made of. Letters as in methods/base.py."""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+
+from car_jax import registry
+from car_jax.methods.base import Array, Method
+from car_jax.nn.init import initialize
+from car_jax.optim import Averaged, Optimizer, optimizer
+from car_jax.options import Net, Optim
+
+
+@flax.struct.dataclass
+class Frozen:
+  """A net that only predicts."""
+
+  params: Any
+  batch_stats: Any
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+  def with_variables(self, params: Any, batch_stats: Any) -> Any:
+    """The same net at another start."""
+    return self.replace(params=params, batch_stats=batch_stats)
+
+
+@flax.struct.dataclass
+class TrainState(Frozen):
+  """A net in training: its linen variables and its optimizer's state."""
+
+  opt_state: Any
+
+  def apply_gradients(
+    self,
+    optimizer: Optimizer,
+    step: Array,
+    grads: Any,
+    batch_stats: Any,
+    rate: Array | None = None,
+  ) -> 'TrainState':
+    """The net after one update of `optimizer` at the run's `step`, or at a given rate."""
+    params, opt_state = optimizer.update(step, grads, self.opt_state, self.params, rate)
+    return TrainState(params, batch_stats, opt_state)
+
+  def with_variables(self, params: Any, batch_stats: Any) -> 'TrainState':
+    """The same net at another start; an average of its parameters begins there too."""
+    state = self.opt_state
+    if isinstance(state, Averaged):
+      state = state.replace(params=jax.tree.map(np.array, params))
+    return TrainState(params, batch_stats, state)
+
+
+def create(net: Any, optimizer: Optimizer, seed: int, *inputs: Any, **kw: Any) -> TrainState:
+  """A net's first state; `inputs` only lend their shapes."""
+  variables = initialize(net, seed, *inputs, **kw)
+  params = variables['params']
+  return TrainState(params, variables.get('batch_stats', {}), optimizer.init(params))
+
+
+def for_evaluation(state: Any) -> Any:
+  """A method's state without its optimizers', each net with its averaged parameters if it has
+  any."""
+
+  def evaluated(x: Any) -> Any:
+    if not isinstance(x, TrainState):
+      return x
+    average = x.opt_state.params if isinstance(x.opt_state, Averaged) else x.params
+    return x.replace(params=average, opt_state=())
+
+  return jax.tree.map(evaluated, state, is_leaf=lambda x: isinstance(x, TrainState))
+
+
+def saved_variables(part: Any) -> dict[str, Any]:
+  """The params and batch_stats that evaluation uses, of a net as a checkpoint holds it; both empty
+  where the part is no net."""
+  part = part if isinstance(part, dict) else {}
+  state = part.get('opt_state')
+  averaged = isinstance(state, dict) and {*state} == {f.name for f in dataclasses.fields(Averaged)}
+  params = state['params'] if averaged else part.get('params')
+  return {'params': params or {}, 'batch_stats': part.get('batch_stats') or {}}
+
+
+def full_size(out: Any) -> Array:
+  """A net's logits, at the image's size where it returns them at two, low and full."""
+  return out[-1] if isinstance(out, tuple) else out
+
+
+@dataclasses.dataclass(frozen=True)
+class OneNet(Method):
+  """What methods of a single net share: `model` names one of the registry, `optim` holds the fields
+  of optim.Adam, or with name='sgd' those of optim.SGD."""
+
+  num_classes: int
+  steps_per_epoch: int
+  model: Net
+  """The net."""
+  optim: Optim = dataclasses.field(default_factory=lambda: dict(name='adam'))
+  """Its optimizer."""
+  ignore_label: int | None = None
+
+  @property
+  def net(self) -> Any:
+    return registry.net(self.model, num_classes=self.num_classes)
+
+  @property
+  def optimizer(self) -> Optimizer:
+    return optimizer(self.optim, self.steps_per_epoch, self.net)
