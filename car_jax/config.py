@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from car_jax import files, lookup, options
+from car_jax import files, lookup, options, renamed
 from car_jax.errors import UserError, nearest, reading, reason
 from car_jax.evaluate.options import Evaluation
 from car_jax.options import Count, Group, Part, Positive, Range
@@ -128,9 +128,7 @@ def complete(config: Mapping[str, Any], schema: type = Run) -> ConfigDict:
 
 def saved(config: Mapping[str, Any]) -> ConfigDict:
   """A run's config as it was kept with it, by this version or one before -> completed."""
-  given = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
-  if given.get('data', {}).get('augment') == 'host':  # views were once made elsewhere on demand
-    del given['data']['augment']
+  given = renamed.modern(config.to_dict() if isinstance(config, ConfigDict) else dict(config))
   lookup.check_known({k: v for k, v in given.items() if k != 'init'})
   return complete(given)
 
@@ -194,7 +192,7 @@ def override(
     if kind is None:
       if inner := [k for k in known if k.startswith(f'{key}.')]:
         raise UserError(f'config.{key} is a group of keys; set one of them, such as {inner[0]}')
-      raise UserError(f'unknown config key {key!r}\n{nearest(key, known)}')
+      raise UserError(f'unknown config key {key!r}\n{renamed.hint(key) or nearest(key, known)}')
     _at(given, parents)[leaf] = options.parsed(key, kind, text)
   return complete(given, schema)
 

@@ -51,8 +51,8 @@ OPTIMIZERS = {
   'optax': 'car_jax.optim:Optax',
 }
 TRANSFORMS = {
-  'flip': 'car_jax.data.transforms:Flip',
-  'flip_rows': 'car_jax.data.transforms:FlipRows',
+  'mirror': 'car_jax.data.transforms:Mirror',
+  'mirror_rows': 'car_jax.data.transforms:MirrorRows',
   'rot90': 'car_jax.data.transforms:Rot90',
   'rotate': 'car_jax.data.transforms:Rotate',
 }

@@ -21,6 +21,7 @@ from car_jax import ahead, checkpoints, registry, sharding, writers
 from car_jax import config as configs
 from car_jax import workdir as workdirs
 from car_jax.data import opening, pipeline
+from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest, writing
 from car_jax.evaluate import preflight
 from car_jax.evaluate.validate import Validation
@@ -57,16 +58,20 @@ def train(
     source = dataset.split(config.data.train)
   with configs.setting_up('method'):
     method = build_method(config, dataset.info, len(source))
-  stream = lambda start: pipeline.train_batches(
+  data = data_options.of(config.data)
+  stream = lambda start, data=data: pipeline.train_batches(
     source,
     dataset.info,
-    config.data,
+    data,
     seed=config.seed,
     start_step=start,
     host=jax.process_index(),
     hosts=jax.process_count(),
   )
-  with configs.setting_up('data'), contextlib.closing(stream(0)) as first:
+  with (
+    configs.setting_up('data'),
+    contextlib.closing(stream(0, dataclasses.replace(data, workers=0))) as first,
+  ):
     example = next(first)
   with configs.setting_up('evals'):
     run = Run(config, workdir, mesh, dataset, method, np.shape(example.get('image', ()))[1:])

@@ -24,7 +24,7 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from car_jax import lookup
+from car_jax import lookup, renamed
 from car_jax.errors import UserError, nearest
 
 MOST = 2**31 - 1
@@ -273,7 +273,7 @@ def completed(cls: type, given: Any, where: str = '', part: str = '') -> dict[st
     raise UserError(f'config.{where[:-1]} is {given!r}\n  it is a dict of {", ".join(known)}')
   if unknown := sorted(set(given) - set(known)):
     lacks = f': {part} has no option {unknown[0]!r}' if part else ''
-    near = nearest(unknown[0], known)
+    near = renamed.hint(where + unknown[0]) or nearest(unknown[0], known)
     raise UserError(f'unknown config key {where + unknown[0]!r}{lacks}\n{near}')
   return {key: _value(f'{where}{key}', o, given.get(key, o.default)) for key, o in known.items()}
 

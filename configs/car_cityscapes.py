@@ -15,8 +15,8 @@ def get_config():
   c.method.calnet = dict(name='toy_calnet', hidden=64)
   c.method.generator.latent = 32
   c.data = dict(name='cityscapes', size=128, batch=16, eval_batch=2, threads=8)
-  c.data.flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
-  c.data.flip_black_box = True  # by rolls of its own, as published; False leaves it alone
+  c.data.class_flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
+  c.data.class_flip_black_box = True  # by rolls of its own, as published; False leaves it alone
   c.data.crop, c.data.scales = 'rescaled', (0.6, 0.7333333333333333, 0.8666666666666667, 1.0)
   c.steps, c.eval_every, c.save_every = 168_000, 1_680, 840
   spec = dict(samples=16, absent='skip', ignored='class')  # as published

@@ -48,7 +48,7 @@ def get_config(variant='car'):
     accuracy_cap=0.85,
     freeze_calnet=False,
   )
-  c.data = dict(name='lidc_crops', size=128, batch=32, flip=False, rot90=False)
+  c.data = dict(name='lidc_crops', size=128, batch=32, mirror=False, rot90=False)
   c.data.eval_size = 128  # as published: scores are of the central window
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 276_000, 100, 2_760, 1_380, 0
   # The authors chose by five fixed images: split='validation[10:15]'.

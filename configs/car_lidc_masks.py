@@ -12,6 +12,6 @@ from configs.car_lidc import get_config as car_lidc
 def get_config():
   c = car_lidc()
   c.data.name = 'lidc_masks'
-  c.data.flip = c.data.rot90 = True
+  c.data.mirror = c.data.rot90 = True
   c.steps, c.eval_every, c.save_every = 100_000, 2_500, 1_000
   return c

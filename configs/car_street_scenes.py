@@ -3,8 +3,9 @@
   python -m datasets.prepare street_scenes --height 64
   python train.py --config configs/car_street_scenes.py --workdir runs/car_street_scenes
 
-The right answer is known: each of five classes has a twin whose probability is in data.flips, and a
-black-box prediction tells where the classes are (arXiv 2006.13144, section 5.3).
+The right answer is known: each of five classes has a twin whose probability is in
+data.class_flips, and a black-box prediction tells where the classes are (arXiv 2006.13144, section
+5.3).
 """
 
 from ml_collections import ConfigDict
@@ -30,8 +31,8 @@ def get_config():
     rest_steps=1,
   )
   c.data = dict(name='street_scenes/height64', size=64, batch=6, eval_batch=4)
-  c.data.flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
-  c.data.crop, c.data.flip, c.data.eval_size = 'random', True, 0
+  c.data.class_flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
+  c.data.crop, c.data.mirror, c.data.eval_size = 'random', True, 0
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 3_000, 50, 250, 250, 0
   spec = dict(samples=16, absent='skip')
   c.evals = dict(val=spec | dict(split='validation[:32]', metrics=('ged16', 'flip_error')))

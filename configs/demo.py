@@ -53,7 +53,7 @@ def get_config(variant='car'):
   c = ConfigDict()
   c.method = METHODS[variant]
   c.data = dict(name='lidc_masks/size64', size=64, batch=12, eval_batch=32)
-  c.data.flip = c.data.rot90 = True
+  c.data.mirror = c.data.rot90 = True
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = STEPS[variant], 25, 150, 150, 0
   c.evals = dict(val=dict(split='validation[:160]', samples=16, metrics=('ged16',)))
   c.best = 'val/ged16:min'

@@ -32,7 +32,7 @@ def get_config(variant='lts'):
   c = ConfigDict()
   c.method = METHODS[variant]
   c.data = dict(name='street_scenes/height64', size=64, batch=6, eval_batch=4)
-  c.data.crop, c.data.flip, c.data.eval_size = 'random', True, 0
+  c.data.crop, c.data.mirror, c.data.eval_size = 'random', True, 0
   c.log_every, c.seed = 50, 0
   metrics = ('ece[own,top]', 'nll[own]', 'miou[own]')
   spec = dict(samples=1, absent='skip')
@@ -42,7 +42,7 @@ def get_config(variant='lts'):
   else:
     c.init = dict(segmenter='runs/street_scenes:net')
     c.data.train, c.data.size, c.data.batch = 'validation', 0, 4  # four whole images at a time
-    c.data.crop, c.data.flip = 'centre', False
+    c.data.crop, c.data.mirror = 'centre', False
     c.steps, c.eval_every, c.save_every = 1_000, 500, 500
     c.evals = dict(test=spec | dict(split='test[:32]', metrics=metrics))
   c.report = spec | dict(split='test', metrics=metrics)

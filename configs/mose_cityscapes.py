@@ -34,10 +34,10 @@ def get_config():
     black_box='number',
   )
   c.data = dict(name='cityscapes', size=128, batch=12, eval_batch=2, threads=8)
-  c.data.flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
-  c.data.flip_black_box = False
+  c.data.class_flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
+  c.data.class_flip_black_box = False
   c.data.crop, c.data.scales = 'resized', (0.6, 0.73, 0.86, 0.99)
-  c.data.flip, c.data.eval_size = True, 0
+  c.data.mirror, c.data.eval_size = True, 0
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 225_000, 100, 2_250, 450, 0
   spec = dict(samples=16, absent='skip')
   c.evals = dict(val=spec | dict(split='validation', metrics=('ged16', 'flip_error')))

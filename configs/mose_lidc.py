@@ -26,8 +26,8 @@ def get_config():
     schedule_metric='epoch',
     one_annotation=False,
   )
-  c.data = dict(name='lidc_v1', size=128, batch=16, flip=True)
-  c.data.flip_rows, c.data.rotate = True, 10.0
+  c.data = dict(name='lidc_v1', size=128, batch=16, mirror=True)
+  c.data.mirror_rows, c.data.rotate = True, 10.0
   c.data.eval_size = 128  # as published, whatever the size of the crops
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 120_000, 100, 600, 600, 0
   c.evals = dict(val=dict(split='validation', samples=16, metrics=('ged16', 'hm_iou16')))

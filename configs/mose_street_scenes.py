@@ -28,9 +28,9 @@ def get_config():
     black_box='one_hot',
   )
   c.data = dict(name='street_scenes/height64', size=64, batch=4, eval_batch=4)
-  c.data.flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
-  c.data.flip_black_box = False
-  c.data.crop, c.data.flip, c.data.eval_size = 'random', True, 0
+  c.data.class_flips = 'sidewalk:8/17,person:7/17,car:6/17,vegetation:5/17,road:4/17'
+  c.data.class_flip_black_box = False
+  c.data.crop, c.data.mirror, c.data.eval_size = 'random', True, 0
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = 2_000, 50, 500, 250, 0
   spec = dict(samples=16, absent='skip')
   c.evals = dict(val=spec | dict(split='validation[:32]', metrics=('ged16', 'flip_error')))

@@ -55,7 +55,7 @@ def adapted(c, net, base_run):
   c.data.batch = 8
   c.data.source = c.data.source.to_dict() | dict(size=WIDE, scale=(0.5, 1.0), jitter=0.0)
   c.data.target = dict(groups=2, views=4, size=WIDE, scale=(1.0, 1.1), zoom=(0.5, 1.0), jitter=0.4)
-  c.data.target.update(blur=(0.1, 2.0), greyscale=0.2, flip_views=True)
+  c.data.target.update(blur=(0.1, 2.0), greyscale=0.2, mirror_views=True)
 
 
 def get_config(variant='resnet101', source='gta5', steps=STEPS, classes='', file='sac_gta5'):

@@ -41,7 +41,7 @@ def get_config(variant='b0'):
     stride=768,
   )
   c.data = dict(name='cityscapes/scale1', size=1024, batch=16, eval_batch=1)
-  c.data.crop, c.data.flip, c.data.threads = 'random', True, 8
+  c.data.crop, c.data.mirror, c.data.threads = 'random', True, 8
   c.data.eval_size, c.data.fit = 0, (2048, 1024)
   c.steps, c.log_every, c.eval_every, c.save_every = 160_000, 100, 16_000, 1_600
   spec = dict(samples=1, absent='skip', metrics=('miou',))

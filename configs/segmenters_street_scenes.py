@@ -41,7 +41,7 @@ def get_config(variant='deeplabv3plus'):
   c.method = dict(name='supervised', model=MODELS[variant], optim=dict(lr=1e-3))
   c.data = dict(name='street_scenes/height64-count400', size=64, batch=8, eval_batch=8)
   c.data.train = 'train[:64]'  # few: as large nets on photographs, they become too sure
-  c.data.crop, c.data.flip, c.data.eval_size = 'random', True, 0
+  c.data.crop, c.data.mirror, c.data.eval_size = 'random', True, 0
   c.steps, c.log_every, c.eval_every, c.save_every, c.seed = STEPS[variant], 50, 200, 200, 0
   c.evals = dict(val=dict(split='validation[:64]', samples=1, metrics=('miou[own]', 'nll[own]')))
   c.best = ''

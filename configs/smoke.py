@@ -68,7 +68,7 @@ def get_config(variant='car'):
     raise UserError(f'configs/smoke.py has no variant {variant!r}\n{nearest(variant, METHODS)}')
   c = ConfigDict()
   c.method = METHODS[variant]
-  c.data = dict(name='fake', size=32, batch=8, flip=True, rot90=True)
+  c.data = dict(name='fake', size=32, batch=8, mirror=True, rot90=True)
   if variant in ('abn', 'sac'):
     c.data = dict(name='fake', size=32, batch=8) | TWO_DOMAINS
   if variant == 'abn':

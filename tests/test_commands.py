@@ -72,10 +72,15 @@ def test_a_checkpoint_is_asked_with_a_flip_that_its_config_does_not_list(
 ):
   load, loaded = checkpointed.load, []
   monkeypatch.setattr(checkpointed, 'load', lambda *a: loaded.append(load(*a)) or loaded[-1])
-  options = ('--config.report.split=test[:2]', '--config.method.flip=True', '--out', str(tmp_path))
+  options = (
+    '--config.report.split=test[:2]',
+    '--config.method.mirror=True',
+    '--out',
+    str(tmp_path),
+  )
   assert evaluation.main(['--checkpoint', str(run), *options]) == 0
-  assert loaded[0].method.flip
-  assert not load(run).method.flip
+  assert loaded[0].method.mirror
+  assert not load(run).method.mirror
 
 
 def test_eval_compares_checkpoints_under_given_names(run, tmp_path):
@@ -133,7 +138,7 @@ def test_mistakes_in_training_leave_nothing(arguments, message, tmp_path, capsys
     (['--step', '7'], '7'),
     (['--step', 'newest'], 'newest'),
     (['--save', 'sample'], 'did you mean: samples'),
-    (['--config.method.flp=True'], 'did you mean: method.flip'),
+    (['--config.method.mirorr=True'], 'did you mean: method.mirror'),
     (['--config.method.optim.lr=1'], 'method.optim.lr cannot be changed after training'),
     (['--config.method.scales=0.5,0'], 'config.method.scales is (0.5, 0)'),
   ],

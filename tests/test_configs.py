@@ -63,7 +63,7 @@ def test_its_method_and_scores_can_be_had(name):
     info = opening.open_dataset(config.data).info
   else:
     info = fake.open_dataset(num_classes=2 if 'lidc' in name else 19).info
-    if flips := config.data.get('flips'):
+    if flips := config.data.get('class_flips'):
       flips = class_flips.parse(flips, labels.CLASS_NAMES, labels.SCORED)
       info = dataclasses.replace(info, flips=flips)
     if not config.data.get('source'):
@@ -89,9 +89,9 @@ def test_one_step(name, tmp_path):
       transforms.from_config(config.data, True)
     shrink(config.method)
     small = dict(name='fake', size=32, batch=4, count=8)
-    if flips := config.data.get('flips'):  # of classes that the fake data have not
+    if flips := config.data.get('class_flips'):  # of classes that the fake data have not
       assert len(class_flips.parse(flips, labels.CLASS_NAMES, labels.SCORED)) == 5
-      small |= dict(readers=1, black_box=True, flips='background:4/17,disc 1:8/17')
+      small |= dict(readers=1, black_box=True, class_flips='background:4/17,disc 1:8/17')
     if two:  # with the options of the images, but for their size
       cut = lambda part: part.to_dict() | (dict(size=(32, 32)) if 'size' in part else {})
       small |= {k: cut(config.data[k]) for k in ('source', 'target')}

@@ -78,6 +78,7 @@ def test_a_run_of_a_version_with_fewer_options_goes_on(config, tmp_path):
   hidden = ('threads', 'crop', 'corruption', 'eval_batch', 'source', 'transforms')
   fewer = kept | {'data': {k: v for k, v in kept['data'].items() if k not in hidden}}
   fewer['data']['augment'] = 'host'  # an option that is gone
+  fewer['data']['flip'] = fewer['data'].pop('mirror')  # one that is called otherwise now
   path.write_text(json.dumps(fewer))
   assert int(loop.train(config, tmp_path / 'run').step) == 6
   assert json.loads(path.read_text()) == kept

@@ -71,12 +71,13 @@ def joined(data: Data, source: Dataset, target: Dataset) -> 'TwoDomains':
       f'config.data.target.uniform_classes is {target_options.uniform_classes!r}; '
       f'it is classes from 0 to {most - 1}'
     )
-  names = ('size', 'scale', 'flip', 'jitter', 'blur', 'renormalise')
+  names = ('size', 'scale', 'mirror', 'jitter', 'blur', 'renormalise')
   return TwoDomains(
     Domain(records, source.info, {k: getattr(source_options, k) for k in names}),
     Domain(target.split(target_options.split), target.info, view_options(target_options)),
     data.batch,
     data.threads,
+    data.workers,
     target_options,
   )
 
@@ -145,6 +146,7 @@ class TwoDomains:
   target: Domain
   batch: int
   threads: int
+  workers: int
   target_options: Target
 
   @property
@@ -170,13 +172,10 @@ class TwoDomains:
 
     check_shares(self.batch, self.groups * max(self.views, 1), hosts)
     steps = Steps(self, seed, start_step, host, hosts)
-    options = grain.ReadOptions(
-      num_threads=self.threads, prefetch_buffer_size=max(self.threads, 1) * 2
-    )
-    yield from grain.MapDataset.source(steps).to_iter_dataset(options)
+    yield from pipeline.ahead_of_use(grain.MapDataset.source(steps), self.threads, self.workers)
 
   @functools.cached_property
-  def found(self) -> importance.Counts | None:
+  def class_counts(self) -> importance.Counts | None:
     if not self.target_options.counts:
       return None
     counts = importance.load(pathlib.Path(self.target_options.counts), self.target.info.num_classes)
@@ -203,10 +202,9 @@ class Steps:
     self.rows = _part(data.batch, host, hosts)
     self.views = _part(data.groups * max(data.views, 1), host, hosts)
     self.epoch_steps = pipeline.steps_per_epoch(len(data), data.batch)
-    self._permutation = functools.lru_cache(maxsize=4)(self._shuffled)
     ignored = data.target.info.ignore_label  # what a method hears of: the target's, for both
     self.ignored, self.draws = OUTSIDE if ignored is None else ignored, None
-    if (counts := data.found) is not None:
+    if (counts := data.class_counts) is not None:
       cumulative = importance.distribution(
         counts.shares,
         prior=data.target_options.uniform_share,
@@ -214,8 +212,9 @@ class Steps:
       )
       self.draws = importance.Draws(cumulative, seed, len(data))
 
-  def _shuffled(self, domain: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([self.seed, epoch, domain, 5]).permutation(count)
+  def _record(self, domain: int, epoch: int, count: int, place: int) -> int:
+    """Which of a domain's records is at a place of an epoch."""
+    return int(pipeline.permutation(count, self.seed, epoch, domain, 5)[place])
 
   def __len__(self) -> int:
     return 2**40
@@ -245,9 +244,9 @@ class Steps:
   ) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
     epoch, within = divmod(step, self.epoch_steps)
     domain = self.data.source
-    index = self._permutation(1, epoch, len(domain.records))[within * self.data.batch + row]
+    index = self._record(1, epoch, len(domain.records), within * self.data.batch + row)
     rng = np.random.default_rng([self.seed, step * self.data.batch + row, 1])
-    return *domain.example(int(index), rng, self.ignored), rng
+    return *domain.example(index, rng, self.ignored), rng
 
   def target_example(self, step: int, g: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
     place = step * self.data.groups + g
@@ -256,16 +255,15 @@ class Steps:
 
   def source(self, step: int, row: int) -> dict[str, np.ndarray]:
     options = self.data.source.options
-    made = views.source(*self.source_example(step, row), ignore_label=self.ignored, **options)
-    return scaled(made)
+    return views.source(*self.source_example(step, row), ignore_label=self.ignored, **options)
 
   def group(self, step: int, g: int) -> dict[str, np.ndarray]:
     """The views of target image g of a step, or the one image."""
     example, options = self.target_example(step, g), dict(self.data.target.options)
     options |= {'ignore_label': self.ignored}
     if not self.data.views:
-      return as_target(scaled(views.source(*example, **options)))
-    made = scaled(views.group(*example, **options))
+      return as_target(views.source(*example, **options))
+    made = views.group(*example, **options)
     return made | {'views': np.full(self.data.views, self.data.views, np.int32)}
 
   def chosen(self, place: int) -> int:
@@ -274,7 +272,7 @@ class Steps:
     if self.draws is not None:
       return self.draws[place]
     epoch, within = divmod(place, count)
-    return int(self._permutation(2, epoch, count)[within])
+    return self._record(2, epoch, count, within)
 
 
 def _part(count: int, host: int, hosts: int) -> range:
@@ -288,11 +286,3 @@ def _stacked(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def as_target(made: dict[str, Any]) -> dict[str, Any]:
   return {'target': made['image'], 'target_label': made['label']}
-
-
-def scaled(made: dict[str, Any]) -> dict[str, Any]:
-  """Images normalised by ImageNet's statistics -> what nets take, which normalise them again."""
-  gain, shift = 2 * np.array(views.STD, np.float32), 2 * np.array(views.MEAN, np.float32) - 1
-  images = {k: made[k] * gain + shift for k in ('image', 'target', 'student') if k in made}
-  labels = {k: made[k].astype(np.int32) for k in ('label', 'target_label') if k in made}
-  return made | images | labels

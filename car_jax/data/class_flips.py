@@ -30,28 +30,30 @@ def parse(text: str, names: tuple[str, ...], twin: int) -> tuple[Flip, ...]:
     match = re.fullmatch(r'\s*(.+?)\s*:\s*(\d*\.?\d+(?:/\d+)?)\s*', part)
     if not match:
       raise UserError(
-        f'cannot read {part!r} in config.data.flips {text!r}\n'
+        f'cannot read {part!r} in config.data.class_flips {text!r}\n'
         '  expected CLASS:PROBABILITY,... such as sidewalk:8/17,road:4/17'
       )
     name, number = match.groups()
     if name not in names:
-      raise UserError(f'config.data.flips: unknown class {name!r}\n{nearest(name, names)}')
+      raise UserError(f'config.data.class_flips: unknown class {name!r}\n{nearest(name, names)}')
     top, _, bottom = number.partition('/')
     share = float(Fraction(top) / int(bottom or 1)) if int(bottom or 1) else math.inf
     if not 0 < share < 1:
-      raise UserError(f'config.data.flips: the probability of {name!r} is {number}, not in (0, 1)')
+      raise UserError(
+        f'config.data.class_flips: the probability of {name!r} is {number}, not in (0, 1)'
+      )
     flips.append(Flip(names.index(name), twin + len(flips), share))
   if len({f.base for f in flips}) < len(flips) or len(flips) > MOST:
-    raise UserError(f'config.data.flips {text!r}: each class once, at most {MOST} of them')
+    raise UserError(f'config.data.class_flips {text!r}: each class once, at most {MOST} of them')
   return tuple(flips)
 
 
 def flipped(dataset: Dataset, text: str) -> Dataset:
-  """A data set of one label per image with the flips of config.data.flips. Raises UserError."""
+  """A data set of one label per image with config.data.class_flips. Raises UserError."""
   info = dataset.info
   if info.readers != 1:
     raise UserError(
-      f'config.data.flips is for data of one label per image; {info.name} has {info.readers}'
+      f'config.data.class_flips is for data of one label per image; {info.name} has {info.readers}'
     )
   within = info.ignore_label is not None and info.ignore_label < info.num_classes
   count = info.num_classes - within  # an ignored class among the others is the last of them

@@ -8,7 +8,7 @@ from car_jax.data.sources import Dataset
 from car_jax.errors import UserError
 
 # Beside a source: how images are cut is said of source and target.
-UNREAD = ('size', 'pad', 'crop', 'flip', 'rot90', 'flip_rows', 'rotate', 'scales')
+UNREAD = ('size', 'pad', 'crop', 'mirror', 'rot90', 'mirror_rows', 'rotate', 'scales')
 UNREAD += ('transforms',)
 
 
@@ -17,8 +17,8 @@ def open_dataset(config: Any) -> Dataset:
   value that cannot be, not prepared."""
   data = data_options.of(config)
   dataset = data.records()
-  if data.flips:
-    dataset = class_flips.flipped(dataset, data.flips)
+  if data.class_flips:
+    dataset = class_flips.flipped(dataset, data.class_flips)
   if data.source is None:
     return dataset
   own = ('size',) if data.name == 'fake' else ()

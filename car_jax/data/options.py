@@ -36,7 +36,7 @@ class Source(Group):
   """How many classes the made-up data set `fake` has."""
   scale: Scale = (0.5, 1.0)
   """The least and the largest factor by which an image is scaled before the cut."""
-  flip: bool = True
+  mirror: bool = True
   """Mirror half of the windows."""
   jitter: Share = 0.0
   """Strength of random brightness, contrast, saturation and hue."""
@@ -73,9 +73,9 @@ class Target(Group):
   """Height and width of a view in pixels."""
   scale: Scale | None = None
   """The least and the largest factor by which an image is scaled before the cut."""
-  flip: bool | None = None
+  mirror: bool | None = None
   """Mirror half of the images."""
-  flip_views: bool | None = None
+  mirror_views: bool | None = None
   """Mirror half of the views besides."""
   zoom: Scale | tuple[()] | None = None
   """The least and the largest share of the window that a view shows; () for the whole."""
@@ -93,7 +93,7 @@ class Target(Group):
 
   def look(self) -> dict[str, Any]:
     """The options of what is made, those that are given."""
-    names = ('size', 'scale', 'flip', 'flip_views', 'zoom', 'blur', 'jitter', 'greyscale')
+    names = ('size', 'scale', 'mirror', 'mirror_views', 'zoom', 'blur', 'jitter', 'greyscale')
     values = {k: getattr(self, k) for k in (*names, 'renormalise')}
     return {k: v for k, v in values.items() if v is not None}
 
@@ -131,9 +131,9 @@ class Data(Group):
   """Shares of the shorter side (resized) or factors (rescaled) to draw from."""
   pad: bool = False
   """Mirror images that are smaller than `size`, without labels there."""
-  flip: bool = False
+  mirror: bool = False
   """Mirror half of the training images left to right."""
-  flip_rows: bool = False
+  mirror_rows: bool = False
   """Mirror half of the training images upside down."""
   rot90: bool = False
   """Turn training images by 0 to 3 quarters."""
@@ -141,9 +141,9 @@ class Data(Group):
   """Turn half of the training images by up to so many degrees."""
   transforms: tuple[Any, ...] = ()
   """More transforms of training images, in this order: names, or dict(name=.., ..) with options."""
-  flips: str = ''
+  class_flips: str = ''
   """Random class flips, such as sidewalk:8/17,road:4/17; see docs/data.md."""
-  flip_black_box: bool = True
+  class_flip_black_box: bool = True
   """Flip classes in the black box's prediction too, by draws of its own."""
   corruption: str = ''
   """Corrupt images, such as gaussian_noise:3; see docs/reliability.md."""
@@ -153,6 +153,8 @@ class Data(Group):
   """Longer and shorter side that evaluation scales images into; () for none."""
   threads: Annotated[int, Range(0, 1024)] = 2
   """How many threads of the host read and change images."""
+  workers: Annotated[int, Range(0, 1024)] = 0
+  """Processes of so many threads each that do so in training, with the same batches; 0 for none."""
   source: Source | None = None
   """Labelled images of another domain, to adapt from; see docs/adaptation.md."""
   target: Target | None = None

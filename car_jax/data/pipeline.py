@@ -5,8 +5,13 @@ resume, and the hosts' batches together are the batch that one host would see. A
 order of all records, cut to whole batches.
 """
 
+import contextlib
+import dataclasses
 import functools
 import itertools
+import os
+import signal
+import unittest.mock
 import zlib
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -47,7 +52,7 @@ def train_batches(
     )
   order = _Order(len(source), data.batch, seed, host, hosts)
   rows = _Rows(source, info, data, order, start_step * order.local)
-  yield from _read(rows, order.local, data.threads)
+  yield from _read(rows, order.local, data)
 
 
 def eval_batches(
@@ -68,7 +73,7 @@ def eval_batches(
   batch = data.eval_batch or data.batch
   order = _Once(shapes(source, data), batch, max(devices, hosts), host, hosts)
   rows = _Rows(source, info, data, order, 0)
-  yield from _read(rows, order.local, data.threads)
+  yield from _read(rows, order.local, dataclasses.replace(data, workers=0))  # soon read
 
 
 def cut(source: Source, config: Any) -> str:
@@ -101,6 +106,12 @@ def shapes(source: Source, config: Any) -> list[tuple[int, int]]:
 
 def steps_per_epoch(count: int, batch: int) -> int:
   return max(1, count // batch)
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(count: int, *seed: int) -> np.ndarray:
+  """The order of an epoch's records."""
+  return np.random.default_rng(seed).permutation(count)
 
 
 class _Once:
@@ -141,10 +152,6 @@ class _Order:
     self.count, self.batch, self.seed, self.host = count, batch, seed, host
     self.local = batch // hosts
     self.epoch_steps = steps_per_epoch(count, batch)
-    self._permutation = functools.lru_cache(maxsize=2)(self._shuffled)
-
-  def _shuffled(self, epoch: int) -> np.ndarray:
-    return np.random.default_rng([self.seed, epoch]).permutation(self.count)
 
   def __len__(self) -> int:
     return 2**40 * self.local
@@ -154,7 +161,7 @@ class _Order:
     place = step * self.batch + self.host * self.local + row
     epoch, step = divmod(step, self.epoch_steps)
     within = step * self.batch + self.host * self.local + row
-    return int(self._permutation(epoch)[within]), place, True
+    return int(permutation(self.count, self.seed, epoch)[within]), place, True
 
 
 class _Rows:
@@ -169,7 +176,7 @@ class _Rows:
     text = '' if train else data.corruption
     self.corrupt = corruptions.from_config(text) if text else None
     if info.flips:
-      self.modes = class_flips.all_modes(info, train and data.flip_black_box)
+      self.modes = class_flips.all_modes(info, train and data.class_flip_black_box)
 
   def __len__(self) -> int:
     return len(self.order) - self.skip
@@ -234,12 +241,43 @@ def _padded(weight: np.ndarray, length: int) -> np.ndarray:
   return np.pad(weight, (0, length - len(weight))).astype(np.float32)
 
 
-def _read(rows: _Rows, size: int, threads: int) -> Generator[Batch, None, None]:
+def _read(rows: _Rows, size: int, data: Data) -> Generator[Batch, None, None]:
   import grain
 
   batches = grain.MapDataset.source(rows).batch(size, drop_remainder=False, batch_fn=_stacked)
+  yield from ahead_of_use(batches, data.threads, data.workers)
+
+
+def ahead_of_use(batches: Any, threads: int, workers: int) -> Generator[Batch, None, None]:
+  """The elements of a grain.MapDataset in order, made ahead by threads, or by `workers` processes
+  of so many threads each."""
+  import grain
+  from absl import flags
+
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 1) * 2)
-  yield from batches.to_iter_dataset(options)
+  stream = batches.to_iter_dataset(options)
+  if workers:
+    if not flags.FLAGS.is_parsed():  # grain's processes ask for flags of theirs
+      flags.FLAGS.mark_as_parsed()
+    _start_resource_tracker()
+    processes = grain.MultiprocessingOptions(num_workers=workers)
+    stream = stream.mp_prefetch(processes, worker_init_fn=_leave_signals_to_the_parent)
+  with contextlib.closing(iter(stream)) as iterator:
+    yield from iterator
+
+
+def _start_resource_tracker() -> None:
+  """Python's own process that frees shared memory: what grain's workers leave there when a run ends
+  is freed without a warning."""
+  from multiprocessing import resource_tracker
+
+  with unittest.mock.patch.dict(os.environ, PYTHONWARNINGS='ignore::UserWarning'):
+    resource_tracker.ensure_running()
+
+
+def _leave_signals_to_the_parent(worker: int, workers: int) -> None:
+  for wish in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(wish, signal.SIG_IGN)
 
 
 def _stacked(examples: Any) -> Batch:

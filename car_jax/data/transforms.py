@@ -66,7 +66,7 @@ def _crop(example: Example, top: int, left: int, size: int) -> Example:
 
 
 @dataclasses.dataclass(frozen=True)
-class Flip:
+class Mirror:
   """Left to right, half of the time."""
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -122,7 +122,7 @@ class Rotate:
 
 
 @dataclasses.dataclass(frozen=True)
-class FlipRows:
+class MirrorRows:
   """Upside down, half of the time."""
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -259,7 +259,7 @@ SCALED_CROPS = {'resized': resized_crop, 'rescaled': rescaled_crop}  # they take
 
 
 def from_config(data: Any, train: bool, ignore_label: int | None = None) -> list[Transform]:
-  """config.data's `pad`; in training its `size`, `crop` (with `scales`), `flip`, `flip_rows`,
+  """config.data's `pad`; in training its `size`, `crop` (with `scales`), `mirror`, `mirror_rows`,
   `rot90`, `rotate` and `transforms`; in evaluation its `eval_size` (images stay whole without) and
   `fit`.
 
@@ -284,7 +284,7 @@ def from_config(data: Any, train: bool, ignore_label: int | None = None) -> list
     chain += [pad_to(size, ignore_label)] if data.pad else []
     kind = data.crop
     chain += [SCALED_CROPS[kind](size, data.scales) if scaled else PLAIN_CROPS[kind](size)]
-  turns = ((data.flip, Flip()), (data.flip_rows, FlipRows()), (data.rot90, Rot90()))
+  turns = ((data.mirror, Mirror()), (data.mirror_rows, MirrorRows()), (data.rot90, Rot90()))
   chain += [transform for wanted, transform in turns if wanted]
   chain += [Rotate(data.rotate, ignore_label)] if data.rotate else []
   return chain + [own(entry, ignore_label) for entry in data.transforms]

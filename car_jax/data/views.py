@@ -32,18 +32,20 @@ def renormalised() -> tuple[Array, Array]:
   return ours[0] - ratio * (theirs[0] - np.array(MEAN)), ratio * np.array(STD)
 
 
-def statistics(renormalise: bool) -> tuple[Array, Array]:
-  return renormalised() if renormalise else (np.array(MEAN), np.array(STD))
+def scaled(images: Array, label: Array, *, renormalise: bool = False) -> Array:
+  """uint8 [..., H, W, 3] -> float32 as nets take it, ImageNet's mean where label is PADDED.
 
-
-def normalised(images: Array, label: Array, *, renormalise: bool = False) -> Array:
-  """uint8 [..., H, W, 3] -> float32, zero where label [..., H, W] is PADDED."""
-  mean, std = statistics(renormalise)
-  table = ((np.arange(256)[:, None] / 255 - mean) / std).astype(np.float32)
+  0 to 255 become -1 to 1; where colours are renormalised, what nets make ImageNet's scale of.
+  """
+  level = np.arange(256)[:, None] / 255 + np.zeros(3)
+  if renormalise:
+    mean, std = renormalised()
+    level = (level - mean) / std * STD + MEAN
+  table = (2 * level - 1).astype(np.float32)
   out = np.empty(images.shape, np.float32)
   for channel in range(3):
     out[..., channel] = table[:, channel][images[..., channel]]
-  out[label == PADDED] = 0
+  out[label == PADDED] = 2 * np.array(MEAN) - 1
   return out
 
 
@@ -54,13 +56,13 @@ class Window(NamedTuple):
   """[2]: height and width after scaling, before the cut."""
   corner: Any
   """[2]: row and column of the window, counted from the padding's where the image is smaller."""
-  flip: Any
+  mirrored: Any
 
 
 class Zooms(NamedTuple):
   """What tells the T views of a window apart."""
 
-  flips: Any
+  mirrored: Any
   """[T]"""
   scales: Any
   """[T]: below 1 a part of the window fills the view, above 1 the window and a frame of zeros."""
@@ -71,27 +73,27 @@ class Zooms(NamedTuple):
 
 
 def window(
-  rng: np.random.Generator, image: Sequence[int], size: Sequence[int], *, scale, flip: bool
+  rng: np.random.Generator, image: Sequence[int], size: Sequence[int], *, scale, mirror: bool
 ) -> Window:
   """A scale within `scale` and a window [H, W], each place alike, of an image [h, w] scaled so."""
   factor = rng.uniform(*scale)
   scaled = np.array([int(factor * side) for side in image])
   corner = [rng.integers(max(0, has - want) + 1) for has, want in zip(scaled, size, strict=True)]
-  return Window(scaled, np.array(corner), bool(flip and rng.random() < 0.5))
+  return Window(scaled, np.array(corner), bool(mirror and rng.random() < 0.5))
 
 
 def zooms(
-  rng: np.random.Generator, size: Sequence[int], *, views: int, zoom, flip_views: bool
+  rng: np.random.Generator, size: Sequence[int], *, views: int, zoom, mirror_views: bool
 ) -> Zooms:
   """The first view shows the window whole; any view may be flipped."""
-  flips = rng.random(views) < 0.5 if flip_views else np.zeros(views, bool)
+  mirrored = rng.random(views) < 0.5 if mirror_views else np.zeros(views, bool)
   scales = np.ones(views)
   if zoom:
     scales[1:] = rng.uniform(*zoom, views - 1)
   sizes = np.array([[int(s * side) for side in size] for s in scales])
   room = np.array(size) - sizes
   corners = rng.integers(np.minimum(room, 0), np.maximum(room, 0) + 1)
-  return Zooms(flips, scales, sizes, corners)
+  return Zooms(mirrored, scales, sizes, corners)
 
 
 class Pair(NamedTuple):
@@ -112,8 +114,8 @@ class Pair(NamedTuple):
     image = self.image.resize(to, resampling.BILINEAR)
     return Pair(image, self.label.resize(to, resampling.NEAREST))
 
-  def flipped(self, flip: bool) -> 'Pair':
-    if not flip:
+  def mirrored(self, mirror: bool) -> 'Pair':
+    if not mirror:
       return self
     return Pair(*(plane.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for plane in self))
 
@@ -141,10 +143,10 @@ def viewed(
   The image is brought to H x W first, whatever its proportions.
   """
   whole = Pair.of(image, label).resized(size).resized(base.size)
-  frame = whole.windowed(base, size).flipped(base.flip)
+  frame = whole.windowed(base, size).mirrored(base.mirrored)
   views = []
-  for flip, part, corner in zip(drawn.flips, drawn.sizes, drawn.corners, strict=True):
-    views.append(frame.flipped(flip).cut(corner, part).resized(size))
+  for mirror, part, corner in zip(drawn.mirrored, drawn.sizes, drawn.corners, strict=True):
+    views.append(frame.mirrored(mirror).cut(corner, part).resized(size))
   images, labels = ([np.asarray(plane) for plane in planes] for planes in zip(*views, strict=True))
   return np.stack(images), np.stack(labels)
 
@@ -152,7 +154,7 @@ def viewed(
 def parameters(drawn: Zooms, size: Sequence[int]) -> Any:
   """[T, 5]: the centre's way down and right in pixels, degrees, 1 / scale, -1 where flipped."""
   away = drawn.corners + drawn.sizes / 2 - np.asarray(size) / 2
-  rest = [np.zeros_like(drawn.scales), 1 / drawn.scales, np.where(drawn.flips, -1.0, 1.0)]
+  rest = [np.zeros_like(drawn.scales), 1 / drawn.scales, np.where(drawn.mirrored, -1.0, 1.0)]
   return np.concatenate([away, np.stack(rest, -1)], -1)
 
 
@@ -192,8 +194,8 @@ def group(
   size: Sequence[int],
   views: int = 4,
   scale: Sequence[float] = (1.0, 1.1),
-  flip: bool = True,
-  flip_views: bool = True,
+  mirror: bool = True,
+  mirror_views: bool = True,
   zoom: Sequence[float] = (0.5, 1.0),
   blur: Sequence[float] = (0.1, 2.0),
   jitter: float = 0.4,
@@ -202,22 +204,22 @@ def group(
 ) -> dict[str, Array]:
   """A target image uint8 [h, w, 3] -> its T views, all drawn anew.
 
-  target [T, H, W, 3] float32, normalised, for the teacher; student, the same with noise; affine and
+  target [T, H, W, 3] float32 in [-1, 1], for the teacher; student, the same with noise; affine and
   affine_inv [T, 2, 3]; target_label [T, H, W] int32, -1 where padded, `ignore_label` elsewhere
   where there is no label.
   """
   if label is None:
     label = np.full(image.shape[:2], ignore_label)
-  base = window(rng, size, size, scale=scale, flip=flip)
-  drawn = zooms(rng, size, views=views, zoom=zoom, flip_views=flip_views)
+  base = window(rng, size, size, scale=scale, mirror=mirror)
+  drawn = zooms(rng, size, views=views, zoom=zoom, mirror_views=mirror_views)
   clean, labels = viewed(image, label, base, drawn, size=size)
   kind = dict(blur=blur, jitter=jitter, greyscale=greyscale)
   student = np.stack([photometric.noisy(v, photometric.noise(rng, **kind)) for v in clean])
   of = parameters(drawn, size)
   matrix = affine(of, size)
   return {
-    'target': normalised(clean, labels),
-    'student': normalised(student, labels),
+    'target': scaled(clean, labels),
+    'student': scaled(student, labels),
     'affine': matrix,
     'affine_inv': inverse(matrix, of, size),
     'target_label': labels,
@@ -236,7 +238,7 @@ def windowed(
 
   The noise comes before the cut: contrast is about the mean of the whole image.
   """
-  whole = Pair.of(image, label).resized(drawn.size).flipped(drawn.flip)
+  whole = Pair.of(image, label).resized(drawn.size).mirrored(drawn.mirrored)
   if noise is not None:
     noisy = photometric.noisy(np.asarray(whole.image), noise)
     whole = whole._replace(image=Image.fromarray(noisy))
@@ -251,21 +253,21 @@ def source(
   *,
   size: Sequence[int],
   scale: Sequence[float] = (0.5, 1.0),
-  flip: bool = True,
+  mirror: bool = True,
   jitter: float = 0.0,
   blur: bool = False,
   renormalise: bool = True,
   ignore_label: int = 255,
 ) -> dict[str, Array]:
-  """image [H, W, 3] float32, normalised, and label [H, W] int32, `ignore_label` where padded.
+  """image [H, W, 3] float32, see `scaled`, and label [H, W] int32, `ignore_label` where padded.
 
   Scales are of the image's own size. The batch-norm stage sees target images so too, without
   `renormalise`.
   """
   if label is None:
     label = np.full(image.shape[:2], ignore_label)
-  drawn = window(rng, image.shape[:2], size, scale=scale, flip=flip)
+  drawn = window(rng, image.shape[:2], size, scale=scale, mirror=mirror)
   noise = photometric.source_noise(rng, jitter=jitter, blur=blur) if jitter or blur else None
   pixels, labels = windowed(image, label, drawn, noise, size=size)
-  pixels = normalised(pixels, labels, renormalise=renormalise)
+  pixels = scaled(pixels, labels, renormalise=renormalise)
   return {'image': pixels, 'label': np.where(labels == PADDED, ignore_label, labels)}

@@ -264,7 +264,8 @@ def metric(name: str, spec: Mapping[str, Any], info: Any) -> Metric:
   flips = getattr(info, 'flips', ())
   if kind == 'flip_error' and not flips:
     raise UserError(
-      f'metric {name!r}: {info.name} has no class flips\n  set config.data.flips, or leave it out'
+      f'metric {name!r}: {info.name} has no class flips\n'
+      '  set config.data.class_flips, or leave it out'
     )
   ignore = getattr(info, 'ignore_label', None)
   chosen: dict[str, Any] = dict(absent=_absent(spec['absent']), bins=spec['bins'])

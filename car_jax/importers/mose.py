@@ -74,7 +74,7 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
     variables = to_variables(weights, state.net.variables)
   except UserError as e:
     raise UserError(f'{path}: {e}') from None
-  if config.data.get('flips'):  # released with 'unlabelled' as class 0, which is our last
+  if config.data.get('class_flips'):  # released with 'unlabelled' as class 0, which is our last
     head = variables['params']['out']
     variables['params']['out'] = {k: np.roll(v, -1, axis=-1) for k, v in head.items()}
   return state.replace(net=state.net.replace(**variables)), {'num_classes': classes}

@@ -20,7 +20,7 @@ class Inference:
   """Options that change no weights, so that a checkpoint may be asked with others.
 
   With a `crop`, prediction averages the logits of windows of that size, `stride` apart; 0 sees the
-  whole image at once. With several `scales`, or with `flip` (left and right), it averages the
+  whole image at once. With several `scales`, or with `mirror` (left and right), it averages the
   probabilities of copies of the image, each by windows; see nn/multiscale.py. What the net does not
   take as it is, is padded and the prediction cut back; see nn/net.py.
   """
@@ -31,7 +31,7 @@ class Inference:
   """From one window to the next, in pixels; with `crop`."""
   scales: tuple[Factor, ...] = (1.0,)
   """Copies of the image that a prediction averages, by their scale."""
-  flip: bool = False
+  mirror: bool = False
   """Average the prediction of the mirrored image in."""
 
   def __post_init__(self) -> None:
@@ -48,4 +48,4 @@ class Inference:
     windowed = dict(crop=self.crop, stride=self.stride, align_corners=align)
     predict = lambda image: windows.predicted(apply, image, size, **windowed)
     scaled = dict(multiple=net.multiple, align_corners=align)
-    return multiscale.averaged(predict, image, self.scales, self.flip, **scaled)
+    return multiscale.averaged(predict, image, self.scales, self.mirror, **scaled)

@@ -21,7 +21,7 @@ def averaged(
   predict: Callable[[Array], Array],
   image: Array,
   scales: Sequence[float],
-  flip: bool,
+  mirror: bool,
   *,
   multiple: int = 1,
   align_corners: bool = False,
@@ -32,7 +32,7 @@ def averaged(
   are returned as they are. Several copies' have the mean of their log-sum-exps, so that scores
   that depend on the logits' size, such as the energy, mean what those of one copy do.
   """
-  looks = list(itertools.product(scales, (False, True) if flip else (False,)))
+  looks = list(itertools.product(scales, (False, True) if mirror else (False,)))
   total, energy = jnp.float32(-jnp.inf), jnp.float32(0)
   for scale, mirrored in looks:
     size = scaled(image.shape[1:3], scale, multiple)

@@ -102,7 +102,9 @@ class Checkpoint:
 
   def _open(self, spec: Mapping[str, Any]) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
     """A set's DataInfo, records and data config: the run's own but for what the set says."""
-    own = {k: v for k, v in self.config['data'].items() if k not in ('flips', 'source', 'target')}
+    own = {
+      k: v for k, v in self.config['data'].items() if k not in ('class_flips', 'source', 'target')
+    }
     config = data_options.over(own, {'eval_batch': self._mesh.size} | dict(spec['data']))
     if config['eval_batch'] > 1:  # one image at a time is for sets of several sizes
       config['eval_batch'] = -(-config['eval_batch'] // self._mesh.size) * self._mesh.size

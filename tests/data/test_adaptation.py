@@ -12,10 +12,10 @@ from car_jax.errors import UserError
 
 SIDE, IGNORED = 8, 255
 SIZE = (SIDE, SIDE)
-SOURCE = dict(name='game', size=SIZE, scale=(1.0, 1.0), flip=False, renormalise=True)
+SOURCE = dict(name='game', size=SIZE, scale=(1.0, 1.0), mirror=False, renormalise=True)
 TARGET = dict(groups=2, views=3, size=SIZE)
 CONFIG = dict(name='streets', train='adaptation', batch=4, threads=1, source=SOURCE, target=TARGET)
-SINGLE = dict(groups=3, views=0, size=SIZE, scale=(1.0, 1.0), flip=False)
+SINGLE = dict(groups=3, views=0, size=SIZE, scale=(1.0, 1.0), mirror=False)
 
 
 class Records:
@@ -217,7 +217,7 @@ def test_the_draw_of_an_image_says_nothing_of_how_it_is_cut(opened, tmp_path):
     (dict(source=dict(SOURCE, jitter=1.5)), r'source\.jitter is 1\.5\n.*from 0 to 1'),
     (dict(source=dict(SOURCE, views=4)), r"unknown config key 'data\.source\.views'"),
     (dict(target=dict(TARGET, greyscale=-0.1)), r'target\.greyscale is -0\.1'),
-    (dict(target=dict(TARGET, flip=1)), r'target\.flip is 1\n.*True or False'),
+    (dict(target=dict(TARGET, mirror=1)), r'target\.mirror is 1\n.*True or False'),
     (dict(batch=11), r'game has 10 images, fewer than a batch of 11\n.*batch=10'),
     (dict(target=dict(TARGET, counts='nowhere.npz')), 'no such file nowhere.npz'),
   ],

@@ -42,7 +42,7 @@ def test_the_published_numbers_of_cityscapes():
 
 def test_a_data_set_without_ignored_pixels_and_one_flip():
   data = opening.open_dataset(
-    dict(name='fake', readers=1, num_classes=3, flips='disc 2 : .25', size=16)
+    dict(name='fake', readers=1, num_classes=3, class_flips='disc 2 : .25', size=16)
   )
   assert data.info.flips == (flips.Flip(2, 3, 0.25),)
   assert data.info.class_names == ('background', 'disc 1', 'disc 2', 'disc 2 2')
@@ -71,7 +71,7 @@ def test_batches_hold_every_mode_with_its_weight_and_the_black_box_of_the_label(
 @pytest.mark.parametrize('told', [True, False])
 def test_training_draws_modes_by_their_weight_and_flips_the_black_box_if_told(told):
   data = class_flips.flipped(city(), CITY)
-  config = dict(batch=4, flip_black_box=told, threads=0)
+  config = dict(batch=4, class_flip_black_box=told, threads=0)
   stream = pipeline.train_batches(data.split('train'), data.info, config, seed=0)
   counts, boxes, joint = np.zeros((5, 2)), np.zeros((5, 2)), []
   for _ in range(300):
@@ -109,4 +109,4 @@ def test_mistakes(text, message):
 
 def test_several_readers_cannot_be_flipped():
   with pytest.raises(UserError, match='one label per image; fake has 4'):
-    opening.open_dataset(dict(name='fake', flips='disc 1:1/2'))
+    opening.open_dataset(dict(name='fake', class_flips='disc 1:1/2'))

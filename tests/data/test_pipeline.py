@@ -77,13 +77,13 @@ def test_the_seed_and_the_step_decide_everything_and_threads_nothing():
 
 @pytest.mark.parametrize('start', [1, 2, 3])
 def test_starting_at_a_step_is_what_an_unbroken_run_would_see(start):
-  config = CONFIG | dict(flip=True, rot90=True)
+  config = CONFIG | dict(mirror=True, rot90=True)
   same(train(6, config=config)[start:], train(6 - start, config=config, start_step=start))
 
 
 @pytest.mark.parametrize('start', [0, 3])
 def test_the_batches_of_two_hosts_are_the_rows_of_one(start):
-  config = CONFIG | dict(flip=True, rot90=True)
+  config = CONFIG | dict(mirror=True, rot90=True)
   halves = [train(4, config=config, start_step=start, host=h, hosts=2) for h in (0, 1)]
   together = [
     {key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*halves, strict=True)
@@ -129,7 +129,7 @@ def test_the_images_transforms_and_labels_belong_together():
       record = super().__getitem__(i)
       return record | {'labels': record['image'][None, ..., 0] // 86}
 
-  config = CONFIG | dict(size=6, flip=True, rot90=True)
+  config = CONFIG | dict(size=6, mirror=True, rot90=True)
   seen = set()
   for batch in train(8, Marked(), config):
     grey = np.round((batch['image'][..., 0] + 1) * 127.5).astype(int)
@@ -144,7 +144,7 @@ def evaluate(source=None, config=CONFIG, **kw):
 
 
 def test_evaluation_reads_every_record_once_in_order_and_marks_the_padding():
-  batches = evaluate(config=CONFIG | dict(flip=True, rot90=True))
+  batches = evaluate(config=CONFIG | dict(mirror=True, rot90=True))
   valid = np.concatenate([b['valid'] for b in batches])
   names = np.concatenate([b['id'] for b in batches])
   assert len(valid) == 12

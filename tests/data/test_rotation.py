@@ -55,7 +55,7 @@ def test_image_and_labels_turn_together():
     assert found['image'].dtype == np.uint8
     bright = found['image'][..., 0] > 150
     assert (bright == found['labels'][0]).mean() > 0.95
-    flipped = transforms.FlipRows()(example, np.random.default_rng(seed))
+    flipped = transforms.MirrorRows()(example, np.random.default_rng(seed))
     assert (flipped['image'][..., 0] > 100).tolist() == (flipped['labels'][0] == 1).tolist()
 
 
@@ -87,7 +87,7 @@ def test_no_geometry_of_training_invents_a_class_in_labels_or_black_box():
   names = tuple(map(str, range(19)))
   info = DataInfo('scenes', 19, names, (), 1, ignore_label=255, black_box=True)
   config = dict(batch=8, size=48, pad=True, crop='random', rotate=30, threads=0)
-  config |= dict.fromkeys(('flip', 'flip_rows', 'rot90'), True)
+  config |= dict.fromkeys(('mirror', 'mirror_rows', 'rot90'), True)
   batch = next(pipeline.train_batches(Scenes(), info, config, seed=0))
   for key, number in (('label', 7), ('labels', 7), ('black_box', 9)):
     assert set(np.unique(batch[key])) == {number, 255}

@@ -75,8 +75,8 @@ def test_an_unknown_split_names_the_nearest(data):
 
 
 def test_an_unknown_key_names_the_nearest(data):
-  with pytest.raises(UserError, match=r"unknown config key 'data\.flop'.*\n  did you mean: flip"):
-    opened(data, flop=True)
+  with pytest.raises(UserError, match=r"key 'data\.mirrr'.*\n  did you mean: mirror"):
+    opened(data, mirrr=True)
   with pytest.raises(UserError, match=r"unknown config key 'data\.count'"):
     opened(data, count=3)  # for data made in memory only
 

@@ -37,7 +37,7 @@ def test_a_crop_larger_than_the_image(crop):
 
 def test_flips_and_turns():
   rng, original = np.random.default_rng(0), example(6, 6)
-  flipped = {alike(transforms.Flip()(original, rng)).tobytes() for _ in range(30)}
+  flipped = {alike(transforms.Mirror()(original, rng)).tobytes() for _ in range(30)}
   assert flipped == {x.tobytes() for x in (original['image'], original['image'][:, ::-1])}
   turned = {alike(transforms.Rot90()(original, rng)).tobytes() for _ in range(60)}
   assert turned == {np.rot90(original['image'], k).tobytes() for k in range(4)}
@@ -51,11 +51,11 @@ def test_nearest_resize():
 
 
 def test_what_training_does_evaluation_does_not():
-  config = dict(size=4, flip=True, rot90=True)
+  config = dict(size=4, mirror=True, rot90=True)
   assert len(transforms.from_config(config, train=True)) == 3
   assert not transforms.from_config(config, train=False)
   assert len(transforms.from_config(config | dict(eval_size=4), train=False)) == 1
-  assert transforms.from_config({'flip': False}, train=True) == []
+  assert transforms.from_config({'mirror': False}, train=True) == []
 
 
 @pytest.mark.parametrize('channels', [1, 3])

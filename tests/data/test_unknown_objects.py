@@ -35,7 +35,7 @@ def stored(batch):
 
 
 def test_training_and_evaluation_mark_them_and_ignore_them():
-  config = dict(batch=4, flip=True, size=5, crop='random')
+  config = dict(batch=4, mirror=True, size=5, crop='random')
   train = next(pipeline.train_batches(Records(), INFO, config, seed=0))
   (test,) = pipeline.eval_batches(Records(), INFO, config)
   for batch in (train, test):

@@ -15,7 +15,9 @@ from car_jax.methods.base import Samples
 from car_jax.metrics import flips
 
 DATA = opening.open_dataset(
-  dict(name='fake', readers=1, num_classes=3, size=16, flips='disc 1:1/4,disc 2:1/2', count=16)
+  dict(
+    name='fake', readers=1, num_classes=3, size=16, class_flips='disc 1:1/4,disc 2:1/2', count=16
+  )
 )
 SPEC = dict(samples=4, metrics=('ged4', 'flip_error', 'flip_error[pixels]', 'miou'))
 
@@ -73,5 +75,5 @@ def test_the_report_holds_numbers_and_charts(written):
 
 def test_data_without_flips_have_no_flip_error():
   plain = opening.open_dataset(dict(name='fake')).info
-  with pytest.raises(UserError, match='fake has no class flips\n.*config.data.flips'):
+  with pytest.raises(UserError, match='fake has no class flips\n.*config.data.class_flips'):
     catalogue.plan(dict(metrics=('flip_error',)), plain)

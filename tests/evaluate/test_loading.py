@@ -29,7 +29,7 @@ def test_ranked_segmentations_of_an_image_without_labels(tmp_path):
 
 def test_what_is_known_of_the_data_survives_json():
   info = opening.open_dataset(
-    dict(name='fake', readers=1, num_classes=3, flips='disc 1:1/4', black_box=True)
+    dict(name='fake', readers=1, num_classes=3, class_flips='disc 1:1/4', black_box=True)
   ).info
   again = sources.from_json(json.loads(json.dumps(dataclasses.asdict(info))))
   assert dataclasses.replace(again, palette=info.palette) == info

@@ -124,7 +124,10 @@ def looking(**options):
 def test_scales_and_mirrored_copies_are_averaged_over_windows_too(trained):
   image, labels = jnp.asarray(BATCH['image'][:1]), BATCH['labels'][:1]
   of = lambda m: jax.jit(lambda x: m.probabilities(trained[0], {'image': x, 'labels': labels}))
-  single, both = of(windowed(20, 12)), of(looking(crop=20, stride=12, scales=[0.75, 1], flip=True))
+  single, both = (
+    of(windowed(20, 12)),
+    of(looking(crop=20, stride=12, scales=[0.75, 1], mirror=True)),
+  )
   small = jax.image.resize(image, (1, 24, 24, 3), 'bilinear', antialias=False)
   copies = []
   for x in (small, image):
@@ -135,7 +138,7 @@ def test_scales_and_mirrored_copies_are_averaged_over_windows_too(trained):
 
 def test_one_scale_without_flip_changes_nothing(trained):
   net = METHOD.net.apply(trained[0].net.variables, BATCH['image'], train=False)
-  got = looking(scales=(1.0,), flip=False).logits(trained[0], BATCH)
+  got = looking(scales=(1.0,), mirror=False).logits(trained[0], BATCH)
   np.testing.assert_array_equal(got, net)
 
 

@@ -29,6 +29,11 @@ def noise(r: Replay) -> None:
   r.check('blur', [photometric.noisy(image, QUIET._replace(radius=x)) for x in radii], 0)
 
 
+def normalised(images: np.ndarray) -> np.ndarray:
+  """What a net makes of images; the published code feeds its nets with this."""
+  return ((images.astype(np.float64) + 1) / 2 - views.MEAN) / views.STD
+
+
 @replays('sac', 'source_aug')
 def source(r: Replay) -> None:
   mean, std = views.renormalised()
@@ -40,8 +45,8 @@ def source(r: Replay) -> None:
     r.check(f'{case}_scaled_hw', scaled, 0)
     drawn = views.Window(np.array(scaled), r[f'{case}_ij'], bool(r[f'{case}_flip']))
     pixels, labels = views.windowed(image, label, drawn, size=size)
-    found = views.normalised(pixels, labels, renormalise=True)
-    r.check(f'{case}_out', np.moveaxis(found, -1, 0), 1e-5)
+    normed = normalised(views.scaled(pixels, labels, renormalise=True))
+    r.check(f'{case}_out', np.moveaxis(normed, -1, 0), 1e-5)
     r.check(f'{case}_out_label', np.where(labels == views.PADDED, 255, labels), 0)
 
 
@@ -59,7 +64,7 @@ def target(r: Replay) -> None:
     images, labels = views.viewed(image, label, base, drawn, size=size)
     r.check(f'{case}_images_u8', images, 0)
     r.check(f'{case}_labels', labels, 0)
-    normed = views.normalised(images, labels)
+    normed = normalised(views.scaled(images, labels))
     for where, k in (('0', 0), ('last', -1)):
       r.check(f'{case}_normed_{where}_s2', np.moveaxis(normed[k, ::2, ::2], -1, 0), 1e-5)
     r.check(f'{case}_normed_sum', normed.sum((1, 2), dtype=np.float64), 1e-6, relative=True)
