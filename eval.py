@@ -76,7 +76,7 @@ STUDY = ('predictions', 'labels', 'kind', 'resize', 'calibrator')
 def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
   from car_jax.evaluate import checkpointed, terminal
 
-  first = checkpointed.parted(args.checkpoint[0])[1]
+  first = checkpointed.name_and_folder(args.checkpoint[0])[1]
   changes = [pair for pair in pairs if pair[0].startswith('method.')]
   checkpointed.check_changes(changes)
   config = configs.override(checkpointed.read_config(first, args.step), pairs)
@@ -113,7 +113,7 @@ def beside(run: pathlib.Path) -> pathlib.Path:
 
 def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
   from car_jax.reliability import command as studies
-  from car_jax.reliability import plan, verdicts, view
+  from car_jax.reliability import findings, plan, view
 
   config = studies.with_models(
     plan.load(args.config, pairs),
@@ -125,8 +125,8 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
     resize=args.resize,
   )
   name = pathlib.Path(args.config.partition(':')[0]).stem
-  found, page = studies.run(config, args.out or f'runs/{name}/study', command)
-  print('\n'.join(f'- {line}' for line in verdicts.verdicts(view.View(found))))
+  content, page = studies.run(config, args.out or f'runs/{name}/study', command)
+  print('\n'.join(f'- {line}' for line in findings.findings(view.View(content))))
   print(f'report: {page}')
   return 0
 

@@ -26,24 +26,24 @@ def discs(rng, images: int, count: int) -> np.ndarray:
   radius = rng.uniform(4, 30, (images, 1)) * rng.uniform(0.7, 1.3, (images, count))
   radius[rng.random(radius.shape) < 0.15] = 0
   y, x = np.mgrid[:SIZE, :SIZE]
-  found = np.empty((images, count, SIZE, SIZE), np.int32)
+  masks = np.empty((images, count, SIZE, SIZE), np.int32)
   for image, n in np.ndindex(images, count):
     (a, b), r = centre[image, n], radius[image, n]
-    found[image, n] = (y - a) ** 2 + (x - b) ** 2 < r**2
-  return found
+    masks[image, n] = (y - a) ** 2 + (x - b) ** 2 < r**2
+  return masks
 
 
 @functools.partial(jax.jit, static_argnames='parts')
 def score(samples, readers, parts):
   compared = stochastic.compare(samples, readers, classes=(1,))
-  found = {}
+  scores = {}
   if 'ged' in parts:
-    found['ged'] = stochastic.ged(compared).ged
+    scores['ged'] = stochastic.ged(compared).ged
   if 'hm' in parts:
-    found['hm'] = stochastic.hm_iou(compared)
+    scores['hm'] = stochastic.hm_iou(compared)
   if 'dice' in parts:
-    found['dice'] = stochastic.max_dice(compared)
-  return found
+    scores['dice'] = stochastic.max_dice(compared)
+  return scores
 
 
 def milliseconds(samples, readers, parts, repeats) -> float:

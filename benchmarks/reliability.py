@@ -16,7 +16,7 @@ from benchmarks import timing
 from car_jax.calibrate import base
 from car_jax.metrics import onepass
 from car_jax.reliability import measures
-from car_jax.reliability.tally import Tally
+from car_jax.reliability.image_counts import ImageCounts
 
 PIXELS, CHUNK, FITTED, CLASSES, REPEATS = 20_000_000, 1024 * 2048, 2_000_000, 19, 3
 ALL = ('miou', 'ece', 'adaptive_ece', 'ks', 'mce', 'nll', 'brier', 'auroc', 'aupr_error')
@@ -36,10 +36,10 @@ def chunk(rng: np.random.Generator, pixels: int) -> tuple[np.ndarray, np.ndarray
 
 
 def one_pass(logits: jax.Array, labels: np.ndarray, times: int) -> dict[str, float]:
-  counted, tally = np.ones(labels.shape, bool), Tally()
+  counted, counts = np.ones(labels.shape, bool), ImageCounts()
   for k in range(times):
-    tally.add(onepass.counts(logits, labels, counted), [str(k)], [''], [True])
-  pooled = tally.pooled()
+    counts.add(onepass.counts(logits, labels, counted), [str(k)], [''], [True])
+  pooled = counts.pooled()
   return {name: measures.measure(name).of(pooled) for name in ALL}
 
 
@@ -53,7 +53,7 @@ def passes(pixels: int, size: int) -> list[str]:
   jax.block_until_ready(read(logits))
   plain = timing.shortest(lambda: [read(logits) for _ in range(times)], REPEATS)
   before = timing.peak_bytes()
-  found = one_pass(logits, labels, 1)
+  values = one_pass(logits, labels, 1)
   more = (timing.peak_bytes() - before) / 1e6
   seconds = timing.shortest(lambda: one_pass(logits, labels, times), REPEATS)
   print(f'{times} x {size:,} pixels x {CLASSES} float32 logits, {total / 1e9:.2f} GB')
@@ -62,7 +62,7 @@ def passes(pixels: int, size: int) -> list[str]:
   print(f'memory beyond the chunk: {more:.0f} MB (limit {LIMITS["megabytes"]:g})')
   half = timing.shortest(lambda: one_pass(logits, labels, times // 2), REPEATS)
   print(f'half the pixels: {half:.2f} s')
-  print('  '.join(f'{k} {v:.4f}' for k, v in found.items()))
+  print('  '.join(f'{k} {v:.4f}' for k, v in values.items()))
   wrong = [f'one pass {seconds:.1f} s'] if seconds > LIMITS['seconds'] else []
   return wrong + ([f'{more:.0f} MB'] if more > LIMITS['megabytes'] else [])
 
@@ -75,12 +75,12 @@ def fits(pixels: int) -> list[str]:
     start = time.perf_counter()
     fit = base.fit(kind, sample)
     seconds = time.perf_counter() - start
-    told = {
+    scores = {
       k: round(fit.about[k], 4) for k in ('nll_before', 'nll_after', 'ece_before', 'ece_after')
     }
     print(
       f'{kind}, {pixels / 1e6:g} M pixels, compilation included: {seconds:.1f} s '
-      f'(limit {LIMITS["fit"]:g}), {told}'
+      f'(limit {LIMITS["fit"]:g}), {scores}'
     )
     slow += [f'{kind} {seconds:.1f} s'] if seconds > LIMITS['fit'] else []
   return slow

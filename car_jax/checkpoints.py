@@ -50,8 +50,8 @@ def versions() -> dict[str, str]:
   import car_jax
 
   names = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-  found = {name: importlib.metadata.version(name) for name in names}
-  return {'car_jax': car_jax.__version__, 'python': sys.version.split()[0]} | found
+  packages = {name: importlib.metadata.version(name) for name in names}
+  return {'car_jax': car_jax.__version__, 'python': sys.version.split()[0]} | packages
 
 
 class Checkpoints:
@@ -151,8 +151,8 @@ class Checkpoints:
       raise UserError(f'{path} needs more memory than there is') from e
     except Exception as e:  # orbax raises many kinds for damaged files
       raise Damaged(f'{path}: {first_line(e)}') from None
-    found = crcs(state)
-    if wrong := sorted(k for k in {*meta['crc'], *found} if found.get(k) != meta['crc'].get(k)):
+    sums = crcs(state)
+    if wrong := sorted(k for k in {*meta['crc'], *sums} if sums.get(k) != meta['crc'].get(k)):
       raise Damaged(f'{path}: {len(wrong)} arrays differ from what was saved, first {wrong[0]}')
     return state, meta
 
@@ -251,8 +251,8 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def leaves(tree: Any) -> list[tuple[str, Any]]:
-  found, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return [(jax.tree_util.keystr(path, simple=True, separator='/'), leaf) for path, leaf in found]
+  pairs, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return [(jax.tree_util.keystr(path, simple=True, separator='/'), leaf) for path, leaf in pairs]
 
 
 def check_shapes(path: pathlib.Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -314,23 +314,23 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   places = {'best': root / 'best', 'latest': root / 'checkpoints'}
   if not any(p.is_dir() for p in places.values()):
     places = {'latest': root}
-  found = {name: steps for name, p in places.items() if (steps := list(_numbered(p)))}
-  if not found:
+  saved = {name: steps for name, p in places.items() if (steps := list(_numbered(p)))}
+  if not saved:
     raise UserError(f'no checkpoint in {root}\n  expected a --workdir of train.py')
   number = int(step) if step.isascii() and step.isdigit() else None
   if step not in ('', 'best', 'latest') and number is None:
     raise UserError(
       f'no checkpoint called {step!r}\n  known: best, latest, or the number of a step'
     )
-  name = step if step in ('best', 'latest') else next(iter(found))
-  if name not in found:
-    raise UserError(f'no {name} checkpoint in {root}\n  there: {", ".join(found)}')
+  name = step if step in ('best', 'latest') else next(iter(saved))
+  if name not in saved:
+    raise UserError(f'no {name} checkpoint in {root}\n  there: {", ".join(saved)}')
   if number is None:
-    return places[name], max(found[name])
-  for name, steps in found.items():
+    return places[name], max(saved[name])
+  for name, steps in saved.items():
     if number in steps:
       return places[name], number
-  known = sorted({s for steps in found.values() for s in steps})
+  known = sorted({s for steps in saved.values() for s in steps})
   raise UserError(
     f'no checkpoint of step {number} in {root}\n  there: {", ".join(map(str, known))}'
   )

@@ -33,10 +33,11 @@ def walk(
 ) -> list[pathlib.Path]:
   """Every file below a folder, in the order of their paths; an empty folder stands for itself.
 
-  Linked folders are entered, each place once. `passed` is told of what is passed over, leftovers of
-  the system and second ways to a place, and why; `failed` of folders that cannot be listed.
+  Linked folders are entered, each place once. `passed` is called with what is passed over
+  (leftovers of the system, second ways to a place) and why; `failed` with the errors of folders
+  that cannot be listed.
   """
-  found: list[pathlib.Path] = []
+  paths: list[pathlib.Path] = []
   seen: set[str] = set()
   todo = [pathlib.Path(folder)]
   while todo:
@@ -55,10 +56,10 @@ def walk(
       passed(path, 'leftover of the system, passed over')
     inside = [path for path in inside if not is_leftover(path)]
     if not inside and place != pathlib.Path(folder):
-      found.append(place)
+      paths.append(place)
     todo += [path for path in inside if path.is_dir()]
-    found += [path for path in inside if not path.is_dir()]
-  return sorted(found)
+    paths += [path for path in inside if not path.is_dir()]
+  return sorted(paths)
 
 
 def check_regular(path: str | pathlib.Path) -> pathlib.Path:
@@ -94,12 +95,12 @@ def read_json(path: str | pathlib.Path, *, keys: tuple[str, ...] = (), mend: str
   """A JSON object with at least these keys. Raises UserError by path: damage, another shape."""
   text = read_text(path, 'JSON', mend)
   with reading(path, 'JSON', mend):
-    found = json.loads(text)
-    if not isinstance(found, dict):
-      raise ValueError(f'a {type(found).__name__} instead of an object')
-    if missing := [k for k in keys if k not in found]:
+    content = json.loads(text)
+    if not isinstance(content, dict):
+      raise ValueError(f'a {type(content).__name__} instead of an object')
+    if missing := [k for k in keys if k not in content]:
       raise ValueError(f'it has no {missing[0]!r}')
-  return found
+  return content
 
 
 def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

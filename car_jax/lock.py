@@ -24,7 +24,7 @@ BEAT, STALE = 10.0, 60.0  # seconds between touches; the age at which a holder c
 
 
 @contextlib.contextmanager
-def held(folder: pathlib.Path) -> Iterator[None]:
+def exclusive(folder: pathlib.Path) -> Iterator[None]:
   """Holds `folder` for this process. Raises UserError, naming the holder, if another one does."""
   path = folder / NAME
   file = _acquired(path)

@@ -79,7 +79,7 @@ def train(
     state = sharding.place_state(method.init(config.seed, example), mesh)
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
     state = init_from(state, config.init, mesh)
-  preflight.told(preflight.check(config, dataset, source, run, state))
+  preflight.show(preflight.check(config, dataset, source, run, state))
   with workdirs.claimed(workdir, config, new=new), writing(workdir):
     run.line(describe(config, mesh, source, state))
     return run.to_the_end(state, stream)

@@ -120,7 +120,7 @@ def _texts(cls: type) -> dict[str, str]:
 # Types -------------------------------------------------------------------------------------------
 
 
-def _parted(kind: Any) -> tuple[Any, Any]:
+def _type_and_note(kind: Any) -> tuple[Any, Any]:
   """An annotation -> (its plain type, the Range or Part that was noted on it or None)."""
   if typing.get_origin(kind) is Annotated:
     plain, *notes = typing.get_args(kind)
@@ -136,7 +136,7 @@ def _choices(kind: Any) -> tuple[Any, ...]:
 
 def part_of(kind: Any) -> str:
   """'net' for the annotation of an entry that names a net; '' for one that is no part."""
-  notes = (_parted(k)[1] for k in _choices(kind))
+  notes = (_type_and_note(k)[1] for k in _choices(kind))
   return next((n.kind for n in notes if isinstance(n, Part)), '')
 
 
@@ -155,7 +155,7 @@ def entries_of(kind: Any) -> type | None:
 
 def words(kind: Any) -> str:
   """An annotation as a reader of a table or a message wants it."""
-  plain, note = _parted(kind)
+  plain, note = _type_and_note(kind)
   if len(choices := _choices(plain)) > 1:
     return ' or '.join(words(k) for k in choices)
   if plain is type(None):
@@ -210,7 +210,7 @@ def checked(key: str, kind: Any, value: Any) -> Any:
 
 def _as(kind: Any, value: Any) -> Any:
   """The value as the annotation has it. Raises ValueError where it is none."""
-  plain, note = _parted(kind)
+  plain, note = _type_and_note(kind)
   origin, inner = typing.get_origin(plain), typing.get_args(plain)
   if type(value).__module__ == 'numpy' and type(value).__name__ != 'ndarray':  # without numpy
     value = value.item()
@@ -244,7 +244,7 @@ def _as(kind: Any, value: Any) -> Any:
 
 def parsed(key: str, kind: Any, text: str) -> Any:
   """What a user wrote on the command line as a value of the annotation. Raises UserError."""
-  plain = [_parted(k)[0] for k in _choices(kind)]
+  plain = [_type_and_note(k)[0] for k in _choices(kind)]
   literal = [v for k in plain if typing.get_origin(k) is Literal for v in typing.get_args(k)]
   if str in plain or text in literal:
     return None if text.lower() == 'none' and type(None) in plain else text

@@ -144,13 +144,13 @@ def _by_opencv(raw: bytes) -> Picture:
   _, pages = cv2.imdecodemulti(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
   if len(pages) != 1:
     raise Unusable(f'{len(pages)} pages; one is expected' if pages else 'no known form of picture')
-  (found,) = pages
-  if found.ndim == 2:
-    return Picture(found)
-  if found.shape[-1] not in (3, 4):
-    raise Unusable(f'{found.shape[-1]} channels; grey or three colours are expected')
-  alpha = found[..., 3] if found.shape[-1] == 4 else None
-  return Picture(np.ascontiguousarray(found[..., 2::-1]), None, alpha)
+  (pixels,) = pages
+  if pixels.ndim == 2:
+    return Picture(pixels)
+  if pixels.shape[-1] not in (3, 4):
+    raise Unusable(f'{pixels.shape[-1]} channels; grey or three colours are expected')
+  alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
+  return Picture(np.ascontiguousarray(pixels[..., 2::-1]), None, alpha)
 
 
 def _upright(picture: Picture, orientation: int) -> Picture:
@@ -189,10 +189,10 @@ def check_png(raw: bytes) -> None:
   if expected > 1032 * len(packed) + 1032:  # no stream of this length can hold so much
     raise Unusable('truncated: too few bytes for its size')
   stream = zlib.decompressobj()
-  found = len(stream.decompress(packed, expected + 1))
-  if found > expected:
+  size = len(stream.decompress(packed, expected + 1))
+  if size > expected:
     raise Unusable('more pixels than its size says')
-  if found < expected or not stream.eof:
+  if size < expected or not stream.eof:
     raise Unusable('truncated: its pixels end early')
 
 

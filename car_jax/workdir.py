@@ -44,14 +44,14 @@ def _claimed(workdir: Path, config: ConfigDict, new: bool) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     workdir.mkdir(parents=True, exist_ok=True)
     stack.callback(_remove_empty, workdir)
-    stack.enter_context(lock.held(workdir))
+    stack.enter_context(lock.exclusive(workdir))
     if new and any((workdir / p).exists() for p in ('config.json', 'checkpoints', 'best')):
       aside = next(p for k in itertools.count(1) if not (p := Path(f'{workdir}.old-{k}')).exists())
       workdir.rename(aside)
       (aside / lock.NAME).unlink()
       print(f'moved the old run to {aside}', flush=True)
       workdir.mkdir()
-      stack.enter_context(lock.held(workdir))
+      stack.enter_context(lock.exclusive(workdir))
     _adopt(workdir, config)
     yield
 

@@ -128,7 +128,7 @@ def test_what_was_computed_with_another_value_is_not_gone_on_with(config, tmp_pa
 
 def test_a_folder_that_is_being_trained_in_is_left_alone(config, tmp_path):
   loop.train(config, tmp_path / 'run')
-  with lock.held(tmp_path / 'run'):
+  with lock.exclusive(tmp_path / 'run'):
     for new in (False, True):
       with pytest.raises(UserError, match='is being trained in by process'):
         loop.train(config, tmp_path / 'run', new=new)

@@ -127,9 +127,9 @@ def find(kind: str) -> tuple[Callable[..., Any], dict[str, Any]]:
       '  then: python -m car_jax.calibrate RUN --out FILE'
     )
   options: dict[str, Any]
-  if found := re.fullmatch(r'clusters:?(\d+)(_ece)?', kind):
-    where, options = 'clusters:fit', {'clusters': int(found[1])}
-    options |= {'objective': 'ece'} if found[2] else {}
+  if match := re.fullmatch(r'clusters:?(\d+)(_ece)?', kind):
+    where, options = 'clusters:fit', {'clusters': int(match[1])}
+    options |= {'objective': 'ece'} if match[2] else {}
   elif kind in KINDS:
     where, options = KINDS[kind]
   elif ':' in kind:  # of the user's
@@ -155,14 +155,14 @@ def fit(kind: str, sample: Sample, *, seed: int = 0, **options: Any) -> Fit:
     raise UserError(f'none of the {sample.labels.size} pixels has a label; nothing to calibrate on')
   if 'seed' in inspect.signature(function).parameters:
     given['seed'] = seed
-  with _collected() as told:
+  with _collected() as messages:
     calibrator = function(sample, **given | options)
   before, after = scores(sample), scores(sample, calibrator)
-  found = calibrator.temperatures
+  temperatures = calibrator.temperatures
   about = dict(
     kind=kind,
     seed=seed,
-    temperatures=None if found is None else np.asarray(found, np.float64).tolist(),
+    temperatures=None if temperatures is None else np.asarray(temperatures, np.float64).tolist(),
     images=sample.images,
     pixels=int(np.sum(sample.labels >= 0)),
     classes=sample.classes,
@@ -170,7 +170,7 @@ def fit(kind: str, sample: Sample, *, seed: int = 0, **options: Any) -> Fit:
     nll_after=after[0],
     ece_before=before[1],
     ece_after=after[1],
-    warnings=told,
+    warnings=messages,
   )
   return Fit(calibrator, about)
 
@@ -178,13 +178,13 @@ def fit(kind: str, sample: Sample, *, seed: int = 0, **options: Any) -> Fit:
 @contextlib.contextmanager
 def _collected() -> Iterator[list[str]]:
   """The messages of the CalibrationWarnings given inside; other warnings pass."""
-  told: list[str] = []
+  messages: list[str] = []
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter('always', CalibrationWarning)
-    yield told
+    yield messages
   for w in caught:
     if issubclass(w.category, CalibrationWarning):
-      told.append(str(w.message))
+      messages.append(str(w.message))
     else:
       warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
 

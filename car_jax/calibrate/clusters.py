@@ -60,9 +60,9 @@ class Clusters:
       return logits / own.reshape(-1, *spatial, 1)
     if self.reference_compat:
       return logits / own.reshape(len(own), *spatial, -1)
-    said = jnp.argmax(logits, -1)
-    picked = jnp.take_along_axis(own, said.reshape(len(own), -1), 1)
-    return logits / picked.reshape(*said.shape, 1)
+    likeliest = jnp.argmax(logits, -1)
+    picked = jnp.take_along_axis(own, likeliest.reshape(len(own), -1), 1)
+    return logits / picked.reshape(*likeliest.shape, 1)
 
 
 def distances(features: Array, centroids: Array) -> Array:
@@ -101,8 +101,9 @@ def fit(
 ) -> Clusters:
   """Clusters the images, unless `centroids` [K, D] are given, and fits each cluster's temperature.
 
-  `clusters` -1 makes every image one. per_class: a temperature for each predicted class of each
-  cluster, 1 where there is no pixel.
+  `clusters` -1 makes every image one; `seed` is that of k-means. per_class: a temperature for each
+  predicted class of each cluster, 1 where there is no pixel. objective and grid: as in
+  `search.best_temperature`. soft and reference_compat: as in `Clusters`.
   """
   if sample.features is None:
     raise UserError(f'clusters need features of the images, and the sample has none\n{WITHOUT}')
@@ -117,8 +118,8 @@ def fit(
   if per_class:
     groups = groups * sample.classes + predicted(pixels)
     count *= sample.classes
-  found = search.group_temperatures(pixels, groups, count, objective, grid)
-  table = found.reshape(len(centroids), *([sample.classes] if per_class else []))
+  temperatures = search.group_temperatures(pixels, groups, count, objective, grid)
+  table = temperatures.reshape(len(centroids), *([sample.classes] if per_class else []))
   return Clusters(centroids, table.astype(np.float32), soft, reference_compat)
 
 
@@ -149,16 +150,16 @@ def sweep(
   folds: int = 5,
   **options: Any,
 ) -> Sweep:
-  """Every K with every seed, scored on images that were left out of the fit, fold by fold.
+  """Every number of clusters in `ks` with every seed, scored on held-out images, fold by fold.
 
-  Images are the same folds for all, so rows can be compared. `options` are those of `fit`.
+  The folds are the same for all, so rows can be compared. `options` are those of `fit`.
   """
   if not 2 <= folds <= sample.images:
     raise UserError(f'{folds} folds of {sample.images} images\n  use 2 to {sample.images}')
   order = np.random.default_rng(0).permutation(sample.images)
   parts = np.array_split(order, folds)
   rows = [
-    {'clusters': k, 'seed': seed} | _held_out(sample, parts, clusters=k, seed=seed, **options)
+    {'clusters': k, 'seed': seed} | _fold_scores(sample, parts, clusters=k, seed=seed, **options)
     for k in ks
     for seed in seeds
   ]
@@ -166,14 +167,14 @@ def sweep(
   return Sweep(rows, min(ks, key=mean))
 
 
-def _held_out(sample: Sample, parts: list[np.ndarray], **options: Any) -> dict[str, float]:
+def _fold_scores(sample: Sample, parts: list[np.ndarray], **options: Any) -> dict[str, float]:
   """NLL and ECE, each fold's weighted by its pixels that count."""
-  found = []
+  folds = []
   for i, part in enumerate(parts):
     rest = np.concatenate(parts[:i] + parts[i + 1 :])
     left_out = sample.take(np.sort(part))
     if weight := np.sum(left_out.labels >= 0):
       calibrator = fit(sample.take(np.sort(rest)), **options)
-      found.append((weight, *base.scores(left_out, calibrator)))
-  weight, nll, ece = np.transpose(found)
+      folds.append((weight, *base.scores(left_out, calibrator)))
+  weight, nll, ece = np.transpose(folds)
   return {'nll': float(nll @ weight / weight.sum()), 'ece': float(ece @ weight / weight.sum())}

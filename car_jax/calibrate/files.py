@@ -90,14 +90,14 @@ def load(path: str | pathlib.Path, *, classes: int | None = None) -> Fit:
     cls: Any = lookup.own('calibrator', where)
     if not (hasattr(cls, '__dataclass_fields__') and hasattr(cls, 'apply')):
       raise ValueError(f'{kind:.60} is no calibrator')
-    found = cls(**_parts_of(arrays), **static)
-    _check(found, kind, fitted)
+    calibrator = cls(**_parts_of(arrays), **static)
+    _check(calibrator, kind, fitted)
   if classes is not None and fitted != classes:
     raise UserError(
       f'{path} was fitted to {fitted} classes, not {classes}\n'
       '  fit one to the data set that is evaluated'
     )
-  return Fit(found, about)
+  return Fit(calibrator, about)
 
 
 def _parts_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -110,20 +110,20 @@ def _parts_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
   return unflatten_dict(arrays, sep='/')
 
 
-def _check(found: Any, kind: str, classes: int) -> None:
+def _check(calibrator: Any, kind: str, classes: int) -> None:
   """Raises ValueError for temperatures of another number or range, and for a calibrator that does
   not apply to logits of its classes."""
-  if found.temperatures is not None:
-    table = found.temperatures
+  if calibrator.temperatures is not None:
+    table = calibrator.temperatures
     wanted = dict(Temperature=(), PerClass=(classes,), Selective=(2,)).get(kind, table.shape)
     if not isinstance(table, np.ndarray) or table.shape != wanted:
       raise ValueError(f'temperatures {np.shape(table)}, {wanted} are expected')
     if (wrong := table[(table < LEAST) | (table > MOST)]).size:
       raise ValueError(f'a temperature of {wrong.flat[0]:g}; expected {LEAST:g} to {MOST:g}')
   spec = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
-  more = dict(image=spec(1, 16, 16, 3)) if needs(found) == 'image' else {}
-  if needs(found) == 'features':
-    more = dict(features=spec(1, found.centroids.shape[-1]))
+  more = dict(image=spec(1, 16, 16, 3)) if needs(calibrator) == 'image' else {}
+  if needs(calibrator) == 'features':
+    more = dict(features=spec(1, calibrator.centroids.shape[-1]))
   logits = spec(1, 16, 16, classes)
-  if jax.eval_shape(found.apply, logits, **more).shape != logits.shape:
+  if jax.eval_shape(calibrator.apply, logits, **more).shape != logits.shape:
     raise ValueError('it changes the shape of logits')

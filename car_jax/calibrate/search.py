@@ -129,7 +129,8 @@ def ece_search(
   """The grid's first temperature of least ECE, if that is less than at 1, which is tried first.
 
   As published with RELIS (arXiv 2303.11298), whose grid is 0.5 to 9.99; but one pass over the
-  pixels fills the bins of all temperatures. Bin k is (k/K, (k+1)/K].
+  pixels fills the bins of all temperatures. Bin k of K = num_bins is (k/K, (k+1)/K]; `block` is how
+  many pixels a core takes at a time.
   """
   grid = np.asarray(grid, np.float64)
   inverse = (1 / np.concatenate([[1.0], grid])).astype(np.float32)
@@ -173,16 +174,16 @@ def _grid_sums(logits: Array, labels: Array, inverse: Array, num_bins: int) -> t
 def best_temperature(
   pixels: Pixels, objective: str = 'nll', grid: np.ndarray | None = None
 ) -> float:
-  """By 'nll', or by 'ece' over a grid. Raises UserError for another objective."""
+  """That of least 'nll', or of least 'ece' over `grid` [T]; None is GRID. UserError for others."""
   if objective not in ('nll', 'ece'):
     raise UserError(f'no objective {objective!r}\n{nearest(objective, ("nll", "ece"))}')
   if objective == 'nll':
     if grid is not None:
       raise ValueError('the NLL needs no grid')
     return nll_temperature(pixels)
-  found = ece_search(pixels, grid=GRID if grid is None else grid)
-  _warn_at_bounds(found.temperature, found.grid[0], found.grid[-1])
-  return found.temperature
+  best = ece_search(pixels, grid=GRID if grid is None else grid)
+  _warn_at_bounds(best.temperature, best.grid[0], best.grid[-1])
+  return best.temperature
 
 
 def group_temperatures(
@@ -192,16 +193,19 @@ def group_temperatures(
   objective: str = 'nll',
   grid: np.ndarray | None = None,
 ) -> np.ndarray:
-  """groups [N] of 0 to G - 1 -> [G] temperatures, each of its pixels; 1 for an empty group."""
+  """groups [N] of 0 to count - 1 -> [count] temperatures, each of its pixels; 1 for an empty group.
+
+  objective and grid: as in `best_temperature`.
+  """
   usable = np.flatnonzero(pixels.labels >= 0)
   order = usable[np.argsort(groups[usable], kind='stable')]
   ends = np.searchsorted(groups[order], np.arange(count + 1))
-  found = np.ones(count)
+  table = np.ones(count)
   for g in range(count):
     index = order[ends[g] : ends[g + 1]]
     if len(index):
-      found[g] = best_temperature(Pixels(pixels.logits, pixels.labels, index), objective, grid)
-  return found
+      table[g] = best_temperature(Pixels(pixels.logits, pixels.labels, index), objective, grid)
+  return table
 
 
 def _warn_at_bounds(temperature: float, low: float, high: float) -> None:

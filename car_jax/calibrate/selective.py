@@ -65,8 +65,8 @@ def evidence(logits: Array) -> Array:
   largest = jax.lax.top_k(logits, min(LARGEST, logits.shape[-1]))[0]
   logp = jax.nn.log_softmax(logits)
   p = jnp.exp(logp)
-  said = jax.nn.one_hot(jnp.argmax(logits, -1), logits.shape[-1], dtype=bool)
-  others = jnp.sum(jnp.where(said, 0, p), -1)  # 1 - p of the likeliest would cancel
+  likeliest = jax.nn.one_hot(jnp.argmax(logits, -1), logits.shape[-1], dtype=bool)
+  others = jnp.sum(jnp.where(likeliest, 0, p), -1)  # 1 - p of the likeliest would cancel
   odds = jnp.max(logp, -1) - jnp.log(jnp.maximum(others, 1e-30))
   gaps = largest[..., 1:] - largest[..., :1]
   margin = jnp.max(p, -1) * (1 - jnp.exp(gaps[..., 0]))

@@ -76,7 +76,10 @@ def fit_per_class(
   grid: np.ndarray | None = None,
   reference_compat: bool = False,
 ) -> PerClass:
-  """One temperature for the pixels of each predicted class, 1 for classes never predicted."""
+  """One temperature for the pixels of each predicted class, 1 for classes never predicted.
+
+  objective and grid: as in `search.best_temperature`. reference_compat: as in `PerClass`.
+  """
   pixels = flat(sample)
-  found = search.group_temperatures(pixels, predicted(pixels), sample.classes, objective, grid)
-  return PerClass(found.astype(np.float32), reference_compat)
+  table = search.group_temperatures(pixels, predicted(pixels), sample.classes, objective, grid)
+  return PerClass(table.astype(np.float32), reference_compat)

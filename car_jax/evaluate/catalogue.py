@@ -300,10 +300,10 @@ def _option(option: str, name: str, kind: Kind, info: Any) -> dict[str, Any]:
 
 
 def _absent(value: Any) -> str:
-  found = {'1': 'one', 'one': 'one', 'skip': 'skip'}.get(str(value))
-  if found is None:
+  convention = {'1': 'one', 'one': 'one', 'skip': 'skip'}.get(str(value))
+  if convention is None:
     raise UserError(f'absent={value!r}\n{nearest(str(value), ("one", "skip"))}')
-  return found
+  return convention
 
 
 def _classes(value: Any, info: Any) -> tuple[int, ...]:
@@ -319,10 +319,10 @@ def _classes(value: Any, info: Any) -> tuple[int, ...]:
   if value == 'fg':
     return tuple(c for c in everything if c)
   names = [str(n) for n in info.class_names]
-  found = []
+  ids = []
   for item in [value] if isinstance(value, (str, int)) else value:
     number = names.index(str(item)) if str(item) in names else str(item)
     if not str(number).isdigit() or int(number) >= info.num_classes:
       raise UserError(f'unknown class {item!r} of {info.name}\n{nearest(str(item), names)}')
-    found.append(int(number))
-  return tuple(found)
+    ids.append(int(number))
+  return tuple(ids)

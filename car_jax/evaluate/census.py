@@ -25,15 +25,15 @@ class Census(NamedTuple):
 
 
 def remark(
-  found: Census, names: Sequence[str], *, absent: Sequence[int] = (), ignore: int | None = None
+  census: Census, names: Sequence[str], *, absent: Sequence[int] = (), ignore: int | None = None
 ) -> str:
   """One line on what is unusual in the labels, '' where nothing is.
 
-  absent: classes that cannot occur, such as an ignored one among the others. ignore: the label of
-  ignored pixels, to be named.
+  names: of the classes. absent: classes that cannot occur, such as an ignored one among the others.
+  ignore: the label of ignored pixels, to be named.
   """
-  missing = [k for k in np.flatnonzero(np.asarray(found.classes) <= 0) if k not in absent]
-  share = found.ignored / max(found.pixels, 1)
+  missing = [k for k in np.flatnonzero(np.asarray(census.classes) <= 0) if k not in absent]
+  share = census.ignored / max(census.pixels, 1)
   label = 'an ignored label' if ignore is None else f'the ignored label {ignore}'
   parts = []
   if missing:
@@ -46,15 +46,15 @@ def remark(
     parts.append(f'{100 * share:.0f} % of the pixels have {label}')
   if not parts:
     return ''
-  return '; '.join(parts) + _guess(found, missing, names, share)
+  return '; '.join(parts) + _guess(census, missing, names, share)
 
 
-def _guess(found: Census, missing: Sequence[int], names: Sequence[str], share: float) -> str:
+def _guess(census: Census, missing: Sequence[int], names: Sequence[str], share: float) -> str:
   """What may be the reason."""
   if len(names) == 2 and list(missing) == [1] and share > 0:
     return f': masks of 0 and 255? {names[1]} is 1 there, 255 counts nowhere'
   train_ids_mapped = {*scored_train_ids(np.arange(SCORED, dtype=np.uint8)).tolist()}
-  there = {*np.flatnonzero(np.asarray(found.classes) > 0).tolist()}
+  there = {*np.flatnonzero(np.asarray(census.classes) > 0).tolist()}
   if tuple(names) == CITYSCAPES and share >= LARGE and there <= train_ids_mapped:
     return (
       ': train ids that were read as label ids? Only files called ..labelIds.png hold label ids'

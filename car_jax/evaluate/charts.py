@@ -34,19 +34,19 @@ def _x_axis(d: Drawing, axis: Axis, top: float, bottom: float, name: str) -> Non
 
 def intervals(results: Results, metric: Metric) -> str:
   """How good is each subject, and how sure is that? A dot with its 95 % interval per row."""
-  found = {s: results.interval(s, metric) for s in results.subjects}
-  found = {s: v for s, v in found.items() if not math.isnan(v.mean)}
-  rows = len(found)
+  spans = {s: results.interval(s, metric) for s in results.subjects}
+  spans = {s: v for s, v in spans.items() if not math.isnan(v.mean)}
+  rows = len(spans)
   d = Drawing(WIDTH, ROW * rows + 48, f'{metric.name} with 95 % intervals')
-  ends = [v for i in found.values() for v in i[:3] if not math.isnan(v)] or [0.0, 1.0]
+  ends = [v for i in spans.values() for v in i[:3] if not math.isnan(v)] or [0.0, 1.0]
   margin = 0.06 * (max(ends) - min(ends) or 1)
   lo = 0.0 if 0 <= min(ends) < 0.6 * max(ends) else min(ends) - margin
   axis, bottom = Axis(lo, max(ends) + margin, LEFT + 6, RIGHT - 6), ROW * rows + 4
   _x_axis(d, axis, 4, bottom, metric.convention)
-  if READERS in found:
-    x = axis(found[READERS].mean)
+  if READERS in spans:
+    x = axis(spans[READERS].mean)
     d.line(x, 4, x, bottom, 'var(--muted)', 1.5, '2 4')
-  for k, (subject, i) in enumerate(found.items()):
+  for k, (subject, i) in enumerate(spans.items()):
     y, colour = ROW * k + 32, colour_of(results, subject)
     d.text(LEFT, y - 13, subject, weight=600, size=12)
     d.text(RIGHT, y - 13, number(i.mean), 'end', size=12, weight=600)

@@ -40,7 +40,7 @@ class Loaded:
   crc: Any = None  # of its arrays, as the checkpoint tells them
 
 
-def parted(text: str) -> tuple[str, str]:
+def name_and_folder(text: str) -> tuple[str, str]:
   """'[NAME=]FOLDER' -> (name, folder); a folder that is there may have '=' in its name."""
   name, _, path = text.rpartition('=') if not pathlib.Path(text).exists() else ('', '', text)
   return name or pathlib.Path(path).absolute().name, path
@@ -113,7 +113,7 @@ def asked(
 ) -> tuple[dict[str, Any], Sequence[str], Sequence[str]]:
   """What the report is of, with the checkpoints' names and folders. Raises UserError."""
   spec = catalogue.report_spec(config)
-  names, paths = zip(*(parted(p) for p in paths), strict=True)
+  names, paths = zip(*(name_and_folder(p) for p in paths), strict=True)
   if len({*names}) < len(names):
     raise UserError(
       f'two checkpoints are called {max(names, key=names.count)!r}\n  give NAME=FOLDER'
@@ -134,7 +134,8 @@ def evaluate(
   """Scores checkpoints on config.data and config.report, writes the report -> (Results, page).
 
   `saved` names some of save.KINDS, joined by commas: arrays for other tools, in out/../arrays.
-  A path may be NAME=FOLDER; `changes` as in `load`, of every checkpoint. Raises UserError.
+  A path may be NAME=FOLDER; `step` and `changes` are the wish and the changes of `load`, of every
+  checkpoint; `command` is printed in the report, to repeat it. Raises UserError.
   """
   spec, names, paths = asked(paths, config)
   folders.check_replaceable(pathlib.Path(out), report.RESULTS)
@@ -160,8 +161,8 @@ def evaluate(
       place = pathlib.Path(out).parent / 'arrays'
       saver = save.Saver(place, saved, data.info, len(source), several_sizes=several)
       arrays = stack.enter_context(saver)
-    told = progress.line(len(source)) if jax.process_index() == 0 else None
-    results = evaluator(rows, batches, rng=rng, progress=told, save=arrays)
+    meter = progress.line(len(source)) if jax.process_index() == 0 else None
+    results = evaluator(rows, batches, rng=rng, progress=meter, save=arrays)
     if arrays is not None:
       print(f'arrays in {arrays.close(results, command=command)}')
   choice = gallery.choose(results, rows[0].name)

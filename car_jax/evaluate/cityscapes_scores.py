@@ -40,11 +40,11 @@ def main(arguments: list[str]) -> int:
   args = parser.parse_args(arguments)
   if args.json:
     folders.check_writable(args.json.parent)
-  found = scores(frames(args.predictions), frames(args.ground_truth, '_gtFine_labelIds'))
-  print(table(found))
+  tables = scores(frames(args.predictions), frames(args.ground_truth, '_gtFine_labelIds'))
+  print(table(tables))
   if args.json:
     with folders.whole(args.json) as part:
-      part.write_text(json.dumps(found, indent=1) + '\n')
+      part.write_text(json.dumps(tables, indent=1) + '\n')
   return 0
 
 
@@ -55,18 +55,18 @@ def frames(folder: pathlib.Path, ending: str = '') -> dict[str, pathlib.Path]:
   """
   if folder.name == 'train_ids':  # they pass for label ids, of other classes
     raise UserError(f'{folder} holds train ids\n  name {folder.with_name("label_ids")}')
-  found: dict[str, pathlib.Path] = {}
+  by_frame: dict[str, pathlib.Path] = {}
   inside = files.walk(folder) if folder.exists() else []
   wanted = lambda p: p.suffix.lower() in pictures.EXACT and p.stem.endswith(ending)
   for path in filter(wanted, inside):
     if name := FRAME.match(path.name):
-      if name[0] in found:
+      if name[0] in by_frame:
         raise UserError(
-          f'two files of {name[0]}: {found[name[0]]} and {path}\n  name the folder of one kind'
+          f'two files of {name[0]}: {by_frame[name[0]]} and {path}\n  name the folder of one kind'
         )
-      found[name[0]] = path
-  left = sorted({*inside} - {*found.values()})
-  if not found:
+      by_frame[name[0]] = path
+  left = sorted({*inside} - {*by_frame.values()})
+  if not by_frame:
     lies = f'; there lies {left[0].relative_to(folder)}, among {len(left)} files' if left else ''
     raise UserError(
       f'{folder} holds no CITY_SEQUENCE_FRAME{ending or "..."}.png{lies}\n'
@@ -77,31 +77,31 @@ def frames(folder: pathlib.Path, ending: str = '') -> dict[str, pathlib.Path]:
       f'{folder}: {len(left)} files are no predictions, such as {left[0].relative_to(folder)}',
       file=sys.stderr,
     )
-  return found
+  return by_frame
 
 
 def scores(
-  said: dict[str, pathlib.Path], truth: dict[str, pathlib.Path]
+  predictions: dict[str, pathlib.Path], truth: dict[str, pathlib.Path]
 ) -> dict[str, dict[str, Any]]:
   """Per class and category IoU and, with instances, iIoU; their means; None for what is nowhere.
 
   Every frame of the truth needs a prediction, as the benchmark has it. Raises UserError.
   """
-  if missing := sorted(truth.keys() - said.keys()):
+  if missing := sorted(truth.keys() - predictions.keys()):
     raise UserError(f'{len(missing)} frames have no prediction, such as {missing[0]}')
-  if more := sorted(said.keys() - truth.keys()):
+  if more := sorted(predictions.keys() - truth.keys()):
     print(f'{len(more)} predictions have no truth, such as {more[0]}: not scored', file=sys.stderr)
-  matrix, pixels, told = 0, 0, progress.line(len(truth))
+  matrix, pixels, meter = 0, 0, progress.line(len(truth))
   for frame, path in truth.items():
-    one, other = read(path), read(said[frame])
+    one, other = read(path), read(predictions[frame])
     if one.shape != other.shape:
-      raise UserError(f'{said[frame]} is {other.shape}, {path} is {one.shape}')
+      raise UserError(f'{predictions[frame]} is {other.shape}, {path} is {one.shape}')
     matrix = matrix + official.confusion(one, other)
     instances = path.with_name(path.name.replace('labelIds', 'instanceIds'))
     if pixels is not None:
       known = instances.exists()
       pixels = pixels + official.instance_pixels(read(instances, 2**16), other) if known else None
-    told(1)
+    meter(1)
   if looks_like_train_ids(matrix):
     print(
       'warning: the predictions look like train ids (0 to 18), and are scored as label ids\n'
@@ -110,7 +110,7 @@ def scores(
     )
   things, groups = (None, None) if pixels is None else official.instance_iou(matrix, pixels)
   iou, categories = official.class_iou(matrix), official.category_iou(matrix)
-  found = {
+  tables = {
     'classes': rows(ROWS, iou, [official.CLASSES.index(c) for c in official.THINGS], things),
     'categories': rows(
       tuple(official.CATEGORIES),
@@ -122,15 +122,15 @@ def scores(
   means = {'19 classes': (iou, things)}
   means |= {f'{len(k)} classes': (iou[[*k]], None) for k in labels.SYNTHIA_MEANS}
   means |= {'7 categories': (categories, groups)}
-  found['means'] = {k: dict(zip(COLUMNS, map(mean, v), strict=True)) for k, v in means.items()}
-  return found
+  tables['means'] = {k: dict(zip(COLUMNS, map(mean, v), strict=True)) for k, v in means.items()}
+  return tables
 
 
 def rows(names: Any, iou: Any, places: list[int], instance: Any) -> dict[str, dict[str, Any]]:
-  found: dict[str, dict[str, Any]] = {n: {'IoU': plain(v)} for n, v in zip(names, iou, strict=True)}
+  cells: dict[str, dict[str, Any]] = {n: {'IoU': plain(v)} for n, v in zip(names, iou, strict=True)}
   for place, value in zip(places, () if instance is None else instance, strict=False):
-    found[names[place]]['iIoU'] = plain(value)
-  return found
+    cells[names[place]]['iIoU'] = plain(value)
+  return cells
 
 
 def mean(values: Any) -> float | None:
@@ -141,31 +141,31 @@ def plain(value: float) -> float | None:
   return None if np.isnan(value) else float(value)
 
 
-def read(path: pathlib.Path, ids: int = official.LABEL_IDS) -> np.ndarray:
-  """Ids [H, W] below `ids`. Raises UserError, by path."""
-  found = pictures.open_picture(path).values
-  if found.ndim != 2 or found.dtype.kind not in 'iu' or found.min() < 0 or found.max() >= ids:
-    kind = f'ids {found.min()} to {found.max()}' if found.ndim == 2 else f'{found.ndim} dimensions'
-    kind += ', as train ids have' if found.ndim == 2 and found.max() == 255 else ''
+def read(path: pathlib.Path, count: int = official.LABEL_IDS) -> np.ndarray:
+  """Ids [H, W] below `count`. Raises UserError, by path."""
+  ids = pictures.open_picture(path).values
+  if ids.ndim != 2 or ids.dtype.kind not in 'iu' or ids.min() < 0 or ids.max() >= count:
+    kind = f'ids {ids.min()} to {ids.max()}' if ids.ndim == 2 else f'{ids.ndim} dimensions'
+    kind += ', as train ids have' if ids.ndim == 2 and ids.max() == 255 else ''
     raise UserError(
-      f'{path} has {kind}; label ids are 0 to {ids - 1}, in one channel\n'
+      f'{path} has {kind}; label ids are 0 to {count - 1}, in one channel\n'
       '  train ids and colours lie in folders of their own'
     )
-  return found
+  return ids
 
 
 def looks_like_train_ids(matrix: np.ndarray) -> bool:
   """Whether the predictions of [L, L] are rather ids 0 to 18 of the 19 classes: none is above,
   where the truth has some, and some are of those that the benchmark does not score."""
-  said, there = (np.flatnonzero(matrix.sum(axis)) for axis in (0, 1))
-  above = there.max(initial=0) >= labels.SCORED > said.max(initial=0)
-  return bool(above and {*said.tolist()} - {0, *official.CLASSES})
+  predicted, there = (np.flatnonzero(matrix.sum(axis)) for axis in (0, 1))
+  above = there.max(initial=0) >= labels.SCORED > predicted.max(initial=0)
+  return bool(above and {*predicted.tolist()} - {0, *official.CLASSES})
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
+def table(tables: dict[str, dict[str, Any]]) -> str:
   cell = lambda v: '' if v is None else f'{100 * v:.1f}'
   lines = [f'{"per cent":16} {"IoU":>6} {"iIoU":>6}']
-  for part in found.values():
+  for part in tables.values():
     lines += [
       '',
       *(f'{n:16} ' + ' '.join(f'{cell(v.get(c)):>6}' for c in COLUMNS) for n, v in part.items()),

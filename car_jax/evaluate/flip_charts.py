@@ -43,17 +43,17 @@ def rates(results: Results) -> str:
 
 
 def counts(results: Results, subject: str) -> np.ndarray:
-  """Pixels of each flipping class, said base, said twin, over all images [F, 3]."""
-  return total(results.found[subject]['flips/counts'])
+  """Pixels of each flipping class, and the weight of its base and its twin there, summed [F, 3]."""
+  return total(results.scores[subject]['flips/counts'])
 
 
 def names(results: Results, subject: str) -> str:
   """How often do samples use each of the two names of a class? Bars, and ticks where they should
   end; a hollow dot is the probability that the method states itself."""
-  said = flips.frequencies(counts(results, subject))
+  frequencies = flips.frequencies(counts(results, subject))
   own = own_probabilities(results, subject)
   rows = [
-    (name, said[k, twin], flip.probability if twin else 1 - flip.probability, own.get(name))
+    (name, frequencies[k, twin], flip.probability if twin else 1 - flip.probability, own.get(name))
     for k, flip in enumerate(results.plan.flips)
     for twin, name in enumerate(results.info.class_names[i] for i in flip[:2])
   ]
@@ -78,7 +78,7 @@ def names(results: Results, subject: str) -> str:
 
 def own_probabilities(results: Results, subject: str) -> dict[str, float]:
   """Class name -> mean probability stated where the class is and the black box is right; or {}."""
-  sums = results.found[subject].get('flips/classes')
+  sums = results.scores[subject].get('flips/classes')
   if sums is None:
     return {}
   means = flips.class_probabilities([sums])
@@ -87,15 +87,15 @@ def own_probabilities(results: Results, subject: str) -> dict[str, float]:
 
 def masses(results: Results, subject: str) -> str:
   """Does every combination of flips get its probability? One bar per mode, ticks for the truth."""
-  found, truth = mode_masses(results, subject), flips.mode_weights(results.plan.flips)
+  means, truth = mode_masses(results, subject), flips.mode_weights(results.plan.flips)
   d = Drawing(WIDTH, 132, f'Mass of every mode: {subject}')
   x = Axis(0, len(truth), 30, WIDTH - 4)
-  y = Axis(0, float(max(truth.max(), np.nanmax(found, initial=0))) * 1.05, 104, 6, ticks=3)
+  y = Axis(0, float(max(truth.max(), np.nanmax(means, initial=0))) * 1.05, 104, 6, ticks=3)
   for tick in y.ticks:
     d.line(30, y(tick), WIDTH - 4, y(tick))
     d.text(26, y(tick) + 4, y.label(tick), 'end', 'var(--muted)', 11)
   flipped = flips.mode_flips(results.plan.flips)
-  for k, (mass, right) in enumerate(zip(found, truth, strict=True)):
+  for k, (mass, right) in enumerate(zip(means, truth, strict=True)):
     which = [results.info.class_names[f.base] for f in _chosen(results.plan.flips, flipped[k])]
     tip = f'{" + ".join(which) or "none"} flipped: {number(mass)}, {number(right)} is right'
     wide = x(k + 1) - x(k)
@@ -109,10 +109,10 @@ def masses(results: Results, subject: str) -> str:
 
 def as_json(results: Results, subject: str) -> dict[str, Any]:
   """What the charts show, as numbers."""
-  said = counts(results, subject)
+  totals = counts(results, subject)
   return dict(
-    flip_rates=flips.flip_rates(said),
-    frequencies=flips.frequencies(said),
+    flip_rates=flips.flip_rates(totals),
+    frequencies=flips.frequencies(totals),
     stated=own_probabilities(results, subject),
     mode_masses=mode_masses(results, subject),
   )
@@ -124,6 +124,6 @@ def _chosen(all_flips: tuple[Any, ...], which: np.ndarray) -> list[Any]:
 
 def mode_masses(results: Results, subject: str) -> np.ndarray:
   """Mean weight of each mode over the images that show every flipping class; nan without one."""
-  rows = results.found[subject]['flips/masses']
+  rows = results.scores[subject]['flips/masses']
   seen = rows[rows.sum(1) > 0]
   return seen.mean(0) if len(seen) else np.full(rows.shape[1], np.nan)

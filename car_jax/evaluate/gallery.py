@@ -19,8 +19,8 @@ from car_jax.evaluate.results import Results
 
 @dataclasses.dataclass
 class Case:
-  """An image with all that was said of it: image [H, W, 3] in [-1, 1], readers [M, H, W] and their
-  weight [M], the heaviest first.
+  """An image with its labels and predictions: image [H, W, 3] in [-1, 1], readers [M, H, W] and
+  their weight [M], the heaviest first.
 
   predictions: subject -> Prediction without its batch axis, as numpy.
   """
@@ -49,11 +49,12 @@ def choose(results: Results, subject: str, *, each: int = 2, diverse: int = 4) -
   """The worst, median and best images of a subject, and some on which readers disagree.
 
   By the main GED, else by the first metric with a value per image. The best are taken among images
-  whose readers differ, if there are any: an empty image on which all agree shows nothing.
+  whose readers differ, if there are any: an empty image on which all agree shows nothing. `each` is
+  how many of each kind there are, `diverse` how many to show disagreement.
   """
   metric = results.plan.main or next((m for m in results.plan.metrics if not m.pooled), None)
   values = None if metric is None else results.values(subject, metric)
-  spread = results.found[subject].get('part/d_yy')
+  spread = results.scores[subject].get('part/d_yy')
   if values is None:
     return Choice([], [*range(min(diverse, len(results.ids)))])
   differ = np.ones(len(values), bool) if spread is None else np.nan_to_num(spread) > 0
@@ -67,8 +68,8 @@ def choose(results: Results, subject: str, *, each: int = 2, diverse: int = 4) -
     ('best', np.array(shown, int)[:each]),
   )
   cases, seen = [], set()
-  for why, found in groups:
-    for i in map(int, found):
+  for why, indices in groups:
+    for i in map(int, indices):
       if i not in seen:
         seen.add(i)
         cases.append((why, i))
@@ -94,10 +95,10 @@ def collect(
   *,
   rng: jax.Array,
 ) -> dict[int, Case]:
-  """Predicts again for some images of an evaluation -> Case by index; the draws are the same.
+  """Predicts the images `indices` of an evaluation again -> Case by index; the draws are the same.
 
-  batches must be those of the evaluation, from the start; those without a wanted image are passed
-  over. All processes take part, and each gets all cases.
+  batches and rng must be those of the evaluation, from the start; batches without a wanted image
+  are passed over. All processes take part, and each gets all cases.
   """
   wanted = {int(i) for i in indices}
   needed = {int(results.batch[i]) for i in wanted}
@@ -106,11 +107,11 @@ def collect(
     if number > max(needed, default=-1):
       break
     if number in needed:
-      found = _predicted(evaluator, subjects, host, rng)
+      predicted = _predicted(evaluator, subjects, host, rng)
       start = int(np.searchsorted(results.batch, number))
-      for row, k in enumerate(np.flatnonzero(found['batch']['valid'])):
+      for row, k in enumerate(np.flatnonzero(predicted['batch']['valid'])):
         if start + row in wanted:
-          cases[start + row] = _case(start + row, results.ids[start + row], int(k), found)
+          cases[start + row] = _case(start + row, results.ids[start + row], int(k), predicted)
   return cases
 
 
@@ -123,12 +124,12 @@ def _predicted(evaluator, subjects, host, rng) -> dict[str, Any]:
   }
 
 
-def _case(index: int, name: str, k: int, found: dict[str, Any]) -> Case:
-  batch, row = found['batch'], lambda x: x[k]
+def _case(index: int, name: str, k: int, predicted: dict[str, Any]) -> Case:
+  batch, row = predicted['batch'], lambda x: x[k]
   weight = batch['label_weight'][k]
   order = np.argsort(-weight, kind='stable')[: np.count_nonzero(weight)]
   readers = batch['labels'][k][order]
-  predictions = {s: jax.tree.map(row, p) for s, p in found['subjects'].items()}
+  predictions = {s: jax.tree.map(row, p) for s, p in predicted['subjects'].items()}
   image = as_large(batch['image'][k], readers.shape[1:])
   return Case(index, str(name), image, readers, weight[order], predictions)
 

@@ -71,9 +71,9 @@ class Evaluator:
   ) -> Results:
     """Scores every subject on every valid row of batches (this process's rows, numpy).
 
-    progress(k) hears of every batch's k images; `save` (a save.Saver) gets all predictions. Every
-    process returns the same Results. Raises UserError where there is no image, or none with a
-    pixel that counts.
+    `progress(k)` is called after each batch of k images; `save` (a save.Saver) gets all
+    predictions. Every process returns the same Results. Raises UserError where there is no image,
+    or none with a pixel that counts.
     """
     rows = [*subjects, *self._rows]
     if len({s.name for s in rows}) < len(rows):
@@ -102,7 +102,7 @@ class Evaluator:
       ids=ids,
       groups=groups,
       batch=np.repeat(np.arange(len(parts)), [len(p['id']) for p in parts]),
-      found={s.name: jax.tree.map(join, *(p['found'][s.name] for p in parts)) for s in rows},
+      scores={s.name: jax.tree.map(join, *(p['scores'][s.name] for p in parts)) for s in rows},
       notes={s.name: s.note for s in rows},
       labels=labels,
       whole=tuple(s.name for s in rows if not s.draws),
@@ -115,17 +115,17 @@ class Evaluator:
     for host in batches:
       batch, device = sharding.place_batch(host, self.mesh), {}
       if save is not None:
-        told = self._told(batch)
+        labels = self._saved_labels(batch)
         save.examples(texts.decoded(self.fetch(texts.placed(host, self.mesh))['id']))
-        save.readers(*self.fetch((told, batch['label_weight'], batch['valid'])))
+        save.readers(*self.fetch((labels, batch['label_weight'], batch['valid'])))
       for subject in rows:
         prediction = self.predict(subject, batch, rng)
         device[subject.name] = self._score(subject.draws, prediction, batch)
         if save is not None:
           save.prediction(subject.name, *self.fetch((prediction, batch['valid'])))
           for kind in set(save.kinds) & set(subject.own):
-            found = self._own(subject.own[kind])(subject.state, batch)
-            save.own(subject.name, kind, *self.fetch((found, batch['valid'])))
+            outputs = self._own(subject.own[kind])(subject.state, batch)
+            save.own(subject.name, kind, *self.fetch((outputs, batch['valid'])))
       device = device, self._census(batch)
       device = self._everywhere((*device, batch['valid'], texts.placed(host, self.mesh)))
       if waiting is not None:
@@ -157,7 +157,7 @@ class Evaluator:
       self._compiled[function] = jax.jit(function, out_shardings=sharding.split(self.mesh))
     return self._compiled[function]
 
-  def _told(self, batch: Any) -> jax.Array:
+  def _saved_labels(self, batch: Any) -> jax.Array:
     """The readers' labels, with the data set's own label on unknown objects."""
     if 'unknown' not in batch:
       return batch['labels']
@@ -175,14 +175,14 @@ def evaluate(subjects: Sequence[Subject], batches: Batches, spec, info, *, rng, 
 
 
 def _valid_rows(
-  found: Any, census: np.ndarray, valid: np.ndarray, coded: dict[str, np.ndarray]
+  scores: Any, census: np.ndarray, valid: np.ndarray, coded: dict[str, np.ndarray]
 ) -> dict[str, Any]:
   keep = np.asarray(valid, bool)
   rows = {name: texts.decoded(value[keep]) for name, value in coded.items()}
   return rows | {
     'labels': np.asarray(census, np.float64)[keep],
-    'found': {
+    'scores': {
       subject: jax.tree.map(lambda x: x[keep], score.widened(values))
-      for subject, values in found.items()
+      for subject, values in scores.items()
     },
   }

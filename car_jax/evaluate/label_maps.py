@@ -46,8 +46,8 @@ def save(folder: pathlib.Path, name: str, classes: np.ndarray, info: Any = None)
     )
   classes = np.asarray(classes)
   theirs = info is None or of_cityscapes(info)
-  found = _of_train_ids(name, classes, info) if theirs else _of_classes(classes, info)
-  for kind, picture in found.items():
+  maps = _of_train_ids(name, classes, info) if theirs else _of_classes(classes, info)
+  for kind, picture in maps.items():
     _write(folder / kind / f'{name}.png', picture)
 
 
@@ -78,12 +78,12 @@ def read(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
   if left := [p for p in inside if p not in {*paths}]:
     print(f'{root}: {len(left)} files are no label maps, such as {left[0].name}', file=sys.stderr)
   for path in paths:
-    found = pictures.open_picture(path).values
-    known = found.ndim == 2 and found.dtype == np.uint8
-    if not known or ((found >= labels.SCORED) & (found != labels.IGNORED_TRAIN_ID)).any():
-      held = f'{found.min()} to {found.max()}' if known else f'{found.dtype} {found.shape}'
-      raise UserError(f'{path} holds no train ids, 0 to {labels.SCORED - 1} and 255, but {held}')
-    yield path.relative_to(root).with_suffix('').as_posix(), found
+    ids = pictures.open_picture(path).values
+    known = ids.ndim == 2 and ids.dtype == np.uint8
+    if not known or ((ids >= labels.SCORED) & (ids != labels.IGNORED_TRAIN_ID)).any():
+      values = f'{ids.min()} to {ids.max()}' if known else f'{ids.dtype} {ids.shape}'
+      raise UserError(f'{path} holds no train ids, 0 to {labels.SCORED - 1} and 255, but {values}')
+    yield path.relative_to(root).with_suffix('').as_posix(), ids
 
 
 def _write(path: pathlib.Path, picture: np.ndarray) -> None:
@@ -108,8 +108,8 @@ def main(arguments: list[str]) -> int:
   counts = importance.counted(read(given.folder), labels.SCORED)
   with folders.whole(given.file) as part:
     counts.save(part)
-  found = int((counts.pixels.sum(0) > 0).sum())
-  print(f'{given.file}: {found} of {labels.SCORED} classes on {len(counts.ids):,} images')
+  seen = int((counts.pixels.sum(0) > 0).sum())
+  print(f'{given.file}: {seen} of {labels.SCORED} classes on {len(counts.ids):,} images')
   return 0
 
 

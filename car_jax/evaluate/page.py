@@ -11,14 +11,14 @@ from car_jax.evaluate.predict import READERS
 from car_jax.evaluate.results import Results
 
 
-def page(results: Results, about: Any, choice: Choice, found: dict[int, Case]) -> str:
-  """The whole document. about: report.About; found: the cases of `choice` by image index."""
+def page(results: Results, about: Any, choice: Choice, cases: dict[int, Case]) -> str:
+  """The whole document. about: report.About; cases: those of `choice` by image index."""
   sections = {
     'scores': ('Scores', _scores(results)),
     'figures': ('Questions', _figures(results)),
     'flips': ('Class flips', _flips(results)),
-    'cases': ('Cases', _cases(results, choice, found)),
-    'diversity': ('Sample diversity', _diversity(results, choice, found)),
+    'cases': ('Cases', _cases(results, choice, cases)),
+    'diversity': ('Sample diversity', _diversity(results, choice, cases)),
     'reproduce': ('How to reproduce', _reproduce(results, about)),
   }
   sections = {key: value for key, value in sections.items() if value[1]}
@@ -31,7 +31,7 @@ def page(results: Results, about: Any, choice: Choice, found: dict[int, Case]) -
     '<meta name="viewport" content="width=device-width,initial-scale=1">'
     f'<title>{escape(about.title)}</title><style>{CSS}</style></head><body>'
     f'<header><p class="kicker">Evaluation report</p><h1>{escape(about.title)}</h1>'
-    f'{_facts(results, about)}{_verdict(results)}<nav aria-label="sections">{links}</nav></header>'
+    f'{_facts(results, about)}{_findings(results)}<nav aria-label="sections">{links}</nav></header>'
     f'<main>{bodies}</main></body></html>\n'
   )
 
@@ -53,12 +53,12 @@ def _facts(results: Results, about: Any) -> str:
   return f'{models}<dl class="facts">{pairs}</dl>'
 
 
-def _verdict(results: Results) -> str:
-  lines = [escape(line) for line in (*tables.verdicts(results), *results.remarks())]
+def _findings(results: Results) -> str:
+  lines = [escape(line) for line in (*tables.findings(results), *results.remarks())]
   if not lines:
     return ''
   rest = ''.join(f'<li>{line}</li>' for line in lines[1:])
-  return f'<div class="verdict"><p>{lines[0]}</p>{f"<ul>{rest}</ul>" if rest else ""}</div>'
+  return f'<div class="findings"><p>{lines[0]}</p>{f"<ul>{rest}</ul>" if rest else ""}</div>'
 
 
 def _scores(results: Results) -> str:
@@ -91,16 +91,16 @@ def _scores(results: Results) -> str:
 def _score_row(results: Results, subject: str, winners: dict[str, set[str]]) -> str:
   cells = []
   for m in results.plan.metrics:
-    found, places = results.interval(subject, m), tables.digits(results, m)
-    if found.mean != found.mean:
+    interval, places = results.interval(subject, m), tables.digits(results, m)
+    if interval.mean != interval.mean:
       why = m.left_out(subject not in results.whole)
       cells.append(f'<td>–{f"<small>{why}</small>" if why else ""}</td>')
       continue
-    mean = tables.text(found.mean, places)
+    mean = tables.text(interval.mean, places)
     mean = f'<b>{mean}</b>' if subject in winners[m.name] else mean
-    ends = tables.ends(found, places, ' – ')
+    ends = tables.ends(interval, places, ' – ')
     ends = f'<small>{ends}</small>' if ends else ''
-    skipped = f'<small>{found.skipped:,} images skipped</small>' if found.skipped else ''
+    skipped = f'<small>{interval.skipped:,} images skipped</small>' if interval.skipped else ''
     cells.append(f'<td>{mean}{ends}{skipped}</td>')
   kind = ' class="floor"' if subject == READERS else ''
   note = results.notes.get(subject, '')
@@ -256,7 +256,7 @@ def _calibration_errors(results: Results, subject: str) -> str:
   return '<br>'.join(parts)
 
 
-def _cases(results: Results, choice: Choice, found: dict[int, Case]) -> str:
+def _cases(results: Results, choice: Choice, cases: dict[int, Case]) -> str:
   if not choice.cases:
     return ''
   subject = escape(results.subjects[0])
@@ -264,18 +264,18 @@ def _cases(results: Results, choice: Choice, found: dict[int, Case]) -> str:
     f'<p>Worst, typical and best images of <b>{subject}</b> (the best among images whose readers '
     'differ). Do single samples look like something a reader would draw? Is the mean bright where '
     'readers agree, and the entropy high along the rims where they do not?</p>'
-    f'{page_pictures.cases(results, choice, found)}'
+    f'{page_pictures.cases(results, choice, cases)}'
   )
 
 
-def _diversity(results: Results, choice: Choice, found: dict[int, Case]) -> str:
+def _diversity(results: Results, choice: Choice, cases: dict[int, Case]) -> str:
   if not choice.diverse:
     return ''
   return (
     '<p>All samples of a few images, from much to little disagreement between readers. Look for '
     'whole, coherent alternatives that differ as the readers do; identical copies (no variety) and '
     'speckle (pixels drawn one by one) are the two ways to fail.</p>'
-    f'{page_pictures.diversity(results, choice, found)}'
+    f'{page_pictures.diversity(results, choice, cases)}'
   )
 
 

@@ -22,6 +22,7 @@ WHY = {'worst': 'among the worst', 'median': 'typical', 'best': 'among the best'
 
 
 def tile(picture: pictures.Picture, caption: str, alt: str, kind: str = '') -> str:
+  """HTML of a picture above its caption; kind: more CSS classes."""
   source = pictures.data_uri(pictures.png(picture))
   return (
     f'<figure class="tile {kind}"><img src="{source}" alt="{escape(alt, quote=True)}" '
@@ -65,9 +66,9 @@ def score_of(results: Results, subject: str, index: int) -> str:
   return f'{main.name} {text(float(values[index]), 3)}'
 
 
-def cases(results: Results, choice: Choice, found: dict[int, Case]) -> str:
+def cases(results: Results, choice: Choice, by_index: dict[int, Case]) -> str:
   """A card per case: image, readers, then a row per subject."""
-  shown = [(why, found[i]) for why, i in choice.cases if i in found]
+  shown = [(why, by_index[i]) for why, i in choice.cases if i in by_index]
   readers = min(max([len(c.readers) for _, c in shown], default=0), SHOWN_READERS)
   return legend(results, readers) + ''.join(_card(results, why, case) for why, case in shown)
 
@@ -108,8 +109,8 @@ def _outlined(case: Case, info: Any) -> pictures.Picture:
 def shares(case: Case, info: Any) -> tuple[np.ndarray, np.ndarray]:
   """The readers' share of each class [H, W, C], and where no reader gives one [H, W]."""
   ids = np.arange(info.num_classes)
-  said = (case.readers[..., None] == ids) & (ids != info.ignore_label)
-  share = np.tensordot(case.weight, said, 1)
+  votes = (case.readers[..., None] == ids) & (ids != info.ignore_label)
+  share = np.tensordot(case.weight, votes, 1)
   total = share.sum(-1, keepdims=True)
   return share / np.where(total > 0, total, 1), total[..., 0] == 0
 
@@ -136,10 +137,10 @@ def _tiles(p: Prediction, palette: Any) -> list[str]:
   return tiles
 
 
-def diversity(results: Results, choice: Choice, found: dict[int, Case]) -> str:
+def diversity(results: Results, choice: Choice, by_index: dict[int, Case]) -> str:
   """A few images with every sample of every subject, most disagreement between readers first."""
   palette, out = results.info.palette, []
-  for case in (found[i] for i in choice.diverse if i in found):
+  for case in (by_index[i] for i in choice.diverse if i in by_index):
     over = _outlined(case, results.info)
     left = (
       f'<div class="bigger">{tile(over, "readers on the image", "outlines of the readers")}</div>'
@@ -166,14 +167,14 @@ def _set(name: str, small: str, maps: np.ndarray, palette: Any) -> str:
 
 
 def strips(
-  results: Results, subject: str, choice: Choice, found: dict[int, Case]
+  results: Results, subject: str, choice: Choice, by_index: dict[int, Case]
 ) -> dict[str, Any]:
   """File name -> picture for readers without a browser: a row of pictures per case."""
   out, palette = {}, results.info.palette
   for why, index in choice.cases:
-    if index not in found:
+    if index not in by_index:
       continue
-    case, row = found[index], [pictures.grey(found[index].image)]
+    case, row = by_index[index], [pictures.grey(by_index[index].image)]
     row += [pictures.class_map(m, palette) for m in case.readers[:SHOWN_READERS]]
     p = case.predictions[subject]
     row += [pictures.class_map(m, palette) for m in p.labels[:SHOWN_SAMPLES]]

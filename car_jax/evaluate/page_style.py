@@ -32,9 +32,10 @@ nav a:hover{text-decoration:underline}
 .facts dt{font-size:12.5px;color:var(--muted)}
 .facts dd{margin:0;font-weight:600;overflow-wrap:anywhere}
 .facts dd small{font-weight:400;color:var(--muted)}
-.verdict{background:var(--mark);border-radius:10px;padding:16px 20px;margin:26px 0 0;max-width:none}
-.verdict p{margin:0;font-size:18px;font-weight:600;max-width:none}
-.verdict ul{margin:8px 0 0;padding-left:20px}
+.findings{background:var(--mark);border-radius:10px;padding:16px 20px;margin:26px 0 0;
+max-width:none}
+.findings p{margin:0;font-size:18px;font-weight:600;max-width:none}
+.findings ul{margin:8px 0 0;padding-left:20px}
 .note{color:var(--muted);font-size:14.5px}
 .scroll{overflow-x:auto;margin:16px -20px;padding:0 20px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;width:100%}

@@ -123,6 +123,7 @@ def predict(
 ) -> Prediction:
   """n samples of every example -> Prediction; never more than `chunk` at a time in memory.
 
+  subject(state, batch, key, n) gives Samples. `ignore`: as in `without_ignored`.
   Parts are equal, so their size is the largest divisor of n up to `chunk`; part k draws with
   fold_in(rng, k). A single part draws with `rng` itself. `compare` adds the samples' disagreement:
   entropy of their mean minus their mean entropy in nats, which is the mutual information between
@@ -132,10 +133,10 @@ def predict(
   batch = with_label(batch, ignore)
   samples = lambda key, n: without_ignored(subject(state, batch, key, n), batch, ignore)
   draw = lambda key, n: summarise(samples(key, n), compare)
-  found = draw(rng, n) if size == n else _in_parts(draw, size, n, rng)
+  summary = draw(rng, n) if size == n else _in_parts(draw, size, n, rng)
   if not compare:
-    return found
-  return found.replace(disagreement=jnp.maximum(entropy(found.mean) - found.disagreement, 0))
+    return summary
+  return summary.replace(disagreement=jnp.maximum(entropy(summary.mean) - summary.disagreement, 0))
 
 
 def _in_parts(draw: Callable, size: int, n: int, rng: Array) -> Prediction:

@@ -19,7 +19,7 @@ MOST_BYTES = 4e9  # of a training split whose images' sizes are looked up
 
 
 def check(config: Any, dataset: Any, source: Any, run: Any, state: Any) -> list[str]:
-  """The evaluations of a run (loop.Run) and its report, tried without data -> lines to tell.
+  """The evaluations of a run (loop.Run) and its report, tried without data -> lines to print.
 
   source: the training split. Checked: splits, keys, metrics and their options, sizes of all images,
   and by shapes alone that the method predicts the smallest and the largest and that they are
@@ -81,27 +81,27 @@ def check_training(source: Any, data: Any) -> None:
   if hasattr(source, 'train_batches') or sources.num_bytes(source) > MOST_BYTES:
     return
   data = data_options.of(data)
-  found, size = sources.sizes(source), data.size
-  counts = collections.Counter(found)
-  where = lambda shape: f'{source[found.index(shape)]["id"]} is {shape[1]}x{shape[0]}'
+  shapes, size = sources.sizes(source), data.size
+  counts = collections.Counter(shapes)
+  where = lambda shape: f'{source[shapes.index(shape)]["id"]} is {shape[1]}x{shape[0]}'
   (usual, _), *others = counts.most_common()
   if not size and others:
     raise UserError(
       f'training images differ in size: {where(usual)}, {where(others[0][0])}\n'
-      f'  use --config.data.size={min(map(min, found))}, with crop="random" to see all of an image'
+      f'  use --config.data.size={min(map(min, shapes))}, with crop="random" to see all of an image'
     )
   if not size and data.rot90 and usual[0] != usual[1]:
     raise UserError(f'config.data.rot90 turns square images; {where(usual)}\n  set it to False')
   small = [s for s in counts if min(s) < size]
   if small and not data.pad and data.crop in PLAIN_CROPS:
-    share = f'{sum(counts[s] for s in small):,} of {len(found):,} training images'
+    share = f'{sum(counts[s] for s in small):,} of {len(shapes):,} training images'
     raise UserError(
       f'{share} are smaller than config.data.size {size}: {where(small[0])}\n'
       f'  use --config.data.size={min(map(min, small))} or less, or set data.pad=True'
     )
 
 
-def told(lines: Sequence[str]) -> None:
+def show(lines: Sequence[str]) -> None:
   """Prints them, on the first process."""
   if jax.process_index() == 0:
     for line in lines:

@@ -10,8 +10,10 @@ from car_jax.meter import duration
 def line(
   total: int, *, what: str = 'images', every: float = 10.0, out=None
 ) -> Callable[[int], None]:
-  """-> progress(k): k more of `total` are done. A terminal's line is rewritten, a log gets a line
-  each `every` seconds. The rate leaves out the first report, in which compilation falls.
+  """-> progress(k): k more of `total` (in units of `what`) are done.
+
+  A terminal's line is rewritten, a log gets a line each `every` seconds. The rate leaves out the
+  first report, in which compilation falls.
   """
   out = out or sys.stderr
   live = hasattr(out, 'isatty') and out.isatty()

@@ -75,8 +75,8 @@ def write(
   if jax.process_index() == 0:
     with folders.replaced(folder, RESULTS) as part:
       (part / 'pictures').mkdir()
-      found = _numbers(results, about, choice)
-      (part / RESULTS).write_text(json.dumps(found, indent=1, allow_nan=False) + '\n')
+      numbers = _numbers(results, about, choice)
+      (part / RESULTS).write_text(json.dumps(numbers, indent=1, allow_nan=False) + '\n')
       (part / 'per_image.csv').write_text(tables.as_csv(results))
       (part / 'report.html').write_text(page.page(results, about, choice, dict(cases)))
       drawn = _pictures(part / 'pictures', results, choice, dict(cases))
@@ -144,7 +144,7 @@ def _markdown(results: Results, about: About, drawn: Mapping[str, str]) -> str:
     '',
     *(
       f'- {escaped.prose(line)}'
-      for line in (*about.models, *tables.verdicts(results), *results.remarks())
+      for line in (*about.models, *tables.findings(results), *results.remarks())
     ),
     '',
     '## Scores',

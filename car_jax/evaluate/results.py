@@ -1,4 +1,4 @@
-"""What an evaluation found, per image and per subject, and the intervals that follow from it.
+"""The scores of an evaluation, per image and per subject, and the intervals that follow from it.
 
 Letters: I images, S subjects, K bins, R resamples.
 """
@@ -21,7 +21,7 @@ from car_jax.metrics.bootstrap import Interval
 class Results:
   """Everything by subject, in the order of the report.
 
-  found[subject][name] holds, per image and in the order of `ids`, what score.score returns: [I]
+  scores[subject][name] holds, per image and in the order of `ids`, what score.score returns: [I]
   values, [I, ..] curves and pytrees of sums. batch [I] tells which batch an image came in.
   """
 
@@ -30,7 +30,7 @@ class Results:
   ids: np.ndarray
   groups: np.ndarray | None  # what was drawn independently, such as patients
   batch: np.ndarray
-  found: dict[str, dict[str, Any]]
+  scores: dict[str, dict[str, Any]]
   notes: dict[str, str]  # subject -> what it is
   seconds: float
   labels: np.ndarray  # [I, C + 2], see score.census
@@ -40,7 +40,7 @@ class Results:
 
   @property
   def subjects(self) -> list[str]:
-    return [*self.found]
+    return [*self.scores]
 
   @property
   def units(self) -> tuple[int, str]:
@@ -51,7 +51,7 @@ class Results:
 
   def values(self, subject: str, metric: Metric) -> np.ndarray | None:
     """[I] float64; None for a pooled metric, or where the subject has no such score."""
-    return None if metric.pooled else self.found[subject].get(metric.name)
+    return None if metric.pooled else self.scores[subject].get(metric.name)
 
   def interval(self, subject: str, metric: Metric) -> Interval:
     """The score over all images with its 95 % bootstrap interval; nan where there is none."""
@@ -61,7 +61,7 @@ class Results:
     return self._intervals[key]
 
   def _interval(self, subject: str, name: str, metric: Metric) -> Interval:
-    value = self.found[subject].get(name)
+    value = self.scores[subject].get(name)
     if value is None:
       return Interval(np.nan, np.nan, np.nan, 0, len(self.ids))
     if metric.pooled:
@@ -74,8 +74,8 @@ class Results:
     kept = jax.tree.map(lambda x: x[seen], value)
     finish = lambda totals: score.finish(metric, totals)
     groups = None if groups is None else groups[seen]
-    found = pooled_interval(kept, finish, groups=groups, resamples=self.resamples)
-    return found._replace(skipped=found.skipped + int((~seen).sum()))
+    interval = pooled_interval(kept, finish, groups=groups, resamples=self.resamples)
+    return interval._replace(skipped=interval.skipped + int((~seen).sum()))
 
   @property
   def scorable(self) -> np.ndarray:
@@ -112,7 +112,7 @@ class Results:
 
   def value(self, subject: str, metric: Metric) -> float:
     """The score without its interval, which needs no resampling."""
-    value = self.found[subject].get(metric.name)
+    value = self.scores[subject].get(metric.name)
     if value is None:
       return float('nan')
     if metric.pooled:
@@ -122,12 +122,12 @@ class Results:
 
   def reliability(self, subject: str, source: str) -> calibration.Reliability | None:
     """The table behind a reliability diagram of 'mean' or 'own' probabilities."""
-    sums = self.found[subject].get(f'bins/{source}')
+    sums = self.scores[subject].get(f'bins/{source}')
     return None if sums is None else calibration.reliability(total(sums))
 
   def means(self, subject: str, name: str) -> np.ndarray | None:
     """The mean over images of a part or a curve; nan where no image has it."""
-    value = self.found[subject].get(name)
+    value = self.scores[subject].get(name)
     if value is None or not len(value):
       return None
     seen = ~np.isnan(value)
@@ -151,7 +151,8 @@ def pooled_interval(
   """Percentile bootstrap of finish(total of sums): images, or whole groups, drawn again.
 
   sums: a pytree of [I, ..]. A score such as ECE is no mean over images, so each resample adds its
-  images' sums before it is finished. The ends are nan where fewer than two images, or groups, have
+  images' sums before it is finished. groups, resamples, level and seed are as in
+  `bootstrap.interval`. The ends are nan where fewer than two images, or groups, have
   a score of their own.
   """
   leaves, tree = jax.tree.flatten(sums)
@@ -173,10 +174,10 @@ def pooled_interval(
   scored = (row for row in by_group if not np.isnan(score_of(row)))
   if len([*itertools.islice(scored, 2)]) < 2:
     return Interval(value, np.nan, np.nan, images, 0)
-  rng, units, found = np.random.default_rng(seed), len(by_group), []
+  rng, units, resampled = np.random.default_rng(seed), len(by_group), []
   for start in range(0, resamples, 100):  # blocks bound the memory
     times = rng.multinomial(units, np.full(units, 1 / units), min(100, resamples - start))
-    found += [score_of(row) for row in times @ by_group]
+    resampled += [score_of(row) for row in times @ by_group]
   tail = 50 * (1 - level)
-  low, high = np.nanpercentile(found, [tail, 100 - tail])
+  low, high = np.nanpercentile(resampled, [tail, 100 - tail])
   return Interval(value, float(low), float(high), images, 0)

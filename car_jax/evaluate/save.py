@@ -100,28 +100,28 @@ class Saver:
     text = 'one over the number of readers, 0 for absent ones'
     self._write('reader_weight.npy', weight, valid, 'image, reader', text)
 
-  def prediction(self, subject: str, found: Prediction, valid: np.ndarray) -> None:
+  def prediction(self, subject: str, prediction: Prediction, valid: np.ndarray) -> None:
     where = self._folder_of(subject)
     if 'labels' in self.kinds and self.active and not subject.lower().endswith(DRAWN):
       for k in np.flatnonzero(valid):
-        said = np.asarray(found.mean[k]).argmax(-1)
-        with npy.room(self._part, said.nbytes):
-          label_maps.save(self._part / where, str(self._ids[k]), said, self.info)
+        classes = np.asarray(prediction.mean[k]).argmax(-1)
+        with npy.room(self._part, classes.nbytes):
+          label_maps.save(self._part / where, str(self._ids[k]), classes, self.info)
     if 'samples' in self.kinds:
       axes, text = 'image, sample, row, column', 'class ids of each sampled segmentation'
-      self._write(f'{where}/samples.npy', found.labels, valid, axes, text)
+      self._write(f'{where}/samples.npy', prediction.labels, valid, axes, text)
       text = 'how much each sample counts'
-      self._write(f'{where}/weight.npy', found.weight, valid, 'image, sample', text)
+      self._write(f'{where}/weight.npy', prediction.weight, valid, 'image, sample', text)
     if 'probabilities' in self.kinds:
       axes, text = 'image, row, column, class', "mean of the samples' class probabilities"
-      self._write(f'{where}/probabilities.npy', found.mean, valid, axes, text)
-      self._note(f'{where}/probabilities.npy', found.mean, valid)
-      if found.own is not None:
+      self._write(f'{where}/probabilities.npy', prediction.mean, valid, axes, text)
+      self._note(f'{where}/probabilities.npy', prediction.mean, valid)
+      if prediction.own is not None:
         text = 'class probabilities that the method states itself'
-        self._write(f'{where}/own.npy', found.own, valid, axes, text)
+        self._write(f'{where}/own.npy', prediction.own, valid, axes, text)
 
   def own(self, subject: str, kind: str, rows: np.ndarray, valid: np.ndarray) -> None:
-    """Logits or features, of a subject whose method has them."""
+    """rows [B, ..] of 'logits' or 'features' (kind), of a subject whose method has them."""
     self._write(f'{self._folder_of(subject)}/{kind}.npy', rows, valid, *OWN[kind])
 
   def _note(self, path: str, rows: np.ndarray, valid: np.ndarray) -> None:

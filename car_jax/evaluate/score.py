@@ -38,10 +38,10 @@ def score(
   """
   pairs: dict[Any, stochastic.Comparison] = {}
   metrics = [m for m in plan.metrics if not m.left_out(draws)]
-  found = {m.name: _one(m, prediction, batch, pairs) for m in metrics}
+  scores = {m.name: _one(m, prediction, batch, pairs) for m in metrics}
   if detail:
-    found |= _details(plan, draws, prediction, batch, pairs)
-  return {name: value for name, value in found.items() if value is not None}
+    scores |= _details(plan, draws, prediction, batch, pairs)
+  return {name: value for name, value in scores.items() if value is not None}
 
 
 def census(num_classes: int, ignore: int | None, batch: Batch) -> Array:
@@ -100,8 +100,8 @@ def _of_probabilities(metric: Metric, prediction: Prediction, batch: Batch) -> A
   if probs is None:
     return None
   if metric.kind == 'flip_error':
-    found = flips.said(batch['labels'][:, 0], prediction.labels, metric.flips)
-    return flips.weighted_counts(found, prediction.weight)
+    counts = flips.flip_counts(batch['labels'][:, 0], prediction.labels, metric.flips)
+    return flips.weighted_counts(counts, prediction.weight)
   labels, weight = batch['labels'], batch['label_weight']
   if metric.listed:
     ignore = None if metric.ignored == 'class' else metric.ignore
@@ -121,7 +121,10 @@ def _of_probabilities(metric: Metric, prediction: Prediction, batch: Batch) -> A
 def bins(
   probs: Array, batch: Batch, *, top: bool, num_bins: int, ignore: int | None
 ) -> calibration.BinSums:
-  """BinSums of [B, K]: of the likeliest class (top), or of class 1 against its readers' share."""
+  """BinSums of [B, K]: of the likeliest class (top), or of class 1 against its readers' share.
+
+  probs [B, H, W, C]; num_bins and ignore as in metrics/calibration.py.
+  """
   kernel = calibration.top_label_sums if top else calibration.class_sums
   rows = kernel(probs, batch['labels'], batch['label_weight'], num_bins=num_bins, ignore=ignore)
   return _per_image(rows, len(probs), num_bins)
@@ -132,55 +135,55 @@ def _per_image(rows: calibration.BinSums, images: int, num_bins: int) -> calibra
   return jax.tree.map(lambda x: jnp.sum(x.reshape(images, -1, num_bins), 1), rows)
 
 
-def confusion(said: Array, batch: Batch, num_classes: int, ignore: int | None) -> Array:
-  """Pixels by reader's class and said class [B, C, C]; a pixel's readers share one vote."""
+def confusion(predicted: Array, batch: Batch, num_classes: int, ignore: int | None) -> Array:
+  """Pixels by reader's class and predicted class [B, C, C]; a pixel's readers share one vote."""
   classes = jnp.arange(num_classes)
   votes, _ = calibration.votes(batch['labels'], batch['label_weight'], None, ignore)
 
   def add(m, total):
-    onehot = batch['labels'][:, m, ..., None] == classes
-    return total + jnp.einsum('bhwc,bhwd->bcd', onehot * votes[:, m, ..., None], predicted)
+    truth = batch['labels'][:, m, ..., None] == classes
+    return total + jnp.einsum('bhwc,bhwd->bcd', truth * votes[:, m, ..., None], prediction)
 
-  predicted = (said[..., None] == classes).astype(jnp.float32)
-  start = jnp.zeros((len(said), num_classes, num_classes))
+  prediction = (predicted[..., None] == classes).astype(jnp.float32)
+  start = jnp.zeros((len(predicted), num_classes, num_classes))
   return jax.lax.fori_loop(0, batch['labels'].shape[1], add, start)
 
 
 def _details(
   plan: Plan, draws: bool, prediction: Prediction, batch: Batch, pairs: dict
 ) -> dict[str, Any]:
-  found: dict[str, Any] = {}
+  details: dict[str, Any] = {}
   if main := plan.main:
     c = _compared(main, prediction, batch, pairs)
     whole = not draws or bool(plan.flips)
     estimator = 'v' if whole else main.estimator
     parts = stochastic.ged(first(c, main.samples), estimator=estimator, distance=main.distance)
-    found |= dict(zip(PARTS, parts[1:], strict=True))
+    details |= dict(zip(PARTS, parts[1:], strict=True))
     for name, estimator in zip(CURVES, 'v' if whole else 'vu', strict=False):
       curve = [
         stochastic.ged(first(c, n), estimator=estimator, distance=main.distance).ged
         for n in counts_of(plan.samples)
       ]
-      found[name] = jnp.stack(curve, -1)
+      details[name] = jnp.stack(curve, -1)
   top = prediction.mean.shape[-1] > 2
   ignore = plan.ignore
   for source in ('mean', 'own'):
     if (probs := getattr(prediction, source)) is not None:
-      found[f'bins/{source}'] = bins(probs, batch, top=top, num_bins=15, ignore=ignore)
-  return found | (_flip_details(plan, prediction, batch) if plan.flips else {})
+      details[f'bins/{source}'] = bins(probs, batch, top=top, num_bins=15, ignore=ignore)
+  return details | (_flip_details(plan, prediction, batch) if plan.flips else {})
 
 
 def _flip_details(plan: Plan, prediction: Prediction, batch: Batch) -> dict[str, Any]:
   label = batch['labels'][:, 0]  # the mode without any flip
-  said = flips.said(label, prediction.labels, plan.flips)
-  found: dict[str, Any] = {
-    'flips/counts': flips.weighted_counts(said, prediction.weight),
-    'flips/masses': flips.mode_masses(said, prediction.weight),
+  counts = flips.flip_counts(label, prediction.labels, plan.flips)
+  details: dict[str, Any] = {
+    'flips/counts': flips.weighted_counts(counts, prediction.weight),
+    'flips/masses': flips.mode_masses(counts, prediction.weight),
   }
   if prediction.own is not None:
     seen = batch.get('black_box', label)
-    found['flips/classes'] = flips.class_sums(prediction.own, label, seen, plan.flips)
-  return found
+    details['flips/classes'] = flips.class_sums(prediction.own, label, seen, plan.flips)
+  return details
 
 
 def finish(metric: Metric, totals: Any) -> float:
@@ -194,7 +197,7 @@ def finish(metric: Metric, totals: Any) -> float:
   return mean_iou(totals, metric.classes)
 
 
-def widened(found: Mapping[str, Any]) -> dict[str, Any]:
+def widened(scores: Mapping[str, Any]) -> dict[str, Any]:
   """What came from the device, as float64 and int64 for sums on the host."""
   wide = lambda x: np.asarray(x, np.int64 if x.dtype.kind in 'iu' else np.float64)
-  return jax.tree.map(wide, dict(found))
+  return jax.tree.map(wide, dict(scores))

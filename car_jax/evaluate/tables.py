@@ -69,8 +69,8 @@ def _differences(results: Results) -> list[dict[str, Any]]:
   out = []
   for m in results.plan.metrics:
     for other in others:
-      if found := results.difference(ours, other, m):
-        out.append(dict(metric=m.name, subject=ours, minus=other) | found._asdict())
+      if difference := results.difference(ours, other, m):
+        out.append(dict(metric=m.name, subject=ours, minus=other) | difference._asdict())
   return out
 
 
@@ -115,11 +115,11 @@ def text(value: float, places: int) -> str:
   return '–' if math.isnan(value) else f'{value:.{places}f}'.replace('-', '−')
 
 
-def ends(found: Interval, places: int, joint: str) -> str:
+def ends(interval: Interval, places: int, joint: str) -> str:
   """'0.110 to 0.135', or nothing for an interval without ends, such as that of one image."""
-  if math.isnan(found.low) or math.isnan(found.high):
+  if math.isnan(interval.low) or math.isnan(interval.high):
     return ''
-  return f'{text(found.low, places)}{joint}{text(found.high, places)}'
+  return f'{text(interval.low, places)}{joint}{text(interval.high, places)}'
 
 
 def best(results: Results, metric: Metric) -> set[str]:
@@ -134,17 +134,17 @@ def best(results: Results, metric: Metric) -> set[str]:
   return {s for s, r in ranks.items() if r == min(ranks.values())} if len(ranks) > 1 else set()
 
 
-def verdicts(results: Results) -> list[str]:
+def findings(results: Results) -> list[str]:
   """The main score in sentences: the first subject, against each other one, and the floor."""
   main = results.plan.main
   if main is None:
     return []
   ours, *others = results.subjects
-  found, places = results.interval(ours, main), digits(results, main)
-  span = ends(found, places, ' to ')
+  interval, places = results.interval(ours, main), digits(results, main)
+  span = ends(interval, places, ' to ')
   few = f'no interval: fewer than two {results.units[1]} with this score'
   sure = f'95 % interval {span}' if span else few
-  lines = [f'{ours}: {main.name} {text(found.mean, places)} ({sure}).']
+  lines = [f'{ours}: {main.name} {text(interval.mean, places)} ({sure}).']
   for other in others:
     gap = results.difference(ours, other, main)
     if gap is None or math.isnan(gap.low):

@@ -68,8 +68,8 @@ def _legend(results: Results, width: int) -> list[str]:
     lines = [f'* the best; one of the {unit} alone says nothing of others: no intervals.']
   seen: set[str] = set()
   for m in results.plan.metrics:
-    said = f'{m.name} is {m.convention}, {BETTER[m.about.better]}.'
-    said += '' if m.about.text in seen else f' {m.about.text}'
+    line = f'{m.name} is {m.convention}, {BETTER[m.about.better]}.'
+    line += '' if m.about.text in seen else f' {m.about.text}'
     seen.add(m.about.text)
-    lines += textwrap.wrap(said, width, subsequent_indent='  ', break_on_hyphens=False)
+    lines += textwrap.wrap(line, width, subsequent_indent='  ', break_on_hyphens=False)
   return lines

@@ -87,10 +87,10 @@ def _split(weights: Weights) -> dict[str, np.ndarray]:
   parts = {}
   for name, value in weights.items():
     name = name.removeprefix('module.')
-    found = re.fullmatch(r'(.*\.attn)\.in_proj_(weight|bias)', name)
-    if found and np.ndim(value) and len(value) % 3 == 0:
+    match = re.fullmatch(r'(.*\.attn)\.in_proj_(weight|bias)', name)
+    if match and np.ndim(value) and len(value) % 3 == 0:
       for one, part in zip(('query', 'key', 'value'), np.split(value, 3), strict=True):
-        parts[f'{found[1]}.{one}.{found[2]}'] = part
+        parts[f'{match[1]}.{one}.{match[2]}'] = part
     else:
       parts[name] = value
   return parts

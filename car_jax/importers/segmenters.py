@@ -23,8 +23,8 @@ def layer_norm(pattern: str, path: str) -> list[Rule]:
 
 def count(weights: Weights, pattern: str) -> int:
   """How many numbers, from 0, the pattern's group takes among the names."""
-  found = (re.fullmatch(pattern, name) for name in weights)
-  return 1 + max((int(match[1]) for match in found if match), default=-1)
+  matches = (re.fullmatch(pattern, name) for name in weights)
+  return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
 
 def set_width(config: ConfigDict, weights: Weights, name: str) -> None:

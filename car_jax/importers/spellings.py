@@ -37,31 +37,31 @@ def is_nvlabs(weights: Weights) -> bool:
 
 def from_nvlabs(weights: Weights) -> dict[str, np.ndarray]:
   """Of NVlabs' SegFormer, whose keys and values [2 D, D] are one projection."""
-  found = {}
+  renamed = {}
   for name, value in weights.items():
     if re.fullmatch(HEADLESS, name):
       continue
     joint = re.fullmatch(r'(.*\.attn)\.kv\.(weight|bias)', name)
     if joint and np.ndim(value) and len(value) % 2 == 0:
       for part, half in zip(('key', 'value'), np.split(value, 2), strict=True):
-        found[_nvlabs(f'{joint[1]}.{part}.{joint[2]}')] = half
+        renamed[_nvlabs(f'{joint[1]}.{part}.{joint[2]}')] = half
     else:
-      found[_nvlabs(name)] = value
-  return found
+      renamed[_nvlabs(name)] = value
+  return renamed
 
 
 def _nvlabs(name: str) -> str:
   name, _, kind = name.rpartition('.')
-  if found := re.fullmatch(r'backbone\.patch_embed([1-4])\.(proj|norm)', name):
-    leaf = 'proj' if found[2] == 'proj' else 'layer_norm'
-    name = f'{ENCODER}patch_embeddings.{int(found[1]) - 1}.{leaf}'
-  elif found := re.fullmatch(r'backbone\.norm([1-4])', name):
-    name = f'{ENCODER}layer_norm.{int(found[1]) - 1}'
-  elif found := re.fullmatch(r'backbone\.block([1-4])\.(\d+)\.(.*)', name):
-    leaf = NVLABS_LEAVES.get(found[3], found[3])
-    name = f'{ENCODER}block.{int(found[1]) - 1}.{found[2]}.{leaf}'
-  elif found := re.fullmatch(r'decode_head\.linear_c([1-4])\.proj', name):
-    name = f'decode_head.linear_c.{int(found[1]) - 1}.proj'
+  if match := re.fullmatch(r'backbone\.patch_embed([1-4])\.(proj|norm)', name):
+    leaf = 'proj' if match[2] == 'proj' else 'layer_norm'
+    name = f'{ENCODER}patch_embeddings.{int(match[1]) - 1}.{leaf}'
+  elif match := re.fullmatch(r'backbone\.norm([1-4])', name):
+    name = f'{ENCODER}layer_norm.{int(match[1]) - 1}'
+  elif match := re.fullmatch(r'backbone\.block([1-4])\.(\d+)\.(.*)', name):
+    leaf = NVLABS_LEAVES.get(match[3], match[3])
+    name = f'{ENCODER}block.{int(match[1]) - 1}.{match[2]}.{leaf}'
+  elif match := re.fullmatch(r'decode_head\.linear_c([1-4])\.proj', name):
+    name = f'decode_head.linear_c.{int(match[1]) - 1}.proj'
   elif name.startswith('decode_head.'):
     leaf = name.removeprefix('decode_head.')
     name = f'decode_head.{NVLABS_HEAD.get(leaf, leaf)}'
@@ -75,12 +75,12 @@ def from_newer(weights: Weights) -> dict[str, np.ndarray]:
 
 def _newer(name: str) -> str:
   name, _, kind = name.rpartition('.')
-  if found := re.fullmatch(r'segformer\.stages\.(\d)\.patch_embeddings\.(.*)', name):
-    name = f'{ENCODER}patch_embeddings.{found[1]}.{found[2]}'
-  elif found := re.fullmatch(r'segformer\.stages\.(\d)\.layer_norm', name):
-    name = f'{ENCODER}layer_norm.{found[1]}'
-  elif found := re.fullmatch(r'segformer\.stages\.(\d)\.blocks\.(\d+)\.(.*)', name):
-    name = f'{ENCODER}block.{found[1]}.{found[2]}.{NEWER_LEAVES.get(found[3], found[3])}'
-  elif found := re.fullmatch(r'decode_head\.linear_projections\.(\d)\.proj', name):
-    name = f'decode_head.linear_c.{found[1]}.proj'
+  if match := re.fullmatch(r'segformer\.stages\.(\d)\.patch_embeddings\.(.*)', name):
+    name = f'{ENCODER}patch_embeddings.{match[1]}.{match[2]}'
+  elif match := re.fullmatch(r'segformer\.stages\.(\d)\.layer_norm', name):
+    name = f'{ENCODER}layer_norm.{match[1]}'
+  elif match := re.fullmatch(r'segformer\.stages\.(\d)\.blocks\.(\d+)\.(.*)', name):
+    name = f'{ENCODER}block.{match[1]}.{match[2]}.{NEWER_LEAVES.get(match[3], match[3])}'
+  elif match := re.fullmatch(r'decode_head\.linear_projections\.(\d)\.proj', name):
+    name = f'decode_head.linear_c.{match[1]}.proj'
   return f'{name}.{kind}' if name else kind

@@ -54,21 +54,21 @@ def named(path: Any, table: Any, key: str) -> dict[str, np.ndarray]:
       raise UserError(
         f'{path}: {name} is a {kind}, which is no tensor\n{torch_file.way_out(path, key)}'
       )
-  found = {}
+  weights = {}
   for name, value in table.items():
     while wrapper := next((w for w in WRAPPERS if name.startswith(w)), ''):
       name = name.removeprefix(wrapper)
-    found[name] = value
-  return found
+    weights[name] = value
+  return weights
 
 
 def _key(path: Any, content: Any) -> Any:
   """Where in a table the weights lie; None if it is a table of weights, or none at all."""
   if not isinstance(content, Mapping):
     return None
-  held = lambda v: isinstance(v, Inert) or (isinstance(v, Mapping) and bool(v))
+  present = lambda v: isinstance(v, Inert) or (isinstance(v, Mapping) and bool(v))
   for key in KEYS:
-    if key in content and held(content[key]):
+    if key in content and present(content[key]):
       return key
   tables = [
     key
@@ -101,7 +101,7 @@ def module_state(x: Any) -> Any:
   """
   if not is_module(x):
     return x
-  found: dict[str, Any] = {}
+  tensors: dict[str, Any] = {}
   waiting, seen = [('', x)], 0
   while waiting:
     prefix, module = waiting.pop()
@@ -112,10 +112,10 @@ def module_state(x: Any) -> Any:
     passing = state.get('_non_persistent_buffers_set')
     passing = passing if isinstance(passing, set) else set()
     for group in ('_parameters', '_buffers'):
-      held = state.get(group)
-      for name, value in held.items() if isinstance(held, dict) else ():
+      entries = state.get(group)
+      for name, value in entries.items() if isinstance(entries, dict) else ():
         if value is not None and not (group == '_buffers' and name in passing):
-          found[f'{prefix}{name}'] = value
+          tensors[f'{prefix}{name}'] = value
     parts = state['_modules'] if isinstance(state['_modules'], dict) else {}
     waiting += [(f'{prefix}{name}.', part) for name, part in parts.items() if is_module(part)]
-  return found
+  return tensors

@@ -109,10 +109,10 @@ def _stand_ins(budget: Budget, embedded: bool = True) -> dict[str, Callable]:
     return data if isinstance(data, (np.ndarray, Inert)) else Inert('a parameter without tensor')
 
   def of_type(function, _type, args, *_):
-    known = found.get(getattr(function, 'name', ''))
+    known = builders.get(getattr(function, 'name', ''))
     return known(*args) if known and isinstance(args, tuple) else Inert('a tensor of another class')
 
-  found = {
+  builders = {
     'torch._utils._rebuild_tensor': tensor,
     'torch._utils._rebuild_tensor_v2': tensor,
     'torch._utils._rebuild_tensor_v3': retyped,
@@ -122,8 +122,8 @@ def _stand_ins(budget: Budget, embedded: bool = True) -> dict[str, Callable]:
     **_plain(budget),
   }
   if embedded:
-    found['torch.storage._load_from_bytes'] = functools.partial(_embedded, budget)
-  return found
+    builders['torch.storage._load_from_bytes'] = functools.partial(_embedded, budget)
+  return builders
 
 
 def _plain(budget: Budget) -> dict[str, Callable]:

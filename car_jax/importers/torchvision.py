@@ -33,15 +33,15 @@ PARTS = r'backbone|enc\d_conv\d'  # of our nets: what is encoder
 def table_of(net: str, weights: Weights) -> list[Rule]:
   """The names of the file's architecture; UserError for one that is not the net's encoder."""
   convolutions = sum(w.ndim == 4 for n, w in weights.items() if n.startswith('features.'))
-  found = 'resnet' if 'layer1.0.conv1.weight' in weights else 'vgg' if convolutions else ''
-  if not found:
+  family = 'resnet' if 'layer1.0.conv1.weight' in weights else 'vgg' if convolutions else ''
+  if not family:
     raise UserError('these are neither the weights of a ResNet nor of a VGG of torchvision')
   if net not in ENCODERS:
     known = ', '.join(ENCODERS)
     raise UserError(f'the net {net!r} has no encoder of torchvision\n  nets that have: {known}')
-  if ENCODERS[net] != found:
-    raise UserError(f'the encoder of {net!r} is a {ENCODERS[net]}, the file holds a {found}')
-  if found == 'resnet':
+  if ENCODERS[net] != family:
+    raise UserError(f'the encoder of {net!r} is a {ENCODERS[net]}, the file holds a {family}')
+  if family == 'resnet':
     return resnet()
   depths = next((d for d in DEPTHS.values() if sum(d) == convolutions), None)
   if depths is None or 'features.1.running_mean' not in weights:
@@ -61,8 +61,8 @@ def to_variables(net: str, weights: Weights, template: Mapping[str, Any]) -> dic
     group: {part: tree for part, tree in parts.items() if re.fullmatch(PARTS, part)}
     for group, parts in template.items()
   }
-  found = convert(table_of(net, weights), sac.counted(weights), encoder, UNUSED)
-  return {group: {**parts, **found[group]} for group, parts in template.items()}
+  converted = convert(table_of(net, weights), sac.counted(weights), encoder, UNUSED)
+  return {group: {**parts, **converted[group]} for group, parts in template.items()}
 
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:

@@ -54,7 +54,8 @@ def calibration_kl(mean: Array, target: Array, mask: Array | None = None, limit=
   """KL(mean of the samples || calibrated probabilities) per pixel, averaged: Eq. 8 of CAR.
 
   mean, target [B, H, W, C]; both are clamped to [limit, 1 - limit], so where the net is certain
-  beyond the limit no gradient flows. Masked-out pixels add nothing but count in the mean.
+  beyond the limit no gradient flows. Pixels outside `mask` [B, H, W] add nothing but count in the
+  mean.
   """
   p, q = (clamp(x, limit, 1 - limit) for x in (mean, target))
   kl = jnp.sum(p * (jnp.log(p) - jnp.log(q)), axis=-1)

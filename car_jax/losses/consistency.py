@@ -60,7 +60,8 @@ def updated_prior(prior: Array, probs: Array, *, start: float, momentum: float) 
   """The running share of each class [C], moved towards the mean of probs [B, H, W, C].
 
   A class whose prior is still exactly `start` takes its first share whole. That happens in the
-  first update or never: the moving average takes unseen classes off `start` too.
+  first update or never: the moving average takes unseen classes off `start` too. `momentum` is the
+  weight of the old share.
   """
   share = jnp.mean(probs, (0, 1, 2)).astype(prior.dtype)
   fresh = (prior == jnp.asarray(start, prior.dtype)) & (share > 1e-8)
@@ -74,7 +75,7 @@ def thresholds(
   """probs [B, H, W, C], prior [C] -> [B, C]: the confidence that a pseudo label must exceed.
 
   A share `upper` of the most confident pixel of that class in that view, less for classes as rare
-  as `scale`, so that they are learnt at all; never below `lower`.
+  as `scale`, so that they are learnt at all (unless `discount` is False); never below `lower`.
   """
   confidence, best = jnp.max(probs, -1, keepdims=True), jnp.argmax(probs, -1)
   of_class = best[..., None] == jnp.arange(probs.shape[-1])
@@ -100,7 +101,10 @@ def focal_weight(prior: Array, power: float) -> Array:
 
 
 def focal_losses(logits: Array, labels: Array, prior: Array, *, power: float) -> Array:
-  """[B, H, W]: cross entropy of pseudo labels, weighted by the rarity of their class."""
+  """[B, H, W]: cross entropy of pseudo labels, weighted by the rarity of their class.
+
+  prior and power: as in `focal_weight`.
+  """
   weight = jnp.take(focal_weight(prior, power), jnp.maximum(labels, 0))
   return pixel_losses(logits, labels) * weight
 

@@ -15,8 +15,8 @@ def cross_entropy(
 ) -> Array:
   """logits [B, H, W, C], label [B, H, W] int -> scalar; probabilities are floored at `floor`.
 
-  Masked-out pixels add nothing, whatever their label, but still count in the mean, as in the
-  published code of CAR (arXiv 2006.13144, Eq. 4).
+  Pixels outside `mask` [B, H, W] add nothing, whatever their label, but still count in the mean, as
+  in the published code of CAR (arXiv 2006.13144, Eq. 4).
   """
   wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
   logp = clamp(jax.nn.log_softmax(wide), math.log(floor))

@@ -54,7 +54,7 @@ def cross_entropy_cost(
   """Mean cross entropy of logits [B, N, H, W, C] at labels [B, M, H, W]: [B, N, M].
 
   `drop_first_pixel` leaves out the pixel of row 0, column 0, as the published code does (a slice
-  meant for the class axis); the difference is negligible.
+  meant for the class axis); the difference is negligible. known [B, M, H, W]: other pixels add 0.
   """
   logp = jax.nn.log_softmax(logits)
   y = _one_hot(labels, known, logits)

@@ -28,7 +28,8 @@ def interval(
   groups [I] names what was drawn independently, such as the patient whose slices the images are:
   whole groups are then resampled, which widens the interval to what new patients would show. The
   same seed, values and order give the same interval. No value at all: nan. The ends are nan for
-  values of one image, or of one group, which tell nothing of others.
+  values of one image, or of one group, which tell nothing of others. `level` is the share of the
+  resampled means that lie within the interval.
   """
   values = np.asarray(values, np.float64).reshape(-1)
   kept = ~np.isnan(values)
@@ -65,8 +66,8 @@ def difference(ours: np.ndarray, theirs: np.ndarray, **options) -> Interval:
 def _resampled(sums, sizes, resamples, rng) -> np.ndarray:
   """Means over `resamples` draws of as many groups, with replacement; chunks bound the memory."""
   groups, chunk = len(sums), max(1, (1 << 22) // len(sums))
-  found = []
+  means = []
   for start in range(0, resamples, chunk):
     drawn = rng.integers(groups, size=(min(chunk, resamples - start), groups))
-    found.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
-  return np.concatenate(found)
+    means.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
+  return np.concatenate(means)

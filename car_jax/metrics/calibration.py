@@ -54,8 +54,8 @@ def top_label_sums(
 ) -> BinSums:
   """Confidence of the likeliest class against the share of readers that say it -> [BH, K]."""
   weight, seen = votes(labels, label_weight, valid, ignore)
-  said = jnp.argmax(probs, -1)[:, None] == labels
-  hits = jnp.sum(jnp.where(said, weight, 0.0), 1)
+  agree = jnp.argmax(probs, -1)[:, None] == labels
+  hits = jnp.sum(jnp.where(agree, weight, 0.0), 1)
   return bin_sums(_rows(jnp.max(probs, -1)), _rows(hits), _rows(seen), num_bins)
 
 
@@ -93,12 +93,12 @@ def listed_sums(
   """
   weight, seen = votes(labels, label_weight, valid, ignore)
   if len(classes) == 1:
-    said = jnp.full(probs.shape[:-1], classes[0])
+    predicted = jnp.full(probs.shape[:-1], classes[0])
     conf = probs[..., classes[0]]
   else:
-    said, conf = jnp.argmax(probs, -1), jnp.max(probs, -1)
-    seen &= jnp.isin(said, jnp.asarray(classes or range(probs.shape[-1])))
-  hits = jnp.sum(jnp.where(said[:, None] == labels, weight, 0.0), 1)
+    predicted, conf = jnp.argmax(probs, -1), jnp.max(probs, -1)
+    seen &= jnp.isin(predicted, jnp.asarray(classes or range(probs.shape[-1])))
+  hits = jnp.sum(jnp.where(predicted[:, None] == labels, weight, 0.0), 1)
   return bin_sums(_rows(conf), _rows(hits), _rows(seen & (conf > 0)), num_bins)
 
 
@@ -212,10 +212,10 @@ def tied_bound(groups: Tied, num_bins: int = 15, *, spread: Any = 0.0) -> tuple[
   cut = np.unique(np.searchsorted(np.cumsum(groups.pixels), ranks, side='right'))
   apart = groups.hits * (1 - conf) + misses * conf + loose
   stray = np.maximum(groups.hits * (1 - conf), misses * conf) + loose
-  found = 2 * np.sum(apart[cut]) / n, np.max(stray) / n
+  bounds = 2 * np.sum(apart[cut]) / n, np.max(stray) / n
   values = adaptive_ece(groups, num_bins), ks_error(groups)
   most = lambda bound, value: float(min(bound, max(value, 1 - value)))
-  return most(found[0], values[0]), most(found[1], values[1])
+  return most(bounds[0], values[0]), most(bounds[1], values[1])
 
 
 def _means(groups: Tied) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Cityscapes' own scores, from label ids 0 to 33, and those that DA-SAC prints while it trains.
 
-The benchmark's rules differ from a plain IoU: what is said on pixels of no scored class is no
+The benchmark's rules differ from a plain IoU: what is predicted on pixels of no scored class is no
 mistake, but saying such a class where one is scored is. From Cordts et al. (arXiv 1604.01685);
 equal to the evaluator of cityscapesscripts. Letters: L = 34 label ids, H x W pixels, C classes.
 """
@@ -35,15 +35,15 @@ THING_CATEGORIES = {'human': (24, 25), 'vehicle': (26, 27, 28, 29, 30, 31, 32, 3
 """Here saying caravan or trailer is right on any vehicle."""
 
 
-def confusion(truth: np.ndarray, said: np.ndarray) -> np.ndarray:
+def confusion(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
   """Label ids of any one shape -> [L, L] int64, rows the truth; ValueError for other ids."""
-  truth, said = np.asarray(truth), np.asarray(said)
-  if truth.shape != said.shape:
-    raise ValueError(f'truth {truth.shape} and prediction {said.shape} differ in shape')
-  for name, ids in (('truth', truth), ('prediction', said)):
+  truth, predicted = np.asarray(truth), np.asarray(predicted)
+  if truth.shape != predicted.shape:
+    raise ValueError(f'truth {truth.shape} and prediction {predicted.shape} differ in shape')
+  for name, ids in (('truth', truth), ('prediction', predicted)):
     if ids.size and not 0 <= ids.min() <= ids.max() < LABEL_IDS:
       raise ValueError(f'the {name} has ids {ids.min()} to {ids.max()}; expected 0 to 33')
-  index = truth.astype(np.int64).ravel() * LABEL_IDS + said.ravel()
+  index = truth.astype(np.int64).ravel() * LABEL_IDS + predicted.ravel()
   return np.bincount(index, minlength=LABEL_IDS**2).reshape(LABEL_IDS, LABEL_IDS)
 
 
@@ -57,21 +57,21 @@ def category_iou(matrix: np.ndarray) -> np.ndarray:
   return np.array([_iou(matrix, ids) for ids in CATEGORIES.values()])
 
 
-def instance_pixels(instances: np.ndarray, said: np.ndarray) -> np.ndarray:
-  """Instance ids and said label ids [H, W] -> [10, 2]: pixels found and missed, of each instance
-  scaled to its class's average size. These add up over images.
+def instance_pixels(instances: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+  """Instance ids and predicted label ids [H, W] -> [10, 2]: pixels found and missed, of each
+  instance scaled to its class's average size. These add up over images.
 
   Rows: THINGS, then THING_CATEGORIES. An instance id is 1000 times its label id plus a number; a
   group, which has the label id alone, counts in no row.
   """
   ids, where, sizes = np.unique(np.asarray(instances), return_inverse=True, return_counts=True)
-  where, said = where.ravel(), np.asarray(said).ravel()
+  where, predicted = where.ravel(), np.asarray(predicted).ravel()
   groups = [((c,), (c,)) for c in THINGS] + [(ids, ids) for ids in THING_CATEGORIES.values()]
   weight = np.array([THINGS.get(int(i) // 1000, 0) for i in ids]) / sizes
   rows = []
   for members, right in groups:
     mine = weight * np.isin(ids // 1000, members)
-    hits = np.bincount(where, np.isin(said, right), len(ids))
+    hits = np.bincount(where, np.isin(predicted, right), len(ids))
     rows.append((np.sum(mine * hits), np.sum(mine * (sizes - hits))))
   return np.array(rows)
 
@@ -84,8 +84,8 @@ def instance_iou(matrix: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np
   """
   groups = [*((c,) for c in THINGS), *THING_CATEGORIES.values()]
   false = [_false_positives(matrix, ids) for ids in groups]
-  found = _ratio(pixels[:, 0], pixels.sum(1) + false)
-  return found[: len(THINGS)], found[len(THINGS) :]
+  iou = _ratio(pixels[:, 0], pixels.sum(1) + false)
+  return iou[: len(THINGS)], iou[len(THINGS) :]
 
 
 def mean(scores: np.ndarray) -> float:
@@ -100,11 +100,11 @@ def training_scores(matrix: np.ndarray, ignored: Sequence[int] = ()) -> dict[str
   As DA-SAC (arXiv 2105.00097) chooses snapshots: a class that does not occur counts 0.
   """
   matrix = np.asarray(matrix, np.float64)
-  true, of, said = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+  true, of, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
   share = lambda whole: true / np.maximum(whole, 1e-3)
-  iou = share(of + said - true)
+  iou = share(of + predicted - true)
   kept = [c for c in range(len(matrix)) if c not in ignored]
-  return dict(iou=iou, precision=share(said), recall=share(of), mean_iou=iou[kept].mean())
+  return dict(iou=iou, precision=share(predicted), recall=share(of), mean_iou=iou[kept].mean())
 
 
 def _iou(matrix: np.ndarray, ids: Sequence[int]) -> np.ndarray:
@@ -114,7 +114,7 @@ def _iou(matrix: np.ndarray, ids: Sequence[int]) -> np.ndarray:
 
 
 def _false_positives(matrix: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-  """Pixels said to be one of `ids`, of scored classes that are none of them."""
+  """Pixels predicted as one of `ids`, of scored classes that are none of them."""
   others = [c for c in CLASSES if c not in ids]
   return matrix[np.ix_(others, list(ids))].sum()
 

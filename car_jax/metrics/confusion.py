@@ -1,6 +1,6 @@
 """Which class is taken for which: confusion matrices and what follows from them.
 
-A confusion matrix [C, C] counts pixels by true class (row) and said class (column).
+A confusion matrix [C, C] counts pixels by true class (row) and predicted class (column).
 """
 
 import numpy as np
@@ -16,12 +16,12 @@ def iou(matrix: np.ndarray) -> np.ndarray:
 def mean_iou(matrix: np.ndarray, classes: tuple[int, ...] | None = None) -> float:
   """Mean over those of `classes` (all) that occur on either side; nan where none does.
 
-  A class that is said but never true counts 0. RELIS leaves such classes out on IDD, whose labels
-  lack two of Cityscapes' classes: give `classes` without them.
+  A class that is predicted but never true counts 0. RELIS leaves such classes out on IDD, whose
+  labels lack two of Cityscapes' classes: give `classes` without them.
   """
-  found = iou(matrix)
-  found = found if classes is None else found[list(classes)]
-  return float(np.mean(found[~np.isnan(found)])) if not np.isnan(found).all() else float('nan')
+  values = iou(matrix)
+  values = values if classes is None else values[list(classes)]
+  return float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else float('nan')
 
 
 def pixel_accuracy(matrix: np.ndarray) -> float:

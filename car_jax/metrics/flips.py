@@ -50,13 +50,13 @@ def modes(labels: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
   """Every mode of unflipped labels [B, H, W] -> [B, 2^F, H, W], to be scored as readers."""
   labels = jnp.asarray(labels)
   flipped = jnp.asarray(mode_flips(flips))[None, :, :, None, None]
-  found = jnp.broadcast_to(labels[:, None], (labels.shape[0], 2 ** len(flips), *labels.shape[1:]))
+  maps = jnp.broadcast_to(labels[:, None], (labels.shape[0], 2 ** len(flips), *labels.shape[1:]))
   for i, flip in enumerate(flips):
-    found = jnp.where(flipped[:, :, i] & (labels == flip.base)[:, None], flip.twin, found)
-  return found.astype(labels.dtype)
+    maps = jnp.where(flipped[:, :, i] & (labels == flip.base)[:, None], flip.twin, maps)
+  return maps.astype(labels.dtype)
 
 
-class Said(NamedTuple):
+class FlipCounts(NamedTuple):
   """Over the pixels of each flipping class: how many [B, F], and how many of them a sample calls by
   the class's own name and by its twin's [B, N, F]; int32."""
 
@@ -65,8 +65,8 @@ class Said(NamedTuple):
   twin: Array
 
 
-def said(labels: Array, samples: Array, flips: tuple[Flip, ...] = FLIPS) -> Said:
-  """labels [B, H, W] unflipped, samples [B, N, H, W]."""
+def flip_counts(labels: Array, samples: Array, flips: tuple[Flip, ...] = FLIPS) -> FlipCounts:
+  """How samples [B, N, H, W] name the flipping classes of unflipped labels [B, H, W]."""
   count = lambda x: jnp.sum(x, (-2, -1), dtype=jnp.int32)
   here = [labels == flip.base for flip in flips]
   named = lambda of: jnp.stack(
@@ -74,26 +74,26 @@ def said(labels: Array, samples: Array, flips: tuple[Flip, ...] = FLIPS) -> Said
     -1,
   )
   pixels = jnp.stack([count(at) for at in here], -1)
-  return Said(pixels, named(lambda f: f.base), named(lambda f: f.twin))
+  return FlipCounts(pixels, named(lambda f: f.base), named(lambda f: f.twin))
 
 
-def weighted_counts(found: Said, weight: Array) -> Array:
-  """weight [B, N] -> [B, F, 3] float32: pixels, and the weight that said base and twin there."""
+def weighted_counts(counts: FlipCounts, weight: Array) -> Array:
+  """weight [B, N] -> [B, F, 3] float32: pixels, and the weight of base and of twin there."""
   share = lambda x: jnp.einsum('bnf,bn->bf', x.astype(jnp.float32), weight)
-  parts = found.pixels.astype(jnp.float32), share(found.base), share(found.twin)
+  parts = counts.pixels.astype(jnp.float32), share(counts.base), share(counts.twin)
   return jnp.stack(parts, -1)
 
 
-def mode_masses(found: Said, weight: Array) -> Array:
+def mode_masses(counts: FlipCounts, weight: Array) -> Array:
   """weight [B, N] -> the weight of the samples of each mode [B, 2^F], in the order of `mode_flips`.
 
   A sample's mode is by majority within each class. Rows of images that lack a class are 0.
   """
-  classes = found.pixels.shape[-1]
-  bits = (found.twin > found.base).astype(jnp.int32)
+  classes = counts.pixels.shape[-1]
+  bits = (counts.twin > counts.base).astype(jnp.int32)
   mode = jnp.sum(bits << jnp.arange(classes)[::-1], -1)  # [B, N]
   mass = jnp.einsum('bn,bnm->bm', weight, jax.nn.one_hot(mode, 2**classes))
-  return jnp.where(jnp.all(found.pixels > 0, -1, keepdims=True), mass, 0)
+  return jnp.where(jnp.all(counts.pixels > 0, -1, keepdims=True), mass, 0)
 
 
 def flip_rates(counts: np.ndarray) -> np.ndarray:
@@ -122,8 +122,8 @@ def mode_counts(labels: Array, samples: Array, flips: tuple[Flip, ...] = FLIPS) 
   labels [B, H, W] unflipped, samples [B, N, H, W]. Over the pixels of a class: pixels x N, samples
   that say the base class, samples that say its twin. Add them over images, then `frequencies`.
   """
-  found = said(labels, samples, flips)
-  return jnp.stack([found.pixels * samples.shape[1], found.base.sum(1), found.twin.sum(1)], -1)
+  counts = flip_counts(labels, samples, flips)
+  return jnp.stack([counts.pixels * samples.shape[1], counts.base.sum(1), counts.twin.sum(1)], -1)
 
 
 def frequencies(counts: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ class Counts(NamedTuple):
   conf and entropy sums come as two halves [.., 2] of whole numbers, see `fixed`.
   """
 
-  confusion: Array  # [B, C, C] int32, true class by said class
+  confusion: Array  # [B, C, C] int32, true class by predicted class
   scores: Array  # [B, S, 3, K] int32: outcome by bin of the score, ascending certainty
   conf: Array  # [B, P, K, 2] uint32: summed confidence by bin of max_prob, P blocks
   ece: Array  # [B, 2, E, 2] int32: pixels and right ones by bin of max_prob and of 1 - H / log C
@@ -66,11 +66,11 @@ class Parts(NamedTuple):
   and the entropy end at 0 for far logits; lead and the logarithms do not.
   """
 
-  said: Array
+  predicted: Array
   top: Array  # the largest logit
   gap: Array  # top minus the second largest
   crowd: Array  # logarithm of the sum of exp(l - second largest) over the other classes
-  lead: Array  # top minus the logarithm of the sum of exp of all others: the log-odds of `said`
+  lead: Array  # top minus the logarithm of the sum of exp of all others: log-odds of `predicted`
   rest: Array
   entropy: Array
   log_entropy: Array
@@ -78,11 +78,11 @@ class Parts(NamedTuple):
 
 
 def parts(logits: Array) -> Parts:
-  """The first of equally likely classes is `said`. An infinite largest logit gives nan."""
+  """The first of equally likely classes is `predicted`. An infinite largest logit gives nan."""
   logits = logits.astype(jnp.float32)
-  top, said, second = _two_largest(logits)
+  top, predicted, second = _two_largest(logits)
   gap = jnp.where(top < jnp.inf, top - second, jnp.nan)
-  other = jnp.arange(logits.shape[-1]) != said[..., None]
+  other = jnp.arange(logits.shape[-1]) != predicted[..., None]
   # measured from the second, so that the largest exp is 1; from 0 where all others are -inf
   below = logits - jnp.where(second > -jnp.inf, second, 0)[..., None]
   e = jnp.where(other, jnp.exp(below), 0.0)
@@ -100,7 +100,7 @@ def parts(logits: Array) -> Parts:
   ratio = jnp.where(rest > 0, jnp.log1p(rest) / rest, 1) + more / (1 + rest)
   log_entropy = jnp.where(gap < jnp.inf, jnp.log(ratio) - lead, -jnp.inf)
   return Parts(
-    said, top, gap, crowd, lead, rest, entropy, log_entropy, _log_calm(logits, top, entropy)
+    predicted, top, gap, crowd, lead, rest, entropy, log_entropy, _log_calm(logits, top, entropy)
   )
 
 
@@ -190,10 +190,11 @@ def unfixed(halves: Any) -> Any:
 
 def values(logits, labels, counted, unknown=None, disagreement=None, *, ignore=255):
   """What `counts` would bin, pixel by pixel: coordinates [B, S, N], outcomes [B, N] (int8, VOID for
-  pixels that do not count) and the largest probability [B, N]. For exact values by sorting."""
+  pixels that do not count) and the largest probability [B, N]. For exact values by sorting. The
+  arguments are those of `counts`."""
   p, labels = parts(logits), jnp.asarray(labels).astype(jnp.int32)
   flags = _flags(logits, labels, unknown, ignore)
-  outcome = jnp.where(counted, outcomes(p.said, labels, *flags), VOID).astype(jnp.int8)
+  outcome = jnp.where(counted, outcomes(p.predicted, labels, *flags), VOID).astype(jnp.int8)
   classes = logits.shape[-1]
   x = jnp.moveaxis(coordinates(p, classes), 0, 1)
   if disagreement is not None:
@@ -201,9 +202,10 @@ def values(logits, labels, counted, unknown=None, disagreement=None, *, ignore=2
   return x, outcome, 1 / (1 + p.rest)
 
 
-def outcomes(said: Array, labels: Array, unknown: Array, void: Array) -> Array:
-  found = jnp.where(void, VOID, jnp.where(said == labels, RIGHT, WRONG))
-  return jnp.where(unknown, UNKNOWN, found)
+def outcomes(predicted: Array, labels: Array, unknown: Array, void: Array) -> Array:
+  """RIGHT, WRONG, UNKNOWN or VOID of each pixel; unknown goes before void. All of one shape."""
+  outcome = jnp.where(void, VOID, jnp.where(predicted == labels, RIGHT, WRONG))
+  return jnp.where(unknown, UNKNOWN, outcome)
 
 
 @functools.partial(jax.jit, static_argnames=('ignore', 'ece_bins', 'classwise'))
@@ -223,7 +225,8 @@ def counts(
   counted [B, N] bool: False for pixels that are not looked at at all, such as padding. unknown
   [B, N] bool: of no known class, whatever the label. Labels outside 0 .. C-1 are void.
   disagreement [B, N]: one more score, uncertainty in nats. Probabilities are counted by giving
-  their logarithms.
+  their logarithms. ignore: one more label that is void. classwise: also counts each class's
+  probability, in C times as many bins.
   """
   labels = jnp.asarray(labels).astype(jnp.int32)  # a uint8 label times C would wrap around
   flags = jnp.stack([*_flags(logits, labels, unknown, ignore), counted], -1)
@@ -231,14 +234,14 @@ def counts(
   size = min(labels.shape[1], BLOCK)
   blocks = [_blocks(x, size) for x in (logits, labels, flags, *extra)]
   one = functools.partial(_block, ece_bins=ece_bins, classwise=classwise)
-  found = jax.vmap(lambda *image: jax.lax.map(lambda x: one(*x), image))(*blocks)
+  sums = jax.vmap(lambda *image: jax.lax.map(lambda x: one(*x), image))(*blocks)
   total = lambda x: jnp.sum(x, 1)
-  return found._replace(
-    confusion=total(found.confusion),
-    scores=total(found.scores),
-    ece=total(found.ece),
-    pixels=total(found.pixels),
-    classwise=None if found.classwise is None else total(found.classwise),
+  return sums._replace(
+    confusion=total(sums.confusion),
+    scores=total(sums.scores),
+    ece=total(sums.ece),
+    pixels=total(sums.pixels),
+    classwise=None if sums.classwise is None else total(sums.classwise),
   )
 
 
@@ -259,12 +262,12 @@ def _block(logits, labels, flags, *extra, ece_bins: int, classwise: bool) -> Cou
   """Counts of one block of pixels [n], without the axes B and P."""
   c, p = logits.shape[-1], parts(logits)
   unknown, void, counted = jnp.moveaxis(flags, -1, 0)
-  outcome = outcomes(p.said, labels, unknown, void)
+  outcome = outcomes(p.predicted, labels, unknown, void)
   outcome = jnp.where(counted, outcome, VOID)
-  told = (outcome == RIGHT) | (outcome == WRONG)
+  scored = (outcome == RIGHT) | (outcome == WRONG)
   conf = 1 / (1 + p.rest)
   drop = jnp.iinfo(jnp.int32).max
-  where = jnp.where(told, labels * c + p.said, drop)
+  where = jnp.where(scored, labels * c + p.predicted, drop)
   confusion = jnp.zeros(c * c, jnp.int32).at[where].add(1, mode='drop').reshape(c, c)
   x = coordinates(p, c)
   bins = [bins_of(x[i], score) for i, score in enumerate(SCORES)]
@@ -272,16 +275,16 @@ def _block(logits, labels, flags, *extra, ece_bins: int, classwise: bool) -> Cou
   at = lambda k: jnp.where(outcome == VOID, drop, outcome * BINS + k)
   histogram = lambda k: jnp.zeros(OUTCOMES * BINS, jnp.int32).at[at(k)].add(1, mode='drop')
   calm = jnp.clip(1 - p.entropy / jnp.log(float(c)), 0, 1)
-  tables = [_ece(x, outcome == RIGHT, told, ece_bins) for x in (conf, calm)]
-  per_class = _classwise(logits, p, labels, told) if classwise else (None, None)
+  tables = [_ece(x, outcome == RIGHT, scored, ece_bins) for x in (conf, calm)]
+  per_class = _classwise(logits, p, labels, scored) if classwise else (None, None)
   shown = lambda x: _sum(jnp.where(counted, x, 0.0))
   return Counts(
     confusion=confusion,
     scores=jnp.stack([histogram(k).reshape(OUTCOMES, BINS) for k in bins]),
-    conf=_add(jnp.zeros((BINS, 2), jnp.uint32), jnp.where(told, bins[0], drop), fixed(conf)),
+    conf=_add(jnp.zeros((BINS, 2), jnp.uint32), jnp.where(scored, bins[0], drop), fixed(conf)),
     ece=jnp.stack([t[0] for t in tables]),
     ece_conf=jnp.stack([t[1] for t in tables]),
-    losses=jnp.stack([_sum(jnp.where(told, x, 0.0)) for x in _losses(logits, p, labels, conf)]),
+    losses=jnp.stack([_sum(jnp.where(scored, x, 0.0)) for x in _losses(logits, p, labels, conf)]),
     image=jnp.stack([shown(conf), shown(p.entropy), shown(p.entropy * (outcome == UNKNOWN))]),
     pixels=jnp.sum(counted, dtype=jnp.int32),
     classwise=per_class[0],
@@ -293,10 +296,10 @@ def _add(target: Array, index: Array, values: Array) -> Array:
   return target.at[index].add(values, mode='drop')
 
 
-def _ece(conf: Array, right: Array, told: Array, bins: int) -> tuple[Array, Array]:
+def _ece(conf: Array, right: Array, scored: Array, bins: int) -> tuple[Array, Array]:
   """Bins (k/E, (k+1)/E]; a confidence of exactly 0 joins the first."""
   k = jnp.ceil(conf * bins).astype(jnp.int32) - 1
-  k = jnp.where(told, jnp.clip(k, 0, bins - 1), bins)
+  k = jnp.where(scored, jnp.clip(k, 0, bins - 1), bins)
   pair = jnp.stack([jnp.ones_like(k), right.astype(jnp.int32)], -1)
   pixels = _add(jnp.zeros((bins, 2), jnp.int32), k, pair)
   return pixels, _add(jnp.zeros((bins, 2), jnp.uint32), k, fixed(conf))
@@ -313,18 +316,18 @@ def _losses(logits: Array, p: Parts, labels: Array, conf: Array) -> tuple[Array,
   return jnp.log1p(p.rest) + p.top - own, squares - 2 * truth + 1
 
 
-def _classwise(logits: Array, p: Parts, labels: Array, told: Array) -> tuple[Array, Array]:
+def _classwise(logits: Array, p: Parts, labels: Array, scored: Array) -> tuple[Array, Array]:
   """Each class's probability, binned by its log-odds, against whether the label is that class."""
   n, c = logits.shape
   e = jnp.exp(logits.astype(jnp.float32) - p.top[:, None])
   prob = e / (1 + p.rest)[:, None]
   others = jnp.maximum(1 + p.rest[:, None] - e, 1e-30)
-  likeliest = jnp.arange(c) == p.said[:, None]
+  likeliest = jnp.arange(c) == p.predicted[:, None]
   odds = jnp.where(likeliest, 1 / jnp.maximum(p.rest, 1e-30)[:, None], e / others)
   odds = jnp.log(jnp.maximum(odds, 1e-30))
   k = jnp.floor((odds + ODDS) * (ODDS_BINS / 2 / ODDS)).astype(jnp.int32)
   k = jnp.clip(k, 0, ODDS_BINS - 1)
-  at = jnp.where(told[:, None], jnp.arange(c) * ODDS_BINS + k, c * ODDS_BINS)
+  at = jnp.where(scored[:, None], jnp.arange(c) * ODDS_BINS + k, c * ODDS_BINS)
   pair = jnp.stack([jnp.ones((n, c), jnp.int32), labels[:, None] == jnp.arange(c)], -1)
   pixels = _add(jnp.zeros((c * ODDS_BINS, 2), jnp.int32), at, pair.astype(jnp.int32))
   conf = _add(jnp.zeros((c * ODDS_BINS, 2), jnp.uint32), at, fixed(prob))

@@ -23,14 +23,14 @@ def object_metrics(logits: np.ndarray, mask: np.ndarray) -> dict[str, float]:
   probs = softmax(logits, -1)
   entropy = entr(probs).sum(-1)
   mean = lambda where: float(np.mean(entropy[where])) if where.any() else float('nan')
-  found = {'raw_entropy': mean(mask), 'rel_entropy': mean(mask) / mean(~mask)}
+  values = {'raw_entropy': mean(mask), 'rel_entropy': mean(mask) / mean(~mask)}
   for name, conf in zip(SCORES, (-entropy, probs.max(-1), logits.max(-1)), strict=True):
     strange, known = ranking.by_value(-conf, mask), ranking.by_value(conf, ~mask)
-    found[f'{name}_auroc'] = ranking.auroc(*strange)
-    found[f'{name}_fpr'] = ranking.fpr_at_tpr(*strange)
-    found[f'{name}_aupr_in'] = ranking.aupr(*strange)
-    found[f'{name}_aupr_out'] = ranking.aupr(*known)
-  return found
+    values[f'{name}_auroc'] = ranking.auroc(*strange)
+    values[f'{name}_fpr'] = ranking.fpr_at_tpr(*strange)
+    values[f'{name}_aupr_in'] = ranking.aupr(*strange)
+    values[f'{name}_aupr_out'] = ranking.aupr(*known)
+  return values
 
 
 def image_level(known: np.ndarray, other: np.ndarray) -> dict[str, float]:

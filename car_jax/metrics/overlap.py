@@ -67,8 +67,8 @@ def overlap(
         jnp.broadcast_to(w, x.shape) for w, x in zip(cut(seen, start, length), block, strict=True)
       ]
       counted = jnp.concatenate(counted, 1)
-    found = _count(jnp.concatenate(block, 1), ids, ignore, counted)
-    return jax.tree.map(jnp.add, total, found)
+    piece = _count(jnp.concatenate(block, 1), ids, ignore, counted)
+    return jax.tree.map(jnp.add, total, piece)
 
   shape = (images, len(classes), maps, maps)
   sizes = shape[:3] if ignore is None and seen is None else shape

@@ -50,9 +50,9 @@ def fpr_at_tpr(positives: np.ndarray, negatives: np.ndarray, tpr: float = 0.95) 
 def precision_recall(positives, negatives) -> tuple[np.ndarray, np.ndarray]:
   """Precision and recall [K+1] at every threshold, from the highest down; the first is (1, 0)."""
   hits, alarms = _cumulative(positives), _cumulative(negatives)
-  said = hits + alarms
+  predicted = hits + alarms
   with np.errstate(invalid='ignore'):
-    precision = np.where(said > 0, hits / np.where(said > 0, said, 1), 1.0)
+    precision = np.where(predicted > 0, hits / np.where(predicted > 0, predicted, 1), 1.0)
     return precision, hits / hits[-1]
 
 

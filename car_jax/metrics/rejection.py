@@ -15,8 +15,8 @@ def rejection_curve(wrong: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, n
   """Share rejected [K+1], least confident first, and the errors left as a share of all pixels."""
   wrong, right = (np.asarray(x, np.float64) for x in (wrong, right))
   n = max(np.sum(wrong) + np.sum(right), 1.0)
-  gone = np.concatenate([[0.0], np.cumsum(wrong + right)]) / n
-  return gone, (np.sum(wrong) - np.concatenate([[0.0], np.cumsum(wrong)])) / n
+  rejected = np.concatenate([[0.0], np.cumsum(wrong + right)]) / n
+  return rejected, (np.sum(wrong) - np.concatenate([[0.0], np.cumsum(wrong)])) / n
 
 
 def areas(wrong: np.ndarray, right: np.ndarray, *, oracle_share: float = 1.0) -> np.ndarray:
@@ -81,6 +81,6 @@ def aurc(wrong: np.ndarray, right: np.ndarray) -> float:
   return float(np.sum(wrong + (errors - share * before) * harmonic) / n)
 
 
-def _ratio(found: np.ndarray) -> float:
-  _, ours, chance, best = found
+def _ratio(measured: np.ndarray) -> float:
+  _, ours, chance, best = measured
   return float((chance - ours) / (chance - best)) if chance - best > 1e-12 else float('nan')

@@ -70,7 +70,7 @@ def compare(
   ignore: int | None = None,
   ignored: str = 'void',
 ) -> Comparison:
-  """samples [B, N, H, W], readers [B, M, H, W] -> Comparison. Memory holds B x L x L numbers."""
+  """IoU and Dice of all pairs of an image's maps. Memory holds B x L x L x K numbers."""
   if ignored not in IGNORED:
     raise ValueError(f'ignored must be one of {IGNORED}, not {ignored!r}')
   weight = lambda w, like: _normalised(1.0 if w is None else w, like.shape[:2])

@@ -44,8 +44,8 @@ def plan(cost: Array, supply: Array, capacity: Array) -> Array:
     goal = jnp.argmin(jnp.where(free > DUST, distance, 2 * FAR - 1))
     edges = _chain(parent, goal)  # [M, M], edges[r, q] true where the chain moves r -> q
     root = jnp.where(jnp.any(edges), jnp.argmax(jnp.any(edges, 1) & ~jnp.any(edges, 0)), goal)
-    held = jnp.take_along_axis(flow, which, 1)  # [M, M] flow of the sample that an edge moves
-    amount = jnp.minimum(jnp.minimum(left[n], free[goal]), jnp.min(jnp.where(edges, held, jnp.inf)))
+    load = jnp.take_along_axis(flow, which, 1)  # [M, M] flow of the sample that an edge moves
+    amount = jnp.minimum(jnp.minimum(left[n], free[goal]), jnp.min(jnp.where(edges, load, jnp.inf)))
     moved = edges[..., None] & (which[..., None] == jnp.arange(samples))  # [M, M, N]
     turn = moved.any(0).astype(jnp.float32) - moved.any(1).astype(jnp.float32)
     turn = turn + jnp.outer(jnp.arange(readers) == root, jnp.arange(samples) == n)

@@ -29,8 +29,8 @@ def sample(maps: Array, theta: Array) -> Array:
     inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
     place = jnp.clip(row, 0, h - 1) * w + jnp.clip(column, 0, w - 1)
     place = place.reshape(b, h * w, 1).astype(jnp.int32)
-    found = jnp.take_along_axis(flat, place, axis=1).reshape(b, h, w, c)
-    return found * jnp.where(inside, share, 0).astype(maps.dtype)[..., None]
+    values = jnp.take_along_axis(flat, place, axis=1).reshape(b, h, w, c)
+    return values * jnp.where(inside, share, 0).astype(maps.dtype)[..., None]
 
   upper = corner(left, top) + corner(left + 1, top)
   return upper + corner(left, top + 1) + corner(left + 1, top + 1)

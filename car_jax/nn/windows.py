@@ -43,9 +43,9 @@ def sliding(
 
   def add(total: Array, place: Array) -> tuple[Array, None]:
     start = (0, place[0], place[1], 0)
-    found = apply(jax.lax.dynamic_slice(image, start, window))
-    here = jax.lax.dynamic_slice(total, start, found.shape)
-    return jax.lax.dynamic_update_slice(total, here + found, start), None
+    part = apply(jax.lax.dynamic_slice(image, start, window))
+    here = jax.lax.dynamic_slice(total, start, part.shape)
+    return jax.lax.dynamic_update_slice(total, here + part, start), None
 
   empty = jnp.zeros((len(image), *size, logits.shape[-1]), logits.dtype)
   return jax.lax.scan(add, empty, places)[0] / visits
@@ -62,8 +62,8 @@ def predicted(
 ) -> Array:
   """Logits [B, *size, C] float32: by windows of `crop` (0: the whole image), then resized."""
   image = jnp.asarray(image)
-  found = sliding(apply, image, (crop,) * 2, (stride,) * 2) if crop else apply(image)
-  return resize_bilinear(at_least_float32(found), size, align_corners=align_corners)
+  logits = sliding(apply, image, (crop,) * 2, (stride,) * 2) if crop else apply(image)
+  return resize_bilinear(at_least_float32(logits), size, align_corners=align_corners)
 
 
 def check(crop: int, stride: int) -> None:

@@ -192,8 +192,8 @@ def bars(view: View, model: str, m: Metric, calibrators: Sequence[str]) -> str:
   place = lambda s: (s != view.reference, seen.index(view.condition(s)), _known(view, s))
   order = sorted(view.sets, key=place)
   rows = [(s, [c for c in calibrators if not _missing(view, model, s, c, m)]) for s in order]
-  rows = [(s, found) for s, found in rows if found]
-  tall = sum(24 + 12 * len(found) for _, found in rows)
+  rows = [(s, shown) for s, shown in rows if shown]
+  tall = sum(24 + 12 * len(shown) for _, shown in rows)
   chart = Chart(360, tall + 48, f'{m.title} of {model} by set')
   low, high = reach(view, m)
   x = Axis(min(0.0, low), high, 12, 306)
@@ -202,11 +202,11 @@ def bars(view: View, model: str, m: Metric, calibrators: Sequence[str]) -> str:
     chart.text(x(tick), tall + 19, x.label(tick), 'middle', 'var(--muted)', 11)
   chart.text(180, tall + 38, unit(m), 'middle', 'var(--muted)', 12)
   top = 4.0
-  for dataset, found in rows:
+  for dataset, shown in rows:
     chart.text(12, top + 14, _set_name(view, dataset), size=12, weight=600)
-    for k, calibrator in enumerate(found):
+    for k, calibrator in enumerate(shown):
       _bar(chart, view, (model, dataset, calibrator), m, x, top + 24 + 12 * k, look[calibrator])
-    top += 24 + 12 * len(found)
+    top += 24 + 12 * len(shown)
   return chart.render()
 
 

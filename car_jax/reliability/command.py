@@ -32,7 +32,7 @@ def with_models(
   """The config for models named on the command line, each [NAME=]PATH, in place of its own.
 
   Predictions are one set of images, so they also take the place of the config's sets; calibrators
-  are then files only. Raises UserError.
+  are then files only. The arguments are options of eval.py. Raises UserError.
   """
   config = config.copy_and_resolve_references()
   if checkpoints and predictions:
@@ -41,7 +41,7 @@ def with_models(
   if (given_too := [k for k, v in about_files.items() if v]) and not predictions:
     raise UserError(f'--{given_too[0]} belongs to --predictions')
   if checkpoints or predictions:
-    given = [checkpointed.parted(text) for text in checkpoints or predictions]
+    given = [checkpointed.name_and_folder(text) for text in checkpoints or predictions]
     config.models = ConfigDict(_named(given))
   if predictions:
     config.kind, config.resize = kind or config.kind, resize or config.resize
@@ -73,14 +73,14 @@ def run(config: ConfigDict, out: str, command: str) -> tuple[dict[str, Any], pat
   entries: list[dict[str, Any]] = []
   pictures: dict[str, bytes] = {}
   for of_model in study.run():
-    told, drawn = worst.found(study, of_model)  # while the model is in memory
-    cells, entries, pictures = cells + of_model, entries + told, pictures | drawn
+    more, drawn = worst.images(study, of_model)  # while the model is in memory
+    cells, entries, pictures = cells + of_model, entries + more, pictures | drawn
   about = dict(created=time.strftime('%Y-%m-%d %H:%M'), command=command)
-  found = document.build(study, cells, entries, seconds=time.perf_counter() - began, **about)
+  content = document.build(study, cells, entries, seconds=time.perf_counter() - began, **about)
   page = folder / document.PAGE
   if jax.process_index() == 0:
-    page = document.write(folder, found, pictures)
-  return found, page
+    page = document.write(folder, content, pictures)
+  return content, page
 
 
 def _check_out(folder: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""From predicted batches to tallies, through any number of calibrators at once.
+"""From predicted batches to counts, through any number of calibrators at once.
 
 Letters: B images, H x W pixels, N of them looked at, C classes, S pixels sampled of each image.
 """
@@ -17,16 +17,17 @@ from car_jax.calibrate.base import Sample
 from car_jax.errors import UserError
 from car_jax.metrics import onepass
 from car_jax.metrics.onepass import EXTRA, SCORES, Counts
+from car_jax.reliability.image_counts import ImageCounts, Pooled, census_of
 from car_jax.reliability.interpret import CLASSES_ONLY
 from car_jax.reliability.segmenters import Predicted
-from car_jax.reliability.tally import Pooled, Tally, census_of
 
 NET_SCORES = ('max_logit', 'energy')  # without meaning where logits are logarithms of probabilities
 
 
 @dataclasses.dataclass(frozen=True)
 class How:
-  """sampled: so many random pixels of each image, 0 for all. exact: keep every score, and sort."""
+  """sampled: so many random pixels of each image, 0 for all. exact: keep every score, and sort.
+  classwise: also each class's probability. seed: of the random pixels."""
 
   sampled: int = 0
   exact: bool = False
@@ -42,35 +43,35 @@ def names_of(arrays: Mapping[str, Any], logit_scores: bool) -> tuple[str, ...]:
   return kept + ((EXTRA,) if 'disagreement' in arrays else ())
 
 
-def tallies(
+def image_counts(
   batches: Iterable[Predicted],
   calibrators: Mapping[str, Any],
   how: How,
   *,
   progress: Any = None,
-) -> dict[str, Tally]:
-  """A tally for each calibrator (None: the logits as they are), from one pass over the batches.
+) -> dict[str, ImageCounts]:
+  """Counts for each calibrator (None: the logits as they are), from one pass over the batches.
 
-  Raises UserError for a set without images, and for images of which some have scores that others
-  lack.
+  `progress(k)` is called after each batch of k images. Raises UserError for a set without images,
+  and for images of which some have scores that others lack.
   """
-  out: dict[str, Tally] = {}
+  out: dict[str, ImageCounts] = {}
   for batch in batches:
     names = names_of(batch.arrays, batch.logit_scores)
     if len(calibrators) > 1:
       _check_confident(batch)
     if out and (first := next(iter(out.values())).names) != names:
       raise UserError(
-        f'{batch.ids[0]} allows the scores {_said(names)}, images before it '
-        f'{_said(first)}\n  score logits, probabilities and samples one by one'
+        f'{batch.ids[0]} allows the scores {_listed(names)}, images before it '
+        f'{_listed(first)}\n  score logits, probabilities and samples one by one'
       )
     arrays = batch.arrays | {'keep': batch.keep}
     if how.sampled:
       shape = batch.arrays['labels'].shape
       arrays['pixels'] = drawn_pixels(batch.ids, shape[1] * shape[2], how)
-    found = _counted(dict(calibrators), arrays, classwise=how.classwise, exact=how.exact)
-    for name, (counts, values) in batch.fetch(found).items():
-      out.setdefault(name, Tally(names)).add(counts, batch.ids, batch.groups, batch.keep)
+    counted = _counted(dict(calibrators), arrays, classwise=how.classwise, exact=how.exact)
+    for name, (counts, values) in batch.fetch(counted).items():
+      out.setdefault(name, ImageCounts(names)).add(counts, batch.ids, batch.groups, batch.keep)
       if how.exact:
         out[name].add_values(*values)
     if progress is not None:
@@ -85,7 +86,7 @@ def tallies(
   return out
 
 
-def _said(names: Iterable[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
   return ', '.join(filter(None, names)) or 'of no confidence'
 
 
@@ -154,12 +155,12 @@ def sample(batches: Iterable[Predicted], how: How, *, progress: Any = None) -> S
     size = min(how.sampled, h * w) if how.sampled else h * w
     at = drawn_pixels(batch.ids, h * w, dataclasses.replace(how, sampled=size))
     part = jnp.take_along_axis(a['logits'].reshape(b, h * w, c), at[..., None], 1)
-    told = jnp.take_along_axis(a['labels'].reshape(b, h * w), at, 1)
-    told = jnp.where((told >= 0) & (told < c), told, -1)
+    truth = jnp.take_along_axis(a['labels'].reshape(b, h * w), at, 1)
+    truth = jnp.where((truth >= 0) & (truth < c), truth, -1)
     more = {'features': a['features']} if 'features' in a else {}
-    part, told, more = batch.fetch((part, told, more))
+    part, truth, more = batch.fetch((part, truth, more))
     logits.append(np.asarray(part, np.float32)[keep])
-    labels.append(np.asarray(told, np.int32)[keep])
+    labels.append(np.asarray(truth, np.int32)[keep])
     if more:
       features.append(np.asarray(more['features'], np.float32)[keep])
     if progress is not None:
@@ -186,10 +187,10 @@ class Exact(Pooled):
     seen = outcomes < onepass.VOID
     self._outcomes = outcomes[seen]
     self._groups = [np.unique(v[seen], return_inverse=True)[1].reshape(-1) for v in values]
-    told = self._outcomes < onepass.UNKNOWN
+    scored = self._outcomes < onepass.UNKNOWN
     group = self._groups[0]
     size = group.max(initial=-1) + 1
-    self.counts['conf'] = np.bincount(group[told], conf[seen][told].astype(np.float64), size)
+    self.counts['conf'] = np.bincount(group[scored], conf[seen][scored].astype(np.float64), size)
 
   def outcomes(self, score: str, *kinds: int) -> np.ndarray:
     group = self._groups[self.names.index(score)]

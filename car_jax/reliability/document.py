@@ -13,8 +13,8 @@ from car_jax.metrics import confusion, ood, ranking, rejection
 from car_jax.metrics.calibration import reliability
 from car_jax.reliability import legend, measures, page
 from car_jax.reliability import tables as study_tables
+from car_jax.reliability.image_counts import census_of
 from car_jax.reliability.study import PLAIN, Cell, Study
-from car_jax.reliability.tally import census_of
 
 PAGE = 'report.html'
 POINTS = 101  # of a curve on the page
@@ -27,7 +27,7 @@ def build(
   """The dict behind study.json; see docs/reliability.md for its keys. nan becomes null."""
   plan = study.plan
   names, _ = study.segmenter(next(iter(plan.models))).classes(next(iter(plan.sets.values())))
-  found = dict(
+  content = dict(
     title=plan.title,
     **about,
     versions=report.versions(),
@@ -42,21 +42,21 @@ def build(
     remarks=_remarks(study, cells),
     metrics=[legend.of_score(m.name).as_dict() for m in plan.measures],
     cells=[_cell(plan, c) for c in cells],
-    curves=[_curves(c) for c in cells if 'max_prob' in c.tally.names],
+    curves=[_curves(c) for c in cells if 'max_prob' in c.counts.names],
     fits=[*_fits(study)],
     image_ood=[*_image_ood(study, cells)],
     worst=list(worst),
   )
-  return tables.plain(found)
+  return tables.plain(content)
 
 
-def write(out: pathlib.Path, found: dict, pictures: Mapping[str, bytes]) -> pathlib.Path:
+def write(out: pathlib.Path, content: dict, pictures: Mapping[str, bytes]) -> pathlib.Path:
   """Writes the four files, each whole or not at all -> the page."""
   texts = {
-    'study.json': json.dumps(found, indent=1, allow_nan=False) + '\n',
-    'study.csv': study_tables.csv(found),
-    'study.md': study_tables.markdown(found),
-    PAGE: page.page(found, dict(pictures)),
+    'study.json': json.dumps(content, indent=1, allow_nan=False) + '\n',
+    'study.csv': study_tables.csv(content),
+    'study.md': study_tables.markdown(content),
+    PAGE: page.page(content, dict(pictures)),
   }
   for name, text in texts.items():
     with folders.whole(out / name) as part:
@@ -65,9 +65,9 @@ def write(out: pathlib.Path, found: dict, pictures: Mapping[str, bytes]) -> path
 
 
 def _about(study: Study, model: str) -> str:
-  told = study.plan.models[model].get('about')
+  about = study.plan.models[model].get('about')
   own = study.segmenter(model).about
-  return f'{told}; {own}' if told else own
+  return f'{about}; {own}' if about else own
 
 
 def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
@@ -76,7 +76,7 @@ def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
   counted = 'ranking measures come from fine histograms'
   if how.exact:
     counted = 'every score was sorted, but for those of pools and those within images or classes'
-  plain = dict.fromkeys(c.model for c in cells if 'max_prob' not in c.tally.names)
+  plain = dict.fromkeys(c.model for c in cells if 'max_prob' not in c.counts.names)
   return [
     f'{seen} of each image were scored; {counted}.',
     f'Intervals: 95 %, bootstrap over images or scenes, {config.resamples} resamples.',
@@ -89,14 +89,14 @@ def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
 
 
 def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
-  first = {c.set: c.tally for c in reversed(cells)}
+  first = {c.set: c.counts for c in reversed(cells)}
   plan = study.plan
   for name in (*plan.sets, *plan.pools):
     spec, seen = plan.sets.get(name, {}), first[name]
-    told = spec.get('about') or ' + '.join(plan.pools.get(name, ())) or _told(spec)
+    about = spec.get('about') or ' + '.join(plan.pools.get(name, ())) or _described(spec)
     yield dict(
       name=name,
-      about=told,
+      about=about,
       role=_role(plan, name),
       pool=name in plan.pools,
       condition=spec.get('condition', name),
@@ -108,11 +108,11 @@ def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
 
 def _remarks(study: Study, cells: Sequence[Cell]) -> list[str]:
   """What is unusual in the labels of each set, see evaluate/census.py."""
-  first = {c.set: c.tally for c in reversed(cells)}
+  first = {c.set: c.counts for c in reversed(cells)}
   names, _ = study.segmenter(next(iter(study.plan.models))).classes(
     next(iter(study.plan.sets.values()))
   )
-  of = lambda tally: census.remark(census_of(tally), names, absent=tally.absent)
+  of = lambda counts: census.remark(census_of(counts), names, absent=counts.absent)
   return census.lines({name: of(first[name]) for name in study.plan.sets})
 
 
@@ -122,7 +122,7 @@ def _role(plan: Any, name: str) -> str:
   return 'in-domain' if roles == {'in-domain'} else 'shifted'
 
 
-def _told(spec: Mapping[str, Any]) -> str:
+def _described(spec: Mapping[str, Any]) -> str:
   data = spec.get('data', {})
   parts = [data.get('name'), spec.get('split'), data.get('corruption'), spec.get('labels')]
   return ', '.join(filter(None, parts))
@@ -148,31 +148,31 @@ CALIBRATORS = {
 
 def _cell(plan: Any, c: Cell) -> dict[str, Any]:
   kw = dict(resamples=plan.config.resamples, seed=plan.config.seed, exact=c.exact)
-  found = measures.estimates(c.tally, plan.measures, **kw)
-  pooled = c.tally.pooled()
-  found_iou = confusion.iou(pooled.confusion)
+  estimates = measures.estimates(c.counts, plan.measures, **kw)
+  pooled = c.counts.pooled()
+  iou = confusion.iou(pooled.confusion)
   return dict(
     model=c.model,
     set=c.set,
     calibrator=c.calibrator,
-    values={k: vars(v) for k, v in found.items() if not math.isnan(v.value)},
-    iou=np.where(np.isin(np.arange(len(found_iou)), pooled.absent), np.nan, found_iou),
+    values={k: vars(v) for k, v in estimates.items() if not math.isnan(v.value)},
+    iou=np.where(np.isin(np.arange(len(iou)), pooled.absent), np.nan, iou),
     scenes=_scenes(plan, c),
   )
 
 
 def _scenes(plan: Any, c: Cell) -> dict[str, dict[str, float]]:
   """Accuracy and ECE of every group of images, where there is more than one image in some."""
-  groups = np.array(c.tally.groups)
+  groups = np.array(c.counts.groups)
   if len({*groups}) in (1, len(groups)):
     return {}
   shown = [m for m in plan.measures if m.name in ('miou', 'pixel_accuracy', 'ece', 'nll')]
-  part = {g: c.tally.subset(groups == g) for g in sorted({*groups})}
+  part = {g: c.counts.subset(groups == g) for g in sorted({*groups})}
   return {g: {m.name: m.of(p) for m in shown} for g, p in part.items()}
 
 
 def _curves(c: Cell) -> dict[str, Any]:
-  pooled = c.tally.pooled()
+  pooled = c.counts.pooled()
   table = reliability(measures.ece_sums(pooled))
   wrong, right = measures.kept_of(pooled, 'max_prob')
   rejected, left = rejection.rejection_curve(wrong, right)
@@ -207,13 +207,11 @@ def _fits(study: Study) -> Iterable[dict[str, Any]]:
   for model in study.plan.models:
     for name, fit in study.fits(model).items():
       a = fit.about
-      found = np.atleast_1d(np.asarray(a.get('temperatures') or [], float)).reshape(-1)
+      table = np.atleast_1d(np.asarray(a.get('temperatures') or [], float)).reshape(-1)
       keys = ('nll_before', 'nll_after', 'ece_before', 'ece_after', 'warnings')
-      told = {k: a.get(k) for k in keys} | {'warnings': a.get('warnings') or []}
-      yield (
-        dict(model=model, calibrator=name, set=_told(study.plan.calibrate_on), temperatures=found)
-        | told
-      )
+      scores = {k: a.get(k) for k in keys} | {'warnings': a.get('warnings') or []}
+      on = _described(study.plan.calibrate_on)
+      yield dict(model=model, calibrator=name, set=on, temperatures=table) | scores
 
 
 def image_confidence(pooled: Mapping[str, np.ndarray], score: str) -> np.ndarray:
@@ -226,7 +224,7 @@ def _image_ood(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   """Every other set against the in-domain one, by the mean confidence of whole images."""
   plan = study.plan
   known = next((name for name in plan.sets if _role(plan, name) == 'in-domain'), None)
-  at = {(c.model, c.set, c.calibrator): c.tally for c in cells}
+  at = {(c.model, c.set, c.calibrator): c.counts for c in cells}
   for model, name, calibrator in at:
     if known is None or _role(plan, name) == 'in-domain':
       continue
@@ -250,6 +248,6 @@ def shifted_most(study: Study, cells: Sequence[Cell]) -> str:
 
   def rank(c: Cell) -> tuple[float, float]:
     shift = study.plan.sets[c.set].get('shift')
-    return (-1 if shift is None else shift), -accuracy(c.tally.pooled())
+    return (-1 if shift is None else shift), -accuracy(c.counts.pooled())
 
   return max(plain, key=rank).set

@@ -73,9 +73,9 @@ class Folder:
   def size(self, spec: Mapping[str, Any]) -> int:
     folder, labels = self.where(spec)
     index = saved_index(folder)
-    return len(index['ids'] if index else self._found(folder, labels))
+    return len(index['ids'] if index else self.pairs_of(folder, labels))
 
-  def _found(self, folder: pathlib.Path, labels: str) -> list[Pair]:
+  def pairs_of(self, folder: pathlib.Path, labels: str) -> list[Pair]:
     if (folder, labels) not in self._pairs:
       self._pairs[folder, labels] = pairs(folder, labels)
     return self._pairs[folder, labels]
@@ -94,10 +94,10 @@ class Folder:
     if index := saved_index(folder):
       yield from _saved(folder, index, only, self.resize)
       return
-    every, first = self._found(folder, labels), ''
+    every, first = self.pairs_of(folder, labels), ''
     for pair in every if only is None else [every[i] for i in only]:
-      found, own = read(pair, len(self.names), kind=self.kind, resize=self.resize)
-      kind = _kind(found, own)
+      arrays, own = read(pair, len(self.names), kind=self.kind, resize=self.resize)
+      kind = _kind(arrays, own)
       if not first and only is None and not jax.process_index():
         print(f'{folder}: read as {kind}{self._otherwise(kind)}', file=sys.stderr, flush=True)
       if kind != (first := first or kind):
@@ -105,7 +105,7 @@ class Folder:
           f'{pair.prediction} holds {kind}, files before it {first}\n'
           '  score them one by one, or give --kind'
         )
-      yield _batch(found, own, pair.id, pair.group)
+      yield _batch(arrays, own, pair.id, pair.group)
 
   def _otherwise(self, kind: str) -> str:
     """What a user can do whose arrays were taken for what they are not."""
@@ -114,10 +114,10 @@ class Folder:
     return f'; if they are {KNOWN[kind == KNOWN[0]]}, name the arrays so or give --kind'
 
 
-def _kind(found: Mapping[str, Any], logit_scores: bool) -> str:
-  if CLASSES_ONLY in found:
+def _kind(arrays: Mapping[str, Any], logit_scores: bool) -> str:
+  if CLASSES_ONLY in arrays:
     return 'classes without a confidence, of which only accuracy is known'
-  return 'samples' if 'disagreement' in found else KNOWN[not logit_scores]
+  return 'samples' if 'disagreement' in arrays else KNOWN[not logit_scores]
 
 
 def _batch(arrays: Mapping[str, np.ndarray], logit_scores: bool, id: str, group: str) -> Predicted:
@@ -136,11 +136,11 @@ def read(
   truth = _truth(label, classes, IGNORED, UNKNOWN, pair.label)
   how = Reading(classes, kind, resize)
   counted = label != IGNORED
-  found, logit_scores = predicted(open_arrays(pair.prediction), how, counted, pair.prediction)
-  found |= truth
+  arrays, logit_scores = predicted(open_arrays(pair.prediction), how, counted, pair.prediction)
+  arrays |= truth
   if pair.image is not None:
-    found['image'] = _image(pair.image)
-  return found, logit_scores
+    arrays['image'] = _image(pair.image)
+  return arrays, logit_scores
 
 
 def _truth(
@@ -163,16 +163,16 @@ def read_label(path: pathlib.Path) -> np.ndarray:
   Raises UserError, by path, for another kind of picture, a damaged one, and ids of no class.
   """
   picture = pictures.open_picture(path)
-  found = picture.values
-  if found.ndim != 2 or found.dtype != np.uint8 or picture.alpha is not None:
-    kind = 'colours' if found.ndim == 3 else f'{found.dtype} numbers'
+  ids = picture.values
+  if ids.ndim != 2 or ids.dtype != np.uint8 or picture.alpha is not None:
+    kind = 'colours' if ids.ndim == 3 else f'{ids.dtype} numbers'
     kind += '' if picture.alpha is None else ' and transparency'
     raise UserError(f'{path} is a picture of {kind}; expected 8-bit class numbers')
   if not path.stem.endswith('labelIds'):
-    return found
-  if wrong := cityscapes.strange(found, cityscapes.ACDC_IDS):
+    return ids
+  if wrong := cityscapes.strange(ids, cityscapes.ACDC_IDS):
     raise UserError(f'{path}: {wrong}')
-  return cityscapes.scored_train_ids(found)
+  return cityscapes.scored_train_ids(ids)
 
 
 def _image(path: pathlib.Path) -> np.ndarray:
@@ -260,11 +260,11 @@ def _chosen(folder: pathlib.Path, index: Mapping[str, Any]) -> tuple[str, str]:
       return logits, 'logits'
     if mean in arrays:
       sharp = arrays[mean].get('one_hot')
-      if sharp is None and own in arrays:  # saved before the index told
+      if sharp is None and own in arrays:  # saved by a version whose index lacks it
         sharp = all(map(save.one_hot, array_files.mapped(folder / mean)))
       return own if sharp and own in arrays else mean, 'probabilities'
-  held = ', '.join(sorted({pathlib.Path(name).stem for name in arrays if '/' in name}))
-  raise UserError(f'{folder} has no logits or probabilities, only {held}\n  eval.py --save logits')
+  kinds = ', '.join(sorted({pathlib.Path(name).stem for name in arrays if '/' in name}))
+  raise UserError(f'{folder} has no logits or probabilities, only {kinds}\n  eval.py --save logits')
 
 
 def _saved(
@@ -290,8 +290,8 @@ def _saved(
     unknown = index.get('unknown_label')
     marks = index['ignore_label'], UNKNOWN if unknown is None else unknown
     labels = _truth(label, how.classes, *marks, f'{folder / "readers.npy"}, {at}')
-    arrays = {kind: values[i]} | ({'features': more[0][i]} if more else {})
+    raw = {kind: values[i]} | ({'features': more[0][i]} if more else {})
     counted = label != index['ignore_label']
-    found, logit_scores = predicted(arrays, how, np.asarray(counted), f'{folder / file}, {at}')
-    found |= labels
-    yield _batch(found, logit_scores, index['ids'][i], groups[i])
+    arrays, logit_scores = predicted(raw, how, np.asarray(counted), f'{folder / file}, {at}')
+    arrays |= labels
+    yield _batch(arrays, logit_scores, index['ids'][i], groups[i])

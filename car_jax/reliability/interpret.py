@@ -43,24 +43,24 @@ def predicted(
   are certain, and has the entry CLASSES_ONLY. Raises UserError by path.
   """
   kind, raw = _chosen(arrays, path)
-  found = _features(arrays, path)
+  extra = _features(arrays, path)
   if raw.dtype.kind in 'iub':
-    return found | _of_ids(raw, kind, how, counted.shape, path), False
+    return extra | _of_ids(raw, kind, how, counted.shape, path), False
   if raw.dtype.kind != 'f' and raw.dtype != jax.numpy.bfloat16:
     raise UserError(f'{path}: numbers of type {raw.dtype}; expected float32, or class ids')
-  with np.errstate(over='ignore'):  # is told as not finite
+  with np.errstate(over='ignore'):  # refused below, as not finite
     x = np.asarray(raw, np.float32)
   x, single = _classes_last(x, kind, how, counted.shape, path)
   _check_finite(x, kind, path)
   if x.shape[-3:-1] != counted.shape:
     x = _resized(x, counted.shape, path)
-  said = kind if kind in KNOWN else how.kind
-  likely = _are_probabilities(x, said, counted, single, path)
+  stated = kind if kind in KNOWN else how.kind
+  likely = _are_probabilities(x, stated, counted, single, path)
   if single:
     x = np.concatenate([1 - x if likely else np.zeros_like(x), x], -1)
   if x.ndim == 3:
-    return found | {'logits': np.log(np.maximum(x, FLOOR)) if likely else x}, not likely
-  return found | _of_samples(x if likely else np.asarray(jax.nn.softmax(x))), False
+    return extra | {'logits': np.log(np.maximum(x, FLOOR)) if likely else x}, not likely
+  return extra | _of_samples(x if likely else np.asarray(jax.nn.softmax(x))), False
 
 
 def _chosen(arrays: Mapping[str, np.ndarray], path: Any) -> tuple[str, np.ndarray]:
@@ -172,7 +172,7 @@ def _resized(x: np.ndarray, size: tuple[int, ...], path: Any) -> np.ndarray:
 
 
 def _are_probabilities(
-  x: np.ndarray, said: str, counted: np.ndarray, single: bool, path: Any
+  x: np.ndarray, stated: str, counted: np.ndarray, single: bool, path: Any
 ) -> bool:
   """Whether x [.., H, W, C] (of one channel: [.., H, W, 1]) holds probabilities.
 
@@ -181,17 +181,17 @@ def _are_probabilities(
   seen = x[..., counted, :] if counted.any() else x.reshape(-1, x.shape[-1])
   within = bool(seen.min() >= -SLACK and seen.max() <= 1 + SLACK)
   if single:
-    if said == 'probabilities' and not within:
+    if stated == 'probabilities' and not within:
       raise UserError(f'{path}: probabilities from {seen.min():g} to {seen.max():g}')
-    return said != 'logits' and within
-  if said == 'logits':
+    return stated != 'logits' and within
+  if stated == 'logits':
     return False
   total = seen.sum(-1)
   off = np.abs(total - 1) >= 1e-2
   if within and not off.any():
     return True
   first = float(total.flat[0])
-  if said == 'probabilities':
+  if stated == 'probabilities':
     what = f'do not sum to one at {off.sum():,} of {off.size:,} pixels that count'
     raise UserError(f'{path}: the probabilities {what if within else "leave 0 to 1"}')
   alike = first > 1e-2 and bool((np.abs(total - first) < 1e-2 * first).all())

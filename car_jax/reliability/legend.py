@@ -196,14 +196,14 @@ SCORES = dict(
 
 
 def of_score(name: str) -> Metric:
-  """'auroc' or 'auroc[entropy]': as KNOWN, told of another score than the largest probability."""
+  """'auroc' or 'auroc[entropy]': as KNOWN, but by another score than the largest probability."""
   kind, _, score = name.rstrip(']').partition('[')
-  found = KNOWN[kind]._replace(name=name)
+  metric = KNOWN[kind]._replace(name=name)
   if not score:
-    return found
+    return metric
   short, _, more = SCORES[score].partition(', ')
-  about = f'{found.about} Confidence is here by {short}{f" ({more})" if more else ""}.'
-  return found._replace(title=f'{found.title}, by {short}', about=about)
+  about = f'{metric.about} Confidence is here by {short}{f" ({more})" if more else ""}.'
+  return metric._replace(title=f'{metric.title}, by {short}', about=about)
 
 
 def metrics(names: Any = None) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 from car_jax.errors import UserError, nearest
 from car_jax.metrics import calibration, confusion, onepass, ranking, rejection
 from car_jax.metrics.onepass import EXTRA, RIGHT, SCORES, UNKNOWN, WRONG
-from car_jax.reliability.tally import OBJECT_SCORES, Pooled, Tally
+from car_jax.reliability.image_counts import OBJECT_SCORES, ImageCounts, Pooled
 
 Value = Callable[[Pooled], float]
 
@@ -85,7 +85,7 @@ def _classwise(function: Callable[[calibration.Tied], float]) -> Value:
 
 
 def _object(place: int) -> Value:
-  """GenVal's averages over the images that hold an unknown object; see tally.objects_of."""
+  """GenVal's averages over the images that hold an unknown object; see image_counts.objects_of."""
   return lambda p: float(p.objects[place] / n) if (n := p.with_objects[place]) else float('nan')
 
 
@@ -210,33 +210,33 @@ class Estimate:
 
 
 def estimates(
-  tally: Tally,
+  counts: ImageCounts,
   wanted: Sequence[Measure],
   *,
   resamples: int = 200,
   seed: int = 0,
   exact: Mapping[str, float] | None = None,
 ) -> dict[str, Estimate]:
-  """Every measure over all images of a tally; whole groups are drawn again where groups repeat.
+  """Every `wanted` measure over all images; whole groups are drawn again where groups repeat.
 
   Intervals come from coarser histograms than values do and are shifted by what that changes; where
   that is more than SHIFT they are nan. So are those of a single image or group, or of a measure
   that a single one of them decides.
-  `exact` gives values that are known without the error of histograms.
+  `exact` gives, by a measure's name, values that are known without the error of histograms.
   """
-  pooled, exact = tally.pooled(), exact or {}
-  groups = tally.groups if any(tally.groups) else tally.ids
+  pooled, exact = counts.pooled(), exact or {}
+  groups = counts.groups if any(counts.groups) else counts.ids
   _, group = np.unique(groups, return_inverse=True)
   units = group.max() + 1 if len(group) else 0
   rng = np.random.default_rng(seed)
   drawn: list[list[float]] = [[] for _ in wanted]
   for start in range(0, resamples if units > 1 else 0, 50):
     times = rng.multinomial(units, np.full(units, 1 / units), min(50, resamples - start))
-    for part in tally.weighted(times[:, group]):
+    for part in counts.weighted(times[:, group]):
       for values, m in zip(drawn, wanted, strict=True):
         values.append(m.of(part))
-  coarse = tally.subset(np.arange(len(group)))
-  unit = lambda u: tally.subset(group == u)
+  coarse = counts.subset(np.arange(len(group)))
+  unit = lambda u: counts.subset(group == u)
   return {
     m.name: _estimate(m, pooled, coarse, _of_several(m, values, units, unit), exact.get(m.name))
     for m, values in zip(wanted, drawn, strict=True)

@@ -14,7 +14,10 @@ def places(view: View, metric: Metric) -> int:
 
 
 def text(metric: Metric, value: float, digits: int, *, unit: bool = True) -> str:
-  """'12.3 %' for a fraction that is shown in percent, else '0.123'; a dash where undefined."""
+  """'12.3 %' for a fraction that is shown in percent, else '0.123'; a dash where undefined.
+
+  digits: after the point. unit False leaves out ' %'.
+  """
   if not math.isfinite(value):
     return '–'
   shown = f'{100 * value if metric.percent else value:.{digits}f}'.replace('-', '−')
@@ -26,13 +29,13 @@ def best(view: View, metric: Metric) -> set[tuple[str, str, str]]:
   if metric.better not in ('high', 'low'):
     return set()
   sign = 1 if metric.better == 'high' else -1
-  found: dict[str, dict[tuple[str, str, str], float]] = {}
+  by_set: dict[str, dict[tuple[str, str, str], float]] = {}
   for key in view.cells:
     value = view.value(*key, metric.name)
     if math.isfinite(value):
-      found.setdefault(key[1], {})[key] = sign * value
+      by_set.setdefault(key[1], {})[key] = sign * value
   out = set()
-  for values in found.values():
+  for values in by_set.values():
     top = max(values.values())
     if len(set(values.values())) > 1:
       out |= {key for key, v in values.items() if v == top}

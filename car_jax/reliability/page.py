@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from car_jax.reliability import page_plots, page_tables, verdicts
+from car_jax.reliability import findings, page_plots, page_tables
 from car_jax.reliability.legend import BETTER, TERMS
 from car_jax.reliability.page_plots import controls, select
 from car_jax.reliability.page_style import CSS, SCRIPT, WATCH
@@ -41,7 +41,7 @@ def page(study: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width,initial-scale=1">'
     f'<title>{title}</title><style>{CSS}</style><script>{WATCH}</script></head><body>'
-    f'<header><p class="kicker">Reliability study</p><h1>{title}</h1>{_verdict(view)}'
+    f'<header><p class="kicker">Reliability study</p><h1>{title}</h1>{_findings(view)}'
     f'{_facts(view)}{_compared(view)}<nav aria-label="sections">{links}</nav></header>'
     f'<main>{bodies}</main><script>{SCRIPT}</script></body></html>\n'
   )
@@ -68,12 +68,12 @@ def _compared(view: View) -> str:
   )
 
 
-def _verdict(view: View) -> str:
-  lines = [escape(line).replace(' %', '\u00a0%') for line in verdicts.verdicts(view)]
+def _findings(view: View) -> str:
+  lines = [escape(line).replace(' %', '\u00a0%') for line in findings.findings(view)]
   if not lines:
     return ''
   rest = ''.join(f'<li>{line}</li>' for line in lines[1:])
-  return f'<div class="verdict"><p>{lines[0]}</p>{f"<ul>{rest}</ul>" if rest else ""}</div>'
+  return f'<div class="findings"><p>{lines[0]}</p>{f"<ul>{rest}</ul>" if rest else ""}</div>'
 
 
 def _scores(view: View) -> str:
@@ -91,15 +91,15 @@ def _scores(view: View) -> str:
     'Marked: the best of each set, over models and calibrators. ↓ lower is better, ↑ higher. A '
     'dash is a value that is not defined there.</p>'
   )
-  if found := page_tables.class_iou(view):
+  if classes := page_tables.class_iou(view):
     out += (
       '<h3>IoU of every class, before recalibration</h3>'
-      '<p class="note">A dash: the set does not show the class.</p>' + found
+      '<p class="note">A dash: the set does not show the class.</p>' + classes
     )
-  if found := page_tables.scenes(view):
+  if spread := page_tables.scenes(view):
     out += (
       '<details><summary>Spread over scenes</summary><p class="note">A mean can hide a scene in '
-      f'which the model fails. Before recalibration.</p>{found}</details>'
+      f'which the model fails. Before recalibration.</p>{spread}</details>'
     )
   return out
 
@@ -154,12 +154,12 @@ def _worst(view: View, pictures: Mapping[str, bytes]) -> str:
 
 
 def _card(view: View, entry: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
-  found = entry.get('pictures') or {}
-  order = [*(p for p in PICTURES if p in found), *(p for p in found if p not in PICTURES)]
+  files = entry.get('pictures') or {}
+  order = [*(p for p in PICTURES if p in files), *(p for p in files if p not in PICTURES)]
   tiles = ''.join(
-    page_plots.tile(pictures[found[p]], p, f'{p} of {entry.get("id")}')
+    page_plots.tile(pictures[files[p]], p, f'{p} of {entry.get("id")}')
     for p in order
-    if found[p] in pictures
+    if files[p] in pictures
   )
   values = ', '.join(
     page_plots.named(view, name, v) for name, v in (entry.get('values') or {}).items()

@@ -15,7 +15,10 @@ from car_jax.reliability.view import View, number
 def select(
   axis: str, names: Iterable[str], *, chosen: str = '*', keep: str = '', label: str = ''
 ) -> str:
-  """A choice of one name or all; `keep` is shown whatever is chosen. Nothing for a single name."""
+  """A choice of one name on an axis (model, set, ..) or of all; '' for a single name.
+
+  `chosen` is the first choice, `keep` is shown whatever is chosen, `label` the text beside it.
+  """
   names = [n for n in names if n != keep]
   if len(names) + bool(keep) < 2:
     return ''
@@ -31,8 +34,8 @@ def select(
 
 
 def controls(*selects: str) -> str:
-  found = ''.join(selects)
-  return f'<div class="controls">{found}</div>' if found else ''
+  inside = ''.join(selects)
+  return f'<div class="controls">{inside}</div>' if inside else ''
 
 
 def key(names: Iterable[str], *, line: bool = True) -> str:
@@ -59,15 +62,15 @@ def named(view: View, metric: str, value: Any) -> str:
   return f'{escape(m.title)} {numbers.text(m, number(value), numbers.places(view, m))}'
 
 
-def _figure(drawing: str, caption: str = '', **found: Any) -> str:
+def _figure(drawing: str, caption: str = '', **labels: Any) -> str:
   caption = f'<h3>{escape(caption)}</h3>' if caption else ''
-  return f'<figure{attributes(**found) if found else ""}>{caption}{slim(drawing)}</figure>'
+  return f'<figure{attributes(**labels) if labels else ""}>{caption}{slim(drawing)}</figure>'
 
 
-def _later(drawing: str, caption: str, **found: Any) -> str:
+def _later(drawing: str, caption: str, **labels: Any) -> str:
   """A figure that the script unfolds when it is chosen, and that shows without a script too."""
   inside = f'<noscript><h3>{escape(caption)}</h3>{slim(drawing)}</noscript>'
-  return f'<figure{attributes(**found)}>{inside}</figure>'
+  return f'<figure{attributes(**labels)}>{inside}</figure>'
 
 
 def slim(drawing: str) -> str:
@@ -185,8 +188,8 @@ def _bars(view: View, metrics: Sequence[Any]) -> str:
     for m in metrics:
       shown = ways[:1] if m.group == 'accuracy' else ways
       if any(math.isfinite(view.value(model, s, c, m.name)) for s in view.sets for c in shown):
-        found = dict(model=model, metric=m.name)
-        drawn += _later(charts.bars(view, model, m, shown), f'{m.title}, {model}', **found)
+        labels = dict(model=model, metric=m.name)
+        drawn += _later(charts.bars(view, model, m, shown), f'{m.title}, {model}', **labels)
   return (
     '<h3 style="margin-top:28px">Every set, one model</h3><p class="note">Bars with 95 % '
     f'intervals; accuracy before recalibration.</p>{key(ways, line=False)}'
@@ -196,12 +199,12 @@ def _bars(view: View, metrics: Sequence[Any]) -> str:
 
 def diagrams(view: View) -> str:
   """Per model and set: reliability diagrams, rejection curves, ROC."""
-  found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+  by_pair: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
   for (model, dataset, calibrator), entry in view.curves.items():
-    found.setdefault((model, dataset), {})[calibrator] = entry
-  if not found:
+    by_pair.setdefault((model, dataset), {})[calibrator] = entry
+  if not by_pair:
     return ''
-  model = next(iter(found))[0]
+  model = next(iter(by_pair))[0]
   other = next((c for c in view.calibrators if c != view.plain), '*')
   pick = controls(
     select('model', view.models, chosen=model),
@@ -209,7 +212,7 @@ def diagrams(view: View) -> str:
     select('set', view.sets, chosen=view.strongest or view.reference, label='second set'),
     select('calibrator', view.calibrators, chosen=other, keep=view.plain),
   )
-  blocks = ''.join(_block(view, *where, by) for where, by in found.items())
+  blocks = ''.join(_block(view, *where, by) for where, by in by_pair.items())
   return (
     '<p>Reliability diagrams: on the dotted diagonal a pixel called 80 % sure is right in 80 % of '
     'the cases; below it the model promises too much. The bars count pixels on a logarithmic '

@@ -12,10 +12,10 @@ from car_jax.reliability.numbers import Column, columns, temperatures
 from car_jax.reliability.view import View, number
 
 
-def attributes(**found: Any) -> str:
+def attributes(**labels: Any) -> str:
   """' data-item data-model="..."': what the page's controls show or hide."""
   return ' data-item' + ''.join(
-    f' data-{k}="{escape(str(v), quote=True)}"' for k, v in found.items()
+    f' data-{k}="{escape(str(v), quote=True)}"' for k, v in labels.items()
   )
 
 
@@ -69,10 +69,10 @@ def _score(view: View, key: tuple[str, str, str], column: Column, edge: bool) ->
 
 def _row(view: View, key: tuple[str, str, str], place: int, cells: Iterable[str]) -> str:
   model, dataset, calibrator = key
-  found = attributes(model=model, set=dataset, calibrator=calibrator)
+  marks = attributes(model=model, set=dataset, calibrator=calibrator)
   note = escape(dataset) + ('' if calibrator == view.plain else f' · {escape(calibrator)}')
   return (
-    f'<tr data-place="{place}"{found}><th scope="row">{escape(model)}<small>{note}</small></th>'
+    f'<tr data-place="{place}"{marks}><th scope="row">{escape(model)}<small>{note}</small></th>'
     f'{"".join(cells)}</tr>'
   )
 
@@ -90,11 +90,11 @@ def plain(
   kinds = [' class="word"' if i in words else '' for i in range(len(head))]
   titles = ''.join(f'<th scope="col"{k}>{h}</th>' for k, h in zip(kinds, head, strict=True))
   body = ''
-  for found, cells in rows:
+  for marks, cells in rows:
     inside = ''.join(
       c if c.startswith('<td') else f'<td{k}>{c}</td>' for k, c in zip(kinds, cells, strict=True)
     )
-    body += f'<tr{found}>{inside}</tr>'
+    body += f'<tr{marks}>{inside}</tr>'
   return (
     f'<div class="scroll tall" tabindex="0" role="group" aria-label="{escape(label)}"><table>'
     f'<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -128,12 +128,12 @@ def scenes(view: View) -> str:
   metrics = [view.metrics[m] for m in (view.accuracy, 'ece') if m in view.metrics]
   rows = []
   for (model, dataset, calibrator), cell in view.cells.items():
-    found = cell.get('scenes') or {}
-    if calibrator != view.plain or len(found) < 2:
+    by_scene = cell.get('scenes') or {}
+    if calibrator != view.plain or len(by_scene) < 2:
       continue
-    cells = [escape(model), escape(dataset), f'{len(found)}']
+    cells = [escape(model), escape(dataset), f'{len(by_scene)}']
     for m in metrics:
-      values = {s: number((v or {}).get(m.name)) for s, v in found.items()}
+      values = {s: number((v or {}).get(m.name)) for s, v in by_scene.items()}
       values = {s: v for s, v in values.items() if math.isfinite(v)}
       for pick in (min, max):
         end = pick(values, key=values.__getitem__) if values else ''
@@ -168,13 +168,13 @@ def _plain(value: Any) -> str:
 
 def image_level(view: View) -> str:
   """Known images against those of another set, by one score per image; best of a pair bold."""
-  rows, found = [], view.study.get('image_ood') or []
+  rows, comparisons = [], view.study.get('image_ood') or []
   pair = lambda r: (r.get('known'), r.get('other'))
   tops: dict[Any, float] = {}
-  for r in found:
+  for r in comparisons:
     value = number(r.get('auroc'))
     tops[pair(r)] = max(tops.get(pair(r), -math.inf), value if math.isfinite(value) else -math.inf)
-  for r in found:
+  for r in comparisons:
     who = [escape(str(r.get(k) or '')) for k in ('model', 'calibrator', 'known', 'other', 'score')]
     auroc = share(r.get('auroc'))
     auroc = f'<b>{auroc}</b>' if r.get('auroc') == tops[pair(r)] else auroc

@@ -48,18 +48,18 @@ def pairs(folder: pathlib.Path, labels: str) -> list[Pair]:
   if not folder.is_dir():
     raise UserError(f'no folder of predictions {folder}\n  see docs/reliability.md for its layout')
   inside = files.walk(folder)
-  found = [p for p in inside if p.suffix.lower() in ENDINGS]
-  found = found or [p for p in inside if p.suffix.lower() in LABEL_ENDINGS]
-  if not found:
+  predictions = [p for p in inside if p.suffix.lower() in ENDINGS]
+  predictions = predictions or [p for p in inside if p.suffix.lower() in LABEL_ENDINGS]
+  if not predictions:
     raise UserError(
       f'{folder} holds no prediction ({", ".join(ENDINGS)}, or pictures of class numbers)'
       f'{_lying(inside)}'
     )
   if not labels or not pathlib.Path(labels).is_dir():
     raise UserError(f'no labels {labels!r} for {folder}\n  give --labels FOLDER or FILE.csv')
-  _say_left(folder, [p for p in inside if p not in {*found}], 'is no prediction: not scored')
+  _say_left(folder, [p for p in inside if p not in {*predictions}], 'is no prediction: not scored')
   ids: Files = {}
-  for path in found:
+  for path in predictions:
     key = str(path.relative_to(folder).with_name(_bare(path, (*IMAGE_ENDS, *LABEL_ENDS))))
     if any('\ud800' <= letter <= '\udfff' for letter in key):  # what a text cannot hold
       raise UserError(f'{str(path)!a} has a name that is no UTF-8\n  rename it')
@@ -73,8 +73,8 @@ def pairs(folder: pathlib.Path, labels: str) -> list[Pair]:
 def _lying(inside: Sequence[pathlib.Path]) -> str:
   """What lies in a folder instead of what was looked for, as the end of a message."""
   kinds = Counter(p.suffix or 'no ending' for p in inside)
-  held = ', '.join(f'{n} of {kind}' for kind, n in kinds.most_common(4))
-  return f'\n  what lies there: {held or "nothing"}'
+  listed = ', '.join(f'{n} of {kind}' for kind, n in kinds.most_common(4))
+  return f'\n  what lies there: {listed or "nothing"}'
 
 
 def _say_left(folder: pathlib.Path, left: Sequence[pathlib.Path], what: str) -> None:
@@ -85,11 +85,11 @@ def _say_left(folder: pathlib.Path, left: Sequence[pathlib.Path], what: str) -> 
     print(f'{folder}: {named}{more} {what}', file=sys.stderr)
 
 
-def _check_shared(found: Sequence[Pair]) -> None:
-  """Predictions of one label: refused where they are copies, else said."""
+def _check_shared(every: Sequence[Pair]) -> None:
+  """Predictions of one label: refused where they are copies, else counted on stderr."""
   first: dict[pathlib.Path, Pair] = {}
   shared = []
-  for pair in found:
+  for pair in every:
     if (other := first.setdefault(pair.label, pair)) is pair:
       continue
     shared += [pair]

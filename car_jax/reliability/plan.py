@@ -147,8 +147,8 @@ def plan(config: ConfigDict) -> Plan:
   full = options.completed(StudyOptions, c.to_dict())
   models = {name: _spec(name, m) for name, m in full['models'].items()}
   sets = {name: _spec(name, s) for name, s in full['sets'].items()}
-  for kind, found in (('models', models), ('sets', sets)):
-    if not found:
+  for kind, specs in (('models', models), ('sets', sets)):
+    if not specs:
       raise UserError(f'the study has no {kind}\n  set config.{kind}; see configs/reliability.py')
   pools = _pools(c, sets)
   # a config's keys come in alphabetical order

@@ -96,9 +96,9 @@ class Checkpoint:
   def _samples(self, predictor, chunk, state, batch) -> dict[str, Any]:
     ignore = self._method.ignore_label
     args = (predictor, self._samples_drawn, chunk, ignore, state, batch, self._rng)
-    found = predict.predict(*args, compare=True)
-    logits = jnp.log(jnp.maximum(found.mean, 1e-12))
-    return {'logits': logits, 'disagreement': found.disagreement}
+    prediction = predict.predict(*args, compare=True)
+    logits = jnp.log(jnp.maximum(prediction.mean, 1e-12))
+    return {'logits': logits, 'disagreement': prediction.disagreement}
 
   def _open(self, spec: Mapping[str, Any]) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
     """A set's DataInfo, records and data config: the run's own but for what the set says."""
@@ -146,15 +146,15 @@ class Checkpoint:
     with contextlib.closing(pipeline.eval_batches(source, info, config, **here)) as batches:
       for host in batches:
         batch = place(host, self._mesh)
-        found = self._predict(state, batch)
-        found |= {'labels': batch['labels'][:, 0], 'image': batch['image']}
-        found |= {k: batch[k] for k in ('unknown',) if k in batch}
+        arrays = self._predict(state, batch)
+        arrays |= {'labels': batch['labels'][:, 0], 'image': batch['image']}
+        arrays |= {k: batch[k] for k in ('unknown',) if k in batch}
         if features and self._features:
-          found['features'] = self._features(state, batch)
+          arrays['features'] = self._features(state, batch)
         coded = place(texts.coded(host), self._mesh)
-        told, valid = self._fetch((coded, batch['valid']))
-        ids, groups = (texts.decoded(told[k]) for k in ('id', 'group'))
-        yield Predicted(found, ids, groups, np.asarray(valid, bool), self._own, self._fetch)
+        coded, valid = self._fetch((coded, batch['valid']))
+        ids, groups = (texts.decoded(coded[k]) for k in ('id', 'group'))
+        yield Predicted(arrays, ids, groups, np.asarray(valid, bool), self._own, self._fetch)
 
   def _fetch(self, tree: Any) -> Any:
     return jax.device_get(self._everywhere(tree))

@@ -19,8 +19,8 @@ from car_jax import sharding
 from car_jax.calibrate import base, files
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import folders, progress
-from car_jax.reliability import count, held, measures, tally
-from car_jax.reliability.held import Held
+from car_jax.reliability import count, image_counts, lazy_segmenter, measures
+from car_jax.reliability.lazy_segmenter import LazySegmenter
 from car_jax.reliability.plan import PLAIN, Plan, is_file
 from car_jax.reliability.segmenters import Segmenter, digest
 
@@ -32,7 +32,7 @@ class Cell:
   model: str
   set: str
   calibrator: str
-  tally: tally.Tally
+  counts: image_counts.ImageCounts
   exact: dict[str, float]
 
 
@@ -46,14 +46,14 @@ class Study:
   say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
 
   def __post_init__(self) -> None:
-    self._models: dict[str, Held] = {}
+    self._models: dict[str, LazySegmenter] = {}
     self._memory: dict[str, Segmenter] = {}
     self._fits: dict[str, dict[str, base.Fit]] = {}
 
-  def segmenter(self, name: str) -> Held:
+  def segmenter(self, name: str) -> LazySegmenter:
     """A model, opened when it is first needed."""
     if name not in self._models:
-      self._models[name] = Held(self.plan.models[name], self.plan, self.mesh, self._memory)
+      self._models[name] = LazySegmenter(self.plan.models[name], self.plan, self.mesh, self._memory)
     return self._models[name]
 
   def run(self) -> Iterator[list[Cell]]:
@@ -69,23 +69,23 @@ class Study:
   def _check(self) -> None:
     """What can be known before anything is computed: models open, sets exist, classes agree,
     calibrators from files fit the models."""
-    found: dict[tuple[str, ...], str] = {}
+    by_classes: dict[tuple[str, ...], str] = {}
     on = [self.plan.calibrate_on] if self.plan.calibrate_on else []
     sets = [*self.plan.sets.values()]
     for spec in self.plan.models.values():
-      held.check_data(spec, sets, self.plan.calibrate_on)
+      lazy_segmenter.check_data(spec, sets, self.plan.calibrate_on)
     for model in reversed(self.plan.models):  # the first stays in memory
       segmenter = self.segmenter(model)
       for spec in [*sets, *on]:
         names, _ = segmenter.classes(spec)
-        found.setdefault(names, f'{model} on {spec["name"]}')
+        by_classes.setdefault(names, f'{model} on {spec["name"]}')
         self._absent(segmenter, spec)
         segmenter.size(spec)
       given = {k: f.calibrator for k, f in self._given(model, len(names)).items()}
       for spec in sets:
         self._check_inputs(model, spec, given)
-    if len(found) > 1:
-      (a, first), (b, second), *_ = found.items()
+    if len(by_classes) > 1:
+      (a, first), (b, second), *_ = by_classes.items()
       raise UserError(f'classes differ: {first} has {len(a)}, {second} {len(b)}: {_odd(a, b)}')
 
   def _given(self, model: str, classes: int | None = None) -> dict[str, base.Fit]:
@@ -135,15 +135,15 @@ class Study:
     if not wanted:
       return {}
     features = any(_on_features(kind) for kind in wanted.values())
-    told = self._progress(f'{model}: calibrating', segmenter.size(spec))
-    sample = count.sample(segmenter.batches(spec, features=features), how, progress=told)
+    meter = self._progress(f'{model}: calibrating', segmenter.size(spec))
+    sample = count.sample(segmenter.batches(spec, features=features), how, progress=meter)
     if sample.features is None:
       wanted = self._without_features(model, wanted)
     out = {}
     for name, kind in wanted.items():
       fit = base.fit(kind, sample, seed=self.plan.config.seed)
       out[name] = base.Fit(fit.calibrator, fit.about | {'print': self._print(model, kind)})
-      self._told(model, name, fit)
+      self._say_fit(model, name, fit)
       if jax.process_index() == 0:
         files.save(self._calibrator(model, name), out[name])
     sharding.barrier(f'calibrators {model}')
@@ -154,7 +154,7 @@ class Study:
       self.say(f'warning: {model} has no features of images: without {", ".join(left_out)}')
     return {name: kind for name, kind in wanted.items() if name not in left_out}
 
-  def _told(self, model: str, name: str, fit: base.Fit) -> None:
+  def _say_fit(self, model: str, name: str, fit: base.Fit) -> None:
     a = fit.about
     self.say(
       f'{model}, {name}: NLL {a["nll_before"]:.4f} -> {a["nll_after"]:.4f}, '
@@ -168,24 +168,24 @@ class Study:
     spec, segmenter = self.plan.sets[name], self.segmenter(model)
     used: dict[str, Any] = {PLAIN: None} | {k: f.calibrator for k, f in fits.items()}
     prints = {k: self._cell_print(model, spec, v) for k, v in used.items()}
-    done = {k: found for k in used if (found := self._saved(model, name, k, prints[k]))}
+    done = {k: cell for k in used if (cell := self._saved(model, name, k, prints[k]))}
     missing = {k: v for k, v in used.items() if k not in done}
     if missing:
       features = any(base.needs(v) == 'features' for v in missing.values())
-      told = self._progress(f'{model} on {name}', segmenter.size(spec))
+      meter = self._progress(f'{model} on {name}', segmenter.size(spec))
       batches = segmenter.batches(spec, features=features)
       absent = self._absent(segmenter, spec)
-      found_all = count.tallies(batches, missing, self.plan.how, progress=told)
-      for k, found in found_all.items():
-        found.absent = absent
-        values = self._exact(found)
+      by_calibrator = count.image_counts(batches, missing, self.plan.how, progress=meter)
+      for k, counts in by_calibrator.items():
+        counts.absent = absent
+        values = self._exact(counts)
         if jax.process_index() == 0:
-          found.save(self._cell(model, name, k), dict(print=prints[k], exact=values))
-        done[k] = found, values
+          counts.save(self._cell(model, name, k), dict(print=prints[k], exact=values))
+        done[k] = counts, values
       sharding.barrier(f'cell {model} {name}')
     return (Cell(model, name, k, *done[k]) for k in used)
 
-  def _absent(self, segmenter: Held, spec: Mapping[str, Any]) -> tuple[int, ...]:
+  def _absent(self, segmenter: LazySegmenter, spec: Mapping[str, Any]) -> tuple[int, ...]:
     names = segmenter.classes(spec)[0]
     if unknown := [c for c in spec.get('absent', ()) if c not in names]:
       raise UserError(
@@ -193,10 +193,10 @@ class Study:
       )
     return tuple(names.index(c) for c in spec.get('absent', ()))
 
-  def _exact(self, found: tally.Tally) -> dict[str, float]:
-    if (values := found.exact) is None:
+  def _exact(self, counts: image_counts.ImageCounts) -> dict[str, float]:
+    if (values := counts.exact) is None:
       return {}
-    pooled = count.Exact(found.pooled(), *values)
+    pooled = count.Exact(counts.pooled(), *values)
     listed = [m for m in self.plan.measures if not m.name.startswith(measures.UNBOUNDED)]
     return {m.name: m.of(pooled) for m in listed}
 
@@ -206,15 +206,16 @@ class Study:
     for pool, of in self.plan.pools.items():
       for k in dict.fromkeys(c.calibrator for c in cells):
         parts = [c for c in cells if c.calibrator == k and c.set in of]
-        out.append(Cell(parts[0].model, pool, k, tally.merged([c.tally for c in parts]), {}))
+        counts = image_counts.merged([c.counts for c in parts])
+        out.append(Cell(parts[0].model, pool, k, counts, {}))
     return out
 
   def _saved(self, model: str, name: str, calibrator: str, wanted: str) -> Any:
     path = self._cell(model, name, calibrator)
     if not path.exists():
       return None
-    found, about = tally.load(path)
-    return (found, about['exact']) if about.get('print') == wanted else None
+    counts, about = image_counts.load(path)
+    return (counts, about['exact']) if about.get('print') == wanted else None
 
   def _cell(self, model: str, name: str, calibrator: str) -> pathlib.Path:
     folder = self.out / 'cells' / folders.slug(model) / folders.slug(name)

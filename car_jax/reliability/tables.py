@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from car_jax.evaluate import escaped
-from car_jax.reliability import numbers, verdicts
+from car_jax.reliability import findings, numbers
 from car_jax.reliability.legend import ARROWS, BETTER
 from car_jax.reliability.numbers import Column, temperatures
 from car_jax.reliability.view import View, number
@@ -28,8 +28,8 @@ def csv(study: dict[str, Any]) -> str:
     row = [_plain(model), _plain(dataset), *(_plain(about.get(k)) for k in SET_COLUMNS)]
     row.append(_plain(calibrator))
     for name in view.metrics:
-      found = view.entry(model, dataset, calibrator, name)
-      row += [_plain(found.get(k)) for k in ('value', 'low', 'high', 'bound')]
+      entry = view.entry(model, dataset, calibrator, name)
+      row += [_plain(entry.get(k)) for k in ('value', 'low', 'high', 'bound')]
     writer.writerow(row)
   return out.getvalue()
 
@@ -43,10 +43,10 @@ def _plain(value: Any) -> str:
 
 
 def markdown(study: dict[str, Any]) -> str:
-  """The whole study: the verdict, a table per group of metrics, fits, unknown images, legend."""
+  """The whole study: its findings, a table per group of metrics, fits, unknown images, legend."""
   view = View(study)
   lines = [f'# {escaped.cell(study.get("title") or "Reliability study")}', '']
-  lines += [f'- {escaped.prose(line)}' for line in verdicts.verdicts(view)] + ['']
+  lines += [f'- {escaped.prose(line)}' for line in findings.findings(view)] + ['']
   columns = numbers.columns(view)
   for group in dict.fromkeys(c.metric.group for c in columns):
     lines += _group(view, group, [c for c in columns if c.metric.group == group])

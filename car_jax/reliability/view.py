@@ -36,8 +36,8 @@ class View:
     self.plain = next(iter(self.calibrators))
     used = {m for k, c in self.cells.items() for m in c.get('values') or {} if self._has(k, m)}
     listed = [legend.described(m) for m in study.get('metrics') or [] if m['name'] in used]
-    found = sorted(used - {m.name for m in listed})
-    listed += [legend.described({'name': m}) for m in found]
+    unlisted = sorted(used - {m.name for m in listed})
+    listed += [legend.described({'name': m}) for m in unlisted]
     order = [*legend.GROUPS, *(m.group for m in listed)]
     self.metrics = {m.name: m for m in sorted(listed, key=lambda m: order.index(m.group))}
     self.accuracy = next((m for m in ACCURACY if m in self.metrics), '')
@@ -45,16 +45,17 @@ class View:
     self.strongest = self._strongest()
 
   def entry(self, model: str, dataset: str, calibrator: str, metric: str) -> dict[str, Any]:
+    """value, low, high and bound, as far as the study has them."""
     cell = self.cells.get((model, dataset, calibrator)) or {}
-    found = (cell.get('values') or {}).get(metric)
-    return found if isinstance(found, dict) else {'value': found}
+    estimate = (cell.get('values') or {}).get(metric)
+    return estimate if isinstance(estimate, dict) else {'value': estimate}
 
   def value(self, model: str, dataset: str, calibrator: str, metric: str) -> float:
     return number(self.entry(model, dataset, calibrator, metric).get('value'))
 
   def interval(self, model: str, dataset: str, calibrator: str, metric: str) -> tuple[float, float]:
-    found = self.entry(model, dataset, calibrator, metric)
-    return number(found.get('low')), number(found.get('high'))
+    estimate = self.entry(model, dataset, calibrator, metric)
+    return number(estimate.get('low')), number(estimate.get('high'))
 
   def _has(self, key: tuple[str, str, str], metric: str) -> bool:
     return not math.isnan(self.value(*key, metric))

@@ -21,7 +21,7 @@ SAVED = 'worst.json'
 WRONG, RIGHT, VOID, STRANGE = (230, 60, 40), (225, 225, 225), (128, 128, 128), (150, 90, 220)
 
 
-def found(study: Study, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+def images(study: Study, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
   """Entries of study.json and pictures by name: config.worst images of a model, of the first set
   and of the strongest shift. `cells` are the model's. All processes take part."""
   first, last = next(iter(study.plan.sets)), shifted_most(study, cells)
@@ -29,21 +29,21 @@ def found(study: Study, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], di
   drawn: dict[str, bytes] = {}
   for c in cells:
     if c.calibrator == PLAIN and c.set in {first, last} and study.plan.config.worst:
-      told, images = _of_cell(study, c)
-      entries += told
-      drawn |= images
+      rows, pngs = _of_cell(study, c)
+      entries += rows
+      drawn |= pngs
   return entries, drawn
 
 
 def chosen(c: Cell, count: int) -> dict[int, str]:
   """Index -> why: the lowest accuracies, and the image that is most sure of what is wrong."""
-  x = c.tally.images
+  x = c.counts.images
   seen = x['confusion'].sum((1, 2))
   right = np.einsum('ikk->i', x['confusion'])
   accuracy = np.where(seen > 0, right / np.maximum(seen, 1), np.inf)
   excess = x['image'][:, 0] / np.maximum(x['pixels'], 1) - accuracy
   out = {int(i): 'lowest pixel accuracy' for i in np.argsort(accuracy)[: max(1, count - 1)]}
-  if count > 1 and 'max_prob' in c.tally.names:
+  if count > 1 and 'max_prob' in c.counts.names:
     rest = [int(i) for i in np.argsort(-excess) if int(i) not in out]
     out |= dict.fromkeys(rest[:1], 'most overconfident')
   return {i: why for i, why in out.items() if np.isfinite(accuracy[i])}
@@ -78,30 +78,30 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
 def _saved(folder: pathlib.Path, mark: str) -> tuple[list[dict[str, Any]], dict[str, bytes]] | None:
   """What `_save` wrote, if it is whole and of this mark; else it is drawn again."""
   try:
-    told = files.read_json(folder / SAVED, keys=('print', 'entries', 'crc'))
-    if (told['print'], told['crc']) != (mark, digest(told['entries'])):
+    saved = files.read_json(folder / SAVED, keys=('print', 'entries', 'crc'))
+    if (saved['print'], saved['crc']) != (mark, digest(saved['entries'])):
       return None
-    names = [n for e in told['entries'] for n in e['pictures'].values()]
+    names = [n for e in saved['entries'] for n in e['pictures'].values()]
     for name in names:
       decoding.open_picture(folder / name)  # whole, by its checksums
-    return told['entries'], {n: files.read_bytes(folder / n) for n in names}
+    return saved['entries'], {n: files.read_bytes(folder / n) for n in names}
   except UserError:
     return None
 
 
-def _save(folder: pathlib.Path, images: dict[str, bytes], told: dict[str, Any]) -> None:
+def _save(folder: pathlib.Path, images: dict[str, bytes], index: dict[str, Any]) -> None:
   """The text comes last: where it is, the pictures are whole."""
-  for name, content in (images | {SAVED: json.dumps(told).encode()}).items():
+  for name, content in (images | {SAVED: json.dumps(index).encode()}).items():
     with folders.whole(folder / name) as part:
       part.write_bytes(content)
 
 
 def _entry(c: Cell, i: int, name: str, why: str, names: dict[str, str]) -> dict[str, Any]:
-  x = {k: v[i] for k, v in c.tally.images.items()}
+  x = {k: v[i] for k, v in c.counts.images.items()}
   values = {
     'pixel_accuracy': float(np.trace(x['confusion']) / max(x['confusion'].sum(), 1)),
   }
-  if 'max_prob' in c.tally.names:
+  if 'max_prob' in c.counts.names:
     values['confidence'] = float(x['image'][0] / max(x['pixels'], 1))
   return dict(model=c.model, set=c.set, id=name, why=why, values=values, pictures=names)
 
@@ -109,17 +109,17 @@ def _entry(c: Cell, i: int, name: str, why: str, names: dict[str, str]) -> dict[
 def draw(arrays: dict[str, np.ndarray], palette: np.ndarray) -> dict[str, np.ndarray]:
   """logits, labels and perhaps image and unknown of one image -> pictures by kind."""
   probs = np.asarray(jax.nn.softmax(arrays['logits']))
-  said, labels = probs.argmax(-1), arrays['labels']
+  predicted, labels = probs.argmax(-1), arrays['labels']
   entropy = np.asarray(scores.entropy(probs)) / np.log(probs.shape[-1])
   void = (labels < 0) | (labels >= probs.shape[-1])
-  error = np.where((said == labels)[..., None], RIGHT, WRONG)
+  error = np.where((predicted == labels)[..., None], RIGHT, WRONG)
   error = np.where(void[..., None], VOID, error)
   if 'unknown' in arrays:
     error = np.where(arrays['unknown'][..., None], STRANGE, error)
   out = {'image': pictures.grey(arrays['image'])} if 'image' in arrays else {}
   return out | {
     'label': pictures.class_map(labels, palette),
-    'prediction': pictures.class_map(said, palette),
+    'prediction': pictures.class_map(predicted, palette),
     'error': pictures.thin(np.uint8(error)),
     'uncertainty': pictures.heat(pictures.thin(entropy)),
   }

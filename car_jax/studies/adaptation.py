@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> int:
   args = parse(arguments)
-  runs, out = found_runs(pathlib.Path(args.runs)), pathlib.Path(args.out or f'{args.runs}/study')
+  runs, out = runs_in(pathlib.Path(args.runs)), pathlib.Path(args.out or f'{args.runs}/study')
   folders.check_writable(out)
   from car_jax.ahead import use_compilation_cache
 
@@ -111,29 +111,28 @@ def first_configs(runs: Mapping[str, Sequence[pathlib.Path]]) -> dict[str, dict[
   return {name: checkpointed.read_config(paths[0]).to_dict() for name, paths in runs.items()}
 
 
-def found_runs(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+def runs_in(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   """The runs of each name, by seed. Raises UserError for a folder without any."""
   is_run = lambda path: (path / 'checkpoints').is_dir()
   seed = lambda path: int(path.name.removeprefix('seed'))
-  found = {}
+  runs = {}
   for name in TITLES:
     several = [p for p in (folder / name).glob('seed*') if is_run(p) and p.name[4:].isdigit()]
     if several or is_run(folder / name):
-      found[name] = sorted(several, key=seed) or [folder / name]
-  if not found:
+      runs[name] = sorted(several, key=seed) or [folder / name]
+  if not runs:
     raise UserError(
       f'{folder} holds no run; looked for {", ".join(TITLES)}, and seed0, seed1, .. in them\n'
       f'  python train.py --config configs/sac_street_scenes.py:source '
       f'--workdir {folder}/source/seed0'
     )
-  return found
+  return runs
 
 
 def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str) -> Scored:
   """Confusion matrices of each name's runs on its data's split. Raises UserError."""
   from car_jax import sharding
-  from car_jax.reliability import count, segmenters
-  from car_jax.reliability import tally as tallied
+  from car_jax.reliability import count, image_counts, segmenters
 
   mesh, matrices, classes = sharding.make_mesh(), {}, {}
   palette: tuple[Any, ...] = ()
@@ -146,9 +145,9 @@ def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
       names, palette = model.classes(spec)
       classes[names], images = path, model.size(spec)
       print(f'{path}: {images:,} images', file=sys.stderr, flush=True)
-      tally = count.tallies(model.batches(spec), {'none': None}, count.How())['none']
-      remarks[split] = census.remark(tallied.census_of(tally), names, absent=tally.absent)
-      matrices[name]['.' if path.name == name else path.name] = tally.pooled().confusion
+      counts = count.image_counts(model.batches(spec), {'none': None}, count.How())['none']
+      remarks[split] = census.remark(image_counts.census_of(counts), names, absent=counts.absent)
+      matrices[name]['.' if path.name == name else path.name] = counts.pooled().confusion
   if len(classes) > 1:
     first, second, *_ = classes.values()
     raise UserError(f'{first} and {second} have different classes; study them apart')
@@ -160,13 +159,13 @@ def pseudo_labels(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
 
   Each number is a mean over the steps since the line before; the classes' are those of the last.
   """
-  found = []
+  logs = []
   for path in paths:
     log = path / 'metrics.jsonl'
     if lines := [line for line in _records(log) if 'kept' in line]:
       with reading(log, 'the log of an adaptation'):
-        found.append({'run': path.name} | _logged(lines))
-  return found
+        logs.append({'run': path.name} | _logged(lines))
+  return logs
 
 
 def _logged(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -190,8 +189,8 @@ def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     return
   for line in files.read_bytes(path, 'a log').decode(errors='replace').splitlines():
     with contextlib.suppress(ValueError, RecursionError):
-      if isinstance(found := json.loads(line), dict):
-        yield found
+      if isinstance(record := json.loads(line), dict):
+        yield record
 
 
 def summary(
@@ -205,14 +204,14 @@ def summary(
   kept = means_of(names)
   models = {}
   for name, runs in matrices.items():
-    found = [*runs.values()]
-    each = [confusion.iou(m) for m in found]
+    confusions = [*runs.values()]
+    each = [confusion.iou(m) for m in confusions]
     models[name] = {
       'runs': [*runs],
       'iou': [_plain(values) for values in each],
-      'accuracy': [confusion.pixel_accuracy(m) for m in found],
+      'accuracy': [confusion.pixel_accuracy(m) for m in confusions],
       'miou': {
-        title: _plain([confusion.mean_iou(m, classes) for m in found])
+        title: _plain([confusion.mean_iou(m, classes) for m in confusions])
         for title, classes in kept.items()
       },
     }
@@ -222,10 +221,10 @@ def summary(
 def means_of(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
   """Which classes are averaged, by the title of the mean; SYNTHIA's two for Cityscapes' classes."""
   everything = tuple(range(len(names)))
-  found = {f'mean of {len(names)}': everything}
+  means = {f'mean of {len(names)}': everything}
   if tuple(names) == labels.CLASS_NAMES[: labels.SCORED]:
-    found |= {f'mean of {len(classes)}': classes for classes in labels.SYNTHIA_MEANS}
-  return found
+    means |= {f'mean of {len(classes)}': classes for classes in labels.SYNTHIA_MEANS}
+  return means
 
 
 def gains(models: Mapping[str, Any], title: str) -> dict[str, list[float]]:
@@ -233,8 +232,8 @@ def gains(models: Mapping[str, Any], title: str) -> dict[str, list[float]]:
   if 'source' not in models:
     return {}
   adapted = [name for name in ('abn', 'sac') if name in models]
-  found = {name: differences(models[name], models['source'], title) for name in adapted}
-  return {name: values for name, values in found.items() if values}
+  by_name = {name: differences(models[name], models['source'], title) for name in adapted}
+  return {name: values for name, values in by_name.items() if values}
 
 
 def tables(results: Mapping[str, Any]) -> str:
@@ -255,9 +254,9 @@ def tables(results: Mapping[str, Any]) -> str:
     lines.append(f'| **{title}** | {" | ".join(cells)} |')
   lines.append('| pixels right | ' + ' | '.join(percent(m['accuracy']) for m in models.values()))
   lines[-1] += ' |'
-  for name, found in results['gain'].items():
-    each = ', '.join(f'{100 * g:+.1f}' for g in found)
-    mean = f'{100 * np.mean(found):+.1f} points of mIoU'
+  for name, points in results['gain'].items():
+    each = ', '.join(f'{100 * g:+.1f}' for g in points)
+    mean = f'{100 * np.mean(points):+.1f} points of mIoU'
     lines += ['', f'{TITLES[name]} over source-only: {mean} ({each}).']
   remarks = results.get('remarks') or []
   lines += [part for line in (*unpaired(models), *remarks) for part in ('', line)]

@@ -54,7 +54,7 @@ def page(results: Mapping[str, Any], about: About, views: bytes = b'') -> str:
     '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width,initial-scale=1">'
     f'<title>{title}</title><style>{CSS}</style></head><body>'
-    f'<header><p class="kicker">Adaptation study</p><h1>{title}</h1>{_verdict(results)}'
+    f'<header><p class="kicker">Adaptation study</p><h1>{title}</h1>{_findings(results)}'
     f'{_facts(results, about)}<nav aria-label="sections">{links}</nav></header>'
     f'<main>{bodies}</main></body></html>\n'
   )
@@ -70,7 +70,7 @@ def percent(values: Sequence[float | None], signed: bool = False) -> str:
   return f'{mean:{"+" if signed and mean else ""}.1f}{spread}'.replace('-', '−')
 
 
-def verdicts(results: Mapping[str, Any]) -> list[str]:
+def findings(results: Mapping[str, Any]) -> list[str]:
   """The result in sentences: each adapted model's gain, and the classes that it moved most."""
   gain, models = results['gain'], results['models']
   lines = []
@@ -115,12 +115,12 @@ def unpaired(models: Mapping[str, Any]) -> list[str]:
 def class_gains(results: Mapping[str, Any], name: str) -> list[list[float]]:
   """By class, how far each adapted run's IoU is above that of the source-only run of its name."""
   model, base = results['models'][name], results['models']['source']
-  found: list[list[float]] = [[] for _ in results['classes']]
+  gains: list[list[float]] = [[] for _ in results['classes']]
   for i, j in pairs(model, base):
     for k, (a, b) in enumerate(zip(model['iou'][i], base['iou'][j], strict=True)):
       if a is not None and b is not None:
-        found[k].append(a - b)
-  return found
+        gains[k].append(a - b)
+  return gains
 
 
 def _miou(model: Mapping[str, Any]) -> list[float]:
@@ -145,18 +145,18 @@ def _moved(results: Mapping[str, Any], name: str) -> str:
   """The classes with the largest gains and losses, in points of IoU."""
   gains = dict(zip(results['classes'], class_gains(results, name), strict=True))
   order = sorted((c for c, v in gains.items() if v), key=lambda c: -np.mean(gains[c]))
-  words = lambda found: ', '.join(f'{c} ({percent(gains[c], signed=True)})' for c in found)
+  words = lambda classes: ', '.join(f'{c} ({percent(gains[c], signed=True)})' for c in classes)
   up = words([c for c in order if np.mean(gains[c]) > SHOWN][:NAMED]) or 'none'
   down = words([c for c in order[::-1] if np.mean(gains[c]) < -SHOWN][:NAMED]) or 'none'
   return f'Classes that {TITLES[name]} moved most, in points of IoU. Gained: {up}. Lost: {down}.'
 
 
-def _verdict(results: Mapping[str, Any]) -> str:
-  lines = [escape(line).replace(' ± ', '\u00a0±\u00a0') for line in verdicts(results)]
+def _findings(results: Mapping[str, Any]) -> str:
+  lines = [escape(line).replace(' ± ', '\u00a0±\u00a0') for line in findings(results)]
   if not lines:
     return ''
   rest = ''.join(f'<li>{line}</li>' for line in lines[1:])
-  return f'<div class="verdict"><p>{lines[0]}</p><ul>{rest}</ul></div>'
+  return f'<div class="findings"><p>{lines[0]}</p><ul>{rest}</ul></div>'
 
 
 def _target(about: About) -> str:

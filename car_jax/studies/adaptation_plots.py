@@ -48,12 +48,12 @@ def per_class(results: Mapping[str, Any]) -> str:
   for i, name in enumerate(models):
     drawing.dot(LEFT + 100 * i, 14, svg.subject_colour(i))
     drawing.text(LEFT + 100 * i + 9, 18, TITLES[name])
-  for r, (name, found) in enumerate(rows):
+  for r, (name, by_model) in enumerate(rows):
     middle = TOP + ROW * (r + 0.5)
     drawing.text(LEFT - 8, middle + 4, name, 'end', weight=600 if name == title else 400)
-    for i, (model, values) in enumerate(found.items()):
+    for i, (model, values) in enumerate(by_model.items()):
       tip = f'{TITLES[model]}, {name}'
-      _mark(drawing, axis, values, middle + 4 * (i - (len(found) - 1) / 2), i, tip)
+      _mark(drawing, axis, values, middle + 4 * (i - (len(by_model) - 1) / 2), i, tip)
   return drawing.render()
 
 
@@ -67,26 +67,26 @@ def _mark(drawing: svg.Drawing, axis: svg.Axis, values, y: float, i: int, tip: s
 
 def run_styles(results: Mapping[str, Any]) -> dict[str, charts.Style]:
   """How each SAC run's line is drawn: in the colours after those of the models."""
-  runs = [found['run'] for found in results['pseudo_labels']]
+  runs = [log['run'] for log in results['pseudo_labels']]
   return {k: v for k, v in charts.styles([*results['models'], *runs]).items() if k in runs}
 
 
 def curves(results: Mapping[str, Any]) -> list[str]:
   """An SVG for each of CURVES over the steps, a line for each SAC run that has any."""
-  found, styles = results['pseudo_labels'], run_styles(results)
-  last = max(run['step'][-1] for run in found)
-  return [_curve(found, styles, last, *curve) for curve in CURVES]
+  logs, styles = results['pseudo_labels'], run_styles(results)
+  last = max(run['step'][-1] for run in logs)
+  return [_curve(logs, styles, last, *curve) for curve in CURVES]
 
 
 def _curve(
-  found: Sequence[Mapping[str, Any]],
+  logs: Sequence[Mapping[str, Any]],
   styles: Mapping[str, charts.Style],
   last: int,
   key: str,
   name: str,
   scale: float,
 ) -> str:
-  lines = {r['run']: [math.nan if v is None else scale * v for v in r[key]] for r in found}
+  lines = {r['run']: [math.nan if v is None else scale * v for v in r[key]] for r in logs}
   known = [v for values in lines.values() for v in values if not math.isnan(v)] or [0.0, 1.0]
   low, high = min(known), max(known)
   margin = 0.05 * (high - low or 1)
@@ -95,7 +95,7 @@ def _curve(
   y = svg.Axis(0 if 0 <= low < 0.5 * high else low - margin, high + margin, 208, 26, ticks=4)
   drawing.axes(x, y, 'step', name)
   for run, values in lines.items():
-    steps = next(r['step'] for r in found if r['run'] == run)
+    steps = next(r['step'] for r in logs if r['run'] == run)
     points = [(x(s), y(v)) for s, v in zip(steps, values, strict=True)]
     drawing.path(points, styles[run].colour, 1.75, styles[run].dash)
     for at, s, v in zip(points, steps, values, strict=True):
@@ -112,14 +112,14 @@ def views(path: str, data_dir: str, images: int = 2) -> bytes:
 
   loaded = checkpointed.load(path)
   batch, palette = training_batch(loaded.config, data_dir, images)
-  found = labelled(loaded, batch)
+  teacher = labelled(loaded, batch)
   none, rows = -1, []
   for k in range(len(batch['target'])):
-    maps = {name: pictures.class_map(found[name][k], palette) for name in ('said', 'labels')}
+    maps = {name: pictures.class_map(teacher[name][k], palette) for name in ('predicted', 'labels')}
     truth = batch['target_label'][k]
     truth = pictures.class_map(np.where(truth < len(palette), truth, none), palette)
     seen, noisy = (pictures.grey(batch[key][k]) for key in ('target', 'student'))
-    row = pictures.strip([seen, maps['said'], maps['labels'], noisy, truth])
+    row = pictures.strip([seen, maps['predicted'], maps['labels'], noisy, truth])
     gap = 12 if k and k % int(batch['views'][k]) == 0 else 4
     rows += [np.full((gap, row.shape[1], 3), 255, np.uint8)] * bool(k) + [row]
   return pictures.png(with_titles(np.concatenate(rows)))
@@ -152,7 +152,7 @@ def labelled(loaded: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
   @jax.jit
   def both(state: Any, batch: Any) -> dict[str, jax.Array]:
     out = method.net.apply(state.teacher.variables, batch['target'], train=False)
-    return {'said': full_size(out).argmax(-1), 'labels': method.labelled(state, batch)[0]}
+    return {'predicted': full_size(out).argmax(-1), 'labels': method.labelled(state, batch)[0]}
 
   return jax.device_get(both(state, {k: v for k, v in batch.items() if k != 'views'}))
 

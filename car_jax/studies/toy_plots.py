@@ -60,7 +60,7 @@ def _pale() -> Any:
   return colors.ListedColormap(1 - 0.5 * (1 - strong))
 
 
-def figure2(path: pathlib.Path, found: dict[str, Any]) -> None:
+def figure2(path: pathlib.Path, medians: dict[str, Any]) -> None:
   """Median and quartiles of the exact log likelihood over training."""
   import matplotlib
 
@@ -68,28 +68,28 @@ def figure2(path: pathlib.Path, found: dict[str, Any]) -> None:
   from matplotlib import pyplot as plt
 
   fig, ax = plt.subplots(figsize=(7, 4.2), layout='constrained')
-  for (weight, curve), colour in zip(found['curves'].items(), (WITH, WITHOUT), strict=True):
-    ax.fill_between(found['step'], curve['low'], curve['high'], color=colour, alpha=0.2, lw=0)
-    ax.plot(found['step'], curve['median'], color=colour, lw=1.3, label=NAMES[weight])
-  _zoom(ax, found)
+  for (weight, curve), colour in zip(medians['curves'].items(), (WITH, WITHOUT), strict=True):
+    ax.fill_between(medians['step'], curve['low'], curve['high'], color=colour, alpha=0.2, lw=0)
+    ax.plot(medians['step'], curve['median'], color=colour, lw=1.3, label=NAMES[weight])
+  _zoom(ax, medians)
   ax.axhline(0, color='grey', lw=0.6, zorder=0)
   ax.set(
     xlabel='adversarial step',
     ylabel='log likelihood of a draw',
-    xlim=(0, found['step'][-1]),
-    title=f'median and quartiles over {found["runs"]} runs',
+    xlim=(0, medians['step'][-1]),
+    title=f'median and quartiles over {medians["runs"]} runs',
   )
   ax.legend(loc='lower right', frameon=False)
   _save(fig, path)
 
 
-def _zoom(ax: Any, found: dict[str, Any]) -> None:
+def _zoom(ax: Any, medians: dict[str, Any]) -> None:
   """The last two fifths again, where the curves are close."""
-  last = found['step'][-1]
+  last = medians['step'][-1]
   inset = ax.inset_axes((0.58, 0.3, 0.39, 0.38))
-  for curve, colour in zip(found['curves'].values(), (WITH, WITHOUT), strict=True):
-    inset.fill_between(found['step'], curve['low'], curve['high'], color=colour, alpha=0.2, lw=0)
-    inset.plot(found['step'], curve['median'], color=colour, lw=1)
+  for curve, colour in zip(medians['curves'].values(), (WITH, WITHOUT), strict=True):
+    inset.fill_between(medians['step'], curve['low'], curve['high'], color=colour, alpha=0.2, lw=0)
+    inset.plot(medians['step'], curve['median'], color=colour, lw=1)
   inset.set(xlim=(0.6 * last, last), ylim=(0, 2.5))
   inset.tick_params(labelsize=8)
 

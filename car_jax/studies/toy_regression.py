@@ -87,9 +87,9 @@ def prepare(out: pathlib.Path, args: argparse.Namespace) -> None:
   path = out / 'study.json'
   folders.check_writable(out)
   if path.exists():
-    found = files.read_json(path, keys=tuple(wanted), mend='name another --out')
-    if found != wanted:
-      was = ' '.join(f'--{k.replace("_", "-")} {v}' for k, v in found.items())
+    previous = files.read_json(path, keys=tuple(wanted), mend='name another --out')
+    if previous != wanted:
+      was = ' '.join(f'--{k.replace("_", "-")} {v}' for k, v in previous.items())
       raise UserError(
         f'{out} holds a study with {was}\n  repeat these to continue it, or use another --out'
       )
@@ -124,11 +124,11 @@ def train_missing(out: pathlib.Path, args: argparse.Namespace) -> None:
 
   runs_left = len(missing) * args.seeds + alone * len(FIGURE_1[1])
   per_run = args.calibration_steps + len(toy_runs.WEIGHTS) * args.steps
-  told, lock = progress.line(runs_left * per_run, what='run-steps'), threading.Lock()
+  meter, lock = progress.line(runs_left * per_run, what='run-steps'), threading.Lock()
 
   def count(k: int) -> None:
     with lock:
-      told(k)
+      meter(k)
 
   runs = toy_runs.Runs(args.calibration_steps, args.steps, count)
 
@@ -255,19 +255,19 @@ def by_law(law: tuple[float, float], numbers: dict[str, np.ndarray]) -> dict[str
   )
 
 
-def table_of_medians(found: dict[str, Any]) -> str:
+def table_of_medians(medians: dict[str, Any]) -> str:
   """Markdown: median [quartiles] of all runs at the steps of the tables, by weight."""
-  at = shown(found['step'])
+  at = shown(medians['step'])
   lines = [
-    f'Log likelihood, median [quartiles] over {found["runs"]} runs of 9 laws:',
+    f'Log likelihood, median [quartiles] over {medians["runs"]} runs of 9 laws:',
     '',
     '| weight | a branch lost | \\|P(upper) - pi\\| | stays above 0 from | '
     + ' | '.join(f'step {s:,}' for s in at)
     + ' |',
     '|---|---|---|---|' + '---|' * len(at),
   ]
-  for weight, c in found['curves'].items():
-    places = [int(np.argmin(np.abs(np.array(found['step']) - s))) for s in at]
+  for weight, c in medians['curves'].items():
+    places = [int(np.argmin(np.abs(np.array(medians['step']) - s))) for s in at]
     cells = [f'{c["median"][i]:.2f} [{c["low"][i]:.2f}, {c["high"][i]:.2f}]' for i in places]
     head = f'| {weight} | {c["lost"]} | {c["share_error"]:.3f} | {c["crosses_zero"]} | '
     lines.append(head + ' | '.join(cells) + ' |')

@@ -66,7 +66,7 @@ def test_the_listed_ece_divides_by_all_pixels(results):
 def test_scores_are_those_of_a_plain_loop_over_images(results, name):
   batch, samples = drawn(name)
   maps = samples.probs.argmax(-1) == 1
-  found = results.found[name]
+  found = results.scores[name]
   for i, ident in enumerate(batch['id']):
     assert results.ids[i] == ident
     readers = batch['labels'][i][batch['label_weight'][i] > 0] == 1
@@ -103,8 +103,8 @@ def test_batch_size_and_padding_change_nothing(results, batch):
   for name in results.subjects:
     same = jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6),
-      results.found[name],
-      other.found[name],
+      results.scores[name],
+      other.scores[name],
     )
     assert same is not None
 
@@ -118,21 +118,21 @@ def test_images_of_several_sizes_keep_their_order_and_their_scores():
   evaluator = harness.Evaluator(dict(samples=3, metrics=('ged3', 'miou')), info)
   batches = lambda records, size: pipeline.eval_batches(records, info, dict(batch=size))
   score = lambda *a: evaluator(subjects, batches(*a), rng=RNG)
-  alone = [score(part, 1).found['samples'] for part in (records[:3], records[3:])]
+  alone = [score(part, 1).scores['samples'] for part in (records[:3], records[3:])]
   want = {k: np.concatenate([a[k] for a in alone]) for k in alone[0]}
   for size in (1, 4):
     found = score(records, size)
     assert list(found.ids) == names
     for key in want:
-      np.testing.assert_allclose(found.found['samples'][key], want[key], atol=1e-6)
+      np.testing.assert_allclose(found.scores['samples'][key], want[key], atol=1e-6)
 
 
 def test_chunks_draw_the_asked_number_of_samples():
   chunked = run(spec=dict(samples=6, metrics=('ged6', 'diversity6'), chunk=4), detail=False)
-  assert chunked.found['samples']['ged6'].shape == (6,)
+  assert chunked.scores['samples']['ged6'].shape == (6,)
   assert chunked.scalars()['diversity6'] > 0
   whole = run(spec=dict(samples=6, metrics=('ged6', 'diversity6')), detail=False)
-  np.testing.assert_allclose(chunked.found['argmax']['ged6'], whole.found['argmax']['ged6'])
+  np.testing.assert_allclose(chunked.scores['argmax']['ged6'], whole.scores['argmax']['ged6'])
   assert chunked.scalars()['ged6'] != whole.scalars()['ged6']  # other draws, as documented
 
 
@@ -286,9 +286,9 @@ def test_no_score_of_a_report_looks_at_void_pixels_and_void_images_are_skipped()
 def test_a_whole_distribution_has_no_unbiased_estimate():
   """Leaving self pairs out corrects draws; weighted experts, or all modes, are no draws."""
   found = voided(void_batches(), draws=False)
-  assert 'ged6[u]' not in found.found['samples']
-  assert 'curve/u' not in found.found['samples']
-  assert 'ged6[u]' in found.found['readers']
+  assert 'ged6[u]' not in found.scores['samples']
+  assert 'curve/u' not in found.scores['samples']
+  assert 'ged6[u]' in found.scores['readers']
   assert 'samples has no ged6[u]: weights, not draws: see [v].' in found.remarks()
   modes = catalogue.plan(dict(metrics=('ged4[u]',), classes='all'), flipping()).metrics[0]
   assert 'all modes' in modes.left_out(draws=True)

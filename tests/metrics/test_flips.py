@@ -112,7 +112,7 @@ def test_true_probabilities():
 def test_weights_enter_counts_and_modes(scene):
   labels, samples, *_ = scene
   weight = np.random.default_rng(1).dirichlet(np.ones(N), B).astype(np.float32)
-  said = flips.said(labels, samples)
+  said = flips.flip_counts(labels, samples)
   got = np.array(flips.weighted_counts(said, weight))
   masses = np.asarray(flips.mode_masses(said, weight))
   for b in range(B):
@@ -128,7 +128,7 @@ def test_weights_enter_counts_and_modes(scene):
     np.testing.assert_allclose(masses[b], want, atol=1e-6)
   np.testing.assert_allclose(got[..., 1:], 0, atol=1e-5)
   without_road = np.where(labels == 0, 5, labels)
-  assert not np.any(flips.mode_masses(flips.said(without_road, samples), weight))
+  assert not np.any(flips.mode_masses(flips.flip_counts(without_road, samples), weight))
 
 
 def test_exact_modes_have_no_error_and_missed_pixels_count_only_when_asked():
@@ -136,7 +136,7 @@ def test_exact_modes_have_no_error_and_missed_pixels_count_only_when_asked():
   labels = np.array([[[0, 1, 8], [11, 13, 13]]])
   modes, weight = np.array(flips.modes(labels)), flips.mode_weights()[None].astype(np.float32)
   error = lambda maps, **kw: flips.frequency_error(
-    np.sum(flips.weighted_counts(flips.said(labels, maps), weight), 0), **kw
+    np.sum(flips.weighted_counts(flips.flip_counts(labels, maps), weight), 0), **kw
   )
   assert error(modes) == pytest.approx(0, abs=1e-6)
   assert error(modes, pixels=True) == pytest.approx(0, abs=1e-6)

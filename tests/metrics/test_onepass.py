@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from car_jax.errors import UserError
 from car_jax.metrics import calibration, onepass, ranking
 from car_jax.reliability import count, measures
-from car_jax.reliability.tally import Tally, merged
+from car_jax.reliability.image_counts import ImageCounts, merged
 
 CLASSES = 5
 # without averages over images, which know which pixels belong together
@@ -33,21 +33,21 @@ def drawn(seed, n, scale=3.0, unknown=0.1, void=0.2):
   return logits, labels, rng.random(n) < unknown
 
 
-def tallied(logits, labels, unknown, cuts=(), classwise=True):
+def counts_of(logits, labels, unknown, cuts=(), classwise=True):
   """One image for each part between the cuts, all pooled."""
-  tally = Tally()
+  counts = ImageCounts()
   for k, part in enumerate(
     zip(*(np.split(x, cuts) for x in (logits, labels, unknown)), strict=True)
   ):
     x, y, u = (a[None] for a in part)
     if y.size:
       found = onepass.counts(x, y, np.ones(y.shape, bool), u, classwise=classwise)
-      tally.add(found, [str(k)], [''], [True])
-  return tally
+      counts.add(found, [str(k)], [''], [True])
+  return counts
 
 
-def scored(tally):
-  pooled = tally.pooled()
+def scored(counts):
+  pooled = counts.pooled()
   return np.array([measures.measure(name).of(pooled) for name in EVERY])
 
 
@@ -55,17 +55,17 @@ def scored(tally):
 @given(st.integers(0, 1000), st.sampled_from([(100,), (100, 200), (200,), (100, 100)]))
 def test_any_cut_and_any_order_give_the_same_numbers(seed, cuts):
   data = drawn(seed, 300)
-  want = scored(tallied(*data))
+  want = scored(counts_of(*data))
   order = np.random.default_rng(seed).permutation(300)
   shuffled = [x[order] for x in data]
-  np.testing.assert_allclose(scored(tallied(*shuffled, cuts=cuts)), want, atol=1e-6)
+  np.testing.assert_allclose(scored(counts_of(*shuffled, cuts=cuts)), want, atol=1e-6)
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([0.3, 3.0, 8.0]))
 def test_measures_are_those_of_plain_numpy(seed, scale):
   logits, labels, unknown = drawn(seed, 300, scale)
-  pooled = tallied(logits, labels, unknown).pooled()
+  pooled = counts_of(logits, labels, unknown).pooled()
   p, seen = softmax(logits.astype(np.float64), -1), (labels != 255) & ~unknown
   q, y = p[seen], labels[seen]
   wrong, conf = q.argmax(-1) != y, q.max(-1)
@@ -97,7 +97,7 @@ def test_measures_are_those_of_plain_numpy(seed, scale):
 
 def test_classwise_errors_are_those_of_plain_numpy():
   logits, labels, unknown = drawn(3, 3000, unknown=0.0)
-  pooled = tallied(logits, labels, unknown).pooled()
+  pooled = counts_of(logits, labels, unknown).pooled()
   p, y = softmax(logits.astype(np.float64), -1)[labels != 255], labels[labels != 255]
   each = [calibration.tied(p[:, c].astype(np.float32), y == c) for c in range(CLASSES)]
   value = lambda name: measures.measure(name).of(pooled)
@@ -128,15 +128,15 @@ def test_a_model_that_says_nan_is_named():
   counted = np.ones((2, 300), bool)
   found = onepass.counts(np.stack([logits, broken]), np.stack([labels] * 2), counted)
   with pytest.raises(UserError, match='image b: its logits are not finite'):
-    Tally().add(found, ['a', 'b'], ['', ''], [True, True])
+    ImageCounts().add(found, ['a', 'b'], ['', ''], [True, True])
 
 
 def test_images_may_be_larger_than_a_block(monkeypatch):
   data = drawn(0, 700)
-  want = scored(tallied(*data))
+  want = scored(counts_of(*data))
   monkeypatch.setattr(onepass, 'BLOCK', 256)
   onepass.counts.clear_cache()
-  np.testing.assert_allclose(scored(tallied(*data)), want, atol=1e-6)
+  np.testing.assert_allclose(scored(counts_of(*data)), want, atol=1e-6)
   onepass.counts.clear_cache()
 
 
@@ -166,7 +166,7 @@ def test_far_and_near_logits_keep_their_order(case, temperature, gap):
   lead = x[:, -1] - logsumexp(x[:, :-1], -1)
   wrong = rng.random(2000) < 1 / (1 + np.exp(lead - np.median(lead)))
   labels = np.where(wrong, (logits.argmax(-1) + 1) % classes, logits.argmax(-1))
-  pooled = tallied(logits, labels, np.zeros(2000, bool), classwise=False).pooled()
+  pooled = counts_of(logits, labels, np.zeros(2000, bool), classwise=False).pooled()
   want = dict(max_prob=lead, max_logit=x[:, -1], energy=logsumexp(x, -1))
   one = np.ones((1, 2000), bool)
   found, outcome, _ = (np.asarray(v) for v in onepass.values(logits[None], labels[None], one))
@@ -213,7 +213,7 @@ def test_ties_stay_ties_also_where_nothing_is_left_for_other_classes(logits):
   n = 64
   x = np.tile(np.array(logits, np.float32), (n, 1))
   labels = np.arange(n) % 2
-  pooled = tallied(x, labels, labels < 0).pooled()
+  pooled = counts_of(x, labels, labels < 0).pooled()
   one = np.ones((1, n), bool)
   found, outcome, _ = (np.asarray(v) for v in onepass.values(x[None], labels[None], one))
   assert not np.isnan(found).any()
@@ -233,12 +233,12 @@ def test_ties_stay_ties_also_where_nothing_is_left_for_other_classes(logits):
 def test_classes_of_constant_probability_are_in_every_calibration_error():
   x = np.tile(np.log([0.6, 0.3, 0.1]).astype(np.float32), (600, 1))
   labels = np.arange(600) % 3
-  pooled = tallied(x, labels, labels < 0).pooled()
+  pooled = counts_of(x, labels, labels < 0).pooled()
   want = np.mean(np.abs(np.array([0.6, 0.3, 0.1]) - 1 / 3))
   for name in ('classwise_ece', 'classwise_adaptive_ece', 'classwise_ks'):
     assert measures.measure(name).of(pooled) == pytest.approx(want, abs=1e-5)
   assert measures.measure('classwise_adaptive_ece_relis').of(pooled) == 0
-  flat = tallied(np.zeros_like(x), labels, labels < 0).pooled()
+  flat = counts_of(np.zeros_like(x), labels, labels < 0).pooled()
   assert measures.measure('ece_entropy').of(flat) == pytest.approx(1 / 3, abs=1e-5)
 
 
@@ -249,10 +249,10 @@ def test_intervals_say_nothing_where_one_image_or_coarse_bins_decide():
   u[1:] = False
 
   def estimated(logits, groups):
-    tally = Tally()
+    counts = ImageCounts()
     found = onepass.counts(logits, y, np.ones(y.shape, bool), u)
-    tally.add(found, list('abcd'), groups, [True] * 4)
-    return measures.estimates(tally, wanted, resamples=50)
+    counts.add(found, list('abcd'), groups, [True] * 4)
+    return measures.estimates(counts, wanted, resamples=50)
 
   free, one = estimated(x, [''] * 4), estimated(x, ['p'] * 4)
   assert free['ece'].low < free['ece'].value < free['ece'].high
@@ -277,7 +277,7 @@ def test_edges(case):
     logits[:] = 1
   if case == 'certain':
     logits = np.where(np.arange(CLASSES) == labels[:, None], 200, -200).astype(np.float32)
-  found = dict(zip(EVERY, scored(tallied(logits, labels, labels < 0)), strict=True))
+  found = dict(zip(EVERY, scored(counts_of(logits, labels, labels < 0)), strict=True))
   want = dict(right=1.0, certain=1.0, wrong=0.0).get(case)
   if want is not None:
     assert found['pixel_accuracy'] == want
@@ -298,25 +298,25 @@ def test_half_precision_logits_and_logarithms_of_probabilities():
   half = jnp.asarray(logits, jnp.bfloat16)
   same = np.asarray(half, np.float32)
   np.testing.assert_array_equal(
-    scored(tallied(half, labels, unknown)), scored(tallied(same, labels, unknown))
+    scored(counts_of(half, labels, unknown)), scored(counts_of(same, labels, unknown))
   )
   logs = log_softmax(logits, -1)
-  found, want = scored(tallied(logs, labels, unknown)), scored(tallied(logits, labels, unknown))
+  found, want = scored(counts_of(logs, labels, unknown)), scored(counts_of(logits, labels, unknown))
   own = [i for i, name in enumerate(EVERY) if 'energy' not in name and 'logit' not in name]
   np.testing.assert_allclose(found[own], want[own], atol=2e-3)
 
 
-def test_tallies_merge_and_a_batch_of_images_equals_one_at_a_time(tmp_path):
+def test_counts_merge_and_a_batch_of_images_equals_one_at_a_time(tmp_path):
   a, b = drawn(0, 300), drawn(1, 300)
   x, y, u = (np.stack(pair) for pair in zip(a, b, strict=True))
-  both = Tally()
+  both = ImageCounts()
   counted = np.ones(y.shape, bool)
   both.add(onepass.counts(x, y, counted, u, classwise=True), ['a', 'b'], ['', ''], [True, True])
-  apart = merged([tallied(*a), tallied(*b)])
+  apart = merged([counts_of(*a), counts_of(*b)])
   np.testing.assert_allclose(scored(apart), scored(both), atol=1e-6)
-  half = Tally()
+  half = ImageCounts()
   half.add(onepass.counts(x, y, counted, u, classwise=True), ['a', 'b'], ['', ''], [True, False])
-  np.testing.assert_allclose(scored(half), scored(tallied(*a)), atol=1e-6)
+  np.testing.assert_allclose(scored(half), scored(counts_of(*a)), atol=1e-6)
   assert half.ids == ['a']
 
 
@@ -328,10 +328,10 @@ from tests.metrics import test_onepass as t
 assert jax.device_count() == 8
 x, y, u = (np.stack([t.drawn(k, 300)[i] for k in range(8)]) for i in range(3))
 placed = sharding.place_batch(dict(x=x, y=y, u=u, c=np.ones(y.shape, bool)), sharding.make_mesh())
-tally = t.Tally()
+counts = t.ImageCounts()
 found = onepass.counts(placed['x'], placed['y'], placed['c'], placed['u'], classwise=True)
-tally.add(found, [str(k) for k in range(8)], [''] * 8, [True] * 8)
-np.save(sys.argv[1], t.scored(tally))
+counts.add(found, [str(k) for k in range(8)], [''] * 8, [True] * 8)
+np.save(sys.argv[1], t.scored(counts))
 """
 
 
@@ -340,5 +340,5 @@ def test_eight_devices_count_as_one(tmp_path):
   flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
   env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
   subprocess.run([sys.executable, '-c', WORKER, str(out)], env=env, check=True, timeout=200)
-  one = merged([tallied(*drawn(k, 300)) for k in range(8)])
+  one = merged([counts_of(*drawn(k, 300)) for k in range(8)])
   np.testing.assert_allclose(np.load(out), scored(one), atol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 
 from car_jax.errors import UserError
 from car_jax.evaluate import census
-from car_jax.reliability import count, tally
+from car_jax.reliability import count, image_counts
 from car_jax.reliability.segmenters import Predicted
 
 
@@ -16,14 +16,14 @@ def counted(labels, unknown=None):
   arrays = jax.device_put({'logits': logits, 'labels': labels, 'unknown': unknown})
   ids, keep = np.array(['a', 'b']), np.array([True, True])
   batch = Predicted(arrays, ids, ids, keep, True)
-  return count.tallies([batch], {'none': None}, count.How())['none']
+  return count.image_counts([batch], {'none': None}, count.How())['none']
 
 
-def test_the_census_of_a_tally_is_that_of_its_labels():
+def test_the_census_of_counts_is_that_of_its_labels():
   rng = np.random.default_rng(1)
   labels = rng.choice(np.int32([0, 1, 255]), (2, 9, 8))
   unknown = (labels == 255) & (rng.random(labels.shape) < 0.3)
-  found = tally.census_of(counted(labels, unknown))
+  found = image_counts.census_of(counted(labels, unknown))
   np.testing.assert_array_equal(found.classes, [(labels == k).sum() for k in (0, 1)])
   assert found.ignored == ((labels == 255) & ~unknown).sum()
   assert found.pixels == labels.size
@@ -32,7 +32,7 @@ def test_the_census_of_a_tally_is_that_of_its_labels():
 def test_binary_masks_of_0_and_255_are_told_and_void_alone_is_an_error():
   labels = np.zeros((2, 8, 8), np.int32)
   labels[:, 2:4] = 255
-  text = census.remark(tally.census_of(counted(labels)), ('background', 'object'))
+  text = census.remark(image_counts.census_of(counted(labels)), ('background', 'object'))
   assert text.startswith(
     'object never occurs; 25 % of the pixels have an ignored label: masks of 0'
   )

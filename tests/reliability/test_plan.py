@@ -13,7 +13,7 @@ from car_jax.errors import UserError
 from car_jax.evaluate import folders
 from car_jax.nn.init import initialize
 from car_jax.nn.local_temperature import LocalTemperature
-from car_jax.reliability import command, held, plan
+from car_jax.reliability import command, lazy_segmenter, plan
 from tests.reliability import runs
 
 
@@ -146,10 +146,12 @@ def test_one_model_is_in_memory_and_others_stay_known(monkeypatch):
       return 4
 
   opened = []
-  monkeypatch.setattr(held, 'is_run', lambda path: True)
-  monkeypatch.setattr(held, 'open_segmenter', lambda s, *_: opened.append(s['name']) or Fake())
+  monkeypatch.setattr(lazy_segmenter, 'is_run', lambda path: True)
+  monkeypatch.setattr(
+    lazy_segmenter, 'open_segmenter', lambda s, *_: opened.append(s['name']) or Fake()
+  )
   memory = {}
-  a, b = (held.Held(dict(name=k, path='x'), None, None, memory) for k in 'ab')
+  a, b = (lazy_segmenter.LazySegmenter(dict(name=k, path='x'), None, None, memory) for k in 'ab')
   spec = dict(name='clear')
   assert (b.size(spec), b.classes(spec)[0], [*memory]) == (4, ('road',), ['b'])
   assert (a.classes(spec)[0], [*memory]) == (('road',), ['a'])

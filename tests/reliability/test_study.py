@@ -14,7 +14,7 @@ import eval as evaluation
 from car_jax import sharding
 from car_jax.errors import UserError
 from car_jax.metrics import calibration, ranking
-from car_jax.reliability import command, held, plan, study, tally
+from car_jax.reliability import command, image_counts, lazy_segmenter, plan, study
 from tests.reliability import runs
 
 
@@ -113,9 +113,9 @@ def test_a_pool_scores_the_images_of_its_sets_together(finished):
 def test_what_is_done_is_skipped_and_what_changed_is_done_again(finished, monkeypatch):
   full, found, page = finished
   counted = []
-  real = study.count.tallies
+  real = study.count.image_counts
   monkeypatch.setattr(
-    study.count, 'tallies', lambda b, c, *a, **k: counted.append([*c]) or real(b, c, *a, **k)
+    study.count, 'image_counts', lambda b, c, *a, **k: counted.append([*c]) or real(b, c, *a, **k)
   )
   again, _ = command.run(full, str(page.parent), 'python eval.py')
   assert counted == []
@@ -139,7 +139,7 @@ def test_cells_are_marked_by_weights_data_and_calibrator(finished, made):
   assert mark != one._cell_print('segformer', fog, other)
   model._prints = {}
   assert mark == one._cell_print('segformer', fog, fit)
-  files = held.prepared_files(dict(name=names['fog'], data_dir=str(folder)))
+  files = lazy_segmenter.prepared_files(dict(name=names['fog'], data_dir=str(folder)))
   before = files[-1].stat()
   os.utime(files[-1], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
   model._prints = {}
@@ -253,12 +253,12 @@ def test_models_of_other_classes_are_not_mixed(made, tmp_path):
     command.run(config, str(tmp_path / 'out'), '')
 
 
-def test_tallies_survive_their_file(finished, tmp_path):
+def test_counts_survive_their_file(finished, tmp_path):
   _, _, page = finished
   path = page.parent / 'cells' / 'segformer' / 'clear' / 'none.npz'
-  first, about = tally.load(path)
+  first, about = image_counts.load(path)
   first.save(tmp_path / 'copy.npz', about)
-  again, told = tally.load(tmp_path / 'copy.npz')
+  again, told = image_counts.load(tmp_path / 'copy.npz')
   assert told == about
   assert again.ids == first.ids
   jax.tree.map(np.testing.assert_array_equal, again.images, first.images)

@@ -1,4 +1,4 @@
-"""Markdown, CSV and the verdict agree with the study's numbers."""
+"""Markdown, CSV and the findings agree with the study's numbers."""
 
 import copy
 import csv
@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from car_jax.reliability import legend, numbers, tables, verdicts
+from car_jax.reliability import findings, legend, numbers, tables
 from car_jax.reliability.view import View
 from tests.reliability import fake_study
 
@@ -86,9 +86,9 @@ def test_numbers(percent, value, digits, shown):
   assert numbers.text(metric, value, digits) == shown
 
 
-def test_verdict_draws_on_the_numbers():
+def test_findings_draw_on_the_numbers():
   view = View(STUDY)
-  lines = verdicts.verdicts(view)
+  lines = findings.findings(view)
   mean = lambda s, c, m: sum(view.value(k, s, c, m) for k in view.models) / len(view.models)
   percent = lambda v: f'{100 * v:.1f} %'
   ends = [percent(mean(s, 'none', 'miou')) for s in ('Cityscapes val', 'fog 1.0')]
@@ -104,12 +104,12 @@ def test_verdict_draws_on_the_numbers():
   assert '1 of 9 calibrator fits came with a warning' in text
 
 
-def test_verdict_says_where_recalibration_does_harm():
+def test_findings_say_where_recalibration_does_harm():
   study = copy.deepcopy(STUDY)
   for cell in study['cells']:
     if cell['set'] == 'fog 1.0' and cell['calibrator'] == 'local':
       cell['values']['ece']['value'] = 0.5
-  text = ' '.join(verdicts.verdicts(View(study)))
+  text = ' '.join(findings.findings(View(study)))
   assert re.search(
     r'by local lowers the ECE from .* in-domain and raises the ECE from .* 50.0 %', text
   )
@@ -118,7 +118,7 @@ def test_verdict_says_where_recalibration_does_harm():
 
 def test_nothing_but_names():
   for study in ({}, {'title': 'x', 'models': [{'name': 'a'}], 'metrics': legend.metrics(['ece'])}):
-    assert verdicts.verdicts(View(study)) == []
+    assert findings.findings(View(study)) == []
     assert tables.markdown(study).startswith('# ')
     assert len(tables.csv(study).splitlines()) == 1
 

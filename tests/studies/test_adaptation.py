@@ -115,7 +115,7 @@ def test_the_pictures_labels_are_the_methods_own(runs):
   loaded = checkpointed.load(runs / 'sac' / 'seed0')
   batch, palette = adaptation_plots.training_batch(loaded.config, '', 2)
   found = adaptation_plots.labelled(loaded, batch)
-  assert found['said'].shape == found['labels'].shape == (8, 32, 32)
+  assert found['predicted'].shape == found['labels'].shape == (8, 32, 32)
   assert len(palette) == 3
   kept = jax.jit(lambda s, b: loaded.method.labelled(s, b)[3]['kept'])
   assert np.mean(found['labels'] >= 0) == pytest.approx(float(kept(loaded.state, batch)))
@@ -311,7 +311,7 @@ def test_a_page_without_sac_has_no_section_of_it():
   source = matrices()['source']
   text, words, sections = written({'source': source, 'oracle': source})
   assert ids(text) == ['classes', 'reproduce']
-  assert 'class="verdict"' not in text
+  assert 'class="findings"' not in text
   assert sections['classes'][0] == ['class', 'source-only', 'oracle']
   assert '<img' not in text
   assert 'SAC' not in words.partition('Beside this page')[0].partition('IoU of each class')[2]
@@ -337,7 +337,7 @@ def test_runs_are_found_by_name_and_ordered_by_seed(tmp_path):
     (tmp_path / part).mkdir(parents=True)
     if part != 'abn/seed0':
       (tmp_path / part / 'checkpoints').mkdir()
-  found = adaptation.found_runs(tmp_path)
+  found = adaptation.runs_in(tmp_path)
   assert {k: [p.name for p in v] for k, v in found.items()} == {
     'sac': ['seed2', 'seed10'],
     'oracle': ['oracle'],
@@ -346,7 +346,7 @@ def test_runs_are_found_by_name_and_ordered_by_seed(tmp_path):
 
 def test_a_folder_without_runs_says_where_it_looked(tmp_path):
   with pytest.raises(UserError, match='holds no run; looked for source, abn, sac, oracle') as e:
-    adaptation.found_runs(tmp_path)
+    adaptation.runs_in(tmp_path)
   assert f'--workdir {tmp_path}/source/seed0' in str(e.value)
 
 
@@ -368,7 +368,7 @@ def test_scores_go_by_run_and_other_classes_do_not_mix(monkeypatch):
     images = dict(confusion=confusion[None], scores=2 * confusion[:1, None], pixels=confusion[:1])
 
   monkeypatch.setattr(segmenters, 'Checkpoint', Model)
-  monkeypatch.setattr(count, 'tallies', lambda *_: {'none': Counted()})
+  monkeypatch.setattr(count, 'image_counts', lambda *_: {'none': Counted()})
   with pytest.raises(UserError, match='a and b have different classes; study them apart'):
     adaptation.scored({'source': ['a'], 'sac': ['b']}, '', 'test')
   found = adaptation.scored({'source': ['x/seed3'], 'sac': ['x/sac']}, '', 'test')

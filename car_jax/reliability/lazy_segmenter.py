@@ -18,10 +18,10 @@ from car_jax.reliability.segmenters import Checkpoint, Predicted, Segmenter, dig
 RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lies in a run's folder
 
 
-class Held:
-  """A segmenter that is opened when it is used; another one of the same `memory` then goes.
+class LazySegmenter:
+  """A segmenter that is opened when it is used; then another one of the same `memory` is closed.
 
-  What is asked of it when it has gone (about, classes, prints) stays known.
+  What is asked of a closed one (about, classes, prints) stays known.
   """
 
   def __init__(self, spec: Mapping[str, Any], plan: Plan, mesh: Mesh, memory: dict[str, Segmenter]):
@@ -56,7 +56,7 @@ class Held:
     return self._opened().batches(spec, only, features)
 
   def first(self, spec: Mapping[str, Any]) -> set[str]:
-    """What a batch of a folder's set has besides logits and labels, told by its first image."""
+    """What a batch of a folder's set has besides logits and labels, by its first image."""
     return {key for batch in self.batches(spec, [0], True) for key in batch.arrays}
 
   def data_print(self, spec: Mapping[str, Any]) -> str:
@@ -88,7 +88,7 @@ def is_run(path: str) -> bool:
 def check_data(
   model: Mapping[str, Any], sets: Sequence[Mapping[str, Any]], on: Mapping[str, Any]
 ) -> None:
-  """Raises UserError for a model that is not there, and where it is not said which data or
+  """Raises UserError for a model that is not there, and where it is not clear which data or
   predictions of a set are meant."""
   path, specs = model['path'], [*sets, *([on] if on else [])]
   if is_run(path):
@@ -118,8 +118,8 @@ def prepared_files(data: Mapping[str, Any]) -> list[pathlib.Path]:
   """Files of a prepared data set; none where it is made in memory."""
   root = pathlib.Path(data.get('data_dir') or prepared.default_data_dir()).expanduser()
   folders = (root / data['name'], root / data['name'] / 'default')
-  found = next(filter(None, map(prepared.version_folder, folders)), None)
-  return sorted(found.iterdir()) if found else []
+  version = next(filter(None, map(prepared.version_folder, folders)), None)
+  return sorted(version.iterdir()) if version else []
 
 
 def predicted_files(model: Any, spec: Mapping[str, Any]) -> list[pathlib.Path]:
@@ -127,16 +127,16 @@ def predicted_files(model: Any, spec: Mapping[str, Any]) -> list[pathlib.Path]:
   folder, labels = model.where(spec)
   if foreign.is_saved(folder):
     return [folder / foreign.INDEX, *sorted(folder.rglob('*.npy'))]
-  found = model._found(folder, labels)
-  return [file for p in found for file in (p.prediction, p.label, p.image) if file]
+  pairs = model.pairs_of(folder, labels)
+  return [file for p in pairs for file in (p.prediction, p.label, p.image) if file]
 
 
 def _stamp(path: pathlib.Path) -> tuple[str, int, int]:
   try:
-    told = path.stat()
-  except OSError:  # is told when it is read
+    status = path.stat()
+  except OSError:  # an error when it is read
     return str(path), -1, -1
-  return str(path), told.st_size, told.st_mtime_ns
+  return str(path), status.st_size, status.st_mtime_ns
 
 
 def agreed(text: str) -> str:

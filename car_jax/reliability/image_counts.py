@@ -52,8 +52,8 @@ class Pooled:
     return self.scores[self.names.index(score)][list(kinds)].sum(0)
 
 
-class Tally:
-  """Add the Counts of batches, then ask for `pooled`; tallies of other images merge by `merged`."""
+class ImageCounts:
+  """Add the Counts of batches, then ask for `pooled`; those of other images merge by `merged`."""
 
   def __init__(self, names: Sequence[str] = SCORES):
     self.names = tuple(names)
@@ -67,19 +67,19 @@ class Tally:
   def add(self, counts: Counts, ids: Sequence[str], groups: Sequence[str], keep: Any) -> None:
     """The images of a batch whose `keep` is True; ids and groups are those of the whole batch."""
     keep = np.asarray(keep, bool)
-    found = {k: v[keep] for k, v in on_host(counts).items()}
-    if not (sound := np.isfinite(found['image']).all(-1)).all():
+    arrays = {k: v[keep] for k, v in on_host(counts).items()}
+    if not (sound := np.isfinite(arrays['image']).all(-1)).all():
       name = np.asarray(ids)[keep][~sound][0]
       raise UserError(f'image {name}: its logits are not finite\n  the model or its file is broken')
     for key in FINE_KEYS:
-      if key in found:
-        self.fine[key] = self.fine.get(key, 0) + found[key].sum(0)
-    rows = zip(found['scores'], found['image'], found['pixels'], strict=True)
-    found['objects'] = np.array([objects_of(self.names, *row) for row in rows]).reshape(-1, 14)
-    found['with_objects'] = (~np.isnan(found['objects'])).astype(np.int64)
-    found['objects'] = np.nan_to_num(found['objects'])
-    found['scores'], found['conf'] = _coarse(found['scores']), _coarse(found['conf'])
-    self._parts.append({k: found[k] for k in IMAGE_KEYS})
+      if key in arrays:
+        self.fine[key] = self.fine.get(key, 0) + arrays[key].sum(0)
+    rows = zip(arrays['scores'], arrays['image'], arrays['pixels'], strict=True)
+    arrays['objects'] = np.array([objects_of(self.names, *row) for row in rows]).reshape(-1, 14)
+    arrays['with_objects'] = (~np.isnan(arrays['objects'])).astype(np.int64)
+    arrays['objects'] = np.nan_to_num(arrays['objects'])
+    arrays['scores'], arrays['conf'] = _coarse(arrays['scores']), _coarse(arrays['conf'])
+    self._parts.append({k: arrays[k] for k in IMAGE_KEYS})
     self.ids += [str(x) for x, ok in zip(ids, keep, strict=True) if ok]
     self.groups += [str(x) for x, ok in zip(groups, keep, strict=True) if ok]
 
@@ -125,65 +125,65 @@ class Tally:
     arrays = {f'image/{k}': v for k, v in self.images.items()}
     arrays |= {f'fine/{k}': v for k, v in self.fine.items()}
     names = dict(names=self.names, absent=self.absent, ids=self.ids, groups=self.groups)
-    told = json.dumps(names | dict(about=about, format=FORMAT))
+    head = json.dumps(names | dict(about=about, format=FORMAT))
     with folders.whole(path) as part, part.open('wb') as file:
-      np.savez_compressed(file, told=np.array(told), **arrays)
+      np.savez_compressed(file, told=np.array(head), **arrays)
 
 
-def load(path: pathlib.Path) -> tuple[Tally, Any]:
-  """What `Tally.save` wrote -> (tally, about); of another version's file nothing, and about {}.
+def load(path: pathlib.Path) -> tuple[ImageCounts, Any]:
+  """What `ImageCounts.save` wrote -> (counts, about); of another version's file none, and about {}.
 
   Raises UserError for a damaged file.
   """
   again = 'delete it: it is made again'
   arrays = array_files.read(path, again)
   with reading(path, 'counts of a study', again):
-    told = json.loads(str(arrays.pop('told')))
-    if told.get('format') != FORMAT:
-      return Tally(), {}
-    tally = Tally(told['names'])
-    tally.ids, tally.groups, tally.absent = told['ids'], told['groups'], tuple(told['absent'])
-    tally._parts = [{k: arrays.pop(f'image/{k}') for k in IMAGE_KEYS}]
-    tally.fine = {k.removeprefix('fine/'): v for k, v in arrays.items()}
-    _check(tally)
-    return tally, dict(told['about'])
+    head = json.loads(str(arrays.pop('told')))
+    if head.get('format') != FORMAT:
+      return ImageCounts(), {}
+    counts = ImageCounts(head['names'])
+    counts.ids, counts.groups, counts.absent = head['ids'], head['groups'], tuple(head['absent'])
+    counts._parts = [{k: arrays.pop(f'image/{k}') for k in IMAGE_KEYS}]
+    counts.fine = {k.removeprefix('fine/'): v for k, v in arrays.items()}
+    _check(counts)
+    return counts, dict(head['about'])
 
 
-def _check(tally: Tally) -> None:
+def _check(counts: ImageCounts) -> None:
   """Raises ValueError for counts that no image has, and for rows that are not those of the ids."""
-  rows = {len(tally.ids), len(tally.groups), *map(len, tally.images.values())}
+  rows = {len(counts.ids), len(counts.groups), *map(len, counts.images.values())}
   if len(rows) > 1:
     raise ValueError(f'rows of {sorted(rows)} images')
-  if strange := {*tally.fine} - {*FINE_KEYS} or {'scores', 'conf'} - {*tally.fine}:
+  if strange := {*counts.fine} - {*FINE_KEYS} or {'scores', 'conf'} - {*counts.fine}:
     raise ValueError(f'{min(strange)} is unknown or missing')
-  for name, counts in (*tally.images.items(), *tally.fine.items()):
-    if counts.dtype.kind not in 'iuf' or not np.isfinite(counts).all():
-      raise ValueError(f'{name} holds {counts.dtype} numbers that count nothing')
-    if counts.dtype.kind != 'f' and counts.min(initial=0) < 0:
-      raise ValueError(f'{name} holds {counts.min()}')
+  for name, array in (*counts.images.items(), *counts.fine.items()):
+    if array.dtype.kind not in 'iuf' or not np.isfinite(array).all():
+      raise ValueError(f'{name} holds {array.dtype} numbers that count nothing')
+    if array.dtype.kind != 'f' and array.min(initial=0) < 0:
+      raise ValueError(f'{name} holds {array.min()}')
 
 
-def merged(tallies: Sequence[Tally]) -> Tally:
+def merged(parts: Sequence[ImageCounts]) -> ImageCounts:
   """Several data sets as one."""
-  out = Tally(tallies[0].names)
-  out.absent = tuple(sorted(set.intersection(*(set(t.absent) for t in tallies))))
-  for tally in tallies:
-    if tally.names != out.names:
-      raise ValueError(f'scores differ: {tally.names} and {out.names}')
-    out.ids += tally.ids
-    out.groups += tally.groups
-    out._parts += [tally.images]
-    for key, value in tally.fine.items():
+  out = ImageCounts(parts[0].names)
+  out.absent = tuple(sorted(set.intersection(*(set(t.absent) for t in parts))))
+  for part in parts:
+    if part.names != out.names:
+      raise ValueError(f'scores differ: {part.names} and {out.names}')
+    out.ids += part.ids
+    out.groups += part.groups
+    out._parts += [part.images]
+    for key, value in part.fine.items():
       out.fine[key] = out.fine.get(key, 0) + value
   return out
 
 
-def census_of(tally: Tally) -> Census:
+def census_of(counts: ImageCounts) -> Census:
   """What the labels of the pixels that were looked at hold."""
-  found = tally.images
-  scored = int(found['scores'][:, 0].sum())  # every pixel but the ignored ones has an outcome
-  pixels = int(found['pixels'].sum())
-  return Census(found['confusion'].sum((0, 2)), pixels - scored, pixels)
+  images = counts.images
+  scored = int(images['scores'][:, 0].sum())  # every pixel but the ignored ones has an outcome
+  pixels = int(images['pixels'].sum())
+  return Census(images['confusion'].sum((0, 2)), pixels - scored, pixels)
 
 
 def objects_of(names: Sequence[str], scores: np.ndarray, image: np.ndarray, pixels: int) -> list:
@@ -197,28 +197,28 @@ def objects_of(names: Sequence[str], scores: np.ndarray, image: np.ndarray, pixe
     return [np.nan] * 14
   mean = image[2] / inside
   outside = (image[1] - image[2]) / max(pixels - inside, 1)
-  found = [mean, mean / outside if outside > 0 else np.nan]
+  values = [mean, mean / outside if outside > 0 else np.nan]
   for score in OBJECT_SCORES:
     if score not in names:
-      found += [np.nan] * 4
+      values += [np.nan] * 4
       continue
     counts = scores[names.index(score)]
     strange = counts[UNKNOWN][::-1], counts.sum(0)[::-1] - counts[UNKNOWN][::-1]
-    found += [f(*strange) for f in (ranking.auroc, ranking.fpr_at_tpr, ranking.aupr)]
-    found.append(ranking.aupr(strange[1][::-1], strange[0][::-1]))
-  return found
+    values += [f(*strange) for f in (ranking.auroc, ranking.fpr_at_tpr, ranking.aupr)]
+    values.append(ranking.aupr(strange[1][::-1], strange[0][::-1]))
+  return values
 
 
 def on_host(counts: Counts) -> dict[str, np.ndarray]:
   """Device counts -> int64 and float64 of each image [B, ..], blocks added, halves joined."""
-  found = {k: np.asarray(v) for k, v in jax.device_get(counts)._asdict().items() if v is not None}
+  arrays = {k: np.asarray(v) for k, v in jax.device_get(counts)._asdict().items() if v is not None}
   for key in ('conf', 'ece_conf', 'classwise_conf'):
-    if key in found:
-      found[key] = onepass.unfixed(found[key].astype(np.int64).sum(1))
+    if key in arrays:
+      arrays[key] = onepass.unfixed(arrays[key].astype(np.int64).sum(1))
   for key in ('losses', 'image'):
-    found[key] = found[key].astype(np.float64).sum(1)
+    arrays[key] = arrays[key].astype(np.float64).sum(1)
   whole = lambda v: v.astype(np.int64) if v.dtype.kind in 'iu' else v
-  return {k: whole(v) for k, v in found.items()}
+  return {k: whole(v) for k, v in arrays.items()}
 
 
 def _coarse(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a study found, in plain sentences drawn from its numbers."""
+"""The findings of a study, in plain sentences drawn from its numbers."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from car_jax.reliability import numbers
 from car_jax.reliability.view import View, mean, number
 
 
-def verdicts(view: View) -> list[str]:
+def findings(view: View) -> list[str]:
   """The fall under shift, who holds up, recalibration, known errors, the unknown, warnings,
   what is unusual in the labels."""
   lines = [
@@ -96,24 +96,24 @@ def _leaders(view: View) -> str:
 
 def _recalibration(view: View) -> list[str]:
   """The calibrator that is best in-domain, and the best under shift where that is another."""
-  found = {c: _pair(view, 'ece', c) for c in view.calibrators}
-  found = {c: f for c, f in found.items() if f[0]}
-  plain = found.pop(view.plain, None)
-  if not plain or not found:
+  by_calibrator = {c: _pair(view, 'ece', c) for c in view.calibrators}
+  by_calibrator = {c: f for c, f in by_calibrator.items() if f[0]}
+  plain = by_calibrator.pop(view.plain, None)
+  if not plain or not by_calibrator:
     return []
-  inside = min(found, key=lambda c: found[c][1])
-  outside = min(found, key=lambda c: found[c][2])
-  first = _change(view, plain[1], found[inside][1]) + ' in-domain'
-  second = _change(view, plain[2], found[inside][2]) + f' on {view.strongest}'
+  inside = min(by_calibrator, key=lambda c: by_calibrator[c][1])
+  outside = min(by_calibrator, key=lambda c: by_calibrator[c][2])
+  first = _change(view, plain[1], by_calibrator[inside][1]) + ' in-domain'
+  second = _change(view, plain[2], by_calibrator[inside][2]) + f' on {view.strongest}'
   # 'lowers the ECE from .. in-domain and from .. on ..', said once where both go the same way.
   for verb in ('lowers the ECE', 'raises the ECE'):
     if first.startswith(verb):
       second = second.removeprefix(verb).lstrip()
   lines = [f'Recalibration by {inside} {first} and {second}.']
   if outside != inside:
-    value = _show(view, 'ece', found[outside][2])
+    value = _show(view, 'ece', by_calibrator[outside][2])
     lines.append(f'On {view.strongest} {outside} does best, with an ECE of {value}.')
-  start, end = plain[1], found[outside][2]
+  start, end = plain[1], by_calibrator[outside][2]
   if end > 1.5 * start > 0:
     lines.append(
       f'Even the best recalibrated ECE there is {end / start:.1f} times the in-domain ECE '
@@ -151,12 +151,12 @@ def _errors(view: View) -> str:
 def _unknown(view: View) -> str:
   if 'unknown_auroc' not in view.metrics:
     return ''
-  found = {s: view.over_models(s, view.plain, 'unknown_auroc') for s in view.sets}
-  found = {s: v for s, v in found.items() if not math.isnan(v)}
-  if not found:
+  by_set = {s: view.over_models(s, view.plain, 'unknown_auroc') for s in view.sets}
+  by_set = {s: v for s, v in by_set.items() if not math.isnan(v)}
+  if not by_set:
     return ''
-  value, where = mean(found.values()), next(iter(found))
-  where = where if len(found) == 1 else f'{len(found)} sets'
+  value, where = mean(by_set.values()), next(iter(by_set))
+  where = where if len(by_set) == 1 else f'{len(by_set)} sets'
   return (
     f'Does it notice unknown objects? {_grade(value).capitalize()}: their pixels are less '
     f'confident than known ones in {_show(view, "unknown_auroc", value)} of the pairs (mean over '
