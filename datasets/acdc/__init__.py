@@ -1,0 +1,3 @@
+from datasets.acdc.acdc_dataset_builder import Builder, Config
+
+__all__ = ['Builder', 'Config']

@@ -1,11 +1,12 @@
 """Cityscapes (https://www.cityscapes-dataset.com) and folders that are laid out like it."""
 
+import dataclasses
 import functools
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -13,14 +14,13 @@ from PIL import Image
 from car_jax import files
 from car_jax.data import augmentation, labels
 from car_jax.errors import UserError, nearest, reading
-from datasets import common, layout
-from datasets.options import Option
+from car_jax.options import Range
+from datasets import base, common, layout
 
 IMAGES, LABELS, IMAGE_END = 'leftImg8bit', 'gtFine', '_leftImg8bit.png'
 # The training cities that CAR and MoSE validate on; the official validation split is their test.
 VALIDATION_CITIES = ('darmstadt', 'monchengladbach', 'ulm')
 RELIABILITY_CITIES = {'frankfurt': 'test', 'lindau': 'calibration', 'munster': 'calibration'}
-SPLIT_KINDS = ('ambiguity', 'reliability', 'adaptation')
 SPLITS = ('train', 'val2', 'validation', 'calibration', 'test')
 VAL2 = pathlib.Path(__file__).with_name('val2.txt')
 PARTS = ('train', 'val', 'test')  # folders; test is read for --splits adaptation, where it is there
@@ -30,63 +30,118 @@ COMPANIONS += ('_gtFine_instanceTrainIds.png', '_gtFine_panoptic.png')
 CITATION = 'Cordts et al., The Cityscapes dataset for semantic urban scene understanding, CVPR 2016'
 
 
-class Builder(common.Builder):
-  """SOURCE/leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png and SOURCE/gtFine/{train,val}/CITY/
-  NAME_gtFine_labelIds.png or _labelTrainIds.png, at `--scale` of their size.
+@dataclasses.dataclass
+class Config(base.Config):
+  UNNAMED = ('black_box',)
+  scale: base.Scale = 0.25
+  """Share of their size that images are stored at."""
+  black_box: str = ''
+  """Folder with another model's predictions; default SOURCE/black_box, where it is there."""
+  splits: Literal['ambiguity', 'reliability', 'adaptation'] = 'ambiguity'
+  """Which published splits."""
+  augmented: Annotated[int, Range(0, 1000)] = 0
+  """Changed copies of each calibration image."""
 
-  Images by an antialiased bilinear filter, labels by the nearest pixel. `--black-box FOLDER` (or
-  SOURCE/black_box, if there) holds predictions as label ids, {train,val}/CITY/NAME_*.png or .npy.
-  `--splits reliability` cuts the validation cities in two, as arXiv 2303.11298 does, and
-  `--augmented N` adds N changed copies of each calibration image. `--splits adaptation` keeps the
-  official ones: {train,val,test}, and val2, a part of train. There an image of test, or of train
-  but not of val2, needs no label: without one all its pixels are ignored.
-  """
-
-  CONFIG = 'deeplabv3plus_cityscapes'
-  OPTIONS = {
-    'scale': common.scale(0.25),
-    'black_box': Option('', "folder with another model's predictions; default SOURCE/black_box"),
-    'splits': Option('ambiguity', 'which published splits', choices=SPLIT_KINDS),
-    'augmented': Option(0, 'changed copies of each calibration image', 0, 1000),
-  }
-
-  @classmethod
-  def check(cls, values):
-    if values['augmented'] and values['splits'] != 'reliability':
+  def check(self):
+    if self.augmented and self.splits != 'reliability':
       raise UserError(
-        f'--augmented cannot be {values["augmented"]}\n'
+        f'--augmented cannot be {self.augmented}\n'
         '  expected 0 or more, and with it --splits reliability'
       )
 
-  def contents(self, options, problems):
-    source, values = options.source, options.values
-    boxes = black_boxes(values['black_box'], source)
-    found: dict[str, list[pathlib.Path]] = {split: [] for split in SPLITS}
-    place = adaptation_splits() if values['splits'] == 'adaptation' else None
-    paths = pictures(source, PARTS if place else PARTS[:2], problems)
-    unused_boxes(boxes, paths, problems)
-    for path in paths:
-      for split in place(path) if place else (split_of(path, values['splits']),):
-        found[split].append(path)
-    free = unlabelled(source, found) if place else frozenset()
-    make = functools.partial(examples, source, boxes, values['scale'], problems, free)
-    splits = {
-      s: (len(paths), functools.partial(make, paths)) for s, paths in found.items() if paths
-    }
-    copies, originals = values['augmented'], found['calibration']
-    if copies and originals:
-      make = functools.partial(make, originals, copies)
-      splits['calibration_augmented'] = copies * len(originals), make
-    return contents(
-      splits,
-      black_box=boxes is not None,
+  def for_source(self, source):
+    if self.black_box and not pathlib.Path(self.black_box).is_dir():
+      raise UserError(f'--black-box {self.black_box}: no such folder')
+    there = 'black_box' if (source / 'black_box').is_dir() else ''
+    given = str(pathlib.Path(self.black_box).absolute()) if self.black_box else there
+    return dataclasses.replace(super().for_source(source), black_box=given)
+
+
+class Builder(base.Builder):
+  """Cityscapes, and folders that are laid out like it, at `scale` of their size.
+
+  Images by an antialiased bilinear filter, labels by the nearest pixel. `black_box` is a folder of
+  predictions as label ids, {train,val}/CITY/NAME_*.png or .npy, relative to the source.
+  `splits` reliability cuts the validation cities in two, as arXiv 2303.11298 does, and `augmented`
+  N adds N changed copies of each calibration image. `splits` adaptation keeps the official ones:
+  {train,val,test}, and val2, a part of train. There an image of test, or of train but not of val2,
+  needs no label: without one all its pixels are ignored.
+  """
+
+  TRAINING = 'deeplabv3plus_cityscapes'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+    leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png and
+    gtFine/{train,val}/CITY/NAME_gtFine_labelIds.png or _labelTrainIds.png: the archives
+    leftImg8bit_trainvaltest and gtFine_trainvaltest (https://www.cityscapes-dataset.com),
+    unpacked side by side"""
+  BUILDER_CONFIGS = [
+    Config(description='256x512, as CAR and MoSE train on'),
+    Config(name='black_box', black_box='black_box', description='With predictions in black_box/'),
+    Config(scale=1.0, description='1024x2048'),
+    Config(scale=1.0, splits='reliability', description='The splits of arXiv 2303.11298'),
+    Config(splits='reliability', augmented=15, description='With augmented calibration images'),
+    Config(scale=1.0, splits='adaptation', description='The splits of DA-SAC, arXiv 2105.00097'),
+  ]
+
+  def about(self):
+    return about(
+      black_box=bool(self.builder_config.black_box),
       licence='Cityscapes licence: research use, no redistribution',
       citation=CITATION,
     )
 
+  def splits(self, source):
+    config = self.builder_config
+    self.boxes = source / config.black_box if config.black_box else None
+    place = adaptation_splits() if config.splits == 'adaptation' else None
+    paths = pictures(source, PARTS if place else PARTS[:2], self.problems)
+    own = self.boxes and self.boxes.absolute() == (source / 'black_box').absolute()
+    layout.unread(source, (IMAGES, LABELS, *['black_box'] * bool(own)), self.problems)
+    unused_boxes(self.boxes, paths, self.problems)
+    splits: dict[str, list[pathlib.Path]] = {split: [] for split in SPLITS}
+    for path in paths:
+      for split in place(path) if place else (split_of(path, config.splits),):
+        splits[split].append(path)
+    self.free = unlabelled(source, splits) if place else frozenset()
+    items = {s: [(p, unchanged, '') for p in paths] for s, paths in splits.items()}
+    return items | {'calibration_augmented': copies(splits['calibration'], config.augmented)}
+
+  def example(self, item):
+    """The image is changed at its full size."""
+    path, change, ending = item
+    city, stem = key(path)
+    label_path = label_stem(self.source, path)
+    free = path in self.free
+    label = no_label(path, self.problems) if free else read_label(label_path, self.problems)
+    maps = [(label_path, label)]
+    if self.boxes is not None:
+      folder = self.boxes / path.parent.parent.name / city
+      maps.append((folder / stem, read_black_box(folder, stem, self.problems)))
+    scale, name = self.builder_config.scale, f'{city}/{stem}'
+    for image, label, *box in scaled(path, maps, scale, self.problems, change):
+      yield f'{name}{ending}', name, image, label[None], *box
+
+
+def unchanged(image: np.ndarray) -> np.ndarray:
+  return image
+
+
+def copies(paths: list[pathlib.Path], count: int) -> list[tuple]:
+  """Items of changed copies, all images of a city before its next copies; as they are published.
+
+  The draws of one city depend on each other: its items are made in this order.
+  """
+  items = []
+  for city in sorted({path.parent.name for path in paths}):
+    rng = np.random.RandomState(augmentation.SEED)  # anew for each city, as published
+    change = functools.partial(augmentation.augmented, rng=rng)
+    of_city = [path for path in paths if path.parent.name == city]
+    items += [(path, change, f'_aug{k}') for k in range(count) for path in of_city]
+  return items
+
 
 def split_of(path: pathlib.Path, splits: str) -> str:
-  """The split of an image for `--splits`. Raises UserError for a city that it does not know."""
+  """The split of an image for these `splits`. Raises UserError for a city that it does not know."""
   city, part = path.parent.name, path.parent.parent.name
   if part == 'train':
     return 'validation' if city in VALIDATION_CITIES else 'train'
@@ -128,12 +183,11 @@ def val2_frames() -> frozenset[str]:
   return frozenset(found)
 
 
-def contents(splits: dict[str, Any], **more: Any) -> common.Contents:
+def about(**more: Any) -> base.About:
   """Of any data set with Cityscapes' 19 classes, one label per image."""
-  return common.Contents(
+  return base.About(
     class_names=labels.CLASS_NAMES[: labels.SCORED],
     readers=1,
-    splits=splits,
     palette=labels.PALETTE[: labels.SCORED],
     ignore_label=labels.IGNORED_TRAIN_ID,
     **more,
@@ -156,7 +210,6 @@ def pictures(
   form = f'CITY/NAME{IMAGE_END}'
   fits = lambda name: name.endswith(IMAGE_END)
   found = [p for part in parts for p in layout.images(source / IMAGES / part, fits, form, problems)]
-  layout.unread(source, (IMAGES, LABELS, 'black_box'), problems)
   layout.unread(source / IMAGES, parts, problems)
   layout.unread(source / LABELS, parts, problems)
   if not found:
@@ -210,67 +263,12 @@ def unlabelled(
   return free
 
 
-def black_boxes(given: str, source: pathlib.Path) -> pathlib.Path | None:
-  folder = pathlib.Path(given) if given else source / 'black_box'
-  if given and not folder.is_dir():
-    raise UserError(f'--black-box {given}: no such folder')
-  return folder if folder.is_dir() else None
-
-
-def examples(
-  source: pathlib.Path,
-  boxes: pathlib.Path | None,
-  scale: float,
-  problems: common.Problems,
-  free: frozenset[pathlib.Path],
-  paths: list[pathlib.Path],
-  copies: int = 0,
-) -> Iterator[common.Example]:
-  """Every image once; or `copies` times, changed, all images of a city before the next copies.
-
-  Those of `free` have no label.
-  """
-  if not copies:
-    for path in paths:
-      yield from example(source, boxes, scale, problems, free, path)
-    return
-  for city in sorted({path.parent.name for path in paths}):
-    rng = np.random.RandomState(augmentation.SEED)  # anew for each city, as published
-    change = functools.partial(augmentation.augmented, rng=rng)
-    for k in range(copies):
-      for path in paths:
-        if path.parent.name == city:
-          yield from example(source, boxes, scale, problems, free, path, change, f'_aug{k}')
-
-
-def example(
-  source: pathlib.Path,
-  boxes: pathlib.Path | None,
-  scale: float,
-  problems: common.Problems,
-  free: frozenset[pathlib.Path],
-  path: pathlib.Path,
-  change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
-  ending: str = '',
-) -> Iterator[common.Example]:
-  """One example, or none where a file is bad; the image is changed at its full size."""
-  stem = path.name.removesuffix(IMAGE_END)
-  place = pathlib.Path(path.parent.parent.name) / path.parent.name
-  home = label_stem(source, path)
-  maps = [(home, no_label(path, problems) if path in free else read_label(home, problems))]
-  if boxes is not None:
-    maps.append((boxes / place / stem, read_black_box(boxes / place, stem, problems)))
-  name = f'{path.parent.name}/{stem}'
-  for image, label, *box in scaled(path, maps, scale, problems, change):
-    yield f'{name}{ending}', name, image, label[None], *box
-
-
 def scaled(
   path: pathlib.Path,
   maps: list[tuple[pathlib.Path, np.ndarray | None]],
   scale: float,
   problems: common.Problems,
-  change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+  change: Callable[[np.ndarray], np.ndarray] = unchanged,
 ) -> Iterator[list[np.ndarray]]:
   """The image and its maps [H, W] at `scale`, once; nothing, with the problems noted, if bad."""
   image = common.read_image(path, problems, colour=True)

@@ -1,0 +1,3 @@
+from datasets.folder.folder_dataset_builder import Builder, Config
+
+__all__ = ['Builder', 'Config']

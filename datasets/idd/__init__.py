@@ -1,0 +1,3 @@
+from datasets.idd.idd_dataset_builder import Builder, Config
+
+__all__ = ['Builder', 'Config']

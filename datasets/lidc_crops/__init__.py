@@ -1,0 +1,3 @@
+from datasets.lidc_crops.lidc_crops_dataset_builder import Builder, Config
+
+__all__ = ['Builder', 'Config']

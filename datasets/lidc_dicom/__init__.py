@@ -1,0 +1,3 @@
+from datasets.lidc_dicom.lidc_dicom_dataset_builder import Builder, Config
+
+__all__ = ['Builder', 'Config']

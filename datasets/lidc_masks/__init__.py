@@ -1,0 +1,3 @@
+from datasets.lidc_masks.lidc_masks_dataset_builder import Builder, Config
+
+__all__ = ['Builder', 'Config']

@@ -1,0 +1,3 @@
+from datasets.synthia.synthia_dataset_builder import Builder, Config
+
+__all__ = ['Builder', 'Config']
