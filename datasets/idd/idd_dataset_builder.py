@@ -26,6 +26,21 @@ TEST_SCENES = frozenset(
 CITATION = 'Varma et al., IDD, WACV 2019, arXiv 1811.10200'
 
 
+def unknown_ids(text: str) -> tuple[int, ...]:
+  """'8,16' -> ids. Raises UserError for one that is no id, or that of a class."""
+  given = [part.strip() for part in text.split(',') if part.strip()]
+  for part in given:
+    known = part.isdecimal() and int(part) in labels.IDD_UNSCORED
+    if not known:
+      named = ', '.join(f'{k} {v}' for k, v in labels.IDD_UNSCORED.items())
+      if part.isdecimal() and int(part) in labels.IDD_SCORED:
+        what = f'{part} is {labels.CLASS_NAMES[labels.IDD_SCORED[int(part)]]}, a known class'
+      else:
+        what = f'{part!r} is no level-3 id\n{nearest(part, map(str, labels.IDD_UNSCORED))}'
+      raise UserError(f'--unknown {text}: {what}\n  ids that may be unknown: {named}')
+  return tuple(sorted({int(part) for part in given}))
+
+
 @dataclasses.dataclass
 class Config(base.Config):
   scale: base.Scale = 0.5
@@ -88,21 +103,6 @@ class Builder(base.Builder):
     maps = [(label_path, read_label(label_path, unknown_ids(config.unknown), self.problems))]
     for image, label in cityscapes.scaled(path, maps, config.scale, self.problems):
       yield f'{group}/{stem}', group, image, label[None]
-
-
-def unknown_ids(text: str) -> tuple[int, ...]:
-  """'8,16' -> ids. Raises UserError for one that is no id, or that of a class."""
-  given = [part.strip() for part in text.split(',') if part.strip()]
-  for part in given:
-    known = part.isdecimal() and int(part) in labels.IDD_UNSCORED
-    if not known:
-      named = ', '.join(f'{k} {v}' for k, v in labels.IDD_UNSCORED.items())
-      if part.isdecimal() and int(part) in labels.IDD_SCORED:
-        what = f'{part} is {labels.CLASS_NAMES[labels.IDD_SCORED[int(part)]]}, a known class'
-      else:
-        what = f'{part!r} is no level-3 id\n{nearest(part, map(str, labels.IDD_UNSCORED))}'
-      raise UserError(f'--unknown {text}: {what}\n  ids that may be unknown: {named}')
-  return tuple(sorted({int(part) for part in given}))
 
 
 def pictures(
