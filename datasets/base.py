@@ -7,6 +7,7 @@ The records are those that car_jax/data/sources.py reads.
 
 import collections
 import dataclasses
+import itertools
 import pathlib
 import sys
 import time
@@ -74,6 +75,12 @@ class Config(tfds.core.BuilderConfig):
 
 
 @dataclasses.dataclass
+class ScaledConfig(Config):
+  scale: Scale = 1.0
+  """Share of their size that images are stored at."""
+
+
+@dataclasses.dataclass
 class FileConfig(Config):
   """Of a source that may be one file of the manual_dir, called `file`."""
 
@@ -135,15 +142,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """The example that is made of an item; none where a file is bad, which is a problem."""
     raise NotImplementedError
 
-  @classmethod
-  def builder_config_of(cls, **values: Any) -> Config:
-    """The config with these options: a listed one where there is one."""
-    made = cls.builder_config_cls(**values)
-    listed = cls.builder_configs.get(made.name)
-    return listed if listed and listed.values() == made.values() else made
-
   def _create_builder_config(self, builder_config: Any, version: Any) -> Config:
-    """TFDS' own, but an option that is no part of the name may differ from the listed config's."""
+    """As TFDS, but a config of one's own may have the name of a listed one: see UNNAMED."""
     if isinstance(builder_config, Config):
       return builder_config
     return super()._create_builder_config(builder_config, version)
@@ -168,20 +168,18 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
     self.problems, self.fingerprint = Problems(), fingerprint.Fingerprint()
-    self.source = self._manual_dir(dl_manager) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
+    self.source = None
+    if self.MANUAL_DOWNLOAD_INSTRUCTIONS:
+      try:
+        self.source = pathlib.Path(dl_manager.manual_dir)
+      except AssertionError as e:  # it is not there, or empty
+        raise UserError(str(e)) from None
     self.items = {s: items for s, items in self.splits(self.source).items() if len(items)}
     return {s: self._generate_examples(s) for s in self.items}
 
-  @staticmethod
-  def _manual_dir(dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
-    try:
-      return pathlib.Path(dl_manager.manual_dir)
-    except AssertionError as e:  # it is not there, or empty
-      raise UserError(str(e)) from None
-
   def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
     empty = True
-    for item in progress(self.items[split], f'{self.name} {split}'):
+    for item in progress(self.items.pop(split), f'{self.name} {split}'):
       for name, group, *arrays in self.example(item):
         kinds = zip(('image', 'labels', 'black_box'), arrays, strict=False)
         record = {kind: np.ascontiguousarray(array) for kind, array in kinds}
@@ -193,10 +191,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         yield name, record | {'id': name, 'group': group}
         empty = False
     if empty:  # the writer takes no empty split: see the others' problems, then stop
-      order = [*self.items]
-      for later in order[order.index(split) + 1 :]:
-        for item in self.items[later]:
-          collections.deque(self.example(item), maxlen=0)
+      for item in itertools.chain(*self.items.values()):
+        collections.deque(self.example(item), maxlen=0)
       if not self.problems.found:
         self.problems.add(f'split {split}', 'has no example')
       self.problems.stop_if_any(self.source)

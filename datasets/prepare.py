@@ -71,7 +71,7 @@ def config_of(built: Any, given: argparse.Namespace) -> Any:
   """The config with the options that were typed. Raises UserError: a range, a conflict."""
   known = declared(built.builder_config_cls)
   typed = {k: getattr(given, k) for k in known if getattr(given, k) is not None}
-  return built.builder_config_of(**{k: options.parsed(k, known[k], typed[k]) for k in typed})
+  return built.builder_config_cls(**{k: options.parsed(k, known[k], typed[k]) for k in typed})
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, Any]:
@@ -88,28 +88,22 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, Any]:
   built = builder(name)
   args, unknown = parser(name).parse_known_args(arguments)
   for text in unknown:
+    end = f'  all: python -m datasets.prepare {name} --help'
     if not text.startswith('--'):
-      raise UserError(
-        f'{text!r} belongs to no option\n  all: python -m datasets.prepare {name} --help'
-      )
+      raise UserError(f'{text!r} belongs to no option\n{end}')
     known = [options.flag(k)[2:] for k in (*declared(built.builder_config_cls), *COMMON)]
     key = text[2:].partition('=')[0]
-    raise UserError(
-      f'{name} has no option --{key}\n{nearest(key, known)}\n'
-      f'  all: python -m datasets.prepare {name} --help'
-    )
+    raise UserError(f'{name} has no option --{key}\n{nearest(key, known)}\n{end}')
   args.name = name
   return args, config_of(built, args)
 
 
 def _check_source(name: str, source: pathlib.Path | None) -> None:
   wanted = instructions(name)
-  if bool(wanted) != (source is not None):
-    raise UserError(
-      f'{name} needs --source: {wanted}; see docs/data.md'
-      if wanted
-      else f'{name} ships with the project and takes no --source'
-    )
+  if wanted and source is None:
+    raise UserError(f'{name} needs --source: {wanted}; see docs/data.md')
+  if source is not None and not wanted:
+    raise UserError(f'{name} ships with the project and takes no --source')
   if source is not None and not source.is_dir():
     if not os.path.lexists(source):
       raise UserError(f'no such source {source}')
@@ -127,10 +121,10 @@ def main(arguments: list[str]) -> int:
     if not failed:
       raise
     raise UserError(f'cannot write to {args.data_dir}: {failed[1]}') from None
-  first = (
-    f'prepared {folder}' if report else f'already prepared; --overwrite to do it again ({folder})'
-  )
-  text = '\n'.join([first, *report, next_command(args.name, config, args.data_dir)])
+  done = f'prepared {folder}'
+  if not report:
+    done = f'already prepared; --overwrite to do it again ({folder})'
+  text = '\n'.join([done, *report, next_command(args.name, config, args.data_dir)])
   print(text.encode(errors='backslashreplace').decode())  # paths may not be UTF-8
   return 0
 
@@ -170,24 +164,21 @@ def prepare(
     manual_dir = source if source.is_dir() else source.parent
   data_dir = data_dir.expanduser()
   home = data_dir / name / config.name
-  done = [p.parent for p in home.glob(f'{config.version}/dataset_info.json')]
-  if done and not overwrite:
-    return done[0], []
+  final = home / config.version
+  if (final / 'dataset_info.json').exists() and not overwrite:
+    return final, []
   for left in (*home.glob('*incomplete*'), *home.parent.glob('.config/*incomplete*')):
     shutil.rmtree(left) if left.is_dir() else left.unlink()  # an earlier run was killed
   beside = home / 'overwrite.incomplete'  # what is there stays until the new one is complete
-  made_by = builder(name)(data_dir=beside if done else data_dir, config=config)
+  replaced = final.exists()
+  made_by = builder(name)(data_dir=beside if replaced else data_dir, config=config)
+  download = tfds.download.DownloadConfig(manual_dir=manual_dir)
   try:
     with contextlib.redirect_stdout(io.StringIO()):
-      made_by.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-      )
-    made = pathlib.Path(made_by.data_dir)
-    final = home / made.name
-    if done:
-      if final.exists():
-        final.rename(beside / 'old')
-      made.rename(final)
+      made_by.download_and_prepare(download_config=download)
+    if replaced:
+      final.rename(beside / 'old')
+      pathlib.Path(made_by.data_dir).rename(final)
     return final, made_by.report()
   finally:
     shutil.rmtree(beside, ignore_errors=True)

@@ -17,7 +17,7 @@ from car_jax.errors import UserError, nearest, reading
 from car_jax.options import Range
 from datasets import base, common, layout
 
-IMAGES, LABELS, IMAGE_END = 'leftImg8bit', 'gtFine', '_leftImg8bit.png'
+IMAGES, LABELS, ENDS = 'leftImg8bit', 'gtFine', ('_leftImg8bit.png',)
 # The training cities that CAR and MoSE validate on; the official validation split is their test.
 VALIDATION_CITIES = ('darmstadt', 'monchengladbach', 'ulm')
 RELIABILITY_CITIES = {'frankfurt': 'test', 'lindau': 'calibration', 'munster': 'calibration'}
@@ -31,10 +31,9 @@ CITATION = 'Cordts et al., The Cityscapes dataset for semantic urban scene under
 
 
 @dataclasses.dataclass
-class Config(base.Config):
+class Config(base.ScaledConfig):
   UNNAMED = ('black_box',)
   scale: base.Scale = 0.25
-  """Share of their size that images are stored at."""
   black_box: str = ''
   """Folder with another model's predictions; default SOURCE/black_box, where it is there."""
   splits: Literal['ambiguity', 'reliability', 'adaptation'] = 'ambiguity'
@@ -93,23 +92,43 @@ class Builder(base.Builder):
   def splits(self, source):
     config = self.builder_config
     self.boxes = source / config.black_box if config.black_box else None
-    place = adaptation_splits() if config.splits == 'adaptation' else None
-    paths = pictures(source, PARTS if place else PARTS[:2], self.problems)
+    adaptation = config.splits == 'adaptation'
+    paths = self._pictures(source, PARTS if adaptation else PARTS[:2])
     own = self.boxes and self.boxes.absolute() == (source / 'black_box').absolute()
     layout.unread(source, (IMAGES, LABELS, *['black_box'] * bool(own)), self.problems)
     unused_boxes(self.boxes, paths, self.problems)
     splits: dict[str, list[pathlib.Path]] = {split: [] for split in SPLITS}
     for path in paths:
-      for split in place(path) if place else (split_of(path, config.splits),):
+      for split in splits_of(path, config.splits):
         splits[split].append(path)
-    self.free = unlabelled(source, splits) if place else frozenset()
-    items = {s: [(p, unchanged, '') for p in paths] for s, paths in splits.items()}
+    self.free = unlabelled(source, splits) if adaptation else frozenset()
+    items = {s: [(p, np.asarray, '') for p in paths] for s, paths in splits.items()}
     return items | {'calibration_augmented': copies(splits['calibration'], config.augmented)}
+
+  def _pictures(self, source: pathlib.Path, parts: tuple[str, ...]) -> list[pathlib.Path]:
+    """All images of these parts. Raises UserError where a part or every image is missing."""
+    for part in ('train', 'val'):
+      if not (source / IMAGES / part).is_dir():
+        raise UserError(
+          f'{source / IMAGES / part} is not there\n'
+          f'  expected {IMAGES}/train, {IMAGES}/val and {LABELS}/ beside; see docs/data.md'
+        )
+    kw = dict(scene='CITY', beside=COMPANIONS)
+    found = []
+    for part in parts:
+      folders = source / IMAGES / part, source / LABELS / part
+      found += layout.paired(*folders, ENDS, (LABEL_IDS, TRAIN_IDS), self.problems, **kw)
+    layout.unread(source / IMAGES, parts, self.problems)
+    layout.unread(source / LABELS, parts, self.problems)
+    if not found:
+      self.problems.stop_if_any(source)
+      raise UserError(f'{source / IMAGES} holds no CITY/NAME{ENDS[0]}')
+    return found
 
   def example(self, item):
     """The image is changed at its full size."""
     path, change, ending = item
-    city, stem = key(path)
+    city, stem = layout.key(path, ENDS)
     label_path = label_stem(self.source, path)
     free = path in self.free
     label = no_label(path, self.problems) if free else read_label(label_path, self.problems)
@@ -120,10 +139,6 @@ class Builder(base.Builder):
     scale, name = self.builder_config.scale, f'{city}/{stem}'
     for image, label, *box in scaled(path, maps, scale, self.problems, change):
       yield f'{name}{ending}', name, image, label[None], *box
-
-
-def unchanged(image: np.ndarray) -> np.ndarray:
-  return image
 
 
 def copies(paths: list[pathlib.Path], count: int) -> list[tuple]:
@@ -140,36 +155,29 @@ def copies(paths: list[pathlib.Path], count: int) -> list[tuple]:
   return items
 
 
-def split_of(path: pathlib.Path, splits: str) -> str:
-  """The split of an image for these `splits`. Raises UserError for a city that it does not know."""
-  city, part = path.parent.name, path.parent.parent.name
+def splits_of(path: pathlib.Path, splits: str) -> tuple[str, ...]:
+  """The splits of an image. Raises UserError for a city that `splits` does not know.
+
+  Those of adaptation are what DA-SAC (arXiv 2105.00097) adapts to, chooses and scores by: val2 is a
+  part of train, its labels choose the snapshot, its images are adapted to.
+  """
+  part, (city, frame) = path.parts[-3], layout.key(path, ENDS)
+  if splits == 'adaptation':
+    official = {'train': 'train', 'val': 'validation', 'test': 'test'}[part]
+    return (official, 'val2') if part == 'train' and frame in val2_frames() else (official,)
   if part == 'train':
-    return 'validation' if city in VALIDATION_CITIES else 'train'
+    return ('validation',) if city in VALIDATION_CITIES else ('train',)
   if splits == 'ambiguity':
-    return 'test'
+    return ('test',)
   if city not in RELIABILITY_CITIES:
     raise UserError(
       f'{path}: --splits reliability knows no city {city!r} in val\n'
       f'{nearest(city, RELIABILITY_CITIES)}'
     )
-  return RELIABILITY_CITIES[city]
+  return (RELIABILITY_CITIES[city],)
 
 
-def adaptation_splits() -> Callable[[pathlib.Path], tuple[str, ...]]:
-  """path -> its splits, of what DA-SAC (arXiv 2105.00097) adapts to, chooses and scores by.
-
-  val2 is a part of train: its labels choose the snapshot, its images are adapted to.
-  """
-  chosen = val2_frames()
-  official = {'train': ('train',), 'val': ('validation',), 'test': ('test',)}
-
-  def place(path: pathlib.Path) -> tuple[str, ...]:
-    part, frame = path.parent.parent.name, path.name.removesuffix(IMAGE_END)
-    return official[part] + (('val2',) if part == 'train' and frame in chosen else ())
-
-  return place
-
-
+@functools.cache
 def val2_frames() -> frozenset[str]:
   """Names such as aachen_000000_000019. A sequence's annotated frame is the 19th unless told."""
   found = set()
@@ -194,41 +202,6 @@ def about(**more: Any) -> base.About:
   )
 
 
-def pictures(
-  source: pathlib.Path, parts: tuple[str, ...], problems: common.Problems
-) -> list[pathlib.Path]:
-  """All images of these parts, in the order of city and name; labels are compared with them.
-
-  Raises UserError where a part or every image is missing.
-  """
-  for part in ('train', 'val'):
-    if not (source / IMAGES / part).is_dir():
-      raise UserError(
-        f'{source / IMAGES / part} is not there\n'
-        f'  expected {IMAGES}/train, {IMAGES}/val and {LABELS}/ beside; see docs/data.md'
-      )
-  form = f'CITY/NAME{IMAGE_END}'
-  fits = lambda name: name.endswith(IMAGE_END)
-  found = [p for part in parts for p in layout.images(source / IMAGES / part, fits, form, problems)]
-  layout.unread(source / IMAGES, parts, problems)
-  layout.unread(source / LABELS, parts, problems)
-  if not found:
-    problems.stop_if_any(source)
-    raise UserError(f'{source / IMAGES} holds no {form}')
-  for part in parts:
-    home = source / IMAGES / part
-    there = {key(p) for p in found if p.parent.parent == home}
-    missing = lambda of, home=home: home / of[0] / f'{of[1]}{IMAGE_END}'
-    ends, folder = (LABEL_IDS, TRAIN_IDS), source / LABELS / part
-    layout.labels(folder, ends, there, missing, problems, beside=COMPANIONS)
-  return found
-
-
-def key(path: pathlib.Path) -> tuple[str, str]:
-  """City and name of an image."""
-  return path.parent.name, path.name.removesuffix(IMAGE_END)
-
-
 def unused_boxes(
   folder: pathlib.Path | None, paths: list[pathlib.Path], problems: common.Problems
 ) -> None:
@@ -237,7 +210,7 @@ def unused_boxes(
     return
   stems: dict[tuple[str, str], list[str]] = {}
   for path in paths:
-    stems.setdefault(path.parts[-3:-1], []).append(key(path)[1])
+    stems.setdefault(path.parts[-3:-1], []).append(layout.key(path, ENDS)[1])
   for box in common.files_under(folder, problems):
     if not any(is_box_of(box.name, stem) for stem in stems.get(box.parts[-3:-1], ())):
       problems.note(box, 'black-box prediction of no image that is read')
@@ -268,7 +241,7 @@ def scaled(
   maps: list[tuple[pathlib.Path, np.ndarray | None]],
   scale: float,
   problems: common.Problems,
-  change: Callable[[np.ndarray], np.ndarray] = unchanged,
+  change: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> Iterator[list[np.ndarray]]:
   """The image and its maps [H, W] at `scale`, once; nothing, with the problems noted, if bad."""
   image = common.read_image(path, problems, colour=True)
@@ -280,8 +253,7 @@ def scaled(
 
 def label_stem(source: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
   """SOURCE/gtFine/PART/CITY/NAME of an image: what the names of its label files begin with."""
-  place = path.parent.relative_to(source / IMAGES)
-  return source / LABELS / place / path.name.removesuffix(IMAGE_END)
+  return source / LABELS / path.parts[-3] / '/'.join(layout.key(path, ENDS))
 
 
 def has_label(stem: pathlib.Path) -> bool:
@@ -300,28 +272,32 @@ def read_label(stem: pathlib.Path, problems: common.Problems) -> np.ndarray | No
   """Train ids 0..18 and 255 of NAME, from its label ids or, without these, its train ids."""
   ids, trained = (stem.with_name(stem.name + end) for end in (LABEL_IDS, TRAIN_IDS))
   if os.path.lexists(ids) or not os.path.lexists(trained):
-    return converted(ids, common.read_ids(ids, problems), problems)
+    return from_label_ids(ids, common.read_ids(ids, problems), problems)
   found = common.read_ids(trained, problems)
-  if found is None or in_range(trained, found, labels.TRAIN_IDS, problems):
-    return found
-  return None
+  return train_ids(trained, found, labels.TRAIN_IDS, np.asarray, problems)
 
 
-def converted(
-  path: pathlib.Path, found: np.ndarray | None, problems: common.Problems
+def train_ids(
+  path: pathlib.Path,
+  ids: np.ndarray | None,
+  known: Any,
+  convert: Callable[[np.ndarray], np.ndarray],
+  problems: common.Problems,
 ) -> np.ndarray | None:
-  """Label ids 0..33 -> train ids; None, with the problem noted, for another id."""
-  if found is None or not in_range(path, found, labels.CITYSCAPES_IDS, problems):
+  """Ids [H, W] of the file, converted; None, with the problem noted, for one that is not known."""
+  if ids is None:
     return None
-  return labels.scored_train_ids(found)
-
-
-def in_range(path, found: np.ndarray, known: Any, problems: common.Problems) -> bool:
-  """Whether ids are all known; else the problem is noted."""
-  wrong = labels.strange(found, known)
-  if wrong:
+  if wrong := labels.strange(ids, known):
     problems.add(path, wrong)
-  return not wrong
+    return None
+  return convert(ids)
+
+
+def from_label_ids(
+  path: pathlib.Path, ids: np.ndarray | None, problems: common.Problems
+) -> np.ndarray | None:
+  """The same of Cityscapes' label ids 0 to 33."""
+  return train_ids(path, ids, labels.CITYSCAPES_IDS, labels.scored_train_ids, problems)
 
 
 def read_black_box(folder: pathlib.Path, stem: str, problems: common.Problems) -> np.ndarray | None:
@@ -333,9 +309,9 @@ def read_black_box(folder: pathlib.Path, stem: str, problems: common.Problems) -
     return None
   (path,) = found
   if path.suffix.lower() == '.png':
-    return converted(path, common.read_ids(path, problems), problems)
+    return from_label_ids(path, common.read_ids(path, problems), problems)
   with problems.collecting():
-    return converted(path, read_array(path), problems)
+    return from_label_ids(path, read_array(path), problems)
   return None
 
 

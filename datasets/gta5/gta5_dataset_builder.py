@@ -1,6 +1,5 @@
 """GTA5 (https://download.visinf.tu-darmstadt.de/data/from_games): streets of a game, labelled."""
 
-import dataclasses
 import pathlib
 
 import numpy as np
@@ -8,6 +7,7 @@ from PIL import Image
 
 from car_jax.data import labels
 from datasets import base, common, layout
+from datasets.base import ScaledConfig as Config
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 
 IMAGES, LABELS, DIGITS = 'images', 'labels', 5
@@ -16,12 +16,6 @@ SIZE = (1914, 1052)  # columns and rows; a few frames come larger, some with lab
 VALIDATION = pathlib.Path(__file__).with_name('validation.txt')
 PLATE = f'id {labels.GTA5_LICENCE_PLATE}, a licence plate, which is no class of Cityscapes'
 CITATION = 'Richter et al., Playing for data, ECCV 2016, arXiv 1608.02192'
-
-
-@dataclasses.dataclass
-class Config(base.Config):
-  scale: base.Scale = 1.0
-  """Share of 1914x1052 that images are stored at."""
 
 
 class Builder(base.Builder):
@@ -60,9 +54,12 @@ class Builder(base.Builder):
     image = common.read_image(path, self.problems, colour=True)
     label_path = self.source / LABELS / path.name
     ids = common.read_ids(label_path, self.problems)
-    if ids is None or not cityscapes.in_range(label_path, ids, labels.GTA5_IDS, self.problems):
+    ids = cityscapes.train_ids(label_path, ids, labels.GTA5_IDS, np.asarray, self.problems)
+    if image is None or ids is None:
       return
-    if image is None or not alike(path, image, label_path, ids, self.problems):
+    (h, w), (rows, columns) = image.shape[:2], ids.shape
+    if max(h, rows) > 2 * min(h, rows) or max(w, columns) > 2 * min(w, columns):
+      self.problems.add(label_path, f'{columns}x{rows} pixels, its image {path} {w}x{h}')
       return
     if (ids == labels.GTA5_LICENCE_PLATE).any():
       self.problems.note(label_path, f'label with {PLATE}: ignored')
@@ -70,21 +67,6 @@ class Builder(base.Builder):
     image = cityscapes.image_scaled(of_one_size(image, Image.Resampling.BILINEAR), scale)
     label = labels.scored_train_ids(of_one_size(ids, Image.Resampling.NEAREST))
     yield path.stem, path.stem, image, cityscapes.nearest_scaled(label, scale)[None]
-
-
-def alike(
-  path: pathlib.Path,
-  image: np.ndarray,
-  label_path: pathlib.Path,
-  ids: np.ndarray,
-  problems: common.Problems,
-) -> bool:
-  """Whether a frame and its label are of about one size; else the problem is noted."""
-  (h, w), (rows, columns) = image.shape[:2], ids.shape
-  good = max(h, rows) <= 2 * min(h, rows) and max(w, columns) <= 2 * min(w, columns)
-  if not good:
-    problems.add(label_path, f'{columns}x{rows} pixels, its image {path} {w}x{h}')
-  return good
 
 
 def of_one_size(x: np.ndarray, how: Image.Resampling) -> np.ndarray:

@@ -1,10 +1,8 @@
 """IDD Segmentation (https://idd.insaan.iiit.ac.in): Indian streets, in Cityscapes' classes."""
 
 import dataclasses
+import functools
 import pathlib
-import re
-
-import numpy as np
 
 from car_jax.data import labels
 from car_jax.errors import UserError, nearest
@@ -12,7 +10,8 @@ from datasets import base, common, layout
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 
 IMAGES, LABELS = 'leftImg8bit', 'gtFine'
-PICTURE, LABEL_END = r'(.+)_leftImg8bit\.(png|jpe?g)', '_gtFine_labellevel3Ids.png'
+ENDS = ('_leftImg8bit.png', '_leftImg8bit.jpg', '_leftImg8bit.jpeg')
+LABEL_ENDS = ('_gtFine_labellevel3Ids.png',)
 COMPANIONS = ('_gtFine_polygons.json', '_gtFine_labelColors.png', '_gtFine_instanceIds.png')
 COMPANIONS += tuple(f'_gtFine_labellevel{k}Ids.png' for k in (1, 2, 4))
 COMPANIONS += ('_gtFine_labelIds.png', '_gtFine_labelCsIds.png')
@@ -42,9 +41,8 @@ def unknown_ids(text: str) -> tuple[int, ...]:
 
 
 @dataclasses.dataclass
-class Config(base.Config):
+class Config(base.ScaledConfig):
   scale: base.Scale = 0.5
-  """Share of their size that images are stored at."""
   unknown: str = ''
   """Level-3 ids that are unknown objects, such as 8,16."""
 
@@ -81,7 +79,9 @@ class Builder(base.Builder):
   def splits(self, source):
     splits: dict[str, list[pathlib.Path]] = {'train': [], 'calibration': [], 'test': []}
     for part in ('train', 'val'):
-      for path in pictures(source / IMAGES / part, source / LABELS / part, self.problems):
+      folders = source / IMAGES / part, source / LABELS / part
+      found = layout.paired(*folders, ENDS, LABEL_ENDS, self.problems, beside=COMPANIONS)
+      for path in found:
         inside = 'test' if path.parent.name in map(str, TEST_SCENES) else 'train'
         splits['calibration' if part == 'val' else inside].append(path)
     layout.unread(source, (IMAGES, LABELS), self.problems)
@@ -96,38 +96,12 @@ class Builder(base.Builder):
     return splits
 
   def example(self, path):
-    part, scene = path.parts[-3:-1]
-    stem = re.fullmatch(PICTURE, path.name)[1]
-    label_path = self.source / LABELS / part / scene / f'{stem}{LABEL_END}'
+    part, (scene, stem) = path.parts[-3], layout.key(path, ENDS)
+    label_path = self.source / LABELS / part / scene / f'{stem}{LABEL_ENDS[0]}'
     config, group = self.builder_config, f'{part}/{scene}'
-    maps = [(label_path, read_label(label_path, unknown_ids(config.unknown), self.problems))]
+    ids = common.read_ids(label_path, self.problems)
+    convert = functools.partial(labels.idd_train_ids, unknown=unknown_ids(config.unknown))
+    train_ids = cityscapes.train_ids(label_path, ids, labels.IDD_IDS, convert, self.problems)
+    maps = [(label_path, train_ids)]
     for image, label in cityscapes.scaled(path, maps, config.scale, self.problems):
       yield f'{group}/{stem}', group, image, label[None]
-
-
-def pictures(
-  folder: pathlib.Path, gt: pathlib.Path, problems: common.Problems
-) -> list[pathlib.Path]:
-  """SCENE/NAME_leftImg8bit.png or .jpg in the order of scene and name; others are problems.
-
-  So are labels in `gt`, the labels' part, that have no image.
-  """
-  fits = lambda name: re.fullmatch(PICTURE, name)
-  found: dict[tuple[str, str], pathlib.Path] = {}
-  for path in layout.images(folder, fits, 'SCENE/NAME_leftImg8bit.png or .jpg', problems):
-    name = fits(path.name)[1]
-    if found.setdefault((path.parent.name, name), path) != path:
-      problems.add(path, f'is there twice, also as {found[path.parent.name, name].name}')
-  missing = lambda of: folder / of[0] / f'{of[1]}_leftImg8bit.png'
-  layout.labels(gt, (LABEL_END,), found, missing, problems, beside=COMPANIONS)
-  return list(found.values())
-
-
-def read_label(
-  path: pathlib.Path, unknown: tuple[int, ...], problems: common.Problems
-) -> np.ndarray | None:
-  """Train ids 0 to 18, 254 for ids in `unknown`, 255 for what is not scored."""
-  ids = common.read_ids(path, problems)
-  if ids is None or not cityscapes.in_range(path, ids, labels.IDD_IDS, problems):
-    return None
-  return labels.idd_train_ids(ids, unknown)

@@ -9,7 +9,6 @@ from datasets import base, common, layout
 from datasets.base import Config
 from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 
-__all__ = ['Builder', 'Config']
 FOLDERS = {'train': 'train', 'validation': 'val', 'test': 'test'}
 READERS = 4
 
@@ -36,7 +35,9 @@ class Builder(base.Builder):
         '  expected the unpacked lidc_crops archives side by side; see docs/data.md'
       )
     layout.unread(root, ('images', 'gt'), self.problems)
-    images = pictures(root, self.problems)
+    ends = tuple(f'_l{reader}.png' for reader in range(READERS))
+    folders = root / 'images', root / 'gt'
+    images = layout.paired(*folders, ('.png',), ends, self.problems, scene='PATIENT')
     if not images:
       self.problems.stop_if_any(source)
       raise UserError(f'{root / "images"} holds no PATIENT/NAME.png')
@@ -57,14 +58,3 @@ class Builder(base.Builder):
         good = False
     if good:
       yield f'{patient}/{path.stem}', patient, image, np.uint8(np.stack(labels) // 255)
-
-
-def pictures(root: pathlib.Path, problems: common.Problems) -> list[pathlib.Path]:
-  """images/PATIENT/NAME.png; other files there, and masks in gt/ of no such image, are problems."""
-  fits = lambda name: name.endswith('.png')
-  paths = layout.images(root / 'images', fits, 'PATIENT/NAME.png', problems)
-  there = {(p.parent.name, p.stem) for p in paths}
-  missing = lambda of: root / 'images' / of[0] / f'{of[1]}.png'
-  ends = [f'_l{reader}.png' for reader in range(READERS)]
-  layout.labels(root / 'gt', ends, there, missing, problems)
-  return paths

@@ -1,3 +1,1 @@
 from datasets.lidc_dicom.lidc_dicom_dataset_builder import Builder, Config
-
-__all__ = ['Builder', 'Config']

@@ -49,7 +49,7 @@ class Builder(base.Builder):
         f'{source} holds no DICOM file of a LIDC-IDRI series\n'
         '  expected the folder of the TCIA download, with the series UIDs unchanged'
       )
-    print(f'{len(self.slices):,} of {len(wanted):,} series are in {source}', file=sys.stderr)
+    print(f'{len(self.slices):,} of {len(wanted):,} series found in {source}', file=sys.stderr)
     here = np.isin(self.data['series'], [*self.slices])
     return {s: np.flatnonzero(here & (self.data['split'] == k)) for k, s in enumerate(base.SPLITS)}
 

@@ -1,3 +1,1 @@
 from datasets.lidc_v1.lidc_v1_dataset_builder import Builder, Config
-
-__all__ = ['Builder', 'Config']

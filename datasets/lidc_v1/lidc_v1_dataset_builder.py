@@ -12,7 +12,6 @@ from datasets.base import FileConfig as Config
 from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 from datasets.lidc_v1 import plain_pickle
 
-__all__ = ['Builder', 'Config']
 READERS = 4
 KEYS = ('image', 'masks', 'series_uid')
 ENDINGS = ('.pickle', '.pkl')
@@ -45,14 +44,12 @@ class Builder(base.Builder):
       elif not isinstance(name, str) or not isinstance(entry['series_uid'], str):
         self.problems.add(f'{self.path}, {name!r}', 'its name or its series_uid is no text')
     self.problems.stop_if_any(self.path)
-    splits = split_of(sorted({str(e['series_uid']) for e in entries.values()}))
-    for split in (s for s, uids in splits.items() if not uids):
-      self.problems.add(f'split {split}', 'has no series')
-    of = {uid: split for split, uids in splits.items() for uid in uids}
-    return {
-      split: [name for name, e in entries.items() if of[str(e['series_uid'])] == split]
-      for split in splits
-    }
+    series = sorted({str(e['series_uid']) for e in entries.values()})
+    splits = {split: {*uids} for split, uids in split_of(series).items()}
+    if not all(splits.values()):
+      raise UserError(f'{self.path} has {len(series)} series, which make no three splits')
+    within = lambda uids: [name for name, e in entries.items() if e['series_uid'] in uids]
+    return {split: within(uids) for split, uids in splits.items()}
 
   def example(self, name):
     entry, where = self.entries[name], f'{self.path}, {name!r}'

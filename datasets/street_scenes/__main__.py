@@ -39,7 +39,7 @@ def write(out: pathlib.Path, config: builder.Config, split: str, k: int) -> None
   part = builder.SPLITS[split][0]
   train_ids = labels.scored_train_ids(scene.labels)
   for folder, end, array in (
-    (cityscapes.IMAGES, cityscapes.IMAGE_END, scene.image),
+    (cityscapes.IMAGES, cityscapes.ENDS[0], scene.image),
     (cityscapes.LABELS, cityscapes.LABEL_IDS, scene.labels),
     (cityscapes.LABELS, cityscapes.TRAIN_IDS, train_ids),
     ('black_box', '_blackBox_labelIds.png', box),

@@ -1,3 +1,1 @@
 from datasets.synthia.synthia_dataset_builder import Builder, Config
-
-__all__ = ['Builder', 'Config']

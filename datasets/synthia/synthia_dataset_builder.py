@@ -1,24 +1,18 @@
 """SYNTHIA-RAND-CITYSCAPES (https://synthia-dataset.net): drawn streets in Cityscapes' classes."""
 
-import dataclasses
 import pathlib
 
 import numpy as np
 
 from car_jax.data import labels
 from datasets import base, common, layout
+from datasets.base import ScaledConfig as Config
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 
 IMAGES, LABELS, DIGITS = 'RGB', 'GT/LABELS', 7
 FRAMES = range(9400)
 VALIDATION = pathlib.Path(__file__).with_name('validation.txt')
 CITATION = 'Ros et al., The SYNTHIA dataset, CVPR 2016'
-
-
-@dataclasses.dataclass
-class Config(base.Config):
-  scale: base.Scale = 1.0
-  """Share of their size that images are stored at."""
 
 
 class Builder(base.Builder):
@@ -64,7 +58,5 @@ def read_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | No
   if picture.values.ndim != 3 or picture.values.dtype != np.uint16 or picture.alpha is not None:
     problems.add(path, "is no PNG of three channels of 16 bits; take those of SYNTHIA's GT/LABELS")
     return None
-  ids = picture.values[..., 0]
-  if not cityscapes.in_range(path, ids, labels.SYNTHIA_IDS, problems):
-    return None
-  return labels.synthia_train_ids(ids)
+  ids, convert = picture.values[..., 0], labels.synthia_train_ids
+  return cityscapes.train_ids(path, ids, labels.SYNTHIA_IDS, convert, problems)

@@ -16,7 +16,7 @@ def scenes(folder: pathlib.Path, **changes) -> str:
   """Prepares 32 x 64 scenes, 4 to test on -> the data set's name."""
   builder = prepare.builder('street_scenes')
   options = dict(height=32, count=16, unknown=1.0, part='test') | changes
-  config = builder.builder_config_of(**options)
+  config = builder.builder_config_cls(**options)
   prepare.prepare('street_scenes', None, folder, config)
   return f'street_scenes/{config.name}'
 
