@@ -123,13 +123,16 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   What is wrong with a source is collected in `problems`, and nothing is prepared then.
   """
 
+  ABOUT: About
+  HOMEPAGE = ''
   TRAINING = 'car_lidc'  # of the files in configs/, one to begin with
 
   def __init__(self, *, file_format: Any = None, **kwargs: Any):
     super().__init__(file_format=file_format or tfds.core.FileFormat.ARRAY_RECORD, **kwargs)
 
   def about(self) -> About:
-    raise NotImplementedError
+    """Of the config; ABOUT where all configs have the same."""
+    return self.ABOUT
 
   def splits(self, source: pathlib.Path | None) -> dict[str, Collection[Any]]:
     """Split -> what its examples are made of, an item each; those without any are left out.
@@ -161,6 +164,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return tfds.core.DatasetInfo(
       builder=self,
       description=(type(self).__doc__ or '').strip(),
+      homepage=self.HOMEPAGE,
       citation=about.citation,
       features=tfds.features.FeaturesDict(features),
       metadata=Metadata(vars(about) | listed | {'options': self.builder_config.values()}),

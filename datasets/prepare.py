@@ -144,11 +144,7 @@ def next_command(name: str, config: Any, data_dir: pathlib.Path) -> str:
 
 
 def prepare(
-  name: str,
-  source: pathlib.Path | None,
-  data_dir: pathlib.Path,
-  config: Any,
-  overwrite: bool = False,
+  name: str, source: pathlib.Path | None, data_dir: pathlib.Path, config: Any, overwrite: bool
 ) -> tuple[pathlib.Path, list[str]]:
   """Prepares one data set -> its folder, and what it is made of; nothing if it was there already.
 

@@ -29,18 +29,18 @@ class Builder(base.Builder):
   """
 
   TRAINING = 'reliability_cityscapes'
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    rgb_anon/CONDITION/{train,val}/SCENE/NAME_rgb_anon.png and
-    gt/CONDITION/{train,val}/SCENE/NAME_gt_labelIds.png, perhaps within rgb_anon_trainvaltest/ and
-    gt_trainval/: ACDC's archives (https://acdc.vision.ee.ethz.ch), unpacked side by side"""
+  ABOUT = cityscapes.about(
+    licence="ACDC's licence: non-commercial research, no redistribution", citation=CITATION
+  )
+  HOMEPAGE = 'https://acdc.vision.ee.ethz.ch'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
+    rgb_anon/CONDITION/{{train,val}}/SCENE/NAME_rgb_anon.png and
+    gt/CONDITION/{{train,val}}/SCENE/NAME_gt_labelIds.png, perhaps within rgb_anon_trainvaltest/ and
+    gt_trainval/: ACDC's archives ({HOMEPAGE}), unpacked side by side"""
   BUILDER_CONFIGS = [
     Config(description="270x480, about Cityscapes' scale at its own default"),
     Config(scale=1.0, description='1080x1920, as arXiv 2303.11298 tests on'),
   ]
-
-  def about(self):
-    licence = "ACDC's licence: non-commercial research, no redistribution"
-    return cityscapes.about(licence=licence, citation=CITATION)
 
   def splits(self, source):
     images, self.labels = (root(source, *names) for names in (IMAGES, LABELS))
@@ -69,9 +69,9 @@ class Builder(base.Builder):
     scene, stem = layout.key(path, ENDS)
     label_path = self.labels / condition / part / scene / f'{stem}{LABEL_ENDS[0]}'
     ids = common.read_ids(label_path, self.problems)
-    labels = cityscapes.train_ids(label_path, ids, ACDC_IDS, scored_train_ids, self.problems)
+    ids = cityscapes.train_ids(label_path, ids, ACDC_IDS, scored_train_ids, self.problems)
     scale, group = self.builder_config.scale, f'{condition}/{scene}'
-    for image, label in cityscapes.scaled(path, [(label_path, labels)], scale, self.problems):
+    for image, label in cityscapes.scaled(path, [(label_path, ids)], scale, self.problems):
       yield f'{group}/{stem}', group, image, label[None]
 
 

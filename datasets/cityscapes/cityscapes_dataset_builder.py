@@ -68,10 +68,11 @@ class Builder(base.Builder):
   """
 
   TRAINING = 'deeplabv3plus_cityscapes'
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png and
-    gtFine/{train,val}/CITY/NAME_gtFine_labelIds.png or _labelTrainIds.png: the archives
-    leftImg8bit_trainvaltest and gtFine_trainvaltest (https://www.cityscapes-dataset.com),
+  HOMEPAGE = 'https://www.cityscapes-dataset.com'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
+    leftImg8bit/{{train,val}}/CITY/NAME_leftImg8bit.png and
+    gtFine/{{train,val}}/CITY/NAME_gtFine_labelIds.png or _labelTrainIds.png: the archives
+    leftImg8bit_trainvaltest and gtFine_trainvaltest ({HOMEPAGE}),
     unpacked side by side"""
   BUILDER_CONFIGS = [
     Config(description='256x512, as CAR and MoSE train on'),
@@ -129,10 +130,9 @@ class Builder(base.Builder):
     """The image is changed at its full size."""
     path, change, ending = item
     city, stem = layout.key(path, ENDS)
-    label_path = label_stem(self.source, path)
-    free = path in self.free
-    label = no_label(path, self.problems) if free else read_label(label_path, self.problems)
-    maps = [(label_path, label)]
+    where, free = label_path(self.source, path), path in self.free
+    label = no_label(path, self.problems) if free else read_label(where, self.problems)
+    maps = [(where, label)]
     if self.boxes is not None:
       folder = self.boxes / path.parent.parent.name / city
       maps.append((folder / stem, read_black_box(folder, stem, self.problems)))
@@ -225,7 +225,7 @@ def unlabelled(
   """
   there = {path for paths in found.values() for path in paths}
   need = {*found['val2'], *found['validation']}
-  free = frozenset(p for p in there - need if not has_label(label_stem(source, p)))
+  free = frozenset(p for p in there - need if not os.path.lexists(label_path(source, p)))
   count = len(free.intersection(found['train']))
   if count:
     print(
@@ -251,13 +251,11 @@ def scaled(
     yield [image_scaled(change(image), scale), *(nearest_scaled(x, scale) for _, x in maps)]
 
 
-def label_stem(source: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-  """SOURCE/gtFine/PART/CITY/NAME of an image: what the names of its label files begin with."""
-  return source / LABELS / path.parts[-3] / '/'.join(layout.key(path, ENDS))
-
-
-def has_label(stem: pathlib.Path) -> bool:
-  return any(os.path.lexists(stem.with_name(stem.name + end)) for end in (LABEL_IDS, TRAIN_IDS))
+def label_path(source: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+  """The label ids of an image or, where these are not there, its train ids."""
+  stem = source / LABELS / path.parts[-3] / '/'.join(layout.key(path, ENDS))
+  ids, trained = (stem.with_name(stem.name + end) for end in (LABEL_IDS, TRAIN_IDS))
+  return trained if os.path.lexists(trained) and not os.path.lexists(ids) else ids
 
 
 def no_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
@@ -268,13 +266,12 @@ def no_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None
   return np.full(picture.values.shape[:2], labels.IGNORED_TRAIN_ID, np.uint8)
 
 
-def read_label(stem: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
-  """Train ids 0..18 and 255 of NAME, from its label ids or, without these, its train ids."""
-  ids, trained = (stem.with_name(stem.name + end) for end in (LABEL_IDS, TRAIN_IDS))
-  if os.path.lexists(ids) or not os.path.lexists(trained):
-    return from_label_ids(ids, common.read_ids(ids, problems), problems)
-  found = common.read_ids(trained, problems)
-  return train_ids(trained, found, labels.TRAIN_IDS, np.asarray, problems)
+def read_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
+  """Train ids 0 to 18 and 255, of a file of label ids or of train ids."""
+  ids = common.read_ids(path, problems)
+  if path.name.endswith(TRAIN_IDS):
+    return train_ids(path, ids, labels.TRAIN_IDS, np.asarray, problems)
+  return from_label_ids(path, ids, problems)
 
 
 def train_ids(

@@ -15,7 +15,6 @@ FRAMES = range(1, 10001)  # of 24,966: what DA-SAC (arXiv 2105.00097) trains and
 SIZE = (1914, 1052)  # columns and rows; a few frames come larger, some with labels unlike them
 VALIDATION = pathlib.Path(__file__).with_name('validation.txt')
 PLATE = f'id {labels.GTA5_LICENCE_PLATE}, a licence plate, which is no class of Cityscapes'
-CITATION = 'Richter et al., Playing for data, ECCV 2016, arXiv 1608.02192'
 
 
 class Builder(base.Builder):
@@ -26,17 +25,18 @@ class Builder(base.Builder):
   """
 
   TRAINING = 'sac_gta5'
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+  ABOUT = cityscapes.about(
+    licence="GTA5's terms: research and education, no redistribution",
+    citation='Richter et al., Playing for data, ECCV 2016, arXiv 1608.02192',
+  )
+  HOMEPAGE = 'https://download.visinf.tu-darmstadt.de/data/from_games'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
     images/NNNNN.png and labels/NNNNN.png: all parts of the download
-    (https://download.visinf.tu-darmstadt.de/data/from_games), unpacked into one folder"""
+    ({HOMEPAGE}), unpacked into one folder"""
   BUILDER_CONFIGS = [
     Config(description='1914x1052, as DA-SAC trains on'),
     Config(scale=0.5, description='957x526, a quarter of the space'),
   ]
-
-  def about(self):
-    licence = "GTA5's terms: research and education, no redistribution"
-    return cityscapes.about(licence=licence, citation=CITATION)
 
   def splits(self, source):
     frames = common.numbered(source / IMAGES, DIGITS, FRAMES, self.problems)

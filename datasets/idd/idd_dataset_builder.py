@@ -59,10 +59,11 @@ class Builder(base.Builder):
   """
 
   TRAINING = 'reliability_cityscapes'
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    leftImg8bit/{train,val}/SCENE/NAME_leftImg8bit.png or .jpg and
-    gtFine/{train,val}/SCENE/NAME_gtFine_labellevel3Ids.png: IDD Segmentation
-    (https://idd.insaan.iiit.ac.in), unpacked, after IDD's scripts have made its label files"""
+  HOMEPAGE = 'https://idd.insaan.iiit.ac.in'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
+    leftImg8bit/{{train,val}}/SCENE/NAME_leftImg8bit.png or .jpg and
+    gtFine/{{train,val}}/SCENE/NAME_gtFine_labellevel3Ids.png: IDD Segmentation
+    ({HOMEPAGE}), unpacked, after IDD's scripts have made its label files"""
   BUILDER_CONFIGS = [
     Config(description='Half size, mostly 360x640'),
     Config(scale=1.0, description='Full size'),
@@ -80,8 +81,7 @@ class Builder(base.Builder):
     splits: dict[str, list[pathlib.Path]] = {'train': [], 'calibration': [], 'test': []}
     for part in ('train', 'val'):
       folders = source / IMAGES / part, source / LABELS / part
-      found = layout.paired(*folders, ENDS, LABEL_ENDS, self.problems, beside=COMPANIONS)
-      for path in found:
+      for path in layout.paired(*folders, ENDS, LABEL_ENDS, self.problems, beside=COMPANIONS):
         inside = 'test' if path.parent.name in map(str, TEST_SCENES) else 'train'
         splits['calibration' if part == 'val' else inside].append(path)
     layout.unread(source, (IMAGES, LABELS), self.problems)
@@ -101,7 +101,6 @@ class Builder(base.Builder):
     config, group = self.builder_config, f'{part}/{scene}'
     ids = common.read_ids(label_path, self.problems)
     convert = functools.partial(labels.idd_train_ids, unknown=unknown_ids(config.unknown))
-    train_ids = cityscapes.train_ids(label_path, ids, labels.IDD_IDS, convert, self.problems)
-    maps = [(label_path, train_ids)]
-    for image, label in cityscapes.scaled(path, maps, config.scale, self.problems):
+    ids = cityscapes.train_ids(label_path, ids, labels.IDD_IDS, convert, self.problems)
+    for image, label in cityscapes.scaled(path, [(label_path, ids)], config.scale, self.problems):
       yield f'{group}/{stem}', group, image, label[None]

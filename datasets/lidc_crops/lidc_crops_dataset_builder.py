@@ -16,13 +16,11 @@ READERS = 4
 class Builder(base.Builder):
   """Published crops around LIDC's nodules, with the masks of four radiologists; given splits."""
 
+  ABOUT, HOMEPAGE = lidc_masks.ABOUT, lidc_masks.HOMEPAGE
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     lidc_crops_S/S/images/PATIENT/NAME.png and lidc_crops_S/S/gt/PATIENT/NAME_l0.png to _l3.png for
     each S of train, val and test, or S/ alone: the lidc_crops archives, unpacked side by side"""
   BUILDER_CONFIGS = [Config(description='180x180, as CAR trains on')]
-
-  def about(self):
-    return lidc_masks.about()
 
   def splits(self, source):
     return {split: self._pictures(source, s) for split, s in FOLDERS.items()}

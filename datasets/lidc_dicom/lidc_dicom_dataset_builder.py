@@ -31,13 +31,11 @@ class Config(base.Config):
 class Builder(base.Builder):
   """128x128 crops at 1 mm of the slices whose series is in the source, with their four masks."""
 
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+  ABOUT, HOMEPAGE = lidc_masks.ABOUT, lidc_masks.HOMEPAGE
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
     the .dcm files of LIDC-IDRI, or a part of them, in any folders: a download of The Cancer
-    Imaging Archive (https://www.cancerimagingarchive.net/collection/lidc-idri)"""
+    Imaging Archive ({HOMEPAGE})"""
   BUILDER_CONFIGS = [Config(description='-1000 to 400 Hounsfield units')]
-
-  def about(self):
-    return lidc_masks.about()
 
   def splits(self, source):
     self.data = dict(np.load(lidc_masks.FILE))

@@ -12,16 +12,14 @@ from datasets.lidc_masks import render
 
 SIDE = 128  # pixels of 1 mm in the file
 FILE = pathlib.Path(__file__).with_name('lidc_masks.npz')
-CITATION = (
-  'S. G. Armato III et al., The Lung Image Database Consortium (LIDC) and Image Database Resource '
-  'Initiative (IDRI), Medical Physics 38(2), 2011; masks CC BY 3.0'
+HOMEPAGE = 'https://www.cancerimagingarchive.net/collection/lidc-idri'
+ABOUT = base.About(  # any data set of LIDC's nodules with its four readers
+  class_names=('background', 'nodule'),
+  readers=4,
+  licence='LIDC-IDRI, CC BY 3.0',
+  citation='S. G. Armato III et al., The Lung Image Database Consortium (LIDC) and Image Database '
+  'Resource Initiative (IDRI), Medical Physics 38(2), 2011; masks CC BY 3.0',
 )
-
-
-def about(licence: str = 'LIDC-IDRI, CC BY 3.0') -> base.About:
-  """Of any data set of LIDC's nodules with its four readers."""
-  names = ('background', 'nodule')
-  return base.About(class_names=names, readers=4, licence=licence, citation=CITATION)
 
 
 @dataclasses.dataclass
@@ -38,24 +36,23 @@ class Config(base.Config):
 class Builder(base.Builder):
   """Outlines of four radiologists (LIDC-IDRI) on rendered images; patient-wise splits."""
 
+  ABOUT = dataclasses.replace(ABOUT, licence='masks CC BY 3.0 (LIDC-IDRI); images rendered')
+  HOMEPAGE = HOMEPAGE
   TRAINING = 'car_lidc_masks'
   BUILDER_CONFIGS = [
     Config(description='128x128'),
     Config(size=64, description='64x64, which cuts no mask; what the demo trains on'),
   ]
 
-  def about(self):
-    return about('masks CC BY 3.0 (LIDC-IDRI); images rendered')
-
   def splits(self, source):
     self.data = dict(np.load(FILE))
     return {s: np.flatnonzero(self.data['split'] == k) for k, s in enumerate(base.SPLITS)}
 
   def example(self, i):
-    config = self.builder_config
-    masks, kw = masks_of(self.data, i), dict(noise=config.noise, contrast=config.contrast)
-    masks = centre(masks, config.size)
-    image = render.slice_image(masks, self.data['ratings'][i], seed=int(i), **kw)
+    config, ratings = self.builder_config, self.data['ratings'][i]
+    masks = centre(masks_of(self.data, i), config.size)
+    strength = dict(noise=config.noise, contrast=config.contrast)
+    image = render.slice_image(masks, ratings, seed=int(i), **strength)
     patient, name = names_of(self.data, i)
     yield name, patient, image[..., None], masks
 

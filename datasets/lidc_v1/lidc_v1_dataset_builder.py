@@ -26,14 +26,12 @@ class Builder(base.Builder):
   with 8 bits.
   """
 
+  ABOUT, HOMEPAGE = lidc_masks.ABOUT, lidc_masks.HOMEPAGE
   TRAINING = 'mose_lidc'
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     a pickle of one dictionary, such as data_lidc.pickle: name -> image (floats from 0 to 1), four
     masks, series_uid; as ports of the Probabilistic U-Net share it. Or name that file itself"""
   BUILDER_CONFIGS = [Config(description='128x128, as MoSE trains on')]
-
-  def about(self):
-    return lidc_masks.about()
 
   def splits(self, source):
     self.path = source / self.builder_config.file

@@ -12,7 +12,6 @@ from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 IMAGES, LABELS, DIGITS = 'RGB', 'GT/LABELS', 7
 FRAMES = range(9400)
 VALIDATION = pathlib.Path(__file__).with_name('validation.txt')
-CITATION = 'Ros et al., The SYNTHIA dataset, CVPR 2016'
 
 
 class Builder(base.Builder):
@@ -23,13 +22,14 @@ class Builder(base.Builder):
   """
 
   TRAINING = 'sac_synthia'
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+  ABOUT = cityscapes.about(
+    licence='CC BY-NC-SA 3.0', citation='Ros et al., The SYNTHIA dataset, CVPR 2016'
+  )
+  HOMEPAGE = 'https://synthia-dataset.net'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
     RGB/NNNNNNN.png and GT/LABELS/NNNNNNN.png, of 16 bits with the class in the first of three
-    channels: the folder RAND_CITYSCAPES of SYNTHIA-RAND-CITYSCAPES (https://synthia-dataset.net)"""
+    channels: the folder RAND_CITYSCAPES of SYNTHIA-RAND-CITYSCAPES ({HOMEPAGE})"""
   BUILDER_CONFIGS = [Config(description='1280x760, as DA-SAC trains on')]
-
-  def about(self):
-    return cityscapes.about(licence='CC BY-NC-SA 3.0', citation=CITATION)
 
   def splits(self, source):
     frames = common.numbered(source / IMAGES, DIGITS, FRAMES, self.problems)

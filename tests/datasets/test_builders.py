@@ -147,6 +147,7 @@ def test_every_listed_config(name, config, source, tmp_path, capsys):
   assert listed.description
   assert bare.info.full_name == f'{full}/{listed.version}'
   assert bare.info.description
+  assert ('tensorflow.org' in bare.info.homepage) == (name in ('folder', 'street_scenes'))
   assert bare.info.metadata['licence'] or name == 'folder'
   assert bare.info.citation or name == 'folder'
   assert ('black_box' in features) == (drawn or config == 'black_box')

@@ -72,6 +72,13 @@ def test_what_is_prepared_stays_unless_overwritten(tmp_path, source, capsys):
   assert len(records('folder', tmp_path / 'data')) == 4
 
 
+def test_a_folder_that_lost_its_description_is_replaced(tmp_path, source):
+  assert run('folder', source, tmp_path / 'data', *SPLIT) == 0
+  (tmp_path / 'data/folder/default/1.0.0/dataset_info.json').unlink()
+  assert run('folder', source, tmp_path / 'data', *SPLIT) == 0
+  assert len(records('folder', tmp_path / 'data')) == 3
+
+
 def test_overwriting_with_damaged_files_keeps_what_was_there(tmp_path, source, capsys):
   assert run('folder', source, tmp_path / 'data', *SPLIT) == 0
   (source / 'images' / 'im0.png').write_text('damaged')
@@ -113,6 +120,7 @@ def test_the_command_as_a_user_runs_it(tmp_path, source):
     ('folder', [], 'folder needs --source'),
     ('lidc_masks', ['--source', '.'], 'lidc_masks ships with the project and takes no --source'),
     ('folder', ['--source', 'nowhere'], 'no such source nowhere'),
+    ('lidc_crops', ['--source', __file__], 'test_prepare.py is a file; expected a folder'),
     ('lidc_crops', ['--source', '.', '--size', '64'], 'lidc_crops has no option --size'),
     (
       'lidc_masks',

@@ -17,7 +17,7 @@ def scenes(folder: pathlib.Path, **changes) -> str:
   builder = prepare.builder('street_scenes')
   options = dict(height=32, count=16, unknown=1.0, part='test') | changes
   config = builder.builder_config_cls(**options)
-  prepare.prepare('street_scenes', None, folder, config)
+  prepare.prepare('street_scenes', None, folder, config, False)
   return f'street_scenes/{config.name}'
 
 
