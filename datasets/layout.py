@@ -27,21 +27,21 @@ def paired(
   of `label_ends` without image, named where that would lie. scene: what the data set calls one.
   beside: endings of files that belong to the data set and are not read; others are noted.
   """
-  found: dict[tuple[str, str], pathlib.Path] = {}
+  by_key: dict[tuple[str, str], pathlib.Path] = {}
   for path in _below(images, problems):
     if path.parent.parent != images or not path.name.endswith(ends):
       form = f'{scene}/NAME{" or ".join((ends[0], *(e[e.index(".") :] for e in ends[1:])))}'
       problems.add(path, f'expected {form}; move other files elsewhere')
-    elif found.setdefault(key(path, ends), path) != path:
-      problems.add(path, f'is there twice, also as {found[key(path, ends)].name}')
+    elif by_key.setdefault(key(path, ends), path) != path:
+      problems.add(path, f'is there twice, also as {by_key[key(path, ends)].name}')
   for path in _below(labels, problems):
     if path.parent.parent != labels or not path.name.endswith(label_ends):
       if not path.name.endswith(beside):
         problems.note(path, 'file beside labels, not read')
-    elif (of := key(path, label_ends)) not in found:
+    elif (of := key(path, label_ends)) not in by_key:
       missing = images / of[0] / f'{of[1]}{ends[0]}'
       problems.add(missing, f'missing, but its label {path} is there')
-  return [*found.values()]
+  return [*by_key.values()]
 
 
 def key(path: pathlib.Path, ends: Iterable[str]) -> tuple[str, str]:
@@ -65,10 +65,10 @@ def unpaired(
   folder: pathlib.Path, frames: Collection[str], problems: common.Problems
 ) -> list[pathlib.Path]:
   """Pictures of a folder that are no label of these frames; what is no picture is noted."""
-  found = []
+  pictures = []
   for path in _below(folder, problems):
     if path.parent != folder or path.suffix != '.png':
       problems.note(path, 'file beside labels, not read')
     elif path.name not in frames:
-      found.append(path)
-  return found
+      pictures.append(path)
+  return pictures

@@ -115,16 +115,16 @@ class Builder(base.Builder):
           f'  expected {IMAGES}/train, {IMAGES}/val and {LABELS}/ beside; see docs/data.md'
         )
     kw = dict(scene='CITY', beside=COMPANIONS)
-    found = []
+    paths = []
     for part in parts:
       folders = source / IMAGES / part, source / LABELS / part
-      found += layout.paired(*folders, ENDS, (LABEL_IDS, TRAIN_IDS), self.problems, **kw)
+      paths += layout.paired(*folders, ENDS, (LABEL_IDS, TRAIN_IDS), self.problems, **kw)
     layout.unread(source / IMAGES, parts, self.problems)
     layout.unread(source / LABELS, parts, self.problems)
-    if not found:
+    if not paths:
       self.problems.stop_if_any(source)
       raise UserError(f'{source / IMAGES} holds no CITY/NAME{ENDS[0]}')
-    return found
+    return paths
 
   def example(self, item):
     """The image is changed at its full size."""
@@ -179,16 +179,16 @@ def splits_of(path: pathlib.Path, splits: str) -> tuple[str, ...]:
 
 @functools.cache
 def val2_frames() -> frozenset[str]:
-  """Names such as aachen_000000_000019. A sequence's annotated frame is the 19th unless told."""
-  found = set()
+  """Names such as aachen_000000_000019. A sequence's annotated frame is the 19th unless given."""
+  frame_names = set()
   for line in VAL2.read_text().splitlines():
     if line.startswith('#'):
       continue
     city, *frames = line.split()
     for frame in frames:
       sequence, _, k = frame.partition(':')
-      found.add(f'{city}_{int(sequence):06}_{int(k or 19):06}')
-  return frozenset(found)
+      frame_names.add(f'{city}_{int(sequence):06}_{int(k or 19):06}')
+  return frozenset(frame_names)
 
 
 def about(**more: Any) -> base.About:
@@ -217,19 +217,19 @@ def unused_boxes(
 
 
 def unlabelled(
-  source: pathlib.Path, found: dict[str, list[pathlib.Path]]
+  source: pathlib.Path, splits: dict[str, list[pathlib.Path]]
 ) -> frozenset[pathlib.Path]:
   """Images that have no label and need none.
 
   Says how many of train these are: a folder of labels that was forgotten looks the same.
   """
-  there = {path for paths in found.values() for path in paths}
-  need = {*found['val2'], *found['validation']}
+  there = {path for paths in splits.values() for path in paths}
+  need = {*splits['val2'], *splits['validation']}
   free = frozenset(p for p in there - need if not os.path.lexists(label_path(source, p)))
-  count = len(free.intersection(found['train']))
+  count = len(free.intersection(splits['train']))
   if count:
     print(
-      f'{count:,} of {len(found["train"]):,} images of train have no label: '
+      f'{count:,} of {len(splits["train"]):,} images of train have no label: '
       'all their pixels are ignored',
       file=sys.stderr,
     )
