@@ -74,13 +74,17 @@ class Option:
 @functools.cache
 def declared(cls: type) -> dict[str, Option]:
   """The keys of a group, those of its base classes first."""
-  hints, about = typing.get_type_hints(cls, include_extras=True), _texts(cls)
-  unread = getattr(cls, 'UNREAD', ())
+  unread = (*getattr(cls, 'UNREAD', ()), *(() if issubclass(cls, Group) else CONTEXT))
+  read = [f for f in dataclasses.fields(cls) if f.init and f.name not in unread]
+  hints, about = {f.name: f.type for f in read}, _texts(cls)
+  if any(
+    isinstance(hint, str) for hint in hints.values()
+  ):  # of `from __future__ import annotations`
+    hints = typing.get_type_hints(cls, include_extras=True)
   known = {}
-  for f in dataclasses.fields(cls):
-    if f.init and f.name not in unread and (f.name not in CONTEXT or issubclass(cls, Group)):
-      made = f.default_factory() if f.default_factory is not REQUIRED else f.default
-      known[f.name] = Option(hints[f.name], made, about.get(f.name, ''))
+  for f in read:
+    made = f.default_factory() if f.default_factory is not REQUIRED else f.default
+    known[f.name] = Option(hints[f.name], made, about.get(f.name, ''))
   return known
 
 

@@ -22,7 +22,7 @@ def get_config():
   c.models = dict(segformer_b0='runs/segformer_b0')
   data = lambda name: dict(name=name, eval_batch=1)
   cityscapes = dict(data=data('cityscapes/scale1-splits_reliability'))
-  acdc, idd = data('acdc/scale1'), data('idd/scale1-unknown_8,16,17,23')
+  acdc, idd = data('acdc/scale1'), data('idd/scale1-unknown_8+16+17+23')
   c.sets = {f'ACDC {k}': dict(data=acdc, split=f'{k}_test', condition=k) for k in CONDITIONS}
   c.sets['Cityscapes'] = cityscapes | dict(split='test', role='in-domain')
   c.sets['IDD'] = dict(data=idd, split='test', condition='India', absent=('terrain', 'train'))

@@ -1,160 +1,17 @@
-"""What every builder shares: the prepared record, its metadata, and how bad files are collected.
+"""How builders read files of other people's: pictures, masks and folders, with what is wrong named.
 
-A builder yields `(id, group, image, labels)`, perhaps with a black-box map; this module turns it
-into the prepared record that car_jax/data/sources.py reads. Written as ArrayRecord, so that no
-TensorFlow is needed.
+Functions that read a file return None where it cannot be used, and say why in `problems`.
 """
 
-import collections
-import dataclasses
 import pathlib
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from car_jax import files, pictures
-from car_jax.data import prepared
 from car_jax.errors import UserError, reading
-from car_jax.meter import duration
-from datasets import fingerprint, spans, stopping
-from datasets.options import Option
+from datasets import spans, stopping
 from datasets.problems import Problems
-
-Example = tuple[
-  Any, ...
-]  # id, group: str, image [H, W, 1 or 3], labels [M, H, W], black box [H, W]
-SPLITS = ('train', 'validation', 'test')
-
-
-@dataclasses.dataclass
-class Options(tfds.core.BuilderConfig):
-  """A builder's options; those that change the data are part of the prepared folder's name."""
-
-  source: pathlib.Path | None = None
-  values: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Contents:
-  """What a source holds: metadata, and per split how many examples and an iterator over them."""
-
-  class_names: tuple[str, ...]
-  readers: int
-  splits: dict[str, tuple[int, Callable[[], Iterable[Example]]]]
-  palette: tuple[tuple[int, int, int], ...] = ((0, 0, 0), (230, 159, 0))
-  ignore_label: int | None = None
-  unknown_label: int | None = None  # in the records' labels: objects of no known class
-  black_box: bool = False  # examples have a fifth part
-  licence: str = ''
-  citation: str = ''
-
-  def metadata(self, options: dict[str, Any]) -> dict[str, Any]:
-    """All but the examples, as JSON, with its checksum."""
-    meta = {k: v for k, v in vars(self).items() if k != 'splits'} | {'options': options}
-    meta |= {'class_names': [*self.class_names], 'palette': [[*p] for p in self.palette]}
-    return meta | {'checksum': prepared.checksum(meta)}
-
-
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A multi-reader segmentation data set. Subclasses say what is in a source."""
-
-  VERSION = tfds.core.Version('1.0.0')
-  CONFIG = 'car_lidc'  # of those in configs/, one to begin with
-  SOURCE = 'its folder'  # what --source names; empty: the data need none
-  OPTIONS: dict[str, Option] = {}
-
-  @classmethod
-  def check(cls, values: dict[str, Any]) -> None:
-    """Raises UserError for options that do not go together; each is in its range already."""
-
-  def contents(self, options: Options, problems: Problems) -> Contents:
-    raise NotImplementedError
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    self.problems = Problems()
-    self.seen = fingerprint.Fingerprint()
-    self.found = self.contents(self.builder_config, self.problems)
-    c = self.found
-    tensor = lambda axes=3: tfds.features.Tensor(
-      shape=(None,) * axes, dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
-    )
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description=(type(self).__doc__ or '').strip(),
-      citation=c.citation,
-      features=tfds.features.FeaturesDict(
-        {
-          'image': tensor(),
-          'labels': tensor(),
-          'id': tfds.features.Text(),
-          'group': tfds.features.Text(),
-        }
-        | ({'black_box': tensor(2)} if c.black_box else {})
-      ),
-      metadata=tfds.core.MetadataDict(c.metadata(self.builder_config.values)),
-    )
-
-  def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-    return {s: self._generate_examples(s) for s in self.found.splits}
-
-  def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    count, examples = self.found.splits[split]
-    any_good = False
-    for name, group, *arrays in progress(examples(), count, f'{self.name} {split}'):
-      kinds = zip(('image', 'labels', 'black_box'), arrays, strict=False)
-      record = {kind: np.ascontiguousarray(array) for kind, array in kinds}
-      if any('\ud800' <= c <= '\udfff' for c in name + group):
-        self.problems.add(ascii(name), 'is not called in UTF-8; rename it')
-        continue
-      if twin := self.seen.add(split, name, record['image'], record['labels']):
-        self.twice(f'{split}/{name}', twin)
-      yield name, record | {'id': name, 'group': group}
-      any_good = True
-    order = list(self.found.splits)
-    if not any_good:  # the writer takes no empty split: see the others' problems, then stop
-      for later in order[order.index(split) + 1 :]:
-        collections.deque(self.found.splits[later][1](), maxlen=0)
-      if not self.problems.found:
-        self.problems.add(f'split {split}', 'has no example')
-    if split == order[-1] or not any_good:
-      self.problems.stop_if_any(self.builder_config.source)
-
-  def told(self) -> list[str]:
-    """What was prepared and what was left out, line by line."""
-    c = self.found
-    return [
-      *self.seen.lines(c.class_names, c.ignore_label, c.unknown_label),
-      *(['left out or changed:', *self.problems.noted()] if self.problems.notes else []),
-    ]
-
-  def twice(self, example: str, first: str) -> None:
-    """Two splits have the same pixels under two names; published data may."""
-    self.problems.note(example, f'WARNING: the same pixels as an example of {first.split("/")[0]}')
-
-
-def scale(default: float) -> Option:
-  """The option of data sets that are stored smaller than they come."""
-  return Option(default, 'share of their size that images are stored at', 0.001, 1)
-
-
-def progress(items: Iterable[Any], count: int, what: str, every: float = 1.0) -> Iterator[Any]:
-  """The same items, with a line of rate and ETA on stderr about every second."""
-  began = shown = time.perf_counter()
-  n = 0
-  for n, item in enumerate(items, 1):
-    stopping.check()
-    yield item
-    now = time.perf_counter()
-    if now - shown > every:
-      shown, rate = now, n / (now - began)
-      left = duration(max(count - n, 0) / rate)
-      print(f'\r{what}: {n:,}/{count:,}  {rate:,.0f}/s  ETA {left}  ', end='', file=sys.stderr)
-  spent = duration(time.perf_counter() - began)
-  print(f'\r{what}: {n:,} in {spent}              ', file=sys.stderr, flush=True)
 
 
 def open_picture(path: pathlib.Path, problems: Problems) -> pictures.Picture | None:

@@ -5,49 +5,53 @@ Parts and files that it has no use for are counted and named in the notes.
 """
 
 import pathlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 from car_jax import files
 from datasets import common
 
-Key = tuple[str, str]  # a scene and a name in it
 
-
-def images(
-  folder: pathlib.Path, fits: Callable[[str], object], form: str, problems: common.Problems
-) -> list[pathlib.Path]:
-  """SCENE/NAME below the folder whose names fit, in this order; other files are problems."""
-  found = []
-  for path in common.files_under(folder, problems) if folder.is_dir() else []:
-    if fits(path.name) and path.parent.parent == folder:
-      found.append(path)
-    else:
-      problems.add(path, f'expected {form}; move other files elsewhere')
-  return found
-
-
-def labels(
-  folder: pathlib.Path,
-  ends: Collection[str],
-  there: Collection[Key],
-  missing: Callable[[Key], pathlib.Path],
+def paired(
+  images: pathlib.Path,
+  labels: pathlib.Path,
+  ends: tuple[str, ...],
+  label_ends: tuple[str, ...],
   problems: common.Problems,
   *,
-  beside: Collection[str] = (),
-) -> None:
-  """Compares SCENE/NAME + one of `ends` with the scenes and names of images that are there.
+  scene: str = 'SCENE',
+  beside: tuple[str, ...] = (),
+) -> list[pathlib.Path]:
+  """SCENE/NAME + one of `ends` below the folder of images, in the order of the paths.
 
-  A label without image is a problem, at `missing`, where the image would lie. `beside`: endings of
-  files that belong to the data set and are not read; any other file is noted.
+  Other files there are problems, and so are a name that is there twice and a label SCENE/NAME + one
+  of `label_ends` without image, named where that would lie. scene: what the data set calls one.
+  beside: endings of files that belong to the data set and are not read; others are noted.
   """
-  for path in common.files_under(folder, problems) if folder.is_dir() else []:
-    end = next((end for end in ends if path.name.endswith(end)), '')
-    key = path.parent.name, path.name.removesuffix(end)
-    if not end or path.parent.parent != folder:
-      if not path.name.endswith(tuple(beside)):
+  by_key: dict[tuple[str, str], pathlib.Path] = {}
+  for path in _below(images, problems):
+    if path.parent.parent != images or not path.name.endswith(ends):
+      form = f'{scene}/NAME{" or ".join((ends[0], *(e[e.index(".") :] for e in ends[1:])))}'
+      problems.add(path, f'expected {form}; move other files elsewhere')
+    elif by_key.setdefault(key(path, ends), path) != path:
+      problems.add(path, f'is there twice, also as {by_key[key(path, ends)].name}')
+  for path in _below(labels, problems):
+    if path.parent.parent != labels or not path.name.endswith(label_ends):
+      if not path.name.endswith(beside):
         problems.note(path, 'file beside labels, not read')
-    elif key not in there:
-      problems.add(missing(key), f'missing, but its label {path} is there')
+    elif (of := key(path, label_ends)) not in by_key:
+      missing = images / of[0] / f'{of[1]}{ends[0]}'
+      problems.add(missing, f'missing, but its label {path} is there')
+  return [*by_key.values()]
+
+
+def key(path: pathlib.Path, ends: Iterable[str]) -> tuple[str, str]:
+  """The scene and the name of SCENE/NAME + one of `ends`."""
+  end = next(end for end in ends if path.name.endswith(end))
+  return path.parent.name, path.name.removesuffix(end)
+
+
+def _below(folder: pathlib.Path, problems: common.Problems) -> list[pathlib.Path]:
+  return common.files_under(folder, problems) if folder.is_dir() else []
 
 
 def unread(folder: pathlib.Path, read: Iterable[str], problems: common.Problems) -> None:
@@ -61,10 +65,10 @@ def unpaired(
   folder: pathlib.Path, frames: Collection[str], problems: common.Problems
 ) -> list[pathlib.Path]:
   """Pictures of a folder that are no label of these frames; what is no picture is noted."""
-  found = []
-  for path in common.files_under(folder, problems) if folder.is_dir() else []:
+  pictures = []
+  for path in _below(folder, problems):
     if path.parent != folder or path.suffix != '.png':
       problems.note(path, 'file beside labels, not read')
     elif path.name not in frames:
-      found.append(path)
-  return found
+      pictures.append(path)
+  return pictures

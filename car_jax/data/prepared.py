@@ -180,7 +180,8 @@ def _command(name: str, data_dir: pathlib.Path) -> str:
   if close[0] == 'folder':
     words += [f'--variant {variant}'] if variant else []
   else:  # the options that the variant's name is made of, such as size64-noise2
-    words += [f'--{k} {v}' for k, v in re.findall(r'([a-z]+)_?(-?[\d.,]+|(?<=_)[a-z]+)', variant)]
+    given = re.findall(r'([a-z]+)_?(-?[\d.,+]+|(?<=_)[a-z]+)', variant)
+    words += [f'--{k} {v.replace("+", ",")}' for k, v in given]
   words += [] if data_dir == default_data_dir() else [f'--data-dir {data_dir}']
   return f'\n  to prepare it: {" ".join(words)}'
 

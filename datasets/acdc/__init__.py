@@ -1,0 +1,1 @@
+from datasets.acdc.acdc_dataset_builder import Builder, Config

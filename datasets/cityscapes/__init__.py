@@ -1,0 +1,1 @@
+from datasets.cityscapes.cityscapes_dataset_builder import Builder, Config

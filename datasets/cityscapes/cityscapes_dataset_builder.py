@@ -1,11 +1,12 @@
 """Cityscapes (https://www.cityscapes-dataset.com) and folders that are laid out like it."""
 
+import dataclasses
 import functools
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -13,14 +14,13 @@ from PIL import Image
 from car_jax import files
 from car_jax.data import augmentation, labels
 from car_jax.errors import UserError, nearest, reading
-from datasets import common, layout
-from datasets.options import Option
+from car_jax.options import Range
+from datasets import base, common, layout
 
-IMAGES, LABELS, IMAGE_END = 'leftImg8bit', 'gtFine', '_leftImg8bit.png'
+IMAGES, LABELS, ENDS = 'leftImg8bit', 'gtFine', ('_leftImg8bit.png',)
 # The training cities that CAR and MoSE validate on; the official validation split is their test.
 VALIDATION_CITIES = ('darmstadt', 'monchengladbach', 'ulm')
 RELIABILITY_CITIES = {'frankfurt': 'test', 'lindau': 'calibration', 'munster': 'calibration'}
-SPLIT_KINDS = ('ambiguity', 'reliability', 'adaptation')
 SPLITS = ('train', 'val2', 'validation', 'calibration', 'test')
 VAL2 = pathlib.Path(__file__).with_name('val2.txt')
 PARTS = ('train', 'val', 'test')  # folders; test is read for --splits adaptation, where it is there
@@ -30,150 +30,176 @@ COMPANIONS += ('_gtFine_instanceTrainIds.png', '_gtFine_panoptic.png')
 CITATION = 'Cordts et al., The Cityscapes dataset for semantic urban scene understanding, CVPR 2016'
 
 
-class Builder(common.Builder):
-  """SOURCE/leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png and SOURCE/gtFine/{train,val}/CITY/
-  NAME_gtFine_labelIds.png or _labelTrainIds.png, at `--scale` of their size.
+@dataclasses.dataclass
+class Config(base.ScaledConfig):
+  UNNAMED = ('black_box',)
+  scale: base.Scale = 0.25
+  black_box: str = ''
+  """Folder with another model's predictions; default SOURCE/black_box, where it is there."""
+  splits: Literal['ambiguity', 'reliability', 'adaptation'] = 'ambiguity'
+  """Which published splits."""
+  augmented: Annotated[int, Range(0, 1000)] = 0
+  """Changed copies of each calibration image."""
 
-  Images by an antialiased bilinear filter, labels by the nearest pixel. `--black-box FOLDER` (or
-  SOURCE/black_box, if there) holds predictions as label ids, {train,val}/CITY/NAME_*.png or .npy.
-  `--splits reliability` cuts the validation cities in two, as arXiv 2303.11298 does, and
-  `--augmented N` adds N changed copies of each calibration image. `--splits adaptation` keeps the
-  official ones: {train,val,test}, and val2, a part of train. There an image of test, or of train
-  but not of val2, needs no label: without one all its pixels are ignored.
-  """
-
-  CONFIG = 'deeplabv3plus_cityscapes'
-  OPTIONS = {
-    'scale': common.scale(0.25),
-    'black_box': Option('', "folder with another model's predictions; default SOURCE/black_box"),
-    'splits': Option('ambiguity', 'which published splits', choices=SPLIT_KINDS),
-    'augmented': Option(0, 'changed copies of each calibration image', 0, 1000),
-  }
-
-  @classmethod
-  def check(cls, values):
-    if values['augmented'] and values['splits'] != 'reliability':
+  def check(self):
+    if self.augmented and self.splits != 'reliability':
       raise UserError(
-        f'--augmented cannot be {values["augmented"]}\n'
+        f'--augmented cannot be {self.augmented}\n'
         '  expected 0 or more, and with it --splits reliability'
       )
 
-  def contents(self, options, problems):
-    source, values = options.source, options.values
-    boxes = black_boxes(values['black_box'], source)
-    found: dict[str, list[pathlib.Path]] = {split: [] for split in SPLITS}
-    place = adaptation_splits() if values['splits'] == 'adaptation' else None
-    paths = pictures(source, PARTS if place else PARTS[:2], problems)
-    unused_boxes(boxes, paths, problems)
-    for path in paths:
-      for split in place(path) if place else (split_of(path, values['splits']),):
-        found[split].append(path)
-    free = unlabelled(source, found) if place else frozenset()
-    make = functools.partial(examples, source, boxes, values['scale'], problems, free)
-    splits = {
-      s: (len(paths), functools.partial(make, paths)) for s, paths in found.items() if paths
-    }
-    copies, originals = values['augmented'], found['calibration']
-    if copies and originals:
-      make = functools.partial(make, originals, copies)
-      splits['calibration_augmented'] = copies * len(originals), make
-    return contents(
-      splits,
-      black_box=boxes is not None,
+  def for_source(self, source):
+    if self.black_box and not pathlib.Path(self.black_box).is_dir():
+      raise UserError(f'--black-box {self.black_box}: no such folder')
+    there = 'black_box' if (source / 'black_box').is_dir() else ''
+    given = str(pathlib.Path(self.black_box).absolute()) if self.black_box else there
+    return dataclasses.replace(super().for_source(source), black_box=given)
+
+
+class Builder(base.Builder):
+  """Cityscapes, and folders that are laid out like it, at `scale` of their size.
+
+  Images by an antialiased bilinear filter, labels by the nearest pixel. `black_box` is a folder of
+  predictions as label ids, {train,val}/CITY/NAME_*.png or .npy, relative to the source.
+  `splits` reliability cuts the validation cities in two, as arXiv 2303.11298 does, and `augmented`
+  N adds N changed copies of each calibration image. `splits` adaptation keeps the official ones:
+  {train,val,test}, and val2, a part of train. There an image of test, or of train but not of val2,
+  needs no label: without one all its pixels are ignored.
+  """
+
+  TRAINING = 'deeplabv3plus_cityscapes'
+  HOMEPAGE = 'https://www.cityscapes-dataset.com'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
+    leftImg8bit/{{train,val}}/CITY/NAME_leftImg8bit.png and
+    gtFine/{{train,val}}/CITY/NAME_gtFine_labelIds.png or _labelTrainIds.png: the archives
+    leftImg8bit_trainvaltest and gtFine_trainvaltest ({HOMEPAGE}),
+    unpacked side by side"""
+  BUILDER_CONFIGS = [
+    Config(description='256x512, as CAR and MoSE train on'),
+    Config(name='black_box', black_box='black_box', description='With predictions in black_box/'),
+    Config(scale=1.0, description='1024x2048'),
+    Config(scale=1.0, splits='reliability', description='The splits of arXiv 2303.11298'),
+    Config(splits='reliability', augmented=15, description='With augmented calibration images'),
+    Config(scale=1.0, splits='adaptation', description='The splits of DA-SAC, arXiv 2105.00097'),
+  ]
+
+  def about(self):
+    return about(
+      black_box=bool(self.builder_config.black_box),
       licence='Cityscapes licence: research use, no redistribution',
       citation=CITATION,
     )
 
+  def splits(self, source):
+    config = self.builder_config
+    self.boxes = source / config.black_box if config.black_box else None
+    adaptation = config.splits == 'adaptation'
+    paths = self._pictures(source, PARTS if adaptation else PARTS[:2])
+    own = self.boxes and self.boxes.absolute() == (source / 'black_box').absolute()
+    layout.unread(source, (IMAGES, LABELS, *['black_box'] * bool(own)), self.problems)
+    unused_boxes(self.boxes, paths, self.problems)
+    splits: dict[str, list[pathlib.Path]] = {split: [] for split in SPLITS}
+    for path in paths:
+      for split in splits_of(path, config.splits):
+        splits[split].append(path)
+    self.free = unlabelled(source, splits) if adaptation else frozenset()
+    items = {s: [(p, np.asarray, '') for p in paths] for s, paths in splits.items()}
+    return items | {'calibration_augmented': copies(splits['calibration'], config.augmented)}
 
-def split_of(path: pathlib.Path, splits: str) -> str:
-  """The split of an image for `--splits`. Raises UserError for a city that it does not know."""
-  city, part = path.parent.name, path.parent.parent.name
+  def _pictures(self, source: pathlib.Path, parts: tuple[str, ...]) -> list[pathlib.Path]:
+    """All images of these parts. Raises UserError where a part or every image is missing."""
+    for part in ('train', 'val'):
+      if not (source / IMAGES / part).is_dir():
+        raise UserError(
+          f'{source / IMAGES / part} is not there\n'
+          f'  expected {IMAGES}/train, {IMAGES}/val and {LABELS}/ beside; see docs/data.md'
+        )
+    kw = dict(scene='CITY', beside=COMPANIONS)
+    paths = []
+    for part in parts:
+      folders = source / IMAGES / part, source / LABELS / part
+      paths += layout.paired(*folders, ENDS, (LABEL_IDS, TRAIN_IDS), self.problems, **kw)
+    layout.unread(source / IMAGES, parts, self.problems)
+    layout.unread(source / LABELS, parts, self.problems)
+    if not paths:
+      self.problems.stop_if_any(source)
+      raise UserError(f'{source / IMAGES} holds no CITY/NAME{ENDS[0]}')
+    return paths
+
+  def example(self, item):
+    """The image is changed at its full size."""
+    path, change, ending = item
+    city, stem = layout.key(path, ENDS)
+    where, free = label_path(self.source, path), path in self.free
+    label = no_label(path, self.problems) if free else read_label(where, self.problems)
+    maps = [(where, label)]
+    if self.boxes is not None:
+      folder = self.boxes / path.parent.parent.name / city
+      maps.append((folder / stem, read_black_box(folder, stem, self.problems)))
+    scale, name = self.builder_config.scale, f'{city}/{stem}'
+    for image, label, *box in scaled(path, maps, scale, self.problems, change):
+      yield f'{name}{ending}', name, image, label[None], *box
+
+
+def copies(paths: list[pathlib.Path], count: int) -> list[tuple]:
+  """Items of changed copies, all images of a city before its next copies; as they are published.
+
+  The draws of one city depend on each other: its items are made in this order.
+  """
+  items = []
+  for city in sorted({path.parent.name for path in paths}):
+    rng = np.random.RandomState(augmentation.SEED)  # anew for each city, as published
+    change = functools.partial(augmentation.augmented, rng=rng)
+    of_city = [path for path in paths if path.parent.name == city]
+    items += [(path, change, f'_aug{k}') for k in range(count) for path in of_city]
+  return items
+
+
+def splits_of(path: pathlib.Path, splits: str) -> tuple[str, ...]:
+  """The splits of an image. Raises UserError for a city that `splits` does not know.
+
+  Those of adaptation are what DA-SAC (arXiv 2105.00097) adapts to, chooses and scores by: val2 is a
+  part of train, its labels choose the snapshot, its images are adapted to.
+  """
+  part, (city, frame) = path.parts[-3], layout.key(path, ENDS)
+  if splits == 'adaptation':
+    official = {'train': 'train', 'val': 'validation', 'test': 'test'}[part]
+    return (official, 'val2') if part == 'train' and frame in val2_frames() else (official,)
   if part == 'train':
-    return 'validation' if city in VALIDATION_CITIES else 'train'
+    return ('validation',) if city in VALIDATION_CITIES else ('train',)
   if splits == 'ambiguity':
-    return 'test'
+    return ('test',)
   if city not in RELIABILITY_CITIES:
     raise UserError(
       f'{path}: --splits reliability knows no city {city!r} in val\n'
       f'{nearest(city, RELIABILITY_CITIES)}'
     )
-  return RELIABILITY_CITIES[city]
+  return (RELIABILITY_CITIES[city],)
 
 
-def adaptation_splits() -> Callable[[pathlib.Path], tuple[str, ...]]:
-  """path -> its splits, of what DA-SAC (arXiv 2105.00097) adapts to, chooses and scores by.
-
-  val2 is a part of train: its labels choose the snapshot, its images are adapted to.
-  """
-  chosen = val2_frames()
-  official = {'train': ('train',), 'val': ('validation',), 'test': ('test',)}
-
-  def place(path: pathlib.Path) -> tuple[str, ...]:
-    part, frame = path.parent.parent.name, path.name.removesuffix(IMAGE_END)
-    return official[part] + (('val2',) if part == 'train' and frame in chosen else ())
-
-  return place
-
-
+@functools.cache
 def val2_frames() -> frozenset[str]:
-  """Names such as aachen_000000_000019. A sequence's annotated frame is the 19th unless told."""
-  found = set()
+  """Names such as aachen_000000_000019. A sequence's annotated frame is the 19th unless given."""
+  frame_names = set()
   for line in VAL2.read_text().splitlines():
     if line.startswith('#'):
       continue
     city, *frames = line.split()
     for frame in frames:
       sequence, _, k = frame.partition(':')
-      found.add(f'{city}_{int(sequence):06}_{int(k or 19):06}')
-  return frozenset(found)
+      frame_names.add(f'{city}_{int(sequence):06}_{int(k or 19):06}')
+  return frozenset(frame_names)
 
 
-def contents(splits: dict[str, Any], **more: Any) -> common.Contents:
+def about(**more: Any) -> base.About:
   """Of any data set with Cityscapes' 19 classes, one label per image."""
-  return common.Contents(
+  return base.About(
     class_names=labels.CLASS_NAMES[: labels.SCORED],
     readers=1,
-    splits=splits,
     palette=labels.PALETTE[: labels.SCORED],
     ignore_label=labels.IGNORED_TRAIN_ID,
     **more,
   )
-
-
-def pictures(
-  source: pathlib.Path, parts: tuple[str, ...], problems: common.Problems
-) -> list[pathlib.Path]:
-  """All images of these parts, in the order of city and name; labels are compared with them.
-
-  Raises UserError where a part or every image is missing.
-  """
-  for part in ('train', 'val'):
-    if not (source / IMAGES / part).is_dir():
-      raise UserError(
-        f'{source / IMAGES / part} is not there\n'
-        f'  expected {IMAGES}/train, {IMAGES}/val and {LABELS}/ beside; see docs/data.md'
-      )
-  form = f'CITY/NAME{IMAGE_END}'
-  fits = lambda name: name.endswith(IMAGE_END)
-  found = [p for part in parts for p in layout.images(source / IMAGES / part, fits, form, problems)]
-  layout.unread(source, (IMAGES, LABELS, 'black_box'), problems)
-  layout.unread(source / IMAGES, parts, problems)
-  layout.unread(source / LABELS, parts, problems)
-  if not found:
-    problems.stop_if_any(source)
-    raise UserError(f'{source / IMAGES} holds no {form}')
-  for part in parts:
-    home = source / IMAGES / part
-    there = {key(p) for p in found if p.parent.parent == home}
-    missing = lambda of, home=home: home / of[0] / f'{of[1]}{IMAGE_END}'
-    ends, folder = (LABEL_IDS, TRAIN_IDS), source / LABELS / part
-    layout.labels(folder, ends, there, missing, problems, beside=COMPANIONS)
-  return found
-
-
-def key(path: pathlib.Path) -> tuple[str, str]:
-  """City and name of an image."""
-  return path.parent.name, path.name.removesuffix(IMAGE_END)
 
 
 def unused_boxes(
@@ -184,85 +210,30 @@ def unused_boxes(
     return
   stems: dict[tuple[str, str], list[str]] = {}
   for path in paths:
-    stems.setdefault(path.parts[-3:-1], []).append(key(path)[1])
+    stems.setdefault(path.parts[-3:-1], []).append(layout.key(path, ENDS)[1])
   for box in common.files_under(folder, problems):
     if not any(is_box_of(box.name, stem) for stem in stems.get(box.parts[-3:-1], ())):
       problems.note(box, 'black-box prediction of no image that is read')
 
 
 def unlabelled(
-  source: pathlib.Path, found: dict[str, list[pathlib.Path]]
+  source: pathlib.Path, splits: dict[str, list[pathlib.Path]]
 ) -> frozenset[pathlib.Path]:
   """Images that have no label and need none.
 
   Says how many of train these are: a folder of labels that was forgotten looks the same.
   """
-  there = {path for paths in found.values() for path in paths}
-  need = {*found['val2'], *found['validation']}
-  free = frozenset(p for p in there - need if not has_label(label_stem(source, p)))
-  count = len(free.intersection(found['train']))
+  there = {path for paths in splits.values() for path in paths}
+  need = {*splits['val2'], *splits['validation']}
+  free = frozenset(p for p in there - need if not os.path.lexists(label_path(source, p)))
+  count = len(free.intersection(splits['train']))
   if count:
     print(
-      f'{count:,} of {len(found["train"]):,} images of train have no label: '
+      f'{count:,} of {len(splits["train"]):,} images of train have no label: '
       'all their pixels are ignored',
       file=sys.stderr,
     )
   return free
-
-
-def black_boxes(given: str, source: pathlib.Path) -> pathlib.Path | None:
-  folder = pathlib.Path(given) if given else source / 'black_box'
-  if given and not folder.is_dir():
-    raise UserError(f'--black-box {given}: no such folder')
-  return folder if folder.is_dir() else None
-
-
-def examples(
-  source: pathlib.Path,
-  boxes: pathlib.Path | None,
-  scale: float,
-  problems: common.Problems,
-  free: frozenset[pathlib.Path],
-  paths: list[pathlib.Path],
-  copies: int = 0,
-) -> Iterator[common.Example]:
-  """Every image once; or `copies` times, changed, all images of a city before the next copies.
-
-  Those of `free` have no label.
-  """
-  if not copies:
-    for path in paths:
-      yield from example(source, boxes, scale, problems, free, path)
-    return
-  for city in sorted({path.parent.name for path in paths}):
-    rng = np.random.RandomState(augmentation.SEED)  # anew for each city, as published
-    change = functools.partial(augmentation.augmented, rng=rng)
-    for k in range(copies):
-      for path in paths:
-        if path.parent.name == city:
-          yield from example(source, boxes, scale, problems, free, path, change, f'_aug{k}')
-
-
-def example(
-  source: pathlib.Path,
-  boxes: pathlib.Path | None,
-  scale: float,
-  problems: common.Problems,
-  free: frozenset[pathlib.Path],
-  path: pathlib.Path,
-  change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
-  ending: str = '',
-) -> Iterator[common.Example]:
-  """One example, or none where a file is bad; the image is changed at its full size."""
-  stem = path.name.removesuffix(IMAGE_END)
-  place = pathlib.Path(path.parent.parent.name) / path.parent.name
-  home = label_stem(source, path)
-  maps = [(home, no_label(path, problems) if path in free else read_label(home, problems))]
-  if boxes is not None:
-    maps.append((boxes / place / stem, read_black_box(boxes / place, stem, problems)))
-  name = f'{path.parent.name}/{stem}'
-  for image, label, *box in scaled(path, maps, scale, problems, change):
-    yield f'{name}{ending}', name, image, label[None], *box
 
 
 def scaled(
@@ -270,7 +241,7 @@ def scaled(
   maps: list[tuple[pathlib.Path, np.ndarray | None]],
   scale: float,
   problems: common.Problems,
-  change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+  change: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> Iterator[list[np.ndarray]]:
   """The image and its maps [H, W] at `scale`, once; nothing, with the problems noted, if bad."""
   image = common.read_image(path, problems, colour=True)
@@ -280,14 +251,11 @@ def scaled(
     yield [image_scaled(change(image), scale), *(nearest_scaled(x, scale) for _, x in maps)]
 
 
-def label_stem(source: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-  """SOURCE/gtFine/PART/CITY/NAME of an image: what the names of its label files begin with."""
-  place = path.parent.relative_to(source / IMAGES)
-  return source / LABELS / place / path.name.removesuffix(IMAGE_END)
-
-
-def has_label(stem: pathlib.Path) -> bool:
-  return any(os.path.lexists(stem.with_name(stem.name + end)) for end in (LABEL_IDS, TRAIN_IDS))
+def label_path(source: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+  """The label ids of an image or, where these are not there, its train ids."""
+  stem = source / LABELS / path.parts[-3] / '/'.join(layout.key(path, ENDS))
+  ids, trained = (stem.with_name(stem.name + end) for end in (LABEL_IDS, TRAIN_IDS))
+  return trained if os.path.lexists(trained) and not os.path.lexists(ids) else ids
 
 
 def no_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
@@ -298,32 +266,35 @@ def no_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None
   return np.full(picture.values.shape[:2], labels.IGNORED_TRAIN_ID, np.uint8)
 
 
-def read_label(stem: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
-  """Train ids 0..18 and 255 of NAME, from its label ids or, without these, its train ids."""
-  ids, trained = (stem.with_name(stem.name + end) for end in (LABEL_IDS, TRAIN_IDS))
-  if os.path.lexists(ids) or not os.path.lexists(trained):
-    return converted(ids, common.read_ids(ids, problems), problems)
-  found = common.read_ids(trained, problems)
-  if found is None or in_range(trained, found, labels.TRAIN_IDS, problems):
-    return found
-  return None
+def read_label(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
+  """Train ids 0 to 18 and 255, of a file of label ids or of train ids."""
+  ids = common.read_ids(path, problems)
+  if path.name.endswith(TRAIN_IDS):
+    return train_ids(path, ids, labels.TRAIN_IDS, np.asarray, problems)
+  return from_label_ids(path, ids, problems)
 
 
-def converted(
-  path: pathlib.Path, found: np.ndarray | None, problems: common.Problems
+def train_ids(
+  path: pathlib.Path,
+  ids: np.ndarray | None,
+  known: Any,
+  convert: Callable[[np.ndarray], np.ndarray],
+  problems: common.Problems,
 ) -> np.ndarray | None:
-  """Label ids 0..33 -> train ids; None, with the problem noted, for another id."""
-  if found is None or not in_range(path, found, labels.CITYSCAPES_IDS, problems):
+  """Ids [H, W] of the file, converted; None, with the problem noted, for one that is not known."""
+  if ids is None:
     return None
-  return labels.scored_train_ids(found)
-
-
-def in_range(path, found: np.ndarray, known: Any, problems: common.Problems) -> bool:
-  """Whether ids are all known; else the problem is noted."""
-  wrong = labels.strange(found, known)
-  if wrong:
+  if wrong := labels.strange(ids, known):
     problems.add(path, wrong)
-  return not wrong
+    return None
+  return convert(ids)
+
+
+def from_label_ids(
+  path: pathlib.Path, ids: np.ndarray | None, problems: common.Problems
+) -> np.ndarray | None:
+  """The same of Cityscapes' label ids 0 to 33."""
+  return train_ids(path, ids, labels.CITYSCAPES_IDS, labels.scored_train_ids, problems)
 
 
 def read_black_box(folder: pathlib.Path, stem: str, problems: common.Problems) -> np.ndarray | None:
@@ -335,9 +306,9 @@ def read_black_box(folder: pathlib.Path, stem: str, problems: common.Problems) -
     return None
   (path,) = found
   if path.suffix.lower() == '.png':
-    return converted(path, common.read_ids(path, problems), problems)
+    return from_label_ids(path, common.read_ids(path, problems), problems)
   with problems.collecting():
-    return converted(path, read_array(path), problems)
+    return from_label_ids(path, read_array(path), problems)
   return None
 
 

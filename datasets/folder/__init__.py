@@ -1,0 +1,1 @@
+from datasets.folder.folder_dataset_builder import Builder, Config

@@ -17,77 +17,84 @@ import zlib
 import numpy as np
 
 from car_jax.errors import UserError
-from datasets import common, spans
+from car_jax.options import Share
+from datasets import base, common, spans
 from datasets.folder import classes
 from datasets.folder.rows import Row, check_once, read_csv, read_folder
-from datasets.options import INT64, Option
 
 
-class Builder(common.Builder):
-  """Your own images, with one or more annotations each.
+@dataclasses.dataclass
+class Config(base.FileConfig):
+  variant: str = ''
+  """Name of the prepared data: letters, digits, - and _."""
+  classes: str = ''
+  """What the masks mean: VALUE:NAME,... or #RRGGBB:NAME,..., or a file of it."""
+  range: str = ''
+  """Of images of more than 8 bits: LOW,HIGH or P1%,P99% of each image."""
+  validation: Share = 0.15
+  """Share drawn for validation."""
+  test: Share = 0.15
+  """Share drawn for testing."""
+  seed: int = 0
+  """Other draws."""
+  unlabelled: bool = False
+  """Take images of train that have no mask: all pixels are ignored."""
 
-  SOURCE is a folder: images/NAME.png with masks/NAME/READER.png or labels/NAME.png, or these in
-  images/train, masks/train and so on; or a CSV with columns image, masks, split, group.
-  """
+  def default_name(self):
+    return self.variant or 'default'
 
-  SOURCE = 'the folder or the CSV'
-  OPTIONS = {
-    'variant': Option('', 'name of the prepared data: letters, digits, - and _'),
-    'classes': Option(
-      '', 'what the masks mean: VALUE:NAME,... or #RRGGBB:NAME,..., or a file of it'
-    ),
-    'range': Option('', 'of images of more than 8 bits: LOW,HIGH or P1%,P99% of each image'),
-    'validation': Option(0.15, 'share drawn for validation', 0, 1),
-    'test': Option(0.15, 'share drawn for testing', 0, 1),
-    'seed': Option(0, 'other draws', -INT64, INT64),
-    'unlabelled': Option(False, 'take images of train that have no mask: all pixels are ignored'),
-  }
-
-  @classmethod
-  def check(cls, values):
-    if values['validation'] + values['test'] >= 1:
+  def check(self):
+    if self.validation + self.test >= 1:
       raise UserError(
-        f'--validation cannot be {values["validation"]}\n  expected, with --test, less than 1'
+        f'--validation cannot be {self.validation}\n  expected, with --test, less than 1'
       )
-    if not re.fullmatch(r'([A-Za-z][\w-]{,99})?', values['variant'], re.ASCII):
+    if not re.fullmatch(r'([A-Za-z][\w-]{,99})?', self.variant, re.ASCII):
       raise UserError(
-        f'--variant cannot be {values["variant"]!r}\n'
+        f'--variant cannot be {self.variant!r}\n'
         '  expected a name of up to 100 letters, digits, - and _, beginning with a letter'
       )
-    spans.parse(values['range'])
-    classes.parse(values['classes'])
+    spans.parse(self.range)
+    classes.parse(self.classes)
 
-  def contents(self, options, problems):
-    values = options.values
-    source, unlabelled = options.source, values['unlabelled']
-    if source.is_dir():
-      rows = read_folder(source, problems, unlabelled)
-    else:
-      rows = read_csv(source)
-    check_once(rows)
-    rows = with_splits(rows, values, problems)
-    known = classes.parse(values['classes'])
-    if unlabelled:
-      check_unlabelled(rows, known, values['classes'])
-    span = spans.parse(values['range'])
-    self.images = {row.name: row.image for row in rows}
-    splits = {}
-    for split in common.SPLITS:
-      chosen = [r for r in rows if r.split == split]
-      if chosen:
-        free = unlabelled and split == 'train'
-        make = functools.partial(self._examples, chosen, known, span, problems, free)
-        splits[split] = len(chosen), make
-    return common.Contents(
+
+class Builder(base.Builder):
+  """Your own images, with one or more annotations each; `classes` says what the masks mean."""
+
+  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+    images/NAME.png with masks/NAME/READER.png or labels/NAME.png, or these in images/train,
+    masks/train and so on; or a CSV with columns image, masks, split, group"""
+  BUILDER_CONFIGS = [Config(description='0 is background, 1 and 255 are the object')]
+
+  @functools.cached_property
+  def label_map(self) -> classes.Classes:
+    return classes.parse(self.builder_config.classes)
+
+  def about(self):
+    known = self.label_map
+    return base.About(
       class_names=known.names,
-      readers=max(1, *(len(r.masks) for r in rows)),
-      splits=splits,
+      readers=0,
       palette=known.palette,
       ignore_label=known.ignore_label,
       unknown_label=known.unknown_label,
     )
 
-  def twice(self, example, first):
+  def splits(self, source):
+    config = self.builder_config
+    self.span = spans.parse(config.range)
+    if config.file:
+      rows = read_csv(source / config.file)
+    else:
+      rows = read_folder(source, self.problems, config.unlabelled)
+    check_once(rows)
+    rows = with_splits(rows, config, self.problems)
+    if config.unlabelled:
+      check_unlabelled(rows, self.label_map, config.classes)
+    self.images = {row.name: row.image for row in rows}
+    self.info.metadata['readers'] = max(1, *(len(row.masks) for row in rows))
+    return {split: [row for row in rows if row.split == split] for split in base.SPLITS}
+
+  def same_pixels(self, example, first):
     """The same picture is in two splits: what is learnt by heart would be scored."""
     path, other = (self.images[name.partition('/')[2]] for name in (example, first))
     split = first.partition('/')[0]
@@ -95,21 +102,21 @@ class Builder(common.Builder):
       path, f'the same pixels as {other}, which is in {split}; keep it in one split'
     )
 
-  def _examples(self, rows, known, span, problems, free):
-    for row in rows:
-      image = common.read_image(row.image, problems, colour=True, span=span)
-      labels = [classes.read(m, known, problems) for m in row.masks]
-      if not labels and not free:
-        mend = '--unlabelled takes it' if row.split == 'train' else f'{row.split} needs one'
-        problems.add(row.image, f'has no mask; {mend}')
-      if image is None or not (labels or free) or any(x is None for x in labels):
-        continue
-      if common.fits(row.image, image, zip(row.masks, labels, strict=True), problems):
-        labels = labels or [np.full(image.shape[:2], known.ignore_label, np.uint8)]
-        yield row.name, row.group, image, np.stack(labels)
+  def example(self, row):
+    free = self.builder_config.unlabelled and row.split == 'train'
+    image = common.read_image(row.image, self.problems, colour=True, span=self.span)
+    labels = [classes.read(path, self.label_map, self.problems) for path in row.masks]
+    if not labels and not free:
+      mend = '--unlabelled takes it' if row.split == 'train' else f'{row.split} needs one'
+      self.problems.add(row.image, f'has no mask; {mend}')
+    if image is None or not (labels or free) or any(x is None for x in labels):
+      return
+    if common.fits(row.image, image, zip(row.masks, labels, strict=True), self.problems):
+      labels = labels or [np.full(image.shape[:2], self.label_map.ignore_label, np.uint8)]
+      yield row.name, row.group, image, np.stack(labels)
 
 
-def with_splits(rows: list[Row], values: dict, problems: common.Problems) -> list[Row]:
+def with_splits(rows: list[Row], config: Config, problems: common.Problems) -> list[Row]:
   """Each row with its split: as given, else that of its group, else drawn."""
   of: dict[str, list[str]] = {}  # group -> splits that are given for it
   for row in rows:
@@ -118,12 +125,8 @@ def with_splits(rows: list[Row], values: dict, problems: common.Problems) -> lis
   for group, splits in of.items():
     if len(splits) > 1:
       problems.note(group, 'WARNING: a group that the source itself puts into several splits')
-  found = []
-  for row in rows:
-    given = of.get(row.group, [''])[0]
-    split = row.split or given or drawn_split(row.group, values)
-    found.append(dataclasses.replace(row, split=split))
-  return found
+  of_group = lambda row: of.get(row.group, [''])[0] or drawn_split(row.group, config)
+  return [dataclasses.replace(row, split=row.split or of_group(row)) for row in rows]
 
 
 def check_unlabelled(rows: list[Row], known: classes.Classes, given: str) -> None:
@@ -141,9 +144,9 @@ def check_unlabelled(rows: list[Row], known: classes.Classes, given: str) -> Non
   )
 
 
-def drawn_split(group: str, values: dict) -> str:
+def drawn_split(group: str, config: Config) -> str:
   """A split from the group's name and the seed: the same group always falls into the same one."""
-  u = zlib.crc32(f'{values["seed"]}/{group}'.encode(errors='surrogatepass')) / 2**32
-  if u < values['test']:
+  u = zlib.crc32(f'{config.seed}/{group}'.encode(errors='surrogatepass')) / 2**32
+  if u < config.test:
     return 'test'
-  return 'validation' if u < values['test'] + values['validation'] else 'train'
+  return 'validation' if u < config.test + config.validation else 'train'

@@ -9,9 +9,9 @@ import re
 
 from car_jax import files, pictures
 from car_jax.errors import UserError, nearest, reading
-from datasets import common
+from datasets import base, common
 
-SPLIT_NAMES = {'val': 'validation'}  # other names of common.SPLITS
+SPLIT_NAMES = {'val': 'validation'}  # other names of base.SPLITS
 LIKE_SPLITS = {'training': 'train', 'trn': 'train', 'valid': 'validation', 'dev': 'validation'}
 LIKE_SPLITS |= {'testing': 'test', 'tst': 'test'}  # what may be meant, so it is asked
 COLUMNS = ('image', 'masks', 'split', 'group')
@@ -75,8 +75,8 @@ def _row(where: str, home: pathlib.Path, columns: list[str], cells: list[str]) -
   if not of['image']:
     raise UserError(f'{where}: no image')
   split = SPLIT_NAMES.get(of.get('split', ''), of.get('split', ''))
-  if split and split not in common.SPLITS:
-    raise UserError(f'{where}: unknown split {split!r}\n{nearest(split, common.SPLITS)}')
+  if split and split not in base.SPLITS:
+    raise UserError(f'{where}: unknown split {split!r}\n{nearest(split, base.SPLITS)}')
   listed = [m.strip() for c in columns if c.startswith('mask') for m in of[c].split(';')]
   masks = tuple(home / m for m in listed if m)
   name = str(pathlib.PurePosixPath(of['image']).with_suffix(''))
@@ -110,7 +110,7 @@ def read_folder(root: pathlib.Path, problems: common.Problems, unlabelled: bool)
   if missing := [row for row in rows if not row.split] if any(row.split for row in rows) else []:
     raise UserError(
       f'some folders of {root / "images"} are splits, but {missing[0].image} lies in none of them\n'
-      f'  put every picture into one of {", ".join(common.SPLITS)}, or use a CSV'
+      f'  put every picture into one of {", ".join(base.SPLITS)}, or use a CSV'
     )
   if not rows:
     problems.stop_if_any(root)
@@ -168,10 +168,10 @@ def _split(path: pathlib.Path, relative: pathlib.PurePath) -> str:
     return ''
   top = relative.parts[0]
   split = SPLIT_NAMES.get(top, top)
-  if split in common.SPLITS:
+  if split in base.SPLITS:
     return split
   plain = top.lower()
-  if meant := LIKE_SPLITS.get(plain) or (plain if plain in (*common.SPLITS, *SPLIT_NAMES) else ''):
+  if meant := LIKE_SPLITS.get(plain) or (plain if plain in (*base.SPLITS, *SPLIT_NAMES) else ''):
     raise UserError(
       f'{path}: is the folder {top} a split?\n'
       f'  call it {meant}, with its masks; or by another name if it is none'

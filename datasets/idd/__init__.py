@@ -1,0 +1,1 @@
+from datasets.idd.idd_dataset_builder import Builder, Config

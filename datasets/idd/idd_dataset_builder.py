@@ -1,20 +1,17 @@
 """IDD Segmentation (https://idd.insaan.iiit.ac.in): Indian streets, in Cityscapes' classes."""
 
+import dataclasses
 import functools
 import pathlib
-import re
-from collections.abc import Iterator
-
-import numpy as np
 
 from car_jax.data import labels
 from car_jax.errors import UserError, nearest
-from datasets import common, layout
+from datasets import base, common, layout
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
-from datasets.options import Option
 
 IMAGES, LABELS = 'leftImg8bit', 'gtFine'
-PICTURE, LABEL_END = r'(.+)_leftImg8bit\.(png|jpe?g)', '_gtFine_labellevel3Ids.png'
+ENDS = ('_leftImg8bit.png', '_leftImg8bit.jpg', '_leftImg8bit.jpeg')
+LABEL_ENDS = ('_gtFine_labellevel3Ids.png',)
 COMPANIONS = ('_gtFine_polygons.json', '_gtFine_labelColors.png', '_gtFine_instanceIds.png')
 COMPANIONS += tuple(f'_gtFine_labellevel{k}Ids.png' for k in (1, 2, 4))
 COMPANIONS += ('_gtFine_labelIds.png', '_gtFine_labelCsIds.png')
@@ -26,51 +23,6 @@ TEST_SCENES = frozenset(
   )
 )
 CITATION = 'Varma et al., IDD, WACV 2019, arXiv 1811.10200'
-
-
-class Builder(common.Builder):
-  """SOURCE/leftImg8bit/{train,val}/SCENE/NAME_leftImg8bit.png or .jpg with SOURCE/gtFine/
-  {train,val}/SCENE/NAME_gtFine_labellevel3Ids.png, which IDD's own scripts make; of several sizes.
-
-  Splits as in arXiv 2303.11298: `test` is 37 scenes of the training part, `calibration` the
-  validation part; `train` is what is left. `--unknown 8,16` makes these ids unknown objects.
-  """
-
-  CONFIG = 'reliability_cityscapes'
-  OPTIONS = {
-    'scale': common.scale(0.5),
-    'unknown': Option('', 'level-3 ids that are unknown objects, such as 8,16'),
-  }
-
-  @classmethod
-  def check(cls, values):
-    if values['unknown'] and not unknown_ids(values['unknown']):
-      raise UserError(f'--unknown cannot be {values["unknown"]!r}\n  expected ids such as 8,16')
-
-  def contents(self, options, problems):
-    source, values = options.source, options.values
-    unknown = unknown_ids(values['unknown'])
-    found: dict[str, list[pathlib.Path]] = {'train': [], 'calibration': [], 'test': []}
-    for part in ('train', 'val'):
-      for path in pictures(source / IMAGES / part, source / LABELS / part, problems):
-        inside = 'test' if path.parent.name in map(str, TEST_SCENES) else 'train'
-        found['calibration' if part == 'val' else inside].append(path)
-    layout.unread(source, (IMAGES, LABELS), problems)
-    layout.unread(source / IMAGES, ('train', 'val'), problems)
-    layout.unread(source / LABELS, ('train', 'val'), problems)
-    if not any(found.values()):
-      problems.stop_if_any(source)
-      raise UserError(
-        f'{source / IMAGES} holds no {{train,val}}/SCENE/NAME_leftImg8bit.png or .jpg\n'
-        f'  expected {IMAGES}/ and {LABELS}/ side by side; see docs/data.md'
-      )
-    make = functools.partial(examples, source / LABELS, unknown, values['scale'], problems)
-    return cityscapes.contents(
-      {s: (len(paths), functools.partial(make, paths)) for s, paths in found.items() if paths},
-      unknown_label=labels.UNKNOWN_LABEL if unknown else None,
-      licence="IDD's licence: research use, no redistribution",
-      citation=CITATION,
-    )
 
 
 def unknown_ids(text: str) -> tuple[int, ...]:
@@ -88,46 +40,67 @@ def unknown_ids(text: str) -> tuple[int, ...]:
   return tuple(sorted({int(part) for part in given}))
 
 
-def pictures(
-  folder: pathlib.Path, gt: pathlib.Path, problems: common.Problems
-) -> list[pathlib.Path]:
-  """SCENE/NAME_leftImg8bit.png or .jpg in the order of scene and name; others are problems.
+@dataclasses.dataclass
+class Config(base.ScaledConfig):
+  scale: base.Scale = 0.5
+  unknown: str = ''
+  """Level-3 ids that are unknown objects, such as 8,16."""
 
-  So are labels in `gt`, the labels' part, that have no image.
+  def check(self):
+    if self.unknown and not unknown_ids(self.unknown):
+      raise UserError(f'--unknown cannot be {self.unknown!r}\n  expected ids such as 8,16')
+
+
+class Builder(base.Builder):
+  """IDD's streets, of several sizes, with the level-3 labels that IDD's own scripts make.
+
+  Splits as in arXiv 2303.11298: `test` is 37 scenes of the training part, `calibration` the
+  validation part; `train` is what is left. Ids of `unknown`, such as 8,16, are unknown objects.
   """
-  fits = lambda name: re.fullmatch(PICTURE, name)
-  found: dict[tuple[str, str], pathlib.Path] = {}
-  for path in layout.images(folder, fits, 'SCENE/NAME_leftImg8bit.png or .jpg', problems):
-    name = fits(path.name)[1]
-    if found.setdefault((path.parent.name, name), path) != path:
-      problems.add(path, f'is there twice, also as {found[path.parent.name, name].name}')
-  missing = lambda of: folder / of[0] / f'{of[1]}_leftImg8bit.png'
-  layout.labels(gt, (LABEL_END,), found, missing, problems, beside=COMPANIONS)
-  return list(found.values())
 
+  TRAINING = 'reliability_cityscapes'
+  HOMEPAGE = 'https://idd.insaan.iiit.ac.in'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
+    leftImg8bit/{{train,val}}/SCENE/NAME_leftImg8bit.png or .jpg and
+    gtFine/{{train,val}}/SCENE/NAME_gtFine_labellevel3Ids.png: IDD Segmentation
+    ({HOMEPAGE}), unpacked, after IDD's scripts have made its label files"""
+  BUILDER_CONFIGS = [
+    Config(description='Half size, mostly 360x640'),
+    Config(scale=1.0, description='Full size'),
+    Config(scale=1.0, unknown='8,16,17,23', description='As arXiv 2303.11298 tests on'),
+  ]
 
-def examples(
-  gt: pathlib.Path,
-  unknown: tuple[int, ...],
-  scale: float,
-  problems: common.Problems,
-  paths: list[pathlib.Path],
-) -> Iterator[common.Example]:
-  for path in paths:
-    part, scene = path.parts[-3:-1]
-    stem = re.fullmatch(PICTURE, path.name)[1]
-    where = gt / part / scene / f'{stem}{LABEL_END}'
-    maps = [(where, read_label(where, unknown, problems))]
-    for image, label in cityscapes.scaled(path, maps, scale, problems):
-      group = f'{part}/{scene}'
+  def about(self):
+    return cityscapes.about(
+      unknown_label=labels.UNKNOWN_LABEL if self.builder_config.unknown else None,
+      licence="IDD's licence: research use, no redistribution",
+      citation=CITATION,
+    )
+
+  def splits(self, source):
+    splits: dict[str, list[pathlib.Path]] = {'train': [], 'calibration': [], 'test': []}
+    for part in ('train', 'val'):
+      folders = source / IMAGES / part, source / LABELS / part
+      for path in layout.paired(*folders, ENDS, LABEL_ENDS, self.problems, beside=COMPANIONS):
+        inside = 'test' if path.parent.name in map(str, TEST_SCENES) else 'train'
+        splits['calibration' if part == 'val' else inside].append(path)
+    layout.unread(source, (IMAGES, LABELS), self.problems)
+    layout.unread(source / IMAGES, ('train', 'val'), self.problems)
+    layout.unread(source / LABELS, ('train', 'val'), self.problems)
+    if not any(splits.values()):
+      self.problems.stop_if_any(source)
+      raise UserError(
+        f'{source / IMAGES} holds no {{train,val}}/SCENE/NAME_leftImg8bit.png or .jpg\n'
+        f'  expected {IMAGES}/ and {LABELS}/ side by side; see docs/data.md'
+      )
+    return splits
+
+  def example(self, path):
+    part, (scene, stem) = path.parts[-3], layout.key(path, ENDS)
+    label_path = self.source / LABELS / part / scene / f'{stem}{LABEL_ENDS[0]}'
+    config, group = self.builder_config, f'{part}/{scene}'
+    ids = common.read_ids(label_path, self.problems)
+    convert = functools.partial(labels.idd_train_ids, unknown=unknown_ids(config.unknown))
+    ids = cityscapes.train_ids(label_path, ids, labels.IDD_IDS, convert, self.problems)
+    for image, label in cityscapes.scaled(path, [(label_path, ids)], config.scale, self.problems):
       yield f'{group}/{stem}', group, image, label[None]
-
-
-def read_label(
-  path: pathlib.Path, unknown: tuple[int, ...], problems: common.Problems
-) -> np.ndarray | None:
-  """Train ids 0 to 18, 254 for ids in `unknown`, 255 for what is not scored."""
-  found = common.read_ids(path, problems)
-  if found is None or not cityscapes.in_range(path, found, labels.IDD_IDS, problems):
-    return None
-  return labels.idd_train_ids(found, unknown)

@@ -1,74 +1,72 @@
 """Real CT crops around LIDC's nodules: a TCIA LIDC-IDRI download cut with the shipped masks."""
 
-import functools
+import dataclasses
 import pathlib
-from typing import Any
+import sys
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 
 from car_jax import files
 from car_jax.errors import UserError, reading
-from datasets import common
+from car_jax.options import Range
+from datasets import base, common
 from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
-from datasets.options import Option
-
-SIDE = 128  # pixels of 1 mm, as the masks
+from datasets.lidc_masks.lidc_masks_dataset_builder import SIDE
 
 
-class Builder(common.Builder):
-  """128x128 crops at 1 mm of the slices whose series is in the folder, with their four masks."""
+@dataclasses.dataclass
+class Config(base.Config):
+  low: Annotated[float, Range(-1e5, 1e5)] = -1000.0
+  """Hounsfield units that become black."""
+  high: Annotated[float, Range(-1e5, 1e5)] = 400.0
+  """Hounsfield units that become white."""
 
-  SOURCE = 'the folder of the TCIA download'
-  OPTIONS = {
-    'low': Option(-1000.0, 'Hounsfield units that become black', -1e5, 1e5),
-    'high': Option(400.0, 'Hounsfield units that become white', -1e5, 1e5),
-  }
+  def check(self):
+    if self.low >= self.high:
+      raise UserError(f'--low cannot be {self.low}\n  expected less than --high')
 
-  @classmethod
-  def check(cls, values):
-    if values['low'] >= values['high']:
-      raise UserError(f'--low cannot be {values["low"]}\n  expected less than --high')
 
-  def contents(self, options, problems):
-    data = dict(np.load(lidc_masks.FILE))
-    wanted = {str(uid): number for number, uid in enumerate(data['series_uid'])}
-    slices = find_slices(options.source, wanted, problems)
-    if not slices:
-      problems.stop_if_any(options.source)
+class Builder(base.Builder):
+  """128x128 crops at 1 mm of the slices whose series is in the source, with their four masks."""
+
+  ABOUT, HOMEPAGE = lidc_masks.ABOUT, lidc_masks.HOMEPAGE
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
+    the .dcm files of LIDC-IDRI, or a part of them, in any folders: a download of The Cancer
+    Imaging Archive ({HOMEPAGE})"""
+  BUILDER_CONFIGS = [Config(description='-1000 to 400 Hounsfield units')]
+
+  def splits(self, source):
+    self.data = dict(np.load(lidc_masks.FILE))
+    wanted = {str(uid): number for number, uid in enumerate(self.data['series_uid'])}
+    self.slices = find_slices(source, wanted, self.problems)
+    if not self.slices:
+      self.problems.stop_if_any(source)
       raise UserError(
-        f'{options.source} holds no DICOM file of a LIDC-IDRI series\n'
+        f'{source} holds no DICOM file of a LIDC-IDRI series\n'
         '  expected the folder of the TCIA download, with the series UIDs unchanged'
       )
-    print(f'{len(slices):,} of {len(wanted):,} series found in {options.source}')
-    here = np.isin(data['series'], [*slices])
-    splits = {}
-    for number, split in enumerate(common.SPLITS):
-      rows = np.flatnonzero(here & (data['split'] == number))
-      if len(rows):
-        make = functools.partial(self._examples, data, rows, slices, options.values, problems)
-        splits[split] = len(rows), make
-    return lidc_masks.contents(splits)
+    print(f'{len(self.slices):,} of {len(wanted):,} series found in {source}', file=sys.stderr)
+    here = np.isin(self.data['series'], [*self.slices])
+    return {s: np.flatnonzero(here & (self.data['split'] == k)) for k, s in enumerate(base.SPLITS)}
 
-  def _examples(self, data, rows, found, values, problems):
-    for i in rows:
-      z = float(data['z_mm'][i])
-      slices = found[int(data['series'][i])]
-      nearest = min(slices, key=lambda s: abs(s - z))
-      if abs(nearest - z) > 2.0:
-        uid = data['series_uid'][data['series'][i]]
-        problems.add(f'series {uid}', f'no slice at z {z:.2f} mm; nearest {nearest:.2f}')
-        continue
-      units = read_units(slices[nearest], problems)
-      if units is None:
-        continue
-      crop = cut(units, data['centre_xy_px'][i], data['spacing_mm'][i])
-      low, high = values['low'], values['high']
-      image = np.clip((crop - low) / (high - low) * 255, 0, 255).astype(np.uint8)
-      masks = np.unpackbits(data['masks'][i]).reshape(4, SIDE, SIDE)
-      patient = f'LIDC-IDRI-{data["patient"][i]:04d}'
-      name = f'{patient}/nodule{data["nodule"][i]:04d}/z{z:+.2f}'
-      yield name, patient, image[..., None], masks
+  def example(self, i):
+    data, z, config = self.data, float(self.data['z_mm'][i]), self.builder_config
+    slices = self.slices[int(data['series'][i])]
+    nearest = min(slices, key=lambda s: abs(s - z))
+    if abs(nearest - z) > 2.0:
+      uid = data['series_uid'][data['series'][i]]
+      self.problems.add(f'series {uid}', f'no slice at z {z:.2f} mm; nearest {nearest:.2f}')
+      return
+    units = read_units(slices[nearest], self.problems)
+    if units is None:
+      return
+    crop = cut(units, data['centre_xy_px'][i], data['spacing_mm'][i])
+    scaled = (crop - config.low) / (config.high - config.low) * 255
+    image = np.clip(scaled, 0, 255).astype(np.uint8)
+    patient, name = lidc_masks.names_of(data, i)
+    yield name, patient, image[..., None], lidc_masks.masks_of(data, i)
 
 
 def find_slices(root: pathlib.Path, wanted: dict[str, int], problems: common.Problems) -> dict:
@@ -84,7 +82,7 @@ def find_slices(root: pathlib.Path, wanted: dict[str, int], problems: common.Pro
   found: dict[int, dict[float, pathlib.Path]] = {}
   paths = common.files_under(root, problems)
   tags = ['SeriesInstanceUID', 'ImagePositionPatient']
-  for path in common.progress(paths, len(paths), 'reading DICOM headers'):
+  for path in base.progress(paths, 'reading DICOM headers'):
     if path.suffix == '.DCM':
       problems.add(path, 'ends in .DCM; TCIA names its files .dcm, rename it')
       continue

@@ -1,63 +1,71 @@
 """The embedded data set: real four-reader LIDC masks, with CT-like images rendered around them."""
 
+import dataclasses
 import pathlib
+from typing import Annotated
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from datasets import common
+from car_jax.options import Range
+from datasets import base
 from datasets.lidc_masks import render
-from datasets.options import Option
 
 SIDE = 128  # pixels of 1 mm in the file
 FILE = pathlib.Path(__file__).with_name('lidc_masks.npz')
-CITATION = (
-  'S. G. Armato III et al., The Lung Image Database Consortium (LIDC) and Image Database Resource '
-  'Initiative (IDRI), Medical Physics 38(2), 2011; masks CC BY 3.0'
+HOMEPAGE = 'https://www.cancerimagingarchive.net/collection/lidc-idri'
+ABOUT = base.About(  # any data set of LIDC's nodules with its four readers
+  class_names=('background', 'nodule'),
+  readers=4,
+  licence='LIDC-IDRI, CC BY 3.0',
+  citation='S. G. Armato III et al., The Lung Image Database Consortium (LIDC) and Image Database '
+  'Resource Initiative (IDRI), Medical Physics 38(2), 2011; masks CC BY 3.0',
 )
-LICENCE = 'LIDC-IDRI, CC BY 3.0'
 
 
-def contents(splits: dict, licence: str = LICENCE) -> common.Contents:
-  """Of any data set of LIDC's nodules with its four readers."""
-  return common.Contents(
-    class_names=('background', 'nodule'),
-    readers=4,
-    splits=splits,
-    licence=licence,
-    citation=CITATION,
-  )
+@dataclasses.dataclass
+class Config(base.Config):
+  version: str = '1.1.0'
+  size: Annotated[int, Range(1, SIDE)] = SIDE
+  """Side of the image in pixels of 1 mm."""
+  noise: Annotated[float, Range(0.0, 100.0)] = 1.0
+  """Strength of the noise in the images."""
+  contrast: Annotated[float, Range(0.0, 100.0)] = 1.0
+  """Of the nodules against the lung."""
 
 
-class Builder(common.Builder):
+class Builder(base.Builder):
   """Outlines of four radiologists (LIDC-IDRI) on rendered images; patient-wise splits."""
 
-  VERSION = tfds.core.Version('1.1.0')
-  CONFIG = 'car_lidc_masks'
-  SOURCE = ''
-  OPTIONS = {
-    'size': Option(128, 'side of the image in pixels of 1 mm', 1, SIDE),
-    'noise': Option(1.0, 'strength of the noise in the images', 0, 100),
-    'contrast': Option(1.0, 'of the nodules against the lung', 0, 100),
-  }
+  ABOUT = dataclasses.replace(ABOUT, licence='masks CC BY 3.0 (LIDC-IDRI); images rendered')
+  HOMEPAGE = HOMEPAGE
+  TRAINING = 'car_lidc_masks'
+  BUILDER_CONFIGS = [
+    Config(description='128x128'),
+    Config(size=64, description='64x64, which cuts no mask; what the demo trains on'),
+  ]
 
-  def contents(self, options, problems):
-    values = options.values
-    data = dict(np.load(FILE))
-    splits = {}
-    for number, split in enumerate(common.SPLITS):
-      rows = np.flatnonzero(data['split'] == number)
-      splits[split] = len(rows), lambda rows=rows: self._examples(data, rows, values)
-    return contents(splits, 'masks CC BY 3.0 (LIDC-IDRI); images rendered')
+  def splits(self, source):
+    self.data = dict(np.load(FILE))
+    return {s: np.flatnonzero(self.data['split'] == k) for k, s in enumerate(base.SPLITS)}
 
-  def _examples(self, data, rows, values):
-    for i in rows:
-      masks = centre(np.unpackbits(data['masks'][i]).reshape(4, SIDE, SIDE), values['size'])
-      strength = {k: values[k] for k in ('noise', 'contrast')}
-      image = render.slice_image(masks, data['ratings'][i], seed=int(i), **strength)
-      patient = f'LIDC-IDRI-{data["patient"][i]:04d}'
-      name = f'{patient}/nodule{data["nodule"][i]:04d}/z{data["z_mm"][i]:+.2f}'
-      yield name, patient, image[..., None], masks
+  def example(self, i):
+    config, ratings = self.builder_config, self.data['ratings'][i]
+    masks = centre(masks_of(self.data, i), config.size)
+    strength = dict(noise=config.noise, contrast=config.contrast)
+    image = render.slice_image(masks, ratings, seed=int(i), **strength)
+    patient, name = names_of(self.data, i)
+    yield name, patient, image[..., None], masks
+
+
+def masks_of(data: dict[str, np.ndarray], i: int) -> np.ndarray:
+  """The four masks uint8 [4, SIDE, SIDE] of row i of the file."""
+  return np.unpackbits(data['masks'][i]).reshape(4, SIDE, SIDE)
+
+
+def names_of(data: dict[str, np.ndarray], i: int) -> tuple[str, str]:
+  """The patient, and the id of the slice."""
+  patient = f'LIDC-IDRI-{data["patient"][i]:04d}'
+  return patient, f'{patient}/nodule{data["nodule"][i]:04d}/z{data["z_mm"][i]:+.2f}'
 
 
 def centre(masks: np.ndarray, size: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """The pickle of 128x128 LIDC crops that the Probabilistic U-Net ports share (the 'v1' split)."""
 
-import functools
 import pathlib
 from typing import Any
 
@@ -8,7 +7,8 @@ import numpy as np
 
 from car_jax.errors import UserError, reading
 from car_jax.files import is_leftover
-from datasets import common
+from datasets import base
+from datasets.base import FileConfig as Config
 from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 from datasets.lidc_v1 import plain_pickle
 
@@ -19,52 +19,59 @@ WHAT = 'a pickle of LIDC crops'
 MOST_SHARED = 8  # bytes of arrays for each of the file: a mask may be that of several readers
 
 
-class Builder(common.Builder):
-  """One dictionary: name -> image (floats from 0 to 1), four masks, series_uid.
+class Builder(base.Builder):
+  """The crops of one dictionary, with the masks of four radiologists.
 
   Splits are by series, those of the seeds that MoSE (ICLR 2023) and others use. Images are stored
   with 8 bits.
   """
 
-  CONFIG = 'mose_lidc'
-  SOURCE = 'the pickle, or the folder that it lies in'
+  ABOUT, HOMEPAGE = lidc_masks.ABOUT, lidc_masks.HOMEPAGE
+  TRAINING = 'mose_lidc'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+    a pickle of one dictionary, such as data_lidc.pickle: name -> image (floats from 0 to 1), four
+    masks, series_uid; as ports of the Probabilistic U-Net share it. Or name that file itself"""
+  BUILDER_CONFIGS = [Config(description='128x128, as MoSE trains on')]
 
-  def contents(self, options, problems):
-    entries = read(options.source)
-    path = options.source
+  def splits(self, source):
+    self.path = source / self.builder_config.file
+    self.entries = entries = read(self.path)
     for name, entry in entries.items():
       if missing := [k for k in KEYS if not isinstance(entry, dict) or k not in entry]:
-        problems.add(f'{path}, {name!r}', f'has no {missing[0]!r}')
+        self.problems.add(f'{self.path}, {name!r}', f'has no {missing[0]!r}')
       elif not isinstance(name, str) or not isinstance(entry['series_uid'], str):
-        problems.add(f'{path}, {name!r}', 'its name or its series_uid is no text')
-    problems.stop_if_any(path)
-    splits = {}
-    for split, uids in split_of(sorted({str(e['series_uid']) for e in entries.values()})).items():
-      chosen = set(uids)
-      names = [name for name, e in entries.items() if str(e['series_uid']) in chosen]
-      splits[split] = len(names), functools.partial(_examples, path, entries, names, problems)
-    return lidc_masks.contents(splits)
+        self.problems.add(f'{self.path}, {name!r}', 'its name or its series_uid is no text')
+    self.problems.stop_if_any(self.path)
+    series = sorted({str(e['series_uid']) for e in entries.values()})
+    splits = {split: {*uids} for split, uids in split_of(series).items()}
+    if not all(splits.values()):
+      raise UserError(f'{self.path} has {len(series)} series, which make no three splits')
+    within = lambda uids: [name for name, e in entries.items() if e['series_uid'] in uids]
+    return {split: within(uids) for split, uids in splits.items()}
 
-
-def _examples(path: pathlib.Path, entries: dict, names: list, problems: common.Problems):
-  for name in names:
-    entry, where = entries[name], f'{path}, {name!r}'
+  def example(self, name):
+    entry, where = self.entries[name], f'{self.path}, {name!r}'
     image, masks = entry['image'], entry['masks']
-    if not isinstance(masks, list) or len(masks) != READERS:
-      count = f'{len(masks)} masks' if isinstance(masks, list) else 'no list of masks'
-      problems.add(where, f'{count}; expected {READERS}')
-    elif any(not isinstance(x, np.ndarray) or x.dtype.kind not in 'biuf' for x in (image, *masks)):
-      problems.add(where, 'its image or a mask is no array of numbers')
-    elif image.ndim != 2 or any(m.shape != image.shape for m in masks):
-      problems.add(where, f'image {image.shape}, masks {[m.shape for m in masks]}')
-    elif not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
-      problems.add(where, f'image from {image.min()} to {image.max()}; expected 0 to 1')
-    elif odd := sorted({float(v) for m in masks for v in np.unique(m)} - {0.0, 1.0}):
-      problems.add(where, f'value {odd[0]:g} in a mask; expected 0 and 1')
-    else:
-      uid = str(entry['series_uid'])
-      pixels = np.uint8(np.round(image * 255))[..., None]
-      yield f'{uid}/{name}', uid, pixels, np.uint8(np.stack(masks))
+    if wrong := fault(image, masks):
+      self.problems.add(where, wrong)
+      return
+    uid, pixels = str(entry['series_uid']), np.uint8(np.round(image * 255))
+    yield f'{uid}/{name}', uid, pixels[..., None], np.uint8(np.stack(masks))
+
+
+def fault(image: Any, masks: Any) -> str:
+  """What is wrong with an entry's image [H, W] or its masks; empty for nothing."""
+  if not isinstance(masks, list) or len(masks) != READERS:
+    count = f'{len(masks)} masks' if isinstance(masks, list) else 'no list of masks'
+    return f'{count}; expected {READERS}'
+  if any(not isinstance(x, np.ndarray) or x.dtype.kind not in 'biuf' for x in (image, *masks)):
+    return 'its image or a mask is no array of numbers'
+  if image.ndim != 2 or any(m.shape != image.shape for m in masks):
+    return f'image {image.shape}, masks {[m.shape for m in masks]}'
+  if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
+    return f'image from {image.min()} to {image.max()}; expected 0 to 1'
+  odd = sorted({float(v) for m in masks for v in np.unique(m)} - {0.0, 1.0})
+  return f'value {odd[0]:g} in a mask; expected 0 and 1' if odd else ''
 
 
 def split_of(uids: list[str]) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error
-from datasets import common, prepare
+from datasets import base, prepare
 from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 from datasets.street_scenes import street_scenes_dataset_builder as builder
 
@@ -23,24 +23,23 @@ def main(arguments: list[str]) -> int:
   parser.add_argument('out', type=pathlib.Path)
   prepare.add_options(parser, builder.Builder)
   given = parser.parse_args(arguments)
-  out, values = given.out, prepare.values(builder.Builder, given)
+  out, config = given.out, prepare.config_of(builder.Builder, given)
   if out.exists() and any(out.iterdir()):
     raise UserError(f'{out} is not empty\n  name a new folder')
   for split in builder.SPLITS:
-    count = builder.size(split, values)
-    for k in common.progress(range(count), count, split):
-      write(out, values, split, k)
+    for k in base.progress(range(builder.size(split, config)), split):
+      write(out, config, split, k)
   print(f'wrote {out}')
   return 0
 
 
-def write(out: pathlib.Path, values: dict, split: str, k: int) -> None:
-  scene, box = builder.drawn(values, split, k)
+def write(out: pathlib.Path, config: builder.Config, split: str, k: int) -> None:
+  scene, box = builder.drawn(config, split, k)
   city, stem = builder.name(split, k)
   part = builder.SPLITS[split][0]
   train_ids = labels.scored_train_ids(scene.labels)
   for folder, end, array in (
-    (cityscapes.IMAGES, cityscapes.IMAGE_END, scene.image),
+    (cityscapes.IMAGES, cityscapes.ENDS[0], scene.image),
     (cityscapes.LABELS, cityscapes.LABEL_IDS, scene.labels),
     (cityscapes.LABELS, cityscapes.TRAIN_IDS, train_ids),
     ('black_box', '_blackBox_labelIds.png', box),

@@ -1,0 +1,1 @@
+from datasets.synthia.synthia_dataset_builder import Builder, Config

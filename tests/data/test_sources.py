@@ -90,7 +90,7 @@ def test_an_unknown_key_names_the_nearest(data):
     ('lidc_mask', ['did you mean: lidc_masks', 'python -m datasets.prepare lidc_masks']),
     ('lidc_masks/size32-noise0.5', ['datasets.prepare lidc_masks --size 32 --noise 0.5 --data']),
     ('lidc_dicom/low-1200', ['datasets.prepare lidc_dicom --source FOLDER --low -1200 --data']),
-    ('idd/unknown_8,16', ['datasets.prepare idd --source FOLDER --unknown 8,16 --data']),
+    ('idd/unknown_8+16', ['datasets.prepare idd --source FOLDER --unknown 8,16 --data']),
     ('street_scenes/unknown0.5', ['datasets.prepare street_scenes --unknown 0.5 --data']),
     (
       'cityscapes/splits_reliability-augmented15',

@@ -11,10 +11,10 @@ from PIL import Image
 from car_jax.data import augmentation, labels, opening, sources
 from datasets.cityscapes import cityscapes_dataset_builder as builder
 from datasets.street_scenes import __main__ as street_scenes
-from tests.datasets.files import leave, nothing_prepared, records, run, truncate, write_png
+from tests.datasets.files import nothing_prepared, records, run, truncate, write_png
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'sac'
-FEW = ('--height', '32', '--count', '8')
+FEW = ('--height', '32', '--count', '4')
 
 
 def cityscapes(root, size=(16, 32), black_box='png'):
@@ -40,7 +40,6 @@ def test_records_at_a_quarter_of_the_size(tmp_path, black_box):
   source = cityscapes(tmp_path / 's', black_box=black_box)
   assert run('cityscapes', source, tmp_path / 'd') == 0
   info = opening.open_dataset({'name': 'cityscapes', 'data_dir': str(tmp_path / 'd')}).info
-  assert (info.num_classes, info.ignore_label, info.readers) == (19, 255, 1)
   assert info.black_box == (black_box != 'none')
   for split, part, city in (
     ('train', 'train', 'aachen'),
@@ -121,7 +120,7 @@ def test_train_ids_out_of_range(tmp_path, capsys):
 
 
 def test_other_layouts_are_refused(tmp_path, capsys):
-  (tmp_path / 's').mkdir()
+  (tmp_path / 's/leftImg8bit').mkdir(parents=True)
   assert run('cityscapes', tmp_path / 's', tmp_path / 'd') == 2
   assert 'leftImg8bit/train is not there' in capsys.readouterr().err
   source = cityscapes(tmp_path / 't')
@@ -265,9 +264,9 @@ def test_drawn_scenes_are_the_same_as_files_and_as_records(tmp_path):
   assert street_scenes.main([str(tmp_path / 'files'), *more]) == 0
   assert run('cityscapes', tmp_path / 'files', tmp_path / 'd', '--scale', '1') == 0
   assert run('street_scenes', None, tmp_path / 'd', *more) == 0
-  for split, count in (('train', 8), ('validation', 2), ('test', 2)):
+  for split, count in (('train', 4), ('validation', 1), ('test', 1)):
     files = records('cityscapes/scale1', tmp_path / 'd', split)
-    name = 'street_scenes/height32-count8-domain_night-strength0.5'
+    name = 'street_scenes/height32-count4-domain_night-strength0.5'
     drawn = records(name, tmp_path / 'd', split)
     assert len(files) == len(drawn) == count
     for key in files:
@@ -280,7 +279,7 @@ def test_unknown_objects_are_5_in_files_and_254_in_records(tmp_path):
   assert street_scenes.main([str(tmp_path / 'files'), *more]) == 0
   assert run('cityscapes', tmp_path / 'files', tmp_path / 'd', '--scale', '1') == 0
   assert run('street_scenes', None, tmp_path / 'd', *more) == 0
-  name = 'street_scenes/height32-count8-unknown1'
+  name = 'street_scenes/height32-count4-unknown1'
   info = opening.open_dataset({'name': name, 'data_dir': str(tmp_path / 'd')}).info
   assert (info.unknown_label, info.ignore_label) == (254, 255)
   files = records('cityscapes/scale1', tmp_path / 'd')
@@ -293,7 +292,7 @@ def test_unknown_objects_are_5_in_files_and_254_in_records(tmp_path):
     plain = np.where(unknown, 255, record['labels'][0])
     np.testing.assert_array_equal(files[key]['labels'][0], plain)
     assert (record['black_box'] < 19).all()
-  assert seen >= 5
+  assert seen >= 2
 
 
 def test_mistakes_with_drawn_scenes(tmp_path, capsys):
@@ -366,28 +365,3 @@ def test_predictions_that_are_no_ids(tmp_path, capsys, content, reason):
   told = capsys.readouterr().err
   assert f'{path}' in told
   assert reason in told
-
-
-def test_leftovers_of_systems_change_nothing(tmp_path, capsys):
-  from tests.datasets import test_acdc, test_gta5, test_idd, test_synthia
-  from tests.datasets.files import lidc_crops
-
-  for name, make in (
-    ('cityscapes', cityscapes),
-    ('acdc', test_acdc.acdc),
-    ('idd', test_idd.idd),
-    ('synthia', test_synthia.synthia),
-    ('lidc_crops', lidc_crops),
-    ('gta5', test_gta5.gta5),
-  ):
-    source, found = tmp_path / name, []
-    make(source)
-    more = {'gta5': ('--scale', '0.01')}.get(name, ())
-    for place in ('clean', 'left'):
-      assert run(name, source, tmp_path / place, *more) == 0
-      (info,) = (tmp_path / place / name).rglob('dataset_info.json')
-      found.append({p.name: p.read_bytes() for p in info.parent.glob('*array_record*')})
-      told = capsys.readouterr().out
-      assert ('leftover of the system' in told) == (place == 'left')
-      leave(source)
-    assert found[0] == found[1]

@@ -12,7 +12,7 @@ from car_jax.data import opening, pipeline, prepared
 from car_jax.data.options import Data
 from car_jax.methods import base
 from datasets import prepare
-from tests.datasets.files import records, run, write_png
+from tests.datasets.files import lidc_crops, records, run, write_png
 
 PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'data.md').read_text()
 COMMANDS = [
@@ -23,18 +23,26 @@ COMMANDS = [
 ]
 
 
+def test_the_way_of_tfds_runs(tmp_path, monkeypatch, capsys):
+  example, _ = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+  monkeypatch.chdir(tmp_path)
+  lidc_crops(tmp_path / 'crops')
+  exec(compile(example, 'docs/data.md', 'exec'), {})
+  assert "2 b'ptrain" in capsys.readouterr().out.splitlines()[-1]
+  assert set(records('lidc_crops', tmp_path / 'data')) == {'ptrain/s0', 'ptrain/s1'}
+
+
 def test_the_example_of_the_page_runs(capsys):
-  (example,) = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+  _, example = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
   exec(compile(example, 'docs/data.md', 'exec'), {})
   assert "('background', 'disc 1') (32, 32, 1) (4, 32, 32)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('command', COMMANDS)
 def test_every_command_is_one_that_prepare_takes(command):
-  given, values = prepare.parse(shlex.split(command)[3:])
-  built = prepare.builder(given.name)
-  assert bool(built.SOURCE) == (given.source is not None)
-  assert set(values) == set(built.OPTIONS)
+  given, config = prepare.parse(shlex.split(command)[3:])
+  assert bool(prepare.instructions(given.name)) == (given.source is not None)
+  assert config.version
 
 
 def test_there_are_commands_for_every_data_set():
@@ -57,7 +65,8 @@ def test_the_tables_name_every_key():
   assert rows('Preparing') >= set(prepared.KNOWN)
   for name in prepared.KNOWN:
     line, *_ = re.findall(rf'^\| `{name}` \|.*\|([^|]*)\|$', PAGE, re.MULTILINE)
-    options = [key.replace('_', '-') for key in prepare.builder(name).OPTIONS]
+    config = prepare.builder(name).builder_config_cls
+    options = [key.replace('_', '-') for key in car_jax.options.declared(config)]
     assert re.findall(r'--([\w-]+)', line) == options
   for key in {'unknown', *batch} - {'id', 'group'}:
     assert re.search(rf'^  {key} ', base.__doc__, re.MULTILINE)

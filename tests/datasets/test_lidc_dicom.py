@@ -118,7 +118,7 @@ def test_unreadable_files_are_named(tmp_path, capsys):
 
 
 def test_a_folder_without_dicom(tmp_path, capsys):
-  (tmp_path / 's').mkdir()
+  (tmp_path / 's/deep').mkdir(parents=True)
   assert run('lidc_dicom', tmp_path / 's', tmp_path / 'd') == 2
   assert 'holds no DICOM file of a LIDC-IDRI series' in capsys.readouterr().err
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from car_jax.data import opening, prepared
+from car_jax.data import prepared
 from datasets.lidc_masks import lidc_masks_dataset_builder as builder
 from datasets.lidc_masks import render
 from tests.datasets.files import records, run
@@ -39,9 +39,6 @@ def test_records_are_the_masks_around_their_centre(tmp_path, few):
     assert record['image'].dtype == np.uint8
     masks = np.unpackbits(data['masks'][i]).reshape(4, 128, 128)
     np.testing.assert_array_equal(record['labels'], masks[:, 32:96, 32:96])
-  info = opening.open_dataset({'name': 'lidc_masks/size64', 'data_dir': str(tmp_path)}).info
-  assert 'CC BY' in info.licence
-  assert 'Armato' in info.citation
 
 
 def test_two_preparations_are_the_same_and_options_have_their_own_place(tmp_path):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from car_jax.data import opening, prepared
-from datasets import common, prepare
+from car_jax.options import declared
+from datasets import common, options, prepare
 from tests.datasets.files import folder, nothing_prepared, records, run, write_png
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -22,7 +23,9 @@ def source(tmp_path):
 
 
 def leftovers(data_dir):
-  return [p for p in data_dir.rglob('*') if p.name.startswith('.') or 'incomplete' in p.name]
+  """But .config, where TFDS notes which config is the default."""
+  hidden = (p for p in data_dir.rglob('.*') if p.name != '.config')
+  return [*hidden, *data_dir.rglob('*incomplete*')]
 
 
 def test_an_interrupted_preparation_leaves_nothing_half_done(tmp_path, source, monkeypatch):
@@ -69,6 +72,13 @@ def test_what_is_prepared_stays_unless_overwritten(tmp_path, source, capsys):
   assert len(records('folder', tmp_path / 'data')) == 4
 
 
+def test_a_folder_that_lost_its_description_is_replaced(tmp_path, source):
+  assert run('folder', source, tmp_path / 'data', *SPLIT) == 0
+  (tmp_path / 'data/folder/default/1.0.0/dataset_info.json').unlink()
+  assert run('folder', source, tmp_path / 'data', *SPLIT) == 0
+  assert len(records('folder', tmp_path / 'data')) == 3
+
+
 def test_overwriting_with_damaged_files_keeps_what_was_there(tmp_path, source, capsys):
   assert run('folder', source, tmp_path / 'data', *SPLIT) == 0
   (source / 'images' / 'im0.png').write_text('damaged')
@@ -110,6 +120,7 @@ def test_the_command_as_a_user_runs_it(tmp_path, source):
     ('folder', [], 'folder needs --source'),
     ('lidc_masks', ['--source', '.'], 'lidc_masks ships with the project and takes no --source'),
     ('folder', ['--source', 'nowhere'], 'no such source nowhere'),
+    ('lidc_crops', ['--source', __file__], 'test_prepare.py is a file; expected a folder'),
     ('lidc_crops', ['--source', '.', '--size', '64'], 'lidc_crops has no option --size'),
     (
       'lidc_masks',
@@ -193,14 +204,13 @@ def test_help_lists_the_options_of_one_data_set(name, capsys):
   with pytest.raises(SystemExit) as e:
     prepare.main([name, '--help'])
   assert e.value.code == 0
-  told = ' '.join(capsys.readouterr().out.split())
-  flags = set(
-    re.findall(r'(?<=\s)--[a-z-]+(?= [A-Z])', told.partition('options of this data set')[2])
-  )
-  wanted = prepare.builder(name).OPTIONS
-  assert flags == {f'--{k.replace("_", "-")}' for k, o in wanted.items() if o.default is not False}
+  text = capsys.readouterr().out
+  told, own = ' '.join(text.split()), text.partition('options of this data set')[2]
+  wanted = declared(prepare.builder(name).builder_config_cls)
+  assert re.findall(r'^  (--[a-z-]+)', own, re.MULTILINE) == [*map(options.flag, wanted)]
   for option in wanted.values():
-    assert ' '.join(option.told.split()) in told
+    assert option.about
+    assert options.help_line(option) in told
 
 
 def test_the_end_tells_what_was_prepared(tmp_path, capsys):

@@ -15,9 +15,10 @@ from datasets import prepare
 def scenes(folder: pathlib.Path, **changes) -> str:
   """Prepares 32 x 64 scenes, 4 to test on -> the data set's name."""
   builder = prepare.builder('street_scenes')
-  values = prepare.defaults(builder) | dict(height=32, count=16, unknown=1.0, part='test') | changes
-  prepare.prepare('street_scenes', None, folder, values, False)
-  return f'street_scenes/{prepare.variant(values, builder)}'
+  options = dict(height=32, count=16, unknown=1.0, part='test') | changes
+  config = builder.builder_config_cls(**options)
+  prepare.prepare('street_scenes', None, folder, config, False)
+  return f'street_scenes/{config.name}'
 
 
 def trained(workdir: pathlib.Path, variant: str, data: pathlib.Path, name: str) -> pathlib.Path:
