@@ -197,7 +197,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     if empty:  # the writer takes no empty split: see the others' problems, then stop
       for item in itertools.chain(*self.items.values()):
         collections.deque(self.example(item), maxlen=0)
-      if not self.problems.found:
+      if not self.problems.lines:
         self.problems.add(f'split {split}', 'has no example')
       self.problems.stop_if_any(self.source)
 

@@ -33,9 +33,9 @@ def parse(text: str) -> Span:
   """'LOW,HIGH' or 'P1%,P99%'; '' for none. Raises UserError."""
   if not text:
     return Span()
-  found = re.fullmatch(rf'\s*({NUMBER})(%?)\s*,\s*({NUMBER})(%?)\s*', text, re.ASCII)
-  if found and found[2] == found[4]:
-    low, high, percent = float(found[1]), float(found[3]), bool(found[2])
+  match = re.fullmatch(rf'\s*({NUMBER})(%?)\s*,\s*({NUMBER})(%?)\s*', text, re.ASCII)
+  if match and match[2] == match[4]:
+    low, high, percent = float(match[1]), float(match[3]), bool(match[2])
     if low < high and not (percent and (low < 0 or high > 100)):
       return Span(low, high, percent)
   raise UserError(

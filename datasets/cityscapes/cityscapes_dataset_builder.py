@@ -300,11 +300,11 @@ def from_label_ids(
 def read_black_box(folder: pathlib.Path, stem: str, problems: common.Problems) -> np.ndarray | None:
   """A prediction in label ids, as train ids."""
   there = sorted(folder.iterdir()) if folder.is_dir() else []
-  found = [p for p in there if is_box_of(p.name, stem)]
-  if len(found) != 1:
-    problems.add(folder / f'{stem}*', f'{len(found)} black-box predictions; expected one')
+  boxes = [p for p in there if is_box_of(p.name, stem)]
+  if len(boxes) != 1:
+    problems.add(folder / f'{stem}*', f'{len(boxes)} black-box predictions; expected one')
     return None
-  (path,) = found
+  (path,) = boxes
   if path.suffix.lower() == '.png':
     return from_label_ids(path, common.read_ids(path, problems), problems)
   with problems.collecting():
@@ -322,17 +322,15 @@ def read_array(path: pathlib.Path) -> np.ndarray:
   """Whole numbers [H, W] of a .npy file, of any kind, as int64. Raises UserError, by path."""
   files.check_regular(path)
   with reading(path, 'an array [H, W] of whole numbers'):
-    found = np.load(
-      path, mmap_mode='r', allow_pickle=False
-    )  # which allocates no more than is there
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in 'biuf':
-      raise ValueError(f'it holds {getattr(found, "dtype", "parts")} {np.shape(found)}')
-    found = np.asarray(found)
-    if not np.isfinite(found).all() or (found != np.round(found)).any():
+    ids = np.load(path, mmap_mode='r', allow_pickle=False)  # which allocates no more than is there
+    if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.dtype.kind not in 'biuf':
+      raise ValueError(f'it holds {getattr(ids, "dtype", "parts")} {np.shape(ids)}')
+    ids = np.asarray(ids)
+    if not np.isfinite(ids).all() or (ids != np.round(ids)).any():
       raise ValueError('it holds other than whole numbers')
-    if found.size and np.abs(found.astype(np.float64)).max() > 2**31:
+    if ids.size and np.abs(ids.astype(np.float64)).max() > 2**31:
       raise ValueError('it holds numbers that are no ids')
-    return found.astype(np.int64)
+    return ids.astype(np.int64)
 
 
 def image_scaled(image: np.ndarray, scale: float) -> np.ndarray:

@@ -79,7 +79,7 @@ def find_slices(root: pathlib.Path, wanted: dict[str, int], problems: common.Pro
     import pydicom
   except ImportError:
     raise UserError('lidc_dicom needs pydicom\n  pip install pydicom') from None
-  found: dict[int, dict[float, pathlib.Path]] = {}
+  slices: dict[int, dict[float, pathlib.Path]] = {}
   paths = common.files_under(root, problems)
   tags = ['SeriesInstanceUID', 'ImagePositionPatient']
   for path in base.progress(paths, 'reading DICOM headers'):
@@ -100,10 +100,10 @@ def find_slices(root: pathlib.Path, wanted: dict[str, int], problems: common.Pro
         z = float(header.ImagePositionPatient[2])
         if not np.isfinite(z):
           raise ValueError(f'its z is {z}')
-      first = found.setdefault(number, {}).setdefault(z, path)
+      first = slices.setdefault(number, {}).setdefault(z, path)
       if first != path and first.read_bytes() != path.read_bytes():
         problems.add(path, f'another slice of the same series at z {z:.2f} mm, as is {first}')
-  return found
+  return slices
 
 
 def read_units(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
