@@ -154,11 +154,15 @@ def resize_nearest(height: int, width: int, scale: float | None = None) -> Trans
   return apply
 
 
+def _one_of(scales: Sequence[float], rng: np.random.Generator) -> float:
+  return float(scales[int(rng.integers(len(scales)))])
+
+
 def random_rescale(scales: Sequence[float]) -> Transform:
   """By one of `scales`, uniformly, by nearest neighbour."""
 
   def apply(example: Example, rng: np.random.Generator) -> Example:
-    scale = float(scales[rng.integers(len(scales))])
+    scale = _one_of(scales, rng)
     h, w = example['image'].shape[:2]
     return resize_nearest(round(h * scale), round(w * scale), scale)(example, rng)
 
@@ -203,7 +207,7 @@ def resized_crop(size: int, scales: Sequence[float]) -> Transform:
   """
 
   def apply(example: Example, rng: np.random.Generator) -> Example:
-    side = int(min(example['image'].shape[:2]) * float(scales[rng.integers(len(scales))]))
+    side = int(min(example['image'].shape[:2]) * _one_of(scales, rng))
     window = random_crop(side)(example, rng)
     at = nearest_indices(side, size)
     labels = window['labels'][:, at[:, None], at]

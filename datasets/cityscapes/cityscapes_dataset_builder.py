@@ -6,7 +6,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from PIL import Image
@@ -25,8 +25,8 @@ SPLITS = ('train', 'val2', 'validation', 'calibration', 'test')
 VAL2 = pathlib.Path(__file__).with_name('val2.txt')
 PARTS = ('train', 'val', 'test')  # folders; test is read for --splits adaptation, where it is there
 LABEL_IDS, TRAIN_IDS = '_gtFine_labelIds.png', '_gtFine_labelTrainIds.png'
-COMPANIONS = ('_gtFine_color.png', '_gtFine_instanceIds.png', '_gtFine_polygons.json')
-COMPANIONS += ('_gtFine_instanceTrainIds.png', '_gtFine_panoptic.png')
+COMPANIONS: tuple[str, ...] = ('_gtFine_color.png', '_gtFine_instanceIds.png')
+COMPANIONS += ('_gtFine_polygons.json', '_gtFine_instanceTrainIds.png', '_gtFine_panoptic.png')
 CITATION = 'Cordts et al., The Cityscapes dataset for semantic urban scene understanding, CVPR 2016'
 
 
@@ -48,7 +48,7 @@ class Config(base.ScaledConfig):
         '  expected 0 or more, and with it --splits reliability'
       )
 
-  def for_source(self, source):
+  def for_source(self, source: pathlib.Path) -> Self:
     if self.black_box and not pathlib.Path(self.black_box).is_dir():
       raise UserError(f'--black-box {self.black_box}: no such folder')
     there = 'black_box' if (source / 'black_box').is_dir() else ''
@@ -114,7 +114,7 @@ class Builder(base.Builder):
           f'{source / IMAGES / part} is not there\n'
           f'  expected {IMAGES}/train, {IMAGES}/val and {LABELS}/ beside; see docs/data.md'
         )
-    kw = dict(scene='CITY', beside=COMPANIONS)
+    kw: dict[str, Any] = dict(scene='CITY', beside=COMPANIONS)
     paths = []
     for part in parts:
       folders = source / IMAGES / part, source / LABELS / part
@@ -208,7 +208,7 @@ def unused_boxes(
   """Notes black-box predictions of no image that is read."""
   if folder is None:
     return
-  stems: dict[tuple[str, str], list[str]] = {}
+  stems: dict[tuple[str, ...], list[str]] = {}
   for path in paths:
     stems.setdefault(path.parts[-3:-1], []).append(layout.key(path, ENDS)[1])
   for box in common.files_under(folder, problems):
@@ -238,7 +238,7 @@ def unlabelled(
 
 def scaled(
   path: pathlib.Path,
-  maps: list[tuple[pathlib.Path, np.ndarray | None]],
+  maps: list[tuple[pathlib.Path, Any]],
   scale: float,
   problems: common.Problems,
   change: Callable[[np.ndarray], np.ndarray] = np.asarray,

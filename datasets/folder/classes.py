@@ -14,8 +14,8 @@ from datasets import common
 
 IGNORE = 'ignore'
 OUTSIDE = {'void': IGNORED_TRAIN_ID, 'unknown': UNKNOWN_LABEL}  # names that are no class
-PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178))
-PALETTE += ((213, 94, 0), (204, 121, 167), (153, 153, 153), (255, 255, 255))
+PALETTE = [(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178)]
+PALETTE += [(213, 94, 0), (204, 121, 167), (153, 153, 153), (255, 255, 255)]
 MOST = 254  # classes: labels are stored in bytes, and two numbers have a meaning of their own
 
 

@@ -142,5 +142,6 @@ def cut(units: np.ndarray, centre: np.ndarray, spacing: float) -> np.ndarray:
   """SIDE x SIDE pixels of 1 mm about `centre` (x, y in source pixels), bilinear, air outside."""
   offsets = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2) / np.float32(spacing)
   x, y = np.meshgrid(offsets + centre[0], offsets + centre[1])
-  mode = dict(interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=-1000)
-  return cv2.remap(units, x.astype(np.float32), y.astype(np.float32), **mode)
+  where = x.astype(np.float32), y.astype(np.float32)
+  border: dict[str, Any] = dict(borderMode=cv2.BORDER_CONSTANT, borderValue=-1000)
+  return cv2.remap(units, *where, interpolation=cv2.INTER_LINEAR, **border)

@@ -55,7 +55,7 @@ class Builder(base.Builder):
     if wrong := fault(image, masks):
       self.problems.add(where, wrong)
       return
-    uid, pixels = str(entry['series_uid']), np.uint8(np.round(image * 255))
+    uid, pixels = str(entry['series_uid']), np.round(image * 255).astype(np.uint8)
     yield f'{uid}/{name}', uid, pixels[..., None], np.uint8(np.stack(masks))
 
 

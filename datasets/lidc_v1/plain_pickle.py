@@ -38,7 +38,7 @@ class Kind(Inert):
       return dtype
     if not isinstance(state, tuple) or len(state) < 6 or any(s is not None for s in state[2:5]):
       raise Refused('an array of a structured kind; expected plain numbers')
-    if not isinstance(state[1], str) or state[1] not in ('<', '>', '|', '='):
+    if state[1] not in ('<', '>', '|', '='):
       raise Refused('an array of no known byte order')
     if type(state[5]) is not int or state[5] not in (-1, dtype.itemsize):
       raise Refused('an array whose kind has two sizes')
@@ -117,7 +117,7 @@ def read(path: pathlib.Path, what: str) -> Any:
     if not size:
       raise CutShort('an empty file')
     budget = Budget(size, MOST)
-    stand_ins = {'numpy.dtype': lambda *args: Kind('numpy.dtype', args)}
+    stand_ins: dict[str, Any] = {'numpy.dtype': lambda *args: Kind('numpy.dtype', args)}
     for core in ('numpy.core', 'numpy._core'):
       stand_ins |= {
         f'{core}.multiarray._reconstruct': _reconstruct,
