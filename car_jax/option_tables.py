@@ -15,6 +15,7 @@ TITLES = {
   'method': 'Methods (`method`)',
   'net': 'Nets (such as `method.model`)',
   'data set': 'Data sets (`data`)',
+  'transform': 'Transforms (`data.transforms`)',
   'optimizer': 'Optimizers (such as `method.optim`)',
 }
 
