@@ -35,6 +35,9 @@ class Compute:
   """How many queries a block has."""
 
 
+PLAIN = Compute()
+
+
 def convolved(
   features: int, name: str, compute: Compute, *, size: int = 3, stride: int = 1, **kw: Any
 ) -> nn.Conv:

@@ -14,7 +14,7 @@ import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.generate import weights
-from car_jax.generate.blocks import Compute
+from car_jax.generate.blocks import PLAIN, Compute
 from car_jax.generate.clip_text import ClipText
 from car_jax.generate.unet import ControlNet, UNet
 from car_jax.generate.vae import VAE
@@ -143,7 +143,8 @@ def read(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
   if path.suffix == '.safetensors':
     state = read_safetensors(path)
   else:
-    state = tables.find(path, torch_file.read_saved(path, 'state_dict', 'weights'), 'cldm checkpoint')
+    content = torch_file.read_saved(path, 'state_dict', 'weights')
+    state = tables.find(path, content, 'checkpoint of cldm')
   try:
     names = translated(state)
   except UserError as e:
@@ -161,7 +162,7 @@ def load(
   nets: dict[str, nn.Module] | None = None,
   *,
   dtype: Any = np.float32,
-  compute: Compute = Compute(),
+  compute: Compute = PLAIN,
 ) -> dict[str, tuple[nn.Module, weights.Params]]:
   """Each component that the file has: its network and parameters.
 

@@ -106,6 +106,10 @@ class ClipText(nn.Module):
   layer_norm_eps: float = 1e-5
   compute: Compute = Compute()
 
+  def smallest(self) -> tuple[Array, ...]:
+    """The ids of one text, zeros."""
+    return (jnp.zeros((1, self.max_position_embeddings), jnp.int32),)
+
   @nn.compact
   def __call__(self, ids: Array) -> Array:
     tables = self.vocab_size, self.max_position_embeddings, self.hidden_size

@@ -6,15 +6,16 @@ Whatever else a file says is refused by name: a net that ignores it would give o
 """
 
 import math
+import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 
 from car_jax.errors import UserError, nearest
-from car_jax.generate.blocks import Compute
+from car_jax.generate.blocks import PLAIN, Compute
 from car_jax.generate.clip_text import ClipText
-from car_jax.generate.samplers import NoiseSchedule
+from car_jax.generate.samplers import NoiseSchedule, Spacing
 from car_jax.generate.unet import ControlNet, UNet
 from car_jax.generate.vae import VAE
 
@@ -179,9 +180,7 @@ def _checked(key: str, value: Any, default: Any, path: Any) -> Any:
   return value
 
 
-def module(
-  kind: str, config: Mapping[str, Any], path: Any, compute: Compute = Compute()
-) -> nn.Module:
+def module(kind: str, config: Mapping[str, Any], path: Any, compute: Compute = PLAIN) -> nn.Module:
   """The network of one of `TABLES`, of a parsed config.json. Raises UserError."""
   fields = settings(TABLES[kind], config, path)
   if kind in ('unet', 'controlnet'):
@@ -210,7 +209,7 @@ def _check_divisible(net: nn.Module, path: Any) -> None:
     widths, parts = (net.hidden_size,), ((net.num_attention_heads, 'num_attention_heads'),)
   else:
     widths = net.block_out_channels
-    parts = (net.norm_num_groups, 'norm_num_groups'),
+    parts = ((net.norm_num_groups, 'norm_num_groups'),)
     if isinstance(net, (UNet, ControlNet)):
       parts += (net.num_heads, 'attention_head_dim (the number of heads)'), (2, 'cosine and sine')
   for width in widths:
@@ -262,7 +261,7 @@ def schedule(
   found = settings(table, config, path)
   for key, choices in (
     ('beta_schedule', ('scaled_linear', 'linear')),
-    ('timestep_spacing', ('leading', 'trailing', 'linspace')),
+    ('timestep_spacing', typing.get_args(Spacing)),
   ):
     if found[key] not in choices:
       raise UserError(f'{path}: {key} is {found[key]!r:.60}\n{nearest(found[key], choices)}')

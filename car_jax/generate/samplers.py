@@ -153,9 +153,7 @@ class DDIM(Sampler):
     direction = np.sqrt(1 - there - deviation**2)
     scale = np.sqrt(there / here)
     self.timesteps, self.stochastic = t, eta > 0
-    self.table = _float32(
-      x=scale, eps=direction - scale * np.sqrt(1 - here), noise=deviation
-    )
+    self.table = _float32(x=scale, eps=direction - scale * np.sqrt(1 - here), noise=deviation)
 
   def step(self, state: State, i: Any, eps: Array, noise: Array | None = None) -> State:
     c = self.at(i)
@@ -228,7 +226,7 @@ class DPMSolver(Sampler):
     a = schedule.alphas_cumprod[self.timesteps]
     alpha, sigma = np.append(np.sqrt(a), 1.0), np.append(np.sqrt(1 - a), 0.0)
     with np.errstate(divide='ignore'):
-      rate = np.log(alpha) - np.log(sigma)  # the logarithm of signal over noise; at the end infinite
+      rate = np.log(alpha) - np.log(sigma)  # of signal to noise; infinite at the end
     step = np.diff(rate)
     gain = -alpha[1:] * np.expm1(-step)
     ratio = np.zeros(len(a))  # of half the last two steps' lengths; 0 is a step of order 1

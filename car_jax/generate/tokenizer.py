@@ -6,6 +6,7 @@ in the order of the list of merges; the last one of a word carries `</w>`.
 """
 
 import functools
+import itertools
 import pathlib
 import re
 import sys
@@ -91,7 +92,7 @@ class Tokenizer:
     parts = [signs[b] for b in word.encode()]
     parts[-1] += LAST
     while len(parts) > 1:
-      pairs = list(zip(parts, parts[1:], strict=False))
+      pairs = list(itertools.pairwise(parts))
       best = min(pairs, key=lambda pair: self.ranks.get(pair, len(self.ranks)))
       if best not in self.ranks:
         break

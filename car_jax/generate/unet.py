@@ -133,6 +133,12 @@ class Encoder(nn.Module):
   """Of the residual blocks and the output; transformers have 1e-6."""
   compute: Compute = Compute()
 
+  def smallest(self) -> tuple[Array, ...]:
+    """The smallest inputs that the net takes, zeros."""
+    side = 2 ** (len(self.block_out_channels) - 1)
+    text = jnp.zeros((1, 1, self.cross_attention_dim))
+    return jnp.zeros((1, side, side, self.in_channels)), jnp.zeros(1), text
+
   def stage(self, level: int) -> dict[str, Any]:
     """Fields of a Stage."""
     return dict(
@@ -255,6 +261,11 @@ class ControlNet(Encoder):
   conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
   """Channels of the hint's encoder."""
 
+  def smallest(self) -> tuple[Array, ...]:
+    sample, *others = super().smallest()
+    side = sample.shape[1] * 2 ** (len(self.conditioning_embedding_out_channels) - 1)
+    return sample, *others, jnp.zeros((1, side, side, self.conditioning_channels))
+
   @nn.compact
   def __call__(
     self,
@@ -284,12 +295,7 @@ def controlnet_from_unet(
 
   Raises UserError where the two nets differ in size; a UNet for inpainting has another input.
   """
-  text = np.zeros((1, 1, controlnet.cross_attention_dim))
-  side = 2 ** (len(controlnet.block_out_channels) - 1)
-  latents = np.zeros((1, side, side, controlnet.in_channels))
-  factor = 2 ** (len(controlnet.conditioning_embedding_out_channels) - 1)
-  hint = np.zeros((1, factor * side, factor * side, controlnet.conditioning_channels))
-  params = initialize(controlnet, seed, latents, np.zeros(1), text, hint)['params']
+  params = initialize(controlnet, seed, *controlnet.smallest())['params']
   copied = {name: p for name, p in unet_params.items() if name.startswith(PARTS_COPIED)}
   shapes = lambda tree: jax.tree.map(np.shape, tree)
   for name, part in copied.items():

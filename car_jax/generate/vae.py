@@ -140,6 +140,10 @@ class VAE(nn.Module):
     """Pixels on a side of one latent."""
     return 2 ** (len(self.block_out_channels) - 1)
 
+  def smallest(self) -> tuple[Array, ...]:
+    """The smallest input, zeros."""
+    return (jnp.zeros((1, self.factor, self.factor, self.in_channels)),)
+
   def posterior(self, image: Array) -> tuple[Array, Array]:
     """image [B, H, W, 3] -> mean and log-variance [B, h, w, 4] float32, not scaled."""
     if any(side % self.factor for side in image.shape[1:3]):

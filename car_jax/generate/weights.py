@@ -8,6 +8,7 @@ weight of the network, or has one more, is refused with the list.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -16,18 +17,16 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 
 from car_jax import files
 from car_jax.errors import UserError, nearest, writing
 from car_jax.evaluate import folders
 from car_jax.generate import configs, tokenizer
-from car_jax.generate.blocks import Compute
+from car_jax.generate.blocks import PLAIN, Compute
 from car_jax.generate.clip_text import ClipText
 from car_jax.generate.samplers import NoiseSchedule
-from car_jax.generate.unet import ControlNet, UNet
+from car_jax.generate.unet import UNet
 from car_jax.generate.vae import VAE
 from car_jax.importers import tables, torch_file
 from car_jax.importers.rules import convolution, linear
@@ -36,19 +35,19 @@ from car_jax.importers.safetensors_file import read_safetensors
 Params = dict[str, Any]
 Weights = Mapping[str, np.ndarray]
 MOST_LISTED = 12
+TORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}  # of kernels, from ours
 STEMS = dict.fromkeys(('unet', 'controlnet', 'vae'), 'diffusion_pytorch_model')
 # transformers writes its models' files under these names.
 STEMS |= {'text_encoder': 'model'}
 # Of the autoencoder's attention, before the library renamed them.
 OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
-TYPES = {'float32': np.float32, 'bfloat16': ml_dtypes.bfloat16, 'float16': np.float16}
 PIPELINES = ('StableDiffusionPipeline', 'StableDiffusionInpaintPipeline')
 PIPELINES += ('StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipelineLegacy')
 PIPELINES += ('StableDiffusionControlNetPipeline', 'StableDiffusionControlNetInpaintPipeline')
 PIPELINES += ('StableDiffusionControlNetImg2ImgPipeline',)
 
 
-# Names ---------------------------------------------------------------------------------------------
+# Names -------------------------------------------------------------------------------------------
 
 
 def torch_name(path: str) -> str:
@@ -58,47 +57,31 @@ def torch_name(path: str) -> str:
   return f'{parent}.{"bias" if leaf == "bias" else "weight"}'
 
 
+@functools.cache
 def template(net: nn.Module) -> Params:
-  """The shapes of a network's parameters, nothing computed."""
+  """The shapes of a network's parameters, nothing computed. Not to be changed."""
   key = jax.random.key(0)
-  return jax.eval_shape(lambda: net.init(key, *inputs(net))['params'])
-
-
-def inputs(net: nn.Module) -> tuple[jax.Array, ...]:
-  """The smallest inputs that a network takes, zeros."""
-  if isinstance(net, ClipText):
-    return (jnp.zeros((1, net.max_position_embeddings), jnp.int32),)
-  if isinstance(net, VAE):
-    return (jnp.zeros((1, net.factor, net.factor, net.in_channels)),)
-  side = 2 ** (len(net.block_out_channels) - 1)
-  text = jnp.zeros((1, 1, net.cross_attention_dim))
-  found = jnp.zeros((1, side, side, net.in_channels)), jnp.zeros(1), text
-  if isinstance(net, ControlNet):
-    side *= 2 ** (len(net.conditioning_embedding_out_channels) - 1)
-    return (*found, jnp.zeros((1, side, side, net.conditioning_channels)))
-  return found
+  return jax.eval_shape(lambda: net.init(key, *net.smallest())['params'])
 
 
 def named(tree: Params) -> dict[str, tuple[str, Any]]:
   """torch's name -> our leaf's name and the leaf."""
   flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-  paths = ('/'.join(key.key for key in path) for path, _ in flat)
-  leaves = (leaf for _, leaf in flat)
-  return {torch_name(p): (p.rpartition('/')[2], leaf) for p, leaf in zip(paths, leaves, strict=True)}
-
-
-def to_torch(leaf: str, a: Any) -> Any:
-  """A kernel [kh, kw, in, out] or [in, out] in torch's order of axes; other arrays as they are."""
-  if leaf != 'kernel':
-    return a
-  return a.transpose(3, 2, 0, 1) if a.ndim == 4 else a.T
+  paths = ['/'.join(key.key for key in path) for path, _ in flat]
+  return {torch_name(p): (p.rpartition('/')[2], a) for p, (_, a) in zip(paths, flat, strict=True)}
 
 
 def torch_shapes(tree: Params) -> dict[str, tuple[int, ...]]:
   """Name and shape of every weight as torch has them, of parameters or a `template`."""
-  axes = lambda leaf, a: (3, 2, 0, 1) if a.ndim == 4 else (1, 0) if leaf == 'kernel' else None
+  axes = lambda leaf, a: TORCH_AXES[a.ndim] if leaf == 'kernel' else range(a.ndim)
+  return {name: tuple(a.shape[i] for i in axes(leaf, a)) for name, (leaf, a) in named(tree).items()}
+
+
+def to_torch(tree: Params) -> dict[str, np.ndarray]:
+  """Parameters as a state dict of torch's."""
+  turned = lambda leaf, a: a.transpose(TORCH_AXES[a.ndim]) if leaf == 'kernel' else a
   return {
-    name: a.shape if leaf != 'kernel' else tuple(a.shape[i] for i in axes(leaf, a))
+    name: np.ascontiguousarray(turned(leaf, np.asarray(a)))
     for name, (leaf, a) in named(tree).items()
   }
 
@@ -129,7 +112,7 @@ def fitted(kind: str, net: nn.Module, weights: Weights, where: Any, dtype: Any =
   """
   shapes, weights = template(net), canonical(kind, weights)
   wanted = torch_shapes(shapes)
-  wrong = [f'{name} {shape}: not in the file' for name, shape in wanted.items() if name not in weights]
+  wrong = [f'{n} {shape}: not in the file' for n, shape in wanted.items() if n not in weights]
   wrong += [f'{n} {a.shape}: not in the network' for n, a in weights.items() if n not in wanted]
   wrong += [
     f'{name}: {a.shape} in the file, {wanted[name]} in the network'
@@ -144,7 +127,7 @@ def fitted(kind: str, net: nn.Module, weights: Weights, where: Any, dtype: Any =
 
   def leaf(path: Any, _: Any) -> np.ndarray:
     name = '/'.join(key.key for key in path)
-    a = weights.pop(torch_name(name))  # a network fills memory once, not twice
+    a = weights[torch_name(name)]
     if name.endswith('/kernel'):
       a = convolution(a) if a.ndim == 4 else linear(a)
     return np.ascontiguousarray(a, a.dtype if dtype is None else dtype)
@@ -152,7 +135,7 @@ def fitted(kind: str, net: nn.Module, weights: Weights, where: Any, dtype: Any =
   return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
-# Files ---------------------------------------------------------------------------------------------
+# Files -------------------------------------------------------------------------------------------
 
 
 def weight_file(kind: str, folder: pathlib.Path) -> pathlib.Path:
@@ -177,7 +160,7 @@ def weight_file(kind: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def read(kind: str, folder: str | pathlib.Path) -> tuple[pathlib.Path, dict[str, np.ndarray]]:
-  """The file or index, and the state dict. Raises UserError by path: damaged, cut short, missing."""
+  """The file or index, and the state dict. Raises UserError by path: damaged, missing."""
   path = weight_file(kind, pathlib.Path(folder))
   if path.suffix == '.bin':
     content = torch_file.read_saved(path, 'state_dict', 'weights')
@@ -205,7 +188,7 @@ def load(
   folder: str | pathlib.Path,
   *,
   dtype: Any = np.float32,
-  compute: Compute = Compute(),
+  compute: Compute = PLAIN,
 ) -> tuple[nn.Module, Params]:
   """A network and its parameters from a folder such as FOLDER/unet: config.json and weights.
 
@@ -228,10 +211,7 @@ def save(kind: str, folder: str | pathlib.Path, net: nn.Module, params: Params) 
   import safetensors.numpy
 
   prefix = 'text_model.' if kind == 'text_encoder' else ''
-  arrays = {
-    prefix + name: np.ascontiguousarray(to_torch(leaf, np.asarray(a)))
-    for name, (leaf, a) in named(params).items()
-  }
+  arrays = {prefix + name: a for name, a in to_torch(params).items()}
   folder = pathlib.Path(folder)
   text = json.dumps(configs.of_module(kind, net), indent=2)
   with writing(folder), folders.replaced(folder, 'config.json') as part:
@@ -240,7 +220,7 @@ def save(kind: str, folder: str | pathlib.Path, net: nn.Module, params: Params) 
     (part / 'config.json').write_text(text + '\n')
 
 
-# Pipelines -----------------------------------------------------------------------------------------
+# Pipelines ---------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,7 +247,7 @@ def load_pipeline(
   *,
   sampler: str | None = None,
   dtype: Any = np.float32,
-  compute: Compute = Compute(),
+  compute: Compute = PLAIN,
 ) -> StableDiffusion:
   """A folder of Stable Diffusion 1.x, for text to image or inpainting, in the library's layout.
 
