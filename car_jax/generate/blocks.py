@@ -30,7 +30,7 @@ class Compute:
   remat: bool = False
   """Recomputes residual and transformer blocks in the backward pass instead of keeping them."""
   attention_limit: int = 8_192
-  """Attention over more keys than this takes its queries in blocks."""
+  """Attention to this many keys, or more, takes its queries in blocks."""
   query_block: int = 1_024
   """How many queries a block has."""
 
@@ -67,10 +67,10 @@ def kept(module: type[nn.Module], compute: Compute) -> type[nn.Module]:
 def attended(query: Array, key: Array, value: Array, compute: Compute) -> Array:
   """query [B, N, A, C], key and value [B, M, A, C] -> [B, N, A, C], softmax in float32.
 
-  Of more keys than the limit, the scores of one block of queries exist at a time, and the backward
-  pass computes them again: 1024 x 2048 pixels would otherwise take N * M * A * B = 2e10 scores.
+  From `attention_limit` keys on, the scores of one block of queries exist at a time, and the
+  backward pass computes them again: a picture of 1024 x 2048 has N * M * A = 9e9 of them.
   """
-  if key.shape[1] <= compute.attention_limit:
+  if key.shape[1] < compute.attention_limit:
     return jax.nn.dot_product_attention(query, key, value)
   b, n, *rest = query.shape
   size = min(compute.query_block, n)

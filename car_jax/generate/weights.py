@@ -12,7 +12,7 @@ import functools
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -236,10 +236,13 @@ class StableDiffusion:
   sampler: str
   """A name in samplers.SAMPLERS."""
 
-  def context(self, texts: list[str]) -> jax.Array:
+  @functools.cached_property
+  def _encoded(self) -> Any:
+    return jax.jit(lambda params, ids: self.text_encoder.apply({'params': params}, ids))
+
+  def context(self, texts: Sequence[str]) -> jax.Array:
     """Texts -> what the UNet attends to, [B, L, D]."""
-    ids = self.tokenizer(texts)
-    return self.text_encoder.apply({'params': self.params['text_encoder']}, ids)
+    return self._encoded(self.params['text_encoder'], self.tokenizer(texts))
 
 
 def load_pipeline(
