@@ -19,7 +19,7 @@ from car_jax.generate.samplers import NoiseSchedule, Spacing
 from car_jax.generate.unet import ControlNet, UNet
 from car_jax.generate.vae import VAE
 
-MOST = 2**20  # of any size: a net is not made on the word of a damaged file
+MOST, MOST_LAYERS = 2**20, 64  # of any size: a net is not made on the word of a damaged file
 DOWN = {True: 'CrossAttnDownBlock2D', False: 'DownBlock2D'}
 UP = {True: 'CrossAttnUpBlock2D', False: 'UpBlock2D'}
 OURS = {'attention_head_dim': 'num_heads', 'down_block_types': 'attention_levels'}
@@ -182,7 +182,7 @@ def _checked(key: str, value: Any, default: Any, path: Any) -> Any:
   if isinstance(value, list) and not isinstance(default, tuple) and len({*map(str, value)}) == 1:
     value = value[0]
   if isinstance(default, tuple):
-    if isinstance(value, (list, tuple)) and value:
+    if isinstance(value, (list, tuple)) and 0 < len(value) <= MOST_LAYERS:
       return tuple(_checked(key, v, default[0], path) for v in value)
     raise UserError(f'{path}: {key} is {value!r:.60}, no list')
   if isinstance(default, float) and type(value) is int:
@@ -190,7 +190,8 @@ def _checked(key: str, value: Any, default: Any, path: Any) -> Any:
   good = type(value) is type(default)
   if isinstance(default, (int, float)) and good:
     least = 0 if isinstance(default, bool) or key == 'steps_offset' else 1e-12
-    good = math.isfinite(value) and least <= value <= MOST
+    most = MOST_LAYERS if 'layers' in key else MOST
+    good = math.isfinite(value) and least <= value <= most
   if not good:
     raise UserError(f'{path}: {key} is {value!r:.60}\n  such as {default!r} is expected; {READ}')
   return value
