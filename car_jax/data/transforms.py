@@ -155,6 +155,10 @@ def resize_nearest(
   return example | {'image': example['image'][rows, columns], 'labels': labels}
 
 
+def _one_of(scales: Factors, rng: np.random.Generator) -> float:
+  return float(scales[int(rng.integers(len(scales)))])
+
+
 @dataclasses.dataclass(frozen=True)
 class RandomRescale:
   """By one of the scales, uniformly, by nearest neighbour."""
@@ -163,7 +167,7 @@ class RandomRescale:
   """Factors to draw from."""
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    scale = float(self.scales[rng.integers(len(self.scales))])
+    scale = _one_of(self.scales, rng)
     h, w = example['image'].shape[:2]
     return resize_nearest(example, round(h * scale), round(w * scale), scale)
 
@@ -215,8 +219,7 @@ class ResizedCrop:
   """Shares of the shorter side to draw from."""
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    scale = float(self.scales[rng.integers(len(self.scales))])
-    side = int(min(example['image'].shape[:2]) * scale)
+    side = int(min(example['image'].shape[:2]) * _one_of(self.scales, rng))
     window = RandomCrop(side)(example, rng)
     at = nearest_indices(side, self.size)
     labels = window['labels'][:, at[:, None], at]
