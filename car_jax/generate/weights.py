@@ -40,7 +40,7 @@ STEMS = dict.fromkeys(('unet', 'controlnet', 'vae'), 'diffusion_pytorch_model')
 STEMS |= {'text_encoder': 'model'}  # transformers' name
 # Of the autoencoder's attention, before the library renamed them.
 OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
-PIPELINES = ('StableDiffusionPipeline', 'StableDiffusionInpaintPipeline')
+PIPELINES: tuple[str, ...] = ('StableDiffusionPipeline', 'StableDiffusionInpaintPipeline')
 PIPELINES += ('StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipelineLegacy')
 PIPELINES += ('StableDiffusionControlNetPipeline', 'StableDiffusionControlNetInpaintPipeline')
 PIPELINES += ('StableDiffusionControlNetImg2ImgPipeline',)
@@ -259,7 +259,7 @@ def load_pipeline(
   if not folder.is_dir():
     raise UserError(f'no folder {folder}\n  give one in the layout of diffusers, with unet/')
   check_index(folder)
-  nets = {}
+  nets: dict[str, Any] = {}
   for kind in ('unet', 'vae', 'text_encoder'):
     path = folder / kind / 'config.json'
     nets[kind] = configs.module(kind, files.read_json(path), path)
@@ -272,7 +272,8 @@ def load_pipeline(
   for kind in nets:
     whole = kind == 'vae'
     how = Compute(None, compute.remat, compute.attention_limit, compute.query_block)
-    kw = dict(dtype=np.float32, compute=how) if whole else dict(dtype=dtype, compute=compute)
+    kw: dict[str, Any] = dict(dtype=dtype, compute=compute)
+    kw = dict(dtype=np.float32, compute=how) if whole else kw
     nets[kind], params[kind] = load(kind, folder / kind, **kw)
   return StableDiffusion(**nets, params=params, tokenizer=words, schedule=schedule, sampler=name)
 
