@@ -25,7 +25,7 @@ def case(path):
   return pytest.param(path, marks=marks, id=f'{path.parent.name}-{path.stem}')
 
 
-@pytest.mark.parametrize('path', map(case, FILES))
+@pytest.mark.parametrize('path', [*map(case, FILES)])
 def test_recorded_values(path):
   rows = replay.run(path.parent.name, path.parent, path.stem)
   assert rows
