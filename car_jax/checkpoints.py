@@ -345,4 +345,5 @@ def _numbered(folder: pathlib.Path) -> Iterator[int]:
 
 
 def first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+  line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+  return line.partition(' See full TensorStore details')[0][:160]

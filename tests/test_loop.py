@@ -103,9 +103,15 @@ def test_a_run_goes_on_to_more_steps_as_if_it_had_had_them(config, tmp_path, cap
   config.steps, config.save_every = 4, 0
   loop.train(config, tmp_path / 'run')
   config.update(dict(steps=6, log_every=1, save_every=5, keep=1, report={'samples': 5}))
+  config.data.threads = 3
   assert loop.train(config, tmp_path / 'run').total == want
   out = capsys.readouterr().out
-  for line in ('steps: 4 -> 6', 'log_every: 2 -> 1', 'report.samples: 4 -> 5'):
+  for line in (
+    'steps: 4 -> 6',
+    'log_every: 2 -> 1',
+    'report.samples: 4 -> 5',
+    'data.threads: 2 -> 3',
+  ):
     assert line in out
   assert [row['step'] for row in recorded(tmp_path / 'run')] == [2, 4, 5, 6]
   assert configs.from_json((tmp_path / 'run' / 'config.json').read_text()).steps == 6

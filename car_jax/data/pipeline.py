@@ -87,7 +87,7 @@ def cut(source: Source, config: Any) -> str:
   every = sizes(source)
   small = [i for i, shape in enumerate(every) if min(shape) < size]
   if small and not data.pad:
-    transforms.centre_crop(size, 'eval_size')(source[small[0]], np.random.default_rng(0))
+    transforms.CentreCrop(size, 'eval_size')(source[small[0]])
   if not (larger := [shape for shape in every if max(shape) > size]):
     return ''
   (h, w), share = max(larger), f'{len(larger):,} of {len(every):,} images'
