@@ -6,6 +6,9 @@ import os
 import pathlib
 
 import pytest
+from jaxtyping import install_import_hook
+
+from tests import typechecker
 
 QUICK = ' --xla_backend_optimization_level=0'
 if importlib.metadata.version('jaxlib').startswith('0.10.'):  # XLA ends at a flag it doesn't know
@@ -16,6 +19,22 @@ CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'jax-tests'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+
+# Shapes and types of arrays are checked. Other metrics take whatever numpy makes an array of.
+CHECKED = (
+  'calibration',
+  'confusion',
+  'flips',
+  'onepass',
+  'overlap',
+  'scores',
+  'stochastic',
+  'transport',
+)
+install_import_hook(
+  ['car_jax.losses', *(f'car_jax.metrics.{name}' for name in CHECKED)],
+  f'{typechecker.__name__}.check',
+)
 
 
 @pytest.fixture(autouse=True, scope='module')

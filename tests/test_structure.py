@@ -3,6 +3,13 @@
 import ast
 import pathlib
 
+import jaxtyping
+import numpy as np
+import pytest
+
+from car_jax.losses import segmentation
+from car_jax.metrics import confusion
+
 FILES = {
   '.'.join(p.with_suffix('').parts).removesuffix('.__init__'): p
   for p in pathlib.Path('car_jax').rglob('*.py')
@@ -49,3 +56,13 @@ def test_the_library_imports_no_script():
 def test_torch_and_tensorflow_are_never_needed():
   for name, of in GRAPH.items():
     assert not {m.partition('.')[0] for m in of} & {'torch', 'tensorflow'}, name
+
+
+def test_shapes_in_annotations_are_checked_here():
+  """By the hook of conftest.py: without it neither call would raise jaxtyping's error."""
+  square, mask = np.zeros((2, 2)), np.zeros((1, 3, 3), bool)
+  assert np.isnan(confusion.iou(square)).all()
+  with pytest.raises(jaxtyping.TypeCheckError, match='matrix'):
+    confusion.iou(square[:1])
+  with pytest.raises(jaxtyping.TypeCheckError, match='mask'):
+    segmentation.cross_entropy(np.zeros((1, 2, 2, 3)), np.zeros((1, 2, 2), int), mask)

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 
 from car_jax.nn.init import torch_uniform
 from car_jax.nn.layers import conv
-
-Array = jax.Array
+from car_jax.typing import Array
 
 ZEROS = nn.initializers.zeros
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from car_jax.generate.blocks import Compute, layer_norm
 from car_jax.nn.layers import at_least_float32
+from car_jax.typing import Array
 
-Array = jax.Array
 NARROW = nn.initializers.normal(0.02)
 
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.errors import UserError
+from car_jax.typing import Array
 
-Array = jax.Array
 Spacing = Literal['leading', 'trailing', 'linspace', 'genval']
 
 

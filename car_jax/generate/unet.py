@@ -26,8 +26,8 @@ from car_jax.generate.blocks import (
 )
 from car_jax.nn.init import initialize, torch_uniform
 from car_jax.nn.layers import at_least_float32
+from car_jax.typing import Array
 
-Array = jax.Array
 PARTS_COPIED = ('conv_in', 'time_embedding', 'down_blocks_', 'mid_block')  # UNet -> ControlNet
 
 

@@ -6,7 +6,6 @@ Letters: B images, H x W pixels in [-1, 1], h = H/8 and w = W/8 latents of 4 cha
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from car_jax.generate.blocks import (
@@ -20,8 +19,8 @@ from car_jax.generate.blocks import (
   kept,
 )
 from car_jax.nn.layers import at_least_float32
+from car_jax.typing import Array
 
-Array = jax.Array
 EPSILON = 1e-6  # of every norm here
 
 

@@ -1,16 +1,17 @@
-"""Adversarial and calibration losses of CAR (arXiv 2006.13144). S scores; B, N, H, W, C as ever."""
+"""Adversarial and calibration losses of CAR (arXiv 2006.13144). S scores, Z latent."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from car_jax.clamp import clamp
 from car_jax.typing import Array
 
 
-def binary_cross_entropy(score: Array, target: float) -> Array:
-  """Mean over probabilities `score` [S] in (0, 1) of -log p(target); each log is at least -100.
+def binary_cross_entropy(score: Float[Array, '*S'], target: float) -> Float[Array, '']:
+  """Mean over probabilities `score` in (0, 1) of -log p(target); each log is at least -100.
 
   As in torch, a score that is wrong beyond float32's resolution has a gradient of 0, not nan.
   """
@@ -19,23 +20,25 @@ def binary_cross_entropy(score: Array, target: float) -> Array:
   return -jnp.mean(jnp.where(p > 0, clamp(logs, -100.0), -100.0))
 
 
-def nonsaturating(fake_score: Array) -> Array:
+def nonsaturating(fake_score: Float[Array, '*S']) -> Float[Array, '']:
   """The generator's adversarial loss: make the critic call the fakes real."""
   return binary_cross_entropy(fake_score, 1.0)
 
 
-def critic(real_score: Array, fake_score: Array) -> Array:
+def critic(real_score: Float[Array, '*S'], fake_score: Float[Array, '*T']) -> Float[Array, '']:
   """The discriminator's loss."""
   return binary_cross_entropy(real_score, 1.0) + binary_cross_entropy(fake_score, 0.0)
 
 
-def critic_accuracy(real_score: Array, fake_score: Array) -> Array:
+def critic_accuracy(
+  real_score: Float[Array, '*S'], fake_score: Float[Array, '*T']
+) -> Float[Array, '']:
   """Share of scores on the right side of one half, real and fake weighing the same."""
   return (jnp.mean(real_score > 0.5) + jnp.mean(fake_score <= 0.5)) / 2
 
 
-def r1_penalty(score: Callable[[Array], Array], real: Array) -> Array:
-  """Squared gradient norm of each real example's score: [B] (Eq. 9 of arXiv 1801.04406).
+def r1_penalty(score: Callable[[Array], Array], real: Float[Array, 'B ...']) -> Float[Array, '*S']:
+  """Squared gradient norm of each real example's score (Eq. 9 of arXiv 1801.04406).
 
   The published code differentiates the *sigmoid* score by the whole input, label channels included.
 
@@ -49,18 +52,22 @@ def r1_penalty(score: Callable[[Array], Array], real: Array) -> Array:
   return 2 * along - jax.lax.stop_gradient(along)
 
 
-def calibration_kl(mean: Array, target: Array, mask: Array | None = None, limit=1e-3) -> Array:
+def calibration_kl(
+  mean: Float[Array, 'B H W C'],
+  target: Float[Array, 'B H W C'],
+  mask: Bool[Array, 'B H W'] | None = None,
+  limit: float = 1e-3,
+) -> Float[Array, '']:
   """KL(mean of the samples || calibrated probabilities) per pixel, averaged: Eq. 8 of CAR.
 
-  mean, target [B, H, W, C]; both are clamped to [limit, 1 - limit], so where the net is certain
-  beyond the limit no gradient flows. Pixels outside `mask` [B, H, W] add nothing but count in the
-  mean.
+  Both are clamped to [limit, 1 - limit], so where the net is certain beyond the limit no gradient
+  flows. Pixels outside `mask` add nothing but count in the mean.
   """
   p, q = (clamp(x, limit, 1 - limit) for x in (mean, target))
   kl = jnp.sum(p * (jnp.log(p) - jnp.log(q)), axis=-1)
   return jnp.mean(kl if mask is None else kl * mask)
 
 
-def gaussian_kl(mean: Array, log_variance: Array) -> Array:
-  """KL(N(mean, exp(log_variance)) || N(0, I)), *summed* over batch and latent [B, Z] -> scalar."""
+def gaussian_kl(mean: Float[Array, 'B Z'], log_variance: Float[Array, 'B Z']) -> Float[Array, '']:
+  """KL(N(mean, exp(log_variance)) || N(0, I)), *summed* over batch and latent."""
   return -0.5 * jnp.sum(1 + log_variance - jnp.square(mean) - jnp.exp(log_variance))

@@ -6,21 +6,26 @@ C classes. A label of -1 is not learnt from.
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int32, Integer
 
 from car_jax.typing import Array
 
 ABSENT = 0.1  # of probability in all of an image's views together: less, and nobody saw the pixel
 
+Pooled = tuple[Float[Array, 'B H W C'], Bool[Array, 'B H W 1']]
 
-def pixel_losses(logits: Array, labels: Array) -> Array:
-  """logits [B, H, W, C], labels [B, H, W] int -> [B, H, W] nats, 0 where a label is negative."""
+
+def pixel_losses(
+  logits: Float[Array, 'B H W C'], labels: Integer[Array, 'B H W']
+) -> Float[Array, 'B H W']:
+  """Cross entropy in nats, 0 where a label is negative."""
   wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
   picked = jnp.take_along_axis(wide, jnp.maximum(labels, 0)[..., None], -1)[..., 0]
   return jnp.where(labels >= 0, jax.nn.logsumexp(wide, -1) - picked, 0)
 
 
-def mean_of_views(probs: Array, views: int) -> tuple[Array, Array]:
-  """probs [B, H, W, C] in the image's frame -> their mean there [B, H, W, C], seen [B, H, W, 1].
+def mean_of_views(probs: Float[Array, 'B H W C'], views: int) -> Pooled:
+  """Probabilities in the image's frame -> their mean there, and where any view saw it.
 
   Views that see less of a pixel count less; each image's result is repeated for its views.
   """
@@ -30,7 +35,7 @@ def mean_of_views(probs: Array, views: int) -> tuple[Array, Array]:
   return _repeated(mean, views), _repeated(mass > ABSENT, views)
 
 
-def surest_of_views(probs: Array, views: int) -> tuple[Array, Array]:
+def surest_of_views(probs: Float[Array, 'B H W C'], views: int) -> Pooled:
   """As `mean_of_views`, but of each pixel the view of least entropy, the first of equals, as it is.
 
   Where the chosen view does not sum to one, the result does not either.
@@ -56,8 +61,10 @@ def _repeated(x: Array, views: int) -> Array:
   return jnp.repeat(x, views, axis=0)
 
 
-def updated_prior(prior: Array, probs: Array, *, start: float, momentum: float) -> Array:
-  """The running share of each class [C], moved towards the mean of probs [B, H, W, C].
+def updated_prior(
+  prior: Float[Array, ' C'], probs: Float[Array, 'B H W C'], *, start: float, momentum: float
+) -> Float[Array, ' C']:
+  """The running share of each class, moved towards the mean of probs.
 
   A class whose prior is still exactly `start` takes its first share whole. That happens in the
   first update or never: the moving average takes unseen classes off `start` too. `momentum` is the
@@ -70,9 +77,15 @@ def updated_prior(prior: Array, probs: Array, *, start: float, momentum: float) 
 
 
 def thresholds(
-  probs: Array, prior: Array, *, upper: float, lower: float, scale: float, discount: bool = True
-) -> Array:
-  """probs [B, H, W, C], prior [C] -> [B, C]: the confidence that a pseudo label must exceed.
+  probs: Float[Array, 'B H W C'],
+  prior: Float[Array, ' C'],
+  *,
+  upper: float,
+  lower: float,
+  scale: float,
+  discount: bool = True,
+) -> Float[Array, 'B C']:
+  """The confidence that a pseudo label of each class must exceed.
 
   A share `upper` of the most confident pixel of that class in that view, less for classes as rare
   as `scale`, so that they are learnt at all (unless `discount` is False); never below `lower`.
@@ -84,10 +97,12 @@ def thresholds(
   return jnp.maximum(lower, share * peak)
 
 
-def pseudo_labels(probs: Array, padded: Array, least: Array) -> tuple[Array, Array]:
-  """probs [B, H, W, C], padded [B, H, W] bool, least [B, C] -> labels int32, confidence [B, H, W].
+def pseudo_labels(
+  probs: Float[Array, 'B H W C'], padded: Bool[Array, 'B H W'], least: Float[Array, 'B C']
+) -> tuple[Int32[Array, 'B H W'], Float[Array, 'B H W']]:
+  """Labels and their confidence.
 
-  The likeliest class where its probability exceeds its threshold, else -1.
+  The likeliest class where its probability exceeds its threshold `least`, else -1.
   """
   confidence, best = jnp.max(probs, -1), jnp.argmax(probs, -1)
   needed = jax.vmap(jnp.take)(least, best)
@@ -95,13 +110,19 @@ def pseudo_labels(probs: Array, padded: Array, least: Array) -> tuple[Array, Arr
   return jnp.where(kept, best, -1).astype(jnp.int32), confidence
 
 
-def focal_weight(prior: Array, power: float) -> Array:
-  """[C] -> [C]: the rarer a class, the nearer to one."""
+def focal_weight(prior: Float[Array, ' C'], power: float) -> Float[Array, ' C']:
+  """The rarer a class, the nearer to one."""
   return (1 - jnp.maximum(prior, 0)) ** power
 
 
-def focal_losses(logits: Array, labels: Array, prior: Array, *, power: float) -> Array:
-  """[B, H, W]: cross entropy of pseudo labels, weighted by the rarity of their class.
+def focal_losses(
+  logits: Float[Array, 'B H W C'],
+  labels: Integer[Array, 'B H W'],
+  prior: Float[Array, ' C'],
+  *,
+  power: float,
+) -> Float[Array, 'B H W']:
+  """Cross entropy of pseudo labels, weighted by the rarity of their class.
 
   prior and power: as in `focal_weight`.
   """
@@ -109,8 +130,8 @@ def focal_losses(logits: Array, labels: Array, prior: Array, *, power: float) ->
   return pixel_losses(logits, labels) * weight
 
 
-def averaged_confidence(confidence: Array, count: int = 0) -> Array:
-  """[B, H, W] -> [B, H, W]: at each place the mean over `count` views in a row, 0 for all of them.
+def averaged_confidence(confidence: Float[Array, 'B H W'], count: int = 0) -> Float[Array, 'B H W']:
+  """At each place the mean over `count` views in a row, 0 for all of them.
 
   The published training weighted by this, whatever the views show there: a product of [B, H, W]
   and [B, 1, H, W] is [B, B, H, W] in numpy's way of broadcasting.

@@ -4,17 +4,21 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Integer
 
 from car_jax.clamp import clamp
 from car_jax.typing import Array
 
 
 def cross_entropy(
-  logits: Array, label: Array, mask: Array | None = None, floor: float = 1e-7
-) -> Array:
-  """logits [B, H, W, C], label [B, H, W] int -> scalar; probabilities are floored at `floor`.
+  logits: Float[Array, 'B H W C'],
+  label: Integer[Array, 'B H W'],
+  mask: Bool[Array, 'B H W'] | None = None,
+  floor: float = 1e-7,
+) -> Float[Array, '']:
+  """Mean cross entropy over pixels; probabilities are floored at `floor`.
 
-  Pixels outside `mask` [B, H, W] add nothing, whatever their label, but still count in the mean, as
+  Pixels outside `mask` add nothing, whatever their label, but still count in the mean, as
   in the published code of CAR (arXiv 2006.13144, Eq. 4).
   """
   wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -24,9 +28,12 @@ def cross_entropy(
 
 
 def negative_log_probability(
-  probs: Array, label: Array, mask: Array | None = None, floor: float = 1e-11
-) -> Array:
-  """Cross entropy of probabilities [B, H, W, C] instead of logits (CAR's optional pixel loss).
+  probs: Float[Array, 'B H W C'],
+  label: Integer[Array, 'B H W'],
+  mask: Bool[Array, 'B H W'] | None = None,
+  floor: float = 1e-11,
+) -> Float[Array, '']:
+  """Cross entropy of probabilities instead of logits (CAR's optional pixel loss).
 
   The mask is as in `cross_entropy`; the published code has none, and there ignored pixels have a
   class whose probability is 1, which comes to the same.

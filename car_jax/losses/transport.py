@@ -11,17 +11,22 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
+from jaxtyping import Bool, Float, Int, Integer
 
 from car_jax.metrics import transport as flow
 from car_jax.typing import Array
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
+Probs = Float[Array, 'B N H W C']
+Labels = Integer[Array, 'B M H W']
+Known = Bool[Array, 'B M H W'] | None
 
-def iou_cost(probs: Array, labels: Array, known: Array | None = None) -> Array:
-  """1 - `soft_iou` of probs [B, N, H, W, C] and labels [B, M, H, W]: [B, N, M].
 
-  known [B, M, H, W] bool: the pixels that an annotation says something of; here and in the costs
+def iou_cost(probs: Probs, labels: Labels, known: Known = None) -> Float[Array, 'B N M']:
+  """1 - `soft_iou`.
+
+  known: the pixels that an annotation says something of; here and in the costs
   below the others add nothing.
   """
   return 1 - soft_iou(probs, _one_hot(labels, known, probs), known)
@@ -32,8 +37,10 @@ def _one_hot(labels: Array, known: Array | None, like: Array) -> Array:
   return y if known is None else y * known[..., None]
 
 
-def soft_iou(x: Array, y: Array, known: Array | None = None) -> Array:
-  """Of x [B, N, H, W, C] and y [B, M, H, W, C], mean over classes 1..C-1: [B, N, M].
+def soft_iou(
+  x: Float[Array, 'B N H W C'], y: Float[Array, 'B M H W C'], known: Known = None
+) -> Float[Array, 'B N M']:
+  """Mean over classes 1..C-1.
 
   Intersection and union each get a 1, so that two empty maps agree. One matrix product per class,
   never B x N x M x H x W numbers.
@@ -49,12 +56,12 @@ def soft_iou(x: Array, y: Array, known: Array | None = None) -> Array:
 
 
 def cross_entropy_cost(
-  logits: Array, labels: Array, known: Array | None = None, drop_first_pixel: bool = True
-) -> Array:
-  """Mean cross entropy of logits [B, N, H, W, C] at labels [B, M, H, W]: [B, N, M].
+  logits: Probs, labels: Labels, known: Known = None, drop_first_pixel: bool = True
+) -> Float[Array, 'B N M']:
+  """Mean cross entropy of logits at labels.
 
   `drop_first_pixel` leaves out the pixel of row 0, column 0, as the published code does (a slice
-  meant for the class axis); the difference is negligible. known [B, M, H, W]: other pixels add 0.
+  meant for the class axis); the difference is negligible. known: other pixels add 0.
   """
   logp = jax.nn.log_softmax(logits)
   y = _one_hot(labels, known, logits)
@@ -64,8 +71,10 @@ def cross_entropy_cost(
   return -jnp.einsum('bnhwc,bmhwc->bnm', logp, y, precision=HIGHEST) / count
 
 
-def balanced_cross_entropy_cost(logits: Array, labels: Array, known: Array | None = None) -> Array:
-  """As `cross_entropy_cost`, every class of an annotation weighing the same: [B, N, M].
+def balanced_cross_entropy_cost(
+  logits: Probs, labels: Labels, known: Known = None
+) -> Float[Array, 'B N M']:
+  """As `cross_entropy_cost`, every class of an annotation weighing the same.
 
   Not of the paper. Where experts differ in small classes only, their mean over pixels is nearly the
   same, and they take long to part. What an annotation calls a region does not change its weight.
@@ -79,9 +88,12 @@ def balanced_cross_entropy_cost(logits: Array, labels: Array, known: Array | Non
 
 
 def greedy_plan(
-  cost: Array, weight: Array, row_limit: Array | float, present: Array | None = None
-) -> Array:
-  """cost [B, N, M], weight [B, M] summing to 1 over M -> plan [B, N, M], as published.
+  cost: Float[Array, 'B N M'],
+  weight: Float[Array, 'B M'],
+  row_limit: Float[Array, ''] | float,
+  present: Bool[Array, 'B M'] | None = None,
+) -> Float[Array, 'B N M']:
+  """The plan as published; weights sum to 1 over M.
 
   Annotations in the order of their least cost; each fills samples in the order of their cost, up to
   `row_limit` per sample, all in units where every annotation has mass 1/M. Then column m is
@@ -89,7 +101,7 @@ def greedy_plan(
   its cheapest sample whole. Mass that does not fit is dropped. It is not the optimum of the linear
   program that the paper states.
 
-  present [B, M]: False for annotations that an image does not have; they count nowhere.
+  present: False for annotations that an image does not have; they count nowhere.
   """
   present = jnp.ones(weight.shape, bool) if present is None else present
   return jax.vmap(_greedy, (0, 0, None, 0))(cost, weight, row_limit, present)
@@ -116,8 +128,11 @@ def _greedy(cost: Array, weight: Array, row_limit: Array | float, present: Array
 
 
 def exact_plan(
-  cost: Array, weight: Array, row_limit: Array | float, present: Array | None = None
-) -> Array:
+  cost: Float[Array, 'B N M'],
+  weight: Float[Array, 'B M'],
+  row_limit: Float[Array, ''] | float,
+  present: Bool[Array, 'B M'] | None = None,
+) -> Float[Array, 'B N M']:
   """The optimum of the linear program; arguments as of `greedy_plan`.
 
   Columns sum to `weight`, rows to at most `row_limit`; mass that does not fit is dropped. By the
@@ -134,25 +149,25 @@ def exact_plan(
 
 
 class Transport(NamedTuple):
-  """The loss and its parts (scalars); plan, cost [B, N, M]."""
+  """The loss and its parts."""
 
-  loss: Array
-  segmentation: Array
-  gate: Array
-  plan: Array
-  cost: Array
+  loss: Float[Array, '']
+  segmentation: Float[Array, '']
+  gate: Float[Array, '']
+  plan: Float[Array, 'B N M']
+  cost: Float[Array, 'B N M']
 
 
 def transport(
-  cost: Array,
-  plan: Array,
-  probability: Array,
+  cost: Float[Array, 'B N M'],
+  plan: Float[Array, 'B N M'],
+  probability: Float[Array, 'B N'],
   gate_weight: float,
-  groups: Array | None = None,
+  groups: Int[Array, 'B K'] | None = None,
 ) -> Transport:
-  """The loss of samples with probability [B, N] under a plan [B, N, M], which has no gradient.
+  """The loss of samples with their probability under a plan, which has no gradient.
 
-  groups [B, K]: from `expert_groups`; the gate's probabilities and masses are added within them.
+  groups: from `expert_groups`; the gate's probabilities and masses are added within them.
 
   segmentation: the plan's cost, mean over images. gate: the divergence of the samples' probability
   from the mass that the plan gives them, averaged over *all B N entries*, as published (not summed
@@ -167,13 +182,17 @@ def transport(
   return Transport(seg + gate_weight * gate, seg, gate, plan, cost)
 
 
-def gate_divergence(target: Array, probability: Array) -> Array:
+def gate_divergence(
+  target: Float[Array, 'B N'], probability: Float[Array, 'B N']
+) -> Float[Array, '']:
   """Mean over entries of t log t - t log(p + 1e-8), 0 log 0 being 0."""
   return jnp.mean(xlogy(target, target) - target * jnp.log(probability + 1e-8))
 
 
-def expert_groups(scores: Array, experts: int, threshold: Array | float) -> Array:
-  """scores [B, N, H, W, C] (of which the argmax counts) -> group of each expert [B, K].
+def expert_groups(
+  scores: Float[Array, 'B N H W C'], experts: int, threshold: Float[Array, ''] | float
+) -> Int[Array, 'B K']:
+  """The group of each expert, by the argmax of its samples' scores.
 
   Experts whose samples look alike form a group: k and k' > k are linked where the mean soft IoU of
   their hard samples exceeds `threshold`. For k in order, those linked to k take k's present group;
@@ -193,8 +212,8 @@ def expert_groups(scores: Array, experts: int, threshold: Array | float) -> Arra
   return jax.lax.fori_loop(0, experts, absorb, start)
 
 
-def grouped(values: Array, groups: Array) -> Array:
-  """values [B, N], groups [B, K] -> [B, K]: sums over the samples of a group, at its number."""
+def grouped(values: Float[Array, 'B N'], groups: Int[Array, 'B K']) -> Float[Array, 'B K']:
+  """Sums over the samples of a group, at its number."""
   experts = groups.shape[1]
   per_expert = values.reshape(len(values), experts, -1).sum(2)
   member = jax.nn.one_hot(groups, experts, dtype=values.dtype)

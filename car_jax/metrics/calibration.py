@@ -1,7 +1,6 @@
 """Do the probabilities mean what they say? Bin sums, ECE, reliability tables, NLL, Brier score.
 
 Letters: B examples, M readers, H x W pixels, C classes, R rows of N pixels, K bins.
-  probs [B, H, W, C], labels [B, M, H, W] integers, label_weight [B, M]
 Several readers make the truth a distribution: a pixel's truth is the share of readers (weighted by
 `label_weight`; weight 0 is padding) that say a class, and a pixel counts once whatever the number
 of readers. `ignore`: a reader who gave this label abstains at that pixel; a pixel without any
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import xlogy
+from jaxtyping import Bool, Float, Integer, Real, Shaped
 
 from car_jax.typing import Array
 
@@ -21,16 +21,27 @@ FLOOR = 1e-7
 PIECE = 64  # pixels added one by one
 
 
+Probs = Float[Array, 'B H W C']
+Labels = Integer[Array, 'B M H W']
+Weight = Real[Array, 'B M']
+Valid = Bool[Array, ' B'] | None
+
+
 class BinSums(NamedTuple):
   """Per-bin sums from which every calibration error follows; two of them merge by addition."""
 
-  pixels: Array  # [R, K] how many, int32
-  conf: Array  # [R, K] summed confidence, float32
-  hits: Array  # [R, K] summed truth: share of readers that agree, float32
+  pixels: Integer[Array, '*R K']
+  conf: Float[Array, '*R K']  # summed confidence
+  hits: Float[Array, '*R K']  # summed truth: share of readers that agree
 
 
-def bin_sums(conf: Array, hits: Array, valid: Array, num_bins: int = 15) -> BinSums:
-  """conf and hits [R, N] in [0, 1], valid [R, N] bool -> BinSums of [R, num_bins].
+def bin_sums(
+  conf: Float[Array, 'R N'],
+  hits: Shaped[Array, 'R N'],
+  valid: Bool[Array, 'R N'],
+  num_bins: int = 15,
+) -> BinSums:
+  """Of each row, the sums by bin of its confidences; conf and hits are in [0, 1].
 
   Bin k is (k/K, (k+1)/K]; a confidence of exactly 0 joins the first bin, exactly 1 the last.
   bfloat16 confidences are binned after conversion to float32. Rows stay apart because millions of
@@ -50,7 +61,13 @@ def bin_sums(conf: Array, hits: Array, valid: Array, num_bins: int = 15) -> BinS
 
 
 def top_label_sums(
-  probs, labels, label_weight, valid=None, *, num_bins: int = 15, ignore: int | None = None
+  probs: Probs,
+  labels: Labels,
+  label_weight: Weight,
+  valid: Valid = None,
+  *,
+  num_bins: int = 15,
+  ignore: int | None = None,
 ) -> BinSums:
   """Confidence of the likeliest class against the share of readers that say it -> [BH, K]."""
   weight, seen = votes(labels, label_weight, valid, ignore)
@@ -60,10 +77,10 @@ def top_label_sums(
 
 
 def class_sums(
-  probs,
-  labels,
-  label_weight,
-  valid=None,
+  probs: Probs,
+  labels: Labels,
+  label_weight: Weight,
+  valid: Valid = None,
   *,
   class_id: int = 1,
   num_bins: int = 15,
@@ -76,10 +93,10 @@ def class_sums(
 
 
 def listed_sums(
-  probs,
-  labels,
-  label_weight,
-  valid=None,
+  probs: Probs,
+  labels: Labels,
+  label_weight: Weight,
+  valid: Valid = None,
   *,
   classes: tuple[int, ...] = (),
   num_bins: int = 10,
@@ -102,7 +119,7 @@ def listed_sums(
   return bin_sums(_rows(conf), _rows(hits), _rows(seen & (conf > 0)), num_bins)
 
 
-def ece(sums: BinSums, pixels: float | None = None) -> float:
+def ece(sums: BinSums, pixels: float | np.number | None = None) -> float:
   """BinSums of [K] -> expected calibration error in [0, 1]; nan when nothing was counted.
 
   `pixels`: divide by this many instead of those in the bins.
@@ -119,19 +136,19 @@ def mce(sums: BinSums) -> float:
 
 
 class Tied(NamedTuple):
-  """Pixels by confidence, [K] each, ascending: how many, their summed confidence and hits.
+  """Pixels by confidence, ascending: how many, their summed confidence and hits.
 
   One group for every value (`tied`) gives exact errors, one for every bin of a fine histogram gives
   errors within `tied_bound`.
   """
 
-  pixels: np.ndarray
-  conf: np.ndarray
-  hits: np.ndarray
+  pixels: Real[np.ndarray, ' K']
+  conf: Float[np.ndarray, ' K']
+  hits: Float[np.ndarray, ' K']
 
 
-def tied(conf: np.ndarray, hits: np.ndarray) -> Tied:
-  """conf and hits [N] -> a group for each distinct confidence, sums in float64."""
+def tied(conf: Float[Array, ' N'], hits: Shaped[Array, ' N']) -> Tied:
+  """A group for each distinct confidence, sums in float64."""
   values, group, pixels = np.unique(conf, return_inverse=True, return_counts=True)
   hits = np.bincount(group.reshape(-1), np.asarray(hits, np.float64).reshape(-1), len(values))
   return Tied(pixels, pixels * values.astype(np.float64), hits)
@@ -228,15 +245,15 @@ def _means(groups: Tied) -> np.ndarray:
 
 
 class Reliability(NamedTuple):
-  """A reliability diagram, each [K]: bin edges' upper ends, pixels, mean confidence and truth.
+  """A reliability diagram: bin edges' upper ends, pixels, mean confidence and truth.
 
   The means of an empty bin are nan.
   """
 
-  upper: np.ndarray
-  pixels: np.ndarray
-  confidence: np.ndarray
-  frequency: np.ndarray
+  upper: Float[np.ndarray, ' K']
+  pixels: Real[np.ndarray, ' K']
+  confidence: Float[np.ndarray, ' K']
+  frequency: Float[np.ndarray, ' K']
 
 
 def reliability(sums: BinSums) -> Reliability:
@@ -247,8 +264,10 @@ def reliability(sums: BinSums) -> Reliability:
   return Reliability(np.arange(1, len(pixels) + 1) / len(pixels), pixels, *means)
 
 
-def nll(probs, labels, label_weight, *, ignore: int | None = None) -> Array:
-  """-log p of the readers' labels, mean over readers and pixels -> [B] nats; p at least 1e-7.
+def nll(
+  probs: Probs, labels: Labels, label_weight: Weight, *, ignore: int | None = None
+) -> Float[Array, ' B']:
+  """-log p of the readers' labels, mean over readers and pixels, in nats; p at least 1e-7.
 
   nan for an image without a reader or without a pixel that counts; the same holds for `brier`.
   """
@@ -257,8 +276,10 @@ def nll(probs, labels, label_weight, *, ignore: int | None = None) -> Array:
   return _pixel_mean(losses, seen)
 
 
-def brier(probs, labels, label_weight, *, ignore: int | None = None) -> Array:
-  """Sum over classes of (p - 1[label])^2, mean over readers and pixels -> [B], in [0, 2].
+def brier(
+  probs: Probs, labels: Labels, label_weight: Weight, *, ignore: int | None = None
+) -> Float[Array, ' B']:
+  """Sum over classes of (p - 1[label])^2, mean over readers and pixels, in [0, 2].
 
   Its minimum is not 0 where readers differ: it is reached by p = their shares.
   """
@@ -268,8 +289,10 @@ def brier(probs, labels, label_weight, *, ignore: int | None = None) -> Array:
   return _pixel_mean(losses, seen)
 
 
-def kl_to_readers(probs, labels, label_weight, *, ignore: int | None = None) -> Array:
-  """KL(probs || readers' shares), both clamped to at least 1e-7, mean over pixels -> [B].
+def kl_to_readers(
+  probs: Probs, labels: Labels, label_weight: Weight, *, ignore: int | None = None
+) -> Float[Array, ' B']:
+  """KL(probs || readers' shares), both clamped to at least 1e-7, mean over pixels.
 
   The published score for selecting a calibration net. The clamp makes it a finite number where the
   readers agree; it is then about p log(p / 1e-7), so it is no distance to be reported.
@@ -279,14 +302,18 @@ def kl_to_readers(probs, labels, label_weight, *, ignore: int | None = None) -> 
   return _pixel_mean(jnp.sum(p * (jnp.log(p) - jnp.log(jnp.maximum(truth, FLOOR))), -1), seen)
 
 
-def reader_entropy(probs, labels, label_weight, *, ignore: int | None = None) -> Array:
-  """Entropy of the readers' shares, mean over pixels -> [B]: the floor that `nll` cannot beat."""
+def reader_entropy(
+  probs: Probs, labels: Labels, label_weight: Weight, *, ignore: int | None = None
+) -> Float[Array, ' B']:
+  """Entropy of the readers' shares, mean over pixels: the floor that `nll` cannot beat."""
   truth, seen = _shares(probs, labels, label_weight, ignore)
   return _pixel_mean(-jnp.sum(xlogy(truth, truth), -1), seen)
 
 
-def votes(labels, label_weight, valid, ignore) -> tuple[Array, Array]:
-  """Each reader's share of a pixel's vote [B, M, H, W], and which pixels have voters [B, H, W].
+def votes(
+  labels: Labels, label_weight: Weight, valid: Valid, ignore: int | None
+) -> tuple[Float[Array, 'B M H W'], Bool[Array, 'B H W']]:
+  """Each reader's share of a pixel's vote, and which pixels have voters.
 
   This says which pixels count, for the scores of probabilities and of label maps alike.
   """

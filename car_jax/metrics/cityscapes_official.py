@@ -6,6 +6,7 @@ equal to the evaluator of cityscapesscripts. Letters: L = 34 label ids, H x W pi
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -113,7 +114,7 @@ def _iou(matrix: np.ndarray, ids: Sequence[int]) -> np.ndarray:
   return _ratio(both, rows.sum() + _false_positives(matrix, ids))
 
 
-def _false_positives(matrix: np.ndarray, ids: Sequence[int]) -> np.ndarray:
+def _false_positives(matrix: np.ndarray, ids: Sequence[int]) -> Any:
   """Pixels predicted as one of `ids`, of scored classes that are none of them."""
   others = [c for c in CLASSES if c not in ids]
   return matrix[np.ix_(others, list(ids))].sum()

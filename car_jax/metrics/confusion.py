@@ -1,19 +1,22 @@
 """Which class is taken for which: confusion matrices and what follows from them.
 
-A confusion matrix [C, C] counts pixels by true class (row) and predicted class (column).
+A confusion matrix counts pixels by true class (row) and predicted class (column).
 """
 
 import numpy as np
+from jaxtyping import Float, Real
+
+from car_jax.typing import Array
 
 
-def iou(matrix: np.ndarray) -> np.ndarray:
-  """Intersection over union of each class [C]; nan for a class that is on neither side."""
+def iou(matrix: Real[Array, 'C C']) -> Float[np.ndarray, ' C']:
+  """Intersection over union of each class; nan for a class that is on neither side."""
   matrix = np.asarray(matrix, np.float64)
   both = np.diag(matrix)
   return _ratio(both, matrix.sum(0) + matrix.sum(1) - both)
 
 
-def mean_iou(matrix: np.ndarray, classes: tuple[int, ...] | None = None) -> float:
+def mean_iou(matrix: Real[Array, 'C C'], classes: tuple[int, ...] | None = None) -> float:
   """Mean over those of `classes` (all) that occur on either side; nan where none does.
 
   A class that is predicted but never true counts 0. RELIS leaves such classes out on IDD, whose
@@ -24,19 +27,19 @@ def mean_iou(matrix: np.ndarray, classes: tuple[int, ...] | None = None) -> floa
   return float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else float('nan')
 
 
-def pixel_accuracy(matrix: np.ndarray) -> float:
+def pixel_accuracy(matrix: Real[Array, 'C C']) -> float:
   """The share of pixels whose class is right, in [0, 1]."""
   return float(_ratio(np.trace(matrix), np.sum(matrix)))
 
 
-def mean_accuracy(matrix: np.ndarray) -> float:
+def mean_accuracy(matrix: Real[Array, 'C C']) -> float:
   """The share that is right among each true class's pixels, averaged over the classes there."""
   share = _ratio(np.diag(matrix), np.sum(matrix, 1))
   return float(np.mean(share[~np.isnan(share)])) if not np.isnan(share).all() else float('nan')
 
 
-def present_iou(matrix: np.ndarray) -> np.ndarray:
-  """`iou` [C], nan also for classes that the truth lacks."""
+def present_iou(matrix: Real[Array, 'C C']) -> Float[np.ndarray, ' C']:
+  """`iou`, nan also for classes that the truth lacks."""
   return np.where(np.sum(matrix, 1) > 0, iou(matrix), np.nan)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Integer, Real
 
 from car_jax.typing import Array
 
@@ -34,20 +35,22 @@ def switchable(flips: tuple[Flip, ...] = FLIPS) -> tuple[int, ...]:
   return tuple(f.base for f in flips) + tuple(f.twin for f in flips)
 
 
-def mode_flips(flips: tuple[Flip, ...] = FLIPS) -> np.ndarray:
-  """Which classes each mode flips, [2^F, F] bool; the first class is the highest bit."""
+def mode_flips(flips: tuple[Flip, ...] = FLIPS) -> Bool[np.ndarray, 'modes F']:
+  """Which of F classes each of the 2^F modes flips; the first class is the highest bit."""
   modes = np.arange(2 ** len(flips))[:, None]
   return (modes >> np.arange(len(flips))[::-1] & 1).astype(bool)
 
 
-def mode_weights(flips: tuple[Flip, ...] = FLIPS) -> np.ndarray:
-  """The exact probability of each mode, [2^F] float64, in the order of `mode_flips`."""
+def mode_weights(flips: tuple[Flip, ...] = FLIPS) -> Float64[np.ndarray, ' modes']:
+  """The exact probability of each mode, in the order of `mode_flips`."""
   p = np.array([f.probability for f in flips])
   return np.prod(np.where(mode_flips(flips), p, 1 - p), -1)
 
 
-def modes(labels: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
-  """Every mode of unflipped labels [B, H, W] -> [B, 2^F, H, W], to be scored as readers."""
+def modes(
+  labels: Integer[Array, 'B H W'], flips: tuple[Flip, ...] = FLIPS
+) -> Integer[Array, 'B modes H W']:
+  """Every one of the 2^F modes of unflipped labels, to be scored as readers."""
   labels = jnp.asarray(labels)
   flipped = jnp.asarray(mode_flips(flips))[None, :, :, None, None]
   maps = jnp.broadcast_to(labels[:, None], (labels.shape[0], 2 ** len(flips), *labels.shape[1:]))
@@ -57,16 +60,20 @@ def modes(labels: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
 
 
 class FlipCounts(NamedTuple):
-  """Over the pixels of each flipping class: how many [B, F], and how many of them a sample calls by
-  the class's own name and by its twin's [B, N, F]; int32."""
+  """Over the pixels of each flipping class: how many, and how many of them a sample calls by the
+  class's own name and by its twin's."""
 
-  pixels: Array
-  base: Array
-  twin: Array
+  pixels: Int32[Array, 'B F']
+  base: Int32[Array, 'B N F']
+  twin: Int32[Array, 'B N F']
 
 
-def flip_counts(labels: Array, samples: Array, flips: tuple[Flip, ...] = FLIPS) -> FlipCounts:
-  """How samples [B, N, H, W] name the flipping classes of unflipped labels [B, H, W]."""
+def flip_counts(
+  labels: Integer[Array, 'B H W'],
+  samples: Integer[Array, 'B N H W'],
+  flips: tuple[Flip, ...] = FLIPS,
+) -> FlipCounts:
+  """How samples name the flipping classes of unflipped labels."""
   count = lambda x: jnp.sum(x, (-2, -1), dtype=jnp.int32)
   here = [labels == flip.base for flip in flips]
   named = lambda of: jnp.stack(
@@ -77,15 +84,15 @@ def flip_counts(labels: Array, samples: Array, flips: tuple[Flip, ...] = FLIPS) 
   return FlipCounts(pixels, named(lambda f: f.base), named(lambda f: f.twin))
 
 
-def weighted_counts(counts: FlipCounts, weight: Array) -> Array:
-  """weight [B, N] -> [B, F, 3] float32: pixels, and the weight of base and of twin there."""
+def weighted_counts(counts: FlipCounts, weight: Float[Array, 'B N']) -> Float32[Array, 'B F 3']:
+  """Pixels, and the weight of base and of twin there."""
   share = lambda x: jnp.einsum('bnf,bn->bf', x.astype(jnp.float32), weight)
   parts = counts.pixels.astype(jnp.float32), share(counts.base), share(counts.twin)
   return jnp.stack(parts, -1)
 
 
-def mode_masses(counts: FlipCounts, weight: Array) -> Array:
-  """weight [B, N] -> the weight of the samples of each mode [B, 2^F], in the order of `mode_flips`.
+def mode_masses(counts: FlipCounts, weight: Float[Array, 'B N']) -> Float[Array, 'B modes']:
+  """The weight of the samples of each of the 2^F modes, in the order of `mode_flips`.
 
   A sample's mode is by majority within each class. Rows of images that lack a class are 0.
   """
@@ -96,8 +103,8 @@ def mode_masses(counts: FlipCounts, weight: Array) -> Array:
   return jnp.where(jnp.all(counts.pixels > 0, -1, keepdims=True), mass, 0)
 
 
-def flip_rates(counts: np.ndarray) -> np.ndarray:
-  """Summed counts [F, 3] -> how often a class that is found bears its twin's name [F].
+def flip_rates(counts: Real[Array, '*at F 3']) -> Float[np.ndarray, '*at F']:
+  """Of summed counts: how often a class that is found bears its twin's name.
 
   The share of twins among base and twin; pixels taken for a third class say nothing of the flip.
   """
@@ -107,43 +114,49 @@ def flip_rates(counts: np.ndarray) -> np.ndarray:
 
 
 def frequency_error(
-  counts: np.ndarray, flips: tuple[Flip, ...] = FLIPS, *, pixels: bool = False
+  counts: Real[Array, 'F 3'], flips: tuple[Flip, ...] = FLIPS, *, pixels: bool = False
 ) -> float:
-  """Counts [F, 3] summed over images -> mean absolute error of `flip_rates`, against the flips'
+  """Counts summed over images -> mean absolute error of `flip_rates`, against the flips'
   probabilities; with `pixels` of the 2 F `frequencies`, in which missed pixels count."""
   truth = np.array([(1 - f.probability, f.probability) for f in flips])
   error = np.abs(frequencies(counts) - truth if pixels else flip_rates(counts) - truth[:, 1])
   return float(np.nanmean(error)) if not np.isnan(error).all() else float('nan')
 
 
-def mode_counts(labels: Array, samples: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
-  """How often samples call a flipping class by either name -> [B, F, 3] int32.
+def mode_counts(
+  labels: Integer[Array, 'B H W'],
+  samples: Integer[Array, 'B N H W'],
+  flips: tuple[Flip, ...] = FLIPS,
+) -> Int32[Array, 'B F 3']:
+  """How often samples call a flipping class of unflipped labels by either name.
 
-  labels [B, H, W] unflipped, samples [B, N, H, W]. Over the pixels of a class: pixels x N, samples
+  Over the pixels of a class: pixels x N, samples
   that say the base class, samples that say its twin. Add them over images, then `frequencies`.
   """
   counts = flip_counts(labels, samples, flips)
   return jnp.stack([counts.pixels * samples.shape[1], counts.base.sum(1), counts.twin.sum(1)], -1)
 
 
-def frequencies(counts: np.ndarray) -> np.ndarray:
-  """Summed mode counts [F, 3] -> shares of base and twin [F, 2]; nan for a class never seen."""
+def frequencies(counts: Real[Array, '*at F 3']) -> Float[np.ndarray, '*at F 2']:
+  """Of summed mode counts, the shares of base and twin; nan for a class never seen."""
   counts = np.asarray(counts, np.float64)
   with np.errstate(invalid='ignore'):
     return counts[..., 1:] / counts[..., :1]
 
 
 class ClassSums(NamedTuple):
-  """Summed probability and pixel count per class, each [B, C]; they merge by addition."""
+  """Summed probability and pixel count per class; they merge by addition."""
 
-  probability: Array
-  pixels: Array
+  probability: Float[Array, 'B C']
+  pixels: Integer[Array, 'B C']
 
 
-def correct(labels: Array, black_box: Array, flips: tuple[Flip, ...] = FLIPS) -> Array:
-  """Where the black-box prediction agrees with the label, twins taken for their base: bool.
+def correct(
+  labels: Integer[Array, '*at'], black_box: Integer[Array, '*at'], flips: tuple[Flip, ...] = FLIPS
+) -> Bool[Array, '*at']:
+  """Where the black-box prediction agrees with the label, twins taken for their base.
 
-  labels and black_box of the same shape, flipped or not.
+  Both may be flipped or not.
   """
   for flip in flips:
     labels, black_box = (jnp.where(x == flip.twin, flip.base, x) for x in (labels, black_box))
@@ -151,12 +164,15 @@ def correct(labels: Array, black_box: Array, flips: tuple[Flip, ...] = FLIPS) ->
 
 
 def class_sums(
-  probs: Array, labels: Array, black_box: Array, flips: tuple[Flip, ...] = FLIPS
+  probs: Float[Array, 'B H W C'],
+  labels: Integer[Array, 'B H W'],
+  black_box: Integer[Array, 'B H W'],
+  flips: tuple[Flip, ...] = FLIPS,
 ) -> ClassSums:
   """Probability of each class over the pixels of its label, a twin's over those of its base.
 
-  probs [B, H, W, C], labels and black_box [B, H, W]; only pixels where the black box is right.
-  -> ClassSums of [B, C]; rows of an image are summed first, which keeps float32 sums exact enough.
+  Only pixels where the black box is right count. Rows of an image are summed first, which keeps
+  float32 sums exact enough.
   """
   owner = np.arange(probs.shape[-1])
   for flip in flips:
@@ -166,8 +182,10 @@ def class_sums(
   return ClassSums(jnp.sum(rows, 1), jnp.sum(here, (1, 2), dtype=jnp.int32))
 
 
-def class_probabilities(batches: list[ClassSums], *, pooled: bool = True) -> np.ndarray:
-  """Mean probability per class over a data set -> [C].
+def class_probabilities(
+  batches: list[ClassSums], *, pooled: bool = True
+) -> Float[np.ndarray, ' C']:
+  """Mean probability per class over a data set.
 
   pooled: all sums over all counts, nan for a class that never occurs. pooled=False is the
   published form: the mean over batches of each batch's ratio, 0 for a class absent from the batch,
@@ -181,10 +199,12 @@ def class_probabilities(batches: list[ClassSums], *, pooled: bool = True) -> np.
     return sums.sum(0) / counts.sum(0)
 
 
-def true_probabilities(present: np.ndarray, flips: tuple[Flip, ...] = FLIPS) -> np.ndarray:
+def true_probabilities(
+  present: Bool[Array, ' C'], flips: tuple[Flip, ...] = FLIPS
+) -> Float[np.ndarray, ' C']:
   """What `class_probabilities` should be: base 1 - p, twin p, any other class 1, absent ones 0.
 
-  present [C] bool: the class, or a twin's base, occurs in the unflipped labels.
+  present: the class, or a twin's base, occurs in the unflipped labels.
   """
   truth = np.ones(len(present))
   for flip in flips:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Float32, Int8, Int32, Integer, UInt32
 from scipy.special import expit
 
 from car_jax.typing import Array
@@ -45,39 +46,46 @@ class Counts(NamedTuple):
   conf and entropy sums come as two halves [.., 2] of whole numbers, see `fixed`.
   """
 
-  confusion: Array  # [B, C, C] int32, true class by predicted class
-  scores: Array  # [B, S, 3, K] int32: outcome by bin of the score, ascending certainty
-  conf: Array  # [B, P, K, 2] uint32: summed confidence by bin of max_prob, P blocks
-  ece: Array  # [B, 2, E, 2] int32: pixels and right ones by bin of max_prob and of 1 - H / log C
-  ece_conf: Array  # [B, P, 2, E, 2] uint32: their summed confidence
-  losses: Array  # [B, P, 2] float32: summed NLL and Brier score
-  image: Array  # [B, P, 3] float32: confidence and entropy of all pixels, entropy of UNKNOWN ones
-  pixels: Array  # [B] int32, all pixels, void included
-  classwise: (
-    Array | None
-  )  # [B, C, 2, ODDS_BINS] int32: pixels, and those of the class, by bin of its p
-  classwise_conf: Array | None  # [B, P, C, ODDS_BINS, 2] uint32
+  confusion: Int32[Array, 'B C C']
+  """True class by predicted class."""
+  scores: Int32[Array, 'B S 3 K']
+  """Outcome by bin of the score, ascending certainty."""
+  conf: UInt32[Array, 'B P K 2']
+  """Summed confidence by bin of max_prob, P blocks."""
+  ece: Int32[Array, 'B 2 E 2']
+  """Pixels and right ones by bin of max_prob and of 1 - H / log C."""
+  ece_conf: UInt32[Array, 'B P 2 E 2']
+  """Their summed confidence."""
+  losses: Float32[Array, 'B P 2']
+  """Summed NLL and Brier score."""
+  image: Float32[Array, 'B P 3']
+  """Confidence and entropy of all pixels, entropy of UNKNOWN ones."""
+  pixels: Int32[Array, ' B']
+  """All of them, void ones included."""
+  classwise: Int32[Array, 'B C 2 K'] | None
+  """Pixels, and those of the class, by bin of its probability, ODDS_BINS in all."""
+  classwise_conf: UInt32[Array, 'B P C K 2'] | None
 
 
 class Parts(NamedTuple):
-  """Of the softmax of logits [.., C], each [..] float32, precise where probabilities are near 1.
+  """Of the softmax of logits, precise where probabilities are near 1.
 
   rest is the sum of exp(l - max) over the other classes, so the likeliest has 1 / (1 + rest). It
   and the entropy end at 0 for far logits; lead and the logarithms do not.
   """
 
-  predicted: Array
-  top: Array  # the largest logit
-  gap: Array  # top minus the second largest
-  crowd: Array  # logarithm of the sum of exp(l - second largest) over the other classes
-  lead: Array  # top minus the logarithm of the sum of exp of all others: log-odds of `predicted`
-  rest: Array
-  entropy: Array
-  log_entropy: Array
-  log_calm: Array  # of log C minus the entropy
+  predicted: Integer[Array, '*at']
+  top: Float32[Array, '*at']  # the largest logit
+  gap: Float32[Array, '*at']  # top minus the second largest
+  crowd: Float32[Array, '*at']  # log of the sum of exp(l - second largest) over the other classes
+  lead: Float32[Array, '*at']  # top minus the log of the sum of exp of all others: log-odds
+  rest: Float32[Array, '*at']
+  entropy: Float32[Array, '*at']
+  log_entropy: Float32[Array, '*at']
+  log_calm: Float32[Array, '*at']  # of log C minus the entropy
 
 
-def parts(logits: Array) -> Parts:
+def parts(logits: Float[Array, '*at C']) -> Parts:
   """The first of equally likely classes is `predicted`. An infinite largest logit gives nan."""
   logits = logits.astype(jnp.float32)
   top, predicted, second = _two_largest(logits)
@@ -132,8 +140,8 @@ def _log_calm(logits: Array, top: Array, entropy: Array) -> Array:
   return jnp.log(jnp.maximum(calm, 0))
 
 
-def coordinates(p: Parts, classes: int) -> Array:
-  """Scores -> [S, ..] that rise with the model's certainty, in the order of SCORES.
+def coordinates(p: Parts, classes: int) -> Float[Array, 'S ...']:
+  """Scores that rise with the model's certainty, in the order of SCORES.
 
   Ranks are what counts, so each is a monotone function of its score that keeps the order of far
   logits and of nearly equal ones: the log-odds of the largest probability (above their minimum), of
@@ -145,13 +153,13 @@ def coordinates(p: Parts, classes: int) -> Array:
   return jnp.stack([jnp.maximum(top, 0), p.log_calm - p.log_entropy, margin, p.top, energy])
 
 
-def calmness(entropy: Array, classes: int) -> Array:
+def calmness(entropy: Float[Array, '*at'], classes: int) -> Float[Array, '*at']:
   """Minus the log-odds of an uncertainty in nats as a share of its maximum, log C."""
   log = lambda x: jnp.log(jnp.maximum(x, 0))
   return log(jnp.log(float(classes)) - entropy) - log(entropy)
 
 
-def bins_of(x: Array, score: str, num_bins: int = BINS) -> Array:
+def bins_of(x: Float[Array, '*at'], score: str, num_bins: int = BINS) -> Int32[Array, '*at']:
   """A score's coordinate -> its bin; what lies outside the range joins the outermost one."""
   low, high = (_stretched(end, score) for end in (SPANS[score][0], FARTHEST))
   k = jnp.floor((_stretched(x, score) - low) * (num_bins / (high - low)))
@@ -164,21 +172,21 @@ def _stretched(x: Any, score: str) -> Any:
   return jnp.sign(x) * jnp.log(far + jnp.sqrt(far * far + 1))
 
 
-def spreads(num_bins: int = BINS, classes: int = 2) -> np.ndarray:
-  """[K] by how much the largest probability can differ within each bin of max_prob."""
+def spreads(num_bins: int = BINS, classes: int = 2) -> Float[np.ndarray, ' K']:
+  """By how much the largest probability can differ within each bin of max_prob."""
   s = SPANS['max_prob'][1]
   odds = s * np.sinh(np.linspace(0, np.arcsinh(FARTHEST / s), num_bins + 1)) - np.log(classes - 1)
   return np.diff(np.append(expit(odds[:-1]), 1.0))
 
 
-def class_spreads(num_bins: int = ODDS_BINS) -> np.ndarray:
-  """[ODDS_BINS] the same for one class's own probability; the outermost bins reach to 0 and 1."""
+def class_spreads(num_bins: int = ODDS_BINS) -> Float[np.ndarray, ' K']:
+  """The same for one class's own probability; the outermost bins reach to 0 and 1."""
   inner = expit(np.linspace(-ODDS, ODDS, num_bins + 1)[1:-1])
   return np.diff(np.concatenate([[0.0], inner, [1.0]]))
 
 
-def fixed(x: Array) -> Array:
-  """x in [0, 1] -> two uint32 [.., 2], whose sums over 2^22 pixels still fit; see `unfixed`."""
+def fixed(x: Float[Array, '*at']) -> UInt32[Array, '*at 2']:
+  """x in [0, 1] -> two whole numbers, whose sums over 2^22 pixels still fit; see `unfixed`."""
   q = jnp.round(x * (1 << 20)).astype(jnp.uint32)
   return jnp.stack([q >> 10, q & 1023], -1)
 
@@ -188,10 +196,18 @@ def unfixed(halves: Any) -> Any:
   return (halves[..., 0] * 1024.0 + halves[..., 1]) / (1 << 20)
 
 
-def values(logits, labels, counted, unknown=None, disagreement=None, *, ignore=255):
-  """What `counts` would bin, pixel by pixel: coordinates [B, S, N], outcomes [B, N] (int8, VOID for
-  pixels that do not count) and the largest probability [B, N]. For exact values by sorting. The
-  arguments are those of `counts`."""
+def values(
+  logits: Float[Array, 'B N C'],
+  labels: Integer[Array, 'B N'],
+  counted: Bool[Array, 'B N'],
+  unknown: Bool[Array, 'B N'] | None = None,
+  disagreement: Float[Array, 'B N'] | None = None,
+  *,
+  ignore: int | None = 255,
+) -> tuple[Float[Array, 'B S N'], Int8[Array, 'B N'], Float[Array, 'B N']]:
+  """What `counts` would bin, pixel by pixel: coordinates, outcomes (VOID for pixels that do not
+  count) and the largest probability. For exact values by sorting. The arguments are those of
+  `counts`."""
   p, labels = parts(logits), jnp.asarray(labels).astype(jnp.int32)
   flags = _flags(logits, labels, unknown, ignore)
   outcome = jnp.where(counted, outcomes(p.predicted, labels, *flags), VOID).astype(jnp.int8)
@@ -202,31 +218,35 @@ def values(logits, labels, counted, unknown=None, disagreement=None, *, ignore=2
   return x, outcome, 1 / (1 + p.rest)
 
 
-def outcomes(predicted: Array, labels: Array, unknown: Array, void: Array) -> Array:
-  """RIGHT, WRONG, UNKNOWN or VOID of each pixel; unknown goes before void. All of one shape."""
+def outcomes(
+  predicted: Integer[Array, '*at'],
+  labels: Integer[Array, '*at'],
+  unknown: Bool[Array, '*at'],
+  void: Bool[Array, '*at'],
+) -> Integer[Array, '*at']:
+  """RIGHT, WRONG, UNKNOWN or VOID of each pixel; unknown goes before void."""
   outcome = jnp.where(void, VOID, jnp.where(predicted == labels, RIGHT, WRONG))
   return jnp.where(unknown, UNKNOWN, outcome)
 
 
 @functools.partial(jax.jit, static_argnames=('ignore', 'ece_bins', 'classwise'))
 def counts(
-  logits: Array,
-  labels: Array,
-  counted: Array,
-  unknown: Array | None = None,
-  disagreement: Array | None = None,
+  logits: Float[Array, 'B N C'],
+  labels: Integer[Array, 'B N'],
+  counted: Bool[Array, 'B N'],
+  unknown: Bool[Array, 'B N'] | None = None,
+  disagreement: Float[Array, 'B N'] | None = None,
   *,
   ignore: int | None = 255,
   ece_bins: int = 15,
   classwise: bool = False,
 ) -> Counts:
-  """logits [B, N, C] of any float type, labels [B, N] of any integer type -> Counts.
+  """All counts of a batch.
 
-  counted [B, N] bool: False for pixels that are not looked at at all, such as padding. unknown
-  [B, N] bool: of no known class, whatever the label. Labels outside 0 .. C-1 are void.
-  disagreement [B, N]: one more score, uncertainty in nats. Probabilities are counted by giving
-  their logarithms. ignore: one more label that is void. classwise: also counts each class's
-  probability, in C times as many bins.
+  counted: False for pixels that are not looked at at all, such as padding. unknown: of no known
+  class, whatever the label. Labels outside 0 .. C-1 are void. disagreement: one more score,
+  uncertainty in nats. Probabilities are counted by giving their logarithms. ignore: one more label
+  that is void. classwise: also counts each class's probability, in C times as many bins.
   """
   labels = jnp.asarray(labels).astype(jnp.int32)  # a uint8 label times C would wrap around
   flags = jnp.stack([*_flags(logits, labels, unknown, ignore), counted], -1)

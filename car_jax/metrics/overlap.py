@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Bool, Float, Int, Integer
 
 from car_jax.typing import Array
 
@@ -19,30 +20,30 @@ BLOCK = 1 << 16  # pixels in a block at most
 
 
 class Overlap(NamedTuple):
-  """Pixel counts of pairs (i, j) and class k, each [B, L, L, K] int32.
+  """Pixel counts of pairs (i, j) and class k.
 
   both: pixels where i and j are k; first, second: where i, or j, is k. Pixels that do not count for
   the pair belong to none of the three.
   """
 
-  both: Array
-  first: Array
-  second: Array
+  both: Int[Array, 'B L L K']
+  first: Int[Array, 'B L L K']
+  second: Int[Array, 'B L L K']
 
 
 def overlap(
-  labels: tuple[Array, ...],
+  labels: tuple[Integer[Array, 'B _ H W'], ...],
   classes: tuple[int, ...],
   ignore: int | None = None,
   *,
-  known: tuple[Array, ...] | None = None,
+  known: tuple[Bool[Array, 'B _ H W'], ...] | None = None,
 ) -> Overlap:
-  """Counts for all pairs of the label maps of an image -> Overlap of [B, L, L, K].
+  """Counts for all pairs of the label maps of an image.
 
-  labels: parts [B, L1, H, W], [B, L2, H, W], .. of integers; their maps are numbered through, L
-  in all. They are not joined, which spares a copy of the largest one. Which pixels count:
-    known   for each part [B, L1 or 1, H, W] bool; a pixel counts for the pairs both of whose maps
-            know it, so the counts are symmetric
+  labels: parts of L1, L2, .. maps; they are numbered through, L in all. They are not joined, which
+  spares a copy of the largest one. Which pixels count:
+    known   for each part as many maps as it has or 1; a pixel counts for the pairs both of whose
+            maps know it, so the counts are symmetric
     ignore  as in the published Cityscapes code: where the pair's second map does not hold this id,
             so the counts are not symmetric
   """
@@ -100,30 +101,33 @@ def _count(maps: Array, ids: Array, ignore: int | None, known: Array | None):
   return tuple(x.astype(jnp.int32) for x in (both, first, second))
 
 
-def iou(counts: Overlap) -> Array:
-  """Intersection over union per class [B, L, L, K]; nan where neither map has the class."""
+def iou(counts: Overlap) -> Float[Array, 'B L L K']:
+  """Intersection over union per class; nan where neither map has the class."""
   union = counts.first + counts.second - counts.both
   return jnp.where(union > 0, counts.both / jnp.maximum(union, 1), jnp.nan)
 
 
-def dice(counts: Overlap) -> Array:
-  """2 |A and B| / (|A| + |B|) per class [B, L, L, K]; nan where neither map has the class."""
+def dice(counts: Overlap) -> Float[Array, 'B L L K']:
+  """2 |A and B| / (|A| + |B|) per class; nan where neither map has the class."""
   size = counts.first + counts.second
   return jnp.where(size > 0, 2 * counts.both / jnp.maximum(size, 1), jnp.nan)
 
 
 def pair_iou(
-  first: Array, second: Array, classes: tuple[int, ...], ignore: int | None = None
-) -> Array:
-  """IoU per class of one map with another, [B, H, W] each -> [B, K]; nan where neither has it.
+  first: Integer[Array, 'B H W'],
+  second: Integer[Array, 'B H W'],
+  classes: tuple[int, ...],
+  ignore: int | None = None,
+) -> Float[Array, 'B K']:
+  """IoU per class of one map with another; nan where neither has it.
 
   With a prediction first and the label second, `ignore` leaves out the label's ignored pixels.
   """
   return iou(overlap((first[:, None], second[:, None]), classes, ignore))[:, 0, 1]
 
 
-def class_mean(values: Array, absent: str) -> Array:
-  """Mean over the last axis. A class absent from both maps (nan) counts as 1, or is skipped.
+def class_mean(values: Float[Array, '*pair K'], absent: str) -> Float[Array, '*pair']:
+  """Mean over classes. A class absent from both maps (nan) counts as 1, or is skipped.
 
   absent='one': perfect agreement; 'skip': left out of the mean, which is nan if none is left.
   """
@@ -134,8 +138,8 @@ def class_mean(values: Array, absent: str) -> Array:
   raise ValueError(f"absent must be 'one' or 'skip', not {absent!r}")
 
 
-def mirrored(matrix: Array) -> Array:
-  """[B, L, L, ..] -> the same with (j, i) taken from (i, j) for i < j: the later map is second."""
+def mirrored(matrix: Float[Array, 'B L L *K']) -> Float[Array, 'B L L *K']:
+  """The same with (j, i) taken from (i, j) for i < j: the later map is second."""
   upper = jnp.arange(matrix.shape[1])[:, None] <= jnp.arange(matrix.shape[2])
   upper = upper.reshape(upper.shape + (1,) * (matrix.ndim - 3))
   return jnp.where(upper, matrix, jnp.swapaxes(matrix, 1, 2))

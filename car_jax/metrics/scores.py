@@ -1,16 +1,17 @@
 """Per-pixel confidence and uncertainty maps from class probabilities.
 
-Letters: B examples, H x W pixels, C classes; leading axes are free. probs [.., C] sum to one.
+C classes; leading axes are free. Probabilities sum to one.
 """
 
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
+from jaxtyping import Float
 
 from car_jax.typing import Array
 
 
-def entropy(probs: Array, *, floor: float | None = None) -> Array:
-  """-sum_c p_c log p_c in nats, [.., C] -> [..], in [0, log C]; a probability of 0 adds 0.
+def entropy(probs: Float[Array, '*at C'], *, floor: float | None = None) -> Float[Array, '*at']:
+  """-sum_c p_c log p_c in nats, in [0, log C]; a probability of 0 adds 0.
 
   floor=1e-7 takes the logarithm of max(p, 1e-7), the published form of CAR's aleatoric map.
   """
@@ -20,6 +21,6 @@ def entropy(probs: Array, *, floor: float | None = None) -> Array:
   return 0 - jnp.sum(terms, -1)
 
 
-def max_prob(probs: Array) -> Array:
-  """The probability of the likeliest class, [.., C] -> [..]."""
+def max_prob(probs: Float[Array, '*at C']) -> Float[Array, '*at']:
+  """The probability of the likeliest class."""
   return jnp.max(probs.astype(jnp.float32), -1)

@@ -1,9 +1,8 @@
 """Scores of a set of sampled segmentations against a set of readers, one value per image.
 
 Letters: B examples, N samples, M readers, L = M + N label maps, K scored classes, H x W pixels.
-  samples [B, N, H, W], readers [B, M, H, W] integers
-  sample_weight [B, N] or [N], reader_weight [B, M] or [M]; None: all equal
-Weights need not sum to one; a map of weight 0 is padding and does not count. An image whose
+Weights are of each example or the same for all; None: all equal. They need not sum to one; a
+map of weight 0 is padding and does not count. An image whose
 readers, or samples, are all padding scores nan.
 
 Published scores differ in conventions, so each of them is an argument (docs/metrics.md):
@@ -30,6 +29,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Integer, Real
 
 from car_jax.metrics import overlap, transport
 from car_jax.typing import Array
@@ -40,31 +40,35 @@ IGNORED = ('void', 'class')
 class Comparison(NamedTuple):
   """Class means for all pairs of an image's maps, the M readers first, then the N samples.
 
-  iou, dice [B, L, L], symmetric; reader_weight [B, M] and sample_weight [B, N] sum to one.
+  iou and dice are symmetric; the weights sum to one.
   """
 
-  iou: Array
-  dice: Array
-  reader_weight: Array
-  sample_weight: Array
+  iou: Float[Array, 'B L L']
+  dice: Float[Array, 'B L L']
+  reader_weight: Float[Array, 'B M']
+  sample_weight: Float[Array, 'B N']
+
+
+Samples = Integer[Array, 'B N H W'] | Comparison
+Readers = Integer[Array, 'B M H W'] | None
 
 
 class GED(NamedTuple):
-  """ged = 2 d_ys - d_ss - d_yy, each [B]; Y are the readers, S the samples."""
+  """ged = 2 d_ys - d_ss - d_yy; Y are the readers, S the samples."""
 
-  ged: Array
-  d_ys: Array
-  d_ss: Array
-  d_yy: Array
+  ged: Float[Array, ' B']
+  d_ys: Float[Array, ' B']
+  d_ss: Float[Array, ' B']
+  d_yy: Float[Array, ' B']
 
 
 def compare(
-  samples: Array,
-  readers: Array,
+  samples: Integer[Array, 'B N H W'],
+  readers: Integer[Array, 'B M H W'],
   *,
   classes: tuple[int, ...],
-  sample_weight: Array | None = None,
-  reader_weight: Array | None = None,
+  sample_weight: Real[Array, '... N'] | None = None,
+  reader_weight: Real[Array, '... M'] | None = None,
   absent: str = 'one',
   ignore: int | None = None,
   ignored: str = 'void',
@@ -87,8 +91,10 @@ def compare(
   return Comparison(score(overlap.iou), score(overlap.dice), by_reader, by_sample)
 
 
-def known(readers: Array, weight: Array, ignore: int | None) -> Array:
-  """Which pixels each reader knows, [B, M, H, W] bool; readers [B, M, H, W], weight [B, M].
+def known(
+  readers: Integer[Array, 'B M H W'], weight: Real[Array, 'B M'], ignore: int | None
+) -> Bool[Array, 'B M H W']:
+  """Which pixels each reader knows.
 
   A reader of weight 0 (or nan) is padding and knows nothing.
   """
@@ -108,14 +114,14 @@ def _apart(knows: Array, samples: int) -> Array:
 
 
 def ged(
-  samples: Array | Comparison,
-  readers: Array | None = None,
+  samples: Samples,
+  readers: Readers = None,
   *,
   estimator: str = 'v',
   distance: str = 'iou',
   **conventions,
 ) -> GED:
-  """Squared generalised energy distance (arXiv:1806.05034; no root is taken) -> GED of [B].
+  """Squared generalised energy distance (arXiv:1806.05034; no root is taken).
 
     2 E[d(Y, S)] - E[d(S, S')] - E[d(Y, Y')],   d = 1 - IoU, S, S' and Y, Y' independent
   estimator 'v': the means over S, S' and over Y, Y' count the N (M) zero distances of a map to
@@ -134,8 +140,8 @@ def ged(
   return GED(2 * d_ys - d_ss - d_yy, d_ys, d_ss, d_yy)
 
 
-def hm_iou(samples: Array | Comparison, readers: Array | None = None, **conventions) -> Array:
-  """Mean IoU of samples matched to readers at the best assignment -> [B].
+def hm_iou(samples: Samples, readers: Readers = None, **conventions) -> Float[Array, ' B']:
+  """Mean IoU of samples matched to readers at the best assignment.
 
   Readers are repeated until there are N of them; where N is not a multiple of the readers, both
   sides are repeated to the least common multiple. It is computed as the equal optimal transport
@@ -154,8 +160,8 @@ def hm_iou(samples: Array | Comparison, readers: Array | None = None, **conventi
   return jnp.where(unknown, jnp.nan, matched)
 
 
-def max_dice(samples: Array | Comparison, readers: Array | None = None, **conventions) -> Array:
-  """D_max of arXiv:2304.04745: each reader's best Dice over the samples, mean over readers -> [B].
+def max_dice(samples: Samples, readers: Readers = None, **conventions) -> Float[Array, ' B']:
+  """D_max of arXiv:2304.04745: each reader's best Dice over the samples, mean over readers.
 
   The paper's authors did not publish its code. A pair without any of the classes has Dice 1
   (absent='one'). It can only grow with N: compare it at equal N alone.
@@ -170,28 +176,28 @@ def max_dice(samples: Array | Comparison, readers: Array | None = None, **conven
 
 
 class Diversity(NamedTuple):
-  """d_ss: mean distance of two samples; pixel_variance: see there. Each [B]."""
+  """d_ss: mean distance of two samples; pixel_variance: see there."""
 
-  d_ss: Array
-  pixel_variance: Array
+  d_ss: Float[Array, ' B']
+  pixel_variance: Float[Array, ' B']
 
 
 def diversity(
-  samples: Array,
-  readers: Array | None = None,
+  samples: Integer[Array, 'B N H W'],
+  readers: Readers = None,
   *,
   classes: tuple[int, ...],
-  sample_weight: Array | None = None,
-  reader_weight: Array | None = None,
+  sample_weight: Real[Array, '... N'] | None = None,
+  reader_weight: Real[Array, '... M'] | None = None,
   estimator: str = 'v',
   distance: str = 'iou',
   absent: str = 'one',
   ignore: int | None = None,
 ) -> Diversity:
-  """How much an image's samples differ among themselves: samples [B, N, H, W] -> two [B].
+  """How much an image's samples differ among themselves.
 
   More is not better: compare it with the readers' own, which is the same call with them as samples.
-  `readers` [B, M, H, W] say with `ignore` which pixels count; without them each sample does, as a
+  `readers` say with `ignore` which pixels count; without them each sample does, as a
   reader would.
   """
   kw: dict[str, Any] = dict(classes=tuple(classes), absent=absent, ignore=ignore)
@@ -205,17 +211,17 @@ def diversity(
 
 
 def pixel_variance(
-  samples: Array,
-  readers: Array | None = None,
+  samples: Integer[Array, 'B N H W'],
+  readers: Readers = None,
   *,
   classes: tuple[int, ...],
-  sample_weight: Array | None = None,
-  reader_weight: Array | None = None,
+  sample_weight: Real[Array, '... N'] | None = None,
+  reader_weight: Real[Array, '... M'] | None = None,
   ignore: int | None = None,
-) -> Array:
-  """Mean over pixels of sum_k p_k (1 - p_k), p_k the share of samples that say k -> [B].
+) -> Float[Array, ' B']:
+  """Mean over pixels of sum_k p_k (1 - p_k), p_k the share of samples that say k.
 
-  samples [B, N, H, W]. It is 0 where all samples agree; for one foreground class at most 1/4.
+  It is 0 where all samples agree; for one foreground class at most 1/4.
   `readers` and `ignore` as in `diversity`; nan for an image without a pixel that counts.
   """
   samples = jnp.asarray(samples)

@@ -9,6 +9,7 @@ of M x M x N work, where a Hungarian algorithm on the repeated N x N matrix take
 
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Float, Real
 
 from car_jax.typing import Array
 
@@ -17,12 +18,14 @@ FAR = 1 << 30
 DUST = 1e-6  # what float32 weights may leave over, in units of one sample
 
 
-def plan(cost: Array, supply: Array, capacity: Array) -> Array:
+def plan(
+  cost: Float[Array, 'M N'], supply: Real[Array, ' N'], capacity: Real[Array, ' M']
+) -> Float[Array, 'M N']:
   """How much of each sample goes to each reader at the smallest total cost.
 
-  cost [M, N] in [0, 1], supply [N], capacity [M] -> flow [M, N], column n summing to supply n and
-  row m to capacity m. Both are taken in any unit with equal totals; in units of one sample, uniform
-  whole numbers stay exact. A reader of capacity 0 receives nothing. For batches use jax.vmap.
+  cost is in [0, 1]. Column n of the flow sums to supply n, row m to capacity m. Both are in any
+  unit with equal totals; in units of one sample, uniform whole numbers stay exact. A reader of
+  capacity 0 receives nothing. For batches use jax.vmap.
   """
   (readers, samples), supply = cost.shape, supply.astype(jnp.float32)
   price = jnp.round(cost * SCALE).astype(jnp.int32)
