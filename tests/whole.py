@@ -9,14 +9,17 @@ import numpy as np
 
 
 def whole(function: Callable) -> Callable:
-  """`function` jitted; what is no array among the leaves of its arguments is a constant."""
+  """`function` jitted, its results in numpy.
+
+  What is no array among the leaves of its arguments is a constant.
+  """
 
   @functools.wraps(function)
   def call(*args: Any, **kw: Any) -> Any:
     leaves, tree = jax.tree.flatten((args, kw))
     arrays = [x if isinstance(x, np.ndarray | np.generic | jax.Array) else None for x in leaves]
     constants = [x if a is None else None for x, a in zip(leaves, arrays, strict=True)]
-    return program(function, tree, tuple(constants))(arrays)
+    return jax.device_get(program(function, tree, tuple(constants))(arrays))
 
   return call
 
