@@ -51,6 +51,12 @@ OPTIMIZERS = {
   'optax': 'car_jax.optim:Optax',
 }
 TRANSFORMS = {
+  'pad': 'car_jax.data.transforms:Pad',
+  'centre_crop': 'car_jax.data.transforms:CentreCrop',
+  'random_crop': 'car_jax.data.transforms:RandomCrop',
+  'resized_crop': 'car_jax.data.transforms:ResizedCrop',
+  'rescaled_crop': 'car_jax.data.transforms:RescaledCrop',
+  'rescale': 'car_jax.data.transforms:RandomRescale',
   'mirror': 'car_jax.data.transforms:Mirror',
   'mirror_rows': 'car_jax.data.transforms:MirrorRows',
   'rot90': 'car_jax.data.transforms:Rot90',

@@ -19,14 +19,13 @@ import optax
 from car_jax import registry
 from car_jax.errors import UserError, nearest
 from car_jax.options import Count, Positive, Range, Share, Weight
+from car_jax.typing import Array
 
-Array = jax.Array
 Rate = Annotated[float, Range(0.0, 1e3)]
 Table = tuple[tuple[str, Weight], ...]
 
 
-@flax.struct.dataclass
-class Averaged:
+class Averaged(flax.struct.PyTreeNode):
   """An optimizer's state, and the running average of the parameters that it makes."""
 
   state: Any
@@ -132,7 +131,7 @@ class Optimizer:
 
   def _moved(self, step: Array, grads: Any, opt_state: Any, params: Any, rate: Array | None) -> Any:
     if self.clip:
-      norm = optax.global_norm(grads)
+      norm = optax.tree.norm(grads)
       grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, self.clip / (norm + 1e-6)), grads)
     updates, opt_state = self._whole.update(grads, opt_state, params)
     rate = self.rate(step) if rate is None else rate

@@ -4,6 +4,7 @@ python -m car_jax.option_tables > docs/options.md
 """
 
 import shutil
+import sys
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ TITLES = {
   'method': 'Methods (`method`)',
   'net': 'Nets (such as `method.model`)',
   'data set': 'Data sets (`data`)',
+  'transform': 'Transforms (`data.transforms`)',
   'optimizer': 'Optimizers (such as `method.optim`)',
 }
 
@@ -68,8 +70,16 @@ def page() -> str:
     for name in lookup.TABLES[kind]:
       cls = lookup.find(kind, name)
       rows = _rows(cls, without=common if kind == 'data set' else {})
-      lines += ['', f'### {name}', '', *(rows if len(rows) > 2 else ['No options of its own.'])]
+      lines += ['', f'### {name}', '', *_summary(kind, cls)]
+      lines += rows if len(rows) > 2 else ['No options of its own.']
   return '\n'.join(lines) + '\n'
+
+
+def _summary(kind: str, cls: type) -> list[str]:
+  """What a part is: the head of its file for a method or a net, which has one of its own, else the
+  first paragraph of its class."""
+  whole = sys.modules[cls.__module__] if kind in ('method', 'net') else cls
+  return [' '.join((whole.__doc__ or '').split('\n\n')[0].split()), '']
 
 
 def _rows(cls: type, without: Mapping[str, Option] = {}) -> list[str]:

@@ -75,14 +75,16 @@ def test_a_run_that_was_stopped_and_then_killed_ends_with_the_same_bytes(whole, 
   assert 3 <= stopped < STEPS
   run = start_and_wait_for(8, tmp_path, variant)
   run.kill()
-  run.wait()
+  run.communicate()
   again = command(tmp_path, variant)
   out = subprocess.run(again, check=True, capture_output=True, text=True).stdout
   assert 'continuing from step' in out
   found = final_crcs(tmp_path)
   assert found == final_crcs(whole(variant))
   assert variant != 'sac' or all(any(k in n for n in found) for k in ('teacher', 'prior'))
-  steps = [json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').open()]
+  steps = [
+    json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  ]
   assert steps == sorted(steps)
   assert [s for s in range(1, STEPS + 1) if s not in steps] == []
 

@@ -87,7 +87,7 @@ def cut(source: Source, config: Any) -> str:
   every = sizes(source)
   small = [i for i, shape in enumerate(every) if min(shape) < size]
   if small and not data.pad:
-    transforms.centre_crop(size, 'eval_size')(source[small[0]], np.random.default_rng(0))
+    transforms.CentreCrop(size, 'eval_size')(source[small[0]])
   if not (larger := [shape for shape in every if max(shape) > size]):
     return ''
   (h, w), share = max(larger), f'{len(larger):,} of {len(every):,} images'
@@ -216,7 +216,7 @@ def _finished(
   unknown = {}
   if info.unknown_label is not None:
     strange = labels == info.unknown_label
-    labels = np.where(strange, info.ignore_label, labels).astype(np.int32)
+    labels = np.where(strange, np.array(info.ignore_label), labels).astype(np.int32)
     unknown['unknown'] = strange.any(0)
   m = len(labels)
   share = example.get('label_weight')  # None: all the same
@@ -233,7 +233,7 @@ def _finished(
     row['black_box'] = np.asarray(example['black_box'], np.int32)
   if rng is not None:
     drawn = rng.integers(m) if share is None else np.searchsorted(np.cumsum(share), rng.random())
-    row['label'] = labels[min(drawn, m - 1)]
+    row['label'] = labels[min(int(drawn), m - 1)]
   return row
 
 

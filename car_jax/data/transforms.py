@@ -6,7 +6,6 @@ alike.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -15,9 +14,10 @@ from scipy import ndimage
 from car_jax import registry
 from car_jax.data import options as data_options
 from car_jax.errors import UserError
-from car_jax.options import Range
+from car_jax.options import Factor, Positive, Range
 
 Example = dict[str, Any]
+Factors = tuple[Factor, ...]
 
 
 class Transform(Protocol):
@@ -29,34 +29,38 @@ class Transform(Protocol):
   def __call__(self, example: Example, rng: np.random.Generator) -> Example: ...
 
 
-def centre_crop(size: int, key: str = 'size') -> Transform:
-  """The central size x size pixels. Raises UserError for a smaller image, by its id.
+@dataclasses.dataclass(frozen=True)
+class CentreCrop:
+  """The central size x size pixels. Raises UserError for a smaller image, by its id."""
 
-  key: the one of config.data that says the size.
-  """
+  size: Positive
+  """Side in pixels."""
+  key: str = 'size'
 
-  def apply(example: Example, rng: np.random.Generator) -> Example:
-    h, w = example['image'].shape[:2]
+  UNREAD = ('key',)  # the one of config.data that says the size, for messages
+
+  def __call__(self, example: Example, rng: np.random.Generator | None = None) -> Example:
+    (h, w), size = example['image'].shape[:2], self.size
     if h < size or w < size:
       raise UserError(
-        f'image {example["id"]} is {w}x{h}, smaller than config.data.{key} {size}\n'
-        f'  use --config.data.{key}={min(h, w)} or less, or set data.pad=True in the config'
+        f'image {example["id"]} is {w}x{h}, smaller than config.data.{self.key} {size}\n'
+        f'  use --config.data.{self.key}={min(h, w)} or less, or set data.pad=True in the config'
       )
     return _crop(example, (h - size) // 2, (w - size) // 2, size)
 
-  return apply
 
-
-def random_crop(size: int) -> Transform:
+@dataclasses.dataclass(frozen=True)
+class RandomCrop:
   """Any size x size window, uniformly."""
 
-  def apply(example: Example, rng: np.random.Generator) -> Example:
-    h, w = example['image'].shape[:2]
-    if h < size or w < size:
-      return centre_crop(size)(example, rng)
-    return _crop(example, rng.integers(h - size + 1), rng.integers(w - size + 1), size)
+  size: Positive
+  """Side in pixels."""
 
-  return apply
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    (h, w), size = example['image'].shape[:2], self.size
+    if h < size or w < size:
+      return CentreCrop(size)(example)
+    return _crop(example, rng.integers(h - size + 1), rng.integers(w - size + 1), size)
 
 
 def _crop(example: Example, top: int, left: int, size: int) -> Example:
@@ -141,46 +145,52 @@ def nearest_indices(source: int, target: int, scale: float | None = None) -> np.
   return np.minimum(np.floor(np.arange(target) * step).astype(np.int64), source - 1)
 
 
-def resize_nearest(height: int, width: int, scale: float | None = None) -> Transform:
-  """Image and labels to height x width, both by nearest neighbour."""
+def resize_nearest(
+  example: Example, height: int, width: int, scale: float | None = None
+) -> Example:
+  """Image and labels at height x width, both by nearest neighbour."""
+  h, w = example['image'].shape[:2]
+  rows, columns = nearest_indices(h, height, scale)[:, None], nearest_indices(w, width, scale)
+  labels = example['labels'][:, rows, columns]
+  return example | {'image': example['image'][rows, columns], 'labels': labels}
 
-  def apply(example: Example, rng: np.random.Generator) -> Example:
+
+def _one_of(scales: Factors, rng: np.random.Generator) -> float:
+  return float(scales[int(rng.integers(len(scales)))])
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomRescale:
+  """By one of the scales, uniformly, by nearest neighbour."""
+
+  scales: Factors
+  """Factors to draw from."""
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    scale = _one_of(self.scales, rng)
     h, w = example['image'].shape[:2]
-    rows = nearest_indices(h, height, scale)[:, None]
-    columns = nearest_indices(w, width, scale)
-    labels = example['labels'][:, rows, columns]
-    return example | {'image': example['image'][rows, columns], 'labels': labels}
-
-  return apply
+    return resize_nearest(example, round(h * scale), round(w * scale), scale)
 
 
-def random_rescale(scales: Sequence[float]) -> Transform:
-  """By one of `scales`, uniformly, by nearest neighbour."""
-
-  def apply(example: Example, rng: np.random.Generator) -> Example:
-    scale = float(scales[rng.integers(len(scales))])
-    h, w = example['image'].shape[:2]
-    return resize_nearest(round(h * scale), round(w * scale), scale)(example, rng)
-
-  return apply
-
-
-def pad_to(size: int, ignore_label: int | None = None) -> Transform:
+@dataclasses.dataclass(frozen=True)
+class Pad:
   """At least size x size: mirrored at the right and lower edge.
 
   The labels there are `ignore_label`, or mirrored as the image where a data set has none.
   """
 
-  def apply(example: Example, rng: np.random.Generator) -> Example:
+  size: Positive
+  """Side in pixels."""
+  ignore_label: int | None = None
+
+  def __call__(self, example: Example, rng: np.random.Generator | None = None) -> Example:
     h, w = example['image'].shape[:2]
-    more = ((0, max(0, size - h)), (0, max(0, size - w)))
+    more = ((0, max(0, self.size - h)), (0, max(0, self.size - w)))
     image = np.pad(example['image'], (*more, (0, 0)), mode='symmetric')
     how: dict[str, Any] = dict(mode='symmetric')
-    if ignore_label is not None:
-      how = dict(mode='constant', constant_values=ignore_label)
+    if self.ignore_label is not None:
+      how = dict(mode='constant', constant_values=self.ignore_label)
     return example | {'image': image, 'labels': np.pad(example['labels'], ((0, 0), *more), **how)}
-
-  return apply
 
 
 def area_resized(x: np.ndarray, size: int) -> np.ndarray:
@@ -195,33 +205,41 @@ def area_resized(x: np.ndarray, size: int) -> np.ndarray:
   return np.einsum('ih,hwc,jw->ijc', rows, x.astype(np.float64), columns, optimize=True)
 
 
-def resized_crop(size: int, scales: Sequence[float]) -> Transform:
+@dataclasses.dataclass(frozen=True)
+class ResizedCrop:
   """A square of one of `scales` times the shorter side, anywhere, brought to size x size.
 
   The image by area, labels by nearest neighbour, as MoSE trains on Cityscapes (there the last row
   and column of windows is never drawn).
   """
 
-  def apply(example: Example, rng: np.random.Generator) -> Example:
-    side = int(min(example['image'].shape[:2]) * float(scales[rng.integers(len(scales))]))
-    window = random_crop(side)(example, rng)
-    at = nearest_indices(side, size)
+  size: Positive
+  """Side in pixels."""
+  scales: Factors
+  """Shares of the shorter side to draw from."""
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    side = int(min(example['image'].shape[:2]) * _one_of(self.scales, rng))
+    window = RandomCrop(side)(example, rng)
+    at = nearest_indices(side, self.size)
     labels = window['labels'][:, at[:, None], at]
-    image = np.uint8(np.round(area_resized(window['image'], size)))
+    image = np.uint8(np.round(area_resized(window['image'], self.size)))
     return window | {'image': image, 'labels': labels}
 
-  return apply
 
-
-def rescaled_crop(size: int, scales: Sequence[float]) -> Transform:
+@dataclasses.dataclass(frozen=True)
+class RescaledCrop:
   """CAR's training crops of Cityscapes: a square of 85 % of the height, rescaled by one of
   `scales`, and a size x size window of that; nearest neighbour throughout."""
 
-  def apply(example: Example, rng: np.random.Generator) -> Example:
-    window = random_crop(int(0.85 * min(example['image'].shape[:2])))(example, rng)
-    return random_crop(size)(random_rescale(scales)(window, rng), rng)
+  size: Positive
+  """Side in pixels."""
+  scales: Factors
+  """Factors to draw from."""
 
-  return apply
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    window = RandomCrop(int(0.85 * min(example['image'].shape[:2])))(example, rng)
+    return RandomCrop(self.size)(RandomRescale(self.scales)(window, rng), rng)
 
 
 def fitted_size(height: int, width: int, long: int, short: int) -> tuple[int, int]:
@@ -240,22 +258,27 @@ def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
   return resized.reshape(height, width, -1)  # OpenCV drops an only channel
 
 
-def fit(long: int, short: int) -> Transform:
+@dataclasses.dataclass(frozen=True)
+class Fit:
   """The image alone at `fitted_size`, `bilinear`; labels keep their size.
 
   For nets that are scored at the size they were trained on (RELIS, arXiv 2303.11298).
   """
 
-  def apply(example: Example, rng: np.random.Generator) -> Example:
-    image = example['image']
-    h, w = fitted_size(image.shape[0], image.shape[1], long, short)
-    return example | {'image': bilinear(image, h, w)}
+  long: int
+  short: int
 
-  return apply
+  def __call__(self, example: Example, rng: np.random.Generator | None = None) -> Example:
+    height, width = example['image'].shape[:2]
+    h, w = fitted_size(height, width, self.long, self.short)
+    return example | {'image': bilinear(example['image'], h, w)}
 
 
-PLAIN_CROPS = {'centre': centre_crop, 'random': random_crop}
-SCALED_CROPS = {'resized': resized_crop, 'rescaled': rescaled_crop}  # they take scales
+PLAIN_CROPS: dict[str, Any] = {'centre': CentreCrop, 'random': RandomCrop}
+SCALED_CROPS: dict[str, Any] = {
+  'resized': ResizedCrop,
+  'rescaled': RescaledCrop,
+}  # they take scales
 
 
 def from_config(data: Any, train: bool, ignore_label: int | None = None) -> list[Transform]:
@@ -277,14 +300,19 @@ def from_config(data: Any, train: bool, ignore_label: int | None = None) -> list
   chain: list[Transform] = []
   if not train:
     if data.eval_size:
-      chain += [pad_to(data.eval_size, ignore_label)] if data.pad else []
-      chain += [centre_crop(data.eval_size, 'eval_size')]
-    return chain + ([fit(max(data.fit), min(data.fit))] if data.fit else [])
+      chain += [Pad(data.eval_size, ignore_label)] if data.pad else []
+      chain += [CentreCrop(data.eval_size, 'eval_size')]
+    return chain + ([Fit(max(data.fit), min(data.fit))] if data.fit else [])
   if size:
-    chain += [pad_to(size, ignore_label)] if data.pad else []
+    chain += [Pad(size, ignore_label)] if data.pad else []
     kind = data.crop
-    chain += [SCALED_CROPS[kind](size, data.scales) if scaled else PLAIN_CROPS[kind](size)]
-  turns = ((data.mirror, Mirror()), (data.mirror_rows, MirrorRows()), (data.rot90, Rot90()))
+    crop: Transform = SCALED_CROPS[kind](size, data.scales) if scaled else PLAIN_CROPS[kind](size)
+    chain += [crop]
+  turns: tuple[tuple[bool, Transform], ...] = (
+    (data.mirror, Mirror()),
+    (data.mirror_rows, MirrorRows()),
+    (data.rot90, Rot90()),
+  )
   chain += [transform for wanted, transform in turns if wanted]
   chain += [Rotate(data.rotate, ignore_label)] if data.rotate else []
   return chain + [own(entry, ignore_label) for entry in data.transforms]

@@ -42,7 +42,7 @@ def plain_bilinear(x, height, width):
 def test_the_image_alone_is_resized(channels):
   image = RNG.integers(0, 256, (18, 30, channels), np.uint8)
   labels = RNG.integers(0, 5, (2, 18, 30), np.uint8)
-  found = transforms.fit(41, 25)({'image': image, 'labels': labels}, RNG)
+  found = transforms.Fit(41, 25)({'image': image, 'labels': labels}, RNG)
   assert found['image'].shape == (25, 41, channels)
   assert found['image'].dtype == np.uint8
   want = plain_bilinear(image.astype(np.float64), 25, 41)
@@ -52,7 +52,7 @@ def test_the_image_alone_is_resized(channels):
 
 def test_an_image_of_that_size_stays():
   image = RNG.integers(0, 256, (4, 8, 3), np.uint8)
-  assert transforms.fit(8, 4)({'image': image}, RNG)['image'] is image
+  assert transforms.Fit(8, 4)({'image': image}, RNG)['image'] is image
 
 
 def test_batches_hold_images_and_labels_of_different_sizes():

@@ -28,10 +28,10 @@ def test_the_published_crops_of_street_scenes():
   sides, windows = set(), set()
   for seed in range(30):
     rng = np.random.default_rng(seed)
-    e = transforms.random_crop(217)({'image': image, 'labels': labels, 'id': 'x'}, rng)
-    e = transforms.random_rescale(SCALES)(e, rng)
+    e = transforms.RandomCrop(217)({'image': image, 'labels': labels, 'id': 'x'}, rng)
+    e = transforms.RandomRescale(SCALES)(e, rng)
     sides.add(alike(e).shape)
-    windows.add(alike(transforms.random_crop(128)(e, rng)).tobytes())
+    windows.add(alike(transforms.RandomCrop(128)(e, rng)).tobytes())
   assert sides == {(n, n) for n in (130, 159, 188, 217)}
   assert len(windows) == 30
 
@@ -39,11 +39,11 @@ def test_the_published_crops_of_street_scenes():
 @pytest.mark.parametrize('size', [7, 20])
 def test_padding_mirrors_or_ignores(size):
   whole = example()
-  mirrored = alike(transforms.pad_to(size)(whole, None))
+  mirrored = alike(transforms.Pad(size)(whole, None))
   assert mirrored.shape == (size, max(size, 8))
   np.testing.assert_array_equal(mirrored[:6, :8], whole['image'][..., 0])
   np.testing.assert_array_equal(mirrored[6], mirrored[5])
-  ignored = transforms.pad_to(size, ignore_label=255)(whole, None)
+  ignored = transforms.Pad(size, ignore_label=255)(whole, None)
   np.testing.assert_array_equal(ignored['labels'][:, :6, :8], whole['labels'])
   assert (ignored['labels'][:, 6:] == 255).all()
   np.testing.assert_array_equal(ignored['image'][..., 0], mirrored)

@@ -19,17 +19,17 @@ def alike(e):
 
 
 def test_the_central_crop():
-  grey = alike(transforms.centre_crop(4)(example(), None))
+  grey = alike(transforms.CentreCrop(4)(example(), None))
   np.testing.assert_array_equal(grey, example()['image'][1:5, 2:6, 0])
 
 
 def test_random_crops_reach_every_window():
   rng = np.random.default_rng(0)
-  corners = {int(alike(transforms.random_crop(5)(example(), rng))[0, 0]) for _ in range(200)}
+  corners = {int(alike(transforms.RandomCrop(5)(example(), rng))[0, 0]) for _ in range(200)}
   assert corners == {8 * top + left for top in range(2) for left in range(4)}
 
 
-@pytest.mark.parametrize('crop', [transforms.centre_crop, transforms.random_crop])
+@pytest.mark.parametrize('crop', [transforms.CentreCrop, transforms.RandomCrop])
 def test_a_crop_larger_than_the_image(crop):
   with pytest.raises(UserError, match='image x is 8x6, smaller than config.data.size 7\n.*=6'):
     crop(7)(example(), np.random.default_rng(0))
@@ -44,7 +44,7 @@ def test_flips_and_turns():
 
 
 def test_nearest_resize():
-  grey = alike(transforms.resize_nearest(3, 4)(example(), None))
+  grey = alike(transforms.resize_nearest(example(), 3, 4))
   np.testing.assert_array_equal(grey, example()['image'][::2, ::2, 0])
   assert transforms.nearest_indices(3, 6).tolist() == [0, 0, 1, 1, 2, 2]
   assert transforms.nearest_indices(4, 3, scale=0.6).tolist() == [0, 1, 3]
@@ -66,3 +66,11 @@ def test_the_networks_image_is_rounded_once(channels):
   assert out.dtype == np.float32
   for c in range(3):
     np.testing.assert_array_equal(out[..., c], want)
+
+
+def test_the_list_alone_says_what_the_short_keys_say():
+  short = dict(size=4, pad=True, crop='resized', scales=(0.5, 1.0), mirror=True, rotate=5.0)
+  listed = [dict(name='pad', size=4), dict(name='resized_crop', size=4, scales=(0.5, 1.0))]
+  listed += ['mirror', dict(name='rotate', degrees=5.0)]
+  parts = lambda **data: transforms.from_config(data, train=True, ignore_label=9)
+  assert parts(transforms=listed) == parts(**short)

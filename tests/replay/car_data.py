@@ -19,7 +19,7 @@ def lidc_transforms(r: Replay) -> None:
   readers = bits[: len(bits) // (h * w) * h * w].reshape(-1, h, w)
   size = r.arrays['lidc_out_image_slice'].shape[0] * STRIDE
   example = {'image': image[..., None], 'labels': readers, 'id': 'golden'}
-  cropped = transforms.centre_crop(size)(example, np.random.default_rng(0))
+  cropped = transforms.CentreCrop(size)(example, np.random.default_rng(0))
   model_image = transforms.model_image(cropped['image'])[::STRIDE, ::STRIDE]
   shown = cropped['labels'][:, ::STRIDE, ::STRIDE]
   for channel in range(3):
