@@ -17,7 +17,7 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
-# Half a minute each, or waiting for processes of their own: begun first, no core is idle at the end.
+# Half a minute each, or waiting for children: begun first, so that no core is idle at the end.
 LONG = ('test_replay', 'test_resume', 'test_sharding', 'test_study', 'test_commands')
 
 
