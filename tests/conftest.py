@@ -36,6 +36,13 @@ install_import_hook(
   f'{typechecker.__name__}.check',
 )
 
+# Half a minute each, or waiting for children: begun first, so that no core is idle at the end.
+LONG = ('test_replay', 'test_resume', 'test_sharding', 'test_study', 'test_commands')
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 @pytest.fixture(autouse=True, scope='module')
 def _compiled_functions_end_with_their_module():

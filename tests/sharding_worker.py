@@ -23,11 +23,10 @@ def double(tree):
 
 
 def main(out: str, variant: str, *cluster: str) -> None:
-  jax.config.update('jax_enable_x64', True)
   if cluster:
     jax.config.update('jax_platforms', 'cpu')
     sharding.start_distributed(cluster[0], int(cluster[1]), int(cluster[2]))
-  config = configs.load(f'configs/smoke.py:{variant}')
+  config = configs.load(f'tests/small.py:{variant}')
   if 'rest_steps' in config.method:
     config.method.rest_steps = 0  # every step learns in all nets: one program to compile
   mesh = sharding.make_mesh()
@@ -64,4 +63,5 @@ def arrays(state) -> dict[str, np.ndarray]:
 
 
 if __name__ == '__main__':
+  jax.config.update('jax_enable_x64', True)
   main(*sys.argv[1:])

@@ -16,7 +16,7 @@ from car_jax import checkpoints
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, folders
 
-CONFIG = ('--config', 'configs/smoke.py:supervised')
+CONFIG = ('--config', 'tests/small.py:supervised')
 
 
 @pytest.fixture(scope='module')
@@ -225,7 +225,7 @@ def test_a_data_set_of_other_classes_is_told(run, tmp_path, capsys):
   config.write_text(
     'from car_jax import config\n'
     'def get_config():\n'
-    "  c = config.load('configs/smoke.py:supervised')\n"
+    "  c = config.load('tests/small.py:supervised')\n"
     '  c.unlock()\n'
     '  c.data.num_classes, c.steps, c.evals, c.best = 3, 1, {}, ""\n'
     '  return c\n'
@@ -249,17 +249,18 @@ def test_whole_images_train_and_evaluate_without_a_size(tmp_path):
   config.write_text(
     'from car_jax import config\n'
     'def get_config():\n'
-    "  c = config.load('configs/smoke.py:car')\n"
+    "  c = config.load('tests/small.py:car')\n"
     '  c.unlock()\n'
-    '  c.data.size, c.steps, c.evals, c.best = 64, 1, {}, ""\n'
-    '  c.method.rest_steps = 0\n'
+    '  c.data.size, c.data.batch, c.steps, c.evals, c.best = 32, 2, 1, {}, ""\n'
+    '  c.method.critic_steps = 0\n'
+    '  c.report = dict(split="test", samples=2, metrics=("ged2",))\n'
     '  return c\n'
   )
   run = tmp_path / 'run'
   assert train.main(['--config', str(config), '--workdir', str(run)]) == 0
   place = run / 'checkpoints' / '1' / 'meta' / 'metadata'
   meta = json.loads(place.read_text())
-  meta['config']['data']['size'] = 32
+  meta['config']['data']['size'] = 16
   place.write_text(json.dumps(meta))
   whole = {'meta': checkpoints.checksum(meta)}
   (run / 'checkpoints' / '1' / 'checksum' / 'metadata').write_text(json.dumps(whole))

@@ -18,7 +18,7 @@ STEPS = 12
 
 def command(workdir, variant='sac', *more):
   return [
-    *(sys.executable, 'train.py', '--config', f'configs/smoke.py:{variant}'),
+    *(sys.executable, 'train.py', '--config', f'tests/small.py:{variant}'),
     *('--workdir', str(workdir)),
     *(f'--config.steps={STEPS}', '--config.save_every=3', '--config.log_every=1'),
     *('--config.eval_every=5', *more),

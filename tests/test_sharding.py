@@ -5,12 +5,13 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 from car_jax import checkpoints, sharding
 from car_jax.errors import UserError
-from tests import conftest, saving_worker
+from tests import conftest, saving_worker, sharding_worker
 
 
 def start(out, variant, devices, *cluster):
@@ -44,7 +45,14 @@ def compare(a, b, atol=1e-5):
 
 
 def three_steps(out, variant, devices, *clusters):
-  finish(*(start(out, variant, devices, *cluster) for cluster in clusters or [()]))
+  if devices == 1:
+    jax.config.update('jax_enable_x64', True)  # in threads too, unlike jax.enable_x64
+    try:
+      sharding_worker.main(out, variant)
+    finally:
+      jax.config.update('jax_enable_x64', False)
+  else:
+    finish(*(start(out, variant, devices, *cluster) for cluster in clusters or [()]))
   found = np.load(out)
   assert found['devices'] == devices * max(1, len(clusters))
   return found

@@ -13,6 +13,7 @@ from car_jax.evaluate import catalogue, census, harness, predict
 from car_jax.methods import baselines
 from car_jax.metrics import flips
 from tests.evaluate import scene
+from tests.whole import whole
 
 METRICS = ('ged6', 'ged6[u]', 'ged3', 'hm_iou6', 'dice_max6', 'diversity6', 'ece', 'ece[own]')
 METRICS += ('nll', 'brier[own]', 'miou', 'kl[own]', 'ece[listed,bins=10]')
@@ -20,8 +21,9 @@ SPEC = dict(samples=6, metrics=METRICS)
 RNG = jax.random.key(3)
 
 
-def run(batch=4, images=6, spec=SPEC, num_classes=2, **options):
-  subjects = predict.subjects(scene.Fake(num_classes), scene.STATE)
+def run(batch=4, images=6, spec=SPEC, num_classes=2, first=3, **options):
+  """The first so many of the predictors, and the readers."""
+  subjects = predict.subjects(scene.Fake(num_classes), scene.STATE)[:first]
   options = dict(readers=True, detail=True) | options
   data = scene.batches(images, batch, num_classes=num_classes)
   return harness.evaluate(subjects, data, spec, scene.info(num_classes), rng=RNG, **options)
@@ -32,10 +34,14 @@ def results():
   return run()
 
 
+def numbers(batch):
+  return {k: v for k, v in batch.items() if v.dtype.kind != 'U'}
+
+
 def drawn(name, images=6, n=6):
-  """All predictions of one predictor, without jit or batches of the harness."""
+  """All predictions of one predictor, without the harness and its batches."""
   (batch,) = scene.batches(images, images)
-  return batch, jax.tree.map(np.asarray, scene.predictors()[name](scene.STATE, batch, RNG, n))
+  return batch, jax.device_get(whole(scene.predictors()[name])(scene.STATE, numbers(batch), RNG, n))
 
 
 def plain_iou(a, b):
@@ -98,9 +104,10 @@ def test_mean_iou_is_pooled_over_images_and_weighs_readers(results):
 
 @pytest.mark.parametrize('batch', [pytest.param(1, marks=pytest.mark.slow), 6])
 def test_batch_size_and_padding_change_nothing(results, batch):
-  other = run(batch=batch)
+  other = run(batch=batch, first=1)
   assert list(other.ids) == list(results.ids)
-  for name in results.subjects:
+  assert [*other.subjects] == ['samples', 'readers']
+  for name in other.subjects:
     same = jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6),
       results.scores[name],
@@ -128,24 +135,31 @@ def test_images_of_several_sizes_keep_their_order_and_their_scores():
 
 
 def test_chunks_draw_the_asked_number_of_samples():
-  chunked = run(spec=dict(samples=6, metrics=('ged6', 'diversity6'), chunk=4), detail=False)
+  chunked = run(
+    spec=dict(samples=6, metrics=('ged6', 'diversity6'), chunk=4),
+    first=2,
+    readers=False,
+    detail=False,
+  )
   assert chunked.scores['samples']['ged6'].shape == (6,)
   assert chunked.scalars()['diversity6'] > 0
-  whole = run(spec=dict(samples=6, metrics=('ged6', 'diversity6')), detail=False)
-  np.testing.assert_allclose(chunked.scores['argmax']['ged6'], whole.scores['argmax']['ged6'])
-  assert chunked.scalars()['ged6'] != whole.scalars()['ged6']  # other draws, as documented
+  at_once = run(
+    spec=dict(samples=6, metrics=('ged6', 'diversity6')), first=2, readers=False, detail=False
+  )
+  np.testing.assert_allclose(chunked.scores['argmax']['ged6'], at_once.scores['argmax']['ged6'])
+  assert chunked.scalars()['ged6'] != at_once.scalars()['ged6']  # other draws, as documented
 
 
 def test_readers_row_draws_only_masks_of_real_readers_in_their_shares():
   (batch,) = scene.batches(6, 6)
-  found = predict.draw_readers(2)(None, batch, RNG, 64)
+  found = whole(predict.draw_readers(2))(None, numbers(batch), RNG, 64)
   for i in range(6):
     readers = batch['labels'][i][batch['label_weight'][i] > 0]
     hits = np.array([[np.array_equal(s, r) for r in readers] for s in np.asarray(found.labels[i])])
     assert hits.any(1).all()
-  np.testing.assert_allclose(found.mean.sum(-1), 1, atol=1e-5)
+  np.testing.assert_allclose(np.sum(found.mean, -1), 1, atol=1e-5)
   np.testing.assert_allclose(
-    found.mean[..., 1], np.mean(np.asarray(found.labels) == 1, 1), atol=1e-5
+    np.asarray(found.mean)[..., 1], np.mean(np.asarray(found.labels) == 1, 1), atol=1e-5
   )
 
 
@@ -177,7 +191,14 @@ def test_several_classes():
 
 def test_progress_hears_of_every_image_and_no_image_is_an_error():
   heard = []
-  run(batch=4, spec=dict(samples=2, metrics=('nll',)), detail=False, progress=heard.append)
+  run(
+    batch=4,
+    spec=dict(samples=2, metrics=('nll',)),
+    first=1,
+    readers=False,
+    detail=False,
+    progress=heard.append,
+  )
   assert heard == [4, 2]
   with pytest.raises(UserError, match='no image'):
     harness.evaluate([], iter(()), SPEC, scene.info(), rng=RNG)
@@ -264,8 +285,14 @@ def voided(batches, draws=True, **info):
   return harness.evaluate([subject], batches, VOID_SPEC, scene.info(ignore_label=255, **info), **kw)
 
 
-def test_no_score_of_a_report_looks_at_void_pixels_and_void_images_are_skipped():
-  found, other = voided(void_batches()), voided(void_batches(fill=0.7), draws=False)
+@pytest.fixture(scope='module')
+def shifted():
+  """What is void has other predictions; and these count as a whole distribution."""
+  return voided(void_batches(fill=0.7), draws=False)
+
+
+def test_no_score_of_a_report_looks_at_void_pixels_and_void_images_are_skipped(shifted):
+  found, other = voided(void_batches()), shifted
   for metric in found.plan.metrics:
     interval = found.interval('samples', metric)
     assert (interval.images, interval.skipped) == (3, 1), metric.name
@@ -283,9 +310,9 @@ def test_no_score_of_a_report_looks_at_void_pixels_and_void_images_are_skipped()
   assert '62 % of the pixels have the ignored label 255' in text
 
 
-def test_a_whole_distribution_has_no_unbiased_estimate():
+def test_a_whole_distribution_has_no_unbiased_estimate(shifted):
   """Leaving self pairs out corrects draws; weighted experts, or all modes, are no draws."""
-  found = voided(void_batches(), draws=False)
+  found = shifted
   assert 'ged6[u]' not in found.scores['samples']
   assert 'curve/u' not in found.scores['samples']
   assert 'ged6[u]' in found.scores['readers']
@@ -314,9 +341,9 @@ def test_readers_as_samples_say_what_another_reader_knows():
   (batch,) = scene.batches(2, 2)
   labels = batch['labels'].copy()
   labels[:, 0, :3] = 255
-  found = predict.draw_readers(2, 255)(None, batch | {'labels': labels}, RNG, 32)
+  found = whole(predict.draw_readers(2, 255))(None, numbers(batch) | {'labels': labels}, RNG, 32)
   assert set(np.unique(found.labels)) <= {0, 1}
-  np.testing.assert_allclose(found.mean.sum(-1), 1, atol=1e-5)
+  np.testing.assert_allclose(np.sum(found.mean, -1), 1, atol=1e-5)
 
 
 SCENES = tuple(str(n) for n in labels_of.CLASS_NAMES[: labels_of.SCORED])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from car_jax.losses import adversarial
+from tests.whole import whole
 
 rng = np.random.default_rng(0)
 REAL = rng.uniform(0.05, 0.95, 7).astype(np.float32)
@@ -63,15 +64,15 @@ def kl(mean, target, clamp=1e-3):
 
 def test_calibration_kl_is_of_clamped_probabilities():
   want = kl(MEAN, TARGET).mean()
-  np.testing.assert_allclose(adversarial.calibration_kl(MEAN, TARGET), want, rtol=1e-5)
+  np.testing.assert_allclose(whole(adversarial.calibration_kl)(MEAN, TARGET), want, rtol=1e-5)
   mask = rng.random((2, 4, 5)) < 0.5
   want = (kl(MEAN, TARGET) * mask).sum() / mask.size
-  np.testing.assert_allclose(adversarial.calibration_kl(MEAN, TARGET, mask), want, rtol=1e-5)
-  assert adversarial.calibration_kl(MEAN, MEAN) == 0
+  np.testing.assert_allclose(whole(adversarial.calibration_kl)(MEAN, TARGET, mask), want, rtol=1e-5)
+  assert whole(adversarial.calibration_kl)(MEAN, MEAN) == 0
 
 
 def test_its_gradient_stops_beyond_the_clamp_and_is_the_formulas_inside():
-  grad = jax.grad(adversarial.calibration_kl)(MEAN, TARGET)
+  grad = whole(jax.grad(adversarial.calibration_kl))(MEAN, TARGET)
   p, q = (np.clip(x.astype(np.float64), 1e-3, 1 - 1e-3) for x in (MEAN, TARGET))
   inside = (MEAN > 1e-3) & (MEAN < 1 - 1e-3)
   want = np.where(inside, np.log(p / q) + 1, 0) / (2 * 4 * 5)
@@ -90,7 +91,7 @@ def test_gaussian_kl_is_summed():
 @pytest.mark.parametrize('target', [0.0, 1.0])
 def test_a_saturated_score_has_no_gradient_rather_than_nan(target):
   scores = jnp.array([0.0, 0.5, 1.0])
-  loss, slope = jax.value_and_grad(adversarial.binary_cross_entropy)(scores, target)
+  loss, slope = whole(jax.value_and_grad(adversarial.binary_cross_entropy))(scores, target)
   wrong = 0 if target else 2
   assert loss == pytest.approx((100 + np.log(2)) / 3, rel=1e-5)
   assert slope[wrong] == 0

@@ -9,6 +9,7 @@ import pytest
 
 from car_jax.losses import consistency
 from car_jax.nn import warp
+from tests.whole import whole
 
 B, T, H, W, C = 4, 2, 5, 8, 3
 RNG = np.random.default_rng(0)
@@ -62,7 +63,7 @@ def half_seen():
 
 def test_the_mean_of_views_weighs_what_they_see():
   probs = half_seen()
-  found, seen = consistency.mean_of_views(probs, T)
+  found, seen = whole(consistency.mean_of_views)(probs, T)
   for b, i, j in np.ndindex(B, H, W):
     total = probs[b // T * T : b // T * T + T, i, j].astype(np.float64).sum(0)
     assert bool(seen[b, i, j, 0]) == (total.sum() > 0.1)
@@ -73,7 +74,7 @@ def test_the_surest_of_views_is_taken_as_it_is_and_the_first_of_equals():
   probs = half_seen()
   probs[1, 0, 0] = probs[0, 0, 0] = [0.2, 0.3, 0.5]
   probs[3, 1, 1] = probs[2, 1, 1] = 0
-  found, seen = consistency.surest_of_views(probs, T)
+  found, seen = whole(consistency.surest_of_views)(probs, T)
   for b, i, j in np.ndindex(B, H, W):
     pair = probs[b // T * T : b // T * T + T, i, j].astype(np.float64)
     entropy = [1e5 if q.sum() < 0.1 else -(q * np.log((q + 1e-5) / (1 + 1e-5))).sum() for q in pair]
@@ -84,7 +85,7 @@ def test_the_surest_of_views_is_taken_as_it_is_and_the_first_of_equals():
 def test_the_prior_takes_a_first_share_whole_and_unseen_classes_decay():
   probs = PROBS.copy()
   probs[..., 2] = 0
-  update = lambda prior: consistency.updated_prior(prior, probs, start=1e-3, momentum=0.9)
+  update = lambda prior: whole(consistency.updated_prior)(prior, probs, start=1e-3, momentum=0.9)
   one = update(np.full(C, 1e-3, np.float32))
   share = probs.astype(np.float64).mean((0, 1, 2))
   np.testing.assert_allclose(one, [share[0], share[1], 0.9e-3], rtol=1e-5)
@@ -101,8 +102,8 @@ def test_thresholds_and_labels_are_those_of_a_loop(discount):
   probs[0, ..., 1] = 0  # never the likeliest in the first view
   padded = np.zeros((B, H, W), bool)
   padded[1, :2] = True
-  least = consistency.thresholds(probs, jnp.asarray(prior), **kw)
-  labels, confidence = consistency.pseudo_labels(probs, padded, least)
+  least = whole(consistency.thresholds)(probs, jnp.asarray(prior), **kw)
+  labels, confidence = whole(consistency.pseudo_labels)(probs, padded, least)
   for b in range(B):
     best = probs[b].argmax(-1)
     for c in range(C):
@@ -119,7 +120,9 @@ def test_thresholds_and_labels_are_those_of_a_loop(discount):
 
 def test_a_pixel_at_its_threshold_is_not_kept():
   probs = np.full((1, 1, 1, 2), 0.5, np.float32)
-  labels, _ = consistency.pseudo_labels(probs, np.zeros((1, 1, 1), bool), jnp.full((1, 2), 0.5))
+  labels, _ = whole(consistency.pseudo_labels)(
+    probs, np.zeros((1, 1, 1), bool), jnp.full((1, 2), 0.5)
+  )
   assert labels.item() == -1
 
 
@@ -128,8 +131,8 @@ def test_losses_are_minus_the_log_and_have_no_floor():
   logits = LOGITS.copy()
   logits[0, 0, 0], labels[0, 0, 0] = [200, 0, 0], 1  # beyond what a floor of 1e-7 would say
   prior = np.array([0.5, -0.1, 0.01])
-  found = consistency.pixel_losses(logits, labels)
-  focal = consistency.focal_losses(logits, labels, prior, power=3)
+  found = whole(consistency.pixel_losses)(logits, labels)
+  focal = whole(consistency.focal_losses)(logits, labels, prior, power=3)
   for place in np.ndindex(B, H, W):
     x, y = logits[place].astype(np.float64), labels[place]
     want = 0 if y < 0 else np.log(np.exp(x - x.max()).sum()) + x.max() - x[y]
@@ -140,15 +143,15 @@ def test_losses_are_minus_the_log_and_have_no_floor():
 
 def test_ignored_pixels_have_no_gradient():
   labels = np.full((B, H, W), -1)
-  slope = jax.grad(lambda x: jnp.sum(consistency.pixel_losses(x, labels)))(LOGITS)
+  slope = jax.grad(lambda x: jnp.sum(whole(consistency.pixel_losses)(x, labels)))(LOGITS)
   assert not np.any(slope)
 
 
 def test_the_published_confidence_is_what_broadcasting_makes_of_it():
   losses, confidence = RNG.random((B, H, W)), RNG.random((B, H, W))
   published = np.mean(losses * confidence[:, None])  # [B, B, H, W]
-  ours = jnp.mean(losses * consistency.averaged_confidence(jnp.asarray(confidence)))
+  ours = jnp.mean(losses * whole(consistency.averaged_confidence)(jnp.asarray(confidence)))
   np.testing.assert_allclose(ours, published, rtol=1e-5)
-  pairs = consistency.averaged_confidence(jnp.asarray(confidence), 2)
+  pairs = whole(consistency.averaged_confidence)(jnp.asarray(confidence), 2)
   np.testing.assert_allclose(pairs[2], confidence[2:].mean(0), rtol=1e-5)
   np.testing.assert_array_equal(pairs[2], pairs[3])

@@ -11,6 +11,7 @@ from car_jax.methods.car import CAR
 from car_jax.methods.mose import MoSE
 from car_jax.methods.supervised import Supervised
 from car_jax.nn import net as nets
+from tests.whole import whole
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(1)
@@ -60,20 +61,20 @@ def test_a_net_sees_the_mirrored_image_and_its_logits_are_cut_back():
   method = Supervised(3, 4, SEGNET)
   state = method.init(0, batch(40, 24))
   x = images(*SIDES)
-  net = method.net.apply
+  net = whole(method.net.apply)
   wide = np.pad(x, ((0, 0), (0, 3), (0, 3), (0, 0)), **MIRROR)
   want = net(state.net.variables, wide, train=False)[:, :37, :21]
-  np.testing.assert_array_equal(method.logits(state, {'image': x}), want)
+  np.testing.assert_array_equal(whole(method.logits)(state, {'image': x}), want)
   small = images(40, 24)
   want = net(state.net.variables, small, train=False)
-  np.testing.assert_array_equal(method.logits(state, {'image': small}), want)
+  np.testing.assert_array_equal(whole(method.logits)(state, {'image': small}), want)
 
 
 def test_windows_are_padded_one_by_one():
   method = Supervised(3, 4, SEGNET, crop=12, stride=9)
   state = method.init(0, batch(16, 16))
   x = images(12, 21)
-  net = lambda x: np.asarray(method.net.apply(state.net.variables, x, train=False))
+  net = lambda x: np.asarray(whole(method.net.apply)(state.net.variables, x, train=False))
   total, visits = np.zeros((2, 12, 21, 3)), np.zeros((12, 21, 1))
   for left in (0, 9):
     part = np.pad(x[:, :, left : left + 12], ((0, 0), (0, 4), (0, 4), (0, 0)), **MIRROR)
@@ -89,11 +90,13 @@ def test_a_net_without_features_of_padding():
   state = method.init(0, batch(64, 64))
   x = images(48, 40)
   wide = np.pad(x, ((0, 0), (0, 16), (0, 24), (0, 0)), **MIRROR)
-  _, kept = method.net.apply(state.net.variables, wide, train=False, mutable=['intermediates'])
+  _, kept = whole(method.net.apply)(
+    state.net.variables, wide, train=False, mutable=['intermediates']
+  )
   (cells,) = kept['intermediates']['backbone_features']
   share = np.array([[1, 8 / 32], [0.5, 0.5 * 8 / 32]])  # of each 32 x 32 cell lies in the image
   total = np.einsum('bhwd,hw->bd', np.float64(cells), share)
-  got = method.features(state, {'image': x})
+  got = whole(method.features)(state, {'image': x})
   np.testing.assert_allclose(got, total / total.max(1, keepdims=True), rtol=1e-5, atol=1e-6)
 
 
@@ -106,19 +109,20 @@ def test_mose_standardises_the_image_alone_and_its_gate_leaves_padding_out():
   grey -= grey.mean((1, 2, 3), keepdims=True)
   grey /= grey.std((1, 2, 3), keepdims=True)
   wide = np.float32(np.pad(grey, ((0, 0), (0, 2), (0, 3), (0, 0)), **MIRROR))
-  net, variables = method.net, state.net.variables
-  skips, features = net.apply(variables, wide, train=False, method='features')
+  apply, variables = whole(method.net.apply), state.net.variables
+  skips, features = apply(variables, wide, train=False, method='features')
   share = np.outer([1, 1, 0.5], [1, 1, 1, 0.25])
   coarse = np.einsum('bhwd,hw->bd', skips[-1], share) / share.sum()
-  want = net.apply(variables, np.float32(coarse)[:, None, None], method='gate')
-  got, gate = method.encoded(state, x)
+  want = apply(variables, np.float32(coarse)[:, None, None], method='gate')
+  got, gate = whole(method.encoded)(state, x)
   np.testing.assert_allclose(gate, want, atol=1e-5)
   np.testing.assert_allclose(got, features[:, :10, :13], atol=1e-5)
-  whole = batch(16, 20)
-  skips, features = net.apply(variables, method.observed(whole), train=False, method='features')
-  np.testing.assert_array_equal(method.encoded(state, whole)[0], features)
-  gate = net.apply(variables, skips[-1], method='gate')
-  np.testing.assert_array_equal(method.encoded(state, whole)[1], gate)
+  full = batch(16, 20)
+  seen, its_gate = whole(method.encoded)(state, full)
+  skips, features = apply(variables, whole(method.observed)(full), train=False, method='features')
+  np.testing.assert_array_equal(seen, features)
+  gate = apply(variables, skips[-1], method='gate')
+  np.testing.assert_array_equal(its_gate, gate)
 
 
 def test_car_keeps_ignored_pixels_where_they_are():

@@ -16,6 +16,7 @@ from car_jax.methods.supervised import Supervised
 from car_jax.nn.init import initialize
 from car_jax.nn.local_temperature import LocalTemperature
 from tests.methods.test_car import BATCH, SIDE, B, C, changed
+from tests.whole import whole
 
 SEGMENTER = dict(name='toy_calnet', hidden=4)
 METHOD = LTS(num_classes=C, steps_per_epoch=10, segmenter=SEGMENTER, optim=dict(lr=1e-2))
@@ -94,7 +95,7 @@ def test_the_net_is_the_published_formula(inputs):
   gate = 1 / (1 + np.exp(-of('gate_image')))
   mixed = gate * (upper * s[3] + lower * (1 - s[3])) + (1 - gate) * (of('conv_image') + 1)
   want = np.maximum(mixed + 1, 0) + 1e-8
-  got = net.apply({'params': params}, logits, image)
+  got = whole(net.apply)({'params': params}, logits, image)
   np.testing.assert_allclose(got[0, ..., 0], want, rtol=1e-5, atol=1e-5)
 
 
@@ -145,7 +146,7 @@ def test_a_run_becomes_a_calibrator(tmp_path, trained, capsys):
   assert command.main([str(tmp_path / 'run'), '--out', str(out)]) == 0
   found = files.load(out, classes=C)
   assert (found.about['kind'], found.about['seed']) == ('lts', 4)
-  raw = METHOD.raw_logits(trained[0], BATCH)
+  raw = whole(METHOD.raw_logits)(trained[0], BATCH)
   got = jax.jit(lambda c, x, image: c.apply(x, image=image))(found.calibrator, raw, BATCH['image'])
   np.testing.assert_allclose(got, METHOD.logits(trained[0], BATCH), rtol=1e-5)
   assert isinstance(found.calibrator, local.Local)

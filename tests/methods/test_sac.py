@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from scipy.special import softmax
 
 from car_jax import checkpoints, sharding
 from car_jax.errors import UserError
@@ -17,6 +18,7 @@ from car_jax.methods.abn import ABN
 from car_jax.methods.sac import SAC
 from car_jax.methods.supervised import Supervised
 from tests.methods.test_car import changed
+from tests.whole import whole
 
 B, G, T, H, W, C = 2, 2, 2, 16, 24, 3
 IGNORED = 255
@@ -161,7 +163,7 @@ def test_an_initialised_teacher_is_not_copied_over():
   state = METHOD.init(0, BATCH)
   other = METHOD.init(1, BATCH)
   state = state.replace(teacher=other.teacher, initialised=np.bool_(True))
-  moved = METHOD.with_moved_teacher(state)
+  moved = whole(METHOD.with_moved_teacher)(state)
   a, b, c = (
     s.params['head']['branch0']['kernel'] for s in (moved.teacher, other.teacher, state.net)
   )
@@ -184,9 +186,9 @@ def test_views_of_one_image_share_their_labels(run):
 def test_without_a_pool_each_view_stays_as_the_teacher_sees_it(run):
   alone = dataclasses.replace(METHOD, pool='none')
   state = run[0][-1]
-  logits, full = alone.net.apply(state.teacher.variables, BATCH['target'], train=False)
+  logits, full = whole(alone.net.apply)(state.teacher.variables, BATCH['target'], train=False)
   padded = BATCH['target_label'] < 0
-  probs, _ = alone.refined(logits, state.prior, padded, BATCH['affine'], BATCH['affine_inv'])
+  probs, _ = whole(alone.refined)(logits, state.prior, padded, BATCH['affine'], BATCH['affine_inv'])
   want = np.where(padded[..., None], 0, jax.nn.softmax(full))
   np.testing.assert_allclose(probs, want, atol=1e-6)
 
@@ -204,12 +206,12 @@ def test_predictors_are_the_student_then_the_teacher(run):
   state, predict = run[0][-1], METHOD.predictors()
   assert list(predict) == ['student argmax', 'teacher argmax']
   for part, f in zip((state.net, state.teacher), predict.values(), strict=True):
-    found = jax.jit(f, static_argnums=3)(state, EVALUATED, KEY, 2)
-    _, logits = METHOD.net.apply(part.variables, BATCH['image'], train=False)
+    found = whole(f)(state, EVALUATED, KEY, 2)
+    _, logits = whole(METHOD.net.apply)(part.variables, BATCH['image'], train=False)
     assert found.probs.shape == (B, 2, H, W, C)
-    np.testing.assert_allclose(found.marginal, jax.nn.softmax(logits), atol=1e-5)
+    np.testing.assert_allclose(found.marginal, softmax(logits, -1), atol=1e-5)
     np.testing.assert_array_equal(found.probs[:, 0].argmax(-1), found.marginal.argmax(-1))
-  features = jax.jit(METHOD.features)(state, EVALUATED)
+  features = whole(METHOD.features)(state, EVALUATED)
   np.testing.assert_allclose(features.max(-1), 1, rtol=1e-6)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from car_jax.metrics import calibration
 from car_jax.metrics.streaming import Streaming
 from tests.metrics import oracle
+from tests.whole import whole
 
 B, M, H, W, C = 3, 3, 6, 5, 3
 
@@ -69,12 +70,12 @@ def test_sums_of_many_pixels_do_not_drift():
 
 def test_nothing_counted_is_nan():
   probs, labels, weight = scene(0)
-  nothing = calibration.top_label_sums(probs, labels, weight, jnp.zeros(B, bool))
+  nothing = whole(calibration.top_label_sums)(probs, labels, weight, jnp.zeros(B, bool))
   assert np.isnan(ece_of(nothing))
   probs, labels, weight = probs, labels, np.zeros_like(weight)
-  assert np.isnan(ece_of(calibration.class_sums(probs, labels, weight)))
-  assert np.isnan(calibration.nll(probs, labels, weight)).all()
-  assert np.isnan(calibration.brier(probs, labels, weight)).all()
+  assert np.isnan(ece_of(whole(calibration.class_sums)(probs, labels, weight)))
+  assert np.isnan(whole(calibration.nll)(probs, labels, weight)).all()
+  assert np.isnan(whole(calibration.brier)(probs, labels, weight)).all()
 
 
 @settings(max_examples=10, deadline=None)
@@ -84,11 +85,11 @@ def test_several_readers_are_a_distribution(seed):
   probs, labels, weight = scene(seed)
   top, conf = probs.argmax(-1), probs.max(-1)
   hits = np.einsum('bmhw,bm->bhw', top[:, None] == labels, weight)
-  got = ece_of(calibration.top_label_sums(probs, labels, weight))
+  got = ece_of(whole(calibration.top_label_sums)(probs, labels, weight))
   every = np.ones(conf.shape, bool)
   assert got == pytest.approx(oracle.ece(conf, hits, every, 15), abs=1e-6)
   for k in range(C):
-    sums = calibration.class_sums(probs, labels, weight, class_id=k, num_bins=5)
+    sums = whole(calibration.class_sums)(probs, labels, weight, class_id=k, num_bins=5)
     want = oracle.ece(probs[..., k], shares(labels, weight, k), every, 5)
     assert ece_of(sums) == pytest.approx(want, abs=1e-6)
 
@@ -97,14 +98,14 @@ def test_readers_who_abstain_and_images_that_pad():
   probs, labels, weight = scene(0)
   labels[0, 0], labels[2, :, 0] = 255, 255
   valid = np.array([True, True, False])
-  sums = calibration.class_sums(probs, labels, weight, valid, num_bins=5, ignore=255)
+  sums = whole(calibration.class_sums)(probs, labels, weight, valid, num_bins=5, ignore=255)
   share = shares(labels, weight, 1)
   share[0] = (labels[0, 1:] == 1).mean(0)
   want = oracle.ece(probs[:2, ..., 1], share[:2], np.ones((2, H, W), bool), 5)
   assert ece_of(sums) == pytest.approx(want, abs=1e-6)
   assert np.sum(sums.pixels) == 2 * H * W
-  seen = calibration.nll(probs, labels, weight, ignore=255)
-  below = calibration.nll(probs[2:, 1:], labels[2:, :, 1:], weight[2:])
+  seen = whole(calibration.nll)(probs, labels, weight, ignore=255)
+  below = whole(calibration.nll)(probs[2:, 1:], labels[2:, :, 1:], weight[2:])
   np.testing.assert_allclose(seen[2], below[0], atol=1e-6)
 
 
@@ -122,9 +123,9 @@ def test_nll_brier_and_kl_are_their_definitions():
   onehot, p = np.eye(C)[labels], probs[:, None].astype(np.float64)
   mean = lambda losses: np.einsum('bmhw,bm->b', losses, weight) / (H * W)
   want = mean(-np.sum(onehot * np.log(np.maximum(p, 1e-7)), -1))
-  np.testing.assert_allclose(calibration.nll(probs, labels, weight), want, rtol=1e-5)
+  np.testing.assert_allclose(whole(calibration.nll)(probs, labels, weight), want, rtol=1e-5)
   want = mean(np.sum((p - onehot) ** 2, -1))
-  np.testing.assert_allclose(calibration.brier(probs, labels, weight), want, rtol=1e-5)
+  np.testing.assert_allclose(whole(calibration.brier)(probs, labels, weight), want, rtol=1e-5)
   truth = np.stack([shares(labels, weight, k) for k in range(C)], -1)
   floored = np.maximum(probs, 1e-7)
   want = np.sum(floored * np.log(floored / np.maximum(truth, 1e-7)), -1).mean((1, 2))
@@ -134,11 +135,13 @@ def test_nll_brier_and_kl_are_their_definitions():
 def test_the_readers_own_shares_score_best():
   _, labels, weight = scene(2)
   truth = np.stack([shares(labels, weight, k) for k in range(C)], -1).astype(np.float32)
-  floor = calibration.reader_entropy(truth, labels, weight)
-  np.testing.assert_allclose(calibration.nll(truth, labels, weight), floor, atol=1e-6)
+  floor = whole(calibration.reader_entropy)(truth, labels, weight)
+  np.testing.assert_allclose(whole(calibration.nll)(truth, labels, weight), floor, atol=1e-6)
   other = scene(2)[0]
-  assert np.all(calibration.nll(other, labels, weight) > floor)
-  better = calibration.brier(truth, labels, weight) < calibration.brier(other, labels, weight)
+  assert np.all(whole(calibration.nll)(other, labels, weight) > floor)
+  better = whole(calibration.brier)(truth, labels, weight) < whole(calibration.brier)(
+    other, labels, weight
+  )
   assert np.all(better)
   np.testing.assert_allclose(calibration.kl_to_readers(truth, labels, weight), 0, atol=1e-6)
-  assert ece_of(calibration.class_sums(truth, labels, weight)) == pytest.approx(0, abs=1e-6)
+  assert ece_of(whole(calibration.class_sums)(truth, labels, weight)) == pytest.approx(0, abs=1e-6)

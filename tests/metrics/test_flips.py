@@ -5,6 +5,7 @@ import pytest
 
 from car_jax.metrics import flips, stochastic
 from tests.metrics import oracle
+from tests.whole import whole
 
 B, N, H, W, C = 3, 4, 6, 7, flips.NUM_CLASSES
 
@@ -21,7 +22,7 @@ def scene():
 
 def test_modes_are_all_subsets_with_their_probabilities():
   labels = np.array([[[1, 11, 13, 8, 0, 5, 24]]])
-  got, weights = np.asarray(flips.modes(labels))[0, :, 0], flips.mode_weights()
+  got, weights = np.asarray(whole(flips.modes)(labels))[0, :, 0], flips.mode_weights()
   flipped = {}
   for choice in itertools.product([False, True], repeat=5):
     names = [f.twin if c else f.base for f, c in zip(flips.FLIPS, choice, strict=True)]
@@ -38,14 +39,16 @@ def test_modes_are_all_subsets_with_their_probabilities():
 
 def test_one_flip_has_two_modes():
   road = (flips.Flip(0, 23, 8 / 17),)
-  np.testing.assert_array_equal(flips.modes(np.array([[[0, 1]]]), road)[0, :, 0], [[0, 1], [23, 1]])
+  np.testing.assert_array_equal(
+    whole(flips.modes)(np.array([[[0, 1]]]), road)[0, :, 0], [[0, 1], [23, 1]]
+  )
   np.testing.assert_allclose(flips.mode_weights(road), [9 / 17, 8 / 17])
   assert flips.switchable(road) == (0, 23)
 
 
 def test_mode_counts_and_frequencies(scene):
   labels, samples, *_ = scene
-  got = np.asarray(flips.mode_counts(labels, samples))
+  got = np.asarray(whole(flips.mode_counts)(labels, samples))
   for i, flip in enumerate(flips.FLIPS):
     for image in range(B):
       said = samples[image][:, labels[image] == flip.base]
@@ -61,7 +64,7 @@ def test_class_probabilities_pooled_and_published(scene):
   labels, _, black_box, probs = scene
   batches, faithful = [], []
   for part in (slice(0, 2), slice(2, 3)):
-    batches.append(flips.class_sums(probs[part], labels[part], black_box[part]))
+    batches.append(whole(flips.class_sums)(probs[part], labels[part], black_box[part]))
     means = np.zeros(C)
     for k in range(C):
       base = {f.twin: f.base for f in flips.FLIPS}
@@ -73,7 +76,7 @@ def test_class_probabilities_pooled_and_published(scene):
     faithful.append(means)
   published = flips.class_probabilities(batches, pooled=False)
   np.testing.assert_allclose(published, np.mean(faithful, 0), atol=1e-6)
-  one = [flips.class_sums(probs, labels, black_box)]
+  one = [whole(flips.class_sums)(probs, labels, black_box)]
   np.testing.assert_allclose(
     flips.class_probabilities(batches), flips.class_probabilities(one), atol=1e-7
   )
@@ -86,8 +89,8 @@ def test_ged_against_the_exact_modes(scene):
   labels, samples, *_ = scene
   fixed = dict(classes=flips.switchable(), absent='skip', ignore=flips.UNLABELLED)
   fixed |= dict(ignored='class')
-  readers, weight = np.asarray(flips.modes(labels)), flips.mode_weights()
-  got = stochastic.ged(samples, readers, reader_weight=weight, **fixed)
+  readers, weight = np.asarray(whole(flips.modes)(labels)), flips.mode_weights()
+  got = whole(stochastic.ged)(samples, readers, reader_weight=weight, **fixed)
   far = 1 - np.asarray(stochastic.compare(samples, readers, **fixed).iou)
   for image in range(B):
     pair = oracle.distances([readers[image, 7], samples[image, 2]], **fixed)[0, 1]
@@ -97,7 +100,7 @@ def test_ged_against_the_exact_modes(scene):
 
 
 def test_correct_takes_twins_for_their_base():
-  got = flips.correct(np.array([[[1, 1, 2, 20]]]), np.array([[[19, 20, 2, 11]]]))
+  got = whole(flips.correct)(np.array([[[1, 1, 2, 20]]]), np.array([[[19, 20, 2, 11]]]))
   np.testing.assert_array_equal(got, [[[True, False, True, True]]])
 
 
@@ -112,7 +115,7 @@ def test_true_probabilities():
 def test_weights_enter_counts_and_modes(scene):
   labels, samples, *_ = scene
   weight = np.random.default_rng(1).dirichlet(np.ones(N), B).astype(np.float32)
-  said = flips.flip_counts(labels, samples)
+  said = whole(flips.flip_counts)(labels, samples)
   got = np.array(flips.weighted_counts(said, weight))
   masses = np.asarray(flips.mode_masses(said, weight))
   for b in range(B):
@@ -128,15 +131,18 @@ def test_weights_enter_counts_and_modes(scene):
     np.testing.assert_allclose(masses[b], want, atol=1e-6)
   np.testing.assert_allclose(got[..., 1:], 0, atol=1e-5)
   without_road = np.where(labels == 0, 5, labels)
-  assert not np.any(flips.mode_masses(flips.flip_counts(without_road, samples), weight))
+  assert not np.any(flips.mode_masses(whole(flips.flip_counts)(without_road, samples), weight))
 
 
 def test_exact_modes_have_no_error_and_missed_pixels_count_only_when_asked():
   """Every mode as a sample with its weight; then half of the cars are taken for something else."""
   labels = np.array([[[0, 1, 8], [11, 13, 13]]])
-  modes, weight = np.array(flips.modes(labels)), flips.mode_weights()[None].astype(np.float32)
+  modes, weight = (
+    np.array(whole(flips.modes)(labels)),
+    flips.mode_weights()[None].astype(np.float32),
+  )
   error = lambda maps, **kw: flips.frequency_error(
-    np.sum(flips.weighted_counts(flips.flip_counts(labels, maps), weight), 0), **kw
+    np.sum(flips.weighted_counts(whole(flips.flip_counts)(labels, maps), weight), 0), **kw
   )
   assert error(modes) == pytest.approx(0, abs=1e-6)
   assert error(modes, pixels=True) == pytest.approx(0, abs=1e-6)

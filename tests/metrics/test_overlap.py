@@ -7,6 +7,7 @@ import pytest
 
 from car_jax.metrics import overlap
 from tests.metrics import oracle
+from tests.whole import whole
 
 
 def maps(seed, shape, classes=4):
@@ -18,7 +19,7 @@ def maps(seed, shape, classes=4):
 def test_every_pair_and_class_is_the_definition(ignore, score):
   a, b = maps(0, (2, 3, 5, 6)), maps(1, (2, 2, 5, 6))
   classes = (3, 0, 2)
-  got = getattr(overlap, score)(overlap.overlap((a, b), classes, ignore))
+  got = getattr(overlap, score)(whole(overlap.overlap)((a, b), classes, ignore))
   together = np.concatenate([a, b], 1)
   for i, j, k in np.ndindex(5, 5, 3):
     for image in range(2):
@@ -39,7 +40,7 @@ def test_blocks_and_their_remainder_do_not_change_the_counts(monkeypatch):
 def test_counts_of_a_whole_cityscapes_image_are_exact():
   a = jnp.ones((1, 1, 1024, 2047), jnp.uint8)
   b = a.at[0, 0, 17, 23].set(0)
-  counts = overlap.overlap((a, b), (1,))
+  counts = whole(overlap.overlap)((a, b), (1,))
   total = 1024 * 2047
   np.testing.assert_array_equal(counts.both[0, :, :, 0], [[total, total - 1], [total - 1] * 2])
   np.testing.assert_array_equal(counts.first[0, :, 0, 0], [total, total - 1])
@@ -56,18 +57,18 @@ def test_memory_is_bounded_however_many_samples():
 
 def test_the_second_map_decides_what_is_ignored():
   a, b = np.array([[[[1, 1, 2, 0]]]]), np.array([[[[1, 2, 2, 0]]]])
-  counts = overlap.overlap((a, b), (1,), 2)
+  counts = whole(overlap.overlap)((a, b), (1,), 2)
   assert counts.first[0, 0, 1, 0] == 1  # the pixel where b holds 2 is gone
   assert counts.first[0, 1, 0, 0] == 1
-  assert overlap.iou(counts)[0, 0, 1, 0] == 1
-  assert overlap.iou(counts)[0, 1, 0, 0] == 0.5
-  both_ways = overlap.mirrored(overlap.iou(counts))
+  assert whole(overlap.iou)(counts)[0, 0, 1, 0] == 1
+  assert whole(overlap.iou)(counts)[0, 1, 0, 0] == 0.5
+  both_ways = whole(overlap.mirrored)(whole(overlap.iou)(counts))
   assert both_ways[0, 1, 0, 0] == both_ways[0, 0, 1, 0] == 1
 
 
 def test_pair_iou_takes_a_prediction_and_a_label():
   a, b = maps(3, (3, 4, 5)), maps(4, (3, 4, 5))
-  got = overlap.pair_iou(a, b, (0, 1, 3), ignore=3)
+  got = whole(overlap.pair_iou)(a, b, (0, 1, 3), ignore=3)
   for image, (k, name) in itertools.product(range(3), enumerate((0, 1, 3))):
     want = oracle.pair(a[image], b[image], (name,), 'skip', 3)
     np.testing.assert_allclose(got[image, k], want, atol=1e-6)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from car_jax.metrics import stochastic
 from tests.metrics import oracle
+from tests.whole import whole
 
 LIDC = dict(classes=(1,))
 CITYSCAPES = dict(classes=(0, 2, 3), absent='skip', ignore=4, ignored='class')
@@ -18,17 +19,24 @@ B, N, M, H, W = 3, 4, 3, 5, 4
 compare = jax.jit(stochastic.compare, static_argnames=('classes', 'absent', 'ignore', 'ignored'))
 
 
-FIXED = ('classes', 'absent', 'ignore', 'ignored', 'estimator')
+FIXED = ('classes', 'absent', 'ignore', 'ignored')
 
 
 @functools.partial(jax.jit, static_argnames=FIXED)
-def every_score(samples, readers, sample_weight=None, reader_weight=None, estimator='v', **fixed):
+def by_estimator(samples, readers, sample_weight=None, reader_weight=None, **fixed):
   compared = stochastic.compare(
     samples, readers, sample_weight=sample_weight, reader_weight=reader_weight, **fixed
   )
-  found = stochastic.ged(compared, estimator=estimator)._asdict()
-  found['dice'] = stochastic.ged(compared, estimator=estimator, distance='dice').ged
-  return found | {'hm': stochastic.hm_iou(compared), 'max_dice': stochastic.max_dice(compared)}
+  best = {'hm': stochastic.hm_iou(compared), 'max_dice': stochastic.max_dice(compared)}
+  found = {}
+  for name in ('v', 'u'):
+    found[name] = stochastic.ged(compared, estimator=name)._asdict() | best
+    found[name]['dice'] = stochastic.ged(compared, estimator=name, distance='dice').ged
+  return found
+
+
+def every_score(*maps, estimator='v', **conventions):
+  return by_estimator(*maps, **conventions)[estimator]
 
 
 def maps(seed, shape=(B, N, H, W), classes=5):
@@ -102,10 +110,10 @@ def test_the_readers_as_samples_are_perfect(seed):
 @seeds
 def test_batches_may_be_split(seed):
   samples, readers = maps([seed, 0]), maps([seed, 1], (B, M, H, W))
-  whole = every_score(samples, readers, **LIDC)
+  at_once = every_score(samples, readers, **LIDC)
   for i in range(B):
     part = every_score(samples[i : i + 1], readers[i : i + 1], **LIDC)
-    equal(part, {name: value[i : i + 1] for name, value in whole.items()}, atol=1e-6)
+    equal(part, {name: value[i : i + 1] for name, value in at_once.items()}, atol=1e-6)
 
 
 @some
@@ -196,9 +204,9 @@ def test_no_score_looks_where_nobody_knows():
   assert (ours['ged'], ours['d_ss'], ours['d_ys'], ours['d_yy']) == (0, 0, 0, 0)
   assert (ours['hm'], ours['max_dice'], ours['dice']) == (1, 1, 0)
   fixed = dict(classes=(1,), ignore=255)
-  for found in stochastic.diversity(samples[None], readers[None], **fixed):
+  for found in whole(stochastic.diversity)(samples[None], readers[None], **fixed):
     np.testing.assert_array_equal(found, [0])
-  share = stochastic.pixel_variance(samples[None], classes=(1,))
+  share = whole(stochastic.pixel_variance)(samples[None], classes=(1,))
   assert share > 0  # without the readers these pixels would have counted
 
 
@@ -219,7 +227,7 @@ def test_a_reader_abstains_alone():
 
 def test_readers_as_samples_without_others():
   readers = np.stack([HALVES, np.int32([[0, 1, 255, 255]] * 2)])[None]
-  found = stochastic.diversity(readers, classes=(1,), ignore=255)
+  found = whole(stochastic.diversity)(readers, classes=(1,), ignore=255)
   np.testing.assert_allclose([*found], [[0.5], [0.25]])
 
 
@@ -253,10 +261,10 @@ def test_unbiased_estimator_has_one_expectation_and_the_published_one_falls():
     samples = masks[rng.choice(5, (images, n), p=share)]
     batch = samples, np.broadcast_to(readers, (images, *readers.shape))
     compared = compare(*batch, **LIDC)
-    unbiased, spread = np.asarray(stochastic.ged(compared, estimator='u'))[[0, 2]]
+    unbiased, spread = np.asarray(whole(stochastic.ged)(compared, estimator='u'))[[0, 2]]
     tolerance = float(4 * unbiased.std() / images**0.5)
     assert unbiased.mean() == pytest.approx(truth, abs=tolerance)
-    published = np.asarray(stochastic.ged(compared).ged)
+    published = np.asarray(whole(stochastic.ged)(compared).ged)
     means[n] = np.mean(published)
     # the two differ by the self pairs, exactly
     np.testing.assert_allclose(published, unbiased + spread / n + fixed / 4, atol=1e-5)
@@ -266,9 +274,11 @@ def test_unbiased_estimator_has_one_expectation_and_the_published_one_falls():
 def test_scores_from_one_comparison_equal_scores_from_maps():
   samples, readers = maps(0), maps(1, (B, M, H, W))
   want = every_score(samples, readers, **LIDC)
-  equal(stochastic.ged(samples, readers, **LIDC)._asdict(), want, atol=1e-6)
-  np.testing.assert_allclose(stochastic.hm_iou(samples, readers, **LIDC), want['hm'], atol=1e-6)
-  compared = stochastic.compare(samples, readers, **LIDC)
+  equal(whole(stochastic.ged)(samples, readers, **LIDC)._asdict(), want, atol=1e-6)
+  np.testing.assert_allclose(
+    whole(stochastic.hm_iou)(samples, readers, **LIDC), want['hm'], atol=1e-6
+  )
+  compared = compare(samples, readers, **LIDC)
   with pytest.raises(TypeError, match=r"also got \['classes'\]"):
     stochastic.ged(compared, **LIDC)
 
@@ -293,19 +303,19 @@ def test_diversity_of_samples_and_of_readers(estimator):
   samples, readers = maps(0), maps(1, (B, M, H, W))
   want = every_score(samples, readers, estimator=estimator, **LIDC)
   for of, key in ((samples, 'd_ss'), (readers, 'd_yy')):
-    got = stochastic.diversity(of, estimator=estimator, **LIDC)
+    got = whole(stochastic.diversity)(of, estimator=estimator, **LIDC)
     np.testing.assert_allclose(got.d_ss, want[key], atol=1e-6)
-    variance = stochastic.pixel_variance(of, **LIDC)
+    variance = whole(stochastic.pixel_variance)(of, **LIDC)
     np.testing.assert_array_equal(got.pixel_variance, variance)
 
 
 def test_pixel_variance_is_its_definition():
   samples, weight = maps(0), np.array([[1, 2, 0, 1]] * B) / 4
-  got = stochastic.pixel_variance(samples, classes=(1, 3), sample_weight=weight)
+  got = whole(stochastic.pixel_variance)(samples, classes=(1, 3), sample_weight=weight)
   share = np.stack([np.einsum('bnhw,bn->bhw', samples == k, weight) for k in (1, 3)])
   np.testing.assert_allclose(got, (share * (1 - share)).sum(0).mean((1, 2)), atol=1e-6)
   alike = np.repeat(samples[:, :1], N, 1)
-  np.testing.assert_allclose(stochastic.pixel_variance(alike, classes=(1, 3)), 0, atol=1e-7)
+  np.testing.assert_allclose(whole(stochastic.pixel_variance)(alike, classes=(1, 3)), 0, atol=1e-7)
 
 
 @pytest.mark.parametrize(

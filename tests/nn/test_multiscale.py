@@ -8,6 +8,7 @@ from scipy import special
 
 from car_jax.errors import UserError
 from car_jax.nn import multiscale
+from tests.whole import whole
 
 SIZE = (12, 20)
 IMAGE = np.random.default_rng(0).uniform(-1, 1, (2, *SIZE, 3)).astype(np.float32)
@@ -42,12 +43,12 @@ def test_the_mean_of_the_copies_probabilities():
 def test_one_copy_is_returned_as_it_is():
   one = multiscale.averaged(predict, IMAGE, (1.0,), False)
   np.testing.assert_array_equal(one, predict(IMAGE))
-  half = multiscale.averaged(predict, IMAGE, (0.5,), False)
+  half = whole(multiscale.averaged)(predict, IMAGE, (0.5,), False)
   np.testing.assert_allclose(half, predict(resized(IMAGE, (6, 10))), atol=1e-5)
 
 
 def test_equal_copies_give_the_logits_back():
-  got = multiscale.averaged(predict, IMAGE, (1.0, 1.0, 1.0), False)
+  got = whole(multiscale.averaged)(predict, IMAGE, (1.0, 1.0, 1.0), False)
   np.testing.assert_allclose(got, predict(IMAGE), atol=1e-5)
 
 
@@ -60,7 +61,7 @@ def test_the_mirrored_images_prediction_is_the_mirrored_prediction():
 
 def test_probabilities_that_float32_rounds_to_zero_stay_finite():
   extreme = lambda image: jnp.asarray([500.0, -500.0]) * jnp.ones((*image.shape[:3], 2))
-  got = multiscale.averaged(extreme, IMAGE, (1.0, 1.0), True)
+  got = whole(multiscale.averaged)(extreme, IMAGE, (1.0, 1.0), True)
   np.testing.assert_allclose(got, extreme(IMAGE))
 
 

@@ -22,8 +22,8 @@ def scenes(folder: pathlib.Path, **changes) -> str:
 
 
 def trained(workdir: pathlib.Path, variant: str, data: pathlib.Path, name: str) -> pathlib.Path:
-  """Two steps of a smoke variant on crops of prepared scenes; whole scenes in evaluation."""
-  c = configs.load(f'configs/smoke.py:{variant}')
+  """Two steps of a small net on crops of prepared scenes; whole scenes in evaluation."""
+  c = configs.load(f'tests/small.py:{variant}')
   c.unlock()
   c.data = dict(name=name, data_dir=str(data), size=32, crop='random', batch=4, eval_size=0)
   c.steps, c.eval_every, c.save_every, c.evals, c.best = 2, 0, 2, {}, ''

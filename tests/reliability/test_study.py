@@ -23,7 +23,7 @@ def made(tmp_path_factory):
   """Folder of data, set -> prepared name, model -> run."""
   folder = tmp_path_factory.mktemp('study')
   names = {'clear': runs.scenes(folder), 'fog': runs.scenes(folder, domain='fog')}
-  train_on = runs.scenes(folder, unknown=0.0, part='all')
+  train_on = runs.scenes(folder, unknown=0.0, part='all', count=8)
   models = {k: runs.trained(folder / k, k, folder, train_on) for k in ('segformer', 'mose')}
   return folder, names, models
 

@@ -3,11 +3,11 @@
 -1 in these files stands for nan.
 """
 
-import jax.numpy as jnp
 import numpy as np
 
 from car_jax.metrics import calibration, flips, overlap, stochastic
 from tests.replay import Replay, replays
+from tests.whole import whole
 
 TOLERANCE = 1e-5
 UNSEEN = -1.0
@@ -20,8 +20,8 @@ def _marked(x) -> np.ndarray:
 
 def _distances(samples, readers, classes, ignore=None) -> np.ndarray:
   """1 - IoU per class for all pairs, readers first: [B, L, L, K]."""
-  counts = overlap.overlap((jnp.asarray(readers), jnp.asarray(samples)), classes, ignore)
-  return 1 - np.asarray(overlap.mirrored(overlap.iou(counts)))
+  counts = whole(overlap.overlap)((readers, samples), classes, ignore)
+  return 1 - np.asarray(whole(overlap.mirrored)(whole(overlap.iou)(counts)))
 
 
 @replays('car', 'eval_lidc')
@@ -31,18 +31,18 @@ def lidc(r: Replay):
   tags = [key.removeprefix('preds_') for key in r.arrays if key.startswith('preds_')]
   for tag in tags:
     samples = r[f'preds_{tag}'].swapaxes(0, 1).astype(np.int32)
-    compared = stochastic.compare(samples, readers, classes=(1,))
-    found = stochastic.ged(compared)
+    compared = whole(stochastic.compare)(samples, readers, classes=(1,))
+    found = whole(stochastic.ged)(compared)
     r.check(f'ged_{tag}', _marked(found.ged), TOLERANCE)
     r.check(f'd_ys_{tag}', _marked(found.d_ys), TOLERANCE)
     r.check(f'd_ss_{tag}', _marked(found.d_ss), TOLERANCE)
-    r.check(f'hm_iou_{tag}', _marked(stochastic.hm_iou(compared)), TOLERANCE)
-    far = _marked(1 - compared.iou)
+    r.check(f'hm_iou_{tag}', _marked(whole(stochastic.hm_iou)(compared)), TOLERANCE)
+    far = _marked(1 - np.asarray(compared.iou))
     r.check(f'mat_ys_{tag}', far[:, :M, M:], TOLERANCE)
     r.check(f'mat_ss_{tag}', far[:, M:, M:], TOLERANCE)
     r.check(f'mat_yy_{tag}', far[:, :M, :M], TOLERANCE)
-  probs = jnp.asarray(r['calnet_probs'].transpose(0, 2, 3, 1))
-  score = calibration.kl_to_readers(probs, readers, jnp.ones(readers.shape[:2]))
+  probs = r['calnet_probs'].transpose(0, 2, 3, 1)
+  score = whole(calibration.kl_to_readers)(probs, readers, np.ones(readers.shape[:2], np.float32))
   r.check('calnet_score', np.mean(np.asarray(score, np.float64)), TOLERANCE)
 
 
@@ -55,24 +55,24 @@ def cityscapes(r: Replay):
   unused = r.arrays['mode_flips'].shape[1] - len(table)  # columns of classes that never flip
   r.check('mode_flips', np.pad(ours, ((0, 0), (0, unused))), 0)
   r.check('mode_probs', weights, TOLERANCE)
-  readers = flips.modes(jnp.asarray(labels), table)
+  readers = np.asarray(whole(flips.modes)(labels, table))
   r.check('modes_image0', readers[0], 0)
   M = readers.shape[1]
 
   conventions = dict(classes=flips.switchable(table), absent='skip', ignore=flips.UNLABELLED)
   conventions |= dict(ignored='class')
-  weight = jnp.broadcast_to(jnp.asarray(weights, jnp.float32), readers.shape[:2])
-  compared = stochastic.compare(samples, readers, reader_weight=weight, **conventions)
-  found = stochastic.ged(compared)
+  weight = np.broadcast_to(np.float32(weights), readers.shape[:2])
+  compared = whole(stochastic.compare)(samples, readers, reader_weight=weight, **conventions)
+  found = whole(stochastic.ged)(compared)
   for key, ours in zip(('ged', 'd_ys', 'd_ss'), found, strict=False):
     r.check(key, _marked(ours), TOLERANCE)
   far = _distances(samples, readers, conventions['classes'], conventions['ignore'])
   stride = -(-M // r.arrays['mat_ys'].shape[1])
   r.check('mat_ys', _marked(far[:, :M, M:][:, ::stride]), TOLERANCE)
   r.check('mat_ss', _marked(far[:, M:, M:]), TOLERANCE)
-  r.check('mat_yy_modes', _marked(1 - compared.iou[:, :M, :M]), TOLERANCE)
+  r.check('mat_yy_modes', _marked(1 - np.asarray(compared.iou)[:, :M, :M]), TOLERANCE)
   every = tuple(range(len(r.arrays['iou_sample0_image0'])))
-  one = overlap.pair_iou(samples[:1, 0], labels[:1], every, conventions['ignore'])
+  one = whole(overlap.pair_iou)(samples[:1, 0], labels[:1], every, conventions['ignore'])
   r.check('iou_sample0_image0', _marked(one[0]), TOLERANCE)
   _flip_calibration(r, labels, samples, table)
 
@@ -85,14 +85,14 @@ def _table(r: Replay) -> tuple[flips.Flip, ...]:
 
 
 def _flip_calibration(r: Replay, labels, samples, table):
-  counts = flips.mode_counts(labels, samples, table)
+  counts = whole(flips.mode_counts)(labels, samples, table)
   r.check('pixel_mode_counts', counts, 0)
   shares = flips.frequencies(np.sum(np.asarray(counts, np.int64), 0))
   r.check('pred_class_probs', _marked(shares), TOLERANCE)
   black_box = r['bb_preds'].astype(np.int32)
-  r.check('correct_mask', flips.correct(labels, black_box, table), 0)
-  probs = jnp.asarray(r['calnet_probs'].transpose(0, 2, 3, 1))
-  sums = flips.class_sums(probs, labels, black_box, table)
+  r.check('correct_mask', whole(flips.correct)(labels, black_box, table), 0)
+  probs = r['calnet_probs'].transpose(0, 2, 3, 1)
+  sums = whole(flips.class_sums)(probs, labels, black_box, table)
   faithful = flips.class_probabilities([sums], pooled=False)
   r.check('calnet_class_probs', faithful, TOLERANCE)
   present = np.isin(np.arange(probs.shape[-1]), labels)

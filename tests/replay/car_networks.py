@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 
 from car_jax import registry
 from car_jax.importers import carsss
@@ -14,6 +15,7 @@ from car_jax.methods.car import CAR
 from car_jax.metrics import scores as score_maps
 from tests.golden.fill import fill
 from tests.replay import Replay, replays
+from tests.whole import whole
 
 
 def nhwc(x: np.ndarray) -> np.ndarray:
@@ -59,7 +61,7 @@ def segnet(r: Replay) -> None:
   assert net.num_classes == r['n_channels_out']
   logits, kept = apply(net, variables, nhwc(r['x']), mutable=['intermediates'])
   r.check('logits', nchw(logits), 1e-4, relative=True)
-  soft = jax.nn.softmax(logits / r['temperature'])
+  soft = softmax(logits / r['temperature'], -1)
   r.check('probs_temperature', nchw(soft), 1e-4, relative=True)
   for name, (value,) in kept['intermediates'].items():
     out = nchw(value).astype(np.float64)
@@ -112,9 +114,9 @@ def toycalnet(r: Replay) -> None:
     temperature=r['temperature'],
     ignore_label=classes - 1,
   )
-  probs = method.calibrated(logits, r['labels'].astype(np.int32))
+  probs = whole(method.calibrated)(logits, r['labels'].astype(np.int32))
   r.check('calnet_preds', nchw(probs), 1e-4)
-  r.check('entropy', score_maps.entropy(probs), 1e-4)
+  r.check('entropy', whole(score_maps.entropy)(probs), 1e-4)
 
 
 @replays('car', 'deeplabv3')
@@ -135,7 +137,7 @@ def deeplabv3(r: Replay) -> None:
   logits, kept = apply(net, variables, nhwc(r['x']), mutable=['intermediates'])
   s = int(r['stride'])
   r.check('logits', nchw(logits)[:, :, ::s, ::s], 1e-3, relative=True)
-  soft = nchw(jax.nn.softmax(logits / r['temperature']))
+  soft = nchw(softmax(logits / r['temperature'], -1))
   r.check('probs_temperature', soft[:, :, ::4, ::4], 1e-3, relative=True)
   features = nchw(kept['intermediates']['backbone_features'][0]).astype(np.float64)
   r.check('backbone_l2', np.sqrt(np.sum(np.square(features))), 1e-3, relative=True)
@@ -154,16 +156,15 @@ def unet_generator(r: Replay) -> None:
   net, variables = generator_of(r, r.stem, r.stem, r['z'].shape[-1])
   assert net.hidden == r['n_hidden']
   logits = apply(net, variables, nhwc(r['x']), np.moveaxis(r['z'], 0, 1))  # [B, N, ...]
-  soft = jax.nn.softmax(logits)
+  soft = softmax(logits, -1)
   r.check('logits', np.moveaxis(nchw(logits), 1, 0), 1e-4, relative=True)
   r.check('pred_dist', np.moveaxis(nchw(soft), 1, 0), 5e-5)
   r.check('avg_pred', nchw(soft.mean(1)), 5e-5)
   from car_jax.nn.unet import NoiseInjector
 
   injected = nhwc(r['noise_injector_in'])[:, None]
-  out = NoiseInjector(net.num_classes).apply(
-    {'params': variables['params']['head']}, injected, jnp.asarray(r['z'][0])[:, None]
-  )
+  head = {'params': variables['params']['head']}
+  out = whole(NoiseInjector(net.num_classes).apply)(head, injected, r['z'][0][:, None])
   r.check('noise_injector_out', nchw(out[:, 0]), 1e-4, relative=True)
 
 
@@ -179,7 +180,7 @@ def ignored_pixels(r: Replay) -> None:
     ignore_label=net.num_classes - 1,
   )
   label, z = r['labels'].astype(np.int32), np.moveaxis(r['z'], 0, 1)
-  samples, *_ = method.draw(variables, nhwc(r['x']), z, label, None)
+  samples, *_ = whole(method.draw)(variables, nhwc(r['x']), z, label, None)
   r.check('pred_dist', np.moveaxis(nchw(samples), 1, 0), 5e-5)
 
 
@@ -191,9 +192,9 @@ def unet_vae(r: Replay) -> None:
   logits, mu, logvar = out
   r.check('mu', mu, 1e-4, relative=True)
   r.check('logvar', logvar, 1e-4, relative=True)
-  r.check('pred_dist', np.moveaxis(nchw(jax.nn.softmax(logits)), 1, 0), 1e-4)
+  r.check('pred_dist', np.moveaxis(nchw(softmax(logits, -1)), 1, 0), 1e-4)
   ramp = min(float(r['b_index']) / float(r['dataset_size']), 1)
-  kl = float(r['kl_weight']) * ramp * adversarial.gaussian_kl(mu, logvar)
+  kl = float(r['kl_weight']) * ramp * whole(adversarial.gaussian_kl)(mu, logvar)
   r.check('complexity_loss', kl, 1e-4, relative=True)
 
 
@@ -220,8 +221,8 @@ def discriminator(r: Replay) -> None:
     r.check(f'{t}_score_fake', s_fake, 1e-5)
     _, kept = apply(net, {'params': params}, real, mutable=['intermediates'])
     r.check(f'{t}_features', nchw(kept['intermediates']['features'][0]), 1e-4, relative=True)
-    real_loss = adversarial.binary_cross_entropy(s_real, 1.0)
-    fake_loss = adversarial.binary_cross_entropy(s_fake, 0.0)
+    real_loss = whole(adversarial.binary_cross_entropy)(s_real, 1.0)
+    fake_loss = whole(adversarial.binary_cross_entropy)(s_fake, 0.0)
     r.check(f'{t}_real_loss', real_loss, 1e-4, relative=True)
     r.check(f'{t}_fake_loss', fake_loss, 1e-4, relative=True)
     r.check(f'{t}_r1', r1, 1e-4, relative=True)

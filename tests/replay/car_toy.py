@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from car_jax.data import toy_regression
 from car_jax.methods.car_toy import CARToy
 from tests.golden.fill import state_dict
 from tests.replay import Replay, replays
+from tests.whole import whole
 
 NEAR = 1e-5
 
@@ -21,7 +21,7 @@ def to_params(state: dict[str, np.ndarray]) -> dict[str, Any]:
   for name, value in state.items():
     _, k, leaf = name.split('.')
     layer = params.setdefault(f'layer{k}', {})
-    array = jnp.asarray(value, jnp.float32)
+    array = np.float32(value)
     layer['kernel' if leaf == 'weight' else 'bias'] = array.T if leaf == 'weight' else array
   return params
 
@@ -63,24 +63,24 @@ def data(r: Replay) -> None:
 def training(r: Replay) -> None:
   method, net = nets(r)
   x, y, points = r['xs1'], r['ys1'], len(r['xs1'])
-  mean = method.predict_mean(net['F'], x)
-  r.check('y_cal', mean[:, None], NEAR)
-  loss, grads = jax.value_and_grad(method.calnet_loss)(net['F'], x, y)
+  mean = whole(method.predict_mean)(net['F'], x)
+  r.check('y_cal', np.asarray(mean)[:, None], NEAR)
+  loss, grads = whole(jax.value_and_grad(method.calnet_loss))(net['F'], x, y)
   r.check('loss_cal_nll', loss, NEAR)
   r.check('cal_grad_l2', norms(grads, r['cal_grad_names']), NEAR, relative=True)
 
-  fake = method.generate(net['G'], x, mean, r['noise1'])
+  fake = np.asarray(whole(method.generate)(net['G'], x, mean, r['noise1']))
   r.check('y_ref1', fake, NEAR)
-  r.check('d_logit_real', method.judge(net['D'], x, y[:, None]), NEAR)
-  r.check('d_logit_fake', method.judge(net['D'], x, fake), NEAR)
-  critic = jax.value_and_grad(method.discriminator_loss)
+  r.check('d_logit_real', whole(method.judge)(net['D'], x, y[:, None]), NEAR)
+  r.check('d_logit_fake', whole(method.judge)(net['D'], x, fake), NEAR)
+  critic = whole(jax.value_and_grad(method.discriminator_loss))
   loss, grads = critic(net['D'], x, y, fake[:, 0])
   r.check('loss_dis', loss, NEAR)
   r.check('dis_grad_l2', norms(grads, r['dis_grad_names']), NEAR, relative=True)
 
   noise = r['noise'].reshape(points, -1)  # each x is repeated for its draws
-  r.check('y_ref', method.generate(net['G'], x, mean, noise).reshape(-1, 1), NEAR)
-  refine = jax.value_and_grad(method.generator_loss, has_aux=True)
+  r.check('y_ref', np.reshape(whole(method.generate)(net['G'], x, mean, noise), (-1, 1)), NEAR)
+  refine = whole(jax.value_and_grad(method.generator_loss, has_aux=True))
   (loss, terms), grads = refine(net['G'], net['D'], x, mean, noise)
   r.check('loss_kl', terms['loss/calibration'], NEAR)
   r.check('loss_adv', terms['loss/adversarial'], NEAR)

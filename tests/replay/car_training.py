@@ -18,6 +18,7 @@ from car_jax.metrics import scores as score_maps
 from configs.car_lidc import get_config
 from tests.golden.fill import state_dict
 from tests.replay import Replay, replays
+from tests.whole import whole
 
 IGNORED = 24  # the published Cityscapes set's unlabelled class, its last of 25
 
@@ -39,7 +40,7 @@ def losses(r: Replay) -> None:
   samples = np.moveaxis(nhwc(r['pred_dist']), 0, 1)  # [B, N, H, W, C]
   near = {'tolerance': 1e-5, 'relative': True}
 
-  loss, grad = jax.value_and_grad(segmentation.cross_entropy)(logits, label, mask)
+  loss, grad = whole(jax.value_and_grad(segmentation.cross_entropy))(logits, label, mask)
   r.check('calnet_loss', loss, **near)
   r.check('calnet_loss_weight3', 3 * 3 * loss, **near)  # there the weight is applied twice
   r.check('calnet_loss_grad', nchw(grad), **near)
@@ -47,16 +48,16 @@ def losses(r: Replay) -> None:
   def calibration(samples):
     return 5 * adversarial.calibration_kl(samples.mean(1), probs, mask)
 
-  loss, grad = jax.value_and_grad(calibration)(samples)
+  loss, grad = whole(jax.value_and_grad(calibration))(samples)
   r.check('cal_loss_weight5', loss, **near)
   r.check('cal_loss_grad', np.moveaxis(nchw(grad), 1, 0), **near)
-  r.check('nonsaturating_weight10', 10 * adversarial.nonsaturating(r['scores']), **near)
-  r.check('default_d_loss', adversarial.critic(r['real_scores'], r['fake_scores']), **near)
-  accuracy = adversarial.critic_accuracy(r['real_scores'], r['fake_scores'])
+  r.check('nonsaturating_weight10', 10 * whole(adversarial.nonsaturating)(r['scores']), **near)
+  r.check('default_d_loss', whole(adversarial.critic)(r['real_scores'], r['fake_scores']), **near)
+  accuracy = whole(adversarial.critic_accuracy)(r['real_scores'], r['fake_scores'])
   r.check('accuracy', accuracy, **near)
-  pixel = segmentation.negative_log_probability(samples[:, 0], label)
+  pixel = whole(segmentation.negative_log_probability)(samples[:, 0], label)
   r.check('pixel_loss_weight2', 2 * pixel, **near)
-  r.check('entropy', score_maps.entropy(probs), **near)
+  r.check('entropy', whole(score_maps.entropy)(probs), **near)
 
 
 @replays('car', 'misc')
@@ -217,7 +218,7 @@ def first_step_maps(r: Replay, method: car.CAR, state: car.State, batch: Any, z:
 
   probs, samples = maps(state, batch, z)
   r.check('preds0', nchw(samples[:, 0])[..., ::4, ::4], 5e-4)
-  r.check('aleatoric0', np.asarray(score_maps.entropy(probs))[..., ::4, ::4], 5e-4)
+  r.check('aleatoric0', np.asarray(whole(score_maps.entropy)(probs))[..., ::4, ::4], 5e-4)
 
 
 def running_buffers(r: Replay, tag: str, state: car.State) -> None:

@@ -14,6 +14,7 @@ from car_jax.nn.mose import MoSENet
 from car_jax.optim import Adam
 from tests.golden.fill import fill
 from tests.replay import Replay, replays
+from tests.whole import whole
 
 CONFIGS = ('lidc', 'lidc_light', 'city', 'city_light')
 
@@ -106,15 +107,15 @@ def scores(r: Replay, tag: str, config: str, samples: np.ndarray, weight: np.nda
   conventions = (
     {'classes': flips, 'absent': 'skip'} if config.startswith('city') else {'classes': (1,)}
   )
-  found = stochastic.compare(
+  found = whole(stochastic.compare)(
     samples,
     r['label'].astype(np.int32),
-    sample_weight=jnp.asarray(weight, jnp.float32),
-    reader_weight=jnp.asarray(r['prob_gt']),
+    sample_weight=np.float32(weight),
+    reader_weight=r['prob_gt'],
     **conventions,
   )
-  r.check(f'{tag}ged', np.nanmean(stochastic.ged(found).ged), 2e-3)
-  r.check(f'{tag}m_iou', np.nanmean(stochastic.hm_iou(found)), 2e-3)
+  r.check(f'{tag}ged', np.nanmean(whole(stochastic.ged)(found).ged), 2e-3)
+  r.check(f'{tag}m_iou', np.nanmean(whole(stochastic.hm_iou)(found)), 2e-3)
 
 
 def loss_of(config: str, logits: Any, weight: Any, batch: dict[str, Any], r: Any) -> Any:

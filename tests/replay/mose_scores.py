@@ -7,6 +7,7 @@ import numpy as np
 from car_jax.losses import transport
 from car_jax.metrics import calibration, stochastic
 from tests.replay import Replay, replays
+from tests.whole import whole
 
 
 def size(x: np.ndarray) -> float:
@@ -73,7 +74,7 @@ def scores(r: Replay) -> None:
     weight = lambda key, case=case: (
       jnp.asarray(r[f'{case}/{key}']) if f'{case}/{key}' in r else None
     )
-    found = stochastic.compare(
+    found = whole(stochastic.compare)(
       r[f'{case}/samples'].astype(np.int32),
       r[f'{case}/gt'].astype(np.int32),
       classes=classes,
@@ -83,8 +84,8 @@ def scores(r: Replay) -> None:
     )
     with jax.enable_x64(True):  # the sums over pairs, which differ by 1e-6 in float32
       wide = jax.tree.map(lambda a: np.asarray(a, np.float64), found)
-      ged = np.asarray(stochastic.ged(wide).ged)
-    ours = {'ged': ged, 'm_iou': stochastic.hm_iou(found)}
+      ged = np.asarray(whole(stochastic.ged)(wide).ged)
+    ours = {'ged': ged, 'm_iou': whole(stochastic.hm_iou)(found)}
     for name, values in ours.items():
       if f'{case}/{name}_per_image' in r:
         r.check(f'{case}/{name}_per_image', values, 1e-6)
@@ -107,9 +108,9 @@ def calibration_error(r: Replay) -> None:
     assert mean.shape[-1] == at('n_classes')
     flat = lambda maps: np.moveaxis(maps, -1, 0).reshape(maps.shape[-1], -1)
     r.check(f'{case}/conf', flat(mean), 1e-6)
-    shares, _ = calibration._shares(jnp.asarray(mean), labels, weight, None)
+    shares, _ = whole(calibration._shares)(mean, labels, weight, None)
     r.check(f'{case}/gt_conf', flat(np.asarray(shares)), 1e-6)
     classes = tuple(int(c) for c in at('label_range'))
-    sums = calibration.listed_sums(jnp.asarray(mean), labels, weight, classes=classes)
+    sums = whole(calibration.listed_sums)(mean, labels, weight, classes=classes)
     total = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(0), sums)
     r.check(f'{case}/ece', calibration.ece(total, mean[..., 0].size), 1e-6)

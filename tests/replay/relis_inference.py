@@ -3,8 +3,8 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 
 from car_jax.data import transforms
 from car_jax.nn.layers import resize_bilinear
@@ -12,6 +12,7 @@ from car_jax.nn.resnet import imagenet_normalised
 from car_jax.nn.windows import sliding
 from tests.golden.fill import fill
 from tests.replay import Replay, replays
+from tests.whole import whole
 
 WEIGHTS = ('weight', 'bias')
 
@@ -37,15 +38,15 @@ def toy_net(r: Replay, align_corners: bool):
 
 @replays('relis', 'inference')
 def prediction(r: Replay) -> None:
-  x, size = jnp.asarray(nhwc(r['x'])), tuple(map(int, r['ori_shape']))
+  x, size = nhwc(r['x']), tuple(map(int, r['ori_shape']))
   crop, stride = (tuple(map(int, r[k])) for k in ('crop', 'stride'))
   for align in (False, True):
     net = toy_net(r, align)
     for mode, run in (('slide', lambda x, net=net: sliding(net, x, crop, stride)), ('whole', net)):
-      logits = resize_bilinear(jax.jit(run)(x), size, align_corners=align)
+      logits = whole(resize_bilinear)(jax.jit(run)(x), size, align_corners=align)
       name = f'{mode}_align{int(align)}'
       r.check(f'{name}_logits', np.moveaxis(logits, -1, 1), 1e-5)
-      r.check(f'{name}_probs', np.moveaxis(jax.nn.softmax(logits), -1, 1), 1e-5)
+      r.check(f'{name}_probs', np.moveaxis(softmax(logits, -1), -1, 1), 1e-5)
 
 
 @replays('relis', 'inference')

@@ -11,6 +11,7 @@ from car_jax.methods.lts import LTS, Frozen, State, image_losses
 from car_jax.nn.local_temperature import LocalTemperature
 from tests.golden import fill
 from tests.replay import Replay, replays
+from tests.whole import whole
 
 VARIANTS = {'tm': 'logits+image', 'tm_logits': 'logits', 'tm_image': 'image'}
 IGNORED = 255
@@ -94,12 +95,13 @@ def training(r: Replay) -> None:
     for i in range(0, len(logits), size):
       part = slice(i, i + size)
       batch = {'image': images[part], 'label': labels[part].astype(np.int32)}
-      t = method.net.apply(state.net.variables, logits[part], batch['image'])
-      losses += [*image_losses(logits[part] / t, batch['label'], batch['label'] != IGNORED)]
+      t = whole(method.net.apply)(state.net.variables, logits[part], batch['image'])
+      seen = batch['label'] != IGNORED
+      losses += [*np.asarray(whole(image_losses)(logits[part] / t, batch['label'], seen))]
       state, _ = update(state, logits[part], batch)
   r.check('losses', losses, 1e-4)
   params = state.net.params
-  t = method.net.apply(state.net.variables, logits[:1], images[:1])
+  t = whole(method.net.apply)(state.net.variables, logits[:1], images[:1])
   r.check('final_temperature_image0', nchw(t), 1e-3)
   manifest = manifest_of(r, 'tm')
   largest = [np.max(np.abs(leaf_of(params, n))) for n in manifest]

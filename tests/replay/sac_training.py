@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 
 from car_jax.importers import sac as importer
 from car_jax.losses import consistency
@@ -17,6 +18,7 @@ from tests.replay import Replay, replays
 from tests.replay.car_networks import nchw, nhwc
 from tests.replay.sac_networks import loaded, manifest_of, spec_of
 from tests.sharding_worker import double
+from tests.whole import whole
 
 IGNORED = 255
 POOLS = {'zoom_in': 'mean', 'zoom_out': 'mean', 'minent': 'surest'}
@@ -33,7 +35,7 @@ def from_minus_one(labels: Any) -> np.ndarray:
 
 
 def soft(logits: np.ndarray, size: tuple[int, int]) -> Any:
-  return jax.nn.softmax(resize_bilinear(logits, size, align_corners=True))
+  return softmax(whole(resize_bilinear)(logits, size, align_corners=True), -1)
 
 
 @replays('sac', 'refine')
@@ -51,10 +53,10 @@ def refine(r: Replay) -> None:
     r.check(f'{case}_running_conf', prior, 1e-5, relative=True)
     r.check(f'{case}_refined', nchw(refined), 2e-4)
     probs = np.where(padded[..., None], 0, soft(logits, padded.shape[1:]))
-    r.check(f'{case}_aligned_c0', sac.warp.sample(probs, affine)[..., 0], 2e-4)
-    pool_in = sac.aligned(probs, affine, inverse)
-    r.check(f'{case}_pool_in_c0', pool_in[..., 0], 2e-4)
-    pooled, seen = consistency.POOLS[pool](pool_in, views)
+    r.check(f'{case}_aligned_c0', np.asarray(whole(sac.warp.sample)(probs, affine))[..., 0], 2e-4)
+    pool_in = whole(sac.aligned)(probs, affine, inverse)
+    r.check(f'{case}_pool_in_c0', np.asarray(pool_in)[..., 0], 2e-4)
+    pooled, seen = map(np.asarray, whole(consistency.POOLS[pool])(pool_in, views))
     miss = np.mean(np.asarray(seen[..., 0]) != r.arrays[f'{case}_pool_mask'].astype(bool))
     r.check(f'{case}_pool_mask', miss, 1e-3, want=np.zeros(()))
     key = f'{case}_pooled_c0'
@@ -75,17 +77,19 @@ def pseudo_labels(r: Replay) -> None:
   prior = np.full(classes, method.prior_scale, np.float32)
   for i in range(steps):
     probs, padded = nhwc(r[f'probs_{i}']), r[f'pad_mask_{i}']
-    prior = consistency.updated_prior(
+    prior = whole(consistency.updated_prior)(
       prior, probs, start=method.prior_scale, momentum=method.prior_momentum
     )
     r.check(f'running_conf_{i}', prior, 1e-5, relative=True)
     probs = np.where(padded[..., None], 0, probs)
-    least = method.thresholds(probs, prior)
+    least = whole(method.thresholds)(probs, prior)
     r.check(f'threshold_{i}', least, 1e-5, relative=True)
-    labels, confidence = consistency.pseudo_labels(probs, padded, least)
+    labels, confidence = whole(consistency.pseudo_labels)(probs, padded, least)
     r.check(f'labels_{i}', from_minus_one(labels), 0)
-    r.check(f'confidence_{i}', confidence[:, None], 1e-6)
-    labels, _ = consistency.pseudo_labels(probs, padded, flat.thresholds(probs, prior))
+    r.check(f'confidence_{i}', np.asarray(confidence)[:, None], 1e-6)
+    labels, _ = whole(consistency.pseudo_labels)(
+      probs, padded, whole(flat.thresholds)(probs, prior)
+    )
     r.check(f'labels_no_discount_{i}', from_minus_one(labels), 0)
 
 
@@ -94,10 +98,10 @@ def target_loss(r: Replay) -> None:
   logits, prior, power = nhwc(r['logits']), r['running_conf'], float(r['focal_p'])
   labels = np.where(r['labels'] == IGNORED, -1, r['labels'].astype(np.int32))
   confidence = r['confidence'][:, 0]
-  r.check('focal_weight', consistency.focal_weight(prior, power), 1e-5, relative=True)
+  r.check('focal_weight', whole(consistency.focal_weight)(prior, power), 1e-5, relative=True)
   focal = lambda x: consistency.focal_losses(x, labels, prior, power=power)
   classes = np.arange(len(prior))
-  parts = jnp.mean(focal(logits)[..., None] * (labels[..., None] == classes), (0, 1, 2))
+  parts = np.mean(whole(focal)(logits)[..., None] * (labels[..., None] == classes), (0, 1, 2))
   for name, weighting in (
     ('focal_ce', 'none'),
     ('focal_ce_conf', 'batch_mean'),

@@ -19,10 +19,10 @@ from car_jax.studies import adaptation, adaptation_page, adaptation_plots
 
 CITYSCAPES = labels.CLASS_NAMES[: labels.SCORED]
 CONFIG = """
-from configs import smoke
+from tests import small
 
 def get_config():
-  c = smoke.get_config('sac')
+  c = small.get_config('sac')
   c.data.update(readers=1, num_classes=3, batch=2, count=16, eval_batch=2)
   c.data.source.update(num_classes=3, count=16)
   c.data.target.groups = 1

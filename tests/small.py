@@ -1,0 +1,51 @@
+"""The smoke configs with nets of two layers, for tests of what surrounds a net."""
+
+import flax.linen as nn
+
+from car_jax import config
+from car_jax.nn.deeplabv2 import groups, upsampled
+from car_jax.nn.layers import BatchNorm, conv
+from car_jax.nn.net import Net
+from car_jax.options import Width
+
+
+class SmallNet(Net):
+  """[B, H, W, 3] in [-1, 1] -> logits (at 1/4 [B, H/4, W/4, C], upsampled [B, H, W, C])."""
+
+  GROUPS = groups('head')
+
+  num_classes: int
+  width: Width = 8
+  """Channels of the hidden layer."""
+
+  @property
+  def multiple(self):
+    return 4
+
+  @nn.compact
+  def __call__(self, x, *, train, norm_train=None):
+    size = x.shape[1:3]
+    x = conv(self.width, 4, 4, padding=0, name='stem')(x)
+    x = nn.relu(BatchNorm(name='norm')(x, train=train if norm_train is None else norm_train))
+    self.sow('intermediates', 'backbone_features', x)
+    return upsampled(conv(self.num_classes, name='head')(x), size)
+
+
+class SmallBackbone(SmallNet):
+  """One whose features are asked for."""
+
+  HAS_FEATURES = True
+
+
+def get_config(variant='supervised'):
+  c = config.read(f'configs/smoke.py:{variant}')
+  if variant == 'car':
+    c.method.calnet = dict(name='toy_calnet', hidden=4)
+    c.method.generator.hidden = 4
+  elif variant == 'mose':
+    c.method.model.update(widths=(8, 8), experts=2)
+  else:
+    c.method.model = dict(
+      name='tests.small:SmallBackbone' if variant == 'segformer' else 'tests.small:SmallNet'
+    )
+  return c
