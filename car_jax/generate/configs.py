@@ -5,6 +5,7 @@ which others may have one value only, that of Stable Diffusion 1.x; and which ch
 Whatever else a file says is refused by name: a net that ignores it would give other pictures.
 """
 
+import dataclasses
 import math
 import typing
 from collections.abc import Mapping
@@ -266,3 +267,11 @@ def schedule(
     if found[key] not in choices:
       raise UserError(f'{path}: {key} is {found[key]!r:.60}\n{nearest(found[key], choices)}')
   return NoiseSchedule(spacing=found.pop('timestep_spacing'), **found), kind
+
+
+def of_schedule(schedule: NoiseSchedule) -> dict[str, Any]:
+  """The scheduler_config.json with which the diffusers library samples by DDIM as we do."""
+  found = dataclasses.asdict(schedule)
+  found['timestep_spacing'] = found.pop('spacing')
+  fixed = {k: v[0] for k, v in SCHEDULERS['ddim'].fixed.items()}
+  return {'_class_name': SCHEDULERS['ddim'].class_name, **found, **fixed}
