@@ -38,8 +38,7 @@ Weights = Mapping[str, np.ndarray]
 MOST_LISTED = 12
 TORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}  # of kernels, from ours
 STEMS = dict.fromkeys(('unet', 'controlnet', 'vae'), 'diffusion_pytorch_model')
-# transformers writes its models' files under these names.
-STEMS |= {'text_encoder': 'model'}
+STEMS |= {'text_encoder': 'model'}  # transformers' name
 # Of the autoencoder's attention, before the library renamed them.
 OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
 STABLE_DIFFUSION = ('unet', 'vae', 'text_encoder')  # the networks of a pipeline
@@ -147,17 +146,16 @@ def weight_file(kind: str, folder: pathlib.Path) -> pathlib.Path:
   """
   stem = STEMS[kind]
   torch_stem = 'pytorch_model' if kind == 'text_encoder' else stem
-  names = [f'{stem}{of}.safetensors' for of in ('', '.fp16')]
-  names[1:1] = [f'{stem}.safetensors.index.json']
-  names += [f'{stem}.safetensors.index.fp16.json', f'{stem}.fp16.safetensors.index.json']
-  names += [f'{torch_stem}{of}.bin' for of in ('', '.fp16')]
+  single, half, torchs = f'{stem}.safetensors', f'{stem}.fp16.safetensors', f'{torch_stem}.bin'
+  names = [single, f'{single}.index.json', half, f'{stem}.safetensors.index.fp16.json']
+  names += [f'{half}.index.json', torchs, f'{torch_stem}.fp16.bin']
   for name in names:
     if (folder / name).exists():
       return folder / name
   there = ', '.join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else ''
   raise UserError(
     f'{folder} has no weights; it has {there or "no files"}\n'
-    f'  one of {names[0]}, {names[2]}, {names[1]} or {names[-2]} is expected'
+    f'  {single}, {half}, {torchs} or the index of several files is expected'
   )
 
 
