@@ -15,6 +15,7 @@ NAMES = (
   'mose_steps',
   'sac_steps',
   'feeding',
+  'generation',
 )
 
 

@@ -1,0 +1,168 @@
+"""The autoencoder between pictures and latents (arXiv 2112.10752).
+
+Letters: B images, H x W pixels in [-1, 1], h = H/8 and w = W/8 latents of 4 channels.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from car_jax.generate.blocks import (
+  Attention,
+  Compute,
+  Downsample,
+  ResBlock,
+  Upsample,
+  convolved,
+  group_norm,
+  kept,
+)
+from car_jax.nn.layers import at_least_float32
+
+Array = jax.Array
+EPSILON = 1e-6  # of every norm here
+
+
+class MiddleAttention(nn.Module):
+  """One head over all places, added: x [B, h, w, C] -> the same."""
+
+  groups: int
+  compute: Compute
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    y = group_norm(self.groups, EPSILON, 'group_norm', self.compute)(x)
+    # The weights lie beside the norm's, so the attention shares this module's scope.
+    attention = Attention(1, self.compute, use_bias=True)
+    nn.share_scope(self, attention)
+    return x + attention(y)
+
+
+class Middle(nn.Module):
+  groups: int
+  compute: Compute
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    size = x.shape[-1], self.groups, EPSILON, self.compute
+    block = kept(ResBlock, self.compute)
+    x = block(*size, name='resnets_0')(x)
+    x = kept(MiddleAttention, self.compute)(self.groups, self.compute, name='attentions_0')(x)
+    return block(*size, name='resnets_1')(x)
+
+
+class Level(nn.Module):
+  """Residual blocks, then half the size ('down'), twice the size ('up'), or the same ('')."""
+
+  features: int
+  layers: int
+  groups: int
+  compute: Compute
+  resampled: str
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    block = kept(ResBlock, self.compute)
+    for j in range(self.layers):
+      size = self.features, self.groups, EPSILON
+      x = block(*size, self.compute, name=f'resnets_{j}')(x)
+    if self.resampled == 'down':
+      return Downsample(self.compute, one_sided=True, name='downsamplers_0')(x)
+    return Upsample(self.compute, name='upsamplers_0')(x) if self.resampled == 'up' else x
+
+
+class Half(nn.Module):
+  """What encoder and decoder share; `widths` in the order of the encoder's levels."""
+
+  out_channels: int
+  widths: tuple[int, ...]
+  layers: int
+  groups: int
+  compute: Compute
+
+  def level(self, prefix: str, i: int, width: int, layers: int, resampled: str) -> Level:
+    last = i == len(self.widths) - 1
+    size = width, layers, self.groups, self.compute, '' if last else resampled
+    return Level(*size, name=f'{prefix}_{i}')
+
+  def output(self, x: Array) -> Array:
+    x = nn.silu(group_norm(self.groups, EPSILON, 'conv_norm_out', self.compute)(x))
+    return convolved(self.out_channels, 'conv_out', self.compute)(x)
+
+
+class Encoder(Half):
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    x = convolved(self.widths[0], 'conv_in', self.compute)(x)
+    for i, width in enumerate(self.widths):
+      x = self.level('down_blocks', i, width, self.layers, 'down')(x)
+    return self.output(Middle(self.groups, self.compute, name='mid_block')(x))
+
+
+class Decoder(Half):
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    x = convolved(self.widths[-1], 'conv_in', self.compute)(x)
+    x = Middle(self.groups, self.compute, name='mid_block')(x)
+    for i, width in enumerate(reversed(self.widths)):
+      x = self.level('up_blocks', i, width, self.layers + 1, 'up')(x)
+    return self.output(x)
+
+
+class VAE(nn.Module):
+  """Pictures to latents and back. Defaults are those of Stable Diffusion 1.5.
+
+  Latents are scaled by `scaling_factor`, as the UNet has them: `encode`, `decode`.
+  """
+
+  in_channels: int = 3
+  out_channels: int = 3
+  latent_channels: int = 4
+  block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+  """Channels of each level."""
+  layers_per_block: int = 2
+  """Residual blocks of each level of the encoder; of the decoder one more."""
+  norm_num_groups: int = 32
+  scaling_factor: float = 0.18215
+  """By which the published latents have a variance of one."""
+  compute: Compute = Compute()
+
+  def setup(self) -> None:
+    size = self.block_out_channels, self.layers_per_block, self.norm_num_groups, self.compute
+    kw = dict(size=1, compute=self.compute)
+    self.encoder = Encoder(2 * self.latent_channels, *size)
+    self.decoder = Decoder(self.out_channels, *size)
+    self.quant_conv = convolved(2 * self.latent_channels, None, **kw)
+    self.post_quant_conv = convolved(self.latent_channels, None, **kw)
+
+  @property
+  def factor(self) -> int:
+    """Pixels on a side of one latent."""
+    return 2 ** (len(self.block_out_channels) - 1)
+
+  def smallest(self) -> tuple[Array, ...]:
+    """The smallest input, zeros."""
+    return (jnp.zeros((1, self.factor, self.factor, self.in_channels)),)
+
+  def posterior(self, image: Array) -> tuple[Array, Array]:
+    """image [B, H, W, 3] -> mean and log-variance [B, h, w, 4] float32, not scaled."""
+    if any(side % self.factor for side in image.shape[1:3]):
+      raise ValueError(f'a picture of {image.shape[1:3]}: sides are multiples of {self.factor}')
+    moments = at_least_float32(self.quant_conv(self.encoder(image)))
+    mean, logvar = jnp.split(moments, 2, axis=-1)
+    return mean, jnp.clip(logvar, -30.0, 20.0)
+
+  def encode(self, image: Array, noise: Array | None = None) -> Array:
+    """image [B, H, W, 3] -> scaled latents [B, h, w, 4]: a draw of the posterior by `noise`, or
+    its mean without."""
+    mean, logvar = self.posterior(image)
+    drawn = mean if noise is None else mean + jnp.exp(logvar / 2) * noise
+    return self.scaling_factor * drawn
+
+  def decode(self, latents: Array) -> Array:
+    """Scaled latents [B, h, w, 4] -> pictures [B, H, W, 3] float32, about in [-1, 1]."""
+    return at_least_float32(self.decoder(self.post_quant_conv(latents / self.scaling_factor)))
+
+  def __call__(self, image: Array) -> Array:
+    """There and back, by the mean."""
+    return self.decode(self.encode(image))

@@ -1,0 +1,183 @@
+"""Samplers and whole loops of generation against the recorded ones."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from car_jax.generate import boxes, cldm, configs, samplers, style, weights
+from tests.golden import fill
+from tests.replay import Replay, replays
+from tests.replay.genval_networks import (
+  full_precision,
+  hint,
+  jitted,
+  loss_of,
+  nchw,
+  network,
+  nhwc,
+  norms,
+  read_json,
+  schedule,
+)
+
+NAMES = {'scheduler_ddim': 'ddim', 'scheduler_ddim_eta': 'ddim'}
+NAMES |= {'scheduler_pndm': 'pndm', 'scheduler_dpmpp2m': 'dpmpp_2m'}
+
+
+@replays('genval', *NAMES)
+def steps(r: Replay) -> None:
+  kind, spacing = NAMES[r.stem], schedule(r)
+  made = lambda steps, **kw: samplers.SAMPLERS[kind](spacing, steps, **kw)
+  eps, options = jnp.asarray(r['eps']), {'eta': float(r['eta'])} if 'eta' in r else {}
+  sampler = made(len(eps) - (kind == 'pndm'), **options)
+  r.check('timesteps', sampler.timesteps, 0)
+  noise = jnp.asarray(r['variance_noise']) if 'variance_noise' in r else jnp.zeros(())
+
+  @jitted
+  def run(x):
+    body = lambda state, i: (sampler.step(state, i, eps[i], noise[i] if options else None),) * 2
+    return jax.lax.scan(body, sampler.start(x), jnp.arange(len(eps)))[1].x
+
+  r.check('trajectory', run(jnp.asarray(r['x_T'])), 1e-5, relative=True)
+  for key in [k for k in r.arrays if k.startswith('timesteps_')]:
+    r.check(key, made(int(key.removeprefix('timesteps_'))).timesteps, 0)
+  if 'alphas_cumprod' in r:
+    r.check('alphas_cumprod', spacing.alphas_cumprod, 1e-5, relative=True)
+
+
+@replays('genval', 'add_noise')
+def add_noise(r: Replay) -> None:
+  found = schedule(r).noised(jnp.asarray(r['x0']), jnp.asarray(r['noise']), r['timesteps'])
+  r.check('noisy', found, 1e-5, relative=True)
+
+
+@replays('genval', 'pipeline_controlnet')
+@full_precision
+def pipeline_controlnet(r: Replay) -> None:
+  parts = {name: network(r, name) for name in ('unet4', 'controlnet', 'clip_text', 'vae')}
+  nets = {name: net for name, (net, _) in parts.items()}
+  scale = float(r['guidance_scale'])
+  sampler = samplers.DDIM(schedule(r), len(r['timesteps']))
+  r.check('timesteps', sampler.timesteps, 0)
+
+  @jitted
+  def run(params, ids, latents, hint):
+    given = lambda name: {'params': params[name]}
+    context = nets['clip_text'].apply(given('clip_text'), ids)
+
+    def predict(x, t):
+      x, seen = jnp.concatenate([x, x]), jnp.concatenate([hint, hint])
+      added = nets['controlnet'].apply(given('controlnet'), x, t, context, seen)
+      eps = nets['unet4'].apply(given('unet4'), x, t, context, added)
+      return samplers.guided(eps, scale)
+
+    trajectory = samplers.denoised(sampler, predict, latents, keep=True)
+    image = nets['vae'].apply(given('vae'), trajectory[-1], method='decode')
+    first = (trajectory[0] - sampler.table['x'][0] * latents) / sampler.table['eps'][0]
+    return first, trajectory, image
+
+  params = {name: p for name, (_, p) in parts.items()}
+  first, trajectory, image = run(params, r['input_ids'], nhwc(r['latents']), hint(r))
+  r.check('guided_eps_first', nchw(first), 1e-3, relative=True)
+  r.check('trajectory', np.moveaxis(trajectory, -1, 2), 1e-3, relative=True)
+  image = np.asarray(image)[:, ::2, ::2]
+  r.check('image', nchw(image), 1e-3, relative=True)
+  r.check('image_uint8', style.pixels(image, truncated=True), 1)
+
+
+@replays('genval', 'pipeline_inpaint')
+@full_precision
+def pipeline_inpaint(r: Replay) -> None:
+  parts = {name: network(r, name) for name in ('unet9', 'clip_text', 'vae')}
+  (net, params), (text, text_params), (vae, vae_params) = parts.values()
+  image = np.repeat(np.repeat(nhwc(r['image']), 4, 1), 4, 2)
+  row, column, size = map(int, r['mask_box'])
+  mask = boxes.Box(row, column, size, size).mask(*image.shape[1:3])
+  kept = image * (mask < boxes.INSIDE)[None, ..., None]
+  cells = boxes.latent_mask(mask, vae.factor).astype(np.float32)[None, ..., None]
+  r.check('mask_latents', nchw(cells), 0)
+  run = lambda method: jitted(lambda p, *x: vae.apply({'params': p}, *x, method=method))
+  encode, decode = run('encode'), run('decode')
+  masked = encode(vae_params, kept, nhwc(r['eps_masked']))
+  r.check('masked_image_latents', nchw(masked), 1e-3, relative=True)
+  latents = encode(vae_params, image, nhwc(r['eps_image']))
+  r.check('image_latents', nchw(latents), 1e-3, relative=True)
+  context = jitted(lambda p, ids: text.apply({'params': p}, ids))(text_params, r['input_ids'])
+
+  @jitted
+  def guided(params, x, t, scale):
+    x = jnp.concatenate([x, cells, masked], -1)
+    eps = net.apply({'params': params}, jnp.concatenate([x, x]), t, context)
+    return samplers.guided(eps, scale)
+
+  for name, kind in (('s100', 'ddim'), ('s065', 'ddim'), ('s100_pndm', 'pndm')):
+    recorded = lambda key, name=name: r[f'{name}/{key}']
+    strength = float(recorded('strength')) if f'{name}/strength' in r else 1.0
+    count = int(recorded('num_inference_steps'))
+    sampler = samplers.SAMPLERS[kind](schedule(r), count, strength=strength)
+    r.check(f'{name}/timesteps', sampler.timesteps, 0)
+    x = jnp.asarray(nhwc(r['noise']))
+    if strength < 1:
+      x = schedule(r).noised(latents, x, int(sampler.timesteps[0]))
+    r.check(f'{name}/start', nchw(x), 1e-3, relative=True)
+    found = trajectory_of(sampler, guided, params, x, float(recorded('guidance_scale')))
+    r.check(f'{name}/trajectory', np.moveaxis(found, -1, 2), 1e-3, relative=True)
+    picture = decode(vae_params, found[-1])[:, ::2, ::2]
+    r.check(f'{name}/image', nchw(picture), 1e-3, relative=True)
+
+
+def trajectory_of(sampler: samplers.Sampler, predict, params, x, *options) -> np.ndarray:
+  """As samplers.denoised(keep=True), for a program that is compiled already."""
+  step, state, found = jitted(sampler.step), sampler.start(x), []
+  for i, t in enumerate(sampler.timesteps):
+    state = step(state, i, predict(params, state.x, t, *options))
+    found.append(state.x)
+  return np.stack(found)
+
+
+def cldm_networks(r: Replay) -> dict[str, tuple[Any, Any, dict[str, str]]]:
+  """Component -> net, parameters, the checkpoint's names -> diffusers'."""
+  state = fill.state_dict(str(r.folder / 'manifest_cldm.json'))
+  sizes, names = read_json(r, 'configs')['cldm_as_diffusers'], cldm.translated(state)
+  found = {}
+  for kind, config in sizes.items():
+    net = configs.module(kind, config, 'configs.json')
+    ours = {name: theirs for name, (of, theirs) in names.items() if of == kind}
+    own = {theirs: state[name] for name, theirs in ours.items()}
+    found[kind] = net, weights.fitted(kind, net, own, kind, np.float32), ours
+  return found
+
+
+@replays('genval', 'cldm')
+@full_precision
+def cldm_code(r: Replay) -> None:
+  nets = cldm_networks(r)
+  (net, params, _), (control, control_params, names) = nets['unet'], nets['controlnet']
+
+  @jitted
+  def run(params, control_params, x, t, context, hint):
+    added = control.apply({'params': control_params}, x, t, context, hint)
+    return net.apply({'params': params}, x, t, context, added), added
+
+  both, seen = (params, control_params), hint(r)
+  eps, added = run(*both, nhwc(r['x']), r['timesteps'], r['ctx'], seen)
+  r.check('eps', nchw(eps), 1e-3, relative=True)
+  for i, x in enumerate(added):
+    r.check(f'control_{i}', nchw(x), 1e-3, relative=True)
+  context, first = r['ctx'][::-1], np.stack([seen[0], seen[0]])  # without the text, with it
+  predict = lambda p, x, t: samplers.guided(
+    run(*p, jnp.concatenate([x, x]), np.array([t, t]), context, first)[0], 8.0
+  )
+  for i, count in enumerate(r['ddim_num_steps']):
+    sampler = samplers.DDIM(schedule(r, timestep_spacing='genval'), int(count))
+    r.check(f'ddim_ts_{i}', sampler.timesteps, 0)
+    found = trajectory_of(sampler, predict, both, jnp.asarray(nhwc(r['x_T'])))
+    r.check(f'ddim_out_{i}', nchw(found[-1]), 1e-3, relative=True)
+  loss = loss_of(net, params, control, r, schedule(r))
+  (value, each), grads = jitted(jax.value_and_grad(loss, has_aux=True))(control_params)
+  r.check('loss', value, 1e-3, relative=True)
+  r.check('loss_per_sample', each, 1e-3, relative=True)
+  ours = norms(grads)
+  r.check('grad_norms', [ours[names[n]] for n in map(str, r['grad_names'])], 1e-3, relative=True)
