@@ -3,16 +3,16 @@
 The layout is that of the released images of GenVal (arXiv 2312.09231):
 
 OUT/DOMAIN/{leftImg8bit,gtFine,original}/val/CITY/DOMAIN_N_NAME_leftImg8bit.png, .._labelIds.png
-OUT/with_positions/OBJECT/N.png, N_gt.png, N_pos.json    the object put in, the scene's labels, box
-OUT/refined/OBJECT/N.png                                 the same after refinement, where there is one
-OUT/masks/OBJECT/N_mask.png or N_mask.txt                the object, or why its image is rejected
+OUT/with_positions/OBJECT/N.png, N_gt.png, N_pos.json  with the object, the scene's labels, the box
+OUT/refined/OBJECT/N.png                               the same refined, where that is done
+OUT/masks/OBJECT/N_mask.png or N_mask.txt              the object, or why its image is rejected
 
 and, of ours alone:
 
-OUT/with_positions/OBJECT/N_ood.png                      label ids with the object as 255
-OUT/records/{style,ood}/GROUP/N.json                     what the image is, written when it is whole
-OUT/index.jsonl                                          all records, a line each, sorted
-OUT/rejected_by_eye.txt                                  the user's: ids that are left out, see sets.py
+OUT/with_positions/OBJECT/N_ood.png                    label ids with the object as 255
+OUT/records/{style,ood}/GROUP/N.json                   what the image is; written last
+OUT/index.jsonl                                        all records, a line each, sorted
+OUT/rejected_by_eye.txt                                the user's list of bad ones, see sets.py
 
 A group is a domain or an object. Nothing in any file depends on when or in which order images were
 made, so that 0 to 8 at once and 4 to 8 before 0 to 4 are the same bytes.
@@ -231,9 +231,7 @@ def check_name(what: str, name: str) -> None:
   """Raises UserError unless a folder can be called so, of any system."""
   strange = [c for c in name if c in '/\\:*?"<>|' or not c.isprintable()]
   if strange or not name or name != name.strip(' .') or len(name.encode()) > 100:
-    why = (
-      f'it has {strange[0]!a}' if strange else 'expected 1 to 100 bytes, no blank or dot at an end'
-    )
+    why = f'it has {strange[0]!a}' if strange else '1 to 100 bytes, no blank or dot at an end'
     raise UserError(f'{what} {name!a} cannot be the name of a folder\n  {why}')
   if name in TAKEN:
     raise UserError(f'{what} {name!r}: a folder of this name has another use\n  rename it')

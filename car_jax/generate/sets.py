@@ -19,13 +19,21 @@ from typing import Any
 from car_jax import files
 from car_jax.errors import UserError, nearest
 from car_jax.generate import records
-from car_jax.generate.records import ACCEPTED, GROUPS, KINDS, MASKS, POSITIONS, REFINED, REJECTED
-from car_jax.generate.records import Kind
+from car_jax.generate.records import (
+  ACCEPTED,
+  GROUPS,
+  KINDS,
+  MASKS,
+  POSITIONS,
+  REFINED,
+  REJECTED,
+  Kind,
+)
 
 BY_EYE = 'rejected_by_eye.txt'
 STRUCK = 'rejected by eye'
 STATUSES = (ACCEPTED, REJECTED, STRUCK)
-Told = Callable[[Any, str], Any]
+Report = Callable[[Any, str], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +67,8 @@ def read(
   folder: str | pathlib.Path,
   kinds: Sequence[Kind] = KINDS,
   *,
-  problem: Told = raised,
-  note: Told = lambda path, what: None,
+  problem: Report = raised,
+  note: Report = lambda path, what: None,
 ) -> list[Item]:
   """The images of a folder, sorted, with what the user rejected by eye.
 
@@ -75,15 +83,15 @@ def read(
   }
   if not any(by_kind.values()):
     raise UserError(
-      f'{folder} holds no generated set\n  expected DOMAIN/leftImg8bit/val/CITY/NAME_leftImg8bit.png'
-      f' or {POSITIONS}/OBJECT/N.png; see docs/generate.md'
+      f'{folder} holds no generated set\n  expected DOMAIN/leftImg8bit/val/CITY/ or '
+      f'{POSITIONS}/OBJECT/N.png; see docs/generate.md'
     )
   struck = rejected_by_eye(folder, [i.id for items in by_kind.values() for i in items], problem)
   marked = lambda item: dataclasses.replace(item, status=STRUCK, reason=struck[item.id])
   return [marked(i) if i.id in struck else i for kind in kinds for i in by_kind[kind]]
 
 
-def rejected_by_eye(folder: pathlib.Path, ids: Iterable[str], problem: Told) -> dict[str, str]:
+def rejected_by_eye(folder: pathlib.Path, ids: Iterable[str], problem: Report) -> dict[str, str]:
   """Ids of the user's list -> the remark beside each. Ids of no image are problems."""
   path = folder / BY_EYE
   if not path.exists():
@@ -112,9 +120,8 @@ def acceptance(items: Iterable[Item]) -> list[str]:
   lines = []
   for group, of in counts(items).items():
     rest = ', '.join(f'{of[s]:,} {s}' for s in STATUSES[1:] if of[s])
-    lines.append(
-      f'{group}: {of[ACCEPTED]:,} of {of.total():,} accepted{f", {rest}" if rest else ""}'
-    )
+    rest = f', {rest}' if rest else ''
+    lines.append(f'{group}: {of[ACCEPTED]:,} of {of.total():,} accepted{rest}')
   return lines
 
 
@@ -127,11 +134,11 @@ def write_index(out: pathlib.Path) -> list[Item]:
   return items
 
 
-def _of_kind(folder: pathlib.Path, kind: Kind, problem: Told, note: Told) -> Iterator[Item]:
-  there = dict(
-    _styles(folder, problem, note) if kind == 'style' else _objects(folder, problem, note)
-  )
-  if not (folder / records.RECORDS / kind).is_dir():
+def _of_kind(folder: pathlib.Path, kind: Kind, problem: Report, note: Report) -> Iterator[Item]:
+  ours = (folder / records.RECORDS / kind).is_dir()
+  listed = _styles if kind == 'style' else _objects
+  there = dict(listed(folder, note if ours else problem, note))
+  if not ours:
     yield from sorted(there.values(), key=lambda i: (i.group, i.index, i.id))
     return
   for record in records.records(folder, kind):
@@ -147,7 +154,7 @@ def _of_kind(folder: pathlib.Path, kind: Kind, problem: Told, note: Told) -> Ite
     note(item.files['image'], 'image without a record: it was not finished')
 
 
-def _styles(folder: pathlib.Path, problem: Told, note: Told) -> Iterator[tuple[str, Item]]:
+def _styles(folder: pathlib.Path, problem: Report, note: Report) -> Iterator[tuple[str, Item]]:
   """DOMAIN/{leftImg8bit,gtFine,original}/val/CITY/DOMAIN_N_NAME_..png -> items by id."""
   for place in sorted(folder.iterdir()):
     if place.name in records.TAKEN or not (place / 'leftImg8bit').is_dir():
@@ -157,9 +164,7 @@ def _styles(folder: pathlib.Path, problem: Told, note: Told) -> Iterator[tuple[s
       parts = path.relative_to(place).parts
       name = re.fullmatch(rf'{re.escape(domain)}_(\d+)_(.+)_leftImg8bit\.png', path.name)
       if not name or len(parts) != 4 or parts[1] != 'val' or not path.name.isprintable():
-        problem(
-          path, f'expected val/CITY/{domain}_N_NAME_leftImg8bit.png; move other files elsewhere'
-        )
+        problem(path, f'expected val/CITY/{domain}_N_NAME_leftImg8bit.png; move others away')
         continue
       index, scene = int(name[1]), f'{parts[2]}/{name[2]}'
       places = records.places_of('style', domain, index, scene)
@@ -177,7 +182,7 @@ def _styles(folder: pathlib.Path, problem: Told, note: Told) -> Iterator[tuple[s
           note(path, 'file of no image, not read')
 
 
-def _objects(folder: pathlib.Path, problem: Told, note: Told) -> Iterator[tuple[str, Item]]:
+def _objects(folder: pathlib.Path, problem: Report, note: Report) -> Iterator[tuple[str, Item]]:
   """with_positions/OBJECT/N.png with its labels, mask and refined image -> items by id."""
   if not (folder / POSITIONS).is_dir():
     return
@@ -199,7 +204,7 @@ def _objects(folder: pathlib.Path, problem: Told, note: Told) -> Iterator[tuple[
         problem(path.with_name(f'{name[1]}.png'), f'missing, but {path.name} is there')
 
 
-def _object(folder: pathlib.Path, name: str, index: int, refined: bool, problem: Told) -> Item:
+def _object(folder: pathlib.Path, name: str, index: int, refined: bool, problem: Report) -> Item:
   places = records.places_of('ood', name, index, '')
   paths = {k: folder / p for k, p in places.items() if (folder / p).exists()}
   if 'labels' not in paths:
