@@ -7,7 +7,6 @@ Each has --help. See docs/generate.md.
 """
 
 import importlib
-import sys
 
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 

@@ -7,10 +7,9 @@ ids (--source). They stand in for those of a diffusion model, laid out alike: se
 
 import argparse
 import dataclasses
-import functools
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
