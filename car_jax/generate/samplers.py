@@ -117,7 +117,8 @@ class Sampler:
     return State(x, jnp.zeros((self.remembered, *x.shape), x.dtype))
 
   def step(self, state: State, i: Any, eps: Array, noise: Array | None = None) -> State:
-    """After evaluation `i`, counted from 0, which predicted the noise `eps` in state.x."""
+    """After evaluation `i`, counted from 0, which predicted the noise `eps` in state.x; `noise` is
+    fresh, for samplers that are stochastic."""
     raise NotImplementedError
 
   def at(self, i: Any) -> dict[str, Array]:
@@ -159,7 +160,7 @@ class DDIM(Sampler):
   def step(self, state: State, i: Any, eps: Array, noise: Array | None = None) -> State:
     c = self.at(i)
     x = c['x'] * state.x + c['eps'] * eps
-    return state._replace(x=x + c['noise'] * noise if self.stochastic else x)
+    return state._replace(x=x if noise is None else x + c['noise'] * noise)
 
 
 def _alphas(schedule: NoiseSchedule, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -261,7 +262,7 @@ def denoised(
 ) -> Array:
   """Latents x [B, ...] after all steps, or with `keep` after each, [N, B, ...]. Made for jit.
 
-  predict(x, timestep) is the noise in x; noise(i) that which a stochastic step i adds.
+  predict(x, timestep) is the noise in x; noise(i) that which a stochastic sampler's step i adds.
   """
   if sampler.stochastic and noise is None:
     raise ValueError('a stochastic sampler takes noise')
@@ -269,14 +270,12 @@ def denoised(
 
   def evaluate(state: State, i: Array) -> State:
     eps = predict(state.x, times[i])
-    return sampler.step(state, i, eps, noise(i) if sampler.stochastic else None)
+    return sampler.step(state, i, eps, noise(i) if noise is not None else None)
 
-  if not keep:
-    body = lambda i, state: evaluate(state, i)
-    return jax.lax.fori_loop(0, len(times), body, sampler.start(x)).x
-
-  def body(state: State, i: Array) -> tuple[State, Array]:
+  def kept(state: State, i: Array) -> tuple[State, Array]:
     state = evaluate(state, i)
     return state, state.x
 
-  return jax.lax.scan(body, sampler.start(x), jnp.arange(len(times)))[1]
+  if keep:
+    return jax.lax.scan(kept, sampler.start(x), jnp.arange(len(times)))[1]
+  return jax.lax.fori_loop(0, len(times), lambda i, s: evaluate(s, i), sampler.start(x)).x

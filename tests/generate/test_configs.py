@@ -68,6 +68,8 @@ SDXL |= dict(transformer_layers_per_block=[1, 2, 10], projection_class_embedding
     (dict(block_out_channels=[]), 'block_out_channels is .*no list'),
     (dict(block_out_channels=[64, 64]), '4 down_block_types, 2 block_out_channels'),
     (dict(layers_per_block='2'), "layers_per_block is '2'"),
+    (dict(layers_per_block=10**6), 'layers_per_block is 1000000'),
+    (dict(block_out_channels=[32] * 10**4), 'block_out_channels is'),
     (dict(down_block_types=['DownBlok2D'] * 4), "no block 'DownBlok2D' here\n.*: DownBlock2D"),
     (dict(up_block_types=['UpBlock2D'] * 4), 'up_block_types mirror down_block_types'),
     (dict(_class_name='SD3Transformer2DModel'), 'of a SD3Transformer2DModel, not a UNet2D'),
