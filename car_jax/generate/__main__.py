@@ -1,6 +1,8 @@
 """python -m car_jax.generate COMMAND: make test data for segmenters, and look them through.
 
+  style, ood             by diffusion: scenes in other weather, objects in scenes; see --options
   procedural style|ood   without weights: weather and pasted objects, on drawn scenes or yours
+  export                 what a run of `diffusion` or `controlnet` has learnt, as diffusers' folder
   look                   a page of what a folder holds, to strike out what is unfit
 
 Each has --help. See docs/generate.md.
@@ -11,7 +13,10 @@ import importlib
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 
 COMMANDS = {
+  'style': 'car_jax.generate.make_style',
+  'ood': 'car_jax.generate.make_objects',
   'procedural': 'datasets.street_scenes.procedural',
+  'export': 'car_jax.generate.export',
   'look': 'car_jax.generate.look',
 }
 """Name -> the module whose `main` takes the arguments after it."""

@@ -25,8 +25,12 @@ THINGS = {
 """What can be counted: label id -> one, several."""
 SMALLEST = 0.0004  # share of the picture that a thing has at least, or it is not mentioned
 NUMBERS = ('no', 'a', 'two', 'three', 'four')
-MANY = 8  # regions, from which on there are many
+MORE, MANY = ('several', 'many'), 8  # regions, from which on there are many
 ROAD, BUILDING, VEGETATION, SKY = 7, 11, 21, 23
+STREETS = ('a city scene', 'a green scene', 'a city street', 'a road')
+SURROUNDINGS = ((VEGETATION, 0.08, 'trees'), (SKY, 0.25, 'a wide sky'))
+"""Label id, the share of the picture from which it is mentioned, and how."""
+PLACES = ('on the left', 'in the middle', 'on the right', 'on both sides')
 
 
 def sentence(label_ids: np.ndarray) -> str:
@@ -48,15 +52,21 @@ def sentence(label_ids: np.ndarray) -> str:
   return _joined(start, parts)
 
 
+def vocabulary() -> list[str]:
+  """What sentences are made of, for a tokenizer."""
+  parts = [*STREETS, *(words for *_, words in SURROUNDINGS), *NUMBERS[1:], *MORE, *PLACES]
+  return [*parts, *(word for pair in THINGS.values() for word in pair), 'with , and']
+
+
 def _street(share: np.ndarray) -> str:
+  city, green, street, road = STREETS
   if share[ROAD] < 0.02:
-    return 'a city scene' if share[BUILDING] >= share[VEGETATION] else 'a green scene'
-  return 'a city street' if share[BUILDING] >= 0.08 else 'a road'
+    return city if share[BUILDING] >= share[VEGETATION] else green
+  return street if share[BUILDING] >= 0.08 else road
 
 
 def _surroundings(share: np.ndarray) -> list[str]:
-  wide = ((VEGETATION, 0.08, 'trees'), (SKY, 0.25, 'a wide sky'))
-  return [words for label, least, words in wide if share[label] >= least]
+  return [words for label, least, words in SURROUNDINGS if share[label] >= least]
 
 
 def _counted(there: np.ndarray, one: str, several: str) -> str:
@@ -71,7 +81,7 @@ def _counted(there: np.ndarray, one: str, several: str) -> str:
   elif number < len(NUMBERS):
     words = f'{NUMBERS[number]} {several}'
   else:
-    words = f'{"many" if number >= MANY else "several"} {several}'
+    words = f'{MORE[number >= MANY]} {several}'
   return f'{words} {_place(there)}'
 
 
@@ -79,8 +89,8 @@ def _place(there: np.ndarray) -> str:
   """Where most of the pixels lie, in thirds of the width."""
   left, middle, right = (part.sum() / there.sum() for part in np.array_split(there, 3, axis=1))
   if min(left, right) > max(0.25, middle):
-    return 'on both sides'
-  return ('on the left', 'in the middle', 'on the right')[int(np.argmax([left, middle, right]))]
+    return PLACES[3]
+  return PLACES[int(np.argmax([left, middle, right]))]
 
 
 def _joined(start: str, parts: list[str]) -> str:
