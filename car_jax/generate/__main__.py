@@ -1,6 +1,9 @@
 """python -m car_jax.generate COMMAND: make test data for segmenters, and look them through.
 
-  export   what a run of `diffusion` or `controlnet` has learnt, as a folder in diffusers' layout
+  style, ood             by diffusion: scenes in other weather, objects in scenes; see --options
+  procedural style|ood   without weights: weather and pasted objects, on drawn scenes or yours
+  export                 what a run of `diffusion` or `controlnet` has learnt, as diffusers' folder
+  look                   a page of what a folder holds, to strike out what is unfit
 
 Each has --help. See docs/generate.md.
 """
@@ -10,7 +13,11 @@ import importlib
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 
 COMMANDS = {
+  'style': 'car_jax.generate.make_style',
+  'ood': 'car_jax.generate.make_objects',
+  'procedural': 'datasets.street_scenes.procedural',
   'export': 'car_jax.generate.export',
+  'look': 'car_jax.generate.look',
 }
 """Name -> the module whose `main` takes the arguments after it."""
 
@@ -23,7 +30,16 @@ def main(arguments: list[str]) -> int:
     return 0
   if name not in COMMANDS:
     raise UserError(f'no command {name!r}\n{nearest(name, COMMANDS)}')
-  return importlib.import_module(COMMANDS[name]).main(arguments[1:])
+  try:
+    module = importlib.import_module(COMMANDS[name])
+  except ModuleNotFoundError as e:
+    if (e.name or '').partition('.')[0] != 'datasets':
+      raise
+    raise UserError(
+      f"{name} needs the project's folder datasets/, which is no part of an installed car_jax\n"
+      '  run it in a checkout'
+    ) from None
+  return module.main(arguments[1:])
 
 
 if __name__ == '__main__':

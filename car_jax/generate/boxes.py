@@ -37,6 +37,10 @@ class Box(NamedTuple):
     row, column = self.row - self.margin, self.column - self.margin
     return scene[row : row + self.crop, column : column + self.crop]
 
+  def inside(self, scene: np.ndarray) -> np.ndarray:
+    """scene [H, W, ..] -> its pixels [size, size, ..] in the box, a view."""
+    return scene[self.row : self.row + self.size, self.column : self.column + self.size]
+
   def mask(self, height: int, width: int) -> np.ndarray:
     """[H, W] uint8, 255 inside."""
     found = np.zeros((height, width), np.uint8)
