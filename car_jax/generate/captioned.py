@@ -229,9 +229,9 @@ class Captioned(Data):
 
   def records(self) -> Dataset:
     """Raises UserError for files that cannot be used, before the first batch."""
-    return Dataset(DataInfo('captioned', 0, (), (), 0), self._split)
+    return Dataset(DataInfo('captioned', 0, (), (), 0), self.split)
 
-  def _split(self, text: str) -> 'Stream':
+  def split(self, text: str) -> 'Stream':
     split = split_name(text)
     if self.captions or self.root:
       root = pathlib.Path(self.root)
