@@ -20,6 +20,7 @@ STUDIES = [f for f in FILES if f.startswith('reliability')]  # they train nothin
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
 VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer']}
+VARIANTS |= {'genval_tiny': ['diffusion', 'controlnet'], 'genval_controlnet': ['efficient']}
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
 # of the others the methods are trained by tests of their own; all of them by make test-all
 QUICK = ('car_toy', 'lts_street_scenes', 'sac_synthia', 'smoke')
@@ -32,6 +33,24 @@ FOUR_STAGES = {
   'deeplabv2_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4, rates=(1, 2)),
   'fcn8s_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4),
 }
+
+
+PIPELINE = 'tests/golden/diffusers/pipeline'  # of Stable Diffusion's kind, tiny
+CAPTIONED = {
+  'diffusion': dict(
+    widths=(4,), attention=(False,), heads=2, groups=2, text_width=4, text_layers=1, vocab_size=2000
+  ),
+  'controlnet': dict(weights=PIPELINE, hint_widths=(2, 4), start=''),
+}
+
+
+def made_small(config) -> None:
+  """A config of scenes with captions, drawn and small, and the networks."""
+  config.method.update(CAPTIONED[config.method.name])
+  own = config.method.name == 'diffusion'
+  config.data.update(
+    root='', batch=2, size=32, height=32, count=2, tokenizer='' if own else PIPELINE
+  )
 
 
 def shrink(node) -> None:
@@ -59,7 +78,7 @@ NAMES = [f'{f}:{v}' if v else f for f in FILES if f not in STUDIES for v in VARI
 def test_its_method_and_scores_can_be_had(name):
   config = load(name)
   configs.check(config)
-  if config.data.name == 'toy_regression':
+  if config.data.name in ('toy_regression', 'captioned'):
     info = opening.open_dataset(config.data).info
   else:
     info = fake.open_dataset(num_classes=2 if 'lidc' in name else 19).info
@@ -84,7 +103,9 @@ def test_its_method_and_scores_can_be_had(name):
 def test_one_step(name, tmp_path):
   config = load(name)
   config.unlock()
-  if config.data.name != 'toy_regression':
+  if config.data.name == 'captioned':
+    made_small(config)
+  elif config.data.name != 'toy_regression':
     if not (two := config.data.get('source')):
       transforms.from_config(config.data, True)
     shrink(config.method)
@@ -144,7 +165,10 @@ def test_a_study_is_planned(name):
 
 @pytest.mark.parametrize(
   'name',
-  ['smoke', 'demo', 'segformer_cityscapes', 'deeplabv3plus_cityscapes', *ADAPTATION],
+  [
+    *('smoke', 'demo', 'segformer_cityscapes', 'deeplabv3plus_cityscapes'),
+    *('genval_tiny', 'genval_controlnet', *ADAPTATION),
+  ],
 )
 def test_an_unknown_variant_names_the_known_ones(name):
   with pytest.raises(UserError, match='no variant'):
