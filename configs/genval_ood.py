@@ -18,12 +18,15 @@ VARIANTS = ('full', 'reference', 'tiny')
 
 def get_config(variant='full'):
   if variant not in VARIANTS:
-    raise UserError(f'configs/genval_ood.py has no variant {variant!r}\n{nearest(variant, VARIANTS)}')
+    raise UserError(
+      f'configs/genval_ood.py has no variant {variant!r}\n{nearest(variant, VARIANTS)}'
+    )
   c = ConfigDict()
   c.weights = 'weights/stable-diffusion-inpainting'
   c.reference = variant == 'reference'
   if variant == 'tiny':
     c.weights, c.objects = 'weights/tiny/inpaint', ('zebra', 'arcade machine')
     c.scenes, c.size, c.count = dict(height=64, count=20), 64, 4
-    c.steps, c.refine = 4, dict(steps=4)
+    c.steps, c.refine = 4, dict(steps=6)  # of which 3 are made
+    c.boxes = (0.5, 0.5)  # windows of one size
   return c

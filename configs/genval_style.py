@@ -18,7 +18,9 @@ VARIANTS = ('full', 'reference', 'tiny')
 
 def get_config(variant='full'):
   if variant not in VARIANTS:
-    raise UserError(f'configs/genval_style.py has no variant {variant!r}\n{nearest(variant, VARIANTS)}')
+    raise UserError(
+      f'configs/genval_style.py has no variant {variant!r}\n{nearest(variant, VARIANTS)}'
+    )
   c = ConfigDict()
   c.weights, c.controlnet = 'weights/stable-diffusion-v1-5', 'weights/controlnet'
   c.domains = dict(fog='fog', night='night', rain='rain', snow='snow')

@@ -39,7 +39,9 @@ def request(arguments: Sequence[str], name: str, about: str, schema: type) -> Re
   )
   add = parser.add_argument
   add('--config', required=True, help=f'a file such as configs/genval_{name}.py')
-  add('--out', type=pathlib.Path, help='folder of the set; images that are there are not made again')
+  add(
+    '--out', type=pathlib.Path, help='folder of the set; images that are there are not made again'
+  )
   add('--start', type=int, default=0, help='the first image of each domain or object, from 0')
   add('--stop', type=int, help='the one after the last (default: config.count)')
   add('--options', action='store_true', help='list all options of the config, and make nothing')
@@ -86,12 +88,10 @@ def with_faults(made: Any) -> Any:
   return made
 
 
-# What an image depends on --------------------------------------------------------------------------
+# What an image depends on ------------------------------------------------------------------------
 
 
-def settings(
-  made: Generation, scenes: Any, sampler: str, marks: dict[str, str]
-) -> dict[str, Any]:
+def settings(made: Generation, scenes: Any, sampler: str, marks: dict[str, str]) -> dict[str, Any]:
   """Whatever an image depends on besides its number, its seed and its prompt.
 
   marks: fingerprints of the weights.
@@ -154,7 +154,7 @@ def folder_of(text: str, key: str, what: str) -> pathlib.Path:
   return pathlib.Path(text)
 
 
-# Images --------------------------------------------------------------------------------------------
+# Images ------------------------------------------------------------------------------------------
 
 
 def todo(writer: records.Writer, indices: range, groups: Iterable[str]) -> list[Job]:
@@ -192,4 +192,3 @@ def generate(
   print('\n'.join(sets.acceptance(items)))
   print(f'{asked.out / records.INDEX}\nnext: python -m car_jax.generate look {asked.out}')
   return status
-

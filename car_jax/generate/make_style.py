@@ -16,9 +16,18 @@ import numpy as np
 from car_jax import files
 from car_jax.data.transforms import nearest_indices
 from car_jax.errors import UserError
-from car_jax.generate import captions, cldm, command, configs, pipelines, programs, records
+from car_jax.generate import (
+  captions,
+  cldm,
+  command,
+  configs,
+  pipelines,
+  programs,
+  records,
+  style,
+  weights,
+)
 from car_jax.generate import scenes as scene_files
-from car_jax.generate import style, weights
 from car_jax.generate.blocks import Compute
 from car_jax.generate.options import StyleOptions
 from car_jax.generate.samplers import Sampler

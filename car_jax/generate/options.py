@@ -29,10 +29,10 @@ DOMAINS = {name: name for name in ('fog', 'night', 'rain', 'snow')}
 
 @dataclasses.dataclass(frozen=True)
 class SceneOptions(Group):
-  """config.scenes: real scenes and their label ids; drawn where neither file nor folder is named."""
+  """config.scenes: scenes and their label ids; drawn where neither file nor folder is named."""
 
   root: str = ''
-  """Folder that is laid out as Cityscapes; with `captions` that which their paths are relative to."""
+  """Folder laid out as Cityscapes; with `captions` that which their paths are relative to."""
   split: str = 'val'
   """Its part."""
   captions: str = ''
@@ -138,11 +138,7 @@ class MaskOptions(Group):
   segmenter: str = 'facebook/sam-vit-huge'
   """Folder of SAM, as transformers takes them."""
   box_threshold: Share = 0.25
-  """Of GroundingDINO: the least confidence of a detection."""
-  text_threshold: Share = 0.25
-  """Of GroundingDINO: the least with which it is one of the object's words."""
-  overlap: Share = 0.8
-  """Of GroundingDINO: detections that overlap more with a surer one are left out."""
+  """Of GroundingDINO: the least confidence of a detection, of which the surest is taken."""
   swapped_channels: bool = False
   """A fault: both nets see red and blue exchanged."""
 

@@ -108,9 +108,7 @@ def encoded(nets: Networks, params: Params, image: Array, noise: Array) -> Array
   return nets.call('vae', params, image, noise, method='encode')
 
 
-def surroundings(
-  nets: Networks, params: Params, image: Array, mask: Array, noise: Array
-) -> Array:
+def surroundings(nets: Networks, params: Params, image: Array, mask: Array, noise: Array) -> Array:
   """What an inpainting net sees beside the noisy latents: [B, h, w, 1 + C].
 
   mask [B, H, W] bool, True where it is to paint. The first pixel of each latent counts, as

@@ -21,16 +21,18 @@ from car_jax.interrupt import Interrupt
 
 Array = jax.Array
 Row = dict[str, np.ndarray]
-USES = ('scene', 'place', 'noise', 'masked', 'image', 'again')
-"""What an image draws: the scene; a crop or a box; the noise of its latents; the posteriors of the
-masked and of the whole picture; and all of a second pass."""
+USES = ('scene', 'place', 'noise', 'masked', 'again', 'masked_again', 'image_again')
+"""What an image draws: the scene; a crop or a box; the noise of its latents; the posterior of the
+masked picture; the same in a second pass, and there that of the whole picture."""
 
 
 def keys(seed: int, index: int, name: str = '') -> dict[str, np.ndarray]:
   """Use -> the data of its key, uint32 [2]; `name` tells apart images of one index."""
   key = jax.random.fold_in(jax.random.key(seed), index)
   key = jax.random.fold_in(key, zlib.crc32(name.encode())) if name else key
-  return dict(zip(USES, np.asarray(jax.random.key_data(jax.random.split(key, len(USES)))), strict=True))
+  return dict(
+    zip(USES, np.asarray(jax.random.key_data(jax.random.split(key, len(USES)))), strict=True)
+  )
 
 
 def host_rng(key: np.ndarray) -> np.random.Generator:

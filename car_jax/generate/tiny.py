@@ -22,8 +22,8 @@ from car_jax.nn.init import initialize
 
 SIZES = dict(block_out_channels=(8, 16), attention_levels=(True, False), layers_per_block=1)
 SIZES |= dict(cross_attention_dim=8, num_heads=2, norm_num_groups=4)
-AUTOENCODER = VAE(block_out_channels=(4, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
-HINT = (4, 4, 8, 8)
+AUTOENCODER = VAE(block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=4)
+HINT = (4, 8)
 
 
 def random(net: nn.Module, seed: int) -> weights.Params:
@@ -36,7 +36,7 @@ def random(net: nn.Module, seed: int) -> weights.Params:
 
 
 def pipeline(in_channels: int, seed: int = 0) -> weights.StableDiffusion:
-  """Stable Diffusion in small: 8 pixels a latent, words of the captions and objects."""
+  """Stable Diffusion in small: 2 x 2 pixels a latent, words of the captions and objects."""
   texts = [*captions.vocabulary(), *DOMAINS, *OBJECTS, 'A photo of an a,']
   words = tokenizer.learned(texts)
   text = ClipText(len(words.vocabulary), words.length, 8, 16, 1, 2)
