@@ -43,7 +43,7 @@ def page() -> str:
   from car_jax.config import Run
   from car_jax.data.options import Data, Source, Target
   from car_jax.evaluate.options import Evaluation
-  from car_jax.reliability.plan import ImageSet, Model, StudyOptions
+  from car_jax.reliability.plan import Correlation, ImageSet, Model, StudyOptions
 
   groups: list[tuple[str, type]] = [
     ('A training run', Run),
@@ -54,6 +54,7 @@ def page() -> str:
     ('A reliability study', StudyOptions),
     ('A model of a study (`models.NAME`)', Model),
     ('A set of a study (`sets.NAME`, `calibrate_on`)', ImageSet),
+    ('A correlation of a study (`correlations.NAME`)', Correlation),
   ]
   lines = ['# Options', '']
   lines += textwrap.wrap(

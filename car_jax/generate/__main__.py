@@ -3,6 +3,7 @@
   style, ood             by diffusion: scenes in other weather, objects in scenes; see --options
   procedural style|ood   without weights: weather and pasted objects, on drawn scenes or yours
   export                 what a run of `diffusion` or `controlnet` has learnt, as diffusers' folder
+  tiny                   small random weights, to try style and ood without any download
   look                   a page of what a folder holds, to strike out what is unfit
 
 Each has --help. See docs/generate.md.
@@ -17,6 +18,7 @@ COMMANDS = {
   'ood': 'car_jax.generate.make_objects',
   'procedural': 'datasets.street_scenes.procedural',
   'export': 'car_jax.generate.export',
+  'tiny': 'car_jax.generate.tiny',
   'look': 'car_jax.generate.look',
 }
 """Name -> the module whose `main` takes the arguments after it."""

@@ -73,11 +73,29 @@ def _largest(height: int, width: int) -> int:
   return max((s for s in range(side + 1) if crop_side(s) <= side), default=0)
 
 
-def draw(rng: np.random.Generator, height: int, width: int, sizes: tuple[int, int] = SIZES) -> Box:
-  """A box of a scene: size, crop's row and crop's column uniform, ends included."""
+def draw(
+  rng: np.random.Generator,
+  height: int,
+  width: int,
+  sizes: tuple[int, int] = SIZES,
+  allowed: np.ndarray | None = None,
+) -> Box | None:
+  """A box of a scene: size, crop's row and crop's column uniform, ends included.
+
+  allowed [H, W] bool: where the box's middle may lie; None where it can lie on none of these.
+  """
   size = int(rng.integers(*sizes, endpoint=True))
   rows, columns = crop_ranges(height, width, size)
-  row, column = (int(rng.integers(*ends, endpoint=True)) for ends in (rows, columns))
+  if allowed is None:
+    row, column = (int(rng.integers(*ends, endpoint=True)) for ends in (rows, columns))
+  else:
+    half = crop_side(size) // 2
+    window = [slice(first + half, last + half + 1) for first, last in (rows, columns)]
+    places = np.argwhere(allowed[window[0], window[1]])
+    if not len(places):
+      return None
+    row, column = places[rng.integers(len(places))].tolist()
+    row, column = row + rows[0], column + columns[0]
   margin = (crop_side(size) - size) // 2
   return Box(row + margin, column + margin, size, crop_side(size))
 
@@ -89,18 +107,23 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
   return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def blurred_mask(box: Box, side: int = SIDE) -> np.ndarray:
-  """The mask of a crop as the net's picture has it, [side, side] uint8.
+def crop_mask(box: Box, side: int = SIDE) -> np.ndarray:
+  """The mask of a crop as the net's picture has it, [side, side] uint8, 255 in the box."""
+  chosen = nearest_indices(box.crop, side)
+  inner = Box(box.margin, box.margin, box.size, box.crop).mask(box.crop, box.crop)
+  return inner[chosen[:, None], chosen]
 
-  Blurred over BLUR pixels, mirrored at the border. What is repainted is this from INSIDE on: the
+
+def blurred_mask(box: Box, side: int = SIDE) -> np.ndarray:
+  """`crop_mask` as published: blurred over a fourth of its side, mirrored at the border.
+
+  What is repainted is this from INSIDE on: the
   box, one pixel larger at the right and below, with round corners; no soft seam, since pipelines
   of inpainting take masks for yes or no.
   """
   import cv2
 
-  chosen = nearest_indices(box.crop, side)
-  inner = Box(box.margin, box.margin, box.size, box.crop).mask(box.crop, box.crop)
-  return cv2.blur(inner[chosen[:, None], chosen], (BLUR, BLUR))
+  return cv2.blur(crop_mask(box, side), (side * BLUR // SIDE,) * 2)
 
 
 def latent_mask(mask: np.ndarray, factor: int = 8) -> np.ndarray:

@@ -236,6 +236,17 @@ class StableDiffusion:
   sampler: str
   """A name in samplers.SAMPLERS."""
 
+  @property
+  def networks(self) -> tuple[Any, ...]:
+    """Those of STABLE_DIFFUSION."""
+    return self.unet, self.vae, self.text_encoder
+
+  @property
+  def kinds(self) -> list[str]:
+    """Of the networks that have weights."""
+    pairs = zip(STABLE_DIFFUSION, self.networks, strict=True)
+    return [kind for kind, net in pairs if not isinstance(net, Pixels)]
+
   @functools.cached_property
   def _encoded(self) -> Any:
     return jax.jit(lambda params, ids: self.text_encoder.apply({'params': params}, ids))
