@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 
 ROOT = 'runs/genval'
 WEATHERS = ('fog', 'night', 'rain', 'snow')
-TRAINED = 'street_scenes/height64-count400'
+TRAINED = 'street_scenes/height64-count256'
 STEPS = (100, 400)
-NETS = ('deeplabv3plus', 'segformer', 'fcn8s', 'segnet')
-REAL = 'street_scenes/height64-count256'
+NETS = ('deeplabv3plus', 'segformer', 'fcn8s', 'deeplabv2')
+REAL = 'street_scenes/height64-count192'
 
 
 def get_config():
