@@ -34,8 +34,9 @@ def get_config():
     c.sets[f'real {k}'] = named(weather) | dict(condition=k)
   c.sets['generated objects'] = named('generated_objects') | dict(condition='objects')
   c.sets['real objects'] = named(f'{REAL}-seed1-unknown1-part_test') | dict(condition='objects')
-  both = lambda *names: {side: tuple(f'{kind} {k}' for k in names)
-                         for side, kind in (('synthetic', 'generated'), ('real', 'real'))}  # fmt: skip
+  both = lambda *names: dict(
+    synthetic=tuple(f'generated {k}' for k in names), real=tuple(f'real {k}' for k in names)
+  )
   c.correlations = {
     'weather': both(*WEATHERS) | dict(measures=('miou', 'ece')),
     'objects': both('objects') | dict(measures=('unknown_auroc', 'unknown_auroc[max_logit]')),

@@ -5,7 +5,7 @@
 
 Variants `:deeplabv3plus` (convolutions) and `:segformer` (attention), two minutes each on two CPU
 cores. configs/reliability.py scores them in fog, at night, in rain and in snow. `:fcn8s` and
-`:deeplabv2` are two more for configs/reliability_generated.py, which compares short and long training.
+`:deeplabv2` are two more; configs/reliability_generated.py has each after short and long training.
 """
 
 from ml_collections import ConfigDict

@@ -218,8 +218,9 @@ def terminal(study: Mapping[str, Any]) -> str:
   lines = ['Does the score on the synthetic sets predict that on the real ones?']
   for row in (HEAD, *found):
     cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-    lines.append('  '.join([*cells, row[-1]]).rstrip())
+    lines.append('  '.join(cells).rstrip())
   lines.append('in brackets 95 % intervals over models and images')
+  lines += [f'{sets}, {score}: {note}' for sets, score, *_, note in found if note]
   return '\n'.join(lines)
 
 
