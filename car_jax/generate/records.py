@@ -66,7 +66,8 @@ class StyleImage:
 class ObjectImage:
   """An object in a scene: image, refined uint8 [H, W, 3]; labels uint8 [H, W], the scene's own ids.
 
-  mask: bool [H, W], the object; None where it is rejected, and then `reason` says why.
+  mask: bool [H, W], the object; None where it is rejected, and then `reason` says why. mask_score:
+  how sure the method is of it, where it says so.
   """
 
   scene: str
@@ -75,6 +76,7 @@ class ObjectImage:
   box: Box
   mask_method: str
   mask: np.ndarray | None = None
+  mask_score: float | None = None
   reason: str = ''
   refined: np.ndarray | None = None
   prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -164,7 +166,8 @@ def _object_contents(made: ObjectImage, index: int) -> tuple[dict[str, bytes], d
   contents['box'] = box_file(f'{index}.png', box)
   contents |= {} if made.refined is None else {'refined': png(made.refined)}
   more = dict(box=dict(row=box.row, column=box.column, size=box.size))
-  more |= dict(mask_method=made.mask_method, mask_area=None, status=REJECTED, reason=made.reason)
+  more |= dict(mask_method=made.mask_method, mask_score=made.mask_score, mask_area=None)
+  more |= dict(status=REJECTED, reason=made.reason)
   if made.mask is None:
     if not made.reason:
       raise ValueError('an image without a mask needs the reason')

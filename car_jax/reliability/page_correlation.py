@@ -51,9 +51,7 @@ def _table(entries: Sequence[Mapping[str, Any]]) -> str:
   for c in entries:
     cells = [escape(c['name']), escape(legend.of_score(c['measure']).title), str(len(c['models']))]
     cells += [_coefficient(c['coefficients'][k]) for k in COEFFICIENTS]
-    left = [f'without {m}: no such score' for m in c['left_out']]
-    note = escape('; '.join(filter(None, [c['note'], *left])))
-    rows.append(('', [*cells, f'<td class="word">{note}</td>']))
+    rows.append(('', [*cells, f'<td class="word">{escape(correlation.remarks(c))}</td>']))
   head = ['sets', 'score', 'models', *(k.title() for k in COEFFICIENTS), '']
   return page_tables.plain(head, rows, label='correlations', words=(0, 1, 6))
 
