@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 
 ROOT = 'runs/genval'
 WEATHERS = ('fog', 'night', 'rain', 'snow')
-TRAINED = 'street_scenes/height64-count256'
+HEIGHT, COUNT, REAL_COUNT = 64, 256, 192  # of count scenes a quarter is for testing
+TRAINED = f'street_scenes/height{HEIGHT}-count{COUNT}'
 STEPS = (100, 400)
 NETS = ('deeplabv3plus', 'segformer', 'fcn8s', 'deeplabv2')
-REAL = 'street_scenes/height64-count192'
+REAL = f'street_scenes/height{HEIGHT}-count{REAL_COUNT}'
 
 
 def get_config():
