@@ -17,6 +17,7 @@ HEIGHT, COUNT, REAL_COUNT = 64, 256, 192  # of count scenes a quarter is for tes
 TRAINED = f'street_scenes/height{HEIGHT}-count{COUNT}'
 STEPS = (100, 400)
 NETS = ('deeplabv3plus', 'segformer', 'fcn8s', 'deeplabv2')
+STANDS_IN = 'it stands in for real shift'
 REAL = f'street_scenes/height{HEIGHT}-count{REAL_COUNT}'
 
 
@@ -32,9 +33,10 @@ def get_config():
   for k in WEATHERS:
     c.sets[f'generated {k}'] = named('generated_scenes', k) | dict(condition=k)
     weather = f'{REAL}-domain_{k}-strength0.7-seed1-part_test'
-    c.sets[f'real {k}'] = named(weather) | dict(condition=k)
+    c.sets[f'real {k}'] = named(weather) | dict(condition=k, about=f'drawn {k}: {STANDS_IN}')
   c.sets['generated objects'] = named('generated_objects') | dict(condition='objects')
-  c.sets['real objects'] = named(f'{REAL}-seed1-unknown1-part_test') | dict(condition='objects')
+  about = dict(condition='objects', about=f'drawn objects: {STANDS_IN}')
+  c.sets['real objects'] = named(f'{REAL}-seed1-unknown1-part_test') | about
   both = lambda *names: dict(
     synthetic=tuple(f'generated {k}' for k in names), real=tuple(f'real {k}' for k in names)
   )
