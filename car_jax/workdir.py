@@ -16,6 +16,7 @@ from car_jax.evaluate import folders
 # What may change when a run goes on: nothing that was computed so far depends on it, as no method
 # is told the number of steps. Milestones, which are of the method, may not.
 FREE = ('steps', 'log_every', 'eval_every', 'save_every', 'keep', 'evals', 'report')
+FREE_DATA = ('threads', 'workers', 'eval_batch')  # the same of config.data
 
 
 @contextlib.contextmanager
@@ -105,4 +106,7 @@ def _config_of(workdir: Path) -> ConfigDict | None:
 
 
 def _without_free(config: ConfigDict) -> ConfigDict:
-  return ConfigDict({k: v for k, v in config.to_dict().items() if k not in FREE})
+  fixed = {k: v for k, v in config.to_dict().items() if k not in FREE}
+  return ConfigDict(
+    fixed | {'data': {k: v for k, v in fixed['data'].items() if k not in FREE_DATA}}
+  )

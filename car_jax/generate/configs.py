@@ -19,7 +19,7 @@ from car_jax.generate.samplers import NoiseSchedule, Spacing
 from car_jax.generate.unet import ControlNet, UNet
 from car_jax.generate.vae import VAE
 
-MOST = 2**20  # of any size: a net is not made on the word of a damaged file
+MOST, MOST_LAYERS = 2**20, 64  # of any size: a net is not made on the word of a damaged file
 DOWN = {True: 'CrossAttnDownBlock2D', False: 'DownBlock2D'}
 UP = {True: 'CrossAttnUpBlock2D', False: 'UpBlock2D'}
 OURS = {'attention_head_dim': 'num_heads', 'down_block_types': 'attention_levels'}
@@ -40,19 +40,25 @@ class Table(NamedTuple):
   ignored: tuple[str, ...] = ()
 
 
-_SIZES = dict(in_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2)
+_SIZES: dict[str, Any] = dict(
+  in_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2
+)
 _SIZES |= dict(cross_attention_dim=1280, attention_head_dim=8, norm_num_groups=32, norm_eps=1e-5)
 _SIZES |= dict(down_block_types=(DOWN[True],) * 3 + (DOWN[False],))
 _NO, _NONE, _ONE = (False,), (None,), (1,)
 _SILU = ('silu', 'swish')
-_NET = dict(use_linear_projection=_NO, class_embed_type=_NONE, addition_embed_type=_NONE)
+_NET: dict[str, tuple[Any, ...]] = dict(
+  use_linear_projection=_NO, class_embed_type=_NONE, addition_embed_type=_NONE
+)
 _NET |= dict(num_class_embeds=_NONE, projection_class_embeddings_input_dim=_NONE, act_fn=_SILU)
 _NET |= dict(transformer_layers_per_block=_ONE, num_attention_heads=_NONE, only_cross_attention=_NO)
 _NET |= dict(encoder_hid_dim=_NONE, encoder_hid_dim_type=_NONE, flip_sin_to_cos=(True,))
 _NET |= dict(freq_shift=(0,), downsample_padding=_ONE, mid_block_scale_factor=_ONE)
 _NET |= dict(mid_block_type=('UNetMidBlock2DCrossAttn',), resnet_time_scale_shift=('default',))
 _NET |= dict(addition_time_embed_dim=_NONE)
-_UNET = dict(center_input_sample=_NO, dual_cross_attention=_NO, resnet_skip_time_act=_NO)
+_UNET: dict[str, tuple[Any, ...]] = dict(
+  center_input_sample=_NO, dual_cross_attention=_NO, resnet_skip_time_act=_NO
+)
 _UNET |= dict(resnet_out_scale_factor=_ONE, time_embedding_type=('positional',))
 _UNET |= dict(time_embedding_dim=_NONE, time_embedding_act_fn=_NONE, timestep_post_act=_NONE)
 _UNET |= dict(time_cond_proj_dim=_NONE, conv_in_kernel=(3,), conv_out_kernel=(3,))
@@ -60,9 +66,13 @@ _UNET |= dict(attention_type=('default',), class_embeddings_concat=_NO, cross_at
 _UNET |= dict(mid_block_only_cross_attention=_NONE, reverse_transformer_layers_per_block=_NONE)
 # upcast_attention asks for a softmax in float32, which it always is here.
 _UNREAD = ('sample_size', 'dropout', 'upcast_attention', 'addition_embed_type_num_heads')
-_VAE = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(64,))
+_VAE: dict[str, Any] = dict(
+  in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(64,)
+)
 _VAE |= dict(layers_per_block=1, norm_num_groups=32, scaling_factor=0.18215)
-_CLIP = dict(vocab_size=49_408, hidden_size=512, intermediate_size=2_048, num_hidden_layers=12)
+_CLIP: dict[str, Any] = dict(
+  vocab_size=49_408, hidden_size=512, intermediate_size=2_048, num_hidden_layers=12
+)
 _CLIP |= dict(num_attention_heads=8, max_position_embeddings=77, layer_norm_eps=1e-5)
 
 TABLES = {
@@ -105,11 +115,17 @@ MODULES: dict[str, type[nn.Module]] = dict(
   unet=UNet, controlnet=ControlNet, vae=VAE, text_encoder=ClipText
 )
 
-_NOISE = dict(num_train_timesteps=1_000, beta_start=1e-4, beta_end=0.02, beta_schedule='linear')
+_NOISE: dict[str, Any] = dict(
+  num_train_timesteps=1_000, beta_start=1e-4, beta_end=0.02, beta_schedule='linear'
+)
 _NOISE |= dict(steps_offset=0, set_alpha_to_one=False, timestep_spacing='leading')
-_EPSILON = dict(prediction_type=('epsilon',), trained_betas=_NONE, thresholding=_NO)
+_EPSILON: dict[str, tuple[Any, ...]] = dict(
+  prediction_type=('epsilon',), trained_betas=_NONE, thresholding=_NO
+)
 _EPSILON |= dict(rescale_betas_zero_snr=_NO)
-_SOLVER = dict(algorithm_type=('dpmsolver++',), solver_order=(2,), solver_type=('midpoint',))
+_SOLVER: dict[str, tuple[Any, ...]] = dict(
+  algorithm_type=('dpmsolver++',), solver_order=(2,), solver_type=('midpoint',)
+)
 _SOLVER |= dict(lower_order_final=(True,), final_sigmas_type=('zero',), euler_at_final=_NO)
 _SOLVER |= dict(use_karras_sigmas=_NO, use_exponential_sigmas=_NO, use_beta_sigmas=_NO)
 _SOLVER |= dict(use_lu_lambdas=_NO, use_flow_sigmas=_NO, lambda_min_clipped=(-math.inf,))
@@ -166,7 +182,7 @@ def _checked(key: str, value: Any, default: Any, path: Any) -> Any:
   if isinstance(value, list) and not isinstance(default, tuple) and len({*map(str, value)}) == 1:
     value = value[0]
   if isinstance(default, tuple):
-    if isinstance(value, (list, tuple)) and value:
+    if isinstance(value, (list, tuple)) and 0 < len(value) <= MOST_LAYERS:
       return tuple(_checked(key, v, default[0], path) for v in value)
     raise UserError(f'{path}: {key} is {value!r:.60}, no list')
   if isinstance(default, float) and type(value) is int:
@@ -174,7 +190,8 @@ def _checked(key: str, value: Any, default: Any, path: Any) -> Any:
   good = type(value) is type(default)
   if isinstance(default, (int, float)) and good:
     least = 0 if isinstance(default, bool) or key == 'steps_offset' else 1e-12
-    good = math.isfinite(value) and least <= value <= MOST
+    most = MOST_LAYERS if 'layers' in key else MOST
+    good = math.isfinite(value) and least <= value <= most
   if not good:
     raise UserError(f'{path}: {key} is {value!r:.60}\n  such as {default!r} is expected; {READ}')
   return value
@@ -206,12 +223,12 @@ def _levels(names: tuple[str, ...], table: dict[bool, str], path: Any) -> tuple[
 
 def _check_divisible(net: nn.Module, path: Any) -> None:
   if isinstance(net, ClipText):
-    widths, parts = (net.hidden_size,), ((net.num_attention_heads, 'num_attention_heads'),)
+    widths, parts = (net.hidden_size,), [(net.num_attention_heads, 'num_attention_heads')]
   else:
     widths = net.block_out_channels
-    parts = ((net.norm_num_groups, 'norm_num_groups'),)
+    parts = [(net.norm_num_groups, 'norm_num_groups')]
     if isinstance(net, (UNet, ControlNet)):
-      parts += (net.num_heads, 'attention_head_dim (the number of heads)'), (2, 'cosine and sine')
+      parts += [(net.num_heads, 'attention_head_dim (the number of heads)'), (2, 'cosine and sine')]
   for width in widths:
     for count, what in parts:
       if width % count:
@@ -248,7 +265,7 @@ def schedule(
   for what cannot be honoured, above all another prediction than that of the noise.
   """
   by_class = {table.class_name: kind for kind, table in SCHEDULERS.items()}
-  name = config.get('_class_name')
+  name = str(config.get('_class_name'))
   kind = sampler or by_class.get(name)
   if kind not in SCHEDULERS:
     known = ', '.join(SCHEDULERS)

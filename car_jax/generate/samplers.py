@@ -59,28 +59,29 @@ class NoiseSchedule:
     )
     return share(np.sqrt(a)) * latents + share(np.sqrt(1 - a)) * noise
 
-  def timesteps(self, steps: int) -> np.ndarray:
-    """int32, descending. Raises UserError for a number of steps that cannot be."""
+  def timesteps(self, steps: int, *, without_last: bool = False) -> np.ndarray:
+    """int32, descending; `without_last`: of one more step, and that of the least noise left out.
+
+    That changes leading and linspace only. Raises UserError for numbers of steps that cannot be.
+    """
     most = self.num_train_timesteps
-    if not 1 <= steps <= most:
-      raise UserError(f'{steps} steps; from 1 to {most} can be made')
+    count = steps + (without_last and self.spacing in ('leading', 'linspace'))
+    if not 1 <= steps <= count <= most:
+      raise UserError(f'{steps} steps; from 1 to {most - (count - steps)} can be made')
     if self.spacing == 'genval':
       return self._genval(steps)
     if self.spacing == 'leading':
-      found = np.arange(steps)[::-1] * (most // steps) + self.steps_offset
+      found = np.arange(count)[::-1] * float(most // count) + self.steps_offset
     elif self.spacing == 'trailing':
-      found = np.round(most - np.arange(steps) * (most / steps)) - 1
+      found = np.round(most - np.arange(count) * (most / count)) - 1
     else:
-      found = np.round(np.linspace(0, most - 1, steps))[::-1]
-    return self.checked(found, steps)
-
-  def checked(self, timesteps: np.ndarray, steps: int) -> np.ndarray:
-    if timesteps.max() >= self.num_train_timesteps or timesteps.min() < 0:
+      found = np.round(np.linspace(0, most - 1, count))[::-1]
+    if found[0] >= most:
       raise UserError(
-        f'{steps} steps reach timestep {timesteps.max():.0f}, of {self.num_train_timesteps}\n'
+        f'{steps} steps reach timestep {found[0]:.0f}, where the last is {most - 1}\n'
         f'  an offset of {self.steps_offset} leaves no place for them; fewer steps do'
       )
-    return timesteps.astype(np.int32)
+    return found[:steps].astype(np.int32)
 
   def _genval(self, steps: int) -> np.ndarray:
     """GenVal's rule (arXiv 2312.09231). Its code fails with an IndexError where this refuses."""
@@ -116,7 +117,8 @@ class Sampler:
     return State(x, jnp.zeros((self.remembered, *x.shape), x.dtype))
 
   def step(self, state: State, i: Any, eps: Array, noise: Array | None = None) -> State:
-    """After evaluation `i`, counted from 0, which predicted the noise `eps` in state.x."""
+    """After evaluation `i`, counted from 0, which predicted the noise `eps` in state.x; `noise` is
+    fresh, for samplers that are stochastic."""
     raise NotImplementedError
 
   def at(self, i: Any) -> dict[str, Array]:
@@ -148,7 +150,7 @@ class DDIM(Sampler):
     self, schedule: NoiseSchedule, steps: int, *, strength: float = 1.0, eta: float = 0.0
   ):
     t = last_of(schedule.timesteps(steps), steps, strength)
-    here, there = _alphas(schedule, t, steps)
+    here, there = _alphas(schedule, t)
     deviation = eta * np.sqrt((1 - there) / (1 - here) * (1 - here / there))
     direction = np.sqrt(1 - there - deviation**2)
     scale = np.sqrt(there / here)
@@ -158,15 +160,18 @@ class DDIM(Sampler):
   def step(self, state: State, i: Any, eps: Array, noise: Array | None = None) -> State:
     c = self.at(i)
     x = c['x'] * state.x + c['eps'] * eps
-    return state._replace(x=x + c['noise'] * noise if self.stochastic else x)
+    return state._replace(x=x if noise is None else x + c['noise'] * noise)
 
 
-def _alphas(schedule: NoiseSchedule, t: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-  """a of timesteps t, and of those one step further; below 0 what the schedule ends at."""
+def _alphas(schedule: NoiseSchedule, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """a of timesteps t, and of those after each; after the last what the schedule ends at.
+
+  The diffusers library goes T // S timesteps on instead, which for `linspace`, and `trailing` where
+  S does not divide T, is not where the next evaluation believes to be.
+  """
   a = schedule.alphas_cumprod
-  before = t.astype(np.int64) - schedule.num_train_timesteps // steps
   end = 1.0 if schedule.set_alpha_to_one else a[0]
-  return a[t], np.where(before < 0, end, a[np.maximum(before, 0)])
+  return a[t], np.append(a[t[1:]], end)
 
 
 class PNDM(Sampler):
@@ -181,7 +186,7 @@ class PNDM(Sampler):
 
   def __init__(self, schedule: NoiseSchedule, steps: int, *, strength: float = 1.0):
     t = last_of(schedule.timesteps(steps), steps, strength)
-    here, there = _alphas(schedule, t, steps)
+    here, there = _alphas(schedule, t)
     again = np.array([0, 0, *range(1, len(t))] if len(t) > 1 else [0])  # the step of evaluation i
     self.timesteps = np.array([*t[:2], *t[1:]] if len(t) > 1 else t, np.int32)
     here, there = here[again], there[again]
@@ -208,20 +213,13 @@ class PNDM(Sampler):
 class DPMSolver(Sampler):
   """DPM-Solver++ 2M, the midpoint rule (Lu et al., arXiv 2211.01095), to sigma 0 by one of order 1.
 
-  Of the spacing `leading` its timesteps are those of S + 1 steps without the last.
+  Of the spacings leading and linspace its timesteps are those of S + 1 steps without the last.
   """
 
   remembered = 1  # the picture predicted before
 
   def __init__(self, schedule: NoiseSchedule, steps: int, *, strength: float = 1.0):
-    most = schedule.num_train_timesteps
-    if schedule.spacing == 'leading' and steps < most:
-      found = np.arange(1, steps + 1)[::-1] * (most // (steps + 1)) + schedule.steps_offset
-      t = schedule.checked(found, steps)
-    elif schedule.spacing == 'linspace':
-      t = np.round(np.linspace(0, most - 1, steps + 1))[:0:-1].astype(np.int32)
-    else:
-      t = schedule.timesteps(steps)
+    t = schedule.timesteps(steps, without_last=True)
     self.timesteps = last_of(t, steps, strength)
     a = schedule.alphas_cumprod[self.timesteps]
     alpha, sigma = np.append(np.sqrt(a), 1.0), np.append(np.sqrt(1 - a), 0.0)
@@ -264,7 +262,7 @@ def denoised(
 ) -> Array:
   """Latents x [B, ...] after all steps, or with `keep` after each, [N, B, ...]. Made for jit.
 
-  predict(x, timestep) is the noise in x; noise(i) that which a stochastic step i adds.
+  predict(x, timestep) is the noise in x; noise(i) that which a stochastic sampler's step i adds.
   """
   if sampler.stochastic and noise is None:
     raise ValueError('a stochastic sampler takes noise')
@@ -272,14 +270,12 @@ def denoised(
 
   def evaluate(state: State, i: Array) -> State:
     eps = predict(state.x, times[i])
-    return sampler.step(state, i, eps, noise(i) if sampler.stochastic else None)
+    return sampler.step(state, i, eps, noise(i) if noise is not None else None)
 
-  if not keep:
-    body = lambda i, state: evaluate(state, i)
-    return jax.lax.fori_loop(0, len(times), body, sampler.start(x)).x
-
-  def body(state: State, i: Array) -> tuple[State, Array]:
+  def kept(state: State, i: Array) -> tuple[State, Array]:
     state = evaluate(state, i)
     return state, state.x
 
-  return jax.lax.scan(body, sampler.start(x), jnp.arange(len(times)))[1]
+  if keep:
+    return jax.lax.scan(kept, sampler.start(x), jnp.arange(len(times)))[1]
+  return jax.lax.fori_loop(0, len(times), lambda i, s: evaluate(s, i), sampler.start(x)).x

@@ -153,4 +153,4 @@ def read(folder: str | pathlib.Path) -> Tokenizer:
   padding = padding.get('content', END) if isinstance(padding, dict) else padding or END
   length = config.get('model_max_length', 77)
   length = length if type(length) is int and 3 <= length <= 2**16 else 77
-  return Tokenizer(vocabulary, [tuple(p) for p in pairs], length=length, padding=padding)
+  return Tokenizer(vocabulary, [(a, b) for a, b in pairs], length=length, padding=padding)

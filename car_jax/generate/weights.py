@@ -12,7 +12,7 @@ import functools
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -37,11 +37,10 @@ Weights = Mapping[str, np.ndarray]
 MOST_LISTED = 12
 TORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}  # of kernels, from ours
 STEMS = dict.fromkeys(('unet', 'controlnet', 'vae'), 'diffusion_pytorch_model')
-# transformers writes its models' files under these names.
-STEMS |= {'text_encoder': 'model'}
+STEMS |= {'text_encoder': 'model'}  # transformers' name
 # Of the autoencoder's attention, before the library renamed them.
 OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
-PIPELINES = ('StableDiffusionPipeline', 'StableDiffusionInpaintPipeline')
+PIPELINES: tuple[str, ...] = ('StableDiffusionPipeline', 'StableDiffusionInpaintPipeline')
 PIPELINES += ('StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipelineLegacy')
 PIPELINES += ('StableDiffusionControlNetPipeline', 'StableDiffusionControlNetInpaintPipeline')
 PIPELINES += ('StableDiffusionControlNetImg2ImgPipeline',)
@@ -145,17 +144,16 @@ def weight_file(kind: str, folder: pathlib.Path) -> pathlib.Path:
   """
   stem = STEMS[kind]
   torch_stem = 'pytorch_model' if kind == 'text_encoder' else stem
-  names = [f'{stem}{of}.safetensors' for of in ('', '.fp16')]
-  names[1:1] = [f'{stem}.safetensors.index.json']
-  names += [f'{stem}.safetensors.index.fp16.json', f'{stem}.fp16.safetensors.index.json']
-  names += [f'{torch_stem}{of}.bin' for of in ('', '.fp16')]
+  single, half, torchs = f'{stem}.safetensors', f'{stem}.fp16.safetensors', f'{torch_stem}.bin'
+  names = [single, f'{single}.index.json', half, f'{stem}.safetensors.index.fp16.json']
+  names += [f'{half}.index.json', torchs, f'{torch_stem}.fp16.bin']
   for name in names:
     if (folder / name).exists():
       return folder / name
   there = ', '.join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else ''
   raise UserError(
     f'{folder} has no weights; it has {there or "no files"}\n'
-    f'  one of {names[0]}, {names[2]}, {names[1]} or {names[-2]} is expected'
+    f'  {single}, {half}, {torchs} or the index of several files is expected'
   )
 
 
@@ -236,10 +234,13 @@ class StableDiffusion:
   sampler: str
   """A name in samplers.SAMPLERS."""
 
-  def context(self, texts: list[str]) -> jax.Array:
+  @functools.cached_property
+  def _encoded(self) -> Any:
+    return jax.jit(lambda params, ids: self.text_encoder.apply({'params': params}, ids))
+
+  def context(self, texts: Sequence[str]) -> jax.Array:
     """Texts -> what the UNet attends to, [B, L, D]."""
-    ids = self.tokenizer(texts)
-    return self.text_encoder.apply({'params': self.params['text_encoder']}, ids)
+    return self._encoded(self.params['text_encoder'], self.tokenizer(texts))
 
 
 def load_pipeline(
@@ -258,7 +259,7 @@ def load_pipeline(
   if not folder.is_dir():
     raise UserError(f'no folder {folder}\n  give one in the layout of diffusers, with unet/')
   check_index(folder)
-  nets = {}
+  nets: dict[str, Any] = {}
   for kind in ('unet', 'vae', 'text_encoder'):
     path = folder / kind / 'config.json'
     nets[kind] = configs.module(kind, files.read_json(path), path)
@@ -271,7 +272,8 @@ def load_pipeline(
   for kind in nets:
     whole = kind == 'vae'
     how = Compute(None, compute.remat, compute.attention_limit, compute.query_block)
-    kw = dict(dtype=np.float32, compute=how) if whole else dict(dtype=dtype, compute=compute)
+    kw: dict[str, Any] = dict(dtype=dtype, compute=compute)
+    kw = dict(dtype=np.float32, compute=how) if whole else kw
     nets[kind], params[kind] = load(kind, folder / kind, **kw)
   return StableDiffusion(**nets, params=params, tokenizer=words, schedule=schedule, sampler=name)
 

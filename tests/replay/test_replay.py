@@ -15,6 +15,8 @@ SLOW = {'car': ('train_step_lidc', 'train_step_cityscapes', 'discriminator', 'se
 SLOW['mose'] = ('train_steps', 'train_lidc_full', 'metrics', 'coupling', 'forward_city_light')
 SLOW['nets'] = ('segformer_mmseg', 'deeplabv3plus_basic')  # their siblings are replayed
 SLOW['relis'] = ('lts',)  # lts_train runs the same net
+SLOW['genval'] = ('unet4', 'unet9', 'controlnet', 'vae', 'controlnet_train', 'cldm')
+SLOW['genval'] += ('pipeline_controlnet', 'pipeline_inpaint')  # diffusers' pipeline is replayed
 SLOW['sac'] = ('abn_steps', 'sac_steps', 'forward_fcn_vgg16', 'target_aug', 'source_aug')
 
 
