@@ -134,8 +134,9 @@ class Writer:
 
   def add(self, group: str, index: int, made: StyleImage | ObjectImage) -> dict[str, Any]:
     """Writes an image's files, then its record, which is returned. Raises OSError with the path."""
+    more: dict[str, Any] = {}
     if isinstance(made, StyleImage):
-      contents, more = _style_contents(made), {}
+      contents = _style_contents(made)
     else:
       contents, more = _object_contents(made, index)
     places = places_of(self.kind, group, index, made.scene)
@@ -165,7 +166,7 @@ def _object_contents(made: ObjectImage, index: int) -> tuple[dict[str, bytes], d
   contents = {'image': png(made.image), 'labels': png(made.labels)}
   contents['box'] = box_file(f'{index}.png', box)
   contents |= {} if made.refined is None else {'refined': png(made.refined)}
-  more = dict(box=dict(row=box.row, column=box.column, size=box.size))
+  more: dict[str, Any] = dict(box=dict(row=box.row, column=box.column, size=box.size))
   more |= dict(mask_method=made.mask_method, mask_score=made.mask_score, mask_area=None)
   more |= dict(status=REJECTED, reason=made.reason)
   if made.mask is None:
