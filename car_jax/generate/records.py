@@ -20,10 +20,13 @@ made, so that 0 to 8 at once and 4 to 8 before 0 to 4 are the same bytes.
 Letters: H x W pixels.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
 import pathlib
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -44,6 +47,7 @@ OBJECT_ID = 255
 """The label id of the object's pixels in N_ood.png."""
 ACCEPTED, REJECTED = 'accepted', 'rejected'
 KEYS = ('id', 'index', 'seed', 'generator', 'scene', 'files', 'status', 'reason', 'settings')
+SECONDS = 2  # in which a file that is being written is touched
 AGAIN = 'delete it: its image is made again'
 Files = dict[str, str]  # what it is -> its place below OUT
 
@@ -248,6 +252,26 @@ def png(array: np.ndarray) -> bytes:
   out = io.BytesIO()
   Image.fromarray(np.ascontiguousarray(array)).save(out, 'PNG')
   return out.getvalue()
+
+
+def remove_parts(out: pathlib.Path) -> None:
+  """Removes the half files of killed runs: of no process here, and untouched for SECONDS."""
+  for path in out.rglob('*.part'):
+    pid = path.name.split('.')[-2]
+    if pid.isdecimal() and not _runs(int(pid)):
+      with contextlib.suppress(FileNotFoundError):
+        if time.time() - path.stat().st_mtime > SECONDS:
+          path.unlink()
+
+
+def _runs(pid: int) -> bool:
+  try:
+    os.kill(pid, 0)
+  except (ProcessLookupError, OverflowError):
+    return False
+  except PermissionError:
+    pass
+  return True
 
 
 def write(path: pathlib.Path, content: bytes) -> None:

@@ -126,7 +126,11 @@ def acceptance(items: Iterable[Item]) -> list[str]:
 
 
 def write_index(out: pathlib.Path) -> list[Item]:
-  """Makes OUT/index.jsonl anew from all records -> the images of our sets there."""
+  """Makes OUT/index.jsonl anew from all records -> the images of our sets there.
+
+  What killed runs left half-written is removed.
+  """
+  records.remove_parts(out)
   items = [item for item in read(out) if item.record]
   row = lambda i: dict(i.record) | dict(status=i.status, reason=i.reason)
   text = ''.join(json.dumps(row(item)) + '\n' for item in items)

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import pathlib
+import subprocess
 
 import numpy as np
 import pytest
@@ -108,6 +110,19 @@ def test_what_was_cut_short_is_made_again(tmp_path, monkeypatch, written):
   assert [i.index for i in sets.read(tmp_path / 'cut')] == [0]
   assert make(tmp_path / 'cut', 'ood', ['x'], range(3)) == [('x', 1), ('x', 2)]
   assert content(tmp_path / 'cut') == content(tmp_path / 'whole')
+
+
+def test_half_files_of_killed_runs_are_removed(tmp_path):
+  make(tmp_path, 'style', ['fog'], range(2))
+  gone = subprocess.Popen(['true'])
+  gone.wait()
+  place = tmp_path / 'fog/leftImg8bit/val/bonn'
+  names = [f'a.png.{gone.pid}.part', f'b.png.{os.getpid()}.part', f'c.png.{gone.pid}.part']
+  for name in names:
+    (place / name).write_bytes(b'x')
+    os.utime(place / name, (0, 0) if name[0] != 'c' else None)
+  sets.write_index(tmp_path)
+  assert [(place / name).exists() for name in names] == [False, True, True]
 
 
 def test_files_that_are_gone_are_made_again(tmp_path):
