@@ -104,7 +104,7 @@ demo-genval: setup
 	    --config.data.data_dir=$(GENVAL)/data --config.data.name=street_scenes/height64-count256 \
 	    --workdir $(GENVAL)/$$net || exit; done
 	$(call stage,5 of 5,the study: do scores on the generated predict those on the real (2 minutes))
-	$(BIN)/python eval.py --config configs/reliability_generated.py
+	$(BIN)/python eval.py --config configs/reliability_generated.py --out $(GENVAL)/study
 
 test: setup
 	@$(BIN)/python -m pytest
