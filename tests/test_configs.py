@@ -72,7 +72,12 @@ def load(name):
   return configs.load(f'configs/{file}.py:{variant}' if variant else f'configs/{file}.py')
 
 
-NAMES = [f'{f}:{v}' if v else f for f in FILES if f not in STUDIES + GENERATING for v in VARIANTS.get(f, [''])]
+NAMES = [
+  f'{f}:{v}' if v else f
+  for f in FILES
+  if f not in STUDIES + GENERATING
+  for v in VARIANTS.get(f, [''])
+]
 
 
 @pytest.mark.parametrize('name', NAMES)

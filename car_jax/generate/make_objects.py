@@ -180,15 +180,16 @@ class Inpainter:
       prompts = dict(zip(('prompt', 'refine_prompt'), self.prompts(plan.name), strict=True))
       prompts = {k: v for k, v in prompts.items() if refining or k == 'prompt'}
       yield records.ObjectImage(
-        plan.scene.name,
-        image,
-        plan.scene.labels,
-        plan.box,
-        self.made.masks.method,
-        mask.pixels,
-        mask.reason,
-        seen if refining else None,
-        prompts | {'negative_prompt': ''},
+        scene=plan.scene.name,
+        image=image,
+        labels=plan.scene.labels,
+        box=plan.box,
+        mask_method=self.made.masks.method,
+        mask=mask.pixels,
+        mask_score=round(mask.score, 4),
+        reason=mask.reason,
+        refined=seen if refining else None,
+        prompts=prompts | {'negative_prompt': ''},
       )
 
   def loaded(self, stop: Interrupt) -> tuple[int, Any]:

@@ -113,7 +113,9 @@ class Stylist:
     for s, prompt, picture in zip(seen, prompts, program(rows), strict=True):
       original = whole(style.model_range(s.image))
       said = dict(prompt=prompt, negative_prompt='')
-      yield records.StyleImage(s.scene, whole(picture), s.labels, original, said)
+      yield records.StyleImage(
+        scene=s.scene, image=whole(picture), labels=s.labels, original=original, prompts=said
+      )
 
   def loaded(self, stop: Interrupt) -> tuple[int, Any]:
     made, dtype = self.made, programs.cast(self.made.dtype)
