@@ -89,7 +89,7 @@ def draw(
   if allowed is None:
     row, column = (int(rng.integers(*ends, endpoint=True)) for ends in (rows, columns))
   else:
-    half = crop_side(size) // 2
+    half = (crop_side(size) - size) // 2 + size // 2
     window = [slice(first + half, last + half + 1) for first, last in (rows, columns)]
     places = np.argwhere(allowed[window[0], window[1]])
     if not len(places):

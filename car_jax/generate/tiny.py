@@ -20,7 +20,7 @@ from car_jax.generate.unet import ControlNet, UNet, controlnet_from_unet
 from car_jax.generate.vae import VAE
 from car_jax.nn.init import initialize
 
-SIZES = dict(block_out_channels=(8, 16), attention_levels=(True, False), layers_per_block=1)
+SIZES = dict(block_out_channels=(8, 16), attention_levels=(False, True), layers_per_block=1)
 SIZES |= dict(cross_attention_dim=8, num_heads=2, norm_num_groups=4)
 AUTOENCODER = VAE(block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=4)
 HINT = (4, 8)
