@@ -8,6 +8,7 @@ two cores, to notice what became slower; exit status 1 beyond it.
 
 import functools
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,7 +37,7 @@ def main(toy: bool) -> list[str]:
   timing.describe()
   print(f'{path}, {size}x{size}, batch {batch_size}, {method.samples} samples, float32')
   print('part                               compile s   step s')
-  rows = {
+  rows: dict[str, tuple[Any, ...]] = {
     'critic phase': (functools.partial(method.update, phase='critic'), state, batch, z, key),
     'rest phase': (functools.partial(method.update, phase='rest'), state, batch, z, key),
     'of which the calibration net': (method._update_calnet, state, batch, key),

@@ -22,7 +22,7 @@ from car_jax.generate.unet import ControlNet, UNet
 from car_jax.generate.vae import VAE
 
 SHAPES, TERAFLOP, TOLERANCE, SCRATCH = 5.0, 2 * 1.07, 0.03, 12.0
-TINY = dict(block_out_channels=(8,), attention_levels=(False,), num_heads=2)
+TINY: dict[str, Any] = dict(block_out_channels=(8,), attention_levels=(False,), num_heads=2)
 TINY |= dict(cross_attention_dim=8, norm_num_groups=2, layers_per_block=1)
 TOKENS, SCALE, HINT, FACTOR = 77, 7.5, 1, 8
 
@@ -38,7 +38,7 @@ def step_of(unet: UNet, control: ControlNet | None):
     if control is not None:
       added = control.apply({'params': control_params}, twice(x), t, context, twice(hint))
     seen = twice(jnp.concatenate([x, kept], -1))
-    eps = unet.apply({'params': params}, seen, t, context, added)
+    eps: Any = unet.apply({'params': params}, seen, t, context, added)
     return sampler.step(sampler.start(x), i, samplers.guided(eps, SCALE)).x
 
   return step
@@ -63,15 +63,17 @@ def compiled(
   start = time.perf_counter()
   quick = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
   program = jax.jit(step, compiler_options=quick)
-  found = program.lower(params, control_params, *inputs).compile()
-  scratch = found.memory_analysis().temp_size_in_bytes
+  found: Any = program.lower(params, control_params, *inputs).compile()
+  memory = found.memory_analysis()
+  scratch = memory.temp_size_in_bytes
   return found.cost_analysis()['flops'] / 1e12, scratch / 1e9, time.perf_counter() - start
 
 
 def shapes(toy: bool) -> float:
   """Seconds of one core for the shapes of all parameters of the four networks."""
+  clip: dict[str, Any]
   sizes, clip = (TINY, dict(num_hidden_layers=1)) if toy else ({}, {})
-  vae = dict(block_out_channels=(8,), norm_num_groups=2) if toy else {}
+  vae: dict[str, Any] = dict(block_out_channels=(8,), norm_num_groups=2) if toy else {}
   nets = UNet(**sizes), ControlNet(**sizes, conditioning_channels=HINT), VAE(**vae)
   start, count = time.process_time(), 0
   for net in (*nets, ClipText(**clip)):
@@ -92,9 +94,9 @@ def main(toy: bool) -> list[str]:
     control = ControlNet(**sizes, conditioning_channels=HINT, compute=compute)
     small, large = (64, 64) if toy else (512, 512), (1024, 2048)
     cases = ('style', net, control, small), ('refine', inpaint, None, large)
-    for what, *case in cases[:1] if toy else cases:
-      flops, scratch, taken = compiled(*case, dtype, toy)
-      title = f'{what}, {case[-1][0]}x{case[-1][1]}, {name}'
+    for what, unet, controlnet, (h, w) in cases[:1] if toy else cases:
+      flops, scratch, taken = compiled(unet, controlnet, (h, w), dtype, toy)
+      title = f'{what}, {h}x{w}, {name}'
       shown = f'{flops:8.3f}' if what == 'style' else ' ' * 8
       print(f'{title:38} {shown} {scratch:12.2f} {taken:11.1f}', flush=True)
       if what == 'style' and abs(flops / TERAFLOP - 1) > TOLERANCE:

@@ -20,7 +20,7 @@ from car_jax.interrupt import Interrupt
 def use_compilation_cache() -> None:
   """A second start compiles nothing; JAX_COMPILATION_CACHE_DIR moves the cache."""
   home = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
-  if not jax.config.jax_compilation_cache_dir:
+  if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
     jax.config.update('jax_compilation_cache_dir', str(pathlib.Path(home) / 'car_jax'))
 
 

@@ -37,7 +37,8 @@ class Damaged(UserError):
 
 def crcs(tree: Any) -> dict[str, int]:
   """Leaf path -> CRC32 of its bytes. A dataclass has the paths of the dict it is restored as."""
-  return {name: zlib.crc32(np.ascontiguousarray(a)) for name, a in leaves(jax.device_get(tree))}
+  contents = ((k, np.ascontiguousarray(a)) for k, a in leaves(jax.device_get(tree)))
+  return {k: zlib.crc32(a) for k, a in contents}  # type: ignore[arg-type]
 
 
 def checksum(meta: dict[str, Any]) -> int:
@@ -67,7 +68,7 @@ class Checkpoints:
     _quieten()
     self.folder = pathlib.Path(folder).absolute()
     self._ocp = ocp
-    self._manager = self._writer(keep) if keep else None
+    self._manager: Any = self._writer(keep) if keep else None
 
   def _writer(self, keep: int) -> Any:
     if jax.process_index() == 0:

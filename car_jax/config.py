@@ -51,7 +51,7 @@ class Run(Group):
   """Which score chooses the best checkpoint, such as val/ged16:min."""
   init: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Parts of other runs to start from, such as init.net=runs/other:net."""
-  report: Evaluation = dataclasses.field(default_factory=dict)
+  report: Evaluation = dataclasses.field(default_factory=dict)  # type: ignore[assignment]
   """What eval.py scores."""
 
 
@@ -86,7 +86,7 @@ def read(path: str) -> ConfigDict:
     raise UserError(f'no config file {name}\n{nearest(name, known)}')
   if file.suffix != '.py':
     raise UserError(f'{file} is no Python file; a config is one, such as configs/demo.py')
-  spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+  spec: Any = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
   module = importlib.util.module_from_spec(spec)
   with running(file):
     spec.loader.exec_module(module)

@@ -10,9 +10,9 @@ from typing import Any
 
 from car_jax.errors import UserError, reading
 
-HIDDEN = ('.DS_Store', 'Thumbs.db', 'ehthumbs.db', 'desktop.ini', '__MACOSX', '$RECYCLE.BIN')
+HIDDEN: tuple[str, ...] = ('.DS_Store', 'Thumbs.db', 'ehthumbs.db', 'desktop.ini', '__MACOSX')
 HIDDEN += ('.Spotlight-V100', '.Trashes', '.fseventsd', '.TemporaryItems', '.apdisk', '@eaDir')
-HIDDEN += ('System Volume Information', '.directory', '.ipynb_checkpoints')
+HIDDEN += ('$RECYCLE.BIN', 'System Volume Information', '.directory', '.ipynb_checkpoints')
 HIDDEN += ('.git', '.gitignore', '.gitkeep', '.gitattributes', '.svn')
 
 

@@ -18,7 +18,8 @@ def init_from(state: Any, init: ConfigDict, mesh: Any) -> Any:
   """
   for part, where in init.items():
     path, _, theirs = str(where).rpartition(':')
-    ours, name = getattr(state, part, None), theirs if path else part
+    ours: Any = getattr(state, part, None)
+    name = theirs if path else part
     if not hasattr(ours, 'params'):
       raise UserError(f'config.init: this method has no part {part!r}')
     take = lambda run, step, name=name: checkpoints.part_of(run, step, name)

@@ -19,14 +19,13 @@ import optax
 from car_jax import registry
 from car_jax.errors import UserError, nearest
 from car_jax.options import Count, Positive, Range, Share, Weight
+from car_jax.typing import Array
 
-Array = jax.Array
 Rate = Annotated[float, Range(0.0, 1e3)]
 Table = tuple[tuple[str, Weight], ...]
 
 
-@flax.struct.dataclass
-class Averaged:
+class Averaged(flax.struct.PyTreeNode):
   """An optimizer's state, and the running average of the parameters that it makes."""
 
   state: Any

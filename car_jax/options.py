@@ -144,16 +144,20 @@ def part_of(kind: Any) -> str:
   return next((n.kind for n in notes if isinstance(n, Part)), '')
 
 
+def _is_group(kind: Any) -> bool:
+  return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
 def group_of(kind: Any) -> type | None:
   """The options class that an annotation is, or may be."""
-  return next((k for k in _choices(kind) if dataclasses.is_dataclass(k)), None)
+  return next(filter(_is_group, _choices(kind)), None)
 
 
 def entries_of(kind: Any) -> type | None:
   """The options class of the values of dict[str, GROUP]."""
   if typing.get_origin(kind) is dict:
     value = typing.get_args(kind)[1]
-    return value if dataclasses.is_dataclass(value) else None
+    return value if _is_group(value) else None
   return None
 
 

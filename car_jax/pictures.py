@@ -26,8 +26,8 @@ MOST_PIXELS = 1 << 28
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's colour types
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
-ADAM7 += ((0, 1, 1, 2),)
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
+ADAM7 += [(0, 1, 1, 2)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _decoded(raw: bytes) -> Picture:
   from PIL import Image, ImageOps, UnidentifiedImageError
 
   try:
-    opened = Image.open(io.BytesIO(raw))
+    opened: Image.Image = Image.open(io.BytesIO(raw))
   except UnidentifiedImageError:
     if raw[:4] in TIFF:  # a TIFF of several deep channels
       return _by_opencv(raw)

@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = jax.Array
+from car_jax.typing import Array
 
 
-@flax.struct.dataclass
-class Plateau:
+class Plateau(flax.struct.PyTreeNode):
   """best: the lowest loss so far; bad: epochs since then; index: place in the list of values."""
 
   best: Array
@@ -44,8 +43,7 @@ def value_of(state: Plateau, values: Sequence[float]) -> Array:
   return jnp.asarray(values, jnp.float32)[state.index]
 
 
-@flax.struct.dataclass
-class ReducingRate:
+class ReducingRate(flax.struct.PyTreeNode):
   """torch's ReduceLROnPlateau with its defaults: a rate that halves, and what it has seen."""
 
   rate: Array

@@ -85,6 +85,6 @@ def place_state(state: Any, mesh: Mesh) -> Any:
 
 def start_distributed(coordinator: str | None, processes: int | None, process: int | None) -> None:
   """Joins the other processes; without arguments the cluster (TPU pod, SLURM) tells who."""
-  if jax.config.jax_platforms == 'cpu':
+  if jax.config.jax_platforms == 'cpu':  # type: ignore[attr-defined]
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.distributed.initialize(coordinator, processes, process)

@@ -6,7 +6,7 @@ import sys
 import time
 import types
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 from car_jax.evaluate import folders
 
@@ -49,7 +49,8 @@ class Writers:
   """
 
   def __init__(self, workdir: pathlib.Path, active: bool, start: int = 0):
-    self._file = self._board = None
+    self._file: IO[str] | None = None
+    self._board: Any = None
     if not active:
       return
     path = workdir / 'metrics.jsonl'

@@ -1,7 +1,7 @@
 """Does the score on generated images predict that on real ones? Eight segmenters, drawn scenes.
 
-  make demo-genval                                                 makes all of it, then runs this
-  python eval.py --config configs/reliability_generated.py         the study alone
+  make demo-genval                                        makes all of it, then runs this
+  python eval.py --config configs/reliability_generated.py --out runs/genval/study   the study alone
 
 Four nets, each after a short and after its whole training. The generated sets are those of `python
 -m car_jax.generate procedural`; what stands for real shift is street_scenes' own weather and
@@ -13,10 +13,12 @@ from ml_collections import ConfigDict
 
 ROOT = 'runs/genval'
 WEATHERS = ('fog', 'night', 'rain', 'snow')
-TRAINED = 'street_scenes/height64-count400'
+HEIGHT, COUNT, REAL_COUNT = 64, 256, 192  # of count scenes a quarter is for testing
+TRAINED = f'street_scenes/height{HEIGHT}-count{COUNT}'
 STEPS = (100, 400)
-NETS = ('deeplabv3plus', 'segformer', 'fcn8s', 'segnet')
-REAL = 'street_scenes/height64-count256'
+NETS = ('deeplabv3plus', 'segformer', 'fcn8s', 'deeplabv2')
+STANDS_IN = 'it stands in for real shift'
+REAL = f'street_scenes/height{HEIGHT}-count{REAL_COUNT}'
 
 
 def get_config():
@@ -31,11 +33,13 @@ def get_config():
   for k in WEATHERS:
     c.sets[f'generated {k}'] = named('generated_scenes', k) | dict(condition=k)
     weather = f'{REAL}-domain_{k}-strength0.7-seed1-part_test'
-    c.sets[f'real {k}'] = named(weather) | dict(condition=k)
+    c.sets[f'real {k}'] = named(weather) | dict(condition=k, about=f'drawn {k}: {STANDS_IN}')
   c.sets['generated objects'] = named('generated_objects') | dict(condition='objects')
-  c.sets['real objects'] = named(f'{REAL}-seed1-unknown1-part_test') | dict(condition='objects')
-  both = lambda *names: {side: tuple(f'{kind} {k}' for k in names)
-                         for side, kind in (('synthetic', 'generated'), ('real', 'real'))}  # fmt: skip
+  about = dict(condition='objects', about=f'drawn objects: {STANDS_IN}')
+  c.sets['real objects'] = named(f'{REAL}-seed1-unknown1-part_test') | about
+  both = lambda *names: dict(
+    synthetic=tuple(f'generated {k}' for k in names), real=tuple(f'real {k}' for k in names)
+  )
   c.correlations = {
     'weather': both(*WEATHERS) | dict(measures=('miou', 'ece')),
     'objects': both('objects') | dict(measures=('unknown_auroc', 'unknown_auroc[max_logit]')),

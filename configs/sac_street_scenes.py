@@ -27,7 +27,7 @@ SOURCE = 'street_scenes/height64-count400'
 TARGET = 'street_scenes/height64-count400-domain_snow-seed1'
 MODEL = dict(name='deeplabv2_resnet', stem_channels=16, blocks=(1, 1, 1, 1), rates=(1,))
 ADAM = dict(lr=3e-3, milestones=(6, 8), factor=0.3)  # epochs of 50 steps
-METHODS = dict(
+METHODS: dict[str, dict] = dict(
   source=dict(name='supervised', optim=ADAM),
   abn=dict(name='abn', optim=ADAM),
   sac=dict(

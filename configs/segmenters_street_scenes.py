@@ -5,7 +5,7 @@
 
 Variants `:deeplabv3plus` (convolutions) and `:segformer` (attention), two minutes each on two CPU
 cores. configs/reliability.py scores them in fog, at night, in rain and in snow. `:fcn8s` and
-`:segnet` are two more for configs/reliability_generated.py, which compares short and long training.
+`:deeplabv2` are two more; configs/reliability_generated.py has each after short and long training.
 """
 
 from ml_collections import ConfigDict
@@ -30,9 +30,9 @@ MODELS = dict(
     features=64,
   ),
   fcn8s=dict(name='fcn8s_vgg', widths=(12, 24, 32, 48, 48), depths=(1, 1, 2, 2, 2), features=64),
-  segnet=dict(name='segnet', widths=(12, 24, 32, 40, 40), depths=(2, 2, 2, 2, 2), dropout=0.05),
+  deeplabv2=dict(name='deeplabv2_resnet', stem_channels=16, blocks=(1, 1, 1, 1), rates=(1,)),
 )
-STEPS = dict(deeplabv3plus=1_200, segformer=2_000, fcn8s=1_200, segnet=1_200)
+STEPS = dict(deeplabv3plus=1_200, segformer=2_000, fcn8s=1_200, deeplabv2=1_200)
 
 
 def get_config(variant='deeplabv3plus'):

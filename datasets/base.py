@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -46,7 +46,7 @@ class Config(tfds.core.BuilderConfig):
   UNNAMED: ClassVar[tuple[str, ...]] = ()  # options that are no part of the name
 
   def __post_init__(self) -> None:
-    for key, option in options.declared(type(self)).items():
+    for key, option in self.options().items():
       value = getattr(self, key)
       try:
         setattr(self, key, options.checked(key, option.type, value))
@@ -59,16 +59,20 @@ class Config(tfds.core.BuilderConfig):
     """Raises UserError for options that do not go together; each is in its range already."""
 
   def default_name(self) -> str:
-    known = options.declared(type(self))
+    known = self.options()
     changed = {k: v for k, v in self.values().items() if v != known[k].default}
     text = lambda v: '_' + v.replace(' ', '').replace(',', '+') if isinstance(v, str) else f'{v:g}'
     named = (f'{k}{text(v)}' for k, v in changed.items() if k not in self.UNNAMED)
     return '-'.join(named) or 'default'
 
-  def values(self) -> dict[str, Any]:
-    return {key: getattr(self, key) for key in options.declared(type(self))}
+  @classmethod
+  def options(cls) -> dict[str, options.Option]:
+    return options.declared(cls)  # type: ignore[arg-type]
 
-  def for_source(self, source: pathlib.Path) -> 'Config':
+  def values(self) -> dict[str, Any]:
+    return {key: getattr(self, key) for key in self.options()}
+
+  def for_source(self, source: pathlib.Path) -> Self:
     """With what the command line leaves open and the source decides. Raises UserError."""
     if source.is_file():
       raise UserError(f'{source} is a file; expected a folder')
@@ -88,7 +92,7 @@ class FileConfig(Config):
   file: str = ''
   UNREAD: ClassVar[tuple[str, ...]] = (*Config.UNREAD, 'file')
 
-  def for_source(self, source):
+  def for_source(self, source: pathlib.Path) -> Self:
     return dataclasses.replace(self, file=source.name) if source.is_file() else self
 
 
@@ -128,7 +132,7 @@ class Metadata(tfds.core.MetadataDict):
     super().save_metadata(data_dir)
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
   """A segmentation data set. Subclasses say what is known of it and what is in a source.
 
   What is wrong with a source is collected in `problems`, and nothing is prepared then.
@@ -183,7 +187,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
     self.problems, self.fingerprint = Problems(), fingerprint.Fingerprint()
-    self.source = None
+    self.source: Any = None  # a path, of data that have files
     if self.MANUAL_DOWNLOAD_INSTRUCTIONS:
       try:
         self.source = pathlib.Path(dl_manager.manual_dir)
@@ -208,7 +212,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     if empty:  # the writer takes no empty split: see the others' problems, then stop
       for item in itertools.chain(*self.items.values()):
         collections.deque(self.example(item), maxlen=0)
-      if not self.problems.found:
+      if not self.problems.lines:
         self.problems.add(f'split {split}', 'has no example')
       self.problems.stop_if_any(self.source)
 

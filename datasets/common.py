@@ -179,21 +179,21 @@ def numbered(
 
   Files are called by their number alone, such as 00001.png. Raises UserError where none is there.
   """
-  found = {}
+  paths = {}
   for path in sorted(folder.glob('*')):
     if files.is_leftover(path):
       problems.note(path, 'leftover of the system, passed over')
     elif path.suffix != '.png' or len(path.stem) != digits or not path.stem.isdecimal():
       problems.add(path, f'expected a number of {digits} digits and .png; move other files away')
     elif int(path.stem) in frames:
-      found[int(path.stem)] = path
+      paths[int(path.stem)] = path
     else:
       problems.note(path, 'frame that is not read')
-  if not found:
+  if not paths:
     problems.stop_if_any(folder.parent)
     first, last = (f'{n:0{digits}}.png' for n in (frames[0], frames[-1]))
     raise UserError(f'{folder} holds none of {first} to {last}\n  see docs/data.md')
-  return found
+  return paths
 
 
 def listed_numbers(path: pathlib.Path) -> frozenset[int]:

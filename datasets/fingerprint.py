@@ -39,9 +39,8 @@ class Fingerprint:
     seen.pixels += np.bincount(labels.ravel(), minlength=256)
     if not np.ptp(image):
       return ''
-    digest = hashlib.blake2b(
-      np.ascontiguousarray(image), digest_size=16, key=str(image.shape).encode()
-    )
+    key, content = str(image.shape).encode(), np.ascontiguousarray(image).data
+    digest = hashlib.blake2b(content, digest_size=16, key=key)
     other, first = self._first.setdefault(digest.digest(), (split, name))
     return f'{other}/{first}' if other != split and first != name else ''
 
@@ -59,7 +58,7 @@ class Fingerprint:
       total = max(int(seen.pixels.sum()), 1)
       parts = [f'{t} {_percent(int(seen.pixels[k]), total)}' for k, t in titles.items()]
       out.append(f'    pixels: {", ".join(parts)}')
-    everywhere = sum(seen.pixels for seen in self.splits.values())
+    everywhere = np.sum([seen.pixels for seen in self.splits.values()], 0)
     empty = [t for k, t in titles.items() if k not in (ignored, unknown) and not everywhere[k]]
     if empty:
       out.append(

@@ -1,4 +1,4 @@
-"""How what is wrong with a source, and what was left out of it, is collected and told."""
+"""How what is wrong with a source, and what was left out of it, is collected and reported."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,23 +10,17 @@ SHOWN = 3  # paths of a kind that are listed; of all the number is
 
 
 class Problems:
-  """Everything wrong with a source, by path, told at once: a user mends a folder in one go.
+  """Everything wrong with a source, by path, reported at once: a user mends a folder in one go.
 
-  And what is no fault but was left out or changed: it is counted, by its reason, and told too.
+  And what is no fault but was left out or changed: it is counted, by its reason, and reported too.
   """
 
   def __init__(self) -> None:
-    self.found: list[str] = []
-    self._lines: set[str] = set()
+    self.lines: dict[str, None] = {}  # in order; a file may be read for several splits
     self.notes: dict[str, dict[str, None]] = {}  # reason -> paths, in order
 
   def add(self, path: Any, what: str) -> None:
-    self._add(f'  {path}: {what}')
-
-  def _add(self, line: str) -> None:
-    if line not in self._lines:  # a file may be read for several splits
-      self._lines.add(line)
-      self.found.append(line)
+    self.lines[f'  {path}: {what}'] = None
 
   def note(self, path: Any, what: str) -> None:
     """Something was left out, or taken otherwise than as it is: `what` says which and why."""
@@ -38,12 +32,12 @@ class Problems:
     try:
       yield
     except UserError as e:
-      self._add('  ' + str(e).replace('\n', '\n  '))
+      self.lines['  ' + str(e).replace('\n', '\n  ')] = None
 
   def stop_if_any(self, source: Any) -> None:
-    if self.found:
-      lines = '\n'.join(self.found)
-      count = f'{len(self.found)} problem{"s" if len(self.found) > 1 else ""}'
+    if self.lines:
+      lines, n = '\n'.join(self.lines), len(self.lines)
+      count = f'{n} problem{"s" if n > 1 else ""}'
       raise UserError(f'{count} in {source}, nothing was prepared:\n{lines}')
 
   def noted(self, shown: int = SHOWN) -> list[str]:

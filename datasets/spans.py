@@ -33,9 +33,9 @@ def parse(text: str) -> Span:
   """'LOW,HIGH' or 'P1%,P99%'; '' for none. Raises UserError."""
   if not text:
     return Span()
-  found = re.fullmatch(rf'\s*({NUMBER})(%?)\s*,\s*({NUMBER})(%?)\s*', text, re.ASCII)
-  if found and found[2] == found[4]:
-    low, high, percent = float(found[1]), float(found[3]), bool(found[2])
+  match = re.fullmatch(rf'\s*({NUMBER})(%?)\s*,\s*({NUMBER})(%?)\s*', text, re.ASCII)
+  if match and match[2] == match[4]:
+    low, high, percent = float(match[1]), float(match[3]), bool(match[2])
     if low < high and not (percent and (low < 0 or high > 100)):
       return Span(low, high, percent)
   raise UserError(
@@ -53,7 +53,7 @@ def to_bytes(path: pathlib.Path, values: np.ndarray, span: Span | None) -> np.nd
   bad = int((~np.isfinite(values)).sum())
   if bad:
     raise UserError(f'{path}: {bad:,} of its values are nan or infinite')
-  if span is None or span.low is None:
+  if span is None or span.low is None or span.high is None:
     bits, kind = values.dtype.itemsize * 8, values.dtype
     mend = 'rescale it to 8 bits, the range is yours' if span is None else MEND
     raise UserError(
@@ -64,4 +64,4 @@ def to_bytes(path: pathlib.Path, values: np.ndarray, span: Span | None) -> np.nd
   if span.percent:
     low, high = np.percentile(values, [low, high])
   scaled = (values.astype(np.float64) - low) / max(high - low, np.finfo(np.float64).tiny)
-  return np.uint8(np.rint(np.clip(scaled, 0, 1) * 255))
+  return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)

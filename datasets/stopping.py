@@ -16,10 +16,10 @@ def listen() -> None:
   """From now on SIGINT and SIGTERM raise KeyboardInterrupt here, or else at the next `check`."""
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, _wish)
-  sys.unraisablehook = _told_unless_a_wish
+  sys.unraisablehook = _report_unless_wished
 
 
-def _told_unless_a_wish(dropped: Any) -> None:
+def _report_unless_wished(dropped: Any) -> None:
   if dropped.exc_type is not KeyboardInterrupt:
     sys.__unraisablehook__(dropped)
 

@@ -19,7 +19,7 @@ TWINS = dict(car_lidc_masks='car_lidc', mose_lidc_light='mose_lidc', mose_lidc_m
 STUDIES = [f for f in FILES if f.startswith('reliability')]  # they train nothing
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
-VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer', 'fcn8s', 'segnet']}
+VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer', 'fcn8s', 'deeplabv2']}
 VARIANTS |= {'genval_tiny': ['diffusion', 'controlnet'], 'genval_controlnet': ['efficient']}
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
 # of the others the methods are trained by tests of their own; all of them by make test-all

@@ -18,8 +18,7 @@ from car_jax.errors import UserError
 from car_jax.methods.base import Method
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   step: jax.Array
   total: jax.Array
 
@@ -51,6 +50,10 @@ def config(monkeypatch):
   c.method = dict(name='counter', breaks=-1)
   c.evals, c.best, c.steps, c.save_every = {}, '', 6, 2
   return c
+
+
+def recorded(run):
+  return [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_the_term(config, tmp_path):
@@ -103,10 +106,14 @@ def test_a_run_goes_on_to_more_steps_as_if_it_had_had_them(config, tmp_path, cap
   config.data.threads = 3
   assert loop.train(config, tmp_path / 'run').total == want
   out = capsys.readouterr().out
-  for line in ('steps: 4 -> 6', 'log_every: 2 -> 1', 'report.samples: 4 -> 5', 'data.threads: 2 -> 3'):
+  for line in (
+    'steps: 4 -> 6',
+    'log_every: 2 -> 1',
+    'report.samples: 4 -> 5',
+    'data.threads: 2 -> 3',
+  ):
     assert line in out
-  rows = [json.loads(line)['step'] for line in (tmp_path / 'run' / 'metrics.jsonl').open()]
-  assert rows == [2, 4, 5, 6]
+  assert [row['step'] for row in recorded(tmp_path / 'run')] == [2, 4, 5, 6]
   assert configs.from_json((tmp_path / 'run' / 'config.json').read_text()).steps == 6
   config.steps = 4
   with pytest.raises(UserError, match=r'has 6 steps; config.steps is 4\n  use --config.steps=6'):
@@ -175,11 +182,7 @@ def test_a_run_stopped_while_it_evaluates_makes_up_for_it(config, tmp_path, monk
       with checkpoints.Checkpoints(folder) as saved:
         ends.append((step, saved.meta(step)['crc'], saved.meta(step).get('scores')))
     assert ends[0] == ends[1]
-  scores = lambda run: [
-    row
-    for line in (tmp_path / run / 'metrics.jsonl').open()
-    if 'val/score' in (row := json.loads(line))
-  ]
+  scores = lambda run: [row for row in recorded(tmp_path / run) if 'val/score' in row]
   assert scores('run') == scores('whole')
   assert [row['step'] for row in scores('run')] == [3, 6]
 
@@ -214,7 +217,7 @@ def events(path):
 
 def test_metrics_have_one_line_per_log_step(config, tmp_path):
   loop.train(config, tmp_path / 'run')
-  lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').open()]
+  lines = recorded(tmp_path / 'run')
   assert [line['step'] for line in lines] == [2, 4, 6]
   assert lines[0]['loss/fine'] == 1
   assert {'steps_per_s', 'data_wait'} <= set(lines[0])
@@ -322,5 +325,5 @@ def test_the_record_of_a_run_survives_lines_that_were_spoiled(config, tmp_path, 
   spoiled = ('x}', '[1]', '{"step": "x"}', '{"step": 1e999}', '{"a": 1}', '[' * 9999, '{"step": 1')
   record.write_text(record.read_text() + '\n'.join(spoiled))
   loop.train(config, tmp_path / 'run')
-  assert [json.loads(line)['step'] for line in record.open()] == [2, 4]
+  assert [row['step'] for row in recorded(tmp_path / 'run')] == [2, 4]
   assert 'metrics.jsonl: 7 damaged line(s) left out' in capsys.readouterr().err

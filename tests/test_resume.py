@@ -82,7 +82,9 @@ def test_a_run_that_was_stopped_and_then_killed_ends_with_the_same_bytes(whole, 
   found = final_crcs(tmp_path)
   assert found == final_crcs(whole(variant))
   assert variant != 'sac' or all(any(k in n for n in found) for k in ('teacher', 'prior'))
-  steps = [json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').open()]
+  steps = [
+    json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  ]
   assert steps == sorted(steps)
   assert [s for s in range(1, STEPS + 1) if s not in steps] == []
 

@@ -20,8 +20,7 @@ import numpy as np
 from car_jax import lookup
 from car_jax.errors import UserError, nearest
 from car_jax.metrics import calibration
-
-Array = jax.Array
+from car_jax.typing import Array
 
 NUM_BINS = 15
 PIXELS = 1 << 15  # scored at a time

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,14 +14,12 @@ from car_jax.calibrate import base, search
 from car_jax.calibrate.base import Sample
 from car_jax.calibrate.temperature import flat, predicted
 from car_jax.errors import UserError
-
-Array = jax.Array
+from car_jax.typing import Array
 
 WITHOUT = '  save them as an array `features`, or leave clusters out of config.calibrators'
 
 
-@flax.struct.dataclass
-class Clusters:
+class Clusters(flax.struct.PyTreeNode):
   """Logits divided by the temperature of the image's cluster: centroids [K, D], table [K] or
   [K, C].
 
@@ -176,5 +173,5 @@ def _fold_scores(sample: Sample, parts: list[np.ndarray], **options: Any) -> dic
     if weight := np.sum(left_out.labels >= 0):
       calibrator = fit(sample.take(np.sort(rest)), **options)
       folds.append((weight, *base.scores(left_out, calibrator)))
-  weight, nll, ece = np.transpose(folds)
+  weight, nll, ece = np.array(folds).T
   return {'nll': float(nll @ weight / weight.sum()), 'ece': float(ece @ weight / weight.sum())}

@@ -42,7 +42,7 @@ def save(path: str | pathlib.Path, fit: Fit) -> None:
     raise UserError(f'{path}: {e.strerror}\n  name another file') from None
 
 
-def _parts(calibrator: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _parts(calibrator: Any) -> tuple[dict[str, Any], dict[str, Any]]:
   """A calibrator's arrays by name, and the rest of it."""
   arrays = flatten_dict(flax.serialization.to_state_dict(calibrator), sep='/')
   static = {

@@ -11,12 +11,10 @@ import jax
 from car_jax.calibrate.base import Fit
 from car_jax.errors import UserError
 from car_jax.nn.local_temperature import LocalTemperature
+from car_jax.typing import Array
 
-Array = jax.Array
 
-
-@flax.struct.dataclass
-class Local:
+class Local(flax.struct.PyTreeNode):
   """Logits divided by a temperature for each pixel; `params` of nn/local_temperature.py."""
 
   params: Any

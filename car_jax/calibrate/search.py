@@ -16,8 +16,7 @@ import numpy as np
 
 from car_jax.calibrate.base import NUM_BINS, CalibrationWarning
 from car_jax.errors import UserError, nearest
-
-Array = jax.Array
+from car_jax.typing import Array
 
 LOWEST, HIGHEST = 0.05, 20.0
 GRID = np.arange(0.5, 10, 0.01)
@@ -26,19 +25,19 @@ PIECE = 64
 
 
 class Pixels(NamedTuple):
-  """logits [N, C] and labels [N] (-1: does not count); `index` chooses some of the pixels."""
+  """logits [N, C] and labels [N] (-1: does not count); `chosen`: numbers of some of the pixels."""
 
   logits: np.ndarray
   labels: np.ndarray
-  index: np.ndarray | None = None
+  chosen: np.ndarray | None = None
 
   def __len__(self) -> int:
-    return len(self.labels) if self.index is None else len(self.index)
+    return len(self.labels) if self.chosen is None else len(self.chosen)
 
   def block(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """`size` pixels from `start` on; those past the end do not count."""
     where: Any = slice(start, start + size)
-    where = where if self.index is None else self.index[where]
+    where = where if self.chosen is None else self.chosen[where]
     logits, labels = self.logits[where], self.labels[where]
     short = size - len(labels)
     if short:
@@ -60,7 +59,7 @@ def nll_temperature(pixels: Pixels, *, block: int = NEWTON_BLOCK) -> float:
 
   The NLL is convex in 1 / T, which is what Newton's method changes.
   """
-  labels = pixels.labels if pixels.index is None else pixels.labels[pixels.index]
+  labels = pixels.labels if pixels.chosen is None else pixels.labels[pixels.chosen]
   if not np.any(labels >= 0):
     return 1.0
 

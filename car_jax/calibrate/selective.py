@@ -22,17 +22,15 @@ from car_jax.calibrate.base import Sample
 from car_jax.calibrate.temperature import flat
 from car_jax.nn.init import initialize
 from car_jax.nn.mlp import MLP
+from car_jax.typing import Array
 
-Array = jax.Array
-
-JUDGE = MLP(widths=(16, 1))
+JUDGE: Any = MLP(widths=(16, 1))
 LARGEST = 5  # logits that the judge sees
 STEPS, BATCH, RATE = 600, 2048, 5e-3
 MOST_PIXELS = 1 << 19  # that the judge learns from
 
 
-@flax.struct.dataclass
-class Selective:
+class Selective(flax.struct.PyTreeNode):
   """Logits divided by table[0] where they are judged right, by table[1] where wrong; table [2].
 
   The prediction stays. judge: parameters of the MLP; mean and deviation [E] of its inputs.

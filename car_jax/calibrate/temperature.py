@@ -4,18 +4,15 @@ Letters: B images, H x W pixels, C classes, K rows of a table.
 """
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from car_jax.calibrate import search
 from car_jax.calibrate.base import Sample
+from car_jax.typing import Array
 
-Array = jax.Array
 
-
-@flax.struct.dataclass
-class Temperature:
+class Temperature(flax.struct.PyTreeNode):
   """All logits divided by `temperature` []."""
 
   temperature: Array
@@ -30,8 +27,7 @@ class Temperature:
     return logits / self.temperature
 
 
-@flax.struct.dataclass
-class PerClass:
+class PerClass(flax.struct.PyTreeNode):
   """A pixel's logits divided by table[its predicted class], table [C].
 
   reference_compat: logit c is divided by table[c] instead, which can change the prediction, as in

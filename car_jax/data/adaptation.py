@@ -16,7 +16,7 @@ import functools
 import inspect
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -162,7 +162,7 @@ class TwoDomains:
 
   def train_batches(
     self, *, seed: int, start_step: int = 0, host: int = 0, hosts: int = 1
-  ) -> Iterator[dict[str, np.ndarray]]:
+  ) -> Generator[dict[str, np.ndarray], None, None]:
     """This host's rows of batches start_step, start_step + 1, ...
 
     image [B, H, W, 3] and label [B, H, W]; with views=0 target [G, H, W, 3] and target_label

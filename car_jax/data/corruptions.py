@@ -169,7 +169,7 @@ def plasma(h: int, w: int, decay: float, rng: Generator) -> Array:
     layer = rng.standard_normal((cells, cells)).astype(np.float32)
     total += decay**-octave * _resized(layer, h, w, 'CUBIC')
     octave += 1
-  low, high = total.min(), total.max()
+  low, high = float(total.min()), float(total.max())
   return (total - low) / max(high - low, 1e-6)
 
 
@@ -206,8 +206,8 @@ def elastic(image: Array, level: int, rng: Generator) -> Array:
   smooth = 4 * scale(image)
   rows, columns = np.mgrid[:h, :w].astype(np.float32)
   for axis in (rows, columns):
-    field = rng.standard_normal((h, w)).astype(np.float32)
-    field = cv2.GaussianBlur(field, (0, 0), max(smooth, 0.3))
+    white = rng.standard_normal((h, w)).astype(np.float32)
+    field = cv2.GaussianBlur(white, (0, 0), max(smooth, 0.3))
     axis += away * field / max(field.std(), 1e-6)
   return cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 

@@ -1,7 +1,8 @@
 """Small images made in memory on which readers disagree: for tests, smoke runs, a first look."""
 
 import dataclasses
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def open_dataset(
     licence='public domain',
   )
 
-  def split(text: str) -> list:
+  def split(text: str) -> Sequence[Any]:
     name = split_name(text)
     if name not in SIZES:
       raise UserError(f'no split {name!r} in the fake data set\n{nearest(name, SIZES)}')
@@ -77,6 +78,6 @@ def _record(name: str, size: int, info: DataInfo) -> dict:
       if rng.random() < certain:
         labels[m][distance < radius * rng.uniform(0.7, 1.3)] = c
     image += 110 * certain / (1 + np.exp((distance - radius) / (0.1 * radius + 0.5)))
-  image = np.clip(image, 0, 255).astype(np.uint8)[..., None]
-  record = {'image': image, 'labels': labels[: info.readers], 'id': name, 'group': name}
+  grey = np.clip(image, 0, 255).astype(np.uint8)[..., None]
+  record = {'image': grey, 'labels': labels[: info.readers], 'id': name, 'group': name}
   return record | ({'black_box': labels[-1]} if info.black_box else {})

@@ -65,7 +65,7 @@ IDD_UNSCORED = {
 }
 """Those of IDD's level-3 ids that are no class of Cityscapes: candidates for unknown objects."""
 
-CLASS_NAMES = (
+CLASS_NAMES: tuple[str, ...] = (
   'road',
   'sidewalk',
   'building',

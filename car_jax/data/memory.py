@@ -53,7 +53,7 @@ class Records:
 
   source: Sequence[Mapping[str, Any]]
   split: str
-  chosen: range | None = None
+  chosen: Sequence[int] | None = None
 
   def __len__(self) -> int:
     return len(self.source if self.chosen is None else self.chosen)

@@ -8,8 +8,8 @@ from car_jax.data.sources import Dataset
 from car_jax.errors import UserError
 
 # Beside a source: how images are cut is said of source and target.
-UNREAD = ('size', 'pad', 'crop', 'mirror', 'rot90', 'mirror_rows', 'rotate', 'scales')
-UNREAD += ('transforms',)
+UNREAD: tuple[str, ...] = ('size', 'pad', 'crop', 'mirror', 'rot90', 'mirror_rows', 'rotate')
+UNREAD += ('scales', 'transforms')
 
 
 def open_dataset(config: Any) -> Dataset:

@@ -6,7 +6,7 @@ in lookup.DATASETS, or by the user as `package.module:Class`, and must be a froz
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from ml_collections import ConfigDict
 
@@ -160,7 +160,7 @@ class Data(Group):
   target: Target | None = None
   """Unlabelled images to adapt to, of this data set."""
 
-  UNREAD = ('name',)  # it chooses the class
+  UNREAD: ClassVar[tuple[str, ...]] = ('name',)  # it chooses the class
 
   def records(self) -> Dataset:
     """The data set itself, as it lies there; see sources.Dataset."""

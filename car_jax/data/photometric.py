@@ -44,7 +44,7 @@ def noise(
   turn = min(hue, jitter)
   spread = np.array([jitter, jitter, jitter, turn])
   return Noise(
-    radius=rng.uniform(*blur) if blur else 0.0,
+    radius=rng.uniform(blur[0], blur[1]) if blur else 0.0,
     jittered=bool(jitter > 0 and rng.random() < 0.5),
     order=rng.permutation(4),
     factors=np.array([1, 1, 1, 0]) + rng.uniform(-spread, spread),

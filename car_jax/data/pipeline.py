@@ -216,7 +216,7 @@ def _finished(
   unknown = {}
   if info.unknown_label is not None:
     strange = labels == info.unknown_label
-    labels = np.where(strange, info.ignore_label, labels).astype(np.int32)
+    labels = np.where(strange, np.array(info.ignore_label), labels).astype(np.int32)
     unknown['unknown'] = strange.any(0)
   m = len(labels)
   share = example.get('label_weight')  # None: all the same
@@ -233,7 +233,7 @@ def _finished(
     row['black_box'] = np.asarray(example['black_box'], np.int32)
   if rng is not None:
     drawn = rng.integers(m) if share is None else np.searchsorted(np.cumsum(share), rng.random())
-    row['label'] = labels[min(drawn, m - 1)]
+    row['label'] = labels[min(int(drawn), m - 1)]
   return row
 
 

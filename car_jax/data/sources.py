@@ -35,7 +35,7 @@ def from_json(saved: Mapping[str, Any]) -> DataInfo:
   """What dataclasses.asdict made of a DataInfo, through JSON; what is not there is empty."""
   from car_jax.metrics.flips import Flip
 
-  empty = dict(name='', num_classes=0, class_names=(), palette=(), readers=0)
+  empty: dict[str, Any] = dict(name='', num_classes=0, class_names=(), palette=(), readers=0)
   plain = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
   flips = tuple(Flip(*f) for f in plain.pop('flips', ()))
   return DataInfo(**empty | plain, flips=flips)

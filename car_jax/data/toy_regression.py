@@ -19,8 +19,8 @@ from car_jax.data.options import Data
 from car_jax.data.sources import DataInfo, Dataset
 from car_jax.errors import UserError, nearest
 from car_jax.options import Positive, Range, Share
+from car_jax.typing import Array
 
-Array = jax.Array
 FLOOR = 1e-11  # added to the density, so that no log likelihood is below log 1e-11 = -25.33
 
 

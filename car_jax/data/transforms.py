@@ -155,6 +155,10 @@ def resize_nearest(
   return example | {'image': example['image'][rows, columns], 'labels': labels}
 
 
+def _one_of(scales: Factors, rng: np.random.Generator) -> float:
+  return float(scales[int(rng.integers(len(scales)))])
+
+
 @dataclasses.dataclass(frozen=True)
 class RandomRescale:
   """By one of the scales, uniformly, by nearest neighbour."""
@@ -163,7 +167,7 @@ class RandomRescale:
   """Factors to draw from."""
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    scale = float(self.scales[rng.integers(len(self.scales))])
+    scale = _one_of(self.scales, rng)
     h, w = example['image'].shape[:2]
     return resize_nearest(example, round(h * scale), round(w * scale), scale)
 
@@ -215,8 +219,7 @@ class ResizedCrop:
   """Shares of the shorter side to draw from."""
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    scale = float(self.scales[rng.integers(len(self.scales))])
-    side = int(min(example['image'].shape[:2]) * scale)
+    side = int(min(example['image'].shape[:2]) * _one_of(self.scales, rng))
     window = RandomCrop(side)(example, rng)
     at = nearest_indices(side, self.size)
     labels = window['labels'][:, at[:, None], at]
@@ -266,12 +269,16 @@ class Fit:
   short: int
 
   def __call__(self, example: Example, rng: np.random.Generator | None = None) -> Example:
-    h, w = fitted_size(*example['image'].shape[:2], self.long, self.short)
+    height, width = example['image'].shape[:2]
+    h, w = fitted_size(height, width, self.long, self.short)
     return example | {'image': bilinear(example['image'], h, w)}
 
 
-PLAIN_CROPS = {'centre': CentreCrop, 'random': RandomCrop}
-SCALED_CROPS = {'resized': ResizedCrop, 'rescaled': RescaledCrop}  # they take scales
+PLAIN_CROPS: dict[str, Any] = {'centre': CentreCrop, 'random': RandomCrop}
+SCALED_CROPS: dict[str, Any] = {
+  'resized': ResizedCrop,
+  'rescaled': RescaledCrop,
+}  # they take scales
 
 
 def from_config(data: Any, train: bool, ignore_label: int | None = None) -> list[Transform]:
@@ -299,8 +306,13 @@ def from_config(data: Any, train: bool, ignore_label: int | None = None) -> list
   if size:
     chain += [Pad(size, ignore_label)] if data.pad else []
     kind = data.crop
-    chain += [SCALED_CROPS[kind](size, data.scales) if scaled else PLAIN_CROPS[kind](size)]
-  turns = ((data.mirror, Mirror()), (data.mirror_rows, MirrorRows()), (data.rot90, Rot90()))
+    crop: Transform = SCALED_CROPS[kind](size, data.scales) if scaled else PLAIN_CROPS[kind](size)
+    chain += [crop]
+  turns: tuple[tuple[bool, Transform], ...] = (
+    (data.mirror, Mirror()),
+    (data.mirror_rows, MirrorRows()),
+    (data.rot90, Rot90()),
+  )
   chain += [transform for wanted, transform in turns if wanted]
   chain += [Rotate(data.rotate, ignore_label)] if data.rotate else []
   return chain + [own(entry, ignore_label) for entry in data.transforms]

@@ -89,7 +89,7 @@ def zooms(
   mirrored = rng.random(views) < 0.5 if mirror_views else np.zeros(views, bool)
   scales = np.ones(views)
   if zoom:
-    scales[1:] = rng.uniform(*zoom, views - 1)
+    scales[1:] = rng.uniform(zoom[0], zoom[1], views - 1)
   sizes = np.array([[int(s * side) for side in size] for s in scales])
   room = np.array(size) - sizes
   corners = rng.integers(np.minimum(room, 0), np.maximum(room, 0) + 1)
@@ -119,9 +119,9 @@ class Pair(NamedTuple):
       return self
     return Pair(*(plane.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for plane in self))
 
-  def cut(self, corner: Sequence[int], size: Sequence[int]) -> 'Pair':
+  def cut(self, corner: Array, size: Sequence[int]) -> 'Pair':
     """size [H, W] from `corner` on, which may lie outside: black there, and PADDED."""
-    top, left = (int(c) for c in corner)
+    top, left = map(int, corner)
     box = left, top, left + int(size[1]), top + int(size[0])
     image = Image.new('RGB', (box[2] - left, box[3] - top))
     label = Image.new('I', image.size, PADDED)
@@ -132,7 +132,7 @@ class Pair(NamedTuple):
   def windowed(self, drawn: Window, size: Sequence[int]) -> 'Pair':
     """The cut of an image already scaled and flipped, in the middle of zeros where it is small."""
     padding = [max(0, int(want - has)) // 2 for has, want in zip(drawn.size, size, strict=True)]
-    return self.cut(np.asarray(drawn.corner) - padding, size)
+    return self.cut(drawn.corner - np.array(padding), size)
 
 
 def viewed(
@@ -213,7 +213,7 @@ def group(
   base = window(rng, size, size, scale=scale, mirror=mirror)
   drawn = zooms(rng, size, views=views, zoom=zoom, mirror_views=mirror_views)
   clean, labels = viewed(image, label, base, drawn, size=size)
-  kind = dict(blur=blur, jitter=jitter, greyscale=greyscale)
+  kind: dict[str, Any] = dict(blur=blur, jitter=jitter, greyscale=greyscale)
   student = np.stack([photometric.noisy(v, photometric.noise(rng, **kind)) for v in clean])
   of = parameters(drawn, size)
   matrix = affine(of, size)

@@ -25,14 +25,18 @@ class Census(NamedTuple):
 
 
 def remark(
-  census: Census, names: Sequence[str], *, absent: Sequence[int] = (), ignore: int | None = None
+  census: Census,
+  names: Sequence[str],
+  *,
+  absent: Sequence[int | None] = (),
+  ignore: int | None = None,
 ) -> str:
   """One line on what is unusual in the labels, '' where nothing is.
 
   names: of the classes. absent: classes that cannot occur, such as an ignored one among the others.
   ignore: the label of ignored pixels, to be named.
   """
-  missing = [k for k in np.flatnonzero(np.asarray(census.classes) <= 0) if k not in absent]
+  missing = [k for k in np.flatnonzero(np.asarray(census.classes) <= 0).tolist() if k not in absent]
   share = census.ignored / max(census.pixels, 1)
   label = 'an ignored label' if ignore is None else f'the ignored label {ignore}'
   parts = []

@@ -89,7 +89,7 @@ def histogram(results: Results, metric: Metric, bins: int = 28) -> str:
 def decomposition(results: Results) -> str:
   """Do samples disagree as readers do? The three mean distances behind the GED, per subject."""
   parts = {
-    s: [float(v) for v in means]
+    s: [float(v) for v in means]  # type: ignore[arg-type]
     for s in results.subjects
     if None not in (means := [results.means(s, name) for name in score.PARTS])
   }

@@ -91,7 +91,9 @@ def scores(
     raise UserError(f'{len(missing)} frames have no prediction, such as {missing[0]}')
   if more := sorted(predictions.keys() - truth.keys()):
     print(f'{len(more)} predictions have no truth, such as {more[0]}: not scored', file=sys.stderr)
-  matrix, pixels, meter = 0, 0, progress.line(len(truth))
+  matrix: Any = 0
+  pixels: Any = 0
+  meter = progress.line(len(truth))
   for frame, path in truth.items():
     one, other = read(path), read(predictions[frame])
     if one.shape != other.shape:
@@ -119,7 +121,7 @@ def scores(
       groups,
     ),
   }
-  means = {'19 classes': (iou, things)}
+  means: dict[str, Any] = {'19 classes': (iou, things)}
   means |= {f'{len(k)} classes': (iou[[*k]], None) for k in labels.SYNTHIA_MEANS}
   means |= {'7 categories': (categories, groups)}
   tables['means'] = {k: dict(zip(COLUMNS, map(mean, v), strict=True)) for k, v in means.items()}

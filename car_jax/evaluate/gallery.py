@@ -55,7 +55,7 @@ def choose(results: Results, subject: str, *, each: int = 2, diverse: int = 4) -
   metric = results.plan.main or next((m for m in results.plan.metrics if not m.pooled), None)
   values = None if metric is None else results.values(subject, metric)
   spread = results.scores[subject].get('part/d_yy')
-  if values is None:
+  if metric is None or values is None:
     return Choice([], [*range(min(diverse, len(results.ids)))])
   differ = np.ones(len(values), bool) if spread is None else np.nan_to_num(spread) > 0
   badness = values if metric.about.better != 'high' else -values

@@ -113,21 +113,21 @@ class Evaluator:
     """Per batch: ids, groups and scores of its valid rows, fetched while the next one computes."""
     waiting = None
     for host in batches:
-      batch, device = sharding.place_batch(host, self.mesh), {}
+      batch, scores = sharding.place_batch(host, self.mesh), {}
       if save is not None:
         labels = self._saved_labels(batch)
         save.examples(texts.decoded(self.fetch(texts.placed(host, self.mesh))['id']))
         save.readers(*self.fetch((labels, batch['label_weight'], batch['valid'])))
       for subject in rows:
         prediction = self.predict(subject, batch, rng)
-        device[subject.name] = self._score(subject.draws, prediction, batch)
+        scores[subject.name] = self._score(subject.draws, prediction, batch)
         if save is not None:
           save.prediction(subject.name, *self.fetch((prediction, batch['valid'])))
           for kind in set(save.kinds) & set(subject.own):
             outputs = self._own(subject.own[kind])(subject.state, batch)
             save.own(subject.name, kind, *self.fetch((outputs, batch['valid'])))
-      device = device, self._census(batch)
-      device = self._everywhere((*device, batch['valid'], texts.placed(host, self.mesh)))
+      parts = scores, self._census(batch), batch['valid'], texts.placed(host, self.mesh)
+      device = self._everywhere(parts)
       if waiting is not None:
         yield _valid_rows(*jax.device_get(waiting))
       waiting = device
@@ -140,9 +140,9 @@ class Evaluator:
     if f not in self._compiled:
       ignore = self.plan.ignore  # a class like others, or no class at all
       ignore = None if ignore is not None and ignore >= self.info.num_classes else ignore
-      run = functools.partial(predict.predict, f, self.plan.samples, self.plan.chunk, ignore)
-      if any(f is row.predict for row in self._rows):
-        run = lambda state, batch, rng: f(state, batch, rng, self.plan.samples)
+      run: Any = lambda state, batch, rng: f(state, batch, rng, self.plan.samples)
+      if all(f is not row.predict for row in self._rows):
+        run = functools.partial(predict.predict, f, self.plan.samples, self.plan.chunk, ignore)
       self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))
     return self._compiled[f](subject.state, batch, rng)
 

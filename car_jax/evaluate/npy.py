@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ class PerImage:
     return arrays.mapped(self._path(i), AGAIN)
 
 
-def opened(folder: pathlib.Path, entry: dict[str, Any], name: str) -> Sequence[np.ndarray]:
+def opened(folder: pathlib.Path, entry: dict[str, Any], name: str) -> 'np.ndarray | PerImage':
   """The array `name` of an index's `entry` by image, in their order; see save.py.
 
   Raises UserError by path for a file that is missing or damaged.

@@ -15,6 +15,7 @@ from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.predict import READERS, Prediction
 from car_jax.evaluate.results import Results
 from car_jax.evaluate.tables import text
+from car_jax.typing import Array
 
 SHOWN_SAMPLES = 6
 SHOWN_READERS = 6
@@ -61,7 +62,7 @@ def score_of(results: Results, subject: str, index: int) -> str:
   """'ged16 0.312' of one image, or nothing."""
   main = results.plan.main
   values = None if main is None else results.values(subject, main)
-  if values is None or math.isnan(values[index]):
+  if main is None or values is None or math.isnan(values[index]):
     return ''
   return f'{main.name} {text(float(values[index]), 3)}'
 
@@ -156,7 +157,7 @@ def diversity(results: Results, choice: Choice, by_index: dict[int, Case]) -> st
   return ''.join(out)
 
 
-def _set(name: str, small: str, maps: np.ndarray, palette: Any) -> str:
+def _set(name: str, small: str, maps: Array, palette: Any) -> str:
   tiles = ''.join(
     tile(pictures.class_map(m, palette), '', f'number {k + 1}') for k, m in enumerate(maps[:24])
   )

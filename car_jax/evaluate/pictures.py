@@ -4,8 +4,11 @@ Letters: M masks, H x W pixels, C classes. Pictures are [H, W, 3] uint8.
 """
 
 import base64
+from typing import Any
 
 import numpy as np
+
+from car_jax.typing import Array
 
 Picture = np.ndarray
 
@@ -27,7 +30,7 @@ LARGEST = 320  # pixels of a side; larger maps are thinned out
 SHOWN = 256  # contours are drawn at about this size
 
 
-def thin(x: np.ndarray) -> np.ndarray:
+def thin(x: Any) -> Any:
   """Every k-th row and column of [H, W, ..], so that neither side exceeds LARGEST."""
   k = -(-max(x.shape[:2]) // LARGEST)
   return x[::k, ::k]
@@ -36,22 +39,23 @@ def thin(x: np.ndarray) -> np.ndarray:
 def grey(image: np.ndarray) -> Picture:
   """image [H, W, 1 or 3] in [-1, 1] -> picture."""
   image = np.broadcast_to(image, (*image.shape[:2], 3))
-  return np.uint8(np.clip(np.round((thin(image) + 1) * 127.5), 0, 255))
+  return np.clip(np.round((thin(image) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
-def class_map(labels: np.ndarray, palette: np.ndarray) -> Picture:
+def class_map(labels: Array, palette: np.ndarray) -> Picture:
   """labels [H, W] -> their colours; a label outside the palette (such as 255) is mid grey."""
-  colours = np.uint8([*np.asarray(palette), VOID])
+  colours = np.array([*np.asarray(palette), VOID], np.uint8)
   labels = thin(np.asarray(labels, int))
   return colours[np.where((labels >= 0) & (labels < len(palette)), labels, len(palette))]
 
 
-def probability_map(probs: np.ndarray, palette: np.ndarray) -> Picture:
+def probability_map(probs: Array, palette: np.ndarray) -> Picture:
   """probs [H, W, C] -> the palette's colours mixed by probability."""
-  return np.uint8(np.clip(np.round(thin(probs) @ np.asarray(palette, np.float64)), 0, 255))
+  mixed = np.round(thin(probs) @ np.asarray(palette, np.float64))
+  return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
-def entropy_map(probs: np.ndarray) -> Picture:
+def entropy_map(probs: Array) -> Picture:
   """probs [H, W, C] -> entropy from 0 (dark) to log C (bright)."""
   probs = thin(np.asarray(probs, np.float64))
   value = -np.sum(probs * np.log(np.maximum(probs, 1e-12)), -1) / np.log(probs.shape[-1])
@@ -60,14 +64,14 @@ def entropy_map(probs: np.ndarray) -> Picture:
 
 def greyed(picture: Picture, none: np.ndarray) -> Picture:
   """A picture of thinned maps, grey where `none` [H, W] (not thinned) is True."""
-  return np.where(thin(none)[..., None], np.uint8(VOID), picture)
+  return np.where(thin(none)[..., None], np.array(VOID, np.uint8), picture)
 
 
 def heat(values: np.ndarray) -> Picture:
   """values [H, W] in [0, 1] -> HEAT colours."""
   at = np.linspace(0, 1, len(HEAT))
   channels = [np.interp(values, at, [c[k] for c in HEAT]) for k in range(3)]
-  return np.uint8(np.round(np.stack(channels, -1)))
+  return np.round(np.stack(channels, -1)).astype(np.uint8)
 
 
 def contours(image: np.ndarray, masks: np.ndarray, colours=READER_COLOURS) -> Picture:

@@ -11,10 +11,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from car_jax.methods.base import Array, Batch, Method, Samples, example_keys
+from car_jax.methods.base import Batch, Method, Samples, example_keys
 from car_jax.methods.baselines import uniform
 from car_jax.metrics.scores import entropy
 from car_jax.metrics.stochastic import known
+from car_jax.typing import Array
 
 READERS = 'readers'
 
@@ -31,8 +32,7 @@ class Subject:
   own: Mapping[str, Callable] = dataclasses.field(default_factory=dict)  # logits, features
 
 
-@flax.struct.dataclass
-class Prediction:
+class Prediction(flax.struct.PyTreeNode):
   """labels [B, N, H, W], weight [B, N], mean [B, H, W, C] of the samples' probabilities.
 
   own [B, H, W, C]: class probabilities that the method states itself, or None. Labels are uint8
@@ -73,7 +73,7 @@ def with_label(batch: Batch, ignore: int | None) -> Batch:
     return batch
   absent = (batch['label_weight'] == 0)[..., None, None]
   everyone = jnp.all((batch['labels'] == ignore) | absent, 1)
-  return batch | {'label': jnp.where(everyone, ignore, -1)}
+  return {**batch, 'label': jnp.where(everyone, ignore, -1)}
 
 
 def without_ignored(samples: Samples, batch: Batch, ignore: int | None) -> Samples:
@@ -134,7 +134,7 @@ def predict(
   samples = lambda key, n: without_ignored(subject(state, batch, key, n), batch, ignore)
   draw = lambda key, n: summarise(samples(key, n), compare)
   summary = draw(rng, n) if size == n else _in_parts(draw, size, n, rng)
-  if not compare:
+  if summary.disagreement is None:
     return summary
   return summary.replace(disagreement=jnp.maximum(entropy(summary.mean) - summary.disagreement, 0))
 

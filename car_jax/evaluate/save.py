@@ -35,6 +35,7 @@ from car_jax.errors import UserError, nearest
 from car_jax.evaluate import folders, label_maps, npy
 from car_jax.evaluate.predict import Prediction, label_type
 from car_jax.evaluate.results import Results
+from car_jax.typing import Array
 
 DRAWN = ('readers', 'independent pixels')  # noise as a label map
 KINDS = ('samples', 'probabilities', 'logits', 'features', 'labels')
@@ -124,7 +125,7 @@ class Saver:
     """rows [B, ..] of 'logits' or 'features' (kind), of a subject whose method has them."""
     self._write(f'{self._folder_of(subject)}/{kind}.npy', rows, valid, *OWN[kind])
 
-  def _note(self, path: str, rows: np.ndarray, valid: np.ndarray) -> None:
+  def _note(self, path: str, rows: Array, valid: np.ndarray) -> None:
     """Into the index: whether all probabilities so far are one-hot."""
     if self.active:
       entry = self._arrays[path]
@@ -141,7 +142,7 @@ class Saver:
       self._folders[subject] = name
     return self._folders[subject]
 
-  def _write(self, path: str, rows: np.ndarray, valid: np.ndarray, axes: str, text: str) -> None:
+  def _write(self, path: str, rows: Array, valid: np.ndarray, axes: str, text: str) -> None:
     if not self.active:
       return
     rows = np.asarray(rows)[np.asarray(valid, bool)]

@@ -12,9 +12,10 @@ import numpy as np
 
 from car_jax.evaluate.catalogue import Metric, Plan
 from car_jax.evaluate.predict import Prediction
-from car_jax.methods.base import Array, Batch
+from car_jax.methods.base import Batch
 from car_jax.metrics import calibration, flips, stochastic
 from car_jax.metrics.confusion import mean_iou
+from car_jax.typing import Array
 
 # What a figure needs besides the metrics; kept per image like them.
 PARTS = ('part/d_ys', 'part/d_ss', 'part/d_yy')
@@ -105,7 +106,7 @@ def _of_probabilities(metric: Metric, prediction: Prediction, batch: Batch) -> A
   labels, weight = batch['labels'], batch['label_weight']
   if metric.listed:
     ignore = None if metric.ignored == 'class' else metric.ignore
-    kw = dict(classes=metric.classes, num_bins=metric.bins, ignore=ignore)
+    kw: dict[str, Any] = dict(classes=metric.classes, num_bins=metric.bins, ignore=ignore)
     rows = calibration.listed_sums(probs, labels, weight, **kw)
     seen = calibration.votes(labels, weight, None, ignore)[1]
     size = jnp.sum(seen, (1, 2), dtype=jnp.int32)[:, None]

@@ -224,12 +224,12 @@ def _levels(names: tuple[str, ...], table: dict[bool, str], path: Any) -> tuple[
 
 def _check_divisible(net: nn.Module, path: Any) -> None:
   if isinstance(net, ClipText):
-    widths, parts = (net.hidden_size,), ((net.num_attention_heads, 'num_attention_heads'),)
+    widths, parts = (net.hidden_size,), [(net.num_attention_heads, 'num_attention_heads')]
   else:
     widths = net.block_out_channels
-    parts = ((net.norm_num_groups, 'norm_num_groups'),)
+    parts = [(net.norm_num_groups, 'norm_num_groups')]
     if isinstance(net, (UNet, ControlNet)):
-      parts += (net.num_heads, 'attention_head_dim (the number of heads)'), (2, 'cosine and sine')
+      parts += [(net.num_heads, 'attention_head_dim (the number of heads)'), (2, 'cosine and sine')]
   for width in widths:
     for count, what in parts:
       if width % count:
@@ -266,7 +266,7 @@ def schedule(
   for what cannot be honoured, above all another prediction than that of the noise.
   """
   by_class = {table.class_name: kind for kind, table in SCHEDULERS.items()}
-  name = config.get('_class_name')
+  name = str(config.get('_class_name'))
   kind = sampler or by_class.get(name)
   if kind not in SCHEDULERS:
     known = ', '.join(SCHEDULERS)

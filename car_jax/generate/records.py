@@ -20,10 +20,13 @@ made, so that 0 to 8 at once and 4 to 8 before 0 to 4 are the same bytes.
 Letters: H x W pixels.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
 import pathlib
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -44,6 +47,7 @@ OBJECT_ID = 255
 """The label id of the object's pixels in N_ood.png."""
 ACCEPTED, REJECTED = 'accepted', 'rejected'
 KEYS = ('id', 'index', 'seed', 'generator', 'scene', 'files', 'status', 'reason', 'settings')
+SECONDS = 2  # in which a file that is being written is touched
 AGAIN = 'delete it: its image is made again'
 Files = dict[str, str]  # what it is -> its place below OUT
 
@@ -66,7 +70,8 @@ class StyleImage:
 class ObjectImage:
   """An object in a scene: image, refined uint8 [H, W, 3]; labels uint8 [H, W], the scene's own ids.
 
-  mask: bool [H, W], the object; None where it is rejected, and then `reason` says why.
+  mask: bool [H, W], the object; None where it is rejected, and then `reason` says why. mask_score:
+  how sure the method is of it, where it says so.
   """
 
   scene: str
@@ -75,6 +80,7 @@ class ObjectImage:
   box: Box
   mask_method: str
   mask: np.ndarray | None = None
+  mask_score: float | None = None
   reason: str = ''
   refined: np.ndarray | None = None
   prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -132,8 +138,9 @@ class Writer:
 
   def add(self, group: str, index: int, made: StyleImage | ObjectImage) -> dict[str, Any]:
     """Writes an image's files, then its record, which is returned. Raises OSError with the path."""
+    more: dict[str, Any] = {}
     if isinstance(made, StyleImage):
-      contents, more = _style_contents(made), {}
+      contents = _style_contents(made)
     else:
       contents, more = _object_contents(made, index)
     places = places_of(self.kind, group, index, made.scene)
@@ -163,8 +170,9 @@ def _object_contents(made: ObjectImage, index: int) -> tuple[dict[str, bytes], d
   contents = {'image': png(made.image), 'labels': png(made.labels)}
   contents['box'] = box_file(f'{index}.png', box)
   contents |= {} if made.refined is None else {'refined': png(made.refined)}
-  more = dict(box=dict(row=box.row, column=box.column, size=box.size))
-  more |= dict(mask_method=made.mask_method, mask_area=None, status=REJECTED, reason=made.reason)
+  more: dict[str, Any] = dict(box=dict(row=box.row, column=box.column, size=box.size))
+  more |= dict(mask_method=made.mask_method, mask_score=made.mask_score, mask_area=None)
+  more |= dict(status=REJECTED, reason=made.reason)
   if made.mask is None:
     if not made.reason:
       raise ValueError('an image without a mask needs the reason')
@@ -244,6 +252,26 @@ def png(array: np.ndarray) -> bytes:
   out = io.BytesIO()
   Image.fromarray(np.ascontiguousarray(array)).save(out, 'PNG')
   return out.getvalue()
+
+
+def remove_parts(out: pathlib.Path) -> None:
+  """Removes the half files of killed runs: of no process here, and untouched for SECONDS."""
+  for path in out.rglob('*.part'):
+    pid = path.name.split('.')[-2]
+    if pid.isdecimal() and not _runs(int(pid)):
+      with contextlib.suppress(FileNotFoundError):
+        if time.time() - path.stat().st_mtime > SECONDS:
+          path.unlink()
+
+
+def _runs(pid: int) -> bool:
+  try:
+    os.kill(pid, 0)
+  except (ProcessLookupError, OverflowError):
+    return False
+  except PermissionError:
+    pass
+  return True
 
 
 def write(path: pathlib.Path, content: bytes) -> None:

@@ -71,7 +71,7 @@ class NoiseSchedule:
     if self.spacing == 'genval':
       return self._genval(steps)
     if self.spacing == 'leading':
-      found = np.arange(count)[::-1] * (most // count) + self.steps_offset
+      found = np.arange(count)[::-1] * float(most // count) + self.steps_offset
     elif self.spacing == 'trailing':
       found = np.round(most - np.arange(count) * (most / count)) - 1
     else:

@@ -126,7 +126,11 @@ def acceptance(items: Iterable[Item]) -> list[str]:
 
 
 def write_index(out: pathlib.Path) -> list[Item]:
-  """Makes OUT/index.jsonl anew from all records -> the images of our sets there."""
+  """Makes OUT/index.jsonl anew from all records -> the images of our sets there.
+
+  What killed runs left half-written is removed.
+  """
+  records.remove_parts(out)
   items = [item for item in read(out) if item.record]
   row = lambda i: dict(i.record) | dict(status=i.status, reason=i.reason)
   text = ''.join(json.dumps(row(item)) + '\n' for item in items)
@@ -146,10 +150,18 @@ def _of_kind(folder: pathlib.Path, kind: Kind, problem: Report, note: Report) ->
     for path in paths.values():
       if not path.is_file():
         problem(path, 'missing, but its record is there; make it again')
-    given = (record[key] for key in ('status', 'reason'))
-    at = record['id'], kind, record[GROUPS[kind]], record['index'], record['scene']
     there.pop(record['id'], None)
-    yield Item(*at, paths, *given, record)
+    yield Item(
+      id=record['id'],
+      kind=kind,
+      group=record[GROUPS[kind]],
+      index=record['index'],
+      scene=record['scene'],
+      files=paths,
+      status=record['status'],
+      reason=record['reason'],
+      record=record,
+    )
   for item in there.values():
     note(item.files['image'], 'image without a record: it was not finished')
 

@@ -164,8 +164,8 @@ class Encoder(nn.Module):
     """
     self._check(sample, context)
     widths = self.block_out_channels
-    time = TimeEmbedding(4 * widths[0], self.compute, name='time_embedding')
-    time = time(sinusoid(jnp.broadcast_to(timesteps, len(sample)), widths[0]))
+    embedding = TimeEmbedding(4 * widths[0], self.compute, name='time_embedding')
+    time = embedding(sinusoid(jnp.broadcast_to(timesteps, len(sample)), widths[0]))
     x = convolved(widths[0], 'conv_in', self.compute)(sample)
     x = x if hint is None else x + hint
     skips = [x]
@@ -281,7 +281,7 @@ class ControlNet(Encoder):
     seen = HintEncoder(*widths, self.compute, name='controlnet_cond_embedding')(hint)
     middle, skips, _ = self.encoded(sample, timesteps, context, hint=seen)
     names = [*(f'controlnet_down_blocks_{i}' for i in range(len(skips))), 'controlnet_mid_block']
-    zero = dict(size=1, kernel_init=ZEROS)
+    zero: dict[str, Any] = dict(size=1, kernel_init=ZEROS)
     return [
       convolved(x.shape[-1], name, self.compute, **zero)(x) * jnp.asarray(strength, x.dtype)
       for name, x in zip(names, [*skips, middle], strict=True)

@@ -4,6 +4,8 @@ diffusion is in pixels.
 Letters: B images, H x W pixels in [-1, 1], h = H/8 and w = W/8 latents of 4 channels.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -130,11 +132,11 @@ class VAE(nn.Module):
 
   def setup(self) -> None:
     size = self.block_out_channels, self.layers_per_block, self.norm_num_groups, self.compute
-    kw = dict(size=1, compute=self.compute)
+    kw: dict[str, Any] = dict(name=None, compute=self.compute, size=1)
     self.encoder = Encoder(2 * self.latent_channels, *size)
     self.decoder = Decoder(self.out_channels, *size)
-    self.quant_conv = convolved(2 * self.latent_channels, None, **kw)
-    self.post_quant_conv = convolved(self.latent_channels, None, **kw)
+    self.quant_conv = convolved(2 * self.latent_channels, **kw)
+    self.post_quant_conv = convolved(self.latent_channels, **kw)
 
   @property
   def factor(self) -> int:

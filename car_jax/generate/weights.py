@@ -42,7 +42,7 @@ STEMS |= {'text_encoder': 'model'}  # transformers' name
 # Of the autoencoder's attention, before the library renamed them.
 OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
 STABLE_DIFFUSION = ('unet', 'vae', 'text_encoder')  # the networks of a pipeline
-PIPELINES = ('StableDiffusionPipeline', 'StableDiffusionInpaintPipeline')
+PIPELINES: tuple[str, ...] = ('StableDiffusionPipeline', 'StableDiffusionInpaintPipeline')
 PIPELINES += ('StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipelineLegacy')
 PIPELINES += ('StableDiffusionControlNetPipeline', 'StableDiffusionControlNetInpaintPipeline')
 PIPELINES += ('StableDiffusionControlNetImg2ImgPipeline',)

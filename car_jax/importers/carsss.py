@@ -33,8 +33,8 @@ def _segnet() -> list[Rule]:
   table += with_bias(r'dec5\.(?:1|5|9|13)', 'dec5_middle/layer', convolution)
   table += norm(r'dec5\.(?:2|6|10|14)', 'dec5_middle/norm')
   table += with_bias(r'dec(\d)\.decode\.0', r'dec\1_up', transposed, 'transposed_kernel')
-  places = (('1', '2', '1-4', 'first'), ('5|9', '6|10', '34', 'middle'))
-  places += (('13', '14', '34', 'last'), ('5', '6', '12', 'last'))
+  places = [('1', '2', '1-4', 'first'), ('5|9', '6|10', '34', 'middle')]
+  places += [('13', '14', '34', 'last'), ('5', '6', '12', 'last')]
   for layer, normed, which, unit in places:
     stem = rf'dec([{which}])\.decode\.'
     table += with_bias(rf'{stem}(?:{layer})', rf'dec\1_{unit}/layer', convolution)
@@ -154,7 +154,7 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
     ours = getattr(state, part)
     if (ours is None) != (weights is None):
       raise UserError(f'{path}: {part} is in the {"config" if weights is None else "file"} only')
-    if ours is not None:
+    if ours is not None and weights is not None:
       name = config.method[part].name
       try:
         variables = to_variables(name, weights, ours.variables)

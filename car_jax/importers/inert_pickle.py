@@ -110,7 +110,7 @@ class Machine:
   def _instructions(self) -> Iterator[tuple[str, Any]]:
     while code := self.stream.read(1):
       self.budget.step()
-      op = pickletools.code2op.get(code.decode('latin1'))
+      op = pickletools.code2op.get(code.decode('latin1'))  # type: ignore[attr-defined]
       if op is None:
         raise Refused(f'no pickle at byte {self.stream.tell()}')
       try:

@@ -32,7 +32,7 @@ def set_width(config: ConfigDict, weights: Weights, name: str) -> None:
   unless it says one: mmsegmentation's is 256 in every variant, NVlabs' and transformers' 768 from
   B2 on."""
   width = rows(weights, name)
-  if np.shape(weights.get(name)) == (width, 4 * width, 1, 1):
+  if np.shape(weights.get(name, ())) == (width, 4 * width, 1, 1):
     with config.unlocked():
       config.method.model.features = config.method.model.get('features') or width
 

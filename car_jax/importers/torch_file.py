@@ -222,7 +222,7 @@ def _legacy(stream: io.BytesIO, budget: Budget) -> Any:
       raise CutShort
     if (count := int.from_bytes(head, 'little')) != len(numbers):
       raise Refused(f'a storage holds {count} numbers instead of {len(numbers)}')
-    if stream.readinto(memoryview(numbers.view(np.uint8))) < numbers.nbytes:
+    if stream.readinto(numbers.view(np.uint8).data) < numbers.nbytes:
       raise CutShort
   return content
 

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.clamp import clamp
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 def binary_cross_entropy(score: Array, target: float) -> Array:

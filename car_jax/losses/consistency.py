@@ -7,7 +7,7 @@ C classes. A label of -1 is not learnt from.
 import jax
 import jax.numpy as jnp
 
-Array = jax.Array
+from car_jax.typing import Array
 
 ABSENT = 0.1  # of probability in all of an image's views together: less, and nobody saw the pixel
 

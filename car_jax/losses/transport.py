@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
 from car_jax.metrics import transport as flow
+from car_jax.typing import Array
 
-Array = jax.Array
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -162,7 +162,7 @@ def transport(
   seg = jnp.mean(jnp.sum(plan * cost, (1, 2)))
   masses = plan.sum(2), probability
   if groups is not None:
-    masses = tuple(grouped(x, groups) for x in masses)
+    masses = grouped(masses[0], groups), grouped(masses[1], groups)
   gate = gate_divergence(*masses)
   return Transport(seg + gate_weight * gate, seg, gate, plan, cost)
 

@@ -18,13 +18,13 @@ from typing import Any
 import flax.struct
 import jax
 
-Array = jax.Array
+from car_jax.typing import Array
+
 Batch = Mapping[str, Array]
 Logs = dict[str, Array]
 
 
-@flax.struct.dataclass
-class Samples:
+class Samples(flax.struct.PyTreeNode):
   """What a segmenter says about each image: N segmentations and how much it believes each.
 
   probs [B, N, H, W, C] float32, weight [B, N] float32 summing to one over N;

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from car_jax.methods.base import Array, Batch, Samples, example_keys
+from car_jax.methods.base import Batch, Samples, example_keys
+from car_jax.typing import Array
 
 
 def uniform(batch: int, n: int) -> Array:

@@ -24,15 +24,15 @@ from car_jax import registry
 from car_jax.errors import UserError
 from car_jax.losses import adversarial, segmentation
 from car_jax.methods import baselines
-from car_jax.methods.base import Array, Batch, Logs, Method, Samples, example_keys
+from car_jax.methods.base import Batch, Logs, Method, Samples, example_keys
 from car_jax.methods.train_state import TrainState, create
 from car_jax.nn import net as nets
 from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Count, Group, Net, Optim, Positive, Range, Share, Weight
+from car_jax.typing import Array
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   """What training changes. An absent net is None; `accuracy` is D's in the step before."""
 
   step: Array
@@ -70,7 +70,7 @@ class CAR(Method):
   """The refinement net G."""
   discriminator: Net | None
   """The critic D; None for none."""
-  optim: Optimizers = dataclasses.field(default_factory=dict)
+  optim: Optimizers = dataclasses.field(default_factory=dict)  # type: ignore[assignment]
   """An optimizer for each of them."""
   samples: Positive = 5
   """Samples of an image in training."""
@@ -116,7 +116,8 @@ class CAR(Method):
     return registry.net(getattr(self, which), num_classes=self.num_classes)
 
   def optimizer(self, which: str) -> Optimizer:
-    return optimizer(self.optim.get(which, {}), self.steps_per_epoch)
+    spec: Any = self.optim  # as configs have it, a dict
+    return optimizer(spec.get(which, {}), self.steps_per_epoch)
 
   def init(self, seed: int, batch: Batch) -> State:
     image = batch['image']
@@ -183,7 +184,7 @@ class CAR(Method):
     if train is None:
       logits_of = lambda out: out[0] if isinstance(out, tuple) else out
       draw = lambda x: logits_of(net.apply(variables, x, z, train=False))
-      logits, latent, new = nets.padded(net, draw, condition), (), variables
+      logits, latent, new = nets.padded(net, draw, condition), [], variables
     else:
       kw = dict(rngs={'dropout': train}, mutable=['batch_stats'])
       out, new = net.apply(variables, condition, z, train=True, **kw)
@@ -329,7 +330,7 @@ class CAR(Method):
 
   def probabilities(self, state: State, batch: Batch) -> Array | None:
     """F's probabilities [B, H, W, C] in inference mode; None without an F."""
-    if self.calnet is None:
+    if state.calnet is None:
       return None
     net, variables = self.net('calnet'), state.calnet.variables
     apply = lambda x: net.apply(variables, x, train=False)

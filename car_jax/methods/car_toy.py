@@ -22,15 +22,15 @@ import numpy as np
 
 from car_jax.data import toy_regression
 from car_jax.errors import UserError
-from car_jax.methods.base import Array, Batch, Logs, Method
+from car_jax.methods.base import Batch, Logs, Method
 from car_jax.methods.train_state import TrainState, create
 from car_jax.nn.mlp import MLP
 from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Count, Optim, Positive, Weight, Width
+from car_jax.typing import Array
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   """The three nets, and the log likelihood of the latest look at G."""
 
   step: Array
@@ -63,7 +63,7 @@ class CARToy(Method):
 
   # The parts -----------------------------------------------------------------------------------
 
-  def _net(self, which: str) -> MLP:
+  def _net(self, which: str) -> Any:
     return MLP((*self.hidden, 1), 0.0 if which == 'calnet' else 0.01)
 
   @property

@@ -8,11 +8,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from car_jax.methods.base import Array, Batch
+from car_jax.methods.base import Batch
 from car_jax.methods.train_state import full_size
 from car_jax.nn import multiscale, windows
 from car_jax.nn import net as nets
 from car_jax.options import Count, Factor
+from car_jax.typing import Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,17 +14,17 @@ import numpy as np
 
 from car_jax import registry
 from car_jax.methods import baselines
-from car_jax.methods.base import Array, Batch, Logs, Method, Samples
+from car_jax.methods.base import Batch, Logs, Method, Samples
 from car_jax.methods.inference import Inference
 from car_jax.methods.train_state import Frozen, TrainState, create
 from car_jax.nn.init import initialize
 from car_jax.nn.layers import resize_bilinear
 from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Net, Optim
+from car_jax.typing import Array
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   step: Array
   segmenter: Frozen
   net: TrainState

@@ -23,11 +23,12 @@ from car_jax import schedules
 from car_jax.errors import UserError
 from car_jax.losses import transport
 from car_jax.methods import baselines
-from car_jax.methods.base import Array, Batch, Logs, Samples, example_keys
+from car_jax.methods.base import Batch, Logs, Samples, example_keys
 from car_jax.methods.train_state import OneNet, TrainState, create
 from car_jax.nn import net as nets
 from car_jax.options import Count, Positive, Share, Weight
 from car_jax.schedules import Plateau, ReducingRate
+from car_jax.typing import Array
 
 COSTS: dict[str, Callable[..., Array]] = {
   'iou': transport.iou_cost,
@@ -37,8 +38,7 @@ COSTS: dict[str, Callable[..., Array]] = {
 PLANS = {'greedy': transport.greedy_plan, 'exact': transport.exact_plan}
 
 
-@flax.struct.dataclass
-class Schedule:
+class Schedule(flax.struct.PyTreeNode):
   """Where the schedules stand, and the losses they have not heard of: [total, gate], summed."""
 
   rate: ReducingRate
@@ -49,8 +49,7 @@ class Schedule:
   count: Array
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   step: Array
   net: TrainState
   schedule: Schedule

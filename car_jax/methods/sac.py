@@ -17,7 +17,6 @@ The batch holds besides image and label, for an image's views in a row:
 import dataclasses
 from typing import Annotated, Any, Literal
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,14 +25,14 @@ from car_jax.errors import UserError
 from car_jax.losses import consistency
 from car_jax.methods import baselines, supervised
 from car_jax.methods.abn import ABN, check_domains
-from car_jax.methods.base import Array, Batch, Logs, Samples
+from car_jax.methods.base import Batch, Logs, Samples
 from car_jax.methods.train_state import Frozen, TrainState, create, full_size
 from car_jax.nn import warp
 from car_jax.nn.layers import resize_bilinear
 from car_jax.options import Count, Positive, Range, Share, Weight
+from car_jax.typing import Array
 
 
-@flax.struct.dataclass
 class State(supervised.State):
   """`prior` [C] is the running share of each class; `initialised` once the teacher is a copy."""
 

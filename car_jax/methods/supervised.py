@@ -16,15 +16,15 @@ from car_jax import lookup
 from car_jax.errors import UserError
 from car_jax.losses import segmentation
 from car_jax.methods import baselines
-from car_jax.methods.base import Array, Batch, Logs, Samples
+from car_jax.methods.base import Batch, Logs, Samples
 from car_jax.methods.inference import Inference
 from car_jax.methods.train_state import OneNet, TrainState, create, full_size
 from car_jax.nn import net as nets
 from car_jax.nn.layers import at_least_float32
+from car_jax.typing import Array
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   step: Array
   net: TrainState
 

@@ -8,14 +8,14 @@ import jax
 import numpy as np
 
 from car_jax import registry
-from car_jax.methods.base import Array, Method
+from car_jax.methods.base import Method
 from car_jax.nn.init import initialize
 from car_jax.optim import Averaged, Optimizer, optimizer
 from car_jax.options import Net, Optim
+from car_jax.typing import Array
 
 
-@flax.struct.dataclass
-class Frozen:
+class Frozen(flax.struct.PyTreeNode):
   """A net that only predicts."""
 
   params: Any
@@ -30,7 +30,6 @@ class Frozen:
     return self.replace(params=params, batch_stats=batch_stats)
 
 
-@flax.struct.dataclass
 class TrainState(Frozen):
   """A net in training: its linen variables and its optimizer's state."""
 

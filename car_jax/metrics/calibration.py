@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import xlogy
 
-Array = jax.Array
+from car_jax.typing import Array
 
 FLOOR = 1e-7
 PIECE = 64  # pixels added one by one
@@ -102,7 +102,7 @@ def listed_sums(
   return bin_sums(_rows(conf), _rows(hits), _rows(seen & (conf > 0)), num_bins)
 
 
-def ece(sums: BinSums, pixels: int | None = None) -> float:
+def ece(sums: BinSums, pixels: float | None = None) -> float:
   """BinSums of [K] -> expected calibration error in [0, 1]; nan when nothing was counted.
 
   `pixels`: divide by this many instead of those in the bins.

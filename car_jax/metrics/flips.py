@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = jax.Array
+from car_jax.typing import Array
 
 
 class Flip(NamedTuple):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
 
-Array = jax.Array
+from car_jax.typing import Array
 
 RIGHT, WRONG, UNKNOWN, VOID = range(4)
 OUTCOMES = VOID  # that count

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Array = jax.Array
+from car_jax.typing import Array
 
 BLOCK_ELEMENTS = 1 << 21  # one-hot elements held at a time: 8 MiB of float32 stay in a cache
 BLOCK = 1 << 16  # pixels in a block at most
@@ -63,17 +63,16 @@ def overlap(
     block = [x.astype(jnp.int32) for x in cut(parts, start, length)]
     counted = None
     if seen is not None:
-      counted = [
-        jnp.broadcast_to(w, x.shape) for w, x in zip(cut(seen, start, length), block, strict=True)
-      ]
-      counted = jnp.concatenate(counted, 1)
+      each = zip(cut(seen, start, length), block, strict=True)
+      counted = jnp.concatenate([jnp.broadcast_to(w, x.shape) for w, x in each], 1)
     piece = _count(jnp.concatenate(block, 1), ids, ignore, counted)
     return jax.tree.map(jnp.add, total, piece)
 
   shape = (images, len(classes), maps, maps)
   sizes = shape[:3] if ignore is None and seen is None else shape
-  total = (jnp.zeros(shape, jnp.int32), jnp.zeros(sizes, jnp.int32))
-  total += (jnp.zeros(shape if seen is not None else shape[:3], jnp.int32),)
+  total = tuple(
+    jnp.zeros(s, jnp.int32) for s in (shape, sizes, shape if seen is not None else shape[:3])
+  )
   whole = pixels // block
   total = lax.fori_loop(0, whole, lambda i, t: count(i * block, block, t), total)
   if pixels > whole * block:

@@ -3,11 +3,10 @@
 Letters: B examples, H x W pixels, C classes; leading axes are free. probs [.., C] sum to one.
 """
 
-import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
-Array = jax.Array
+from car_jax.typing import Array
 
 
 def entropy(probs: Array, *, floor: float | None = None) -> Array:

@@ -32,8 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.metrics import overlap, transport
-
-Array = jax.Array
+from car_jax.typing import Array
 
 IGNORED = ('void', 'class')
 
@@ -201,9 +200,8 @@ def diversity(
   if readers is None:
     alone = compare(samples[:, :0], samples, reader_weight=sample_weight, **kw)
     return Diversity(ged(alone, **of).d_yy, variance(sample_weight=sample_weight))
-  kw |= dict(sample_weight=sample_weight, reader_weight=reader_weight)
-  weights = dict(sample_weight=sample_weight, reader_weight=reader_weight)
-  return Diversity(ged(samples, readers, **of, **kw).d_ss, variance(readers, **weights))
+  weights: dict[str, Any] = dict(sample_weight=sample_weight, reader_weight=reader_weight)
+  return Diversity(ged(samples, readers, **of, **kw, **weights).d_ss, variance(readers, **weights))
 
 
 def pixel_variance(

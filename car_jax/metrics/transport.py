@@ -7,11 +7,10 @@ holds to another one along the cheapest chain (successive shortest paths). That 
 of M x M x N work, where a Hungarian algorithm on the repeated N x N matrix takes N^3.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-Array = jax.Array
+from car_jax.typing import Array
 
 SCALE = 1 << 20  # costs become integers: chains then never gain from rounding; error below 1e-6
 FAR = 1 << 30

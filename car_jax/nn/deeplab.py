@@ -11,8 +11,7 @@ from car_jax.nn.layers import BatchNorm, at_least_float32, conv
 from car_jax.nn.net import Net
 from car_jax.nn.resnet import ResNet, imagenet_normalised
 from car_jax.options import Depth, Dtype, Share, Width
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 class ASPP(nn.Module):

@@ -17,8 +17,8 @@ from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
 from car_jax.nn.net import Net
 from car_jax.nn.resnet import ResNet, imagenet_normalised
 from car_jax.options import Depth, Dtype, Width
+from car_jax.typing import Array
 
-Array = jax.Array
 Table = tuple[tuple[str, str], ...]
 
 
@@ -85,7 +85,7 @@ def _moved(x: Array, by: int, axis: int) -> Array:
   return jnp.pad(x, [(max(-by, 0), max(by, 0)) if a == axis else (0, 0) for a in range(x.ndim)])
 
 
-def upsampled(low: Array, size: tuple[int, int]) -> tuple[Array, Array]:
+def upsampled(low: Array, size: tuple[int, ...]) -> tuple[Array, Array]:
   """Logits [B, h, w, C] -> float32 (themselves, at `size` with corner pixels aligned)."""
   low = at_least_float32(low)
   return low, resize_bilinear(low, size, align_corners=True)
@@ -124,7 +124,12 @@ class DeepLabV2ResNet(Net):
   ) -> tuple[Array, Array]:
     size, norm_train = x.shape[1:3], train if norm_train is None else norm_train
     x = imagenet_normalised(x) if self.normalise else x
-    kw = {'stride_first': True, 'ceil_pool': True, 'dilate_first': True, 'name': 'backbone'}
+    kw: dict[str, Any] = {
+      'stride_first': True,
+      'ceil_pool': True,
+      'dilate_first': True,
+      'name': 'backbone',
+    }
     backbone = ResNet(self.depth, 8, self.stem_channels, self.blocks, self.dtype, **kw)
     x = backbone(x, train=norm_train)
     self.sow('intermediates', 'backbone_features', x)
@@ -169,7 +174,12 @@ class DeepLabV2VGG(Net):
   ) -> tuple[Array, Array]:
     size, norm_train = x.shape[1:3], train if norm_train is None else norm_train
     x = imagenet_normalised(x) if self.normalise else x
-    kw = {'dilations': (1, 1, 1, 1, 2), 'poolings': 3, 'dtype': self.dtype, 'name': 'backbone'}
+    kw: dict[str, Any] = {
+      'dilations': (1, 1, 1, 1, 2),
+      'poolings': 3,
+      'dtype': self.dtype,
+      'name': 'backbone',
+    }
     *_, x = vgg.VGG(self.depths, self.widths, **kw)(x, train=norm_train)
     self.sow('intermediates', 'backbone_features', x)
     for name in ('fc6', 'fc7'):

@@ -6,7 +6,6 @@ Letters: B images, H x W pixels, C classes.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from car_jax.nn import init
@@ -14,8 +13,7 @@ from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinea
 from car_jax.nn.net import Net
 from car_jax.nn.resnet import ResNet, imagenet_normalised
 from car_jax.options import Depth, Dtype, Share, Width
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 class SeparableUnit(nn.Module):
@@ -91,7 +89,8 @@ class DeepLabV3Plus(Net):
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    size, kw = x.shape[1:3], {'deep_stem': True, 'low_level': True, 'name': 'backbone'}
+    size = x.shape[1:3]
+    kw: dict[str, Any] = {'deep_stem': True, 'low_level': True, 'name': 'backbone'}
     backbone = ResNet(self.depth, 8, self.stem_channels, self.blocks, self.dtype, **kw)
     low, x = backbone(imagenet_normalised(x), train=train)
     self.sow('intermediates', 'backbone_features', x)

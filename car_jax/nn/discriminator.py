@@ -1,7 +1,6 @@
 """CAR's discriminator (arXiv 2006.13144, supplement). Letters: B, H, W; C channels of the pair."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from car_jax.clamp import clamp
@@ -9,8 +8,7 @@ from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.layers import at_least_float32, conv, reflect_pad
 from car_jax.options import Dtype, Share, Width
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 class PixelDiscriminator(nn.Module):

@@ -6,7 +6,6 @@ Letters: B images, H x W pixels, C classes.
 from typing import ClassVar
 
 import flax.linen as nn
-import jax
 
 from car_jax.nn import init, vgg
 from car_jax.nn.deeplabv2 import Table, groups, upsampled
@@ -15,8 +14,7 @@ from car_jax.nn.layers import BatchNorm, check_multiple, conv, resize_bilinear
 from car_jax.nn.net import Net
 from car_jax.nn.resnet import imagenet_normalised
 from car_jax.options import Depth, Dtype, Share, Width
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 class FCN8sVGG(Net):

@@ -33,12 +33,12 @@ def evaluate(closed: ClosedJaxpr, arguments: Sequence[Any], wanted: Sequence[int
       steps.append(eqn)
       needed.update(v for v in eqn.invars if not isinstance(v, Literal))
   for eqn in reversed(steps):
-    results = _step(eqn, [read(v) for v in eqn.invars])
+    results = _step(eqn, [read(v) for v in eqn.invars], jaxpr.debug_info)
     known |= dict(zip(eqn.outvars, results, strict=True))
   return [read(v) for v in outputs]
 
 
-def _step(eqn: Any, inputs: list[Any]) -> list[Any]:
+def _step(eqn: Any, inputs: list[Any], debug_info: Any) -> list[Any]:
   name, params = eqn.primitive.name, eqn.params
   inner = params.get('jaxpr', params.get('call_jaxpr'))
   if isinstance(inner, ClosedJaxpr) and name not in ('scan', 'while', 'cond'):
@@ -51,7 +51,7 @@ def _step(eqn: Any, inputs: list[Any]) -> list[Any]:
   elif name in SHAPED:
     value = SHAPED[name](*map(np.asarray, inputs), **params)
   else:
-    return _by_jax(eqn, inputs)
+    return _by_jax(eqn, inputs, debug_info)
   dtype = np.uint64 if _is_key(out.aval) else out.aval.dtype
   return [np.broadcast_to(np.asarray(value).astype(dtype), out.aval.shape)]
 
@@ -60,11 +60,11 @@ def _is_key(x: Any) -> bool:
   return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _by_jax(eqn: Any, inputs: list[Any]) -> list[Any]:
+def _by_jax(eqn: Any, inputs: list[Any], debug_info: Any) -> list[Any]:
   """One operation as jax has it; keys become jax's and back."""
   pairs = zip(eqn.invars, inputs, strict=True)
   real = {v: _jax_key(x) if _is_key(v.aval) else x for v, x in pairs if not isinstance(v, Literal)}
-  alone = ClosedJaxpr(Jaxpr([], [*real], eqn.outvars, [eqn]), [])
+  alone = ClosedJaxpr(Jaxpr([], [*real], eqn.outvars, [eqn], debug_info=debug_info), [])
   results = jaxpr_as_fun(alone)(*real.values())
   return [_wrap(jax.random.key_data(x)) if _is_key(x) else np.asarray(x) for x in results]
 
@@ -78,7 +78,7 @@ def mixed(*parts: Any) -> np.uint64:
   return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'little'))
 
 
-def _fold(key: Array, data: Array, **_: Any) -> Array:
+def _fold(key: Any, data: Any, **_: Any) -> Array:
   pairs = np.broadcast(np.asarray(key), np.asarray(data))
   return np.array([mixed(*pair) for pair in pairs], np.uint64).reshape(pairs.shape)
 
@@ -95,7 +95,7 @@ def _bits(key: Array, *, bit_width: int, shape: tuple[int, ...], **_: Any) -> Ar
   return np.stack([draw(k) for k in np.ravel(key)]).reshape(*np.shape(key), *shape)
 
 
-def _wrap(data: Array, **_: Any) -> Array:
+def _wrap(data: Any, **_: Any) -> Array:
   pairs = np.asarray(data).reshape(-1, np.shape(data)[-1])
   return np.array([mixed(*p) for p in pairs], np.uint64).reshape(np.shape(data)[:-1])
 
@@ -106,7 +106,8 @@ def _unwrap(key: Array, **_: Any) -> Array:
 
 
 def _jax_key(key: Array) -> jax.Array:
-  return jax.random.wrap_key_data(_unwrap(key), impl='threefry2x32')
+  data: Any = _unwrap(key)
+  return jax.random.wrap_key_data(data, impl='threefry2x32')
 
 
 KEYS: dict[str, Callable[..., Any]] = {

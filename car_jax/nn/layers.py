@@ -13,8 +13,7 @@ import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.nn.init import torch_uniform
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 def at_least_float32(x: Array) -> Array:
@@ -86,11 +85,11 @@ class ConvTranspose2x2(nn.Module):
     shape = (2, 2, sum(widths), self.features)
     kernel = self.param('transposed_kernel', torch_uniform(4 * self.features), shape)
     bias = self.param('bias', torch_uniform(4 * self.features), (self.features,))
-    *inputs, kernel, bias = nn.dtypes.promote_dtype(*inputs, kernel, bias, dtype=self.dtype)
+    *parts, kernel, bias = nn.dtypes.promote_dtype(*inputs, kernel, bias, dtype=self.dtype)
     start, blocks = 0, bias
-    for x, width in zip(inputs, widths, strict=True):
-      part = kernel[:, :, start : start + width]
-      blocks = blocks + jnp.einsum('...hwc,abco->...hawbo', x, part)
+    for x, width in zip(parts, widths, strict=True):
+      weights = kernel[:, :, start : start + width]
+      blocks = blocks + jnp.einsum('...hwc,abco->...hawbo', x, weights)
       start += width
     *lead, h, _, w, _, o = blocks.shape
     return blocks.reshape(*lead, 2 * h, 2 * w, o)
@@ -178,7 +177,7 @@ def max_pool3(x: Array, *, ceil: bool = False) -> Array:
   return x
 
 
-def resize_bilinear(x: Array, size: tuple[int, int], *, align_corners: bool) -> Array:
+def resize_bilinear(x: Array, size: tuple[int, ...], *, align_corners: bool) -> Array:
   """[..., H, W, C] -> [..., *size, C] as torch's bilinear `interpolate`, which never antialiases.
 
   `align_corners` puts the centres of the corner pixels on each other; otherwise their outer edges.
@@ -187,8 +186,8 @@ def resize_bilinear(x: Array, size: tuple[int, int], *, align_corners: bool) -> 
     source = x.shape[axis]
     if source == target:
       continue
-    low, share = _taps(source, target, align_corners)
-    share = jnp.asarray(share.reshape(-1, *(1,) * (-1 - axis)), x.dtype)
+    low, beyond = _taps(source, target, align_corners)
+    share = jnp.asarray(beyond.reshape(-1, *(1,) * (-1 - axis)), x.dtype)
     below = jnp.take(x, low, axis)
     x = below + (jnp.take(x, np.minimum(low + 1, source - 1), axis) - below) * share
   return x

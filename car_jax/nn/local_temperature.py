@@ -7,13 +7,11 @@ Letters: B images, H x W pixels, C classes, D channels.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from car_jax.errors import UserError, nearest
 from car_jax.nn.layers import reflect_pad
-
-Array = jax.Array
+from car_jax.typing import Array
 
 # what the image's convolution sees, and what the other eight see
 INPUTS = {

@@ -1,11 +1,9 @@
 """A plain stack of linear layers, for data without pixels."""
 
 import flax.linen as nn
-import jax
 
 from car_jax.nn import init
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 class MLP(nn.Module):

@@ -17,9 +17,9 @@ from car_jax.nn import net as nets
 from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, conv
 from car_jax.nn.net import Net
 from car_jax.options import Dtype, Width
+from car_jax.typing import Array
 
-Array = jax.Array
-NORM = dict(epsilon=1e-3, momentum=0.01)
+NORM: dict[str, Any] = dict(epsilon=1e-3, momentum=0.01)
 
 
 class Block(nn.Module):

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 
 from car_jax.errors import UserError
 from car_jax.nn.layers import resize_bilinear
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 def averaged(
@@ -46,7 +45,7 @@ def averaged(
   return total - math.log(len(looks)) + energy / len(looks)
 
 
-def scaled(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
+def scaled(size: tuple[int, ...], scale: float, multiple: int) -> tuple[int, ...]:
   """The sides times `scale`, each the nearest `multiple`; at scale 1 as they are."""
   if scale == 1:
     return size
@@ -57,7 +56,7 @@ def scaled(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int
 def check(scales: Sequence[float]) -> None:
   """Raises UserError for anything but positive numbers."""
   given = scales if isinstance(scales, (tuple, list)) else [scales]
-  valid = [s for s in given if isinstance(s, numbers.Real) and 0 < s < math.inf]
+  valid = [s for s in given if isinstance(s, numbers.Real) and 0 < float(s) < math.inf]
   if not valid or len(valid) < len(given) or given is not scales:
     raise UserError(
       f'config.method.scales is {scales!r}; it holds one or more positive numbers\n'

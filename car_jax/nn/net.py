@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = jax.Array
+from car_jax.typing import Array
 
 
 class Net(nn.Module):
@@ -68,7 +67,7 @@ def shares(net: Net, size: tuple[int, ...], places: tuple[int, ...]) -> np.ndarr
   rows, columns = (
     np.clip(n * k / m - np.arange(k), 0, 1) for n, k, m in zip(size, places, full, strict=True)
   )
-  return np.float32(rows[:, None, None] * columns[:, None])
+  return (rows[:, None, None] * columns[:, None]).astype(np.float32)
 
 
 def mean(features: Array, share: np.ndarray | None) -> Array:

@@ -7,12 +7,11 @@ it, unless `stride_first`. The deep stem, three 3 x 3 convolutions, is ResNet-C 
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from car_jax.nn.layers import BatchNorm, conv, max_pool3
+from car_jax.typing import Array
 
-Array = jax.Array
 BLOCKS = {
   18: (2, 2, 2, 2),
   34: (3, 4, 6, 3),
@@ -107,7 +106,9 @@ class ResNet(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Any:
     width, kind = self.stem_channels, BasicBlock if self.depth < 50 else Bottleneck
-    kw = {'stride_first': True} if self.stride_first and kind is Bottleneck else {}
+    kw: dict[str, Any] = {}
+    if self.stride_first and kind is Bottleneck:
+      kw = {'stride_first': True}
     x = max_pool3(self.stem(x, train), ceil=self.ceil_pool)
     self.sow('intermediates', 'stem', x)
     low_level, stride_so_far, dilation = x, 4, 1

@@ -18,8 +18,7 @@ from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinea
 from car_jax.nn.net import Net
 from car_jax.nn.resnet import imagenet_normalised
 from car_jax.options import Count, Depth, Dtype, Share, Width
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 class Sizes(NamedTuple):
@@ -85,7 +84,7 @@ class Block(nn.Module):
   def __call__(self, x: Array, *, train: bool) -> Array:
     d, width = x.shape[-1], 4 * x.shape[-1]
     norm = lambda name: layer_norm(name, self.epsilon, self.dtype)
-    kw = {'broadcast_dims': (1, 2, 3), 'deterministic': not train}
+    kw: dict[str, Any] = {'broadcast_dims': (1, 2, 3), 'deterministic': not train}
     drop = lambda y: nn.Dropout(self.drop_path, **kw)(y)
     inner = self.heads, self.reduction, self.embed_epsilon, self.dtype
     attend = Attention(*inner, name='attention')

@@ -6,7 +6,6 @@ Letters: B images, H x W pixels, C classes.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from car_jax.nn import init
@@ -21,8 +20,7 @@ from car_jax.nn.layers import (
 )
 from car_jax.nn.net import Net
 from car_jax.options import Depth, Dtype, Share, Width
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 class SegNetCalNet(Net):

@@ -1,14 +1,12 @@
 """CAR's calibration net for Cityscapes: five full-resolution layers (arXiv 2006.13144)."""
 
 import flax.linen as nn
-import jax
 
 from car_jax.nn import init
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv, reflect_pad
 from car_jax.nn.net import Net
 from car_jax.options import Dtype, Share, Width
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 class ToyCalNet(Net):

@@ -17,8 +17,7 @@ from car_jax.nn import init
 from car_jax.nn.layers import BatchNorm, ConvTranspose2x2, at_least_float32, check_multiple, conv
 from car_jax.nn.net import Net
 from car_jax.options import Dtype, Share, Width
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 class NoiseInjector(nn.Module):

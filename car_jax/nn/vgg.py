@@ -7,12 +7,11 @@ pixels.
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from car_jax.nn import init
 from car_jax.nn.layers import NormedConv, max_pool2
+from car_jax.typing import Array
 
-Array = jax.Array
 DEPTHS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
 # Rules of nn/init.py for nets with a VGG named `backbone`.

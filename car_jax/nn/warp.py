@@ -1,9 +1,8 @@
 """Affine warps of maps. Letters: B maps, H x W pixels, C channels."""
 
-import jax
 import jax.numpy as jnp
 
-Array = jax.Array
+from car_jax.typing import Array
 
 
 def sample(maps: Array, theta: Array) -> Array:

@@ -11,8 +11,7 @@ import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.nn.layers import at_least_float32, resize_bilinear
-
-Array = jax.Array
+from car_jax.typing import Array
 
 
 def starts(size: int, crop: int, stride: int) -> list[int]:
@@ -54,7 +53,7 @@ def sliding(
 def predicted(
   apply: Callable[[Array], Array],
   image: Array,
-  size: tuple[int, int],
+  size: tuple[int, ...],
   *,
   crop: int = 0,
   stride: int = 0,

@@ -106,10 +106,10 @@ def correlated(points: Mapping[str, tuple[Scores, ...]], *, seed: int = 0) -> di
   over_images: dict[str, tuple[float, float]] = dict.fromkeys(COEFFICIENTS, (NAN, NAN))
   over_models = over_images
   if not note:
-    drawn = [np.stack([p[k].draws for p in known.values()], -1) for k in (0, 1)]  # [R, M]
-    over_images = _ends([coefficients(*xy) for xy in zip(*drawn, strict=True)])
+    xs, ys = (np.stack([p[k].draws for p in known.values()], -1) for k in (0, 1))  # [R, M]
+    over_images = _ends([coefficients(*xy) for xy in zip(xs, ys, strict=True)])
     if len(known) >= LEAST_DRAWN:
-      over_models = _ends(_models_drawn(*drawn, np.random.default_rng([seed, 2])))
+      over_models = _ends(_models_drawn(xs, ys, np.random.default_rng([seed, 2])))
     else:
       note = f'no interval over models: it needs {LEAST_DRAWN}'
   return dict(
@@ -203,10 +203,15 @@ def rows(study: Mapping[str, Any]) -> list[list[str]]:
       span = ends(of['models'])
       cells.append(f'{number(of["value"])}{f" ({span})" if span else ""}')
     title = legend.of_score(c['measure']).title
-    left = f'without {", ".join(c["left_out"])}' if c['left_out'] else ''
-    note = '; '.join(filter(None, [c['note'], left]))
-    out.append([c['name'], title, str(len(c['models'])), *cells, note])
+    out.append([c['name'], title, str(len(c['models'])), *cells, remarks(c)])
   return out
+
+
+def remarks(entry: Mapping[str, Any]) -> str:
+  """What is missing of a correlation, and which models it is without."""
+  left = entry['left_out'] if entry['models'] else ()
+  without = [f'without {m}, which has no such score' for m in left]
+  return '; '.join(filter(None, [entry['note'], *without]))
 
 
 def terminal(study: Mapping[str, Any]) -> str:
@@ -218,8 +223,9 @@ def terminal(study: Mapping[str, Any]) -> str:
   lines = ['Does the score on the synthetic sets predict that on the real ones?']
   for row in (HEAD, *found):
     cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-    lines.append('  '.join([*cells, row[-1]]).rstrip())
+    lines.append('  '.join(cells).rstrip())
   lines.append('in brackets 95 % intervals over models and images')
+  lines += [f'{sets}, {score}: {note}' for sets, score, *_, note in found if note]
   return '\n'.join(lines)
 
 

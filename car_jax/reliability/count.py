@@ -131,7 +131,7 @@ def _flat(logits: jax.Array, arrays: Mapping[str, jax.Array]) -> tuple:
   """logits, labels, counted, unknown, disagreement with one axis of pixels [B, N]."""
   b, h, w, c = logits.shape
   rows = lambda x: None if x is None else x.reshape(b, h * w)
-  maps = [rows(arrays.get(k)) for k in ('labels', 'unknown', 'disagreement')]
+  maps: list[Any] = [rows(arrays.get(k)) for k in ('labels', 'unknown', 'disagreement')]
   logits = logits.reshape(b, h * w, c)
   if 'pixels' in arrays:
     at = arrays['pixels']

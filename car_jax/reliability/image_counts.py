@@ -20,8 +20,8 @@ from car_jax.metrics import onepass, ranking
 from car_jax.metrics.onepass import BINS, COARSE, SCORES, UNKNOWN, Counts
 
 # what is kept of each image
-IMAGE_KEYS = ('confusion', 'scores', 'conf', 'ece', 'ece_conf', 'losses', 'image', 'pixels')
-IMAGE_KEYS += ('objects', 'with_objects')
+IMAGE_KEYS: tuple[str, ...] = ('confusion', 'scores', 'conf', 'ece', 'ece_conf', 'losses', 'image')
+IMAGE_KEYS += ('pixels', 'objects', 'with_objects')
 FORMAT = 3  # of files
 OBJECT_SCORES = ('entropy', 'max_prob', 'max_logit')  # GenVal's three, per image
 FINE_KEYS = ('scores', 'conf', 'classwise', 'classwise_conf')  # of all images together, at K bins
@@ -64,7 +64,7 @@ class ImageCounts:
     self._parts: list[dict[str, np.ndarray]] = []
     self._values: list[tuple[np.ndarray, ...]] = []  # of exact mode: not saved, not merged
 
-  def add(self, counts: Counts, ids: Sequence[str], groups: Sequence[str], keep: Any) -> None:
+  def add(self, counts: Counts, ids: Any, groups: Any, keep: Any) -> None:
     """The images of a batch whose `keep` is True; ids and groups are those of the whole batch."""
     keep = np.asarray(keep, bool)
     arrays = {k: v[keep] for k, v in on_host(counts).items()}
@@ -122,7 +122,7 @@ class ImageCounts:
 
   def save(self, path: pathlib.Path, about: Any) -> None:
     """One .npz with `about` (JSON) in it; it appears under its name when it is whole."""
-    arrays = {f'image/{k}': v for k, v in self.images.items()}
+    arrays: dict[str, Any] = {f'image/{k}': v for k, v in self.images.items()}
     arrays |= {f'fine/{k}': v for k, v in self.fine.items()}
     names = dict(names=self.names, absent=self.absent, ids=self.ids, groups=self.groups)
     head = json.dumps(names | dict(about=about, format=FORMAT))

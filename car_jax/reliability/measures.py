@@ -231,7 +231,7 @@ def estimates(
   pooled, exact = counts.pooled(), exact or {}
   groups = counts.groups if any(counts.groups) else counts.ids
   _, group = np.unique(groups, return_inverse=True)
-  units = group.max() + 1 if len(group) else 0
+  units = int(group.max()) + 1 if len(group) else 0
   rng = np.random.default_rng(seed)
   drawn: list[list[float]] = [[] for _ in wanted]
   for start in range(0, resamples if units > 1 else 0, 50):

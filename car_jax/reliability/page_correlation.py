@@ -12,7 +12,7 @@ from car_jax.reliability.page_plots import slim
 from car_jax.reliability.view import View, number
 
 WIDTH, HEIGHT = 420, 360
-APART = 13  # pixels between two names
+TALL = 11  # pixels of a name
 LETTER = 6.4  # pixels of a letter of a name, about
 
 
@@ -51,9 +51,7 @@ def _table(entries: Sequence[Mapping[str, Any]]) -> str:
   for c in entries:
     cells = [escape(c['name']), escape(legend.of_score(c['measure']).title), str(len(c['models']))]
     cells += [_coefficient(c['coefficients'][k]) for k in COEFFICIENTS]
-    left = [f'without {m}: no such score' for m in c['left_out']]
-    note = escape('; '.join(filter(None, [c['note'], *left])))
-    rows.append(('', [*cells, f'<td class="word">{note}</td>']))
+    rows.append(('', [*cells, f'<td class="word">{escape(correlation.remarks(c))}</td>']))
   head = ['sets', 'score', 'models', *(k.title() for k in COEFFICIENTS), '']
   return page_tables.plain(head, rows, label='correlations', words=(0, 1, 6))
 
@@ -84,10 +82,13 @@ def scatter(view: View, entry: Mapping[str, Any]) -> str:
            [y(at(m, 'real', k)) for k in ('low', 'high')])  # fmt: skip
     chart.mark(px, py, style, radius=4.5, tip=_tip(entry, m))
     points.append((px, py, m['model'], style))
-  for (px, _, name, style), row in zip(points, _rows([p[1] for p in points]), strict=True):
-    right = px + 9 + LETTER * len(name) < WIDTH
-    place = (px + 8, 'start') if right else (px - 8, 'end')
-    chart.text(place[0], row - 6, name, place[1], style.colour, 11)
+  names = [name for _, _, name, _ in points]
+  places = name_places([(px, py) for px, py, _, _ in points], names)
+  for (left, base), name, (*_, style) in zip(places, names, points, strict=True):
+    chart.parts.append(
+      f'<text x="{left:.1f}" y="{base:.1f}" font-size="11" style="fill:{style.colour};'
+      f'stroke:var(--paper);stroke-width:3px;paint-order:stroke">{escape(name)}</text>'
+    )
   return chart.render()
 
 
@@ -113,12 +114,33 @@ def _cross(chart: charts.Chart, colour: str, point, across: list, up: list) -> N
     chart.line(point[0], up[0], point[0], up[1], colour, 0.75)
 
 
-def _rows(heights: Sequence[float]) -> list[float]:
-  """The same, moved down where two names would lie over one another."""
-  out, last = [0.0] * len(heights), -math.inf
-  for i in sorted(range(len(heights)), key=heights.__getitem__):
-    last = out[i] = max(heights[i], last + APART)
+def name_places(
+  points: Sequence[tuple[float, float]], names: Sequence[str]
+) -> list[tuple[float, float]]:
+  """Where each name begins (left, base line): beside its point, least over others and the rim."""
+  taken = [(px - 6, py - 6, px + 6, py + 6) for px, py in points]
+  out = []
+  for (px, py), name in zip(points, names, strict=True):
+    wide = LETTER * len(name)
+    steps = [(dx, dy) for dx in (8, -8 - wide) for dy in (-5, 14)]
+    steps += [(-wide / 2, -9), (-wide / 2, 18), (12, -14), (-12 - wide, 23)]
+    corners = [(px + dx, py + dy) for dx, dy in steps]
+    boxes = [(left, base - TALL, left + wide, base) for left, base in corners]
+    best = min(range(len(boxes)), key=lambda i: _hidden(boxes[i], taken))
+    taken.append(boxes[best])
+    out.append(corners[best])
   return out
+
+
+def _hidden(box: Sequence[float], taken: Sequence[Sequence[float]]) -> float:
+  """Pixels that a box shares with others, and ten times those that are out of the drawing."""
+  left, top, right, base = box
+  area = lambda w, h: max(0.0, w) * max(0.0, h)
+  shared = sum(
+    area(min(right, r) - max(left, l), min(base, b) - max(top, t)) for l, t, r, b in taken
+  )
+  inside = area(min(right, WIDTH) - max(left, 0), min(base, HEIGHT) - max(top, 0))
+  return shared + 10 * (area(right - left, base - top) - inside)
 
 
 def _tip(entry: Mapping[str, Any], m: Mapping[str, Any]) -> str:

@@ -47,8 +47,14 @@ class Segmenter(Protocol):
 
   name: str
   about: str
-  fingerprint: str  # changes when predictions do
-  has_features: bool | None  # None: not known before a batch is read
+
+  @property
+  def fingerprint(self) -> str:
+    """Changes when predictions do."""
+
+  @property
+  def has_features(self) -> bool | None:
+    """None: not known before a batch is read."""
 
   def size(self, spec: Mapping[str, Any]) -> int:
     """How many images a set has."""

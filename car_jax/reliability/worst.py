@@ -120,6 +120,6 @@ def draw(arrays: dict[str, np.ndarray], palette: np.ndarray) -> dict[str, np.nda
   return out | {
     'label': pictures.class_map(labels, palette),
     'prediction': pictures.class_map(predicted, palette),
-    'error': pictures.thin(np.uint8(error)),
+    'error': pictures.thin(error.astype(np.uint8)),
     'uncertainty': pictures.heat(pictures.thin(entropy)),
   }

@@ -17,7 +17,7 @@ import json
 import pathlib
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,7 +134,8 @@ def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
   from car_jax import sharding
   from car_jax.reliability import count, image_counts, segmenters
 
-  mesh, matrices, classes = sharding.make_mesh(), {}, {}
+  mesh, classes = sharding.make_mesh(), {}
+  matrices: dict[str, dict[str, np.ndarray]] = {}
   palette: tuple[Any, ...] = ()
   images, remarks = 0, {}
   spec = dict(split=split, data=dict(data_dir=data_dir) if data_dir else {})
@@ -263,7 +264,7 @@ def tables(results: Mapping[str, Any]) -> str:
   return '\n'.join(lines) + '\n'
 
 
-def _plain(values: Sequence[float]) -> list[float | None]:
+def _plain(values: Iterable[float]) -> list[float | None]:
   """JSON has no nan."""
   return [float(v) if np.isfinite(v) else None for v in values]
 

@@ -17,7 +17,7 @@ def figure1(path: pathlib.Path, numbers: dict[str, np.ndarray]) -> None:
   from matplotlib import pyplot as plt
 
   rows = len(numbers['f'])
-  size = dict(figsize=(10.5, 0.6 + 2.3 * rows), layout='constrained')
+  size: dict[str, Any] = dict(figsize=(10.5, 0.6 + 2.3 * rows), layout='constrained')
   fig, axes = plt.subplots(rows, 3, sharex=True, sharey=True, squeeze=False, **size)
   for r in range(rows):
     _data(axes[r, 0], numbers, r)

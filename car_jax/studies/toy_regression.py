@@ -159,7 +159,7 @@ def side_by_side(jobs: list[Any], workers: int, stop: threading.Event) -> None:
       raise
 
 
-def save(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def save(path: pathlib.Path, arrays: dict[str, Any]) -> None:
   """All or nothing: a file that is there is whole."""
   with folders.whole(path) as part, part.open('wb') as file:
     np.savez_compressed(file, **arrays)
@@ -176,7 +176,8 @@ def load(path: pathlib.Path) -> dict[str, np.ndarray]:
 def draw(out: pathlib.Path, args: argparse.Namespace) -> None:
   from car_jax.studies import toy_plots
 
-  results, tables = {}, []
+  results: dict[str, Any] = {}
+  tables = []
   if args.figure != '1':
     laws = {law: load(run_file(out, law)) for law in LAWS}
     results['figure2'] = over_all_runs(laws)

@@ -14,13 +14,14 @@ import numpy as np
 
 from car_jax.data import toy_regression
 from car_jax.methods.car_toy import CARToy, State
+from car_jax.typing import Array
 
-Array = jax.Array
 WEIGHTS = (1.0, 0.0)
 AT = 0.2  # where the branches' shares are counted
 CHUNK = 250  # steps per call: between two calls a run can be stopped and the progress told
 # All runs take the same step, so that the choice of the phase stays a choice under vmap.
-AXES = State(step=None, calnet=0, generator=0, discriminator=0, log_likelihood=0)
+ALONG: Any = 0
+AXES = State(None, calnet=ALONG, generator=ALONG, discriminator=ALONG, log_likelihood=ALONG)
 
 
 class Stopped(Exception):

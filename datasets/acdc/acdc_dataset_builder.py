@@ -46,8 +46,11 @@ class Builder(base.Builder):
     images, self.labels = (root(source, *names) for names in (IMAGES, LABELS))
     splits = {
       f'{condition}_{use}': layout.paired(
-        *(images / condition / part, self.labels / condition / part),
-        *(ENDS, LABEL_ENDS, self.problems),
+        images / condition / part,
+        self.labels / condition / part,
+        ENDS,
+        LABEL_ENDS,
+        self.problems,
         beside=COMPANIONS,
       )
       for condition in CONDITIONS

@@ -6,7 +6,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from PIL import Image
@@ -25,8 +25,8 @@ SPLITS = ('train', 'val2', 'validation', 'calibration', 'test')
 VAL2 = pathlib.Path(__file__).with_name('val2.txt')
 PARTS = ('train', 'val', 'test')  # folders; test is read for --splits adaptation, where it is there
 LABEL_IDS, TRAIN_IDS = '_gtFine_labelIds.png', '_gtFine_labelTrainIds.png'
-COMPANIONS = ('_gtFine_color.png', '_gtFine_instanceIds.png', '_gtFine_polygons.json')
-COMPANIONS += ('_gtFine_instanceTrainIds.png', '_gtFine_panoptic.png')
+COMPANIONS: tuple[str, ...] = ('_gtFine_color.png', '_gtFine_instanceIds.png')
+COMPANIONS += ('_gtFine_polygons.json', '_gtFine_instanceTrainIds.png', '_gtFine_panoptic.png')
 CITATION = 'Cordts et al., The Cityscapes dataset for semantic urban scene understanding, CVPR 2016'
 
 
@@ -48,7 +48,7 @@ class Config(base.ScaledConfig):
         '  expected 0 or more, and with it --splits reliability'
       )
 
-  def for_source(self, source):
+  def for_source(self, source: pathlib.Path) -> Self:
     if self.black_box and not pathlib.Path(self.black_box).is_dir():
       raise UserError(f'--black-box {self.black_box}: no such folder')
     there = 'black_box' if (source / 'black_box').is_dir() else ''
@@ -114,7 +114,7 @@ class Builder(base.Builder):
           f'{source / IMAGES / part} is not there\n'
           f'  expected {IMAGES}/train, {IMAGES}/val and {LABELS}/ beside; see docs/data.md'
         )
-    kw = dict(scene='CITY', beside=COMPANIONS)
+    kw: dict[str, Any] = dict(scene='CITY', beside=COMPANIONS)
     paths = []
     for part in parts:
       folders = source / IMAGES / part, source / LABELS / part
@@ -208,7 +208,7 @@ def unused_boxes(
   """Notes black-box predictions of no image that is read."""
   if folder is None:
     return
-  stems: dict[tuple[str, str], list[str]] = {}
+  stems: dict[tuple[str, ...], list[str]] = {}
   for path in paths:
     stems.setdefault(path.parts[-3:-1], []).append(layout.key(path, ENDS)[1])
   for box in common.files_under(folder, problems):
@@ -238,7 +238,7 @@ def unlabelled(
 
 def scaled(
   path: pathlib.Path,
-  maps: list[tuple[pathlib.Path, np.ndarray | None]],
+  maps: list[tuple[pathlib.Path, Any]],
   scale: float,
   problems: common.Problems,
   change: Callable[[np.ndarray], np.ndarray] = np.asarray,
@@ -300,11 +300,11 @@ def from_label_ids(
 def read_black_box(folder: pathlib.Path, stem: str, problems: common.Problems) -> np.ndarray | None:
   """A prediction in label ids, as train ids."""
   there = sorted(folder.iterdir()) if folder.is_dir() else []
-  found = [p for p in there if is_box_of(p.name, stem)]
-  if len(found) != 1:
-    problems.add(folder / f'{stem}*', f'{len(found)} black-box predictions; expected one')
+  boxes = [p for p in there if is_box_of(p.name, stem)]
+  if len(boxes) != 1:
+    problems.add(folder / f'{stem}*', f'{len(boxes)} black-box predictions; expected one')
     return None
-  (path,) = found
+  (path,) = boxes
   if path.suffix.lower() == '.png':
     return from_label_ids(path, common.read_ids(path, problems), problems)
   with problems.collecting():
@@ -322,17 +322,15 @@ def read_array(path: pathlib.Path) -> np.ndarray:
   """Whole numbers [H, W] of a .npy file, of any kind, as int64. Raises UserError, by path."""
   files.check_regular(path)
   with reading(path, 'an array [H, W] of whole numbers'):
-    found = np.load(
-      path, mmap_mode='r', allow_pickle=False
-    )  # which allocates no more than is there
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in 'biuf':
-      raise ValueError(f'it holds {getattr(found, "dtype", "parts")} {np.shape(found)}')
-    found = np.asarray(found)
-    if not np.isfinite(found).all() or (found != np.round(found)).any():
+    ids = np.load(path, mmap_mode='r', allow_pickle=False)  # which allocates no more than is there
+    if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.dtype.kind not in 'biuf':
+      raise ValueError(f'it holds {getattr(ids, "dtype", "parts")} {np.shape(ids)}')
+    ids = np.asarray(ids)
+    if not np.isfinite(ids).all() or (ids != np.round(ids)).any():
       raise ValueError('it holds other than whole numbers')
-    if found.size and np.abs(found.astype(np.float64)).max() > 2**31:
+    if ids.size and np.abs(ids.astype(np.float64)).max() > 2**31:
       raise ValueError('it holds numbers that are no ids')
-    return found.astype(np.int64)
+    return ids.astype(np.int64)
 
 
 def image_scaled(image: np.ndarray, scale: float) -> np.ndarray:

@@ -14,8 +14,8 @@ from datasets import common
 
 IGNORE = 'ignore'
 OUTSIDE = {'void': IGNORED_TRAIN_ID, 'unknown': UNKNOWN_LABEL}  # names that are no class
-PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178))
-PALETTE += ((213, 94, 0), (204, 121, 167), (153, 153, 153), (255, 255, 255))
+PALETTE = [(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178)]
+PALETTE += [(213, 94, 0), (204, 121, 167), (153, 153, 153), (255, 255, 255)]
 MOST = 254  # classes: labels are stored in bytes, and two numbers have a meaning of their own
 
 
@@ -89,15 +89,15 @@ def _listed(path: str) -> str:
 
 
 def _pair(part: str, text: str) -> tuple[str, str]:
-  found = re.fullmatch(r'\s*(#[0-9a-fA-F]{6}|-?[0-9]{1,5})\s*:\s*(\S.{,199}?)\s*', part)
-  if not found or (found[1][0] != '#' and int(found[1]) > 65535):
+  match = re.fullmatch(r'\s*(#[0-9a-fA-F]{6}|-?[0-9]{1,5})\s*:\s*(\S.{,199}?)\s*', part)
+  if not match or (match[1][0] != '#' and int(match[1]) > 65535):
     shown = text if len(text) < 200 else text[:200] + '...'
     raise UserError(
       f'cannot read {part[:99]!r} in --classes {shown!r}\n'
       '  expected GREY:NAME,... such as 0:background,255:lesion, or #RRGGBB:NAME,..., '
       'or a file of them'
     )
-  return found[1], found[2]
+  return match[1], match[2]
 
 
 def read(path: pathlib.Path, classes: Classes, problems: common.Problems) -> np.ndarray | None:

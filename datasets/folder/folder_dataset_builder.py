@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import sys
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,7 @@ class Builder(base.Builder):
   def example(self, row):
     free = self.builder_config.unlabelled and row.split == 'train'
     image = common.read_image(row.image, self.problems, colour=True, span=self.span)
-    labels = [classes.read(path, self.label_map, self.problems) for path in row.masks]
+    labels: list[Any] = [classes.read(path, self.label_map, self.problems) for path in row.masks]
     if not labels and not free:
       mend = '--unlabelled takes it' if row.split == 'train' else f'{row.split} needs one'
       self.problems.add(row.image, f'has no mask; {mend}')

@@ -140,9 +140,8 @@ def _kind(root: pathlib.Path, problems: common.Problems, unlabelled: bool) -> st
 
 def _pictures(folder: pathlib.Path, problems: common.Problems) -> list[pathlib.Path]:
   """All pictures below; other files are problems."""
-  found = common.files_under(folder, problems)
   good = []
-  for path in found:
+  for path in common.files_under(folder, problems):
     if path.suffix.lower() in pictures.ENDINGS:
       good.append(path)
     else:

@@ -53,6 +53,6 @@ class Builder(base.Builder):
       if not there.any():
         self.problems.note(item.id, 'left out: its mask has no pixel')
         continue
-      scene = item.scene or hashlib.sha256(train_ids).hexdigest()[:16]
+      scene = item.scene or hashlib.sha256(train_ids.tobytes()).hexdigest()[:16]
       unknown = np.where(there > 0, np.uint8(labels.UNKNOWN_LABEL), train_ids)
       yield item.id, scene, image, unknown[None]

@@ -12,9 +12,9 @@ from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 IMAGES, LABELS = 'leftImg8bit', 'gtFine'
 ENDS = ('_leftImg8bit.png', '_leftImg8bit.jpg', '_leftImg8bit.jpeg')
 LABEL_ENDS = ('_gtFine_labellevel3Ids.png',)
-COMPANIONS = ('_gtFine_polygons.json', '_gtFine_labelColors.png', '_gtFine_instanceIds.png')
+COMPANIONS: tuple[str, ...] = ('_gtFine_polygons.json', '_gtFine_labelColors.png')
 COMPANIONS += tuple(f'_gtFine_labellevel{k}Ids.png' for k in (1, 2, 4))
-COMPANIONS += ('_gtFine_labelIds.png', '_gtFine_labelCsIds.png')
+COMPANIONS += ('_gtFine_instanceIds.png', '_gtFine_labelIds.png', '_gtFine_labelCsIds.png')
 # Of IDD's training part: the labels of its own test part are not public.
 TEST_SCENES = frozenset(
   (

@@ -1,6 +1,7 @@
 """The 180x180 PNG crops around LIDC nodules that CAR and others train on (the 'v2' split)."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Builder(base.Builder):
     root, patient = path.parents[2], path.parent.name
     mask_paths = [root / 'gt' / patient / f'{path.stem}_l{reader}.png' for reader in range(READERS)]
     image = common.read_image(path, self.problems)
-    labels = [common.read_mask(mask_path, self.problems) for mask_path in mask_paths]
+    labels: list[Any] = [common.read_mask(mask_path, self.problems) for mask_path in mask_paths]
     if image is None or any(label is None for label in labels):
       return
     masks = list(zip(mask_paths, labels, strict=True))

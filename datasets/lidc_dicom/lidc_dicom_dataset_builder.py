@@ -79,7 +79,7 @@ def find_slices(root: pathlib.Path, wanted: dict[str, int], problems: common.Pro
     import pydicom
   except ImportError:
     raise UserError('lidc_dicom needs pydicom\n  pip install pydicom') from None
-  found: dict[int, dict[float, pathlib.Path]] = {}
+  slices: dict[int, dict[float, pathlib.Path]] = {}
   paths = common.files_under(root, problems)
   tags = ['SeriesInstanceUID', 'ImagePositionPatient']
   for path in base.progress(paths, 'reading DICOM headers'):
@@ -100,10 +100,10 @@ def find_slices(root: pathlib.Path, wanted: dict[str, int], problems: common.Pro
         z = float(header.ImagePositionPatient[2])
         if not np.isfinite(z):
           raise ValueError(f'its z is {z}')
-      first = found.setdefault(number, {}).setdefault(z, path)
+      first = slices.setdefault(number, {}).setdefault(z, path)
       if first != path and first.read_bytes() != path.read_bytes():
         problems.add(path, f'another slice of the same series at z {z:.2f} mm, as is {first}')
-  return found
+  return slices
 
 
 def read_units(path: pathlib.Path, problems: common.Problems) -> np.ndarray | None:
@@ -142,5 +142,6 @@ def cut(units: np.ndarray, centre: np.ndarray, spacing: float) -> np.ndarray:
   """SIDE x SIDE pixels of 1 mm about `centre` (x, y in source pixels), bilinear, air outside."""
   offsets = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2) / np.float32(spacing)
   x, y = np.meshgrid(offsets + centre[0], offsets + centre[1])
-  mode = dict(interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=-1000)
-  return cv2.remap(units, x.astype(np.float32), y.astype(np.float32), **mode)
+  where = x.astype(np.float32), y.astype(np.float32)
+  border: dict[str, Any] = dict(borderMode=cv2.BORDER_CONSTANT, borderValue=-1000)
+  return cv2.remap(units, *where, interpolation=cv2.INTER_LINEAR, **border)

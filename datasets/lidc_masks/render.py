@@ -78,7 +78,7 @@ def _middle(masks: np.ndarray) -> np.ndarray:
 
 def _near(masks: np.ndarray) -> np.ndarray:
   """1 in the nodule, falling to 0 some pixels around it [S, S]: it pushes vessels aside."""
-  return np.minimum(2 * _blur(masks.any(0).astype(np.float32), 2.5), 1) ** 0.5
+  return np.minimum(2 * _blur(np.asarray(masks.any(0), np.float32), 2.5), 1) ** 0.5
 
 
 def _scanned(rng: np.random.Generator, field: np.ndarray, noise: float) -> np.ndarray:
@@ -222,11 +222,11 @@ def _bent(rng: np.random.Generator, image: np.ndarray, strength: float) -> np.nd
   """The image with every place moved smoothly by about `strength` pixels."""
   y, x = _grid(len(image))
   middle = (len(image) - 1) / 2
-  moved = [g + middle + _texture(rng, len(image), 3, strength) for g in (x, y)]
-  return cv2.remap(image, *(m.astype(np.float32) for m in moved), cv2.INTER_LINEAR)
+  x, y = (g + middle + _texture(rng, len(image), 3, strength) for g in (x, y))
+  return cv2.remap(image, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
 
 
-def _spikes(rng: np.random.Generator, masks: np.ndarray, rating: float) -> np.ndarray:
+def _spikes(rng: np.random.Generator, masks: np.ndarray, rating: float | np.floating) -> np.ndarray:
   """Faint strands out of a nodule that readers called spiculated (rating 1 to 5)."""
   size = masks.shape[-1]
   canvas = np.zeros((size * FINE, size * FINE), np.uint8)

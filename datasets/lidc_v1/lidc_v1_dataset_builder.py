@@ -55,7 +55,7 @@ class Builder(base.Builder):
     if wrong := fault(image, masks):
       self.problems.add(where, wrong)
       return
-    uid, pixels = str(entry['series_uid']), np.uint8(np.round(image * 255))
+    uid, pixels = str(entry['series_uid']), np.round(image * 255).astype(np.uint8)
     yield f'{uid}/{name}', uid, pixels[..., None], np.uint8(np.stack(masks))
 
 
@@ -80,23 +80,23 @@ def split_of(uids: list[str]) -> dict[str, list[str]]:
   Equal to scikit-learn's train_test_split(test_size=0.2, random_state=0), applied to its own rest.
   """
 
-  def parted(names):
+  def rest_and_fifth(names):
     order = np.random.RandomState(0).permutation(len(names))
     k = -(-len(names) // 5)
     return [names[i] for i in order[k:]], [names[i] for i in order[:k]]
 
-  rest, test = parted(uids)
-  train, validation = parted(rest)
+  rest, test = rest_and_fifth(uids)
+  train, validation = rest_and_fifth(rest)
   return {'train': train, 'validation': validation, 'test': test}
 
 
 def read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
   """The dictionary of a pickle, which is held in memory whole. Raises UserError."""
   if path.is_dir():
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS and not is_leftover(p))
-    if len(found) != 1:
-      raise UserError(f'{path} holds {len(found)} pickles; name the file with --source')
-    path = found[0]
+    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS and not is_leftover(p))
+    if len(paths) != 1:
+      raise UserError(f'{path} holds {len(paths)} pickles; name the file with --source')
+    path = paths[0]
   content = plain_pickle.read(path, WHAT)
   if not isinstance(content, dict) or not content or not all(type(k) is str for k in content):
     raise UserError(f'{path} is no {WHAT[2:]}: it holds no dictionary of them by name')
@@ -126,5 +126,5 @@ def arrays(entry: Any) -> list[np.ndarray]:
   if not isinstance(entry, dict):
     return []
   masks = entry.get('masks')
-  found = [entry.get('image'), *(masks if isinstance(masks, list) else [])]
-  return [x for x in found if isinstance(x, np.ndarray)]
+  values = [entry.get('image'), *(masks if isinstance(masks, list) else [])]
+  return [x for x in values if isinstance(x, np.ndarray)]

@@ -33,16 +33,16 @@ class Kind(Inert):
     match = KIND.fullmatch(text) if isinstance(text, str) else None
     if not match or match[2] in ('b2', 'b4', 'b8', 'f1'):
       raise Refused(f'an array of kind {str(text)[:20]!r}; expected plain numbers')
-    found = np.dtype(match[0])
+    dtype = np.dtype(match[0])
     if state is None:
-      return found
+      return dtype
     if not isinstance(state, tuple) or len(state) < 6 or any(s is not None for s in state[2:5]):
       raise Refused('an array of a structured kind; expected plain numbers')
-    if not isinstance(state[1], str) or state[1] not in ('<', '>', '|', '='):
+    if state[1] not in ('<', '>', '|', '='):
       raise Refused('an array of no known byte order')
-    if type(state[5]) is not int or state[5] not in (-1, found.itemsize):
+    if type(state[5]) is not int or state[5] not in (-1, dtype.itemsize):
       raise Refused('an array whose kind has two sizes')
-    return found.newbyteorder(state[1])
+    return dtype.newbyteorder(state[1])
 
 
 class Array(Inert):
@@ -117,7 +117,7 @@ def read(path: pathlib.Path, what: str) -> Any:
     if not size:
       raise CutShort('an empty file')
     budget = Budget(size, MOST)
-    stand_ins = {'numpy.dtype': lambda *args: Kind('numpy.dtype', args)}
+    stand_ins: dict[str, Any] = {'numpy.dtype': lambda *args: Kind('numpy.dtype', args)}
     for core in ('numpy.core', 'numpy._core'):
       stand_ins |= {
         f'{core}.multiarray._reconstruct': _reconstruct,

@@ -19,7 +19,7 @@ SHADOW_SCALE = 2  # shadows are soft: they are drawn this much smaller
 SKY_DEPTH = 900.0  # metres; the haze in front of the sky
 NEAREST = 1.2  # metres; nothing is projected from nearer
 
-Colour = tuple[float, float, float]
+Colour = tuple[float, ...]
 Point = tuple[float, float]
 DARK: Colour = (0.0, 0.0, 0.0)
 

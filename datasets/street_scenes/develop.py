@@ -118,7 +118,7 @@ def _sky(rng: np.random.Generator, above, below, camera: Camera) -> np.ndarray:
   cloud = noise(rng, SIZE, 90) + 0.5 * noise(rng, SIZE, 36) + 0.25 * noise(rng, SIZE, 14)
   cover = np.clip(cloud * 0.7 + np.float32(rng.uniform(-0.1, 0.5)), 0, 1)[..., None] * 0.75
   sky = above + (below - above) * mix
-  return sky + cover * (np.float32([236, 236, 238]) - sky)
+  return sky + cover * (np.array([236, 236, 238], np.float32) - sky)
 
 
 def expose(colour: np.ndarray, rng: np.random.Generator, grain: float) -> np.ndarray:

@@ -112,9 +112,14 @@ class Photographs:
   def __init__(self, folder: pathlib.Path):
     self._folder, self._problems = folder, common.Problems()
     parts = folder / cityscapes.IMAGES / 'val', folder / cityscapes.LABELS / 'val'
-    ends = cityscapes.ENDS, (cityscapes.LABEL_IDS,)
-    kw = dict(scene='CITY', beside=(*cityscapes.COMPANIONS, cityscapes.TRAIN_IDS))
-    self._paths = layout.paired(*parts, *ends, self._problems, **kw)
+    self._paths = layout.paired(
+      *parts,
+      cityscapes.ENDS,
+      (cityscapes.LABEL_IDS,),
+      self._problems,
+      scene='CITY',
+      beside=(*cityscapes.COMPANIONS, cityscapes.TRAIN_IDS),
+    )
     self._problems.stop_if_any(folder)
     if not self._paths:
       raise UserError(f'{parts[0]} holds no CITY/NAME{cityscapes.ENDS[0]}')
@@ -138,10 +143,11 @@ class Photographs:
     image, ids = common.read_image(path, problems, colour=True), common.read_ids(label, problems)
     if ids is not None and (wrong := labels.strange(ids, labels.CITYSCAPES_IDS)):
       problems.add(label, wrong)
-    if image is not None and ids is not None:
-      common.fits(path, image, [(label, ids)], problems)
+    if image is not None and ids is not None and common.fits(path, image, [(label, ids)], problems):
+      problems.stop_if_any(self._folder)
+      return self._name(k), image, ids
     problems.stop_if_any(self._folder)
-    return self._name(k), image, ids
+    raise UserError(f'{path} cannot be used')
 
   def weathered(self, k: int, domain: str, strength: float, rng: np.random.Generator) -> np.ndarray:
     _, image, ids = self.scene(k)
@@ -196,8 +202,13 @@ def generate(out: pathlib.Path, kind: records.Kind, config: Options) -> list[set
   groups, strength = wanted(config)
   source = source_of(config)
   settings = source.settings() | ({} if strength is None else dict(strength=strength))
-  about = dict(generator='procedural', seed=config.seed, settings=settings)
-  writer = records.Writer(out, kind, groups={g: {} for g in groups}, **about)
+  writer = records.Writer(
+    *(out, kind),
+    generator='procedural',
+    seed=config.seed,
+    settings=settings,
+    groups={g: {} for g in groups},
+  )
   indices = range(config.start, config.stop)
   left = {g: {*writer.missing(g, indices)} for g in groups}
   todo = [(i, g) for i in indices for g in groups if i in left[g]]
@@ -206,20 +217,24 @@ def generate(out: pathlib.Path, kind: records.Kind, config: Options) -> list[set
   return sets.write_index(out)
 
 
+def described(prog: str) -> argparse.ArgumentParser:
+  how = argparse.RawDescriptionHelpFormatter
+  return argparse.ArgumentParser(prog, description=__doc__, formatter_class=how, allow_abbrev=False)
+
+
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Options]:
   """Raises UserError for an option that there is not, and for a value that it cannot have."""
-  about = dict(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
   prog = 'python -m car_jax.generate procedural'
   kind = next((a for a in arguments if a in KINDS), '')
   if not kind:
-    parser = argparse.ArgumentParser(prog=f'{prog} style|ood', description=__doc__, **about)
+    parser = described(f'{prog} style|ood')
     if {'-h', '--help'} & {*arguments}:
       parser.parse_args(['--help'])
     wanted = next((a for a in arguments if not a.startswith('-')), '')
     raise UserError(f'procedural makes no {wanted!r}\n{nearest(wanted, KINDS)}')
   rest = [*arguments]
   rest.remove(kind)
-  parser = argparse.ArgumentParser(prog=f'{prog} {kind}', description=__doc__, **about)
+  parser = described(f'{prog} {kind}')
   parser.add_argument('--out', type=pathlib.Path, required=True, help='folder of the set')
   built = argparse.Namespace(builder_config_cls=KINDS[kind][0])
   prepare.add_options(parser, built)

@@ -1,7 +1,7 @@
 """Street scenes that are drawn, not photographed: Cityscapes' classes with no download."""
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ SPLITS = {
   'validation': ('train', cityscapes.VALIDATION_CITIES, 1_000_000, 0.25),
   'test': ('val', ('frankfurt', 'lindau', 'munster'), 2_000_000, 0.25),
 }
-FEW = dict(height=64, count=400)
+FEW: dict[str, Any] = dict(height=64, count=400)
 
 
 @dataclasses.dataclass
@@ -27,7 +27,7 @@ class Config(base.Config):
   """Rows of an image, an even number."""
   count: Annotated[int, Range(4, SPLITS['validation'][2])] = 800
   """Scenes to train on."""
-  domain: Literal[scenes.DOMAINS] = 'clear'
+  domain: Literal[scenes.DOMAINS] = 'clear'  # type: ignore[valid-type]
   """Weather."""
   strength: Share = 1.0
   """Of the weather."""
@@ -35,7 +35,7 @@ class Config(base.Config):
   """Other scenes."""
   unknown: Share = 0.0
   """Share of scenes with unknown objects."""
-  part: Literal['all', *SPLITS] = 'all'
+  part: Literal['all', *SPLITS] = 'all'  # type: ignore[valid-type]
   """The splits to draw."""
 
   def check(self):

@@ -30,7 +30,7 @@ def clear(light: Light, strength: float, rng: np.random.Generator) -> tuple[np.n
 
 def fog(light: Light, strength: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
   """Light scattered in front of things: the farther, the less is left of them."""
-  air = np.float32([204, 206, 208]) * np.float32(rng.uniform(0.92, 1.04))
+  air = np.array([204, 206, 208], np.float32) * np.float32(rng.uniform(0.92, 1.04))
   size = light.depth.shape
   patchy = 1 + 0.25 * noise(rng, size, 120 * unit(size))
   left = transmission(light.depth * patchy, FOG_DENSITY * strength)[..., None]
@@ -50,7 +50,7 @@ def rain(light: Light, strength: float, rng: np.random.Generator) -> tuple[np.nd
   left = transmission(light.depth, 0.009 * strength)[..., None]
   colour = colour * left + 138 * (1 - left)
   streaks = _streaks(rng, strength, size)[..., None]
-  return colour + streaks * (np.float32([206, 210, 216]) - colour), 1 + 0.3 * strength
+  return colour + streaks * (np.array([206, 210, 216], np.float32) - colour), 1 + 0.3 * strength
 
 
 def _mirrored(colour: np.ndarray, horizon: float) -> np.ndarray:
@@ -80,7 +80,7 @@ def snow(light: Light, strength: float, rng: np.random.Generator) -> tuple[np.nd
   lying = np.clip(2.2 * s - 0.95 + 0.5 * drift, 0, 1) * light.top
   crest = np.clip(1.6 * s - 0.3 + 0.5 * drift, 0, 1) * _crests(light)
   cover = np.maximum(lying * (0.9 - 0.25 * light.ground), 0.85 * crest)[..., None]
-  white = np.float32([226, 229, 236]) * (1 + 0.05 * drift[..., None])
+  white = np.array([226, 229, 236], np.float32) * (1 + 0.05 * drift[..., None])
   grey = light.colour.mean(2, keepdims=True)
   colour = light.colour + 0.35 * s * (grey - light.colour) + 12 * s
   colour = colour + cover * (white - colour)
@@ -115,7 +115,7 @@ def _flakes(rng: np.random.Generator, strength: float, size: tuple[int, int]) ->
 def night(light: Light, strength: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
   """Dark and blue but for windows, lamps, signals and the camera car's headlights."""
   s, size = strength, light.depth.shape
-  day = 1 - s * (1 - np.float32([0.13, 0.145, 0.2]))
+  day = 1 - s * (1 - np.array([0.13, 0.145, 0.2], np.float32))
   dark = day * (1 - 0.75 * s * light.sky[..., None])
   columns = np.arange(size[1], dtype=np.float32) / size[1] - np.float32(0.5)
   aim = 1 / (1 + (columns * 2.6) ** 2)

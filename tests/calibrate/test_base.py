@@ -126,12 +126,17 @@ def damaged(path: pathlib.Path) -> None:
   path.write_bytes(data)
 
 
+def one_array(path: pathlib.Path) -> None:
+  with path.open('wb') as file:
+    np.save(file, np.zeros(3))
+
+
 SPOIL = {
   'cut': lambda p: p.write_bytes(p.read_bytes()[:-200]),
   'empty': lambda p: p.write_bytes(b''),
   'text': lambda p: p.write_text('T = 1.7'),
   'flipped': damaged,
-  'array': lambda p: np.save(p.open('wb'), np.zeros(3)),
+  'array': one_array,
 }
 
 

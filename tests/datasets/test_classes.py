@@ -21,7 +21,7 @@ COLOURED = '#000000:nothing,#ff0000:vessel,#008000:tumour'
 def read(path, text):
   problems = common.Problems()
   found = classes.read(path, classes.parse(text), problems)
-  return found, problems.found
+  return found, [*problems.lines]
 
 
 def saved(path, picture):

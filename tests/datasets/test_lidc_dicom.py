@@ -154,14 +154,14 @@ def test_slices_whose_numbers_mean_something_else_are_named(tmp_path, values, re
   write_slice(tmp_path / 'x.dcm', 0, '1.2')
   plain = builder.read_units(tmp_path / 'x.dcm', problems)
   assert plain.shape == (SIDE, SIDE)
-  assert not problems.found
+  assert not problems.lines
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
     edited(tmp_path / 'x.dcm', **values)
     assert builder.read_units(tmp_path / 'x.dcm', problems) is None
-  (told,) = problems.found
-  assert f'{tmp_path}/x.dcm cannot be read as the pixels of a CT slice' in told
-  assert reason in told
+  (line,) = problems.lines
+  assert f'{tmp_path}/x.dcm cannot be read as the pixels of a CT slice' in line
+  assert reason in line
 
 
 def test_two_slices_of_one_place_must_be_one(tmp_path):
@@ -170,13 +170,11 @@ def test_two_slices_of_one_place_must_be_one(tmp_path):
   (tmp_path / 'b.dcm').write_bytes((tmp_path / 'a.dcm').read_bytes())
   (tmp_path / 'a.dcm.bak').touch()
   assert builder.find_slices(tmp_path, wanted, problems) == {0: {5.0: tmp_path / 'a.dcm'}}
-  assert not problems.found
+  assert not problems.lines
   assert 'no .dcm file, not read' in problems.notes
   write_slice(tmp_path / 'c.dcm', 5, '1.2', shift=9)
   os.mkfifo(tmp_path / 'd.dcm')
   builder.find_slices(tmp_path, wanted, problems)
-  assert (
-    f'c.dcm: another slice of the same series at z 5.00 mm, as is {tmp_path}/a.dcm'
-    in (problems.found[0])
-  )
-  assert 'd.dcm is no regular file but a pipe' in problems.found[1]
+  second, pipe = problems.lines
+  assert f'c.dcm: another slice of the same series at z 5.00 mm, as is {tmp_path}/a.dcm' in second
+  assert 'd.dcm is no regular file but a pipe' in pipe

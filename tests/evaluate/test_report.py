@@ -136,7 +136,7 @@ def test_the_summary_fits_a_terminal_and_says_below_what_it_means(written):
 def test_numbers_in_json_and_csv_are_those_of_the_results(written):
   results, choice, path = written
   numbers = json.loads((path.parent / 'results.json').read_text())
-  rows = [*csv.DictReader((path.parent / 'per_image.csv').open())]
+  rows = [*csv.DictReader((path.parent / 'per_image.csv').read_text().splitlines())]
   assert {r['id'] for r in rows} == set(results.ids)
   for subject in numbers['subjects']:
     ged = [float(r['ged4']) for r in rows if r['subject'] == subject['name']]

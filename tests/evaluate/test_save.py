@@ -152,8 +152,8 @@ def test_a_full_disk_ends_in_a_message_before_anything_is_computed(tmp_path, mon
 def test_a_disk_that_fills_while_rows_are_written(monkeypatch):
   array = npy.Growing.__new__(npy.Growing)
   array.path, array.filled, array.images = pathlib.Path('/dev/full'), 0, 4
-  array._file = open('/dev/full', 'wb', buffering=0)  # noqa: SIM115
-  with pytest.raises(UserError, match='no room for full: No space left'):
+  no_room = pytest.raises(UserError, match='no room for full: No space left')
+  with open('/dev/full', 'wb', buffering=0) as array._file, no_room:
     array.add(np.ones((2, 3)))
 
 

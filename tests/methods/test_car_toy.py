@@ -165,7 +165,8 @@ def test_the_training_loop_needs_nothing_special(tmp_path):
   config.data.batch = 104
   state = loop.train(config, tmp_path / 'run')
   assert int(state.step) == 6
-  rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').open()]
+  lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
   assert [row['step'] for row in rows] == [2, 4, 6]
   assert rows[0]['loss/calnet'] > 0 == rows[0]['loss/discriminator']
   assert rows[2]['loss/discriminator'] > 0 == rows[2]['loss/calnet']

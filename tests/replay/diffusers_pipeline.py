@@ -28,11 +28,16 @@ def pipeline(r: Replay) -> None:
   nothing = [jnp.zeros_like(a) for a in added]
   r.check('eps', nchw(predict(params['unet'], *inputs, nothing)), 1e-4, relative=True)
   r.check('eps_control', nchw(predict(params['unet'], *inputs, added)), 1e-4, relative=True)
-  vae = lambda method: jitted(lambda p, x: found.vae.apply({'params': p}, x, method=method))
-  mean, _ = vae('posterior')(params['vae'], nhwc(r['image']))
+  vae, latents = found.vae, nhwc(r['mean']) * found.vae.scaling_factor
+
+  @jitted
+  def both_ways(params, image, latents):
+    mean, _ = vae.apply({'params': params}, image, method='posterior')
+    return mean, vae.apply({'params': params}, latents, method='decode')
+
+  mean, decoded = both_ways(params['vae'], nhwc(r['image']), latents)
   r.check('mean', nchw(mean), 1e-4, relative=True)
-  latents = nhwc(r['mean']) * found.vae.scaling_factor
-  r.check('decoded', nchw(vae('decode')(params['vae'], latents)), 1e-4, relative=True)
+  r.check('decoded', nchw(decoded), 1e-4, relative=True)
   made = lambda steps: samplers.SAMPLERS[found.sampler](found.schedule, steps)
   r.check('pndm_timesteps', made(5).timesteps, 0)
   context = found.context(['', texts[0]])

@@ -41,13 +41,11 @@ def label_roundtrip(r: Replay) -> None:
 
 @replays('genval', 'ood_box')
 def ood_box(r: Replay) -> None:
-  height, width = 1024, 2048
-  scene = np.zeros((height, width, 3), np.uint8)
-  scene[..., 0], scene[..., 1] = np.arange(width) % 251, np.arange(height)[:, None] % 253
   for i in sorted(int(k[3:]) for k in r.arrays if k.startswith('box')):
     size, crop, row, column, *margins = map(int, r[f'box{i}'])
     box = boxes.Box(row, column, size, boxes.crop_side(size))
     assert [crop, *margins] == [box.crop, box.margin, box.margin]
+    height, width = (int(end) + crop for end in r[f'ranges{i}'][:, 1])
     rows, columns = boxes.crop_ranges(height, width, size)
     r.check(f'ranges{i}', [rows, columns], 0)
     assert rows[0] <= row - box.margin <= rows[1]
@@ -56,9 +54,10 @@ def ood_box(r: Replay) -> None:
     r.check(f'blurred{i}', mask[::4, ::4], 0)
     inside = mask >= boxes.INSIDE
     r.check(f'binary_rows{i}', [inside.sum(1), inside.sum(0)], 0)
-    cells = boxes.latent_mask(mask)
-    r.check(f'mask_latents{i}', np.packbits(cells, axis=1), 0)
+    r.check(f'mask_latents{i}', np.packbits(boxes.latent_mask(mask), axis=1), 0)
     step = len(mask) // len(r[f'resized{i}'])
+    scene = np.zeros((height, width, 3), np.uint8)
+    scene[..., 0], scene[..., 1] = np.arange(width) % 251, np.arange(height)[:, None] % 253
     found = boxes.resized(box.crop_of(scene), *mask.shape)[::step, ::step]
     r.check(f'resized{i}', found, 2)
 

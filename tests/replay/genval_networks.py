@@ -53,8 +53,11 @@ def full_precision(check):
 
 def jitted(function: Any) -> Any:
   """On a CPU without optimisation: these programs take seconds to compile, milliseconds to run."""
-  cpu = jax.default_backend() == 'cpu'
-  options = {'xla_backend_optimization_level': 0} if cpu else None
+  if jax.default_backend() != 'cpu':
+    return jax.jit(function)
+  options: dict[str, Any] = {'xla_backend_optimization_level': 0}
+  if jax.__version__.startswith('0.10.'):  # newer ones do not know it
+    options['xla_cpu_use_fusion_emitters'] = False
   return jax.jit(function, compiler_options=options)
 
 
