@@ -18,9 +18,9 @@ METHODS = dict(
   diffusion=dict(
     name='diffusion',
     patch=2,
-    widths=(32, 48, 64),
+    widths=(64, 64, 64),
     attention=(False, False, True),
-    optim=OPTIM | dict(lr=2e-3),
+    optim=OPTIM | dict(lr=1e-3),
   ),
   controlnet=dict(
     name='controlnet',
@@ -28,10 +28,10 @@ METHODS = dict(
     hint_widths=(32, 64),
     frozen_dtype='float32',
     remat=False,
-    optim=OPTIM | dict(lr=2e-3),
+    optim=OPTIM | dict(lr=1e-3),
   ),
 )
-STEPS = dict(diffusion=1_000, controlnet=800)
+STEPS = dict(diffusion=1_600, controlnet=800)
 
 
 def get_config(variant='diffusion'):
@@ -43,7 +43,7 @@ def get_config(variant='diffusion'):
   c.method = METHODS[variant]
   c.steps, c.log_every, c.save_every, c.seed = STEPS[variant], 50, 500, 0
   c.method['optim']['decay_steps'] = c.steps
-  c.data = dict(name='captioned', batch=8, size=32, crop='full', height=32, count=400)
+  c.data = dict(name='captioned', batch=4, size=32, crop='full', height=32, count=400)
   c.data.hint, c.data.caption_dropout, c.data.threads = 'ade20k', 0.1, 1
   c.data.tokens = 28
   if variant == 'controlnet':

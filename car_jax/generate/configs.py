@@ -289,6 +289,7 @@ def schedule(
 def of_schedule(schedule: NoiseSchedule) -> dict[str, Any]:
   """The scheduler_config.json with which the diffusers library samples by DDIM as we do."""
   found = dataclasses.asdict(schedule)
-  found['timestep_spacing'] = found.pop('spacing')
-  fixed = {k: v[0] for k, v in SCHEDULERS['ddim'].fixed.items()}
+  found['timestep_spacing'], clip = found.pop('spacing'), found.pop('clip')
+  fixed: dict[str, Any] = {k: v[0] for k, v in SCHEDULERS['ddim'].fixed.items()}
+  fixed |= dict(clip_sample=True, clip_sample_range=clip) if clip else {}
   return {'_class_name': SCHEDULERS['ddim'].class_name, **found, **fixed}

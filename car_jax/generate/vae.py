@@ -24,6 +24,7 @@ from car_jax.nn.layers import at_least_float32
 
 Array = jax.Array
 EPSILON = 1e-6  # of every norm here
+PIXEL_SCALE = 2.0
 
 
 class MiddleAttention(nn.Module):
@@ -172,7 +173,10 @@ class VAE(nn.Module):
 
 
 class Pixels(nn.Module):
-  """No autoencoder: latents are the pixels, factor x factor of them side by side as channels."""
+  """No autoencoder: latents are the pixels, factor x factor of them side by side as channels.
+
+  They are scaled by PIXEL_SCALE, which brings their variance nearer to one.
+  """
 
   factor: int = 1
 
@@ -192,13 +196,15 @@ class Pixels(nn.Module):
 
   def encode(self, image: Array, noise: Array | None = None) -> Array:
     """image [B, H, W, 3] -> [B, h, w, 3 factor^2], without noise."""
-    return self.posterior(image)[0]
+    return PIXEL_SCALE * self.posterior(image)[0]
 
   def decode(self, latents: Array) -> Array:
     """The inverse."""
     b, h, w, _ = latents.shape
     f = self.factor
-    blocks = at_least_float32(latents).reshape(b, h, w, f, f, 3).transpose(0, 1, 3, 2, 4, 5)
+    blocks = (
+      at_least_float32(latents / PIXEL_SCALE).reshape(b, h, w, f, f, 3).transpose(0, 1, 3, 2, 4, 5)
+    )
     return blocks.reshape(b, h * f, w * f, 3)
 
   def __call__(self, image: Array) -> Array:

@@ -28,7 +28,7 @@ from car_jax.generate.blocks import PLAIN, Compute
 from car_jax.generate.clip_text import ClipText
 from car_jax.generate.samplers import NoiseSchedule
 from car_jax.generate.unet import UNet
-from car_jax.generate.vae import VAE, Pixels
+from car_jax.generate.vae import PIXEL_SCALE, VAE, Pixels
 from car_jax.importers import tables, torch_file
 from car_jax.importers.rules import convolution, linear
 from car_jax.importers.safetensors_file import read_safetensors
@@ -275,7 +275,10 @@ def open_pipeline(
     nets[kind] = configs.module(kind, files.read_json(path), path, how)
     weight_file(kind, folder / kind)
   path = folder / 'scheduler' / 'scheduler_config.json'
-  schedule, name = configs.schedule(files.read_json(path), path, sampler)
+  found = files.read_json(path) | ({} if 'vae' in nets else {'clip_sample': False})
+  schedule, name = configs.schedule(found, path, sampler)
+  if 'vae' not in nets:
+    schedule = dataclasses.replace(schedule, clip=PIXEL_SCALE)
   words = tokenizer.read(folder / 'tokenizer')
   nets = {'vae': Pixels(max(1, math.isqrt(nets['unet'].out_channels // 3)))} | nets
   check_parts(folder, nets['unet'], nets['vae'], nets['text_encoder'], words)

@@ -26,7 +26,7 @@ from car_jax.generate.blocks import Compute
 from car_jax.generate.clip_text import ClipText
 from car_jax.generate.samplers import NoiseSchedule
 from car_jax.generate.unet import UNet
-from car_jax.generate.vae import VAE, Pixels
+from car_jax.generate.vae import PIXEL_SCALE, VAE, Pixels
 from car_jax.methods.base import Array, Batch, Logs, Method
 from car_jax.methods.train_state import TrainState, create, saved_variables
 from car_jax.optim import Optimizer, optimizer
@@ -129,8 +129,6 @@ class Diffusion(Method):
   """The optimizer of both networks."""
   steps_per_epoch: int = 1
 
-  schedule = NoiseSchedule()  # Stable Diffusion's
-
   def __post_init__(self) -> None:
     if len(self.attention) != len(self.widths):
       raise UserError(
@@ -142,6 +140,11 @@ class Diffusion(Method):
         f'config.method.text_width is {self.text_width}, not divided by heads, {self.heads}'
       )
     configs.module('unet', configs.of_module('unet', self._unet(3)), 'config.method')
+
+  @property
+  def schedule(self) -> NoiseSchedule:
+    """Stable Diffusion's."""
+    return NoiseSchedule(clip=0.0 if self.vae else PIXEL_SCALE)
 
   @property
   def compute(self) -> Compute:
