@@ -4,8 +4,8 @@
     --config.scenes.root=CITYSCAPES
 
 Stable Diffusion's inpainting model, then a second pass over a window around the object, of which
-only the box is kept. 79 TFLOP an image and about 100 for the window. Variant `:reference` repaints
-the whole image, as published (860 TFLOP), with the other faults; `:tiny` is for random weights
+only the box is kept. 83 TFLOP an image and 56 to 320 for the window. Variant `:reference` repaints
+the whole image, as published (900 TFLOP), with the other faults; `:tiny` is for random weights
 (python -m car_jax.generate tiny weights/tiny), which need no accelerator and no download.
 """
 

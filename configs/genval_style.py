@@ -4,7 +4,7 @@
     --config.scenes.root=CITYSCAPES --config.scenes.captions=val.jsonl
 
 Stable Diffusion 1.5 with a ControlNet that sees label ids (configs/genval_controlnet.py trains one)
-or ADE20K's colours (published). 53 TFLOP an image: seconds on an accelerator, half an hour on a
+or ADE20K's colours (published). 56 TFLOP an image: seconds on an accelerator, half an hour on a
 CPU. Variant `:reference` has the faults of the published program, `:tiny` is for random weights
 (python -m car_jax.generate tiny weights/tiny), which need no accelerator and no download.
 """

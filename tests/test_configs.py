@@ -11,6 +11,8 @@ from car_jax import loop, registry
 from car_jax.data import class_flips, fake, labels, opening, transforms
 from car_jax.errors import UserError
 from car_jax.evaluate import catalogue
+from car_jax.generate import command
+from car_jax.generate.options import ObjectOptions, StyleOptions
 from car_jax.reliability import plan
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
@@ -179,3 +181,14 @@ def test_a_study_is_planned(name):
 def test_an_unknown_variant_names_the_known_ones(name):
   with pytest.raises(UserError, match='no variant'):
     configs.load(f'configs/{name}.py:nothing')
+
+
+@pytest.mark.parametrize('name', GENERATING)
+def test_what_generates_is_completed(name):
+  kind = name.removeprefix('genval_')
+  schema = {'style': StyleOptions, 'ood': ObjectOptions}[kind]
+  for variant in ('', ':reference', ':tiny'):
+    path = f'configs/{name}.py{variant}'
+    assert command.load(path, (), schema).weights.startswith('weights/')
+    with pytest.raises(UserError, match=f'nothing to train\n.*car_jax.generate {kind} --config'):
+      configs.load(path)

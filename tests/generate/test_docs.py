@@ -6,6 +6,13 @@ import shlex
 
 from car_jax.generate import __main__ as command
 from car_jax.generate import records, sets
+from car_jax.generate.options import (
+  MaskOptions,
+  ObjectOptions,
+  RefineOptions,
+  SceneOptions,
+  StyleOptions,
+)
 from car_jax.options import declared
 from car_jax.reliability import plan
 from datasets import options, prepare
@@ -16,7 +23,7 @@ PAGE = pathlib.Path('docs/generate.md').read_text()
 
 
 def test_the_commands_run(tmp_path, monkeypatch, capsys):
-  (block,) = re.findall(r'```sh\n(.*?)```', PAGE, re.DOTALL)
+  block, *_ = re.findall(r'```sh\n(.*?)```', PAGE, re.DOTALL)
   monkeypatch.chdir(tmp_path)
   mains = {'car_jax.generate': command.main, 'datasets.prepare': prepare.main}
   for line in block.splitlines():
@@ -43,6 +50,27 @@ def test_the_tables_name_every_option_and_file(tmp_path):
     assert name in layout or f'`{pathlib.Path(name).name}`' in layout, name
   for name in (sets.BY_EYE, records.INDEX):
     assert f'`{name}`' in layout
+
+
+def test_the_commands_of_diffusion_are_taken(capsys):
+  section = PAGE.split('## By diffusion\n')[1]
+  (block,) = re.findall(r'```sh\n(.*?)```', section.split('\n### ')[0], re.DOTALL)
+  for line in block.splitlines():
+    _, _, _, *arguments = shlex.split(line)
+    assert command.main([*arguments, '--options']) == 0
+    assert '--config.refine.area=' in capsys.readouterr().out or arguments[0] == 'style'
+
+
+def test_the_options_of_the_page_are_options():
+  section = PAGE.split('## By diffusion\n')[1].split('\n## ')[0]
+  groups = {'scenes': SceneOptions, 'refine': RefineOptions, 'masks': MaskOptions}
+  known = {*declared(StyleOptions), *declared(ObjectOptions)}
+  known |= {f'{name}.{key}' for name, group in groups.items() for key in declared(group)}
+  named = {*re.findall(r'`((?:scenes|refine|masks)\.\w+)', section)}
+  assert named <= known
+  faults = section.split('### Published faults')[1]
+  rows = {*re.findall(r"^\| `([\w.]+)(?:='full')?` \|", faults, re.MULTILINE)}
+  assert rows == {*StyleOptions.FAULTS, *ObjectOptions.FAULTS}
 
 
 def test_the_config_of_the_page_is_one_that_a_study_takes():
