@@ -27,7 +27,7 @@ def constants(arrays: Any) -> Constants:
   for path, leaf in jax.tree_util.tree_flatten_with_path(arrays)[0]:
     a = np.ascontiguousarray(leaf)
     found.update(f'{jax.tree_util.keystr(path)} {a.dtype} {a.shape}\n'.encode())
-    found.update(a.reshape(-1).view(np.uint8))
+    found.update(a.reshape(-1).view(np.uint8).data)
   return Constants(arrays, found.hexdigest())
 
 
@@ -50,4 +50,5 @@ def digests(tree: Any) -> dict[str, str]:
 def filled(tree: Any, template: Any) -> Any:
   """The inverse of `without`, with the constants of a template."""
   leaves, (flat, treedef) = iter(jax.tree.leaves(tree)), jax.tree.flatten(template, _is_constant)
-  return treedef.unflatten([x if _is_constant(x) else next(leaves) for x in flat])
+  found = [x if _is_constant(x) else next(leaves) for x in flat]
+  return jax.tree.unflatten(treedef, found)

@@ -175,7 +175,7 @@ class Drawn:
   """Street scenes height x twice that, each in every domain."""
 
   seed: int
-  indices: range
+  indices: Sequence[int]
   height: int
   domains: tuple[str, ...]
 
@@ -184,9 +184,9 @@ class Drawn:
 
   def __getitem__(self, k: int) -> Scene:
     index, domain = self.indices[k // len(self.domains)], self.domains[k % len(self.domains)]
-    found = _renderer(self.height)(self.seed, index, domain)
-    domain = '' if domain == DOMAINS[0] else domain
-    return Scene(f'{index}{domain}', *found, domain=domain)
+    image, ids = _renderer(self.height)(self.seed, index, domain)
+    weather = '' if domain == DOMAINS[0] else domain
+    return Scene(f'{index}{weather}', image, ids, domain=weather)
 
 
 # Batches -----------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class Captioned(Data):
   """Scenes in a step of training, on all devices together."""
   size: Annotated[int, Range(8, 8192)] = 512
   """The shorter side of what is cut of a scene, resized by the nearest pixel."""
-  crop: Literal['random_square', 'full'] = 'random_square'
+  crop: Literal['random_square', 'full'] = 'random_square'  # type: ignore[assignment]
   """The square of the shorter side at a random place, or the whole scene."""
   root: str = ''
   """Folder that paths in `captions` are relative to; without these one laid out as Cityscapes."""
@@ -257,7 +257,8 @@ class Captioned(Data):
     texts = [*vocabulary(), *DOMAINS]
     if self.captions:
       texts += [
-        paths.caption for paths in listed(pathlib.Path(self.captions), pathlib.Path(self.root))
+        paths.caption or ''
+        for paths in listed(pathlib.Path(self.captions), pathlib.Path(self.root))
       ]
     return tokenizers.learned(texts, length=self.tokens)
 

@@ -198,7 +198,7 @@ def _checked(key: str, value: Any, default: Any, path: Any) -> Any:
   return value
 
 
-def module(kind: str, config: Mapping[str, Any], path: Any, compute: Compute = PLAIN) -> nn.Module:
+def module(kind: str, config: Mapping[str, Any], path: Any, compute: Compute = PLAIN) -> Any:
   """The network of one of `TABLES`, of a parsed config.json. Raises UserError."""
   fields = settings(TABLES[kind], config, path)
   if kind in ('unet', 'controlnet'):

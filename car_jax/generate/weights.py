@@ -189,7 +189,7 @@ def load(
   *,
   dtype: Any = np.float32,
   compute: Compute = PLAIN,
-) -> tuple[nn.Module, Params]:
+) -> tuple[Any, Params]:
   """A network and its parameters from a folder such as FOLDER/unet: config.json and weights.
 
   kind: unet, controlnet, vae or text_encoder. dtype: of the parameters; None for the file's own.

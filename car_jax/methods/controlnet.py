@@ -53,8 +53,7 @@ def controlled_losses(
   return diffusion.noise_losses(schedule, predict, *seen)
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   step: Array
   controlnet: TrainState
   unet: Constants
@@ -104,15 +103,15 @@ class ControlNetTraining(Method):
   def controlnet(self, channels: int) -> ControlNet:
     """For hints of so many channels. Raises UserError where `start` has other sizes."""
     unet = self.frozen.unet
-    same = {f.name: getattr(unet, f.name) for f in dataclasses.fields(Encoder)}
-    same = {k: v for k, v in same.items() if k not in ('parent', 'name')}
-    kw = dict(conditioning_channels=channels)
-    net = ControlNet(**same, **kw, conditioning_embedding_out_channels=self.hint_widths)
+    names = [f.name for f in dataclasses.fields(Encoder) if f.name not in ('parent', 'name')]
+    same: dict[str, Any] = {name: getattr(unet, name) for name in names}
+    same |= dict(conditioning_channels=channels)
+    net = ControlNet(**same, conditioning_embedding_out_channels=self.hint_widths)
     if not self.start:
       return net
     path = pathlib.Path(self.start) / 'config.json'
     begun = configs.module('controlnet', files.read_json(path), path, self.compute)
-    if wrong := [k for k, v in (same | kw).items() if getattr(begun, k) != v]:
+    if wrong := [k for k, v in same.items() if getattr(begun, k) != v]:
       values = f'{getattr(begun, wrong[0])}, not {getattr(net, wrong[0])}'
       raise UserError(
         f'{path}: {wrong[0]} is {values}\n'

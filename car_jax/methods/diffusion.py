@@ -89,8 +89,7 @@ def check_batch(batch: Batch, vae: VAE | Pixels, unet: Any, text_encoder: ClipTe
     )
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   step: Array
   unet: TrainState
   text_encoder: TrainState

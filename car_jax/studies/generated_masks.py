@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     with timed(times, variant):
       loop.train(changed(f'{CONFIG}:{variant}', args.out), args.out / variant)
     export(args.out / variant, args.out / folder)
-  data = data_options.of(changed(f'{CONFIG}:controlnet', args.out).data)
+  data: Any = data_options.of(changed(f'{CONFIG}:controlnet', args.out).data)
   with timed(times, 'segmenter'):
     loop.train(segmenter_config(data), args.out / 'segmenter', dataset=drawn_dataset(data))
   scenes, ids, texts = test_scenes(data, args.scenes)
@@ -119,7 +119,7 @@ def segmenter_config(data: Captioned) -> Any:
   return configs.complete(config)
 
 
-class Labelled(Sequence):
+class Labelled:
   """The drawn scenes as a segmenter learns them, with train ids."""
 
   def __init__(self, scenes: Drawn):
@@ -134,9 +134,11 @@ class Labelled(Sequence):
 
 
 def drawn_dataset(data: Captioned) -> Any:
-  splits = {s: Labelled(data.split(s).scenes) for s in ('train', 'validation', 'test')}
+  splits: Any = {s: Labelled(data.split(s).scenes) for s in ('train', 'validation', 'test')}
   names, ignored = labels.CLASS_NAMES[: labels.SCORED], labels.IGNORED_TRAIN_ID
-  kw = dict(name='drawn', palette=labels.OFFICIAL_PALETTE, ignore_label=ignored, readers=1)
+  kw: dict[str, Any] = dict(
+    name='drawn', palette=labels.OFFICIAL_PALETTE, ignore_label=ignored, readers=1
+  )
   return memory.dataset(splits, names, **kw)
 
 
