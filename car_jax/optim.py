@@ -131,7 +131,7 @@ class Optimizer:
 
   def _moved(self, step: Array, grads: Any, opt_state: Any, params: Any, rate: Array | None) -> Any:
     if self.clip:
-      norm = optax.global_norm(grads)
+      norm = optax.tree.norm(grads)
       grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, self.clip / (norm + 1e-6)), grads)
     updates, opt_state = self._whole.update(grads, opt_state, params)
     rate = self.rate(step) if rate is None else rate

@@ -19,6 +19,7 @@ import inspect
 import itertools
 import math
 import textwrap
+import threading
 import types
 import typing
 from collections.abc import Mapping
@@ -102,6 +103,9 @@ def keys_but(cls: type, *kept: str) -> tuple[str, ...]:
   return tuple(f.name for f in dataclasses.fields(cls) if f.name not in kept)
 
 
+_PARSING = threading.Lock()  # Python 3.11 may fail where two threads parse at a time
+
+
 def _texts(cls: type) -> dict[str, str]:
   """Field -> the text below it, of a class and its bases."""
   texts: dict[str, str] = {}
@@ -109,7 +113,8 @@ def _texts(cls: type) -> dict[str, str]:
     if not dataclasses.is_dataclass(base):
       continue
     try:
-      (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+      with _PARSING:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
     except (OSError, TypeError, SyntaxError):  # made in a shell
       continue
     body = typing.cast(ast.ClassDef, tree).body

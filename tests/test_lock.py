@@ -26,11 +26,11 @@ with lock.exclusive(pathlib.Path(sys.argv[1])):
 @pytest.fixture
 def holder(tmp_path):
   """Another process that holds tmp_path."""
-  process = subprocess.Popen([sys.executable, '-c', HOLDER, tmp_path], stdout=subprocess.PIPE)
-  assert process.stdout.readline() == b'held\n'
-  yield process
-  process.kill()
-  process.wait()
+  command = [sys.executable, '-c', HOLDER, tmp_path]
+  with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    assert process.stdout.readline() == b'held\n'
+    yield process
+    process.kill()
 
 
 @pytest.fixture

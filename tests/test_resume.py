@@ -75,7 +75,7 @@ def test_a_run_that_was_stopped_and_then_killed_ends_with_the_same_bytes(whole, 
   assert 3 <= stopped < STEPS
   run = start_and_wait_for(8, tmp_path, variant)
   run.kill()
-  run.wait()
+  run.communicate()
   again = command(tmp_path, variant)
   out = subprocess.run(again, check=True, capture_output=True, text=True).stdout
   assert 'continuing from step' in out

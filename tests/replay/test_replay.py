@@ -25,7 +25,9 @@ def case(path):
   return pytest.param(path, marks=marks, id=f'{path.parent.name}-{path.stem}')
 
 
-@pytest.mark.parametrize('path', map(case, FILES))
+# recorded temperatures may lie at the end of their grid
+@pytest.mark.filterwarnings('ignore::car_jax.calibrate.base.CalibrationWarning')
+@pytest.mark.parametrize('path', [*map(case, FILES)])
 def test_recorded_values(path):
   rows = replay.run(path.parent.name, path.parent, path.stem)
   assert rows
