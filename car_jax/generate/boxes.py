@@ -73,29 +73,31 @@ def _largest(height: int, width: int) -> int:
   return max((s for s in range(side + 1) if crop_side(s) <= side), default=0)
 
 
-def draw(
-  rng: np.random.Generator,
-  height: int,
-  width: int,
-  sizes: tuple[int, int] = SIZES,
-  allowed: np.ndarray | None = None,
-) -> Box | None:
-  """A box of a scene: size, crop's row and crop's column uniform, ends included.
-
-  allowed [H, W] bool: where the box's middle may lie; None where it can lie on none of these.
-  """
+def draw(rng: np.random.Generator, height: int, width: int, sizes: tuple[int, int] = SIZES) -> Box:
+  """A box of a scene: size, crop's row and crop's column uniform, ends included."""
   size = int(rng.integers(*sizes, endpoint=True))
   rows, columns = crop_ranges(height, width, size)
-  if allowed is None:
-    row, column = (int(rng.integers(*ends, endpoint=True)) for ends in (rows, columns))
-  else:
-    half = (crop_side(size) - size) // 2 + size // 2
-    window = [slice(first + half, last + half + 1) for first, last in (rows, columns)]
-    places = np.argwhere(allowed[window[0], window[1]])
-    if not len(places):
-      return None
-    row, column = places[rng.integers(len(places))].tolist()
-    row, column = row + rows[0], column + columns[0]
+  row, column = (int(rng.integers(*ends, endpoint=True)) for ends in (rows, columns))
+  return _cropped(row, column, size)
+
+
+def draw_on(
+  rng: np.random.Generator, allowed: np.ndarray, sizes: tuple[int, int] = SIZES
+) -> Box | None:
+  """As `draw`, of boxes whose middle is where `allowed` [H, W] is True; None where none is."""
+  size = int(rng.integers(*sizes, endpoint=True))
+  rows, columns = crop_ranges(*allowed.shape, size)
+  middle = (crop_side(size) - size) // 2 + size // 2
+  window = [slice(first + middle, last + middle + 1) for first, last in (rows, columns)]
+  places = np.argwhere(allowed[window[0], window[1]])
+  if not len(places):
+    return None
+  row, column = places[rng.integers(len(places))].tolist()
+  return _cropped(row + rows[0], column + columns[0], size)
+
+
+def _cropped(row: int, column: int, size: int) -> Box:
+  """The box whose crop begins there."""
   margin = (crop_side(size) - size) // 2
   return Box(row + margin, column + margin, size, crop_side(size))
 

@@ -130,9 +130,11 @@ def sampler_of(
   made: Generation, schedule: NoiseSchedule, name: str, steps: int, key: str, strength: float = 1.0
 ) -> Sampler:
   """Raises UserError, which names the option `key`, for numbers of steps that cannot be."""
-  spacing = dict(spacing='genval') if made.genval_steps else {}
+  if made.genval_steps:
+    schedule = dataclasses.replace(schedule, spacing='genval')
+  make: Any = SAMPLERS[name]
   try:
-    return SAMPLERS[name](dataclasses.replace(schedule, **spacing), steps, strength=strength)
+    return make(schedule, steps, strength=strength)
   except UserError as e:
     raise UserError(f'config.{key}: {e}') from None
 

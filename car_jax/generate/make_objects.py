@@ -38,6 +38,7 @@ from car_jax.interrupt import Interrupt
 
 WEIGHTS = 'the folder of the inpainting model, in the layout of diffusers'
 STREETS = labels.TRAIN_ID_TO_LABEL_ID[:2]  # road and sidewalk
+Window = tuple[slice, slice]
 GROUPED = 8  # times as many images as are made at once are sorted by the size of their windows
 
 
@@ -78,9 +79,13 @@ class Inpainter:
     count = len(self.scenes)
     for k in rng.permutation(count) if self.made.road_only else [rng.integers(count)]:
       scene = self.scenes[int(k)]
-      allowed = np.isin(scene.labels, STREETS) if self.made.road_only else None
-      sizes = box_sizes(self.made, len(scene.labels))
-      if (box := boxes.draw(place, *scene.labels.shape, sizes, allowed)) is not None:
+      height, width = scene.labels.shape
+      sizes = box_sizes(self.made, height)
+      if self.made.road_only:
+        box = boxes.draw_on(place, np.isin(scene.labels, STREETS), sizes)
+      else:
+        box = boxes.draw(place, height, width, sizes)
+      if box is not None:
         return Plan(name, scene, box, keys)
     raise UserError('no scene has a street where a box can lie\n  --config.road_only=False')
 
@@ -106,7 +111,7 @@ class Inpainter:
       latents = pipelines.first_latents(*start)
     text = pipelines.context(nets, params, programs.both(rows['ids']))
     focus = jnp.concatenate([rows['focus']] * 2) if 'focus' in rows else None
-    options = dict(beside=beside, focus=focus)
+    options: Any = dict(beside=beside, focus=focus)
     predict = pipelines.guided_noise(nets, params, text, how.guidance, **options)
     if focus is None:
       latents = denoised(how.sampler, predict, latents)
@@ -141,25 +146,25 @@ class Inpainter:
     self, program: programs.Program, plans: Sequence[Plan], images: Sequence[np.ndarray]
   ) -> list[np.ndarray]:
     """The images after the second pass, those with windows of one size together."""
-    area, groups = self.made.refine.area, {}
+    whole = self.made.refine.area == 'full'
+    groups: dict[tuple[int, int], list[tuple[int, Window]]] = {}
     for k, plan in enumerate(plans):
       height, width = plan.scene.labels.shape
-      window = (slice(height), slice(width))
-      window = (
-        box_window(plan.box, height, width, self.nets.multiple) if area == 'window' else window
-      )
-      size = tuple(w.stop - w.start if w.start else w.stop for w in window)
+      window = (slice(0, height), slice(0, width))
+      if not whole:
+        window = box_window(plan.box, height, width, self.nets.multiple)
+      rows, columns = window
+      size = rows.stop - rows.start, columns.stop - columns.start
       groups.setdefault(size, []).append((k, window))
     found = [*images]
     for members in groups.values():
-      rows = [self._refined_row(plans[k], images[k], window) for k, window in members]
-      for (k, window), picture in zip(members, program(rows)['picture'], strict=True):
-        picture = style.pixels(picture)
-        whole = area == 'full'
-        found[k] = picture if whole else composite(plans[k], window, picture)
+      out = program([self._refined_row(plans[k], images[k], window) for k, window in members])
+      for (k, window), picture in zip(members, out['picture'], strict=True):
+        made = style.pixels(picture)
+        found[k] = made if whole else composite(plans[k], window, made)
     return found
 
-  def _refined_row(self, plan: Plan, image: np.ndarray, window: Any) -> programs.Row:
+  def _refined_row(self, plan: Plan, image: np.ndarray, window: Window) -> programs.Row:
     mask = plan.box.mask(*plan.scene.labels.shape) >= boxes.INSIDE
     _, prompt = self.prompts(plan.name)
     row = dict(image=image[window], mask=mask[window], ids=self.opened.tokenizer(['', prompt]))
@@ -228,7 +233,7 @@ def in_box(attention: np.ndarray, box: Box) -> np.ndarray:
   return whole[inner, inner] / most if most > 0 else np.ones((box.size, box.size), np.float32)
 
 
-def box_window(box: Box, height: int, width: int, multiple: int) -> tuple[slice, slice]:
+def box_window(box: Box, height: int, width: int, multiple: int) -> Window:
   """A square twice as large as the box around it, moved into the scene; sides are multiples.
 
   Moved rather than cut: there are few sizes then, and each is a program.
@@ -240,7 +245,7 @@ def box_window(box: Box, height: int, width: int, multiple: int) -> tuple[slice,
   return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
 
 
-def composite(plan: Plan, window: tuple[slice, slice], picture: np.ndarray) -> np.ndarray:
+def composite(plan: Plan, window: Window, picture: np.ndarray) -> np.ndarray:
   """The scene with the box of a refined window, uint8; it fades in over a sixteenth of the box.
 
   Outside the box no bit of the scene changes.
@@ -320,7 +325,7 @@ def main(arguments: Sequence[str]) -> int:
   if asked is None:
     return 0
   inpainter = opened(asked.options)
-  groups = {name: {} for name in asked.options.objects}
+  groups: dict[str, dict[str, Any]] = {name: {} for name in asked.options.objects}
   about = dict(generator='diffusion', seed=asked.options.seed, settings=settings(inpainter))
   writer = records.Writer(asked.out, 'ood', groups=groups, **about)
   jobs = command.todo(writer, asked.indices, groups)

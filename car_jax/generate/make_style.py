@@ -63,7 +63,8 @@ class Stylist:
 
   @property
   def nets(self) -> pipelines.Networks:
-    return pipelines.Networks(*self.opened.networks, self.control)
+    unet, vae, text_encoder = self.opened.networks
+    return pipelines.Networks(unet, vae, text_encoder, self.control)
 
   def seen(self, index: int) -> Seen:
     """What is cut of the index's scene: of a square picture any square of the shorter side."""
@@ -91,7 +92,7 @@ class Stylist:
     nets, hint = self.nets, rows['hint']
     height, width = (side // nets.vae.factor for side in hint.shape[1:3])
     noise = programs.normal(rows['noise'], (height, width, nets.vae.latent_channels))
-    how = dict(scale=self.made.guidance, strength=self.made.strength)
+    how: Any = dict(scale=self.made.guidance, strength=self.made.strength)
     ids = programs.both(rows['ids'])
     latents = pipelines.repainted(nets, self.sampler, params, ids, noise, hint, **how)
     return pipelines.decoded(nets, params, latents)
@@ -181,13 +182,14 @@ def controlnet(path: pathlib.Path, compute: Compute) -> tuple[ControlNet, Any]:
   """The network of a folder, or of a checkpoint file with its weights. Raises UserError."""
   if path.is_dir():
     place = path / 'config.json'
-    net = configs.module('controlnet', files.read_json(place), place, compute)
+    net: Any = configs.module('controlnet', files.read_json(place), place, compute)
     weights.weight_file('controlnet', path)
     return net, None
   state = cldm.read(path).get('controlnet')
   if state is None:
     raise UserError(f'{path} has no ControlNet\n  {CONTROLNET} is expected')
-  return cldm.of_15('controlnet', state, compute), (path, state)
+  net = cldm.of_15('controlnet', state, compute)
+  return net, (path, state)
 
 
 def check_controlnet(where: str, control: ControlNet, pipeline: weights.StableDiffusion) -> None:

@@ -7,7 +7,7 @@ Letters: H x W pixels of the scene, m of the box's side; both pictures uint8 [H,
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -77,8 +77,7 @@ def difference(
   usual = float(np.median(border))
   spread = 1.4826 * float(np.median(np.abs(border - usual)))
   threshold = min(max(otsu(change), usual + 3 * spread, LEAST_CHANGE), most)
-  found = _smoothed(change >= threshold, m)
-  found = _heaviest(found, change * _centred(m))
+  found = _heaviest(_smoothed(change >= threshold, m), change * _centred(m))
   if found is None:
     return Mask(None, reason='only specks have changed')
   if grabcut:
@@ -157,6 +156,7 @@ def _grabcut(image: np.ndarray, mask: np.ndarray, m: int) -> np.ndarray:
   guess = np.where(core, cv2.GC_FGD, np.where(reach, guess, cv2.GC_BGD)).astype(np.uint8)
   cv2.setRNGSeed(0)
   models = np.zeros((1, 65)), np.zeros((1, 65))
-  cv2.grabCut(np.ascontiguousarray(image), guess, None, *models, 3, cv2.GC_INIT_WITH_MASK)
+  how: Any = (None, *models, 3, cv2.GC_INIT_WITH_MASK)
+  cv2.grabCut(np.ascontiguousarray(image), guess, *how)
   found = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD))
   return found if found.any() else mask

@@ -51,7 +51,7 @@ class Generation(Group):
 
   weights: str = ''
   """Folder of Stable Diffusion 1.x in diffusers' layout, with unet/, vae/, text_encoder/ ..."""
-  scenes: SceneOptions = dataclasses.field(default_factory=dict)
+  scenes: SceneOptions = dataclasses.field(default_factory=dict)  # type: ignore[assignment]
   """Where scenes come from."""
   count: Positive = 512
   """Images of each domain or object; --start and --stop choose some of them."""
@@ -157,9 +157,9 @@ class ObjectOptions(Generation):
   """Steps of the sampler."""
   guidance: Guidance = 15.0
   """How much the prompt counts."""
-  refine: RefineOptions = dataclasses.field(default_factory=dict)
+  refine: RefineOptions = dataclasses.field(default_factory=dict)  # type: ignore[assignment]
   """The second pass."""
-  masks: MaskOptions = dataclasses.field(default_factory=dict)
+  masks: MaskOptions = dataclasses.field(default_factory=dict)  # type: ignore[assignment]
   """The object's mask."""
   always_an: bool = False
   """A fault: 'an' before every object."""

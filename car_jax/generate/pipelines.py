@@ -72,7 +72,7 @@ def guided_noise(
       return guided(nets.call('unet', params, seen, t, text, added), scale)
     kw = dict(focus=focus, mutable='intermediates')
     eps, sown = nets.call('unet', params, seen, t, text, added, **kw)
-    return guided(eps, scale), mean_attention(sown['intermediates'], x.shape[1:3])
+    return guided(eps, scale), mean_attention(sown['intermediates'], (x.shape[1], x.shape[2]))
 
   return predict
 

@@ -95,11 +95,12 @@ class Grounded:
   def __init__(self, options: MaskOptions):
     self.torch = package('torch', 'grounded')
     models = package('transformers', 'grounded')
-    for key, net in (('detector', 'GroundingDinoForObjectDetection'), ('segmenter', 'SamModel')):
-      place = getattr(options, key)
-      setattr(self, f'{key}_inputs', pretrained(key, place, models.AutoProcessor.from_pretrained))
-      loaded = pretrained(key, place, getattr(models, net).from_pretrained)
-      setattr(self, key, loaded.eval())
+    inputs = models.AutoProcessor.from_pretrained
+    self.detector_inputs = pretrained('detector', options.detector, inputs)
+    self.segmenter_inputs = pretrained('segmenter', options.segmenter, inputs)
+    detector, segmenter = models.GroundingDinoForObjectDetection, models.SamModel
+    self.detector = pretrained('detector', options.detector, detector.from_pretrained).eval()
+    self.segmenter = pretrained('segmenter', options.segmenter, segmenter.from_pretrained).eval()
     self.least = options.box_threshold
 
   def __call__(self, crop: np.ndarray, name: str) -> tuple[float, np.ndarray | None]:

@@ -8,6 +8,7 @@ machine or a config. Networks that have learnt something come from the method `d
 import argparse
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import numpy as np
@@ -20,7 +21,9 @@ from car_jax.generate.unet import ControlNet, UNet, controlnet_from_unet
 from car_jax.generate.vae import VAE
 from car_jax.nn.init import initialize
 
-SIZES = dict(block_out_channels=(8, 16), attention_levels=(False, True), layers_per_block=1)
+SIZES: dict[str, Any] = dict(
+  block_out_channels=(8, 16), attention_levels=(False, True), layers_per_block=1
+)
 SIZES |= dict(cross_attention_dim=8, num_heads=2, norm_num_groups=4)
 AUTOENCODER = VAE(block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=4)
 HINT = (4, 8)
@@ -40,9 +43,11 @@ def pipeline(in_channels: int, seed: int = 0) -> weights.StableDiffusion:
   texts = [*captions.vocabulary(), *DOMAINS, *OBJECTS, 'A photo of an a,']
   words = tokenizer.learned(texts)
   text = ClipText(len(words.vocabulary), words.length, 8, 16, 1, 2)
-  nets = dict(unet=UNet(**SIZES, in_channels=in_channels), vae=AUTOENCODER, text_encoder=text)
+  nets: dict[str, Any] = dict(
+    unet=UNet(**SIZES, in_channels=in_channels), vae=AUTOENCODER, text_encoder=text
+  )
   params = {kind: random(net, seed + k) for k, (kind, net) in enumerate(nets.items())}
-  rest = dict(tokenizer=words, schedule=NoiseSchedule(), sampler='ddim')
+  rest: dict[str, Any] = dict(tokenizer=words, schedule=NoiseSchedule(), sampler='ddim')
   return weights.StableDiffusion(**nets, params=params, **rest)
 
 
@@ -52,7 +57,7 @@ def write(folder: str | pathlib.Path) -> None:
   made = pipeline(4)
   weights.save_pipeline(folder / 'sd', made)
   weights.save_pipeline(folder / 'inpaint', pipeline(9))
-  hint = dict(conditioning_channels=1, conditioning_embedding_out_channels=HINT)
+  hint: dict[str, Any] = dict(conditioning_channels=1, conditioning_embedding_out_channels=HINT)
   control = ControlNet(**SIZES, **hint)
   start = controlnet_from_unet(control, made.params['unet'])
   weights.save('controlnet', folder / 'controlnet', control, start | _zeroed(control))
