@@ -86,7 +86,8 @@ def draw_on(
 ) -> Box | None:
   """As `draw`, of boxes whose middle is where `allowed` [H, W] is True; None where none is."""
   size = int(rng.integers(*sizes, endpoint=True))
-  rows, columns = crop_ranges(*allowed.shape, size)
+  height, width = allowed.shape
+  rows, columns = crop_ranges(height, width, size)
   middle = (crop_side(size) - size) // 2 + size // 2
   window = [slice(first + middle, last + middle + 1) for first, last in (rows, columns)]
   places = np.argwhere(allowed[window[0], window[1]])

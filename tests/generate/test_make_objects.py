@@ -216,3 +216,18 @@ def test_attention_in_a_box_is_its_share_of_the_most():
   assert prior.shape == (8, 8)
   assert prior.max() == prior[3, 4] == 1
   assert (make_objects.in_box(np.zeros((4, 4), np.float32), boxes.Box(2, 2, 8, 12)) == 1).all()
+
+
+@pytest.mark.slow
+def test_the_whole_image_refined_and_masks_by_attention(loaded_once, weights, tmp_path):  # noqa: F811
+  """As published every pixel changes then; with a prior the first pass gives attention too."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(make_objects.Inpainter, 'loaded', loaded_once)
+    changed = ('--config.refine.area=full', '--config.masks.prior=True')
+    assert run(tmp_path, weights, '--stop', '1', "--config.objects=('zebra',)", *changed) == 0
+  (row,) = rows_of(tmp_path)
+  read = lambda what: np.asarray(Image.open(tmp_path / row['files'][what]), int)
+  image, _ = sets.scene(row['scene'], 64)
+  outside = boxes.Box(*(row['box'][k] for k in ('row', 'column', 'size')), 0).mask(64, 128) == 0
+  assert (read('image') == image)[outside].all()
+  assert (read('refined') != image)[outside].mean() > 0.5
