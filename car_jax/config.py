@@ -63,6 +63,10 @@ def load(path: str, changes: Sequence[tuple[str, str]] = ()) -> ConfigDict:
   config = read(path)
   if 'sets' in config:
     raise UserError(f'{path} is a study, nothing to train\n  python eval.py --config {path}')
+  if 'weights' in config and 'method' not in config:
+    kind = 'style' if 'controlnet' in config else 'ood'
+    how = f'python -m car_jax.generate {kind} --config {path}'
+    raise UserError(f'{path} generates, nothing to train\n  {how}')
   try:
     full = complete(renamed_parts(config, changes))
   except UserError as e:

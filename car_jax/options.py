@@ -317,6 +317,15 @@ def completed_part(kind: str, given: Any, where: str) -> dict[str, Any]:
   return {'name': name, **completed(cls, rest, f'{where}.', f'{kind} {name!r}')}
 
 
+def instance(cls: type, full: Mapping[str, Any]) -> Any:
+  """A completed group as an object of its class, the groups in it too."""
+  fields = {}
+  for key, option in declared(cls).items():
+    group, value = group_of(option.type), full[key]
+    fields[key] = instance(group, value) if group and isinstance(value, Mapping) else value
+  return cls(**fields)
+
+
 def leaves(cls: type, config: Mapping[str, Any], where: str = '') -> dict[str, Option]:
   """Dotted key -> option, of a completed config; `default` is what the config has."""
   out: dict[str, Option] = {}

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import itertools
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Collection, Iterator
@@ -100,7 +101,7 @@ class About:
   """What is known of a variant before its files are read.
 
   readers is the largest number of them for one image, 0 where the source says it. unknown_label
-  marks objects of no known class in the records' labels.
+  marks objects of no known class in the records' labels; by_object: ids are OBJECT/NAME.
   """
 
   class_names: tuple[str, ...]
@@ -108,9 +109,19 @@ class About:
   palette: tuple[tuple[int, int, int], ...] = ((0, 0, 0), (230, 159, 0))
   ignore_label: int | None = None
   unknown_label: int | None = None
+  by_object: bool = False
   black_box: bool = False  # examples have a fifth part
   licence: str = ''
   citation: str = ''
+
+
+def check_variant(name: str) -> None:
+  """Raises UserError for what no prepared data set can be called."""
+  if not re.fullmatch(r'([A-Za-z][\w-]{,99})?', name, re.ASCII):
+    raise UserError(
+      f'--variant cannot be {name!r}\n'
+      '  expected a name of up to 100 letters, digits, - and _, beginning with a letter'
+    )
 
 
 class Metadata(tfds.core.MetadataDict):

@@ -30,9 +30,12 @@ KNOWN = (
   'gta5',
   'synthia',
   'street_scenes',
+  'generated_scenes',
+  'generated_objects',
   'folder',
 )  # what datasets.prepare can prepare
 SHIPPED = ('lidc_masks', 'street_scenes')  # prepared without a source
+NAMED = ('folder', 'generated_scenes', 'generated_objects')  # whose variants users name
 
 MEND = 'prepare it again with --overwrite'
 KEYS = ('class_names', 'palette', 'readers', 'ignore_label', 'licence', 'citation')
@@ -158,6 +161,7 @@ def _opened(name: str, data_dir: pathlib.Path) -> Dataset:
       readers=meta['readers'],
       ignore_label=meta['ignore_label'],
       unknown_label=meta.get('unknown_label'),
+      by_object=bool(meta.get('by_object')),
       black_box=meta.get('black_box', False),
       licence=meta['licence'],
       citation=meta['citation'],
@@ -177,7 +181,7 @@ def _command(name: str, data_dir: pathlib.Path) -> str:
     return ''
   words = ['python -m datasets.prepare', close[0]]
   words += [] if close[0] in SHIPPED else ['--source FOLDER']
-  if close[0] == 'folder':
+  if close[0] in NAMED:
     words += [f'--variant {variant}'] if variant else []
   else:  # the options that the variant's name is made of, such as size64-noise2
     given = re.findall(r'([a-z]+)_?(-?[\d.,+]+|(?<=_)[a-z]+)', variant)

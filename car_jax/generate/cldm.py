@@ -170,12 +170,12 @@ def load(
   """
   found = {}
   for kind, state in read(path).items():
-    net = (nets or {}).get(kind) or _of_15(kind, state, compute)
+    net = (nets or {}).get(kind) or of_15(kind, state, compute)
     found[kind] = net, weights.fitted(kind, net, state, f'{path}, {kind}', dtype)
   return found
 
 
-def _of_15(kind: str, state: dict[str, np.ndarray], compute: Compute) -> nn.Module:
+def of_15(kind: str, state: dict[str, np.ndarray], compute: Compute) -> nn.Module:
   """Stable Diffusion 1.5's network with as many input and hint channels as the file has."""
   channels = lambda name, usual: state[name].shape[1] if name in state else usual
   if kind == 'unet':

@@ -5,6 +5,7 @@ which others may have one value only, that of Stable Diffusion 1.x; and which ch
 Whatever else a file says is refused by name: a net that ignores it would give other pictures.
 """
 
+import dataclasses
 import math
 import typing
 from collections.abc import Mapping
@@ -197,7 +198,7 @@ def _checked(key: str, value: Any, default: Any, path: Any) -> Any:
   return value
 
 
-def module(kind: str, config: Mapping[str, Any], path: Any, compute: Compute = PLAIN) -> nn.Module:
+def module(kind: str, config: Mapping[str, Any], path: Any, compute: Compute = PLAIN) -> Any:
   """The network of one of `TABLES`, of a parsed config.json. Raises UserError."""
   fields = settings(TABLES[kind], config, path)
   if kind in ('unet', 'controlnet'):
@@ -283,3 +284,12 @@ def schedule(
     if found[key] not in choices:
       raise UserError(f'{path}: {key} is {found[key]!r:.60}\n{nearest(found[key], choices)}')
   return NoiseSchedule(spacing=found.pop('timestep_spacing'), **found), kind
+
+
+def of_schedule(schedule: NoiseSchedule) -> dict[str, Any]:
+  """The scheduler_config.json with which the diffusers library samples by DDIM as we do."""
+  found = dataclasses.asdict(schedule)
+  found['timestep_spacing'], clip = found.pop('spacing'), found.pop('clip')
+  fixed: dict[str, Any] = {k: v[0] for k, v in SCHEDULERS['ddim'].fixed.items()}
+  fixed |= dict(clip_sample=True, clip_sample_range=clip) if clip else {}
+  return {'_class_name': SCHEDULERS['ddim'].class_name, **found, **fixed}

@@ -5,13 +5,15 @@ digits, runs of other signs, and English contractions. A word's UTF-8 bytes are 
 in the order of the list of merges; the last one of a word carries `</w>`.
 """
 
+import collections
 import functools
 import itertools
+import json
 import pathlib
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,17 @@ def words(text: str) -> list[str]:
   return found
 
 
+def merged(parts: Sequence[str], pair: tuple[str, str]) -> list[str]:
+  """The parts of a word with each such pair of neighbours made one, from the left."""
+  joined: list[str] = []
+  for part in parts:
+    if joined and (joined[-1], part) == pair:
+      joined[-1] += part
+    else:
+      joined.append(part)
+  return joined
+
+
 class Tokenizer:
   """Texts -> ids [B, length] int32: begin, the text's tokens, end, padding."""
 
@@ -96,13 +109,7 @@ class Tokenizer:
       best = min(pairs, key=lambda pair: self.ranks.get(pair, len(self.ranks)))
       if best not in self.ranks:
         break
-      joined: list[str] = []
-      for part in parts:
-        if joined and (joined[-1], part) == best:
-          joined[-1] += part
-        else:
-          joined.append(part)
-      parts = joined
+      parts = merged(parts, best)
     return parts
 
   def __call__(self, texts: str | Sequence[str]) -> np.ndarray:
@@ -126,6 +133,42 @@ class Tokenizer:
       if wanted and ids[i : i + len(wanted)] == wanted:
         found[i + 1 : i + 1 + len(wanted)] = True
     return found
+
+
+def learned(texts: Iterable[str], *, length: int = 77) -> Tokenizer:
+  """A tokenizer to which each word of these texts is one token; any other text is in its bytes.
+
+  The commonest pair of neighbours is merged until no word has two parts (arXiv 1508.07909).
+  """
+  counts = collections.Counter(w for text in texts for w in words(text))
+  signs = [*byte_signs(), *(sign + LAST for sign in byte_signs())]
+  split = {w: tuple(byte_signs()[b] for b in w.encode()) for w in sorted(counts)}
+  split = {w: (*parts[:-1], parts[-1] + LAST) for w, parts in split.items()}
+  merges: list[tuple[str, str]] = []
+  while pairs := collections.Counter(
+    {pair: 0 for parts in split.values() for pair in itertools.pairwise(parts)}
+  ):
+    for w, parts in split.items():
+      for pair in itertools.pairwise(parts):
+        pairs[pair] += counts[w]
+    best = max(sorted(pairs), key=pairs.__getitem__)
+    merges.append(best)
+    split = {w: tuple(merged(parts, best)) for w, parts in split.items()}
+  tokens = dict.fromkeys([*signs, *map(''.join, merges), BEGIN, END])
+  return Tokenizer({token: i for i, token in enumerate(tokens)}, merges, length=length)
+
+
+def save(folder: str | pathlib.Path, tokenizer: Tokenizer) -> None:
+  """vocab.json, merges.txt and tokenizer_config.json, as `read` and transformers read them."""
+  folder = pathlib.Path(folder)
+  padding = next(t for t, i in tokenizer.vocabulary.items() if i == tokenizer.padding)
+  config = dict(tokenizer_class='CLIPTokenizer', model_max_length=tokenizer.length)
+  config |= dict(bos_token=BEGIN, eos_token=END, unk_token=END, pad_token=padding)
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, content in (('vocab', tokenizer.vocabulary), ('tokenizer_config', config)):
+    (folder / f'{name}.json').write_text(json.dumps(content) + '\n')
+  lines = ['#version: 0.2', *(' '.join(pair) for pair in tokenizer.ranks)]
+  (folder / 'merges.txt').write_text('\n'.join(lines) + '\n')
 
 
 def read(folder: str | pathlib.Path) -> Tokenizer:

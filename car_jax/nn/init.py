@@ -89,11 +89,13 @@ RULED = nn.initializers.constant(float('nan'))
 
 
 def initialize(model: Any, seed: int, *inputs: Any, **kw: Any) -> dict[str, Any]:
-  """The model's first params and batch_stats as numpy arrays; `inputs` only lend their shapes.
+  """The model's first params and batch_stats as numpy arrays; `inputs` only lend their shapes,
+  and are numbers of tokens where they are int32.
 
   Raises ValueError for a RULED leaf that no table covers.
   """
-  abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), np.float32), inputs)
+  kind = lambda a: np.int32 if getattr(a, 'dtype', None) == np.int32 else np.float32
+  abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), kind(a)), inputs)
 
   def first(key, *x):
     made = model.init(key, *x, **kw)

@@ -86,6 +86,9 @@ class Folder:
       return tuple(index['class_names']), self.palette
     return self.names, self.palette
 
+  def by_object(self, spec: Mapping[str, Any]) -> bool:
+    return bool(spec.get('by_object'))
+
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:

@@ -21,7 +21,7 @@ RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lie
 class LazySegmenter:
   """A segmenter that is opened when it is used; then another one of the same `memory` is closed.
 
-  What is asked of a closed one (about, classes, prints) stays known.
+  What is asked of a closed one (about, classes, objects, prints) stays known.
   """
 
   def __init__(self, spec: Mapping[str, Any], plan: Plan, mesh: Mesh, memory: dict[str, Segmenter]):
@@ -29,6 +29,7 @@ class LazySegmenter:
     self._memory = memory if is_run(spec['path']) else {}  # a folder has no weights
     self._classes: dict[str, Any] = {}
     self._prints: dict[str, str] = {}
+    self._by_object: dict[str, bool] = {}
     one = self._opened()
     self.about, self.has_features = one.about, one.has_features
     self.fingerprint = one.fingerprint
@@ -49,6 +50,11 @@ class LazySegmenter:
     if spec['name'] not in self._classes:
       self._classes[spec['name']] = self._opened().classes(spec)
     return self._classes[spec['name']]
+
+  def by_object(self, spec: Mapping[str, Any]) -> bool:
+    if spec['name'] not in self._by_object:
+      self._by_object[spec['name']] = self._opened().by_object(spec)
+    return self._by_object[spec['name']]
 
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False

@@ -109,14 +109,18 @@ PLAIN: dict[str, Value] = {
   'classwise_ks': _classwise(calibration.ks_error),
   'nll': _loss(0),
   'brier': _loss(1),
-  'object_entropy': _object(0),
-  'object_entropy_ratio': _object(1),
 }
-for _i, _score in enumerate(OBJECT_SCORES):
-  for _j, _kind in enumerate(('auroc', 'fpr95', 'aupr', 'aupr_rest')):
-    PLAIN[f'object_{_kind}' + ('' if _score == 'max_prob' else f'[{_score}]')] = _object(
-      2 + 4 * _i + _j
-    )
+OBJECT_MEASURES = (
+  'object_entropy',
+  'object_entropy_ratio',
+  *(
+    f'object_{kind}' + ('' if score == 'max_prob' else f'[{score}]')
+    for score in OBJECT_SCORES
+    for kind in ('auroc', 'fpr95', 'aupr', 'aupr_rest')
+  ),
+)
+"""In the order of image_counts.objects_of."""
+PLAIN |= {name: _object(place) for place, name in enumerate(OBJECT_MEASURES)}
 
 
 def _tied_bound(which: int) -> Value:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from car_jax.reliability import findings, page_plots, page_tables
+from car_jax.reliability import findings, page_correlation, page_plots, page_tables
 from car_jax.reliability.legend import BETTER, TERMS
 from car_jax.reliability.page_plots import controls, select
 from car_jax.reliability.page_style import CSS, SCRIPT, WATCH
@@ -27,6 +27,7 @@ def page(study: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     'confidence': ('Can the confidence be trusted?', page_plots.diagrams(view)),
     'recalibration': ('What recalibration did', _fits(view)),
     'unknown': ('Does it notice the unknown?', _unknown(view)),
+    'correlation': ('Does synthetic shift predict real shift?', page_correlation.section(view)),
     'worst': ('Worst images', _worst(view, pictures)),
     'legend': ('Legend', _legend(view)),
     'reproduce': ('How to reproduce', _reproduce(view)),
@@ -126,12 +127,22 @@ def _fits(view: View) -> str:
 def _unknown(view: View) -> str:
   local = page_tables.scores(view, ('unknown objects', 'image-level'))
   whole = page_tables.image_level(view)
-  bar = controls(select('model', view.models), select('calibrator', view.calibrators))
+  each = page_tables.objects(view)
+  bar = controls(
+    select('model', view.models),
+    select('set', dict.fromkeys(e['set'] for e in view.study.get('objects') or [])),
+    select('calibrator', view.calibrators),
+  )
   out = bar if local or whole else ''
   if local:
     out += (
       '<h3>Single pixels</h3><p class="note">Objects that no training class describes, searched by '
       f'low confidence among the pixels of known classes.</p>{local}'
+    )
+  if each:
+    out += (
+      '<h3>Each object</h3><p class="note">Scores within each image, then averaged over the images '
+      f'of the object, before recalibration. objects.csv has their intervals.</p>{each}'
     )
   if whole:
     out += (

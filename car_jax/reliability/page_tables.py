@@ -6,8 +6,10 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from car_jax.reliability import charts
+from car_jax.reliability import charts, legend, numbers
+from car_jax.reliability import objects as object_scores
 from car_jax.reliability.legend import ARROWS, BETTER
+from car_jax.reliability.measures import OBJECT_MEASURES
 from car_jax.reliability.numbers import Column, columns, temperatures
 from car_jax.reliability.view import View, number
 
@@ -182,6 +184,31 @@ def image_level(view: View) -> str:
     rows.append((attributes(model=r.get('model'), calibrator=r.get('calibrator')), cells))
   head = ['model', 'calibrator', 'known', 'other', 'score', 'AUROC ↑', 'AUPR ↑', 'FPR95 ↓']
   return plain(head, rows, label='images of another data set', words=range(5))
+
+
+def objects(view: View) -> str:
+  """A row for each model, set and unknown object, without recalibration."""
+  entries = [e for e in view.study.get('objects') or [] if e['calibrator'] == view.plain]
+  shown = [m for m in OBJECT_MEASURES if any(m in e['values'] for e in entries)]
+  metrics = [legend.of_score(m) for m in shown]
+  rows = []
+  for e in entries:
+    values = [number((e['values'].get(m.name) or {}).get('value')) for m in metrics]
+    texts = [
+      numbers.text(m, v, 1 if m.percent else 3) for m, v in zip(metrics, values, strict=True)
+    ]
+    name = escape(object_scores.title(e))
+    name = name if e.get('object') is not None else f'<strong>{name}</strong>'
+    who = f'{name}<small>{escape(str(e["model"]))}, {escape(str(e["set"]))}</small>'
+    rows.append((attributes(model=e['model'], set=e['set']), [who, f'{e["images"]:,}', *texts]))
+  tip = lambda m: f'<abbr title="{escape(m.about, quote=True)}">{escape(_short(m.title))}</abbr>'
+  head = ['object', 'images', *(f'{tip(m)} {ARROWS[m.better]}' for m in metrics)]
+  return plain(head, rows, label='scores of each object')
+
+
+def _short(title: str) -> str:
+  """Without what the table says already."""
+  return title.replace(' of objects, per image', '').replace(', per image', '')
 
 
 def compared(view: View) -> str:

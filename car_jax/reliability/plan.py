@@ -60,8 +60,23 @@ class ImageSet(Group):
   """How strong the condition is, from 0 (none) to 1 (strongest)."""
   absent: tuple[str, ...] = ()
   """Names of classes that the labels do not have."""
+  by_object: bool = False
+  """Images are called OBJECT/NAME: each unknown object has scores of its own. Of generated_objects
+  it is known."""
   about: str = ''
   """What the page says of it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlation(Group):
+  """config.correlations.NAME: does a score on some sets predict, over models, that on others?"""
+
+  synthetic: tuple[str, ...] = ()
+  """Sets or pools of generated images."""
+  real: tuple[str, ...] = ()
+  """Sets or pools whose scores they are to predict."""
+  measures: tuple[str, ...] = ('miou', 'ece', 'unknown_auroc')
+  """The scores; see docs/reliability.md."""
 
 
 DEFAULT_MEASURES = (
@@ -84,6 +99,8 @@ class StudyOptions(Group):
   """The sets of images that models are scored on."""
   pools: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Names of sets whose images are scored together."""
+  correlations: dict[str, Correlation] = dataclasses.field(default_factory=dict)
+  """Pairs of sets whose scores are correlated over models."""
   calibrators: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Kinds of calibration, or files; {model} in it stands for the model's name."""
   calibrate_on: ImageSet | None = None
@@ -133,6 +150,7 @@ class Plan:
   models: dict[str, dict[str, Any]]
   sets: dict[str, dict[str, Any]]
   pools: dict[str, tuple[str, ...]]
+  correlations: dict[str, dict[str, tuple[str, ...]]]  # synthetic and real sets, measures
   calibrators: dict[str, str]  # without the uncalibrated one
   calibrate_on: dict[str, Any]
   measures: tuple[measures.Measure, ...]
@@ -151,6 +169,7 @@ def plan(config: ConfigDict) -> Plan:
     if not specs:
       raise UserError(f'the study has no {kind}\n  set config.{kind}; see configs/reliability.py')
   pools = _pools(c, sets)
+  correlations = {k: _correlation(k, v, sets, pools) for k, v in full['correlations'].items()}
   # a config's keys come in alphabetical order
   sets = dict(sorted(sets.items(), key=lambda item: _place(item[1])))
   calibrators = _calibrators(c)
@@ -169,9 +188,10 @@ def plan(config: ConfigDict) -> Plan:
   ):
     _check_slugs(what, names)
   chosen = tuple(measures.measure(str(name)) for name in dict.fromkeys(c.measures))
-  how = How(c.sampled, c.exact, any('classwise' in m.name for m in chosen), c.seed)
+  named = [m.name for m in chosen] + [m for v in correlations.values() for m in v['measures']]
+  how = How(c.sampled, c.exact, any('classwise' in name for name in named), c.seed)
   used = on if fitted else {}
-  return Plan(c.title, models, sets, pools, calibrators, used, chosen, how, c)
+  return Plan(c.title, models, sets, pools, correlations, calibrators, used, chosen, how, c)
 
 
 def _check_values(c: ConfigDict) -> None:
@@ -215,6 +235,30 @@ def _pools(c: ConfigDict, sets: Mapping[str, Any]) -> dict[str, tuple[str, ...]]
     if name in sets:
       raise UserError(f'{name!r} is the name of a set and of a pool\n  rename one of them')
   return {name: tuple(of) for name, of in c.pools.items()}
+
+
+def _correlation(
+  name: str, given: Mapping[str, Any], sets: Mapping[str, Any], pools: Mapping[str, Any]
+) -> dict[str, tuple[str, ...]]:
+  """With pools replaced by their sets. Raises UserError."""
+  out: dict[str, tuple[str, ...]] = {}
+  for side in ('synthetic', 'real'):
+    if not given[side]:
+      raise UserError(f'correlation {name!r} has no {side} sets\n  known: {", ".join(sets)}')
+    if unknown := [s for s in given[side] if s not in sets and s not in pools]:
+      raise UserError(
+        f'correlation {name!r}: no set or pool {unknown[0]!r}\n'
+        f'{nearest(unknown[0], [*sets, *pools])}'
+      )
+    out[side] = tuple(dict.fromkeys(s for key in given[side] for s in pools.get(key, (key,))))
+  if both := [s for s in out['synthetic'] if s in out['real']]:
+    raise UserError(
+      f'correlation {name!r}: {both[0]!r} is on both sides\n  every set predicts itself'
+    )
+  if not given['measures']:
+    raise UserError(f"correlation {name!r} has no measures\n  it is names, such as ('miou',)")
+  named = [measures.measure(str(m)).name for m in dict.fromkeys(given['measures'])]
+  return out | {'measures': tuple(named)}
 
 
 def _calibrators(c: ConfigDict) -> dict[str, str]:

@@ -62,6 +62,9 @@ class Segmenter(Protocol):
   def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     """Names and colours of a set's classes. Raises UserError where the segmenter has others."""
 
+  def by_object(self, spec: Mapping[str, Any]) -> bool:
+    """Whether a set's images are called OBJECT/NAME, by their unknown objects."""
+
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
@@ -138,6 +141,9 @@ class Checkpoint:
         '  leave one of them out of the study'
       )
     return tuple(map(str, info.class_names)), tuple(info.palette)
+
+  def by_object(self, spec: Mapping[str, Any]) -> bool:
+    return bool(spec.get('by_object')) or self._open(spec)[0].by_object
 
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False

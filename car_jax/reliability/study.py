@@ -81,6 +81,7 @@ class Study:
         by_classes.setdefault(names, f'{model} on {spec["name"]}')
         self._absent(segmenter, spec)
         segmenter.size(spec)
+        segmenter.by_object(spec)
       given = {k: f.calibrator for k, f in self._given(model, len(names)).items()}
       for spec in sets:
         self._check_inputs(model, spec, given)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from car_jax.evaluate import escaped
-from car_jax.reliability import findings, numbers
+from car_jax.reliability import correlation, findings, numbers
 from car_jax.reliability.legend import ARROWS, BETTER
 from car_jax.reliability.numbers import Column, temperatures
 from car_jax.reliability.view import View, number
@@ -50,7 +50,7 @@ def markdown(study: dict[str, Any]) -> str:
   columns = numbers.columns(view)
   for group in dict.fromkeys(c.metric.group for c in columns):
     lines += _group(view, group, [c for c in columns if c.metric.group == group])
-  lines += _fits(study) + _image_level(study) + _legend(view)
+  lines += _fits(study) + _image_level(study) + _correlations(study) + _legend(view)
   lines += [f'> {escaped.prose(n)}\n' for n in study.get('notes') or []]
   if study.get('command'):
     lines += ['## How to reproduce', '', *escaped.block(study['command']), '']
@@ -97,6 +97,12 @@ def _image_level(study: dict[str, Any]) -> list[str]:
     shares = [f'{100 * number(row.get(k)):.1f} %' for k in ('auroc', 'aupr', 'fpr95')]
     rows.append(who + ['–' if s.startswith('nan') else s for s in shares])
   return ['## Images of another data set', '', *escaped.table(head, rows), ''] if rows else []
+
+
+def _correlations(study: dict[str, Any]) -> list[str]:
+  rows = correlation.rows(study)
+  title = '## Does synthetic shift predict real shift?'
+  return [title, '', *escaped.table(correlation.HEAD, rows), ''] if rows else []
 
 
 def _legend(view: View) -> list[str]:
