@@ -28,10 +28,10 @@ METHODS = dict(
     hint_widths=(32, 64),
     frozen_dtype='float32',
     remat=False,
-    optim=OPTIM | dict(lr=1e-3),
+    optim=OPTIM | dict(lr=2e-3),
   ),
 )
-STEPS = dict(diffusion=1_600, controlnet=800)
+STEPS = dict(diffusion=1_600, controlnet=1_400)
 
 
 def get_config(variant='diffusion'):
