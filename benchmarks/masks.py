@@ -75,8 +75,8 @@ def cell(
   scores = []
   for seed in range(images):
     before, after, there, box = made(seed, side, contrast, deviation)
-    found = masks.difference(before, after, box, **options)
-    scores += [] if found.pixels is None else [iou(found.pixels, there)]
+    mask = masks.difference(before, after, box, **options)
+    scores += [] if mask.pixels is None else [iou(mask.pixels, there)]
   return float(np.mean(scores)) if scores else float('nan'), images - len(scores)
 
 

@@ -23,12 +23,12 @@ class Constants:
 
 def constants(arrays: Any) -> Constants:
   """arrays: numpy's, whose bytes, types, shapes and names make the digest."""
-  found = hashlib.sha256()
+  digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_flatten_with_path(arrays)[0]:
     a = np.ascontiguousarray(leaf)
-    found.update(f'{jax.tree_util.keystr(path)} {a.dtype} {a.shape}\n'.encode())
-    found.update(a.reshape(-1).view(np.uint8).data)
-  return Constants(arrays, found.hexdigest())
+    digest.update(f'{jax.tree_util.keystr(path)} {a.dtype} {a.shape}\n'.encode())
+    digest.update(a.reshape(-1).view(np.uint8).data)
+  return Constants(arrays, digest.hexdigest())
 
 
 def _is_constant(x: Any) -> bool:
@@ -50,5 +50,5 @@ def digests(tree: Any) -> dict[str, str]:
 def filled(tree: Any, template: Any) -> Any:
   """The inverse of `without`, with the constants of a template."""
   leaves, (flat, treedef) = iter(jax.tree.leaves(tree)), jax.tree.flatten(template, _is_constant)
-  found = [x if _is_constant(x) else next(leaves) for x in flat]
-  return jax.tree.unflatten(treedef, found)
+  merged = [x if _is_constant(x) else next(leaves) for x in flat]
+  return jax.tree.unflatten(treedef, merged)

@@ -43,9 +43,9 @@ class Box(NamedTuple):
 
   def mask(self, height: int, width: int) -> np.ndarray:
     """[H, W] uint8, 255 inside."""
-    found = np.zeros((height, width), np.uint8)
-    found[self.row : self.row + self.size, self.column : self.column + self.size] = 255
-    return found
+    mask = np.zeros((height, width), np.uint8)
+    mask[self.row : self.row + self.size, self.column : self.column + self.size] = 255
+    return mask
 
 
 def crop_side(size: int) -> int:

@@ -67,7 +67,7 @@ def listed(path: pathlib.Path, root: pathlib.Path) -> list[Paths]:
   The labels lie beside conditioning_image, `gtFine_labelIds` in place of `leftImg8bit` in its name.
   Raises UserError, which names the line: no JSON, other keys, a file that is not there.
   """
-  found = []
+  scenes = []
   for number, line in enumerate(files.read_text(path).splitlines(), 1):
     if not line.strip():
       continue
@@ -83,10 +83,10 @@ def listed(path: pathlib.Path, root: pathlib.Path) -> list[Paths]:
     for file in (paths.image, paths.labels):
       if not file.is_file():
         raise UserError(f'{where}: no file {file}\n  paths are relative to config.data.root')
-    found.append(paths)
-  if not found:
+    scenes.append(paths)
+  if not scenes:
     raise UserError(f'{path} lists no scene')
-  return found
+  return scenes
 
 
 def laid_out(root: pathlib.Path, split: str) -> list[Paths]:
@@ -95,16 +95,16 @@ def laid_out(root: pathlib.Path, split: str) -> list[Paths]:
   if not folder.is_dir():
     there = [p.name for p in (root / IMAGES).glob('*') if p.is_dir()]
     raise UserError(f'no folder {folder}\n{nearest(split, there)}')
-  found = []
+  scenes = []
   for image in sorted(folder.glob(f'*/*{IMAGE_END}')):
     name = image.name.removesuffix(IMAGE_END) + LABEL_END
     label = root / LABELS / split / image.parent.name / name
     if not label.is_file():
       raise UserError(f'no file {label}, the labels of {image}')
-    found.append(Paths(str(image), image, label))
-  if not found:
+    scenes.append(Paths(str(image), image, label))
+  if not scenes:
     raise UserError(f'{folder} holds no CITY/NAME{IMAGE_END}')
-  return found
+  return scenes
 
 
 def read_labels(paths: Paths) -> np.ndarray:
@@ -235,8 +235,8 @@ class Captioned(Data):
     split = split_name(text)
     if self.captions or self.root:
       root = pathlib.Path(self.root)
-      found = listed(pathlib.Path(self.captions), root) if self.captions else laid_out(root, split)
-      scenes: Any = Files(sliced(found, text)).checked(self.threads)
+      paths = listed(pathlib.Path(self.captions), root) if self.captions else laid_out(root, split)
+      scenes: Any = Files(sliced(paths, text)).checked(self.threads)
     elif split not in DRAWN:
       raise UserError(f'no split {split!r} of drawn scenes\n{nearest(split, DRAWN)}')
     else:

@@ -156,13 +156,13 @@ class Inpainter:
       rows, columns = window
       size = rows.stop - rows.start, columns.stop - columns.start
       groups.setdefault(size, []).append((k, window))
-    found = [*images]
+    refined = [*images]
     for members in groups.values():
       out = program([self._refined_row(plans[k], images[k], window) for k, window in members])
       for (k, window), picture in zip(members, out['picture'], strict=True):
         made = style.pixels(picture)
-        found[k] = made if whole else composite(plans[k], window, made)
-    return found
+        refined[k] = made if whole else composite(plans[k], window, made)
+    return refined
 
   def _refined_row(self, plan: Plan, image: np.ndarray, window: Window) -> programs.Row:
     mask = plan.box.mask(*plan.scene.labels.shape) >= boxes.INSIDE

@@ -113,9 +113,9 @@ class Stylist:
     whole = functools.partial(style.pixels, truncated=self.made.truncated)
     for s, prompt, picture in zip(seen, prompts, program(rows), strict=True):
       original = whole(style.model_range(s.image))
-      said = dict(prompt=prompt, negative_prompt='')
+      texts = dict(prompt=prompt, negative_prompt='')
       yield records.StyleImage(
-        scene=s.scene, image=whole(picture), labels=s.labels, original=original, prompts=said
+        scene=s.scene, image=whole(picture), labels=s.labels, original=original, prompts=texts
       )
 
   def loaded(self, stop: Interrupt) -> tuple[int, Any]:

@@ -77,19 +77,19 @@ def difference(
   usual = float(np.median(border))
   spread = 1.4826 * float(np.median(np.abs(border - usual)))
   threshold = min(max(otsu(change), usual + 3 * spread, LEAST_CHANGE), most)
-  found = _heaviest(_smoothed(change >= threshold, m), change * _centred(m))
-  if found is None:
+  mask = _heaviest(_smoothed(change >= threshold, m), change * _centred(m))
+  if mask is None:
     return Mask(None, reason='only specks have changed')
   if grabcut:
-    found = _grabcut(after, found, m)
-  found = _heaviest(ndimage.binary_fill_holes(found), np.ones((m, m)))
-  if found is None:
+    mask = _grabcut(after, mask, m)
+  mask = _heaviest(ndimage.binary_fill_holes(mask), np.ones((m, m)))
+  if mask is None:
     return Mask(None, reason='no outline')
-  score = float(np.median(change[found])) / max(usual + spread, QUIET)
+  score = float(np.median(change[mask])) / max(usual + spread, QUIET)
   if score < CONTRAST:
     text = f'the object has changed {score:.1f} times as much as the border of the box'
     return Mask(None, score, f'{text}, expected {CONTRAST:g}')
-  return accepted(found, scene, box, score)
+  return accepted(mask, scene, box, score)
 
 
 def colour_distance(one: np.ndarray, other: np.ndarray, sigma: float) -> np.ndarray:
@@ -158,5 +158,5 @@ def _grabcut(image: np.ndarray, mask: np.ndarray, m: int) -> np.ndarray:
   models = np.zeros((1, 65)), np.zeros((1, 65))
   how: Any = (None, *models, 3, cv2.GC_INIT_WITH_MASK)
   cv2.grabCut(np.ascontiguousarray(image), guess, *how)
-  found = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD))
-  return found if found.any() else mask
+  followed = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD))
+  return followed if followed.any() else mask

@@ -28,10 +28,10 @@ def method(options: MaskOptions) -> masks.Method:
   if options.method == 'difference':
     return functools.partial(masks.difference, grabcut=options.grabcut)
   made = {'sam3': Sam3, 'grounded': Grounded}[options.method](options)
-  return functools.partial(found, made, swapped=options.swapped_channels)
+  return functools.partial(mask_in_box, made, swapped=options.swapped_channels)
 
 
-def found(
+def mask_in_box(
   network: Any, scene: np.ndarray, edited: np.ndarray, box: Box, name: str, *, swapped: bool
 ) -> Mask:
   """What the network finds in the box of the edited picture."""

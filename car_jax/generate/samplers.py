@@ -73,17 +73,17 @@ class NoiseSchedule:
     if self.spacing == 'genval':
       return self._genval(steps)
     if self.spacing == 'leading':
-      found = np.arange(count)[::-1] * float(most // count) + self.steps_offset
+      timesteps = np.arange(count)[::-1] * float(most // count) + self.steps_offset
     elif self.spacing == 'trailing':
-      found = np.round(most - np.arange(count) * (most / count)) - 1
+      timesteps = np.round(most - np.arange(count) * (most / count)) - 1
     else:
-      found = np.round(np.linspace(0, most - 1, count))[::-1]
-    if found[0] >= most:
+      timesteps = np.round(np.linspace(0, most - 1, count))[::-1]
+    if timesteps[0] >= most:
       raise UserError(
-        f'{steps} steps reach timestep {found[0]:.0f}, where the last is {most - 1}\n'
+        f'{steps} steps reach timestep {timesteps[0]:.0f}, where the last is {most - 1}\n'
         f'  an offset of {self.steps_offset} leaves no place for them; fewer steps do'
       )
-    return found[:steps].astype(np.int32)
+    return timesteps[:steps].astype(np.int32)
 
   def _genval(self, steps: int) -> np.ndarray:
     """GenVal's rule (arXiv 2312.09231). Its code fails with an IndexError where this refuses."""

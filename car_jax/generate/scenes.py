@@ -70,11 +70,11 @@ class Files:
 
 
 def _size(paths: captioned.Paths) -> tuple[int, int]:
-  found = []
+  sizes = []
   for path in (paths.image, paths.labels):
     with reading(path, 'a picture'), Image.open(path) as picture:
-      found.append(picture.size)
-  (width, height), other = found
+      sizes.append(picture.size)
+  (width, height), other = sizes
   if other != (width, height):
     sizes = f'{width}x{height}, its labels {other[0]}x{other[1]}'
     raise UserError(f'{paths.where}: {paths.image} is {sizes}')

@@ -41,10 +41,10 @@ def _kind(sign: str) -> str:
 
 def words(text: str) -> list[str]:
   """What is between white space, further cut where letters, digits and other signs meet."""
-  found = []
+  parts = []
   for part in re.split(f'({re.escape(BEGIN)}|{re.escape(END)})', text):
     if part in (BEGIN, END):
-      found.append(part)
+      parts.append(part)
       continue
     part = unicodedata.normalize('NFC', part).lower()
     kinds, i = ''.join(map(_kind, part)), 0
@@ -53,9 +53,9 @@ def words(text: str) -> list[str]:
       run = RUNS.match(kinds, i)
       end = i + len(short) if short else run.end() if run else i + 1
       if short or run:
-        found.append(part[i:end])
+        parts.append(part[i:end])
       i = end
-  return found
+  return parts
 
 
 def merged(parts: Sequence[str], pair: tuple[str, str]) -> list[str]:
@@ -115,24 +115,24 @@ class Tokenizer:
   def __call__(self, texts: str | Sequence[str]) -> np.ndarray:
     """Of a text that is too long the end is cut off, as published; stderr says how much."""
     texts = [texts] if isinstance(texts, str) else texts
-    found = np.full((len(texts), self.length), self.padding, np.int32)
-    for row, text in zip(found, texts, strict=True):
+    tokens = np.full((len(texts), self.length), self.padding, np.int32)
+    for row, text in zip(tokens, texts, strict=True):
       ids, room = self.ids(text), self.length - 2
       if len(ids) > room:
         what = f'{len(ids)} tokens, {room} are read: {text!r:.60}'
         print(f'warning: a text of {what}', file=sys.stderr, flush=True)
       ids = [self.begin, *ids[:room], self.end]
       row[: len(ids)] = ids
-    return found
+    return tokens
 
   def position(self, text: str, part: str) -> np.ndarray:
     """[length] bool: which tokens of `text` are those of `part`, words that it contains."""
     ids, wanted = self.ids(text)[: self.length - 2], self.ids(part)
-    found = np.zeros(self.length, bool)
+    of_word = np.zeros(self.length, bool)
     for i in range(len(ids) - len(wanted) + 1):
       if wanted and ids[i : i + len(wanted)] == wanted:
-        found[i + 1 : i + 1 + len(wanted)] = True
-    return found
+        of_word[i + 1 : i + 1 + len(wanted)] = True
+    return of_word
 
 
 def learned(texts: Iterable[str], *, length: int = 77) -> Tokenizer:

@@ -89,7 +89,7 @@ def to_torch(tree: Params) -> dict[str, np.ndarray]:
 
 def canonical(kind: str, weights: Weights) -> dict[str, np.ndarray]:
   """Weights by the names and shapes of today's library, without the buffers that it once saved."""
-  found = {}
+  arrays = {}
   for name, a in weights.items():
     if kind == 'text_encoder':
       name = name.removeprefix('text_model.')
@@ -100,10 +100,10 @@ def canonical(kind: str, weights: Weights) -> dict[str, np.ndarray]:
       name = f'{part[1]}.{OLD_ATTENTION.get(module, module)}.{leaf}'
       if leaf == 'weight' and a.ndim == 4 and a.shape[2:] == (1, 1):
         a = a[:, :, 0, 0]
-    if name in found:
+    if name in arrays:
       raise UserError(f'{name} is in the file under two names')
-    found[name] = a
-  return found
+    arrays[name] = a
+  return arrays
 
 
 def fitted(kind: str, net: nn.Module, weights: Weights, where: Any, dtype: Any = None) -> Params:
@@ -172,15 +172,15 @@ def read(kind: str, folder: str | pathlib.Path) -> tuple[pathlib.Path, dict[str,
     raise UserError(f'{path}: its weight_map does not say which file has which weight')
   if strange := [p for p in places.values() if pathlib.PurePath(p).name != p]:
     raise UserError(f'{path} names {strange[0]!r:.80}, which is no file beside it')
-  found: dict[str, np.ndarray] = {}
+  state: dict[str, np.ndarray] = {}
   for name in sorted({*places.values()}):
     part = read_safetensors(path.parent / name)
     if lost := [w for w, p in places.items() if p == name and w not in part]:
       raise UserError(f'{path.parent / name} has no {lost[0]}, which {path.name} says it has')
-    if twice := [w for w in part if w in found]:
+    if twice := [w for w in part if w in state]:
       raise UserError(f'{path.parent}: {twice[0]} is in two files')
-    found |= part
-  return path, found
+    state |= part
+  return path, state
 
 
 def load(
@@ -275,8 +275,8 @@ def open_pipeline(
     nets[kind] = configs.module(kind, files.read_json(path), path, how)
     weight_file(kind, folder / kind)
   path = folder / 'scheduler' / 'scheduler_config.json'
-  found = files.read_json(path) | ({} if 'vae' in nets else {'clip_sample': False})
-  schedule, name = configs.schedule(found, path, sampler)
+  entries = files.read_json(path) | ({} if 'vae' in nets else {'clip_sample': False})
+  schedule, name = configs.schedule(entries, path, sampler)
   if 'vae' not in nets:
     schedule = dataclasses.replace(schedule, clip=PIXEL_SCALE)
   words = tokenizer.read(folder / 'tokenizer')
@@ -300,9 +300,9 @@ def load_pipeline(
   params = {}
   for kind in STABLE_DIFFUSION:
     net = getattr(opened, kind)
-    where, found = ('', {}) if isinstance(net, Pixels) else read(kind, folder / kind)
+    where, state = ('', {}) if isinstance(net, Pixels) else read(kind, folder / kind)
     kept = np.float32 if kind == 'vae' else dtype
-    params[kind] = {} if isinstance(net, Pixels) else fitted(kind, net, found, where, kept)
+    params[kind] = {} if isinstance(net, Pixels) else fitted(kind, net, state, where, kept)
   return dataclasses.replace(opened, params=params)
 
 
@@ -327,8 +327,8 @@ def save_pipeline(folder: str | pathlib.Path, pipeline: StableDiffusion) -> None
         save(kind, part / kind, net, pipeline.params[kind])
     tokenizer.save(part / 'tokenizer', pipeline.tokenizer)
     (part / 'scheduler').mkdir()
-    found = configs.of_schedule(pipeline.schedule)
-    (part / 'scheduler' / 'scheduler_config.json').write_text(json.dumps(found, indent=2) + '\n')
+    entries = configs.of_schedule(pipeline.schedule)
+    (part / 'scheduler' / 'scheduler_config.json').write_text(json.dumps(entries, indent=2) + '\n')
     (part / 'model_index.json').write_text(json.dumps(index, indent=2) + '\n')
 
 

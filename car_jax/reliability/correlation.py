@@ -216,16 +216,16 @@ def remarks(entry: Mapping[str, Any]) -> str:
 
 def terminal(study: Mapping[str, Any]) -> str:
   """The table as text; '' for a study that correlates nothing."""
-  found = rows(study)
-  if not found:
+  table_rows = rows(study)
+  if not table_rows:
     return ''
-  widths = [max(len(row[i]) for row in (HEAD, *found)) for i in range(len(HEAD) - 1)]
+  widths = [max(len(row[i]) for row in (HEAD, *table_rows)) for i in range(len(HEAD) - 1)]
   lines = ['Does the score on the synthetic sets predict that on the real ones?']
-  for row in (HEAD, *found):
+  for row in (HEAD, *table_rows):
     cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
     lines.append('  '.join(cells).rstrip())
   lines.append('in brackets 95 % intervals over models and images')
-  lines += [f'{sets}, {score}: {note}' for sets, score, *_, note in found if note]
+  lines += [f'{sets}, {score}: {note}' for sets, score, *_, note in table_rows if note]
   return '\n'.join(lines)
 
 

@@ -41,10 +41,10 @@ def of_cell(c: Cell, *, resamples: int, seed: int) -> list[dict[str, Any]]:
   for name in [*sorted({*objects.tolist()}), None]:
     here = objects == name if name is not None else np.ones(len(objects), bool)
     entry = place | dict(object=name, average=None if name else 'images', images=int(here.sum()))
-    found = [bootstrap.interval(v, groups=groups[here], **how) for v in values[here].T]
+    intervals = [bootstrap.interval(v, groups=groups[here], **how) for v in values[here].T]
     estimates = {
       m: dict(value=i.mean, low=i.low, high=i.high)
-      for m, i in zip(OBJECT_MEASURES, found, strict=True)
+      for m, i in zip(OBJECT_MEASURES, intervals, strict=True)
       if not math.isnan(i.mean)
     }
     out.append(entry | dict(values=estimates))

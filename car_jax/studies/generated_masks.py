@@ -102,12 +102,12 @@ class timed:
 # What is trained ---------------------------------------------------------------------------------
 
 
-def changed(config: str, out: pathlib.Path) -> Any:
+def changed(name: str, out: pathlib.Path) -> Any:
   """A config that takes the frozen networks and their tokenizer from OUT."""
-  found = configs.load(config)
-  if found.method.name == 'controlnet':
-    found.method.weights = found.data.tokenizer = str(out / 'weights')
-  return found
+  config = configs.load(name)
+  if config.method.name == 'controlnet':
+    config.method.weights = config.data.tokenizer = str(out / 'weights')
+  return config
 
 
 def segmenter_config(data: Captioned) -> Any:
@@ -159,17 +159,17 @@ def generator(
   The noise of each comes of its number alone. Every step adds noise (DDIM with eta 1), which covers
   the errors of a net as small as this; without it they add up.
   """
-  found = weights.load_pipeline(args.out / 'weights')
+  pipeline = weights.load_pipeline(args.out / 'weights')
   control, params = weights.load('controlnet', args.out / 'control')
-  nets = pipelines.Networks(found.unet, found.vae, found.text_encoder, control)
-  params = found.params | {'controlnet': params}
-  sampler = samplers.DDIM(found.schedule, args.sampler_steps, eta=1.0)
-  h, w = (side // found.vae.factor for side in ids.shape[1:])
+  nets = pipelines.Networks(pipeline.unet, pipeline.vae, pipeline.text_encoder, control)
+  params = pipeline.params | {'controlnet': params}
+  sampler = samplers.DDIM(pipeline.schedule, args.sampler_steps, eta=1.0)
+  h, w = (side // pipeline.vae.factor for side in ids.shape[1:])
 
   @jax.jit
   def made(params: Any, strength: Any, tokens: Any, numbers: Any, hint: Any) -> Any:
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(args.seed), i))(numbers)
-    shape = h, w, found.vae.latent_channels
+    shape = h, w, pipeline.vae.latent_channels
     drawn = lambda step: jax.vmap(
       lambda key: jax.random.normal(jax.random.fold_in(key, step), shape)
     )(keys)
@@ -184,7 +184,7 @@ def generator(
     parts = []
     for start in range(0, len(ids), BATCH):
       numbers = np.minimum(np.arange(start, start + BATCH), len(ids) - 1)
-      tokens = found.tokenizer([*[''] * BATCH, *(texts[i] for i in numbers)])
+      tokens = pipeline.tokenizer([*[''] * BATCH, *(texts[i] for i in numbers)])
       hint = np.stack([style.HINTS[data.hint][0](ids[i]) for i in numbers])
       parts.append(style.pixels(made(params, np.float32(strength), tokens, numbers, hint)))
     return np.concatenate(parts)[: len(ids)]

@@ -58,14 +58,14 @@ def pasted(
   It stands in the lower half of the box, anywhere across, as bright as what is around it.
   """
   side = max(2, round(box.size * rng.uniform(*SHARES)))
-  colours, found = sized(*drawn(name, rng), side, bool(rng.random() < 0.5))
-  h, w = found.shape
+  colours, outline = sized(*drawn(name, rng), side, bool(rng.random() < 0.5))
+  h, w = outline.shape
   top = box.row + box.size - h - round(0.1 * (box.size - h))
   left = box.column + int(rng.integers(box.size - w, endpoint=True))
   inside = image[box.row : box.row + box.size, box.column : box.column + box.size]
   bright = np.clip(inside.mean() / GREY, 0.3, 1.3)
   grain = 1 + 0.06 * rng.standard_normal((h, w, 1), np.float32)
   out, mask = image.copy(), np.zeros(image.shape[:2], bool)
-  mask[top : top + h, left : left + w] = found
-  out[mask] = np.clip(colours * bright * grain + 0.5, 0, 255).astype(np.uint8)[found]
+  mask[top : top + h, left : left + w] = outline
+  out[mask] = np.clip(colours * bright * grain + 0.5, 0, 255).astype(np.uint8)[outline]
   return out, mask
