@@ -31,8 +31,11 @@ TEXTS += (
 
 def set_otherwise(config, key, option, schema):
   """The config with another value of the option than it has."""
-  kinds = [k for k in options._choices(option.type) if typing.get_origin(k) is Literal]
-  for text in (*TEXTS, *(str(v) for k in kinds for v in typing.get_args(k))):
+  kinds = options._choices(option.type)
+  words = [str(v) for k in kinds if typing.get_origin(k) is Literal for v in typing.get_args(k)]
+  members = [m for k in kinds if typing.get_origin(k) is tuple for m in typing.get_args(k)]
+  listed = [f'({v!r},)' for m in members if typing.get_origin(m) is Literal for v in m.__args__]
+  for text in (*TEXTS, *words, *listed):
     with contextlib.suppress(UserError):
       changed = configs.override(config, [(key, text)], schema)
       if changed != config:
