@@ -33,9 +33,10 @@ _CSS = """
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,500px),1fr));
   gap:14px 28px}
 .card{border-top:1px solid var(--grid);padding-top:10px;min-width:0}
-.card .tiles{gap:6px;margin-top:6px}
-.card .tile,.card .tile img{width:min(100%,154px)}
-.card .tile img{width:100%;image-rendering:auto}
+.card .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(140px,1fr));gap:6px;
+  margin-top:6px;clear:both}
+.card .tile,.card .tile img{width:100%}
+.card .tile img{image-rendering:auto}
 .card h3{font:600 13px/1.4 ui-monospace,Menlo,Consolas,monospace}
 .card.struck{opacity:.35}
 .card button{display:none;font:inherit;font-size:13px;color:var(--ink);background:var(--wash);
@@ -158,7 +159,7 @@ def _counts(items: Sequence[Item]) -> str:
   for group, of in sets.counts(items).items():
     share = page_tables.share(of[ACCEPTED] / of.total())
     rows.append(('', [escape(group), share, *(f'{of[s]:,}' for s in STATUSES)]))
-  return page_tables.plain(['', 'accepted', *STATUSES], rows, label='accepted')
+  return page_tables.plain(['', 'share accepted', *STATUSES], rows, label='accepted')
 
 
 def card(item: Item) -> str:
