@@ -10,8 +10,6 @@ import dataclasses
 import itertools
 import pathlib
 import re
-import sys
-import time
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, ClassVar, Self
 
@@ -19,9 +17,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from car_jax import options
+from car_jax import progress as lines
 from car_jax.data import prepared
 from car_jax.errors import UserError
-from car_jax.meter import duration
 from car_jax.options import Range
 from datasets import fingerprint, stopping
 from datasets.options import refused
@@ -236,17 +234,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     self.problems.note(example, f'WARNING: the same pixels as an example of {first.split("/")[0]}')
 
 
-def progress(items: Collection[Any], what: str, every: float = 1.0) -> Iterator[Any]:
-  """The same items, with a line of rate and ETA on stderr about every second."""
-  began = shown = time.perf_counter()
-  n = 0
-  for n, item in enumerate(items, 1):
+def progress(items: Collection[Any], what: str) -> Iterator[Any]:
+  """The same items, with a line of rate and ETA on stderr."""
+  done = lines.line(len(items), title=what)
+  for item in items:
     stopping.check()
     yield item
-    now = time.perf_counter()
-    if now - shown > every:
-      shown, rate = now, n / (now - began)
-      left = duration(max(len(items) - n, 0) / rate)
-      print(f'\r{what}: {n:,}/{len(items):,}  {rate:,.0f}/s  ETA {left}  ', end='', file=sys.stderr)
-  spent = duration(time.perf_counter() - began)
-  print(f'\r{what}: {n:,} in {spent}              ', file=sys.stderr, flush=True)
+    done(1)

@@ -15,11 +15,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, loop, sharding
+from car_jax import checkpoints, loop, progress, sharding
 from car_jax import config as configs
 from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import catalogue, folders, gallery, progress, report, save
+from car_jax.evaluate import catalogue, folders, gallery, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.predict import Subject, subjects
 from car_jax.methods.inference import Inference

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import files, pictures
+from car_jax import files, pictures, progress
 from car_jax.data import labels
 from car_jax.errors import UserError, command_line, exit_on_user_error
-from car_jax.evaluate import folders, progress
+from car_jax.evaluate import folders
 from car_jax.metrics import cityscapes_official as official
 
 FRAME = re.compile(r'[a-z-]+_\d{6}_\d{6}')

@@ -8,10 +8,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from car_jax import ahead, files, option_tables, options
+from car_jax import ahead, files, option_tables, options, progress
 from car_jax import config as configs
 from car_jax.errors import UserError, reading
-from car_jax.evaluate import progress
 from car_jax.generate import programs, records, sets, weights
 from car_jax.generate.options import Generation
 from car_jax.generate.samplers import SAMPLERS, NoiseSchedule, Sampler

@@ -76,8 +76,8 @@ def _size(paths: captioned.Paths) -> tuple[int, int]:
       sizes.append(picture.size)
   (width, height), other = sizes
   if other != (width, height):
-    sizes = f'{width}x{height}, its labels {other[0]}x{other[1]}'
-    raise UserError(f'{paths.where}: {paths.image} is {sizes}')
+    text = f'{width}x{height}, its labels {other[0]}x{other[1]}'
+    raise UserError(f'{paths.where}: {paths.image} is {text}')
   return height, width
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from car_jax import sharding
+from car_jax import progress, sharding
 from car_jax.calibrate import base, files
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders, progress
+from car_jax.evaluate import folders
 from car_jax.reliability import count, image_counts, lazy_segmenter, measures
 from car_jax.reliability.lazy_segmenter import LazySegmenter
 from car_jax.reliability.plan import PLAIN, Plan, is_file

@@ -119,7 +119,7 @@ def train_missing(out: pathlib.Path, args: argparse.Namespace) -> None:
     return
   import jax
 
-  from car_jax.evaluate import progress
+  from car_jax import progress
   from car_jax.studies import toy_runs
 
   runs_left = len(missing) * args.seeds + alone * len(FIGURE_1[1])

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from car_jax import progress
 from car_jax.errors import UserError
-from car_jax.evaluate import progress
 from car_jax.generate import (
   captions,
   command,
