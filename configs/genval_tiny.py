@@ -31,7 +31,7 @@ METHODS = dict(
     optim=OPTIM | dict(lr=2e-3),
   ),
 )
-STEPS = dict(diffusion=1_600, controlnet=1_400)
+STEPS = dict(diffusion=3_200, controlnet=2_400)
 
 
 def get_config(variant='diffusion'):

@@ -23,7 +23,7 @@ from car_jax.nn.layers import at_least_float32
 from car_jax.typing import Array
 
 EPSILON = 1e-6  # of every norm here
-PIXEL_SCALE = 2.0
+PIXEL_SCALE = 8.0  # of pixels from -1 to 1
 
 
 class MiddleAttention(nn.Module):
@@ -174,7 +174,8 @@ class VAE(nn.Module):
 class Pixels(nn.Module):
   """No autoencoder: latents are the pixels, factor x factor of them side by side as channels.
 
-  They are scaled by PIXEL_SCALE, which brings their variance nearer to one.
+  They are scaled by PIXEL_SCALE, to a deviation of about 2: Stable Diffusion's noise is meant for
+  latents of many pixels each, and would hide single ones in all but the last steps.
   """
 
   factor: int = 1

@@ -114,7 +114,7 @@ def segmenter_config(data: Captioned) -> Any:
   config = configs.load(SEGMENTER)
   config.unlock()
   config.data = dict(name='drawn', size=data.size, batch=8, crop='random', mirror=True)
-  config.steps, config.save_every, config.evals, config.report = 600, 300, {}, {}
+  config.steps, config.save_every, config.evals, config.report = 1_200, 300, {}, {}
   return configs.complete(config)
 
 
