@@ -15,9 +15,9 @@ import numpy as np
 from car_jax.errors import UserError, nearest
 from car_jax.nn import init
 from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
-from car_jax.nn.net import Net
+from car_jax.nn.net import Segmenter
 from car_jax.nn.resnet import imagenet_normalised
-from car_jax.options import Count, Depth, Dtype, Share, Width
+from car_jax.options import Count, Depth, Share, Width
 from car_jax.typing import Array
 
 
@@ -130,7 +130,7 @@ class MixTransformer(nn.Module):
     return features
 
 
-class SegFormer(Net):
+class SegFormer(Segmenter):
   """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
 
   `widths`, `depths` and `features`, the head's width, override the variant's. With
@@ -142,7 +142,6 @@ class SegFormer(Net):
 
   HAS_FEATURES = True
 
-  num_classes: int
   variant: Literal['b0', 'b1', 'b2', 'b3', 'b4', 'b5'] = 'b0'
   """The published size; widths, depths and features that are given count instead."""
   widths: tuple[Width, ...] = ()
@@ -165,8 +164,6 @@ class SegFormer(Net):
   """Share of what is dropped in training."""
   drop_path: Share = 0.1
   """How often an image skips a branch of the last block in training; less before."""
-  dtype: Dtype = None
-  """Of activations; parameters stay float32."""
 
   INIT = (
     (r'(query|key|value|out|expand|contract|project\d)/kernel$', narrow_normal),
