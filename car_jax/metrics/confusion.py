@@ -13,7 +13,7 @@ def iou(matrix: Real[Array, 'C C']) -> Float[np.ndarray, ' C']:
   """Intersection over union of each class; nan for a class that is on neither side."""
   matrix = np.asarray(matrix, np.float64)
   both = np.diag(matrix)
-  return _ratio(both, matrix.sum(0) + matrix.sum(1) - both)
+  return ratio(both, matrix.sum(0) + matrix.sum(1) - both)
 
 
 def mean_iou(matrix: Real[Array, 'C C'], classes: tuple[int, ...] | None = None) -> float:
@@ -29,20 +29,16 @@ def mean_iou(matrix: Real[Array, 'C C'], classes: tuple[int, ...] | None = None)
 
 def pixel_accuracy(matrix: Real[Array, 'C C']) -> float:
   """The share of pixels whose class is right, in [0, 1]."""
-  return float(_ratio(np.trace(matrix), np.sum(matrix)))
+  return float(ratio(np.trace(matrix), np.sum(matrix)))
 
 
 def mean_accuracy(matrix: Real[Array, 'C C']) -> float:
   """The share that is right among each true class's pixels, averaged over the classes there."""
-  share = _ratio(np.diag(matrix), np.sum(matrix, 1))
+  share = ratio(np.diag(matrix), np.sum(matrix, 1))
   return float(np.mean(share[~np.isnan(share)])) if not np.isnan(share).all() else float('nan')
 
 
-def present_iou(matrix: Real[Array, 'C C']) -> Float[np.ndarray, ' C']:
-  """`iou`, nan also for classes that the truth lacks."""
-  return np.where(np.sum(matrix, 1) > 0, iou(matrix), np.nan)
-
-
-def _ratio(part, whole) -> np.ndarray:
+def ratio(part, whole) -> np.ndarray:
+  """part / whole, nan where the whole is 0."""
   part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
   return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)

@@ -197,16 +197,3 @@ def class_probabilities(
     return np.mean(sums / np.maximum(counts, 1), 0)
   with np.errstate(invalid='ignore'):
     return sums.sum(0) / counts.sum(0)
-
-
-def true_probabilities(
-  present: Bool[Array, ' C'], flips: tuple[Flip, ...] = FLIPS
-) -> Float[np.ndarray, ' C']:
-  """What `class_probabilities` should be: base 1 - p, twin p, any other class 1, absent ones 0.
-
-  present: the class, or a twin's base, occurs in the unflipped labels.
-  """
-  truth = np.ones(len(present))
-  for flip in flips:
-    truth[flip.base], truth[flip.twin] = 1 - flip.probability, flip.probability
-  return np.where(present, truth, 0.0)

@@ -5,6 +5,7 @@ from scipy.special import softmax
 
 from car_jax.data import labels
 from car_jax.metrics import calibration, ood, ranking, rejection
+from tests.metrics import published
 from tests.replay import Replay, replays
 from tests.replay.relis_metrics import confidences, ece
 
@@ -50,6 +51,6 @@ def whole_images(r: Replay) -> None:
 
 @replays('relis', 'gen_ood')
 def objects(r: Replay) -> None:
-  found = ood.object_metrics(np.moveaxis(r['logits'][0], 0, -1), r['mask'] == 1)
+  found = published.object_metrics(np.moveaxis(r['logits'][0], 0, -1), r['mask'] == 1)
   for key, value in found.items():
     r.check(key, value, 1e-5)
