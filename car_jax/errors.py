@@ -45,6 +45,15 @@ def reading(path: Any, what: str, mend: str = '') -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def naming(place: Any, mend: str = '') -> Iterator[None]:
+  """A UserError inside is told with `place` before it; `mend` is one more line."""
+  try:
+    yield
+  except UserError as e:
+    raise UserError(f'{place}: {e}' + (f'\n  {mend}' if mend else '')) from None
+
+
+@contextlib.contextmanager
 def writing(path: Any) -> Iterator[None]:
   """What the system refuses inside without saying where (a full disk) is said with `path`."""
   try:

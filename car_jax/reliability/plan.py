@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from car_jax import config as configs
 from car_jax import options
 from car_jax.data import labels
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError, naming, nearest
 from car_jax.evaluate import folders
 from car_jax.options import Group, Range, Share
 from car_jax.reliability import interpret, measures
@@ -138,10 +138,8 @@ def load(path: str, pairs: Any = ()) -> ConfigDict:
   config = configs.read(path)
   if 'method' in config:
     raise UserError(f'{path}: this config trains; a study is such as configs/reliability.py')
-  try:
+  with naming(path):
     return configs.override(configs.complete(config, StudyOptions), pairs, StudyOptions)
-  except UserError as e:
-    raise UserError(f'{path}: {e}') from None
 
 
 @dataclasses.dataclass(frozen=True)
