@@ -1,7 +1,9 @@
 """Names that somebody else chose, in Markdown and CSV: they are shown, and are never markup."""
 
+import csv as csv_module
 import html
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -24,6 +26,15 @@ def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
 def block(text: str) -> list[str]:
   """Lines of a block of code; a fence of backticks would end at those of the text."""
   return ['<pre>', html.escape(text), '</pre>']
+
+
+def csv(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+  """A file of CSV; texts of others are to be a `csv_cell` each."""
+  out = io.StringIO()
+  writer = csv_module.writer(out, lineterminator='\n')
+  writer.writerow(head)
+  writer.writerows(rows)
+  return out.getvalue()
 
 
 def csv_cell(text: str) -> str:

@@ -25,10 +25,7 @@ def rates(results: Results) -> str:
     d.dot(left + 6, 18 * k + 10, colour_of(results, subject), 5, hollow=subject == READERS)
     error = flips.frequency_error(counts(results, subject), listed)
     d.text(left + 18, 18 * k + 14, f'{subject}: mean error {number(error)}', size=11)
-  for tick in x.ticks:
-    d.line(x(tick), top, x(tick), bottom)
-    d.text(x(tick), bottom + 15, x.label(tick), 'middle', 'var(--muted)', 11)
-  d.text((left + 428) / 2, bottom + 33, 'share of flips', 'middle', 'var(--muted)', 12)
+  d.x_axis(x, top, bottom, 'share of flips')
   for k, flip in enumerate(listed):
     y = top + row * k + row / 2
     d.text(left - 8, y + 4, results.info.class_names[flip.base], 'end', size=12)
@@ -91,9 +88,7 @@ def masses(results: Results, subject: str) -> str:
   d = Drawing(WIDTH, 132, f'Mass of every mode: {subject}')
   x = Axis(0, len(truth), 30, WIDTH - 4)
   y = Axis(0, float(max(truth.max(), np.nanmax(means, initial=0))) * 1.05, 104, 6, ticks=3)
-  for tick in y.ticks:
-    d.line(30, y(tick), WIDTH - 4, y(tick))
-    d.text(26, y(tick) + 4, y.label(tick), 'end', 'var(--muted)', 11)
+  d.y_axis(y, 30, WIDTH - 4)
   flipped = flips.mode_flips(results.plan.flips)
   for k, (mass, right) in enumerate(zip(means, truth, strict=True)):
     which = [results.info.class_names[f.base] for f in _chosen(results.plan.flips, flipped[k])]

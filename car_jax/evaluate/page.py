@@ -76,7 +76,7 @@ def _score_row(results: Results, subject: str, winners: dict[str, set[str]]) -> 
       why = m.left_out(subject not in results.whole)
       cells.append(f'<td>–{f"<small>{why}</small>" if why else ""}</td>')
       continue
-    mean = tables.text(interval.mean, places)
+    mean = charts.number(interval.mean, places)
     mean = f'<b>{mean}</b>' if subject in winners[m.name] else mean
     ends = tables.ends(interval, places, ' – ')
     ends = f'<small>{ends}</small>' if ends else ''

@@ -14,7 +14,6 @@ from car_jax.evaluate import charts, pictures
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.predict import READERS, Prediction
 from car_jax.evaluate.results import Results
-from car_jax.evaluate.tables import text
 from car_jax.typing import Array
 
 SHOWN_SAMPLES = 6
@@ -64,7 +63,7 @@ def score_of(results: Results, subject: str, index: int) -> str:
   values = None if main is None else results.values(subject, main)
   if main is None or values is None or math.isnan(values[index]):
     return ''
-  return f'{main.name} {text(float(values[index]), 3)}'
+  return f'{main.name} {charts.number(float(values[index]))}'
 
 
 def cases(results: Results, choice: Choice, by_index: dict[int, Case]) -> str:

@@ -105,6 +105,19 @@ class Drawing:
       f'font-weight="{weight}" style="fill:{colour}">{escape(str(text))}</text>'
     )
 
+  def x_axis(self, axis: 'Axis', top: float, bottom: float, name: str = '') -> None:
+    """Vertical grid lines with their numbers below, and the axis' name under them."""
+    for tick in axis.ticks:
+      self.line(axis(tick), top, axis(tick), bottom)
+      self.text(axis(tick), bottom + 15, axis.label(tick), 'middle', 'var(--muted)', 11)
+    self.text((axis.start + axis.end) / 2, bottom + 32, name, 'middle', 'var(--muted)', 12)
+
+  def y_axis(self, axis: 'Axis', left: float, right: float) -> None:
+    """Horizontal grid lines with their numbers on the left."""
+    for tick in axis.ticks:
+      self.line(left, axis(tick), right, axis(tick))
+      self.text(left - 6, axis(tick) + 4, axis.label(tick), 'end', 'var(--muted)', 11)
+
   def render(self) -> str:
     return (
       f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {self.height:g}" '

@@ -5,8 +5,9 @@ import textwrap
 from collections.abc import Sequence
 
 from car_jax.evaluate.catalogue import Metric
+from car_jax.evaluate.charts import number
 from car_jax.evaluate.results import Results
-from car_jax.evaluate.tables import ARROWS, BETTER, best, digits, ends, text
+from car_jax.evaluate.tables import ARROWS, BETTER, best, digits, ends
 
 WIDTH = 80
 NAMES = 30  # most columns for the subjects' names, which are wrapped
@@ -37,7 +38,7 @@ def _column(results: Results, metric: Metric) -> list[str]:
   cells = [f'{metric.name} {ARROWS[metric.about.better]}']
   for subject in results.subjects:
     i = results.interval(subject, metric)
-    cell = text(i.mean, places)
+    cell = number(i.mean, places)
     if not math.isnan(i.mean):
       mark = '*' if subject in winners else ' '
       span = ends(i, places, ' to ')

@@ -348,16 +348,10 @@ class CAR(Method):
       samples, *_ = self.draw(state.generator.variables, condition, z, label, None)
       return Samples(samples, baselines.uniform(len(z), n), probs)
 
-    def argmax(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return baselines.most_likely(self.probabilities(state, batch), n)
-
-    def independent(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return baselines.independent_pixels(self.probabilities(state, batch), batch, rng, n)
-
     if self.calnet is None:
       return {'samples': car}
     return {
       'samples': car,
-      'calibration net, argmax': argmax,
-      'calibration net, independent pixels': independent,
+      'calibration net, argmax': baselines.argmax_of(self.probabilities),
+      'calibration net, independent pixels': baselines.pixels_of(self.probabilities),
     }

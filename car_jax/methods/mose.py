@@ -301,8 +301,5 @@ class MoSE(OneNet):
       z = net.apply(variables, expert, jax.vmap(draw)(example_keys(rng, batch)), method='drawn')
       return Samples(self.decoded(state, features, z), weight / weight.sum(1, keepdims=True))
 
-    def likeliest(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      best = self.ranked(state, batch).probs[:, 0]
-      return baselines.most_likely(best, n)
-
+    likeliest = baselines.argmax_of(lambda state, batch: self.ranked(state, batch).probs[:, 0])
     return {'samples': samples, 'weighted experts': weighted, 'likeliest expert': likeliest}

@@ -25,7 +25,7 @@ from car_jax.errors import UserError
 from car_jax.losses import consistency
 from car_jax.methods import baselines, supervised
 from car_jax.methods.abn import ABN, check_domains
-from car_jax.methods.base import Batch, Logs, Samples
+from car_jax.methods.base import Batch, Logs
 from car_jax.methods.train_state import Frozen, TrainState, create, full_size
 from car_jax.nn import warp
 from car_jax.nn.layers import resize_bilinear
@@ -206,13 +206,11 @@ class SAC(ABN):
     return jax.tree.map(jnp.add, one, two), logs
 
   def predictors(self) -> dict[str, Any]:
-    def student(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return baselines.most_likely(self.probabilities(state, batch), n)
-
-    def teacher(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return student(state.replace(net=state.teacher), batch, rng, n)
-
-    return {'student argmax': student, 'teacher argmax': teacher}
+    by_teacher = lambda state, batch: self.probabilities(state.replace(net=state.teacher), batch)
+    return {
+      'student argmax': baselines.argmax_of(self.probabilities),
+      'teacher argmax': baselines.argmax_of(by_teacher),
+    }
 
 
 def aligned(probs: Array, affine: Array, affine_inv: Array) -> Array:

@@ -79,13 +79,8 @@ class Chart(Drawing):
 
   def axes(self, x: Axis, y: Axis, x_name: str, y_name: str) -> None:
     """Grid and numbers; the name of y stands above the plot, where it needs no turning."""
-    for tick in y.ticks:
-      self.line(x.start, y(tick), x.end, y(tick))
-      self.text(x.start - 6, y(tick) + 4, y.label(tick), 'end', 'var(--muted)', 11)
-    for tick in x.ticks:
-      self.line(x(tick), y.start, x(tick), y.end)
-      self.text(x(tick), y.start + 15, x.label(tick), 'middle', 'var(--muted)', 11)
-    self.text((x.start + x.end) / 2, y.start + 32, x_name, 'middle', 'var(--muted)', 12)
+    self.y_axis(y, x.start, x.end)
+    self.x_axis(x, y.end, y.start, x_name)
     self.text(4, y.end - 9, y_name, colour='var(--muted)', size=12)
 
 
@@ -197,10 +192,7 @@ def bars(view: View, model: str, m: Metric, calibrators: Sequence[str]) -> str:
   chart = Chart(360, tall + 48, f'{m.title} of {model} by set')
   low, high = reach(view, m)
   x = Axis(min(0.0, low), high, 12, 306)
-  for tick in x.ticks:
-    chart.line(x(tick), 4, x(tick), tall + 4)
-    chart.text(x(tick), tall + 19, x.label(tick), 'middle', 'var(--muted)', 11)
-  chart.text(180, tall + 38, unit(m), 'middle', 'var(--muted)', 12)
+  chart.x_axis(x, 4, tall + 4, unit(m))
   top = 4.0
   for dataset, shown in rows:
     chart.text(12, top + 14, _set_name(view, dataset), size=12, weight=600)

@@ -1,7 +1,5 @@
 """A study as Markdown and CSV, and how its numbers are written."""
 
-import csv as csv_module
-import io
 import math
 from typing import Any
 
@@ -20,9 +18,7 @@ def csv(study: dict[str, Any]) -> str:
   head = ['model', 'set', *SET_COLUMNS, 'calibrator']
   for name in view.metrics:
     head += [name, f'{name}_low', f'{name}_high', f'{name}_bound']
-  out = io.StringIO()
-  writer = csv_module.writer(out, lineterminator='\n')
-  writer.writerow(head)
+  rows = []
   for model, dataset, calibrator in view.cells:
     about = view.sets[dataset]
     row = [_plain(model), _plain(dataset), *(_plain(about.get(k)) for k in SET_COLUMNS)]
@@ -30,8 +26,8 @@ def csv(study: dict[str, Any]) -> str:
     for name in view.metrics:
       entry = view.entry(model, dataset, calibrator, name)
       row += [_plain(entry.get(k)) for k in ('value', 'low', 'high', 'bound')]
-    writer.writerow(row)
-  return out.getvalue()
+    rows.append(row)
+  return escaped.csv(head, rows)
 
 
 def _plain(value: Any) -> str:

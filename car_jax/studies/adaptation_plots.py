@@ -41,10 +41,7 @@ def per_class(results: Mapping[str, Any]) -> str:
   bottom = TOP + ROW * len(rows)
   drawing = svg.Drawing(RIGHT + 20, bottom + 40, 'IoU of each class on the target')
   axis = svg.Axis(0, 100, LEFT, RIGHT)
-  for tick in axis.ticks:
-    drawing.line(axis(tick), TOP, axis(tick), bottom)
-    drawing.text(axis(tick), bottom + 16, axis.label(tick), 'middle', 'var(--muted)', 11)
-  drawing.text((LEFT + RIGHT) / 2, bottom + 32, 'IoU on the target, per cent', 'middle', size=11)
+  drawing.x_axis(axis, TOP, bottom, 'IoU on the target, per cent')
   for i, name in enumerate(models):
     drawing.dot(LEFT + 100 * i, 14, svg.subject_colour(i))
     drawing.text(LEFT + 100 * i + 9, 18, TITLES[name])
