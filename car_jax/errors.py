@@ -4,6 +4,7 @@ Commands are wrapped by `exit_on_user_error`, and whatever reads a file of someb
 inside `reading`. These two are the only places that turn other exceptions into messages.
 """
 
+import argparse
 import contextlib
 import difflib
 import errno
@@ -113,6 +114,16 @@ def exit_on_user_error(main: Callable) -> Callable:
     return 2
 
   return run
+
+
+def parser(module: str, about: str | None) -> argparse.ArgumentParser:
+  """Of `python -m module`, with its docstring as it is laid out."""
+  return argparse.ArgumentParser(
+    prog=f'python -m {module}',
+    description=about,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
 
 
 def command_line(main: Callable[[list[str]], int]) -> None:

@@ -126,9 +126,6 @@ def _texts(cls: type) -> dict[str, str]:
   return texts
 
 
-# Types -------------------------------------------------------------------------------------------
-
-
 def _type_and_note(kind: Any) -> tuple[Any, Any]:
   """An annotation -> (its plain type, the Range or Part that was noted on it or None)."""
   if typing.get_origin(kind) is Annotated:
@@ -268,9 +265,6 @@ def parsed(key: str, kind: Any, text: str) -> Any:
   lists = any(typing.get_origin(k) is tuple for k in plain)
   single = isinstance(value, (list, tuple)) or value is None
   return checked(key, kind, (value,) if lists and not single else value)
-
-
-# Groups ------------------------------------------------------------------------------------------
 
 
 def completed(cls: type, given: Any, where: str = '', part: str = '') -> dict[str, Any]:

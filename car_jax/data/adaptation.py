@@ -262,7 +262,8 @@ class Steps:
     example, options = self.target_example(step, g), dict(self.data.target.options)
     options |= {'ignore_label': self.ignored}
     if not self.data.views:
-      return as_target(views.source(*example, **options))
+      one = views.source(*example, **options)
+      return {'target': one['image'], 'target_label': one['label']}
     made = views.group(*example, **options)
     return made | {'views': np.full(self.data.views, self.data.views, np.int32)}
 
@@ -282,7 +283,3 @@ def _part(count: int, host: int, hosts: int) -> range:
 
 def _stacked(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
   return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-
-
-def as_target(made: dict[str, Any]) -> dict[str, Any]:
-  return {'target': made['image'], 'target_label': made['label']}

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.data import class_flips, corruptions, transforms
+from car_jax.data import class_flips, transforms
 from car_jax.data import options as data_options
 from car_jax.data.options import Data
 from car_jax.data.sources import DataInfo, Source, sizes
@@ -173,8 +173,11 @@ class _Rows:
     self.chain = transforms.from_config(data, train, info.ignore_label)
     if info.unknown_label is not None and info.ignore_label is None:
       raise ValueError(f'{info.name} has an unknown_label and no ignore_label to put in its place')
-    text = '' if train else data.corruption
-    self.corrupt = corruptions.from_config(text) if text else None
+    self.corrupt = None
+    if data.corruption and not train:
+      from car_jax.data import corruptions  # which brings OpenCV
+
+      self.corrupt = corruptions.from_config(data.corruption)
     if info.flips:
       self.modes = class_flips.all_modes(info, train and data.class_flip_black_box)
 

@@ -149,8 +149,8 @@ def evaluate(
     raise UserError(f'none of the checkpoints has {lost[0]}\n  --save probabilities, or samples')
   source = data.split(spec['split'])
   evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)
-  if (line := pipeline.cut(source, config.data)) and jax.process_index() == 0:
-    print(line, flush=True)
+  if line := pipeline.cut(source, config.data):
+    sharding.say(line)
   hosts = dict(host=jax.process_index(), hosts=jax.process_count(), devices=mesh.size)
   stream = lambda: pipeline.eval_batches(source, data.info, config.data, **hosts)
   with contextlib.ExitStack() as stack:

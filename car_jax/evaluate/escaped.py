@@ -17,10 +17,13 @@ def cell(value: Any) -> str:
   return prose(value).replace('|', '\\|')
 
 
-def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
-  """Lines of a Markdown table."""
+def table(
+  head: Sequence[Any], rows: Iterable[Sequence[Any]], *, numbers: bool = False
+) -> list[str]:
+  """Lines of a Markdown table; numbers: all columns but the first are flush right."""
   line = lambda cells: f'| {" | ".join(map(cell, cells))} |'
-  return [line(head), '|' + '---|' * len(head), *map(line, rows)]
+  rule = '|---' + ('|---:' if numbers else '|---') * (len(head) - 1) + '|'
+  return [line(head), rule, *map(line, rows)]
 
 
 def block(text: str) -> list[str]:

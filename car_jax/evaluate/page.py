@@ -49,8 +49,7 @@ def _scores(results: Results) -> str:
     f'<small>{escape(_bracket(m.convention))}</small></th>'
     for m in metrics
   )
-  winners = {m.name: tables.best(results, m) for m in metrics}
-  rows = ''.join(_score_row(results, s, winners) for s in results.subjects)
+  rows = ''.join(_score_row(results, s) for s in results.subjects)
   count, unit = results.units
   together = ', all images of a patient together' if unit == 'patients' else ''
   floor = (
@@ -68,17 +67,16 @@ def _scores(results: Results) -> str:
   )
 
 
-def _score_row(results: Results, subject: str, winners: dict[str, set[str]]) -> str:
+def _score_row(results: Results, subject: str) -> str:
   cells = []
   for m in results.plan.metrics:
-    interval, places = results.interval(subject, m), tables.digits(results, m)
+    interval = results.interval(subject, m)
     if interval.mean != interval.mean:
       why = m.left_out(subject not in results.whole)
       cells.append(f'<td>–{f"<small>{why}</small>" if why else ""}</td>')
       continue
-    mean = charts.number(interval.mean, places)
-    mean = f'<b>{mean}</b>' if subject in winners[m.name] else mean
-    ends = tables.ends(interval, places, ' – ')
+    mean, ends, top = tables.cell(results, subject, m, ' – ')
+    mean = f'<b>{mean}</b>' if top else mean
     ends = f'<small>{ends}</small>' if ends else ''
     skipped = f'<small>{interval.skipped:,} images skipped</small>' if interval.skipped else ''
     cells.append(f'<td>{mean}{ends}{skipped}</td>')

@@ -2,10 +2,9 @@
 
 import collections
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from car_jax.data import options as data_options
@@ -91,10 +90,3 @@ def check_training(source: Any, data: Any) -> None:
       f'{share} are smaller than config.data.size {size}: {where(small[0])}\n'
       f'  use --config.data.size={min(map(min, small))} or less, or set data.pad=True'
     )
-
-
-def show(lines: Sequence[str]) -> None:
-  """Prints them, on the first process."""
-  if jax.process_index() == 0:
-    for line in lines:
-      print(line, flush=True)

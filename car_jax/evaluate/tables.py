@@ -115,6 +115,14 @@ def ends(interval: Interval, places: int, joint: str) -> str:
   return f'{number(interval.low, places)}{joint}{number(interval.high, places)}'
 
 
+def cell(
+  results: Results, subject: str, metric: Metric, joint: str = ' to '
+) -> tuple[str, str, bool]:
+  """The score, the ends of its interval ('' without any), and whether it is the best."""
+  i, places = results.interval(subject, metric), digits(results, metric)
+  return number(i.mean, places), ends(i, places, joint), subject in best(results, metric)
+
+
 def best(results: Results, metric: Metric) -> set[str]:
   """Subjects with the best score (all of them in a tie); the readers' floor does not compete."""
   values = {s: results.interval(s, metric).mean for s in results.subjects}
@@ -163,13 +171,9 @@ def markdown_scores(results: Results) -> str:
   for subject in results.subjects:
     cells = []
     for m in metrics:
-      i, places = results.interval(subject, m), digits(results, m)
-      cell = number(i.mean, places)
-      if not math.isnan(i.mean):
-        cell = f'**{cell}**' if subject in best(results, m) else cell
-        span = ends(i, places, ' to ')
-        cell += f' ({span})' if span else ''
-      cells.append(cell)
+      mean, span, top = cell(results, subject, m)
+      mean = f'**{mean}**' if top else mean
+      cells.append(f'{mean} ({span})' if span else mean)
     rows.append([subject, *cells])
   legend = [[m.name, f'`{m.convention}`', BETTER[m.about.better], m.about.text] for m in metrics]
   below = escaped.table(['score', 'exactly', 'better', 'what it says'], legend)

@@ -156,8 +156,6 @@ class MoSE(OneNet):
       prediction = ((prediction + 1) % self.num_classes)[..., None].astype(x.dtype)
     return jnp.concatenate([x, prediction], -1)
 
-  # One step ------------------------------------------------------------------------------------
-
   def phase(self, step: int, state: State) -> int:
     """How many samples of each expert the next step draws."""
     several = len(self.samples) > 1  # else the device need not be asked
@@ -249,8 +247,6 @@ class MoSE(OneNet):
     )
     waiting = old.replace(sums=sums, count=count)
     return jax.tree.map(lambda a, b: jnp.where(ends, a, b), moved, waiting)
-
-  # Prediction ----------------------------------------------------------------------------------
 
   def encoded(self, state: State, batch: Batch) -> tuple[Array, Array]:
     """Features [B, H, W, F] and the experts' probabilities [B, K]."""

@@ -123,22 +123,8 @@ def frequency_error(
   return float(np.nanmean(error)) if not np.isnan(error).all() else float('nan')
 
 
-def mode_counts(
-  labels: Integer[Array, 'B H W'],
-  samples: Integer[Array, 'B N H W'],
-  flips: tuple[Flip, ...] = FLIPS,
-) -> Int32[Array, 'B F 3']:
-  """How often samples call a flipping class of unflipped labels by either name.
-
-  Over the pixels of a class: pixels x N, samples
-  that say the base class, samples that say its twin. Add them over images, then `frequencies`.
-  """
-  counts = flip_counts(labels, samples, flips)
-  return jnp.stack([counts.pixels * samples.shape[1], counts.base.sum(1), counts.twin.sum(1)], -1)
-
-
 def frequencies(counts: Real[Array, '*at F 3']) -> Float[np.ndarray, '*at F 2']:
-  """Of summed mode counts, the shares of base and twin; nan for a class never seen."""
+  """Of summed counts, the shares of base and twin; nan for a class never seen."""
   counts = np.asarray(counts, np.float64)
   with np.errstate(invalid='ignore'):
     return counts[..., 1:] / counts[..., :1]

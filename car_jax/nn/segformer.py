@@ -40,10 +40,6 @@ VARIANTS = {
 }
 
 
-def narrow_normal(rng: Any, shape: tuple[int, ...], fan_in: int) -> Any:
-  return 0.02 * rng.standard_normal(shape)
-
-
 class Attention(nn.Module):
   """Self-attention whose keys and values come from x shrunk by `reduction` on each side."""
 
@@ -166,7 +162,7 @@ class SegFormer(Segmenter):
   """How often an image skips a branch of the last block in training; less before."""
 
   INIT = (
-    (r'(query|key|value|out|expand|contract|project\d)/kernel$', narrow_normal),
+    (r'(query|key|value|out|expand|contract|project\d)/kernel$', init.normal(0.02)),
     (r'/depthwise/kernel$', init.kaiming_fan_in),  # each output sees nine inputs only
     (r'/kernel$', init.kaiming_fan_out),
     (r'/bias$', init.zeros),

@@ -186,7 +186,8 @@ def bars(view: View, model: str, m: Metric, calibrators: Sequence[str]) -> str:
   seen = [*dict.fromkeys(map(view.condition, view.sets))]
   place = lambda s: (s != view.reference, seen.index(view.condition(s)), _known(view, s))
   order = sorted(view.sets, key=place)
-  rows = [(s, [c for c in calibrators if not _missing(view, model, s, c, m)]) for s in order]
+  there = lambda s, c: not math.isnan(view.value(model, s, c, m.name))
+  rows = [(s, [c for c in calibrators if there(s, c)]) for s in order]
   rows = [(s, shown) for s, shown in rows if shown]
   tall = sum(24 + 12 * len(shown) for _, shown in rows)
   chart = Chart(360, tall + 48, f'{m.title} of {model} by set')
@@ -223,10 +224,6 @@ def _set_name(view: View, dataset: str) -> str:
 def _known(view: View, dataset: str) -> float:
   shift = view.shift(dataset)
   return 2.0 if math.isnan(shift) else shift
-
-
-def _missing(view: View, model: str, dataset: str, calibrator: str, m: Metric) -> bool:
-  return math.isnan(view.value(model, dataset, calibrator, m.name))
 
 
 def rows_of(view: View, names: Sequence[str], other: Any) -> dict[Style, tuple[str, str]]:

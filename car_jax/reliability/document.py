@@ -43,7 +43,7 @@ def build(
       *_calibrators(study, cells),
     ],
     remarks=_remarks(study, cells),
-    metrics=[legend.of_score(m.name).as_dict() for m in plan.measures],
+    metrics=[legend.of_score(m.name)._asdict() for m in plan.measures],
     cells=[_cell(plan, c) for c in cells],
     curves=[_curves(c) for c in cells if 'max_prob' in c.counts.names],
     fits=[*_fits(study)],

@@ -46,11 +46,6 @@ def errors_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
   return pooled.outcomes(score, WRONG)[::-1], pooled.outcomes(score, RIGHT)[::-1]
 
 
-def successes_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
-  """Right and wrong pixels [K] in the order of rising certainty."""
-  return pooled.outcomes(score, RIGHT), pooled.outcomes(score, WRONG)
-
-
 def kept_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
   """Wrong and right pixels [K] in the order of rising certainty, as metrics/rejection.py wants."""
   return pooled.outcomes(score, WRONG), pooled.outcomes(score, RIGHT)
@@ -163,7 +158,7 @@ def _confident(value: Value) -> Value:
 RANKED: dict[str, tuple[Callable[..., tuple], Callable[..., float]]] = {
   'auroc': (errors_of, ranking.auroc),
   'aupr_error': (errors_of, ranking.average_precision),
-  'aupr_success': (successes_of, ranking.average_precision),
+  'aupr_success': (lambda pooled, score: kept_of(pooled, score)[::-1], ranking.average_precision),
   'fpr95': (errors_of, ranking.fpr_at_tpr),
   'prr': (kept_of, rejection.prr),
   'prr_relis': (kept_of, rejection.prr_relis),

@@ -172,7 +172,7 @@ def _legend(view: View) -> str:
     f'<dd>{escape(m.about)} <code>{escape(m.name)}</code></dd></div>'
     for m in view.metrics.values()
   )
-  terms = ''.join(f'<dt>{escape(t)}</dt><dd>{escape(d)}</dd>' for t, d in TERMS)
+  terms = ''.join(f'<dt>{escape(t)}</dt><dd>{escape(d)}</dd>' for t, d in TERMS.items())
   return (
     f'<dl class="metrics">{items}</dl><h3 style="margin-top:28px">Words</h3>'
     f'<dl class="terms">{terms}</dl><h3 style="margin-top:28px">Colours</h3>'

@@ -3,10 +3,11 @@
 Letters: H x W pixels, C classes.
 """
 
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import entr, softmax
 
-from car_jax.metrics import confusion, ranking
+from car_jax.metrics import confusion, flips, ranking
 from car_jax.metrics.flips import FLIPS
 
 
@@ -50,12 +51,21 @@ def object_metrics(logits, mask) -> dict[str, float]:
   return values
 
 
-def true_probabilities(present, flips=FLIPS) -> np.ndarray:
+def mode_counts(labels, samples, table=FLIPS):
+  """How often samples [B, N, H, W] call a flipping class of unflipped labels by either name.
+
+  -> [B, F, 3]: pixels x N, samples that say the base class, samples that say its twin.
+  """
+  counts = flips.flip_counts(labels, samples, table)
+  return jnp.stack([counts.pixels * samples.shape[1], counts.base.sum(1), counts.twin.sum(1)], -1)
+
+
+def true_probabilities(present, table=FLIPS) -> np.ndarray:
   """What `flips.class_probabilities` should be: base 1 - p, twin p, any other class 1, absent 0.
 
   present: the class, or a twin's base, occurs in the unflipped labels.
   """
   truth = np.ones(len(present))
-  for flip in flips:
+  for flip in table:
     truth[flip.base], truth[flip.twin] = 1 - flip.probability, flip.probability
   return np.where(present, truth, 0.0)

@@ -48,7 +48,7 @@ def test_one_flip_has_two_modes():
 
 def test_mode_counts_and_frequencies(scene):
   labels, samples, *_ = scene
-  got = np.asarray(whole(flips.mode_counts)(labels, samples))
+  got = np.asarray(whole(published.mode_counts)(labels, samples))
   for i, flip in enumerate(flips.FLIPS):
     for image in range(B):
       said = samples[image][:, labels[image] == flip.base]

@@ -87,7 +87,7 @@ def _table(r: Replay) -> tuple[flips.Flip, ...]:
 
 
 def _flip_calibration(r: Replay, labels, samples, table):
-  counts = whole(flips.mode_counts)(labels, samples, table)
+  counts = whole(published.mode_counts)(labels, samples, table)
   r.check('pixel_mode_counts', counts, 0)
   shares = flips.frequencies(np.sum(np.asarray(counts, np.int64), 0))
   r.check('pred_class_probs', _marked(shares), TOLERANCE)
