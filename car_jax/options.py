@@ -211,7 +211,7 @@ def checked(key: str, kind: Any, value: Any) -> Any:
       return _as(one, value)
   wanted = words(kind)
   shown = f'{value!r:.200}'
-  known = [str(v) for k in _choices(kind) for v in typing.get_args(k) if isinstance(v, str)]
+  known = [str(v) for k in _choices(kind) for v in typing.get_args(k) if v and isinstance(v, str)]
   near = nearest(str(value), known) if known and isinstance(value, str) else f'  it is {wanted}'
   if isinstance(value, float) and not math.isfinite(value):
     near = '  it is a finite number'

@@ -18,7 +18,7 @@ class Local(flax.struct.PyTreeNode):
   """Logits divided by a temperature for each pixel; `params` of nn/local_temperature.py."""
 
   params: Any
-  inputs: str = flax.struct.field(pytree_node=False, default='logits+image')
+  inputs: Any = flax.struct.field(pytree_node=False, default='logits+image')
 
   NEEDS = 'image'
 

@@ -184,8 +184,7 @@ class TwoDomains:
 
 def check_shares(batch: int, target: int, hosts: int) -> None:
   """Raises UserError unless both halves of a batch divide over the processes and devices."""
-  if batch % hosts:
-    raise UserError(f'a batch of {batch} cannot be shared by {hosts} processes')
+  pipeline.check_shared(batch, hosts)
   parts = max(hosts, jax.device_count())
   if target % parts:
     raise UserError(

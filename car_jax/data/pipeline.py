@@ -120,7 +120,7 @@ class _Once:
   seed = None
 
   def __init__(self, shapes: Sequence[Any], batch: int, least: int, host: int, hosts: int):
-    _check_shared(batch, hosts)
+    check_shared(batch, hosts)
     starts = [i for i in range(len(shapes)) if not i or shapes[i] != shapes[i - 1]]
     runs = [*itertools.pairwise([*starts, len(shapes)])]
     rows = lambda size: sum(-(-(end - start) // size) * size for start, end in runs)
@@ -139,7 +139,7 @@ class _Once:
     return min(place, end - 1), place, place < end
 
 
-def _check_shared(batch: int, hosts: int) -> None:
+def check_shared(batch: int, hosts: int) -> None:
   if batch % hosts:
     raise UserError(f'a batch of {batch} cannot be shared by {hosts} processes')
 
@@ -148,7 +148,7 @@ class _Order:
   """Row k of this host -> (which record, its place in all hosts' stream, whether it counts)."""
 
   def __init__(self, count: int, batch: int, seed: int, host: int, hosts: int):
-    _check_shared(batch, hosts)
+    check_shared(batch, hosts)
     self.count, self.batch, self.seed, self.host = count, batch, seed, host
     self.local = batch // hosts
     self.epoch_steps = steps_per_epoch(count, batch)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax import options
+from car_jax.data import pipeline
 from car_jax.data.options import Data
 from car_jax.data.sources import DataInfo, Dataset
 from car_jax.errors import UserError, nearest
@@ -100,8 +101,7 @@ class Fresh:
     self, *, seed: int, start_step: int = 0, host: int = 0, hosts: int = 1
   ) -> Iterator[dict[str, np.ndarray]]:
     """This host's rows of batches start_step, start_step + 1, ... as float32."""
-    if self.batch % hosts:
-      raise UserError(f'a batch of {self.batch} cannot be shared by {hosts} processes')
+    pipeline.check_shared(self.batch, hosts)
     local = self.batch // hosts
     step = start_step
     while True:

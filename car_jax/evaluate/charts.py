@@ -101,20 +101,9 @@ def decomposition(results: Results) -> str:
     d.text(LEFT, y - 15, subject, weight=600)
     known = [v for v in (ys, ss, yy) if not math.isnan(v)] or [0.0]
     d.line(axis(min(known)), y, axis(max(known)), y, colour, 1.5)
-    for value, mark, name in (
-      (yy, 'tick', 'reader to reader'),
-      (ss, 'diamond', 'sample to sample'),
-      (ys, 'dot', 'sample to reader'),
-    ):
-      if math.isnan(value):
-        continue
-      tip = f'{subject}, {name}: {value:.3f}'
-      if mark == 'tick':
-        d.line(axis(value), y - 9, axis(value), y + 9, 'var(--ink)', 3)
-      elif mark == 'diamond':
-        d.diamond(axis(value), y, colour, tip=tip)
-      else:
-        d.dot(axis(value), y, colour, tip=tip)
+    d.line(axis(yy), y - 9, axis(yy), y + 9, 'var(--ink)', 3)
+    d.diamond(axis(ss), y, colour, tip=f'{subject}, sample to sample: {ss:.3f}')
+    d.dot(axis(ys), y, colour, tip=f'{subject}, sample to reader: {ys:.3f}')
   return d.render()
 
 
@@ -143,9 +132,8 @@ def curve(results: Results) -> str:
     colour, dash = colour_of(results, subject), '' if estimator == 'v' else '2 5'
     d.path(points, colour, 2.25, dash)
     for n, v, (px, py) in zip(counts, values, points, strict=True):
-      if not math.isnan(v):
-        tip = f'{subject}, N = {n}, estimator {estimator}: {v:.3f}'
-        d.dot(px, py, colour, 2.5, hollow=estimator == 'u', tip=tip)
+      tip = f'{subject}, N = {n}, estimator {estimator}: {v:.3f}'
+      d.dot(px, py, colour, 2.5, hollow=estimator == 'u', tip=tip)
   for k, subject in enumerate(subjects):
     at = 272 + 18 * k
     d.line(54, at - 4, 78, at - 4, colour_of(results, subject), 3)

@@ -20,6 +20,7 @@ from car_jax.data import labels
 from car_jax.errors import UserError, command_line, exit_on_user_error
 from car_jax.evaluate import folders, progress
 from car_jax.metrics import cityscapes_official as official
+from car_jax.metrics.confusion import known_mean
 
 FRAME = re.compile(r'[a-z-]+_\d{6}_\d{6}')
 ROWS, COLUMNS = labels.CLASS_NAMES[: labels.SCORED], ('IoU', 'iIoU')
@@ -130,7 +131,7 @@ def rows(names: Any, iou: Any, places: list[int], instance: Any) -> dict[str, di
 
 
 def mean(values: Any) -> float | None:
-  return None if values is None else plain(official.mean(values))
+  return None if values is None else plain(known_mean(values))
 
 
 def plain(value: float) -> float | None:

@@ -32,10 +32,9 @@ def rates(results: Results) -> str:
     d.line(x(flip.probability), y - 17, x(flip.probability), y + 17, 'var(--ink)', 2)
     for j, subject in enumerate(subjects):
       rate = flips.flip_rates(counts(results, subject))[k]
-      if not np.isnan(rate):
-        at = y + (j - (len(subjects) - 1) / 2) * min(6, 30 / len(subjects))
-        tip = f'{subject}: {number(rate)}, {number(flip.probability)} is right'
-        d.dot(x(rate), at, colour_of(results, subject), 4, hollow=subject == READERS, tip=tip)
+      at = y + (j - (len(subjects) - 1) / 2) * min(6, 30 / len(subjects))
+      tip = f'{subject}: {number(rate)}, {number(flip.probability)} is right'
+      d.dot(x(rate), at, colour_of(results, subject), 4, hollow=subject == READERS, tip=tip)
   return d.render()
 
 
@@ -63,11 +62,10 @@ def names(results: Results, subject: str) -> str:
     y = ROW * k + 4
     d.text(LEFT - 6, y + 11, name, 'end', size=11)
     tip = f'{name}: {number(share)} of the samples, {number(truth)} is right'
-    if not np.isnan(share):
-      wide = x(min(share, 1)) - x(0)
-      d.rect(x(0), y, wide, ROW - 6, colour_of(results, subject), 0.6, tip)
+    wide = x(np.minimum(share, 1)) - x(0)
+    d.rect(x(0), y, wide, ROW - 6, colour_of(results, subject), 0.6, tip)
     d.line(x(truth), y - 2, x(truth), y + ROW - 4, 'var(--ink)', 2)
-    if stated is not None and not np.isnan(stated):
+    if stated is not None:
       d.dot(x(stated), y + ROW / 2 - 3, colour_of(results, subject), 3.5, hollow=True, tip=tip)
     d.text(WIDTH - 2, y + 11, number(share, 2), 'end', size=11)
   return d.render()
@@ -94,9 +92,8 @@ def masses(results: Results, subject: str) -> str:
     which = [results.info.class_names[f.base] for f in _chosen(results.plan.flips, flipped[k])]
     tip = f'{" + ".join(which) or "none"} flipped: {number(mass)}, {number(right)} is right'
     wide = x(k + 1) - x(k)
-    if not np.isnan(mass):
-      top = y(mass)
-      d.rect(x(k) + 0.5, top, wide - 1, 104 - top, colour_of(results, subject), 0.6, tip)
+    top = y(mass)
+    d.rect(x(k) + 0.5, top, wide - 1, 104 - top, colour_of(results, subject), 0.6, tip)
     d.line(x(k), y(right), x(k + 1), y(right), 'var(--ink)', 1.75)
   d.text((30 + WIDTH) / 2, 124, f'the {len(truth)} modes', 'middle', 'var(--muted)', 11)
   return d.render()

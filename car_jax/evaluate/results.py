@@ -13,7 +13,7 @@ import numpy as np
 
 from car_jax.evaluate import census, score
 from car_jax.evaluate.catalogue import Metric, Plan
-from car_jax.metrics import bootstrap, calibration
+from car_jax.metrics import bootstrap, calibration, confusion
 from car_jax.metrics.bootstrap import Interval
 
 
@@ -117,8 +117,7 @@ class Results:
       return float('nan')
     if metric.pooled:
       return score.finish(metric, total(value))
-    seen = value[~np.isnan(value)]
-    return float(seen.mean()) if len(seen) else float('nan')
+    return confusion.known_mean(value)
 
   def reliability(self, subject: str, source: str) -> calibration.Reliability | None:
     """The table behind a reliability diagram of 'mean' or 'own' probabilities."""

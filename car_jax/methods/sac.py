@@ -47,9 +47,6 @@ class SAC(ABN):
 
   Batch norm's statistics stay as they come from the first stage (config.init.net), scale and offset
   learn on. The teacher moves in the first of every `teacher_period` steps of an epoch.
-  `weighting` says whose confidence weights a pixel's loss: its 'own' as the paper has it,
-  'batch_mean' as the published code does, over `averaged_views` views in a row (0: all of them), or
-  'none'. `pool` is how views are combined: 'mean', 'surest', 'none'.
   """
 
   views: Positive = 4
@@ -75,7 +72,7 @@ class SAC(ABN):
   pool: Literal['mean', 'surest', 'none'] = 'mean'
   """How views are combined."""
   weighting: Literal['own', 'batch_mean', 'none'] = 'own'
-  """Whose confidence weights a pixel's loss; batch_mean as the published code does."""
+  """Whose confidence weights a pixel's loss: own as in the paper, batch_mean as published."""
   averaged_views: Count = 0
   """With batch_mean: over how many views in a row, 0 for all."""
 

@@ -91,12 +91,6 @@ def instance_iou(matrix: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np
   return iou[: len(THINGS)], iou[len(THINGS) :]
 
 
-def mean(scores: np.ndarray) -> float:
-  """Over those that are not nan; nan where all are."""
-  known = scores[~np.isnan(scores)]
-  return float(known.mean()) if known.size else float('nan')
-
-
 def _iou(matrix: np.ndarray, ids: Sequence[int]) -> np.ndarray:
   rows = matrix[list(ids)]
   both = rows[:, list(ids)].sum()

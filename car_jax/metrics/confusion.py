@@ -24,7 +24,7 @@ def mean_iou(matrix: Real[Array, 'C C'], classes: tuple[int, ...] | None = None)
   """
   values = iou(matrix)
   values = values if classes is None else values[list(classes)]
-  return float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else float('nan')
+  return known_mean(values)
 
 
 def pixel_accuracy(matrix: Real[Array, 'C C']) -> float:
@@ -35,7 +35,13 @@ def pixel_accuracy(matrix: Real[Array, 'C C']) -> float:
 def mean_accuracy(matrix: Real[Array, 'C C']) -> float:
   """The share that is right among each true class's pixels, averaged over the classes there."""
   share = ratio(np.diag(matrix), np.sum(matrix, 1))
-  return float(np.mean(share[~np.isnan(share)])) if not np.isnan(share).all() else float('nan')
+  return known_mean(share)
+
+
+def known_mean(values: np.ndarray) -> float:
+  """Over those that are not nan; nan where all are."""
+  known = values[~np.isnan(values)]
+  return float(known.mean()) if known.size else float('nan')
 
 
 def ratio(part, whole) -> np.ndarray:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, Integer, Real
 
+from car_jax.metrics.confusion import known_mean
 from car_jax.typing import Array
 
 
@@ -120,7 +121,7 @@ def frequency_error(
   probabilities; with `pixels` of the 2 F `frequencies`, in which missed pixels count."""
   truth = np.array([(1 - f.probability, f.probability) for f in flips])
   error = np.abs(frequencies(counts) - truth if pixels else flip_rates(counts) - truth[:, 1])
-  return float(np.nanmean(error)) if not np.isnan(error).all() else float('nan')
+  return known_mean(error)
 
 
 def frequencies(counts: Real[Array, '*at F 3']) -> Float[np.ndarray, '*at F 2']:

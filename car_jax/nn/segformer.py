@@ -129,11 +129,10 @@ class MixTransformer(nn.Module):
 class SegFormer(Segmenter):
   """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
 
-  `widths`, `depths` and `features`, the head's width, override the variant's. With
-  `normed_projections` the head brings each stage to its width by convolution, norm and ReLU, as
-  mmsegmentation's weights need it; without, by the paper's linear layer. `norm_epsilon` of layer
-  norms is 1e-6 in mmsegmentation, 1e-5 in Hugging Face; the paper's code has 1e-6, but 1e-5 as
-  `embed_epsilon` (0: the same) after patches and where keys shrink. Dropout drops whole channels.
+  With `normed_projections` the head brings each stage to its width by convolution, norm and ReLU,
+  as mmsegmentation's weights need it; without, by the paper's linear layer. `norm_epsilon` is 1e-6
+  in mmsegmentation, 1e-5 in Hugging Face; the paper's code has 1e-6, but 1e-5 as `embed_epsilon`
+  (0: the same) after patches and where keys shrink. Dropout drops whole channels.
   """
 
   HAS_FEATURES = True

@@ -208,8 +208,7 @@ def _bar(chart: Chart, view: View, key: Key, m: Metric, x: Axis, y: float, style
   end, tip = x(scale(m) * value), _tip(view, m, key)
   left, right = sorted((x(0), end))
   chart.rect(left, y - 3.5, right - left, 7, style.colour, 0.45, tip)
-  if not (math.isnan(low) or math.isnan(high)):
-    chart.line(x(scale(m) * low), y, x(scale(m) * high), y, 'var(--ink)', 1.25)
+  chart.line(x(scale(m) * low), y, x(scale(m) * high), y, 'var(--ink)', 1.25)
   chart.mark(end, y, style, radius=3, tip=tip)
   chart.text(314, y + 4, text(m, value, 1 if m.percent else 3), size=11)
 

@@ -183,14 +183,11 @@ def objects(view: View) -> str:
     name = name if e.get('object') is not None else f'<strong>{name}</strong>'
     who = f'{name}<small>{escape(str(e["model"]))}, {escape(str(e["set"]))}</small>'
     rows.append((attributes(model=e['model'], set=e['set']), [who, f'{e["images"]:,}', *texts]))
-  tip = lambda m: f'<abbr title="{escape(m.about, quote=True)}">{escape(_short(m.title))}</abbr>'
+  # without what the table says already
+  short = lambda title: title.replace(' of objects', '').replace(', per image', '')
+  tip = lambda m: f'<abbr title="{escape(m.about, quote=True)}">{escape(short(m.title))}</abbr>'
   head = ['object', 'images', *(f'{tip(m)} {ARROWS[m.better]}' for m in metrics)]
   return plain(head, rows, label='scores of each object')
-
-
-def _short(title: str) -> str:
-  """Without what the table says already."""
-  return title.replace(' of objects, per image', '').replace(', per image', '')
 
 
 def compared(view: View) -> str:

@@ -44,10 +44,9 @@ def page(results: Mapping[str, Any], about: About, views: bytes = b'') -> str:
     'views': ('What SAC learns from', _views(results, about, views)),
     'reproduce': ('How to reproduce', _reproduce(about)),
   }
+  target = next(iter(about.configs.values()))['data']['name']
   head = html.findings(findings(results)) + _facts(results, about)
-  return html.document(
-    'Adaptation study', f'Adaptation to {_target(about)}', head, sections, css=CSS
-  )
+  return html.document('Adaptation study', f'Adaptation to {target}', head, sections, css=CSS)
 
 
 def percent(values: Sequence[float | None], signed: bool = False) -> str:
@@ -139,10 +138,6 @@ def _moved(results: Mapping[str, Any], name: str) -> str:
   up = words([c for c in order if np.mean(gains[c]) > SHOWN][:NAMED]) or 'none'
   down = words([c for c in order[::-1] if np.mean(gains[c]) < -SHOWN][:NAMED]) or 'none'
   return f'Classes that {TITLES[name]} moved most, in points of IoU. Gained: {up}. Lost: {down}.'
-
-
-def _target(about: About) -> str:
-  return str(next(iter(about.configs.values()))['data']['name'])
 
 
 def _facts(results: Mapping[str, Any], about: About) -> str:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from car_jax.data import labels
 from car_jax.metrics import cityscapes_official as official
+from car_jax.metrics.confusion import known_mean
 from tests.metrics import published
 
 
@@ -87,7 +88,7 @@ def test_void_pixels_cost_nothing_and_void_answers_do():
   iou = official.class_iou(official.confusion(truth, [[7, 7, 0, 0]]))
   assert iou[0] == 2 / 3
   assert np.isnan(iou[1:]).all()
-  assert official.mean(iou) == 2 / 3
+  assert known_mean(iou) == 2 / 3
 
 
 def test_a_category_forgives_its_own_classes():
@@ -114,7 +115,7 @@ def test_every_instance_counts_as_one_of_average_size():
 
 def test_nothing_to_score_is_nan():
   matrix = np.zeros((34, 34), int)
-  assert np.isnan(official.mean(official.class_iou(matrix)))
+  assert np.isnan(known_mean(official.class_iou(matrix)))
   assert np.isnan(official.instance_iou(matrix, np.zeros((10, 2)))[1]).all()
 
 
