@@ -243,11 +243,6 @@ def to_json(config: ConfigDict) -> str:
     raise
 
 
-def from_json(text: str) -> ConfigDict:
-  """What `to_json` wrote, by this version or one before, completed."""
-  return saved(json.loads(text))
-
-
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
   """One line per key whose value differs, as JSON sees it (a tuple equals a list)."""
   a, b = (flatten(ConfigDict(json.loads(to_json(c)))) for c in (old, new))

@@ -76,12 +76,6 @@ def closeness(features: Array, centroids: Array) -> Array:
   return weight / jnp.sum(weight, -1, keepdims=True)
 
 
-def pooled(maps: Array) -> Array:
-  """Feature maps [B, H, W, D] -> features [B, D] of the images: sums over H x W, largest 1."""
-  total = jnp.sum(maps, (1, 2))
-  return total / jnp.max(total, -1, keepdims=True)
-
-
 def fit(
   sample: Sample,
   *,

@@ -30,11 +30,6 @@ def height(x: Array) -> Array:
   return jnp.where(x < 0.4, 0.5, jnp.where(x < 0.8, 1 - 1.25 * x, 0.0))
 
 
-def mean(x: Array, pi: Array | float) -> Array:
-  """E[y | x] for x [B]: what a calibrated regression should say."""
-  return (2 * pi - 1) * height(x)
-
-
 def log_likelihood(x: Array, y: Array, pi: Array | float, sigma: Array | float) -> Array:
   """log(p(y | x) + 1e-11) for x, y [B]. Between -25.33 and log p at a branch's middle."""
 

@@ -24,6 +24,12 @@ def training_scores(matrix, ignored=()) -> dict[str, np.ndarray]:
   return dict(iou=iou, precision=share(predicted), recall=share(of), mean_iou=iou[kept].mean())
 
 
+def pooled(maps) -> np.ndarray:
+  """RELIS' features of images [B, D], of maps [B, H, W, D]: sums over H x W, the largest made 1."""
+  total = np.sum(maps, (1, 2))
+  return total / total.max(-1, keepdims=True)
+
+
 def present_iou(matrix) -> np.ndarray:
   """`confusion.iou`, nan also for classes that the truth lacks (RELIS, arXiv 2303.11298)."""
   return np.where(np.sum(matrix, 1) > 0, confusion.iou(matrix), np.nan)
