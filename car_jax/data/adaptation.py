@@ -258,10 +258,9 @@ class Steps:
 
   def group(self, step: int, g: int) -> dict[str, np.ndarray]:
     """The views of target image g of a step, or the one image."""
-    example, options = self.target_example(step, g), dict(self.data.target.options)
-    options |= {'ignore_label': self.ignored}
+    example, options = self.target_example(step, g), self.data.target.options
     if not self.data.views:
-      one = views.source(*example, **options)
+      one = views.source(*example, ignore_label=self.ignored, **options)
       return {'target': one['image'], 'target_label': one['label']}
     made = views.group(*example, **options)
     return made | {'views': np.full(self.data.views, self.data.views, np.int32)}
