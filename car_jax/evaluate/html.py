@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from car_jax.evaluate.pictures import data_uri
+
 
 def document(
   kicker: str,
@@ -32,6 +34,14 @@ def document(
     f'<header><p class="kicker">{kicker}</p><h1>{escape(title)}</h1>{head}'
     f'<nav aria-label="sections">{links}</nav></header>'
     f'<main>{bodies}</main>{code(script)}</body></html>\n'
+  )
+
+
+def tile(png: bytes, caption: str, alt: str, kind: str = '') -> str:
+  """A picture above its caption; kind: more CSS classes."""
+  return (
+    f'<figure class="tile {kind}"><img src="{data_uri(png)}" alt="{escape(alt, quote=True)}" '
+    f'loading="lazy">{escape(caption)}</figure>'
   )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import charts, pictures
+from car_jax.evaluate import charts, html, pictures
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.predict import READERS, Prediction
 from car_jax.evaluate.results import Results
@@ -22,12 +22,7 @@ WHY = {'worst': 'among the worst', 'median': 'typical', 'best': 'among the best'
 
 
 def tile(picture: pictures.Picture, caption: str, alt: str, kind: str = '') -> str:
-  """HTML of a picture above its caption; kind: more CSS classes."""
-  source = pictures.data_uri(pictures.png(picture))
-  return (
-    f'<figure class="tile {kind}"><img src="{source}" alt="{escape(alt, quote=True)}" '
-    f'loading="lazy">{escape(caption)}</figure>'
-  )
+  return html.tile(pictures.png(picture), caption, alt, kind)
 
 
 def swatch(results: Results, subject: str) -> str:

@@ -20,13 +20,7 @@ from car_jax.importers.rules import (
   with_bias,
 )
 from car_jax.importers.safetensors_file import read_safetensors
-from car_jax.importers.segmenters import (
-  check_config,
-  count,
-  segformer,
-  set_width,
-  supervised_state,
-)
+from car_jax.importers.segmenters import check_config, count, segformer, set_width, supervised_state
 
 CLASSIFIER = 'decode_head.classifier.weight'
 ENCODER = r'segformer\.encoder\.'

@@ -21,13 +21,7 @@ from car_jax.importers.rules import (
   rows,
   with_bias,
 )
-from car_jax.importers.segmenters import (
-  check_config,
-  count,
-  segformer,
-  set_width,
-  supervised_state,
-)
+from car_jax.importers.segmenters import check_config, count, segformer, set_width, supervised_state
 from car_jax.nn.resnet import BLOCKS
 
 UNUSED = (r'auxiliary_head\..*', r'data_preprocessor\..*')  # training's second head; pixel means

@@ -150,7 +150,7 @@ def _card(view: View, entry: Mapping[str, Any], pictures: Mapping[str, bytes]) -
   files = entry.get('pictures') or {}
   order = [*(p for p in PICTURES if p in files), *(p for p in files if p not in PICTURES)]
   tiles = ''.join(
-    page_plots.tile(pictures[files[p]], p, f'{p} of {entry.get("id")}')
+    html.tile(pictures[files[p]], p, f'{p} of {entry.get("id")}')
     for p in order
     if files[p] in pictures
   )

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from car_jax.evaluate.pictures import data_uri
 from car_jax.reliability import charts, curves, numbers
 from car_jax.reliability.page_tables import attributes
 from car_jax.reliability.view import View, number
@@ -47,13 +46,6 @@ def key(names: Iterable[str], *, line: bool = True) -> str:
     for n, s in charts.styles(names).items()
   )
   return f'<div class="key big">{items}</div>'
-
-
-def tile(png: bytes, caption: str, alt: str) -> str:
-  return (
-    f'<figure class="tile"><img src="{data_uri(png)}" alt="{escape(alt, quote=True)}" '
-    f'loading="lazy">{escape(caption)}</figure>'
-  )
 
 
 def named(view: View, metric: str, value: Any) -> str:
