@@ -3,6 +3,7 @@
 import csv as csv_module
 import html
 import io
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,14 +33,17 @@ def block(text: str) -> list[str]:
 
 
 def csv(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-  """A file of CSV; texts of others are to be a `csv_cell` each."""
+  """A file of CSV; what is None or not finite is left empty."""
   out = io.StringIO()
   writer = csv_module.writer(out, lineterminator='\n')
   writer.writerow(head)
-  writer.writerows(rows)
+  writer.writerows(map(_csv_cell, row) for row in rows)
   return out.getvalue()
 
 
-def csv_cell(text: str) -> str:
-  """Text in CSV: a spreadsheet takes what begins with a sign for a formula, so it gets a quote."""
-  return f"'{text}" if text[:1] in ('=', '+', '-', '@', '\t', '\r') else text
+def _csv_cell(value: Any) -> Any:
+  """A spreadsheet takes a text that begins with a sign for a formula, so it gets a quote."""
+  if isinstance(value, float):
+    return float(value) if math.isfinite(value) else None
+  signed = isinstance(value, str) and value[:1] in ('=', '+', '-', '@', '\t', '\r')
+  return f"'{value}" if signed else value

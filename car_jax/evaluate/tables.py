@@ -96,8 +96,7 @@ def as_csv(results: Results) -> str:
   for subject in results.subjects:
     columns = [results.values(subject, m) for m in metrics]
     for i, (name, group) in enumerate(zip(results.ids, groups, strict=True)):
-      row = ['' if c is None or np.isnan(c[i]) else repr(float(c[i])) for c in columns]
-      rows.append([*(escaped.csv_cell(str(t)) for t in (name, group, subject)), *row])
+      rows.append([name, group, subject, *(None if c is None else c[i] for c in columns)])
   return escaped.csv(['id', 'group', 'subject', *(m.name for m in metrics)], rows)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from car_jax.evaluate import census, folders, report, tables
-from car_jax.metrics import confusion, ood, ranking, rejection
+from car_jax.metrics import confusion, ranking, rejection
 from car_jax.metrics.calibration import reliability
 from car_jax.reliability import correlation, legend, measures, objects, page
 from car_jax.reliability import tables as study_tables
@@ -254,7 +254,7 @@ def _image_ood(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
       pair = ours, np.concatenate(rest)
       yield dict(
         model=model, calibrator=calibrator, known=known, other=name, score=score
-      ) | ood.image_level(*pair)
+      ) | ranking.image_level(*pair)
 
 
 def shifted_most(study: Study, cells: Sequence[Cell]) -> str:

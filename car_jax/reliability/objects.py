@@ -72,10 +72,9 @@ def csv(entries: Iterable[Mapping[str, Any]]) -> str:
   titles = [f'{m}{end}' for m in OBJECT_MEASURES for end in ('', '_low', '_high')]
   rows = []
   for e in entries:
-    row = [escaped.csv_cell('' if e[k] is None else str(e[k])) for k in head]
+    row = [e[k] for k in head]
     for m in OBJECT_MEASURES:
       estimate = e['values'].get(m) or {}
-      known = (estimate.get(k) for k in ('value', 'low', 'high'))
-      row += ['' if v is None or math.isnan(v) else repr(float(v)) for v in known]
+      row += [estimate.get(k) for k in ('value', 'low', 'high')]
     rows.append(row)
   return escaped.csv([*head, *titles], rows)

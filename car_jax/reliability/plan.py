@@ -178,7 +178,10 @@ def plan(config: ConfigDict) -> Plan:
       f'calibrator {fitted[0]!r} has no data to be fitted to\n'
       '  set config.calibrate_on, or leave it out'
     )
-  _check_kinds([calibrators[k] for k in fitted])
+  from car_jax.calibrate import base
+
+  for name in fitted:
+    base.find(calibrators[name])
   for what, names in (
     ('models', [*models]),
     ('sets and pools', [*sets, *pools]),
@@ -286,13 +289,6 @@ def _place(spec: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def is_file(kind: str) -> bool:
   return kind.endswith('.npz')
-
-
-def _check_kinds(kinds: list[str]) -> None:
-  from car_jax.calibrate import base
-
-  for kind in kinds:
-    base.find(kind)
 
 
 def _spec(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A study as Markdown and CSV, and how its numbers are written."""
 
-import math
 from typing import Any
 
 from car_jax.evaluate import escaped
@@ -21,21 +20,12 @@ def csv(study: dict[str, Any]) -> str:
   rows = []
   for model, dataset, calibrator in view.cells:
     about = view.sets[dataset]
-    row = [_plain(model), _plain(dataset), *(_plain(about.get(k)) for k in SET_COLUMNS)]
-    row.append(_plain(calibrator))
+    row = [model, dataset, *(about.get(k) for k in SET_COLUMNS), calibrator]
     for name in view.metrics:
       entry = view.entry(model, dataset, calibrator, name)
-      row += [_plain(entry.get(k)) for k in ('value', 'low', 'high', 'bound')]
+      row += [entry.get(k) for k in ('value', 'low', 'high', 'bound')]
     rows.append(row)
   return escaped.csv(head, rows)
-
-
-def _plain(value: Any) -> str:
-  if value is None or (isinstance(value, float) and not math.isfinite(value)):
-    return ''
-  if isinstance(value, float):
-    return repr(value)
-  return escaped.csv_cell(str(value))
 
 
 def markdown(study: dict[str, Any]) -> str:
