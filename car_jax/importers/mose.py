@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from car_jax import registry
 from car_jax.errors import UserError, naming
 from car_jax.importers import rules, tables, torch_file
 from car_jax.importers.rules import Rule, Weights, convolution, linear, norm, point, with_bias
@@ -54,8 +55,6 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
 
   Raises UserError for another kind of file, and for weights that the config's net does not take.
   """
-  from car_jax import registry
-
   if config.method.name != 'mose':
     raise UserError(f'the config trains {config.method.name!r}, not MoSE; see --config')
   content = torch_file.read_saved(path, 'state_dict', 'weights')

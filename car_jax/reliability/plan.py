@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from car_jax import config as configs
 from car_jax import options
+from car_jax.calibrate import base
 from car_jax.data import labels
 from car_jax.errors import UserError, naming, nearest
 from car_jax.evaluate import folders
@@ -178,8 +179,6 @@ def plan(config: ConfigDict) -> Plan:
       f'calibrator {fitted[0]!r} has no data to be fitted to\n'
       '  set config.calibrate_on, or leave it out'
     )
-  from car_jax.calibrate import base
-
   for name in fitted:
     base.find(calibrators[name])
   for what, names in (

@@ -7,9 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from car_jax.evaluate import pictures, svg
+from car_jax.methods.train_state import full_size
 from car_jax.reliability import charts
 
 TITLES = {'source': 'source-only', 'abn': 'ABN', 'sac': 'SAC', 'oracle': 'oracle'}
@@ -140,10 +142,6 @@ def training_batch(config: Any, data_dir: str, images: int) -> tuple[dict[str, n
 
 def labelled(loaded: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """The class that the teacher says of each view [T, H, W], and its labels, -1 for none."""
-  import jax
-
-  from car_jax.methods.train_state import full_size
-
   method, state = loaded.method, loaded.state
 
   @jax.jit
