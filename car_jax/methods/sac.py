@@ -117,14 +117,7 @@ class SAC(ABN):
     padded = batch['target_label'] < 0
     logits, _ = self.net.apply(state.teacher.variables, batch['target'], train=False)
     probs, prior = self.refined(logits, state.prior, padded, batch['affine'], batch['affine_inv'])
-    least = consistency.thresholds(
-      probs,
-      prior,
-      upper=self.upper,
-      lower=self.lower,
-      scale=self.prior_scale,
-      discount=self.discount,
-    )
+    least = self.thresholds(probs, prior)
     labels, confidence = consistency.pseudo_labels(probs, padded, least)
     return labels, confidence, prior, label_logs(probs, labels, least)
 
@@ -160,6 +153,16 @@ class SAC(ABN):
     both = jnp.concatenate([pooled, seen.astype(pooled.dtype)], -1)
     back = warp.sample(both, affine_inv)
     return back[..., :-1] * back[..., -1:], prior
+
+  def thresholds(self, probs: Array, prior: Array) -> Array:
+    return consistency.thresholds(
+      probs,
+      prior,
+      upper=self.upper,
+      lower=self.lower,
+      scale=self.prior_scale,
+      discount=self.discount,
+    )
 
   def weighted(self, losses: Array, confidence: Array) -> Array:
     """[B, H, W] each: the losses weighted by confidence."""
