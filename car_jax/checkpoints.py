@@ -41,11 +41,6 @@ def crcs(tree: Any) -> dict[str, int]:
   return {k: zlib.crc32(a) for k, a in contents}  # type: ignore[arg-type]
 
 
-def checksum(meta: dict[str, Any]) -> int:
-  """CRC32 of a checkpoint's meta, however its JSON is laid out."""
-  return zlib.crc32(json.dumps(meta, sort_keys=True, separators=(',', ':')).encode())
-
-
 def versions() -> dict[str, str]:
   import importlib.metadata
 
@@ -115,7 +110,7 @@ class Checkpoints:
     meta = meta | {'step': step, 'versions': versions(), 'crc': crcs(state), 'format': FORMAT}
     meta |= {'shapes': shapes(state), 'constants': digests}
     meta = json.loads(json.dumps(meta))  # as it will be read
-    items = dict(meta=args.JsonSave(meta), checksum=args.JsonSave({'meta': checksum(meta)}))
+    items = dict(meta=args.JsonSave(meta), checksum=args.JsonSave({'meta': files.checksum(meta)}))
     composite = args.Composite(state=args.StandardSave(state), **items)
     self._manager.save(step, args=composite, force=True)
 
@@ -127,7 +122,7 @@ class Checkpoints:
       # Only what has neither of the two is of format 1: losing one does not switch checking off.
       if 'format' in meta or (path / 'checksum').exists():
         kept = files.read_json(path / 'checksum' / 'metadata', keys=('meta',))
-        if kept['meta'] != checksum(meta):
+        if kept['meta'] != files.checksum(meta):
           raise Damaged(f'{path}: its meta differs from what was saved')
       elif not all(isinstance(meta[k], dict) for k in ('config', 'crc')):
         raise Damaged(f'{path}: meta has another form')

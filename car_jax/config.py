@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from ml_collections import ConfigDict
 
 from car_jax import files, lookup, options, renamed
-from car_jax.errors import UserError, nearest, reading, reason
+from car_jax.errors import UserError, naming, nearest, reading, reason
 from car_jax.evaluate.options import Evaluation
 from car_jax.options import Count, Group, Part, Positive, Range
 
@@ -67,10 +67,8 @@ def load(path: str, changes: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     kind = 'style' if 'controlnet' in config else 'ood'
     how = f'python -m car_jax.generate {kind} --config {path}'
     raise UserError(f'{path} generates, nothing to train\n  {how}')
-  try:
+  with naming(str(path).partition(':')[0]):
     full = complete(renamed_parts(config, changes))
-  except UserError as e:
-    raise UserError(f'{str(path).partition(":")[0]}: {e}') from None
   return override(full, changes)
 
 
@@ -243,11 +241,6 @@ def to_json(config: ConfigDict) -> str:
           f'config.{key} is {value!r}\n  a config holds numbers, texts, tuples and dicts of them'
         ) from e
     raise
-
-
-def from_json(text: str) -> ConfigDict:
-  """What `to_json` wrote, by this version or one before, completed."""
-  return saved(json.loads(text))
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

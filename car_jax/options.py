@@ -126,9 +126,6 @@ def _texts(cls: type) -> dict[str, str]:
   return texts
 
 
-# Types -------------------------------------------------------------------------------------------
-
-
 def _type_and_note(kind: Any) -> tuple[Any, Any]:
   """An annotation -> (its plain type, the Range or Part that was noted on it or None)."""
   if typing.get_origin(kind) is Annotated:
@@ -214,7 +211,7 @@ def checked(key: str, kind: Any, value: Any) -> Any:
       return _as(one, value)
   wanted = words(kind)
   shown = f'{value!r:.200}'
-  known = [str(v) for k in _choices(kind) for v in typing.get_args(k) if isinstance(v, str)]
+  known = [str(v) for k in _choices(kind) for v in typing.get_args(k) if v and isinstance(v, str)]
   near = nearest(str(value), known) if known and isinstance(value, str) else f'  it is {wanted}'
   if isinstance(value, float) and not math.isfinite(value):
     near = '  it is a finite number'
@@ -268,9 +265,6 @@ def parsed(key: str, kind: Any, text: str) -> Any:
   lists = any(typing.get_origin(k) is tuple for k in plain)
   single = isinstance(value, (list, tuple)) or value is None
   return checked(key, kind, (value,) if lists and not single else value)
-
-
-# Groups ------------------------------------------------------------------------------------------
 
 
 def completed(cls: type, given: Any, where: str = '', part: str = '') -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 
 import eval as evaluation
 import train
-from car_jax import checkpoints
+from car_jax import files
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, folders
 
@@ -262,7 +262,7 @@ def test_whole_images_train_and_evaluate_without_a_size(tmp_path):
   meta = json.loads(place.read_text())
   meta['config']['data']['size'] = 16
   place.write_text(json.dumps(meta))
-  whole = {'meta': checkpoints.checksum(meta)}
+  whole = {'meta': files.checksum(meta)}
   (run / 'checkpoints' / '1' / 'checksum' / 'metadata').write_text(json.dumps(whole))
   # what the nets were made for is kept with the checkpoint; the data may since have another size
   assert evaluation.main(['--checkpoint', str(run), '--config.report.split=test[:4]']) == 0

@@ -1,6 +1,7 @@
 """Configs: loading, overriding, and what a user's mistake says."""
 
 import functools
+import json
 import os
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_config_with_an_unknown_key_is_refused(tmp_path):
 
 
 def test_differences_survive_json_and_name_each_key():
-  a, b = demo(), configs.from_json(configs.to_json(demo()))
+  a, b = demo(), configs.saved(json.loads(configs.to_json(demo())))
   assert configs.differences(a, b) == []
   b.steps = 2
   assert configs.differences(a, b) == ['  steps: 1000 -> 2']

@@ -114,11 +114,11 @@ def test_a_run_goes_on_to_more_steps_as_if_it_had_had_them(config, tmp_path, cap
   ):
     assert line in out
   assert [row['step'] for row in recorded(tmp_path / 'run')] == [2, 4, 5, 6]
-  assert configs.from_json((tmp_path / 'run' / 'config.json').read_text()).steps == 6
+  assert configs.saved(json.loads((tmp_path / 'run' / 'config.json').read_text())).steps == 6
   config.steps = 4
   with pytest.raises(UserError, match=r'has 6 steps; config.steps is 4\n  use --config.steps=6'):
     loop.train(config, tmp_path / 'run')
-  assert configs.from_json((tmp_path / 'run' / 'config.json').read_text()).steps == 6
+  assert configs.saved(json.loads((tmp_path / 'run' / 'config.json').read_text())).steps == 6
 
 
 def test_what_was_computed_with_another_value_is_not_gone_on_with(config, tmp_path):

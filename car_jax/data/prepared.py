@@ -6,11 +6,9 @@ it imports whatever module a features.json names, and takes a description whose 
 
 import dataclasses
 import difflib
-import json
 import os
 import pathlib
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -70,9 +68,8 @@ def check_features(folder: pathlib.Path) -> None:
 
 
 def checksum(meta: Mapping[str, Any]) -> int:
-  """CRC32 of a metadata.json but for its `checksum`, however the JSON is laid out."""
-  rest = {k: v for k, v in meta.items() if k != 'checksum'}
-  return zlib.crc32(json.dumps(rest, sort_keys=True, separators=(',', ':')).encode())
+  """CRC32 of a metadata.json but for its `checksum`."""
+  return files.checksum({k: v for k, v in meta.items() if k != 'checksum'})
 
 
 def metadata(folder: pathlib.Path) -> dict[str, Any]:

@@ -46,6 +46,15 @@ def name_and_folder(text: str) -> tuple[str, str]:
   return name or pathlib.Path(path).absolute().name, path
 
 
+def names_and_folders(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
+  """`name_and_folder` of each. Raises UserError for a name that two of them have."""
+  given = [name_and_folder(text) for text in texts]
+  names = [name for name, _ in given]
+  if len({*names}) < len(names):
+    raise UserError(f'two {what} are called {max(names, key=names.count)!r}\n  give NAME=FOLDER')
+  return given
+
+
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
   """The config that a checkpoint was trained with, completed. Raises UserError."""
   return checkpoints.read(path, wish, lambda saved, step: configs.saved(saved.meta(step)['config']))
@@ -113,11 +122,7 @@ def asked(
 ) -> tuple[dict[str, Any], Sequence[str], Sequence[str]]:
   """What the report is of, with the checkpoints' names and folders. Raises UserError."""
   spec = catalogue.report_spec(config)
-  names, paths = zip(*(name_and_folder(p) for p in paths), strict=True)
-  if len({*names}) < len(names):
-    raise UserError(
-      f'two checkpoints are called {max(names, key=names.count)!r}\n  give NAME=FOLDER'
-    )
+  names, paths = zip(*names_and_folders(paths, 'checkpoints'), strict=True)
   return spec, names, paths
 
 
@@ -149,8 +154,8 @@ def evaluate(
     raise UserError(f'none of the checkpoints has {lost[0]}\n  --save probabilities, or samples')
   source = data.split(spec['split'])
   evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)
-  if (line := pipeline.cut(source, config.data)) and jax.process_index() == 0:
-    print(line, flush=True)
+  if line := pipeline.cut(source, config.data):
+    sharding.say(line)
   hosts = dict(host=jax.process_index(), hosts=jax.process_count(), devices=mesh.size)
   stream = lambda: pipeline.eval_batches(source, data.info, config.data, **hosts)
   with contextlib.ExitStack() as stack:

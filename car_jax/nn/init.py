@@ -29,9 +29,11 @@ def zeros(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.n
   return np.zeros(shape)
 
 
-def small_normal(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
-  """Deviation 0.01."""
-  return 0.01 * rng.standard_normal(shape)
+def normal(deviation: float) -> Rule:
+  return lambda rng, shape, fan_in: deviation * rng.standard_normal(shape)
+
+
+small_normal = normal(0.01)
 
 
 def kaiming_fan_in(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:

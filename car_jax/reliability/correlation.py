@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from car_jax.evaluate import charts
 from car_jax.reliability import image_counts, legend, measures, numbers
 from car_jax.reliability.image_counts import ImageCounts
 from car_jax.reliability.plan import PLAIN, Plan
@@ -78,18 +79,10 @@ def _scores(
 def resampled(
   counts: ImageCounts, chosen: Sequence[measures.Measure], resamples: int, seed: Sequence[int]
 ) -> np.ndarray:
-  """[R, measures]: each measure over images, or whole groups of them, drawn with replacement.
-
-  Equal groups give equal draws, so that models see the same images.
-  """
-  _, group = np.unique(counts.groups if any(counts.groups) else counts.ids, return_inverse=True)
-  units, rng = group.max() + 1, np.random.default_rng(seed)
+  """[R, measures]: each measure over images, or whole groups of them, drawn with replacement."""
   out = np.full((resamples, len(chosen)), NAN)
-  for start in range(0, resamples if units > 1 else 0, 50):
-    stop = min(start + 50, resamples)
-    times = rng.multinomial(units, np.full(units, 1 / units), stop - start)
-    for r, part in enumerate(counts.weighted(times[:, group]), start):
-      out[r] = [m.of(part) for m in chosen]
+  for r, part in enumerate(counts.resampled(resamples, np.random.default_rng(seed))):
+    out[r] = [m.of(part) for m in chosen]
   return out
 
 
@@ -180,8 +173,7 @@ def _estimate(scores: Scores) -> dict[str, float]:
 
 def number(value: Any) -> str:
   """'0.97', and a dash for what is undefined."""
-  value = NAN if value is None else float(value)
-  return '–' if math.isnan(value) else f'{value:.2f}'.replace('-', '−')
+  return charts.number(NAN if value is None else float(value), 2)
 
 
 def ends(pair: Any, joint: str = ' to ') -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from car_jax.evaluate import census, folders, report, tables
-from car_jax.metrics import confusion, ood, ranking, rejection
+from car_jax.metrics import confusion, ranking, rejection
 from car_jax.metrics.calibration import reliability
 from car_jax.reliability import correlation, legend, measures, objects, page
 from car_jax.reliability import tables as study_tables
@@ -43,7 +43,7 @@ def build(
       *_calibrators(study, cells),
     ],
     remarks=_remarks(study, cells),
-    metrics=[legend.of_score(m.name).as_dict() for m in plan.measures],
+    metrics=[legend.of_score(m.name)._asdict() for m in plan.measures],
     cells=[_cell(plan, c) for c in cells],
     curves=[_curves(c) for c in cells if 'max_prob' in c.counts.names],
     fits=[*_fits(study)],
@@ -254,7 +254,7 @@ def _image_ood(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
       pair = ours, np.concatenate(rest)
       yield dict(
         model=model, calibrator=calibrator, known=known, other=name, score=score
-      ) | ood.image_level(*pair)
+      ) | ranking.image_level(*pair)
 
 
 def shifted_most(study: Study, cells: Sequence[Cell]) -> str:

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from car_jax import arrays as array_files
-from car_jax import files, pictures
+from car_jax import files, pictures, sharding
 from car_jax.data import labels as cityscapes
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import npy, save
@@ -101,8 +101,8 @@ class Folder:
     for pair in every if only is None else [every[i] for i in only]:
       arrays, own = read(pair, len(self.names), kind=self.kind, resize=self.resize)
       kind = _kind(arrays, own)
-      if not first and only is None and not jax.process_index():
-        print(f'{folder}: read as {kind}{self._otherwise(kind)}', file=sys.stderr, flush=True)
+      if not first and only is None:
+        sharding.say(f'{folder}: read as {kind}{self._otherwise(kind)}', sys.stderr)
       if kind != (first := first or kind):
         raise UserError(
           f'{pair.prediction} holds {kind}, files before it {first}\n'

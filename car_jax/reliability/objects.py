@@ -3,8 +3,6 @@
 For sets whose ids are OBJECT/NAME. See image_counts.objects_of for the scores.
 """
 
-import csv as csv_module
-import io
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -70,15 +68,13 @@ def title(entry: Mapping[str, Any]) -> str:
 
 def csv(entries: Iterable[Mapping[str, Any]]) -> str:
   """One row an entry: fractions, with the ends of their intervals."""
-  out = io.StringIO()
-  writer = csv_module.writer(out, lineterminator='\n')
   head = ['model', 'set', 'calibrator', 'object', 'average', 'images']
-  writer.writerow([*head, *(f'{m}{end}' for m in OBJECT_MEASURES for end in ('', '_low', '_high'))])
+  titles = [f'{m}{end}' for m in OBJECT_MEASURES for end in ('', '_low', '_high')]
+  rows = []
   for e in entries:
-    row = [escaped.csv_cell('' if e[k] is None else str(e[k])) for k in head]
+    row = [e[k] for k in head]
     for m in OBJECT_MEASURES:
       estimate = e['values'].get(m) or {}
-      known = (estimate.get(k) for k in ('value', 'low', 'high'))
-      row += ['' if v is None or math.isnan(v) else repr(float(v)) for v in known]
-    writer.writerow(row)
-  return out.getvalue()
+      row += [estimate.get(k) for k in ('value', 'low', 'high')]
+    rows.append(row)
+  return escaped.csv([*head, *titles], rows)

@@ -78,8 +78,12 @@ def scatter(view: View, entry: Mapping[str, Any]) -> str:
   for m in entry['models']:
     style = look[m['model']]
     px, py = x(at(m, 'synthetic')), y(at(m, 'real'))
-    _cross(chart, style.colour, (px, py), [x(at(m, 'synthetic', k)) for k in ('low', 'high')],
-           [y(at(m, 'real', k)) for k in ('low', 'high')])  # fmt: skip
+    across, up = (
+      [axis(at(m, side, end)) for end in ('low', 'high')]
+      for axis, side in ((x, SIDES[0]), (y, SIDES[1]))
+    )
+    chart.line(across[0], py, across[1], py, style.colour, 0.75)
+    chart.line(px, up[0], px, up[1], style.colour, 0.75)
     chart.mark(px, py, style, radius=4.5, tip=_tip(entry, m))
     points.append((px, py, m['model'], style))
   names = [name for _, _, name, _ in points]
@@ -105,13 +109,6 @@ def _reach(entry: Mapping[str, Any], side: str, at: Any) -> tuple[float, float]:
   values = [v for v in values if not math.isnan(v)]
   margin = 0.08 * (max(values) - min(values) or 1)
   return min(values) - margin, max(values) + margin
-
-
-def _cross(chart: charts.Chart, colour: str, point, across: list, up: list) -> None:
-  if not any(map(math.isnan, across)):
-    chart.line(across[0], point[1], across[1], point[1], colour, 0.75)
-  if not any(map(math.isnan, up)):
-    chart.line(point[0], up[0], point[0], up[1], colour, 0.75)
 
 
 def name_places(

@@ -10,7 +10,7 @@ from car_jax.reliability import charts, legend, numbers
 from car_jax.reliability import objects as object_scores
 from car_jax.reliability.legend import ARROWS, BETTER
 from car_jax.reliability.measures import OBJECT_MEASURES
-from car_jax.reliability.numbers import Column, columns, temperatures
+from car_jax.reliability.numbers import Column, columns, share
 from car_jax.reliability.view import View, number
 
 
@@ -103,11 +103,6 @@ def plain(
   )
 
 
-def share(value: Any, digits: int = 1) -> str:
-  value = number(value)
-  return f'{100 * value:.{digits}f} %' if math.isfinite(value) else '–'
-
-
 def class_iou(view: View) -> str:
   """IoU of every class by model and set, without recalibration; the deeper, the higher."""
   names = [str(n) for n in view.study.get('classes') or []]
@@ -150,22 +145,12 @@ def scenes(view: View) -> str:
 def fits(view: View) -> str:
   """What fitting each calibrator did, with its warnings."""
   rows = []
-  for fit in view.study.get('fits') or []:
-    model, calibrator, dataset = (str(fit.get(k) or '') for k in ('model', 'calibrator', 'set'))
-    warnings = '; '.join(map(str, fit.get('warnings') or []))
+  for *cells, warnings in numbers.fits(view.study):
     mark = f'<span class="warn">⚠ {escape(warnings)}</span>' if warnings else '–'
-    nll = ' → '.join(_plain(fit.get(k)) for k in ('nll_before', 'nll_after'))
-    ece = ' → '.join(share(fit.get(k), 2) for k in ('ece_before', 'ece_after'))
-    cells = [*map(escape, (model, calibrator, dataset)), temperatures(fit), nll, ece]
-    cells.append(f'<td class="word{" long" if warnings else ""}">{mark}</td>')
-    rows.append((attributes(model=model, calibrator=calibrator), cells))
+    cells = [*map(escape, cells), f'<td class="word{" long" if warnings else ""}">{mark}</td>']
+    rows.append((attributes(model=cells[0], calibrator=cells[1]), cells))
   head = ['model', 'calibrator', 'fitted on', 'temperature', 'NLL (nats)', 'ECE', 'warnings']
   return plain(head, rows, label='calibrator fits', words=(0, 1, 2, 6))
-
-
-def _plain(value: Any) -> str:
-  value = number(value)
-  return f'{value:.4f}' if math.isfinite(value) else '–'
 
 
 def image_level(view: View) -> str:
@@ -176,14 +161,11 @@ def image_level(view: View) -> str:
   for r in comparisons:
     value = number(r.get('auroc'))
     tops[pair(r)] = max(tops.get(pair(r), -math.inf), value if math.isfinite(value) else -math.inf)
-  for r in comparisons:
-    who = [escape(str(r.get(k) or '')) for k in ('model', 'calibrator', 'known', 'other', 'score')]
-    auroc = share(r.get('auroc'))
+  for r, (*who, auroc, aupr, fpr) in zip(comparisons, numbers.image_level(view.study), strict=True):
     auroc = f'<b>{auroc}</b>' if r.get('auroc') == tops[pair(r)] else auroc
-    cells = [*who, auroc, share(r.get('aupr')), share(r.get('fpr95'))]
+    cells = [*map(escape, who), auroc, aupr, fpr]
     rows.append((attributes(model=r.get('model'), calibrator=r.get('calibrator')), cells))
-  head = ['model', 'calibrator', 'known', 'other', 'score', 'AUROC ↑', 'AUPR ↑', 'FPR95 ↓']
-  return plain(head, rows, label='images of another data set', words=range(5))
+  return plain(numbers.IMAGE_LEVEL, rows, label='images of another data set', words=range(5))
 
 
 def objects(view: View) -> str:
@@ -201,14 +183,11 @@ def objects(view: View) -> str:
     name = name if e.get('object') is not None else f'<strong>{name}</strong>'
     who = f'{name}<small>{escape(str(e["model"]))}, {escape(str(e["set"]))}</small>'
     rows.append((attributes(model=e['model'], set=e['set']), [who, f'{e["images"]:,}', *texts]))
-  tip = lambda m: f'<abbr title="{escape(m.about, quote=True)}">{escape(_short(m.title))}</abbr>'
+  # without what the table says already
+  short = lambda title: title.replace(' of objects', '').replace(', per image', '')
+  tip = lambda m: f'<abbr title="{escape(m.about, quote=True)}">{escape(short(m.title))}</abbr>'
   head = ['object', 'images', *(f'{tip(m)} {ARROWS[m.better]}' for m in metrics)]
   return plain(head, rows, label='scores of each object')
-
-
-def _short(title: str) -> str:
-  """Without what the table says already."""
-  return title.replace(' of objects, per image', '').replace(', per image', '')
 
 
 def compared(view: View) -> str:

@@ -8,11 +8,12 @@ from ml_collections import ConfigDict
 
 from car_jax import config as configs
 from car_jax import options
+from car_jax.calibrate import base
 from car_jax.data import labels
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError, naming, nearest
 from car_jax.evaluate import folders
 from car_jax.options import Group, Range, Share
-from car_jax.reliability import interpret, measures
+from car_jax.reliability import measures
 from car_jax.reliability.count import How
 
 MOST_CLASSES = 254  # 254 and 255 mean something else
@@ -121,9 +122,9 @@ class StudyOptions(Group):
   """Names of the classes of predictions made elsewhere."""
   palette: tuple[tuple[int, int, int], ...] = labels.PALETTE[: labels.SCORED]
   """Their colours."""
-  kind: str = ''
+  kind: Literal['', 'logits', 'probabilities'] = ''
   """logits or probabilities: what arrays hold that do not say it."""
-  resize: str = ''
+  resize: Literal['', 'bilinear'] = ''
   """bilinear: brings predictions to the size of the labels."""
   seed: Annotated[int, Range(0, 2**63 - 1)] = 0
   """Of all that is drawn."""
@@ -138,10 +139,8 @@ def load(path: str, pairs: Any = ()) -> ConfigDict:
   config = configs.read(path)
   if 'method' in config:
     raise UserError(f'{path}: this config trains; a study is such as configs/reliability.py')
-  try:
+  with naming(path):
     return configs.override(configs.complete(config, StudyOptions), pairs, StudyOptions)
-  except UserError as e:
-    raise UserError(f'{path}: {e}') from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +179,8 @@ def plan(config: ConfigDict) -> Plan:
       f'calibrator {fitted[0]!r} has no data to be fitted to\n'
       '  set config.calibrate_on, or leave it out'
     )
-  _check_kinds([calibrators[k] for k in fitted])
+  for name in fitted:
+    base.find(calibrators[name])
   for what, names in (
     ('models', [*models]),
     ('sets and pools', [*sets, *pools]),
@@ -195,16 +195,9 @@ def plan(config: ConfigDict) -> Plan:
 
 
 def _check_values(c: ConfigDict) -> None:
+  """Of measures, and of names and colours of the classes of predictions made elsewhere."""
   if not c.measures:
     raise UserError("config.measures is empty\n  it is names, such as ('miou', 'ece')")
-  for key, known in (('kind', ('', *interpret.KNOWN)), ('resize', ('', *interpret.RESIZES))):
-    if c[key] not in known:
-      raise UserError(f'config.{key} is {c[key]!r}\n{nearest(c[key], filter(None, known))}')
-  _check_classes(c)
-
-
-def _check_classes(c: ConfigDict) -> None:
-  """Names and colours of the classes of predictions made elsewhere."""
   names = c.classes if isinstance(c.classes, (tuple, list)) else ()
   if any(type(n) is not str or not n for n in names) or not 2 <= len(names) <= MOST_CLASSES:
     raise UserError(
@@ -295,13 +288,6 @@ def _place(spec: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def is_file(kind: str) -> bool:
   return kind.endswith('.npz')
-
-
-def _check_kinds(kinds: list[str]) -> None:
-  from car_jax.calibrate import base
-
-  for kind in kinds:
-    base.find(kind)
 
 
 def _spec(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,8 +128,8 @@ class Checkpoint:
   def size(self, spec: Mapping[str, Any]) -> int:
     _, source, config = self._open(spec)
     line = pipeline.cut(source, config)
-    if line and line not in self._lines and jax.process_index() == 0:
-      print(f'{self.name}: {line}', flush=True)
+    if line and line not in self._lines:
+      sharding.say(f'{self.name}: {line}')
     self._lines.add(line)
     return len(source)
 

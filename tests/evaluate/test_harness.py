@@ -26,7 +26,7 @@ def run(batch=4, images=6, spec=SPEC, num_classes=2, first=3, **options):
   subjects = predict.subjects(scene.Fake(num_classes), scene.STATE)[:first]
   options = dict(readers=True, detail=True) | options
   data = scene.batches(images, batch, num_classes=num_classes)
-  return harness.evaluate(subjects, data, spec, scene.info(num_classes), rng=RNG, **options)
+  return scene.evaluate(subjects, data, spec, scene.info(num_classes), rng=RNG, **options)
 
 
 @pytest.fixture(scope='module')
@@ -201,7 +201,7 @@ def test_progress_hears_of_every_image_and_no_image_is_an_error():
   )
   assert heard == [4, 2]
   with pytest.raises(UserError, match='no image'):
-    harness.evaluate([], iter(()), SPEC, scene.info(), rng=RNG)
+    scene.evaluate([], iter(()), SPEC, scene.info(), rng=RNG)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_what_is_said_of_ignored_pixels_never_counts():
     predict.Subject('background', says(lambda b: 0 * truth(b)), None),
   ]
   spec = dict(samples=2, metrics=('ged2', 'nll', 'brier', 'miou'))
-  found = harness.evaluate(subjects, ignoring_batches(), spec, info, rng=RNG)
+  found = scene.evaluate(subjects, ignoring_batches(), spec, info, rng=RNG)
   score = {name: found.scalars(name) for name in found.subjects}
   assert score['errs there'] == pytest.approx(score['as readers'])
   assert score['as readers']['ged2'] < score['background']['ged2']
@@ -282,7 +282,7 @@ def voided(batches, draws=True, **info):
   made = predict.subjects(scene.Fake(), scene.STATE)[0]
   subject = predict.Subject('samples', made.predict, scene.STATE, draws=draws)
   kw = dict(rng=RNG, readers=True, detail=True)
-  return harness.evaluate([subject], batches, VOID_SPEC, scene.info(ignore_label=255, **info), **kw)
+  return scene.evaluate([subject], batches, VOID_SPEC, scene.info(ignore_label=255, **info), **kw)
 
 
 @pytest.fixture(scope='module')
@@ -328,7 +328,7 @@ def flipping():
 def test_a_split_without_a_pixel_that_counts_is_an_error():
   void = (b | {'labels': np.full_like(b['labels'], 255)} for b in scene.batches(3, 2))
   with pytest.raises(UserError, match='in all 3 images of the split every pixel has the ignored'):
-    harness.evaluate(
+    scene.evaluate(
       predict.subjects(scene.Fake(), scene.STATE)[:1],
       void,
       dict(samples=2, metrics=('nll',)),

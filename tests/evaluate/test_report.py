@@ -126,7 +126,7 @@ def test_the_summary_fits_a_terminal_and_says_below_what_it_means(written):
       assert subject.split()[-1] in table
       for m in found.plan.metrics:
         if np.isfinite(value := found.value(subject, m)):
-          assert tables.text(value, tables.digits(found, m)) in table
+          assert charts.number(value, tables.digits(found, m)) in table
     for m in found.plan.metrics:
       assert f'{m.name} {tables.ARROWS[m.about.better]}' in table
       assert m.convention in legend

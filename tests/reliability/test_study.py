@@ -137,15 +137,15 @@ def test_cells_are_marked_by_weights_data_and_calibrator(finished, made):
   assert mark != one._cell_print('segformer', fog, None)
   other = fit.replace(temperature=fit.temperature * np.float32(1.0001))
   assert mark != one._cell_print('segformer', fog, other)
-  model._prints = {}
+  model._known = {}
   assert mark == one._cell_print('segformer', fog, fit)
   files = lazy_segmenter.prepared_files(dict(name=names['fog'], data_dir=str(folder)))
   before = files[-1].stat()
   os.utime(files[-1], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-  model._prints = {}
+  model._known = {}
   assert mark != one._cell_print('segformer', fog, fit)
   os.utime(files[-1], ns=(before.st_atime_ns, before.st_mtime_ns))
-  model._prints, model.fingerprint = {}, 'other weights'
+  model._known, model.fingerprint = {}, 'other weights'
   assert mark != one._cell_print('segformer', fog, fit)
 
 
