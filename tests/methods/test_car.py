@@ -17,7 +17,7 @@ SPEC = dict(
   num_classes=C,
   steps_per_epoch=10,
   calnet=dict(name='toy_calnet', hidden=4),
-  generator=dict(name='unet_generator', hidden=4, latent=3),
+  generator=dict(name='tests.small:SmallGenerator'),
   discriminator=dict(name='pixel_discriminator', hidden=4),
   optim=dict(calnet=FAST, generator=FAST, discriminator=FAST | dict(lr=1e-3)),
   samples=N,
@@ -50,7 +50,8 @@ def at(number, accuracy=0.0):
 
 
 def changed(a, b) -> bool:
-  return any((x != y).any() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+  leaves = (jax.tree.leaves(jax.device_get(tree)) for tree in (a, b))
+  return any((x != y).any() for x, y in zip(*leaves, strict=True))
 
 
 @pytest.fixture(scope='module')
