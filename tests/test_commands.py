@@ -73,7 +73,7 @@ def test_a_checkpoint_is_asked_with_a_flip_that_its_config_does_not_list(
   load, loaded = checkpointed.load, []
   monkeypatch.setattr(checkpointed, 'load', lambda *a: loaded.append(load(*a)) or loaded[-1])
   options = (
-    '--config.report.split=test[:2]',
+    '--config.report.split=test[:4]',
     '--config.method.mirror=True',
     '--out',
     str(tmp_path),
@@ -163,7 +163,7 @@ def test_a_run_that_cannot_be_written_is_evaluated_and_the_place_said_first(
   monkeypatch.setattr(folders, 'check_writable', check)
   monkeypatch.chdir(tmp_path)
   page = pathlib.Path('runs', 'run-evaluated', 'report', 'report.html')
-  small = '--config.report.split=test[:2]'
+  small = '--config.report.split=test[:4]'
   assert evaluation.main(['--checkpoint', str(run), small]) == 0
   first, *_, last = capsys.readouterr().out.splitlines()
   assert str(page.parent) in first
