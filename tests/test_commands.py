@@ -249,10 +249,9 @@ def test_whole_images_train_and_evaluate_without_a_size(tmp_path):
   config.write_text(
     'from car_jax import config\n'
     'def get_config():\n'
-    "  c = config.load('tests/small.py:car')\n"
+    "  c = config.load('tests/small.py:supervised')\n"
     '  c.unlock()\n'
     '  c.data.size, c.data.batch, c.steps, c.evals, c.best = 32, 2, 1, {}, ""\n'
-    '  c.method.critic_steps = 0\n'
     '  c.report = dict(split="test", samples=2, metrics=("ged2",))\n'
     '  return c\n'
   )

@@ -95,7 +95,7 @@ def test_data_in_memory_are_trained_on(tmp_path):
   batch = next(pipeline.train_batches(data.split('train'), data.info, dict(batch=3), seed=0))
   places = [int(name.split('-')[1]) for name in batch['id']]
   np.testing.assert_array_equal(batch['labels'], labels[places])
-  config = configs.load('configs/smoke.py:supervised')
+  config = configs.load('tests/small.py:supervised')
   config.data = dict(name='sea', batch=3)
   config.steps, config.evals, config.best, config.report = 1, {}, '', {}
   config.report = dict(split='test')

@@ -17,7 +17,8 @@ METHOD = MoSE(
   steps_per_epoch=4,
   model=dict(name='mose', widths=(8, 16), latent=1, experts=3),
   optim=dict(lr=3e-3),
-  samples=(2,),
+  samples=(2, 3),
+  sample_patience=0,
   row_patience=0,
 )
 STEP, UPDATE = jax.jit(METHOD.step), jax.jit(METHOD.update)
@@ -56,12 +57,20 @@ def test_the_loss_falls(trained):
 def test_schedules_move_at_the_end_of_an_epoch_that_was_no_better():
   state = first = METHOD.init(0, batch())
   noise = jax.random.normal(KEY, (2, 2, 3, 1))
-  limits = []
-  for _ in range(9):  # its parameters put back, it learns nothing
+  limits, samples = [], []
+  for k in range(9):  # its parameters put back, it learns nothing
+    samples.append(METHOD.phase(k, state))
     state, logs = UPDATE(state, batch(), noise)
     state = state.replace(net=state.net.replace(params=first.net.params))
     limits.append(float(logs['schedule/row_limit']))
   assert limits == [0.5] * 7 + [1.0] * 2
+  assert samples == [2] * 8 + [3]  # asked before a step
+
+
+def test_a_step_draws_the_samples_of_its_phase(monkeypatch):
+  monkeypatch.setattr(MoSE, 'update', lambda self, state, batch, noise: noise.shape)
+  for phase in METHOD.samples:
+    assert METHOD.step(None, batch(), KEY, phase) == (2, phase, 3, 1)
 
 
 def test_absent_readers_change_nothing():
@@ -77,10 +86,10 @@ def test_training_on_one_annotation_never_sees_the_others():
   method = MoSE(**vars(METHOD) | {'one_annotation': True})
   other = batch()
   other['labels'][:, 1:] = 0
-  noise = jax.random.normal(KEY, (2, 2, 3, 1))
-  state, update = METHOD.init(0, batch()), jax.jit(method.update)
-  one, two = (update(state, b, noise)[1] for b in (batch(), other))
-  assert float(one['loss/transport']) == float(two['loss/transport'])
+  logits = jax.random.normal(KEY, (2, 6, 16, 16, 2))
+  schedule, loss = METHOD.init(0, batch()).schedule, jax.jit(method.loss)
+  one, two = (loss(logits, jnp.full((2, 6), 1 / 6), b, schedule).loss for b in (batch(), other))
+  assert float(one) == float(two)
 
 
 def test_predictions_need_no_label_and_are_ranked(trained):
@@ -170,18 +179,6 @@ def test_a_fixed_mean_and_deviation_replace_those_of_the_image():
   got = np.asarray(whole(method.observed)(batch()))
   want = ((batch()['image'] + 1) / 2 - [0.2, 0.3, 0.4]) / 0.5
   np.testing.assert_allclose(got, want, atol=1e-5)
-
-
-def test_more_samples_are_drawn_when_the_loss_stops_falling():
-  method = MoSE(**vars(METHOD) | dict(samples=(1, 3), sample_patience=0, optim=dict(lr=0.0)))
-  state, step = method.init(0, batch()), jax.jit(method.step, static_argnames='phase')
-  drawn = []
-  for k in range(13):
-    drawn.append(method.phase(k, state))
-    state, _ = step(state, batch(), KEY, phase=drawn[-1])
-  assert drawn[:4] == [1] * 4
-  assert drawn[-1] == 3
-  assert sorted(drawn) == drawn
 
 
 def test_weighted_experts_carry_the_gate(trained):

@@ -71,9 +71,8 @@ SPECS = {
 }
 
 
-@pytest.mark.parametrize(
-  'name', [pytest.param('segformer', marks=pytest.mark.slow), 'deeplabv3plus']
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SPECS)
 def test_published_nets_learn_one_batch(name):
   method = Supervised(C, 10, dict(name=name) | SPECS[name], dict(lr=1e-2))
   step, state, losses = jax.jit(method.step), method.init(0, BATCH), []
