@@ -55,15 +55,18 @@ def test_eval_prints_the_table_and_ends_with_the_page(run, capsys):
   np.testing.assert_allclose(probs.sum(-1), 1, atol=1e-5)
 
 
-def test_eval_saves_logits_and_says_when_there_are_no_features(run, capsys):
+@pytest.mark.slow
+def test_eval_saves_logits(run):
   small = '--config.report.split=test[:4]'
   two_batches = ['--checkpoint', str(run), '--save', 'logits', small, '--config.data.batch=2']
   assert evaluation.main(two_batches) == 0
   index = json.loads((run / 'arrays' / 'index.json').read_text())
   (logits,) = (name for name in index['arrays'] if name.endswith('logits.npy'))
   assert np.load(run / 'arrays' / logits).shape == (4, 32, 32, 2)
-  capsys.readouterr()
-  assert evaluation.main(['--checkpoint', str(run), '--save', 'features', small]) == 2
+
+
+def test_a_net_without_features_saves_none(run, capsys):
+  assert evaluation.main(['--checkpoint', str(run), '--save', 'features']) == 2
   assert 'none of the checkpoints has features' in capsys.readouterr().err
 
 
@@ -249,10 +252,9 @@ def test_whole_images_train_and_evaluate_without_a_size(tmp_path):
   config.write_text(
     'from car_jax import config\n'
     'def get_config():\n'
-    "  c = config.load('tests/small.py:car')\n"
+    "  c = config.load('tests/small.py:supervised')\n"
     '  c.unlock()\n'
     '  c.data.size, c.data.batch, c.steps, c.evals, c.best = 32, 2, 1, {}, ""\n'
-    '  c.method.critic_steps = 0\n'
     '  c.report = dict(split="test", samples=2, metrics=("ged2",))\n'
     '  return c\n'
   )

@@ -26,7 +26,7 @@ VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer', 'fcn8s',
 VARIANTS |= {'genval_tiny': ['diffusion', 'controlnet'], 'genval_controlnet': ['efficient']}
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
 # of the others the methods are trained by tests of their own; all of them by make test-all
-QUICK = ('car_toy', 'lts_street_scenes', 'sac_synthia', 'smoke')
+QUICK = ('car_toy', 'lts_street_scenes', 'sac_synthia')
 ADAPTATION = [f for f in FILES if f.startswith('sac_')]
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
 FOUR_STAGES = {

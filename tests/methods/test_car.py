@@ -198,7 +198,7 @@ def test_predictions_do_not_depend_on_the_batch_around_an_example(name, trained)
   state, _ = trained
   whole = PREDICT[name](state, BATCH, KEY, 4)
   mixed = PREDICT[name](state, some_of(BATCH, [2, 0, 1]), KEY, 4)
-  alone = PREDICT[name](state, some_of(BATCH, [2]), KEY, 4)
+  alone = PREDICT[name](state, some_of(BATCH, [2, 2, 2]), KEY, 4)
   np.testing.assert_allclose(mixed.probs[0], whole.probs[2], atol=1e-5)
   np.testing.assert_allclose(alone.probs[0], whole.probs[2], atol=1e-5)
   np.testing.assert_allclose(alone.marginal[0], whole.marginal[2], atol=1e-5)

@@ -71,9 +71,8 @@ SPECS = {
 }
 
 
-@pytest.mark.parametrize(
-  'name', [pytest.param('segformer', marks=pytest.mark.slow), 'deeplabv3plus']
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SPECS)
 def test_published_nets_learn_one_batch(name):
   method = Supervised(C, 10, dict(name=name) | SPECS[name], dict(lr=1e-2))
   step, state, losses = jax.jit(method.step), method.init(0, BATCH), []
@@ -169,9 +168,14 @@ def test_scales_that_are_none_are_refused():
 def test_features_are_sums_of_the_last_stage_as_shares_of_the_largest():
   method = Supervised(C, 10, dict(name='segformer') | SPECS['segformer'])
   state = method.init(0, BATCH)
-  found = jax.jit(method.features)(state, BATCH)
-  run = lambda x: method.net.apply(state.net.variables, x, train=False, mutable=['intermediates'])
-  (last,) = jax.jit(run)(BATCH['image'])[1]['intermediates']['backbone_features']
+
+  @jax.jit
+  def both(state, batch):
+    inputs = state.net.variables, batch['image']
+    _, kept = method.net.apply(*inputs, train=False, mutable=['intermediates'])
+    return method.features(state, batch), kept['intermediates']['backbone_features']
+
+  found, (last,) = both(state, BATCH)
   total = np.asarray(last, np.float64).sum((1, 2))
   np.testing.assert_allclose(found, total / total.max(1, keepdims=True), rtol=1e-4, atol=1e-5)
 

@@ -54,7 +54,7 @@ def scored(counts):
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.integers(0, 1000), st.sampled_from([(100,), (100, 200), (200,), (100, 100)]))
+@given(st.integers(0, 1000), st.sampled_from([(150,), (0, 150), (150, 150)]))
 def test_any_cut_and_any_order_give_the_same_numbers(seed, cuts):
   data = drawn(seed, 300)
   want = scored(counts_of(*data))

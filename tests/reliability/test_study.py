@@ -264,6 +264,7 @@ def test_counts_survive_their_file(finished, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, again.images, first.images)
 
 
+@pytest.mark.slow
 def test_saved_logits_and_files_of_a_script_score_as_the_run_does(finished, made, tmp_path):
   c, ours, _ = finished
   _, names, models = made
