@@ -6,6 +6,7 @@ from car_jax import config
 from car_jax.nn.deeplabv2 import groups, upsampled
 from car_jax.nn.layers import BatchNorm, conv
 from car_jax.nn.net import Net
+from car_jax.nn.unet import NoiseInjector
 from car_jax.options import Width
 
 
@@ -37,11 +38,32 @@ class SmallBackbone(SmallNet):
   HAS_FEATURES = True
 
 
+class SmallGenerator(Net):
+  """x [B, H, W, channels], z [B, N, Z] -> logits [B, N, H, W, C]."""
+
+  num_classes: int
+  hidden: Width = 4
+  """Channels of the hidden layer."""
+  latent: Width = 3
+  """Size of the latent."""
+
+  @property
+  def multiple(self):
+    return 1
+
+  @nn.compact
+  def __call__(self, x, z, *, train):
+    x = conv(self.hidden, name='enc1_conv')(x)
+    x = nn.leaky_relu(BatchNorm(name='enc1_norm')(x, train=train), 0.2)
+    x = nn.leaky_relu(NoiseInjector(self.hidden, name='noise1')(x[:, None], z), 0.01)
+    return NoiseInjector(self.num_classes, name='head')(x, z)
+
+
 def get_config(variant='supervised'):
   c = config.read(f'configs/smoke.py:{variant}')
   if variant == 'car':
     c.method.calnet = dict(name='toy_calnet', hidden=4)
-    c.method.generator.hidden = 4
+    c.method.generator = dict(name='tests.small:SmallGenerator')
   elif variant == 'mose':
     c.method.model.update(widths=(8, 8), experts=2)
   else:
