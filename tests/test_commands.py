@@ -78,6 +78,7 @@ def test_a_checkpoint_is_asked_with_a_flip_that_its_config_does_not_list(
   options = (
     '--config.report.split=test[:4]',
     '--config.method.mirror=True',
+    '--config.report.metrics=("ged4",)',
     '--out',
     str(tmp_path),
   )

@@ -247,12 +247,13 @@ class FakeStylist:
 def test_a_square_is_cut_by_the_published_rule():
   """style.square is replayed against the published samples."""
   made = options.StyleOptions(size=16, aliased=True, scenes=options.SceneOptions())
-  scenes = make_style.scene_files.of(options.SceneOptions(height=32, count=2))
+  drawn = make_style.scene_files.of(options.SceneOptions(height=32, count=2))
+  scenes = [drawn[k] for k in range(2)]  # drawn once
   stylist = make_style.Stylist(made, scenes, FakePipeline(), None, None, None)
   offsets = set()
   for index in range(6):
     seen = stylist.seen(index)
-    (scene,) = [s for s in map(scenes.__getitem__, range(2)) if s.name == seen.scene]
+    (scene,) = [s for s in scenes if s.name == seen.scene]
     found = [o for o in range(33) if np.array_equal(style.square(scene.image, o, 16), seen.image)]
     assert any(np.array_equal(style.square(scene.labels, o, 16), seen.labels) for o in found)
     offsets.update(found)

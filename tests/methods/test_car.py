@@ -38,6 +38,7 @@ def make_batch() -> dict[str, np.ndarray]:
   }
 
 
+UNET = dict(name='unet_generator', hidden=4, latent=3)  # its own steps are in tests/nn/test_unet.py
 BATCH = make_batch()
 KEY = jax.random.key(7)
 METHOD = CAR(**SPEC)
@@ -132,7 +133,7 @@ def shape_of_step(method):
 
 
 def test_without_a_calnet_the_generator_sees_the_image_alone():
-  method = CAR(**SPEC | dict(calnet=None, calibration_weight=0.0))
+  method = CAR(**SPEC | dict(calnet=None, calibration_weight=0.0, generator=UNET))
   state, new, logs = shape_of_step(method)
   assert state.calnet is None
   assert new.calnet is None
@@ -147,7 +148,9 @@ def test_without_a_calnet_the_generator_sees_the_image_alone():
 
 
 def test_without_a_discriminator_only_calibration_and_pixels_teach():
-  method = CAR(**SPEC | dict(discriminator=None, adversarial_weight=0.0, pixel_weight=1.0))
+  method = CAR(
+    **SPEC | dict(discriminator=None, adversarial_weight=0.0, pixel_weight=1.0, generator=UNET)
+  )
   state, new, logs = shape_of_step(method)
   assert state.discriminator is None
   assert new.discriminator is None

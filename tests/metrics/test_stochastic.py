@@ -242,6 +242,7 @@ def test_one_sample_and_one_reader():
   assert np.isnan([unbiased['ged'], unbiased['d_ss'], unbiased['d_yy']]).all()
 
 
+@pytest.mark.slow
 def test_unbiased_estimator_has_one_expectation_and_the_published_one_falls():
   """Draws from a known distribution over five masks; its distances are known exactly."""
   rng, images = np.random.default_rng(0), 1500
