@@ -66,7 +66,7 @@ class SmallGenerator(Net):
 def get_config(variant='supervised'):
   c = config.read(f'configs/smoke.py:{variant}')
   if variant == 'car':
-    c.method.calnet = dict(name='tests.small:SmallNet')
+    c.method.calnet = dict(name='toy_calnet', hidden=4)
     c.method.generator = dict(name='tests.small:SmallGenerator')
   elif variant == 'mose':
     c.method.model.update(widths=(8, 8), experts=2)

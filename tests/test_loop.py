@@ -253,10 +253,12 @@ def test_best_must_name_what_an_evaluation_gives(config):
 
 
 def test_parts_of_another_run_start_a_new_one(tmp_path):
-  c = configs.load('configs/smoke.py:supervised')
+  c = configs.load('tests/small.py:supervised')
+  c.unlock()
+  c.method.model = dict(name='toy_calnet', hidden=4)
   c.update(dict(steps=1, evals={}, best='', save_every=0))
   trained = loop.train(c, tmp_path / 'first')
-  car = configs.load('configs/smoke.py:car')
+  car = configs.load('tests/small.py:car')
   car.update(dict(steps=0, evals={}, best=''))
   car.init.calnet = f'{tmp_path / "first"}:net'
   state = loop.train(car, tmp_path / 'second')
