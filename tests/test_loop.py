@@ -254,7 +254,8 @@ def test_best_must_name_what_an_evaluation_gives(config):
 
 def test_parts_of_another_run_start_a_new_one(tmp_path):
   c = configs.load('tests/small.py:supervised')
-  c.method.model = dict(name='toy_calnet', hidden=4)  # as that of the other's calnet
+  c.unlock()
+  c.method.model = dict(name='toy_calnet', hidden=4)
   c.update(dict(steps=1, evals={}, best='', save_every=0))
   trained = loop.train(c, tmp_path / 'first')
   car = configs.load('tests/small.py:car')

@@ -24,7 +24,7 @@ def made(tmp_path_factory):
   folder = tmp_path_factory.mktemp('study')
   names = {'clear': runs.scenes(folder), 'fog': runs.scenes(folder, domain='fog')}
   train_on = runs.scenes(folder, unknown=0.0, part='all', count=8)
-  models = {k: runs.trained(folder / k, k, folder, train_on) for k in ('segformer', 'mose')}
+  models = {k: runs.trained(folder / k, k, folder, train_on) for k in ('segformer', 'car')}
   return folder, names, models
 
 
@@ -173,13 +173,13 @@ def test_sampled_and_exact_modes(finished, made):
 def test_a_stochastic_model_is_scored_by_its_mean_and_its_disagreement(made):
   folder, names, models = made
   config = plan.defaults()
-  spec = {'mose': models['mose']}
+  spec = {'car': models['car']}
   config.update(runs.study(spec, folder, names, calibrators={}, calibrate_on={}, worst=0))
-  config.models = {'mose': dict(path=str(models['mose']), samples=3)}
+  config.models = {'car': dict(path=str(models['car']), samples=3)}
   config.sets = {'clear': config.sets.clear}
   config.measures = ('miou', 'auroc[disagreement]', 'unknown_auroc[max_logit]')
   found, _ = command.run(config, str(folder / 'stochastic'), '')
-  values = cell(found, 'clear', model='mose')['values']
+  values = cell(found, 'clear', model='car')['values']
   assert 0 < values['auroc[disagreement]']['value'] < 1
   assert 'unknown_auroc[max_logit]' not in values  # logarithms of probabilities are no logits
   assert '3 samples' in found['models'][0]['about']
@@ -266,8 +266,10 @@ def test_counts_survive_their_file(finished, tmp_path):
 
 @pytest.mark.slow
 def test_saved_logits_and_files_of_a_script_score_as_the_run_does(finished, made, tmp_path):
-  c, ours, _ = finished
+  full, ours, _ = finished
   _, names, models = made
+  c = full.copy_and_resolve_references()
+  c.calibrators, c.calibrate_on = {}, {}
   change = [f'--config.data.name={names["clear"]}', '--config.report.split=test']
   out = ['--out', str(tmp_path / 'run' / 'report')]
   saved = ['--checkpoint', str(models['segformer']), '--save', 'logits', *out, *change]
