@@ -14,7 +14,7 @@ from car_jax import checkpoints, sharding
 from car_jax.errors import UserError
 from car_jax.generate import tokenizer, weights
 from car_jax.generate.samplers import NoiseSchedule
-from car_jax.generate.vae import Pixels
+from car_jax.generate.vae import PIXEL_SCALE, Pixels
 from car_jax.methods.controlnet import ControlNetTraining
 from car_jax.methods.diffusion import Diffusion, drawn
 from tests.methods.test_car import changed
@@ -250,7 +250,7 @@ def test_its_folder_holds_the_averaged_networks_and_the_tokenizer(scratch, folde
   found = weights.load_pipeline(folder)
   assert (found.vae.factor, found.unet.in_channels) == (1, 3)
   assert (found.sampler, found.schedule) == ('ddim', SCRATCH.schedule)
-  assert found.schedule.clip == 2.0
+  assert found.schedule.clip == PIXEL_SCALE
   for part in ('unet', 'text_encoder'):
     net = getattr(scratch, part)
     assert not changed(found.params[part], net.opt_state.params)
@@ -280,7 +280,7 @@ def test_without_an_autoencoder_latents_are_blocks_of_pixels():
   pixels, image = Pixels(2), jnp.asarray(BATCH['image'])
   latents = pixels.apply({}, image, method='encode')
   assert latents.shape == (B, 2, 4, 12)
-  np.testing.assert_array_equal(latents[0, 1, 2], 2 * image[0, 2:4, 4:6].reshape(-1))
+  np.testing.assert_array_equal(latents[0, 1, 2], PIXEL_SCALE * image[0, 2:4, 4:6].reshape(-1))
   np.testing.assert_array_equal(pixels.apply({}, latents, method='decode'), image)
   with pytest.raises(ValueError, match='sides are multiples of 2'):
     pixels.apply({}, image[:, :3])

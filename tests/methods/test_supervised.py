@@ -74,7 +74,8 @@ SPECS = {
 
 
 @pytest.mark.parametrize(
-  'name', [pytest.param('segformer', marks=pytest.mark.slow), 'deeplabv3plus']
+  'name',
+  [pytest.param(name, marks=pytest.mark.slow) for name in SPECS],  # replayed by nets-*
 )
 def test_published_nets_learn_one_batch(name):
   method = Supervised(C, 10, dict(name=name) | SPECS[name], dict(lr=1e-2))
