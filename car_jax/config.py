@@ -195,7 +195,9 @@ def override(
       if inner := [k for k in known if k.startswith(f'{key}.')]:
         raise UserError(f'config.{key} is a group of keys; set one of them, such as {inner[0]}')
       raise UserError(f'unknown config key {key!r}\n{renamed.hint(key) or nearest(key, known)}')
-    _at(given, parents)[leaf] = options.parsed(key, kind, text)
+    _at(given, parents)[leaf] = value = options.parsed(key, kind, text)
+    if isinstance(value, dict):  # the next key may be one of its own
+      given = complete(given, schema).to_dict()
   return complete(given, schema)
 
 

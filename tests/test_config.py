@@ -111,6 +111,12 @@ def test_differences_survive_json_and_name_each_key():
   assert configs.differences(a, b) == ['  steps: 1000 -> 2']
 
 
+def test_a_key_may_be_set_in_a_group_that_the_override_before_it_makes():
+  pairs = [('data.target', "{'split': 'x'}"), ('data.target.views', '2'), ('steps', '3')]
+  c = configs.override(demo(), pairs)
+  assert (c.data.target.split, c.data.target.views, c.steps) == ('x', 2, 3)
+
+
 def test_a_part_to_start_from_may_be_new():
   assert configs.override(demo(), [('init.net', 'runs/a:net')]).init.net == 'runs/a:net'
   with pytest.raises(UserError, match='unknown config key'):
