@@ -1,4 +1,4 @@
-# make demo | demo-reliability | demo-adapt | test | test-all | lint | bench | setup | cuda | tpu. Needs python >= 3.11 (with venv) and make.
+# make demo | demo-reliability | demo-adapt | demo-genval | test | test-all | lint | bench | setup | cuda | tpu. Needs python >= 3.11 (with venv) and make.
 PYTHON ?= python3
 # A Python that is named has an environment of its own: make PYTHON=python3.13 test
 VENV ?= $(if $(filter python3,$(notdir $(PYTHON))),.venv,.venv-$(notdir $(PYTHON)))
@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 RUNS := runs/demo
 STUDY := runs/reliability
 ADAPT := runs/snow
+GENVAL := runs/genval
 
-.PHONY: setup demo demo-reliability demo-adapt test test-all lint bench cuda tpu
+.PHONY: setup demo demo-reliability demo-adapt demo-genval test test-all lint bench cuda tpu
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.txt requirements-dev.txt
@@ -78,6 +79,39 @@ demo-adapt: setup
 	$(call stage,4 of 4,the two studies (1 minute))
 	$(BIN)/python -m car_jax.studies.adaptation $(ADAPT) --out $(ADAPT)/study
 	$(BIN)/python eval.py --config configs/reliability_adaptation.py
+
+# Test data without weights, and whether scores on them predict those on street_scenes' own weather.
+DRAWN := $(BIN)/python -m datasets.prepare street_scenes --height 64 --data-dir $(GENVAL)/data
+REAL := $(DRAWN) --count 192 --seed 1 --part test
+GENERATED := $(BIN)/python -m car_jax.generate procedural
+SNAPSHOTS := --config.steps=400 --config.save_every=100 --config.keep=4 --config.eval_every=400
+demo-genval: setup
+	@echo 'this demo: six stages, about 9 minutes on two cores; run again, it continues where it stopped'
+	$(call stage,1 of 6,scenes in generated weather and with generated objects; a page to look them through)
+	$(GENERATED) style --out $(GENVAL)/generated --height 64 --stop 48
+	$(GENERATED) ood --out $(GENVAL)/generated --height 64 --stop 12
+	$(BIN)/python -m car_jax.generate look $(GENVAL)/generated --stop 12
+	$(call stage,2 of 6,what was generated as data sets)
+	$(BIN)/python -m datasets.prepare generated_scenes --source $(GENVAL)/generated --data-dir $(GENVAL)/data
+	$(BIN)/python -m datasets.prepare generated_objects --source $(GENVAL)/generated --data-dir $(GENVAL)/data
+	$(call stage,3 of 6,drawn scenes to train on and weather and objects that stand for real ones (2 minutes))
+	$(DRAWN) --count 256
+	for weather in fog night rain snow; do $(REAL) --domain $$weather --strength 0.7 || exit; done
+	$(REAL) --unknown 1
+	$(call stage,4 of 6,training four segmenters; each is kept after 100 and after 400 steps (4 minutes))
+	for net in deeplabv3plus segformer fcn8s deeplabv2; do \
+	  $(BIN)/python train.py --config configs/segmenters_street_scenes.py:$$net $(SNAPSHOTS) \
+	    --config.data.data_dir=$(GENVAL)/data --config.data.name=street_scenes/height64-count256 \
+	    --workdir $(GENVAL)/$$net || exit; done
+	$(call stage,5 of 6,the study: do scores on the generated predict those on the real (2 minutes))
+	$(BIN)/python eval.py --config configs/reliability_generated.py --out $(GENVAL)/study
+	$(call stage,6 of 6,the same by diffusion with small random weights: pictures without meaning (1 minute))
+	$(BIN)/python -m car_jax.generate tiny $(GENVAL)/tiny
+	$(BIN)/python -m car_jax.generate style --config configs/genval_style.py:tiny --stop 2 --out $(GENVAL)/diffusion \
+	  --config.weights=$(GENVAL)/tiny/sd --config.controlnet=$(GENVAL)/tiny/controlnet
+	$(BIN)/python -m car_jax.generate ood --config configs/genval_ood.py:tiny --stop 2 --out $(GENVAL)/diffusion \
+	  --config.weights=$(GENVAL)/tiny/inpaint
+	$(BIN)/python -m car_jax.generate look $(GENVAL)/diffusion
 
 test: setup
 	@$(BIN)/python -m pytest

@@ -16,6 +16,7 @@ NAMES = (
   'sac_steps',
   'feeding',
   'generation',
+  'masks',
 )
 
 

@@ -1,7 +1,8 @@
 """Checkpoints a run can be trusted to: orbax, with the config, the versions and checksums of all.
 
   <folder>/<step>/state      the arrays
-  <folder>/<step>/meta       config, versions, data set, metrics, shapes and a CRC of every array
+  <folder>/<step>/meta       config, versions, data set, metrics, shapes and a CRC of every array,
+                             and the digests of constants (constants.py), which are not saved
   <folder>/<step>/checksum   a CRC of meta
 
 A checkpoint is written beside the training and appears under its name when complete. Orbax reads
@@ -24,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import files, sharding
+from car_jax import constants, files, sharding
 from car_jax.errors import UserError, nearest, reading
 
 FORMAT = 2  # 1 had no checksum of meta
@@ -38,11 +39,6 @@ def crcs(tree: Any) -> dict[str, int]:
   """Leaf path -> CRC32 of its bytes. A dataclass has the paths of the dict it is restored as."""
   contents = ((k, np.ascontiguousarray(a)) for k, a in leaves(jax.device_get(tree)))
   return {k: zlib.crc32(a) for k, a in contents}  # type: ignore[arg-type]
-
-
-def checksum(meta: dict[str, Any]) -> int:
-  """CRC32 of a checkpoint's meta, however its JSON is laid out."""
-  return zlib.crc32(json.dumps(meta, sort_keys=True, separators=(',', ':')).encode())
 
 
 def versions() -> dict[str, str]:
@@ -100,7 +96,7 @@ class Checkpoints:
 
     Raises OSError where the disk has no place: orbax's own threads would end in tracebacks.
     """
-    args = self._ocp.args
+    args, digests, state = self._ocp.args, constants.digests(state), constants.without(state)
     size, free = (
       sum(getattr(a, 'nbytes', 8) for _, a in leaves(state)),
       shutil.disk_usage(self.folder).free,
@@ -112,8 +108,9 @@ class Checkpoints:
       self._manager.wait_until_finished()
       self._manager.delete(step)
     meta = meta | {'step': step, 'versions': versions(), 'crc': crcs(state), 'format': FORMAT}
-    meta = json.loads(json.dumps(meta | {'shapes': shapes(state)}))  # as it will be read
-    items = dict(meta=args.JsonSave(meta), checksum=args.JsonSave({'meta': checksum(meta)}))
+    meta |= {'shapes': shapes(state), 'constants': digests}
+    meta = json.loads(json.dumps(meta))  # as it will be read
+    items = dict(meta=args.JsonSave(meta), checksum=args.JsonSave({'meta': files.checksum(meta)}))
     composite = args.Composite(state=args.StandardSave(state), **items)
     self._manager.save(step, args=composite, force=True)
 
@@ -125,7 +122,7 @@ class Checkpoints:
       # Only what has neither of the two is of format 1: losing one does not switch checking off.
       if 'format' in meta or (path / 'checksum').exists():
         kept = files.read_json(path / 'checksum' / 'metadata', keys=('meta',))
-        if kept['meta'] != checksum(meta):
+        if kept['meta'] != files.checksum(meta):
           raise Damaged(f'{path}: its meta differs from what was saved')
       elif not all(isinstance(meta[k], dict) for k in ('config', 'crc')):
         raise Damaged(f'{path}: meta has another form')
@@ -138,13 +135,17 @@ class Checkpoints:
   def restore(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
     """-> (state, meta), shaped and placed like `template` (None: as saved, on one device).
 
-    Raises Damaged, and UserError where the arrays are not those of the template.
+    Constants are the template's; without one they are left out. Raises Damaged, and UserError where
+    the arrays are not those of the template.
     """
     meta, path = self.meta(step), self.folder / str(step)
+    kept = constants.without(template)
     if template is not None and 'shapes' in meta:
-      check_shapes(path, {k: tuple(v) for k, v in meta['shapes'].items()}, shapes(template))
+      check_shapes(path, {k: tuple(v) for k, v in meta['shapes'].items()}, shapes(kept))
+    if template is not None:
+      check_constants(path, meta.get('constants', {}), constants.digests(template))
     try:
-      abstract = self._like_saved(step) if template is None else abstract_of(template)
+      abstract = self._like_saved(step) if template is None else abstract_of(kept)
       wanted = self._ocp.args.StandardRestore(abstract)
       with self._ocp.Checkpointer(self._ocp.StandardCheckpointHandler()) as reader:
         state = reader.restore(path / 'state', args=wanted)
@@ -155,7 +156,7 @@ class Checkpoints:
     sums = crcs(state)
     if wrong := sorted(k for k in {*meta['crc'], *sums} if sums.get(k) != meta['crc'].get(k)):
       raise Damaged(f'{path}: {len(wrong)} arrays differ from what was saved, first {wrong[0]}')
-    return state, meta
+    return state if template is None else constants.filled(state, template), meta
 
   def _like_saved(self, step: int) -> Any:
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -264,6 +265,15 @@ def check_shapes(path: pathlib.Path, saved: dict[str, Any], wanted: dict[str, An
       f'{path} is of another method or data set: {name} is {saved.get(name, "not there")}, '
       f'{wanted.get(name, "not there")} is wanted\n'
       '  is config.data.name, and what was prepared under it, that of the training?'
+    )
+
+
+def check_constants(path: pathlib.Path, saved: dict[str, str], wanted: dict[str, str]) -> None:
+  """Raises UserError, naming the constants that are not what they were."""
+  if odd := sorted(k for k in {*saved, *wanted} if saved.get(k) != wanted.get(k)):
+    raise UserError(
+      f'{path} belongs to other weights than there are now: {", ".join(odd)}\n'
+      '  put the files back that the run began with, or start over with --new'
     )
 
 

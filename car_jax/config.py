@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from ml_collections import ConfigDict
 
 from car_jax import files, lookup, options, renamed
-from car_jax.errors import UserError, nearest, reading, reason
+from car_jax.errors import UserError, naming, nearest, reading, reason
 from car_jax.evaluate.options import Evaluation
 from car_jax.options import Count, Group, Part, Positive, Range
 
@@ -63,10 +63,12 @@ def load(path: str, changes: Sequence[tuple[str, str]] = ()) -> ConfigDict:
   config = read(path)
   if 'sets' in config:
     raise UserError(f'{path} is a study, nothing to train\n  python eval.py --config {path}')
-  try:
+  if 'weights' in config and 'method' not in config:
+    kind = 'style' if 'controlnet' in config else 'ood'
+    how = f'python -m car_jax.generate {kind} --config {path}'
+    raise UserError(f'{path} generates, nothing to train\n  {how}')
+  with naming(str(path).partition(':')[0]):
     full = complete(renamed_parts(config, changes))
-  except UserError as e:
-    raise UserError(f'{str(path).partition(":")[0]}: {e}') from None
   return override(full, changes)
 
 
@@ -193,7 +195,9 @@ def override(
       if inner := [k for k in known if k.startswith(f'{key}.')]:
         raise UserError(f'config.{key} is a group of keys; set one of them, such as {inner[0]}')
       raise UserError(f'unknown config key {key!r}\n{renamed.hint(key) or nearest(key, known)}')
-    _at(given, parents)[leaf] = options.parsed(key, kind, text)
+    _at(given, parents)[leaf] = value = options.parsed(key, kind, text)
+    if isinstance(value, dict):  # the next key may be one of its own
+      given = complete(given, schema).to_dict()
   return complete(given, schema)
 
 
@@ -239,11 +243,6 @@ def to_json(config: ConfigDict) -> str:
           f'config.{key} is {value!r}\n  a config holds numbers, texts, tuples and dicts of them'
         ) from e
     raise
-
-
-def from_json(text: str) -> ConfigDict:
-  """What `to_json` wrote, by this version or one before, completed."""
-  return saved(json.loads(text))
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

@@ -4,6 +4,7 @@ Commands are wrapped by `exit_on_user_error`, and whatever reads a file of someb
 inside `reading`. These two are the only places that turn other exceptions into messages.
 """
 
+import argparse
 import contextlib
 import difflib
 import errno
@@ -42,6 +43,15 @@ def reading(path: Any, what: str, mend: str = '') -> Iterator[None]:
     else:
       text = f'{path} cannot be read as {what} ({reason(e)})'
     raise UserError(text + (f'\n  {mend}' if mend else '')) from e
+
+
+@contextlib.contextmanager
+def naming(place: Any, mend: str = '') -> Iterator[None]:
+  """A UserError inside is told with `place` before it; `mend` is one more line."""
+  try:
+    yield
+  except UserError as e:
+    raise UserError(f'{place}: {e}' + (f'\n  {mend}' if mend else '')) from None
 
 
 @contextlib.contextmanager
@@ -104,6 +114,16 @@ def exit_on_user_error(main: Callable) -> Callable:
     return 2
 
   return run
+
+
+def parser(module: str, about: str | None) -> argparse.ArgumentParser:
+  """Of `python -m module`, with its docstring as it is laid out."""
+  return argparse.ArgumentParser(
+    prog=f'python -m {module}',
+    description=about,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
 
 
 def command_line(main: Callable[[list[str]], int]) -> None:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,11 @@ def read_json(path: str | pathlib.Path, *, keys: tuple[str, ...] = (), mend: str
     if missing := [k for k in keys if k not in content]:
       raise ValueError(f'it has no {missing[0]!r}')
   return content
+
+
+def checksum(content: Any) -> int:
+  """CRC32 of what JSON holds, however it is laid out there."""
+  return zlib.crc32(json.dumps(content, sort_keys=True, separators=(',', ':')).encode())
 
 
 def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

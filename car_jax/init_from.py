@@ -5,7 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from car_jax import checkpoints, sharding
-from car_jax.errors import UserError
+from car_jax.errors import UserError, naming
 from car_jax.methods.train_state import saved_variables
 
 
@@ -23,11 +23,8 @@ def init_from(state: Any, init: ConfigDict, mesh: Any) -> Any:
     if not hasattr(ours, 'params'):
       raise UserError(f'config.init: this method has no part {part!r}')
     take = lambda run, step, name=name: checkpoints.part_of(run, step, name)
-    try:
+    with naming(f'config.init.{part}', 'train it first, or set it to FOLDER:net'):
       variables = saved_variables(checkpoints.read(path or theirs, '', take))
-    except UserError as e:
-      text = f'config.init.{part}: {e}\n  train it first, or set it to FOLDER:net'
-      raise UserError(text) from None
     for group, value in variables.items():
       want, got = checkpoints.shapes(getattr(ours, group)), checkpoints.shapes(value)
       if odd := sorted(set(want.items()) ^ set(got.items())):

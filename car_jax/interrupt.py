@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from car_jax import sharding
+
 
 class Interrupt:
   """Context in which SIGTERM and Ctrl-C ask the loop to save and leave."""
@@ -41,9 +43,7 @@ class Interrupt:
       return self.asked()
     if every <= 0 or step % every:
       return False
-    from jax.experimental import multihost_utils
-
-    self.signal = int(np.max(multihost_utils.process_allgather(np.int32(self.signal))))
+    self.signal = int(np.max(sharding.gathered(self.signal)))
     return bool(self.signal)
 
   def __exit__(self, *_: Any) -> None:

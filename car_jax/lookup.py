@@ -17,6 +17,8 @@ METHODS = {
   'abn': 'car_jax.methods.abn:ABN',
   'car': 'car_jax.methods.car:CAR',
   'car_toy': 'car_jax.methods.car_toy:CARToy',
+  'controlnet': 'car_jax.methods.controlnet:ControlNetTraining',
+  'diffusion': 'car_jax.methods.diffusion:Diffusion',
   'lts': 'car_jax.methods.lts:LTS',
   'mose': 'car_jax.methods.mose:MoSE',
   'sac': 'car_jax.methods.sac:SAC',
@@ -40,6 +42,7 @@ NETS = {
 
 
 DATASETS = {
+  'captioned': 'car_jax.generate.captioned:Captioned',
   'fake': 'car_jax.data.fake:Fake',
   'toy_regression': 'car_jax.data.toy_regression:ToyRegression',
 }

@@ -79,7 +79,8 @@ def train(
     state = sharding.place_state(method.init(config.seed, example), mesh)
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
     state = init_from(state, config.init, mesh)
-  preflight.show(preflight.check(config, dataset, source, run, state))
+  for line in preflight.check(config, dataset, source, run, state):
+    run.line(line)
   with workdirs.claimed(workdir, config, new=new), writing(workdir):
     run.line(describe(config, mesh, source, state))
     return run.to_the_end(state, stream)
@@ -144,8 +145,7 @@ class Run:
     return self.programs[phase]
 
   def line(self, text: str) -> None:
-    if jax.process_index() == 0:
-      print(text, flush=True)
+    sharding.say(text)
 
   def to_the_end(self, state: Any, stream: Any) -> Any:
     """Trains on from the newest checkpoint, or from `state`; stream(step) gives batches."""

@@ -43,7 +43,14 @@ def page() -> str:
   from car_jax.config import Run
   from car_jax.data.options import Data, Source, Target
   from car_jax.evaluate.options import Evaluation
-  from car_jax.reliability.plan import ImageSet, Model, StudyOptions
+  from car_jax.generate.options import (
+    MaskOptions,
+    ObjectOptions,
+    RefineOptions,
+    SceneOptions,
+    StyleOptions,
+  )
+  from car_jax.reliability.plan import Correlation, ImageSet, Model, StudyOptions
 
   groups: list[tuple[str, type]] = [
     ('A training run', Run),
@@ -54,6 +61,12 @@ def page() -> str:
     ('A reliability study', StudyOptions),
     ('A model of a study (`models.NAME`)', Model),
     ('A set of a study (`sets.NAME`, `calibrate_on`)', ImageSet),
+    ('A correlation of a study (`correlations.NAME`)', Correlation),
+    ('Generation in other domains (`car_jax.generate style`)', StyleOptions),
+    ('Generation of objects (`car_jax.generate ood`)', ObjectOptions),
+    ('Its second pass (`refine`)', RefineOptions),
+    ('Its masks (`masks`)', MaskOptions),
+    ('Scenes of both (`scenes`)', SceneOptions),
   ]
   lines = ['# Options', '']
   lines += textwrap.wrap(

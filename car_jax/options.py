@@ -126,9 +126,6 @@ def _texts(cls: type) -> dict[str, str]:
   return texts
 
 
-# Types -------------------------------------------------------------------------------------------
-
-
 def _type_and_note(kind: Any) -> tuple[Any, Any]:
   """An annotation -> (its plain type, the Range or Part that was noted on it or None)."""
   if typing.get_origin(kind) is Annotated:
@@ -214,7 +211,7 @@ def checked(key: str, kind: Any, value: Any) -> Any:
       return _as(one, value)
   wanted = words(kind)
   shown = f'{value!r:.200}'
-  known = [str(v) for k in _choices(kind) for v in typing.get_args(k) if isinstance(v, str)]
+  known = [str(v) for k in _choices(kind) for v in typing.get_args(k) if v and isinstance(v, str)]
   near = nearest(str(value), known) if known and isinstance(value, str) else f'  it is {wanted}'
   if isinstance(value, float) and not math.isfinite(value):
     near = '  it is a finite number'
@@ -270,9 +267,6 @@ def parsed(key: str, kind: Any, text: str) -> Any:
   return checked(key, kind, (value,) if lists and not single else value)
 
 
-# Groups ------------------------------------------------------------------------------------------
-
-
 def completed(cls: type, given: Any, where: str = '', part: str = '') -> dict[str, Any]:
   """A group of a config with every key that it may have; `where` is its place, such as 'data.'.
 
@@ -315,6 +309,15 @@ def completed_part(kind: str, given: Any, where: str) -> dict[str, Any]:
   name, rest = given['name'], {k: v for k, v in given.items() if k != 'name'}
   cls = lookup.find(kind, name)
   return {'name': name, **completed(cls, rest, f'{where}.', f'{kind} {name!r}')}
+
+
+def instance(cls: type, full: Mapping[str, Any]) -> Any:
+  """A completed group as an object of its class, the groups in it too."""
+  fields = {}
+  for key, option in declared(cls).items():
+    group, value = group_of(option.type), full[key]
+    fields[key] = instance(group, value) if group and isinstance(value, Mapping) else value
+  return cls(**fields)
 
 
 def leaves(cls: type, config: Mapping[str, Any], where: str = '') -> dict[str, Option]:

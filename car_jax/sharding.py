@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from car_jax.errors import UserError
@@ -40,21 +41,28 @@ def check_batch(data: Mapping[str, Any], mesh: Mesh) -> None:
       )
 
 
+def say(text: str, file: Any = None) -> None:
+  """Prints a line, on the first process alone."""
+  if jax.process_index() == 0:
+    print(text, file=file, flush=True)
+
+
 def barrier(name: str) -> None:
   """Waits until every process is here."""
   if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
     multihost_utils.sync_global_devices(name)
+
+
+def gathered(number: int) -> np.ndarray:
+  """Each process's number; all of them must ask."""
+  if jax.process_count() == 1:
+    return np.array([number])
+  return np.asarray(multihost_utils.process_allgather(np.int32(number)))
 
 
 def all_agree(yes: bool) -> bool:
   """Whether every process says yes; all of them must ask."""
-  if jax.process_count() == 1:
-    return yes
-  from jax.experimental import multihost_utils
-
-  return bool(np.min(multihost_utils.process_allgather(np.int32(yes))))
+  return bool(np.min(gathered(int(yes))))
 
 
 def place_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from car_jax import checkpoints, files, lock, sharding
 from car_jax import config as configs
-from car_jax.errors import UserError
+from car_jax.errors import UserError, naming
 from car_jax.evaluate import folders
 
 # What may change when a run goes on: nothing that was computed so far depends on it, as no method
@@ -92,10 +92,8 @@ def _config_of(workdir: Path) -> ConfigDict | None:
   again = 'use --new to start over (the old run is moved aside), or another --workdir'
   if path.exists():
     kept = files.read_json(path, mend=again)
-    try:
+    with naming(path, again):
       return configs.saved(kept)
-    except UserError as e:
-      raise UserError(f'{path}: {e}\n  {again}') from None
   if not checkpoints.any_in(workdir / 'checkpoints'):
     return None
   with checkpoints.Checkpoints(workdir / 'checkpoints') as saved:

@@ -1,10 +1,11 @@
-"""Two small segmenters of drawn street scenes in clear air, 64x128: what the study compares.
+"""Small segmenters of drawn street scenes in clear air, 64x128: what studies compare.
 
   python -m datasets.prepare street_scenes --height 64 --count 400
   python train.py --config configs/segmenters_street_scenes.py:segformer --workdir runs/segformer
 
 Variants `:deeplabv3plus` (convolutions) and `:segformer` (attention), two minutes each on two CPU
-cores. configs/reliability.py scores them in fog, at night, in rain and in snow.
+cores. configs/reliability.py scores them in fog, at night, in rain and in snow. `:fcn8s` and
+`:deeplabv2` are two more; configs/reliability_generated.py has each after short and long training.
 """
 
 from ml_collections import ConfigDict
@@ -28,8 +29,10 @@ MODELS = dict(
     heads=(1, 2, 4, 6),
     features=64,
   ),
+  fcn8s=dict(name='fcn8s_vgg', widths=(12, 24, 32, 48, 48), depths=(1, 1, 2, 2, 2), features=64),
+  deeplabv2=dict(name='deeplabv2_resnet', stem_channels=16, blocks=(1, 1, 1, 1), rates=(1,)),
 )
-STEPS = dict(deeplabv3plus=1_200, segformer=2_000)
+STEPS = dict(deeplabv3plus=1_200, segformer=2_000, fcn8s=1_200, deeplabv2=1_200)
 
 
 def get_config(variant='deeplabv3plus'):

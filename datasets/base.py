@@ -9,8 +9,7 @@ import collections
 import dataclasses
 import itertools
 import pathlib
-import sys
-import time
+import re
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, ClassVar, Self
 
@@ -18,9 +17,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from car_jax import options
+from car_jax import progress as lines
 from car_jax.data import prepared
 from car_jax.errors import UserError
-from car_jax.meter import duration
 from car_jax.options import Range
 from datasets import fingerprint, stopping
 from datasets.options import refused
@@ -100,7 +99,7 @@ class About:
   """What is known of a variant before its files are read.
 
   readers is the largest number of them for one image, 0 where the source says it. unknown_label
-  marks objects of no known class in the records' labels.
+  marks objects of no known class in the records' labels; by_object: ids are OBJECT/NAME.
   """
 
   class_names: tuple[str, ...]
@@ -108,9 +107,19 @@ class About:
   palette: tuple[tuple[int, int, int], ...] = ((0, 0, 0), (230, 159, 0))
   ignore_label: int | None = None
   unknown_label: int | None = None
+  by_object: bool = False
   black_box: bool = False  # examples have a fifth part
   licence: str = ''
   citation: str = ''
+
+
+def check_variant(name: str) -> None:
+  """Raises UserError for what no prepared data set can be called."""
+  if not re.fullmatch(r'([A-Za-z][\w-]{,99})?', name, re.ASCII):
+    raise UserError(
+      f'--variant cannot be {name!r}\n'
+      '  expected a name of up to 100 letters, digits, - and _, beginning with a letter'
+    )
 
 
 class Metadata(tfds.core.MetadataDict):
@@ -225,17 +234,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     self.problems.note(example, f'WARNING: the same pixels as an example of {first.split("/")[0]}')
 
 
-def progress(items: Collection[Any], what: str, every: float = 1.0) -> Iterator[Any]:
-  """The same items, with a line of rate and ETA on stderr about every second."""
-  began = shown = time.perf_counter()
-  n = 0
-  for n, item in enumerate(items, 1):
+def progress(items: Collection[Any], what: str) -> Iterator[Any]:
+  """The same items, with a line of rate and ETA on stderr."""
+  done = lines.line(len(items), title=what)
+  for item in items:
     stopping.check()
     yield item
-    now = time.perf_counter()
-    if now - shown > every:
-      shown, rate = now, n / (now - began)
-      left = duration(max(len(items) - n, 0) / rate)
-      print(f'\r{what}: {n:,}/{len(items):,}  {rate:,.0f}/s  ETA {left}  ', end='', file=sys.stderr)
-  spent = duration(time.perf_counter() - began)
-  print(f'\r{what}: {n:,} in {spent}              ', file=sys.stderr, flush=True)
+    done(1)

@@ -4,6 +4,7 @@ import gc
 import importlib.metadata
 import os
 import pathlib
+import types
 
 import pytest
 from jaxtyping import install_import_hook
@@ -17,7 +18,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + QUICK
 CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'jax-tests'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '1')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 # Shapes and types of arrays are checked. Other metrics take whatever numpy makes an array of.
@@ -42,6 +43,33 @@ LONG = ('test_replay', 'test_resume', 'test_sharding', 'test_study', 'test_comma
 
 def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _shapes_of_parameters_are_traced_once():
+  """Whenever a net is applied, linen traces how each parameter is drawn to compare its shape.
+
+  It does so still, but for each initialiser and its arguments once: minutes of all tests.
+  """
+  import jax  # reads the environment that is set above
+  from flax.core import scope
+
+  traced = {}
+
+  def eval_shape(function, *args):
+    captured = [cell.cell_contents for cell in function.__closure__ or ()]
+    key = tuple(tuple(c.items()) if isinstance(c, dict) else c for c in captured)
+    try:
+      hash(key)
+    except TypeError:
+      key = ()
+    if args or not key:
+      return jax.eval_shape(function, *args)
+    if key not in traced:
+      traced[key] = jax.eval_shape(function)
+    return traced[key]
+
+  scope.jax = types.SimpleNamespace(**vars(jax) | {'eval_shape': eval_shape})
 
 
 @pytest.fixture(autouse=True, scope='module')

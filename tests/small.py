@@ -4,9 +4,10 @@ import flax.linen as nn
 
 from car_jax import config
 from car_jax.nn.deeplabv2 import groups, upsampled
-from car_jax.nn.layers import BatchNorm, conv
+from car_jax.nn.layers import BatchNorm, ConvTranspose2x2, conv
 from car_jax.nn.net import Net
-from car_jax.options import Width
+from car_jax.nn.unet import NoiseInjector
+from car_jax.options import Share, Width
 
 
 class SmallNet(Net):
@@ -37,11 +38,36 @@ class SmallBackbone(SmallNet):
   HAS_FEATURES = True
 
 
+class SmallGenerator(Net):
+  """A generator of two layers: [B, H, W, channels], z [B, N, Z] -> logits [B, N, H, W, C]."""
+
+  num_classes: int
+  hidden: Width = 4
+  """Channels of both layers."""
+  latent: Width = 3
+  """Size of the latent."""
+  dropout: Share = 0.1
+  """Share of what is dropped in training."""
+
+  @property
+  def multiple(self):
+    return 2
+
+  @nn.compact
+  def __call__(self, x, z, *, train):
+    x = conv(self.hidden, stride=2, name='enc1_conv')(x)
+    x = nn.leaky_relu(BatchNorm(name='enc1_norm')(x, train=train), 0.2)[:, None]
+    x = ConvTranspose2x2(self.hidden, name='up')(x)
+    x = nn.leaky_relu(BatchNorm(name='norm')(x, train=train, updates=z.shape[1]), 0.2)
+    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    return NoiseInjector(self.num_classes, name='head')(x, z)
+
+
 def get_config(variant='supervised'):
   c = config.read(f'configs/smoke.py:{variant}')
   if variant == 'car':
     c.method.calnet = dict(name='toy_calnet', hidden=4)
-    c.method.generator.hidden = 4
+    c.method.generator = dict(name='tests.small:SmallGenerator')
   elif variant == 'mose':
     c.method.model.update(widths=(8, 8), experts=2)
   else:

@@ -12,7 +12,7 @@ import pytest
 
 import eval as evaluation
 import train
-from car_jax import checkpoints
+from car_jax import files
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, folders
 
@@ -55,15 +55,18 @@ def test_eval_prints_the_table_and_ends_with_the_page(run, capsys):
   np.testing.assert_allclose(probs.sum(-1), 1, atol=1e-5)
 
 
-def test_eval_saves_logits_and_says_when_there_are_no_features(run, capsys):
+@pytest.mark.slow
+def test_eval_saves_logits(run):
   small = '--config.report.split=test[:4]'
   two_batches = ['--checkpoint', str(run), '--save', 'logits', small, '--config.data.batch=2']
   assert evaluation.main(two_batches) == 0
   index = json.loads((run / 'arrays' / 'index.json').read_text())
   (logits,) = (name for name in index['arrays'] if name.endswith('logits.npy'))
   assert np.load(run / 'arrays' / logits).shape == (4, 32, 32, 2)
-  capsys.readouterr()
-  assert evaluation.main(['--checkpoint', str(run), '--save', 'features', small]) == 2
+
+
+def test_a_net_without_features_saves_none(run, capsys):
+  assert evaluation.main(['--checkpoint', str(run), '--save', 'features']) == 2
   assert 'none of the checkpoints has features' in capsys.readouterr().err
 
 
@@ -73,8 +76,9 @@ def test_a_checkpoint_is_asked_with_a_flip_that_its_config_does_not_list(
   load, loaded = checkpointed.load, []
   monkeypatch.setattr(checkpointed, 'load', lambda *a: loaded.append(load(*a)) or loaded[-1])
   options = (
-    '--config.report.split=test[:2]',
+    '--config.report.split=test[:4]',
     '--config.method.mirror=True',
+    '--config.report.metrics=("ged4",)',
     '--out',
     str(tmp_path),
   )
@@ -163,7 +167,7 @@ def test_a_run_that_cannot_be_written_is_evaluated_and_the_place_said_first(
   monkeypatch.setattr(folders, 'check_writable', check)
   monkeypatch.chdir(tmp_path)
   page = pathlib.Path('runs', 'run-evaluated', 'report', 'report.html')
-  small = '--config.report.split=test[:2]'
+  small = '--config.report.split=test[:4]'
   assert evaluation.main(['--checkpoint', str(run), small]) == 0
   first, *_, last = capsys.readouterr().out.splitlines()
   assert str(page.parent) in first
@@ -249,10 +253,9 @@ def test_whole_images_train_and_evaluate_without_a_size(tmp_path):
   config.write_text(
     'from car_jax import config\n'
     'def get_config():\n'
-    "  c = config.load('tests/small.py:car')\n"
+    "  c = config.load('tests/small.py:supervised')\n"
     '  c.unlock()\n'
     '  c.data.size, c.data.batch, c.steps, c.evals, c.best = 32, 2, 1, {}, ""\n'
-    '  c.method.critic_steps = 0\n'
     '  c.report = dict(split="test", samples=2, metrics=("ged2",))\n'
     '  return c\n'
   )
@@ -262,7 +265,7 @@ def test_whole_images_train_and_evaluate_without_a_size(tmp_path):
   meta = json.loads(place.read_text())
   meta['config']['data']['size'] = 16
   place.write_text(json.dumps(meta))
-  whole = {'meta': checkpoints.checksum(meta)}
+  whole = {'meta': files.checksum(meta)}
   (run / 'checkpoints' / '1' / 'checksum' / 'metadata').write_text(json.dumps(whole))
   # what the nets were made for is kept with the checkpoint; the data may since have another size
   assert evaluation.main(['--checkpoint', str(run), '--config.report.split=test[:4]']) == 0

@@ -1,6 +1,7 @@
 """Configs: loading, overriding, and what a user's mistake says."""
 
 import functools
+import json
 import os
 
 import pytest
@@ -104,10 +105,16 @@ def test_a_config_with_an_unknown_key_is_refused(tmp_path):
 
 
 def test_differences_survive_json_and_name_each_key():
-  a, b = demo(), configs.from_json(configs.to_json(demo()))
+  a, b = demo(), configs.saved(json.loads(configs.to_json(demo())))
   assert configs.differences(a, b) == []
   b.steps = 2
   assert configs.differences(a, b) == ['  steps: 1000 -> 2']
+
+
+def test_a_key_may_be_set_in_a_group_that_the_override_before_it_makes():
+  pairs = [('data.target', "{'split': 'x'}"), ('data.target.views', '2'), ('steps', '3')]
+  c = configs.override(demo(), pairs)
+  assert (c.data.target.split, c.data.target.views, c.steps) == ('x', 2, 3)
 
 
 def test_a_part_to_start_from_may_be_new():

@@ -11,18 +11,22 @@ from car_jax import loop, registry
 from car_jax.data import class_flips, fake, labels, opening, transforms
 from car_jax.errors import UserError
 from car_jax.evaluate import catalogue
+from car_jax.generate import command
+from car_jax.generate.options import ObjectOptions, StyleOptions
 from car_jax.reliability import plan
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
 # of one method once small: one of them trains; smoke's others in test_sharding, test_resume
 TWINS = dict(car_lidc_masks='car_lidc', mose_lidc_light='mose_lidc', mose_lidc_masks='mose_lidc')
 STUDIES = [f for f in FILES if f.startswith('reliability')]  # they train nothing
+GENERATING = ['genval_ood', 'genval_style']  # nor do these
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
-VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer']}
+VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer', 'fcn8s', 'deeplabv2']}
+VARIANTS |= {'genval_tiny': ['diffusion', 'controlnet'], 'genval_controlnet': ['efficient']}
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
 # of the others the methods are trained by tests of their own; all of them by make test-all
-QUICK = ('car_toy', 'lts_street_scenes', 'sac_synthia', 'smoke')
+QUICK = ('car_toy', 'lts_street_scenes', 'sac_synthia')
 ADAPTATION = [f for f in FILES if f.startswith('sac_')]
 SMALL = {'widths': (4, 4, 4, 4, 4), 'depths': (1, 1, 1, 1, 1), 'hidden': 4, 'latent': 2}
 FOUR_STAGES = {
@@ -32,6 +36,24 @@ FOUR_STAGES = {
   'deeplabv2_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4, rates=(1, 2)),
   'fcn8s_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4),
 }
+
+
+PIPELINE = 'tests/golden/diffusers/pipeline'  # of Stable Diffusion's kind, tiny
+CAPTIONED = {
+  'diffusion': dict(
+    widths=(4,), attention=(False,), heads=2, groups=2, text_width=4, text_layers=1, vocab_size=2000
+  ),
+  'controlnet': dict(weights=PIPELINE, hint_widths=(2, 4), start=''),
+}
+
+
+def made_small(config) -> None:
+  """A config of scenes with captions, drawn and small, and the networks."""
+  config.method.update(CAPTIONED[config.method.name])
+  own = config.method.name == 'diffusion'
+  config.data.update(
+    root='', batch=2, size=32, height=32, count=2, tokenizer='' if own else PIPELINE
+  )
 
 
 def shrink(node) -> None:
@@ -52,14 +74,19 @@ def load(name):
   return configs.load(f'configs/{file}.py:{variant}' if variant else f'configs/{file}.py')
 
 
-NAMES = [f'{f}:{v}' if v else f for f in FILES if f not in STUDIES for v in VARIANTS.get(f, [''])]
+NAMES = [
+  f'{f}:{v}' if v else f
+  for f in FILES
+  if f not in STUDIES + GENERATING
+  for v in VARIANTS.get(f, [''])
+]
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_its_method_and_scores_can_be_had(name):
   config = load(name)
   configs.check(config)
-  if config.data.name == 'toy_regression':
+  if config.data.name in ('toy_regression', 'captioned'):
     info = opening.open_dataset(config.data).info
   else:
     info = fake.open_dataset(num_classes=2 if 'lidc' in name else 19).info
@@ -84,7 +111,9 @@ def test_its_method_and_scores_can_be_had(name):
 def test_one_step(name, tmp_path):
   config = load(name)
   config.unlock()
-  if config.data.name != 'toy_regression':
+  if config.data.name == 'captioned':
+    made_small(config)
+  elif config.data.name != 'toy_regression':
     if not (two := config.data.get('source')):
       transforms.from_config(config.data, True)
     shrink(config.method)
@@ -144,8 +173,22 @@ def test_a_study_is_planned(name):
 
 @pytest.mark.parametrize(
   'name',
-  ['smoke', 'demo', 'segformer_cityscapes', 'deeplabv3plus_cityscapes', *ADAPTATION],
+  [
+    *('smoke', 'demo', 'segformer_cityscapes', 'deeplabv3plus_cityscapes'),
+    *('genval_tiny', 'genval_controlnet', *ADAPTATION),
+  ],
 )
 def test_an_unknown_variant_names_the_known_ones(name):
   with pytest.raises(UserError, match='no variant'):
     configs.load(f'configs/{name}.py:nothing')
+
+
+@pytest.mark.parametrize('name', GENERATING)
+def test_what_generates_is_completed(name):
+  kind = name.removeprefix('genval_')
+  schema = {'style': StyleOptions, 'ood': ObjectOptions}[kind]
+  for variant in ('', ':reference', ':tiny'):
+    path = f'configs/{name}.py{variant}'
+    assert command.load(path, (), schema).weights.startswith('weights/')
+    with pytest.raises(UserError, match=f'nothing to train\n.*car_jax.generate {kind} --config'):
+      configs.load(path)

@@ -114,11 +114,11 @@ def test_a_run_goes_on_to_more_steps_as_if_it_had_had_them(config, tmp_path, cap
   ):
     assert line in out
   assert [row['step'] for row in recorded(tmp_path / 'run')] == [2, 4, 5, 6]
-  assert configs.from_json((tmp_path / 'run' / 'config.json').read_text()).steps == 6
+  assert configs.saved(json.loads((tmp_path / 'run' / 'config.json').read_text())).steps == 6
   config.steps = 4
   with pytest.raises(UserError, match=r'has 6 steps; config.steps is 4\n  use --config.steps=6'):
     loop.train(config, tmp_path / 'run')
-  assert configs.from_json((tmp_path / 'run' / 'config.json').read_text()).steps == 6
+  assert configs.saved(json.loads((tmp_path / 'run' / 'config.json').read_text())).steps == 6
 
 
 def test_what_was_computed_with_another_value_is_not_gone_on_with(config, tmp_path):
@@ -253,10 +253,12 @@ def test_best_must_name_what_an_evaluation_gives(config):
 
 
 def test_parts_of_another_run_start_a_new_one(tmp_path):
-  c = configs.load('configs/smoke.py:supervised')
+  c = configs.load('tests/small.py:supervised')
+  c.unlock()
+  c.method.model = dict(name='toy_calnet', hidden=4)
   c.update(dict(steps=1, evals={}, best='', save_every=0))
   trained = loop.train(c, tmp_path / 'first')
-  car = configs.load('configs/smoke.py:car')
+  car = configs.load('tests/small.py:car')
   car.update(dict(steps=0, evals={}, best=''))
   car.init.calnet = f'{tmp_path / "first"}:net'
   state = loop.train(car, tmp_path / 'second')

@@ -11,17 +11,17 @@ import time
 
 import pytest
 
+import train
 from car_jax import checkpoints
 
 STEPS = 12
 
 
-def command(workdir, variant='sac', *more):
+def options(workdir, variant='sac'):
   return [
-    *(sys.executable, 'train.py', '--config', f'tests/small.py:{variant}'),
-    *('--workdir', str(workdir)),
+    *('--config', f'tests/small.py:{variant}', '--workdir', str(workdir)),
     *(f'--config.steps={STEPS}', '--config.save_every=3', '--config.log_every=1'),
-    *('--config.eval_every=5', *more),
+    '--config.eval_every=5',
   ]
 
 
@@ -33,7 +33,9 @@ def last_step(workdir) -> int:
 
 def start_and_wait_for(step, workdir, variant='sac'):
   run = subprocess.Popen(
-    command(workdir, variant), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    [sys.executable, 'train.py', *options(workdir, variant)],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
   )
   deadline = time.monotonic() + 300
   while last_step(workdir) < step:
@@ -57,14 +59,16 @@ def whole(tmp_path_factory):
   @functools.cache
   def finished(variant):
     workdir = tmp_path_factory.mktemp('whole')
-    subprocess.run(command(workdir, variant), check=True, stdout=subprocess.DEVNULL)
+    assert train.main(options(workdir, variant)) == 0
     return workdir
 
   return finished
 
 
 @pytest.mark.parametrize('variant', ['sac', pytest.param('mose', marks=pytest.mark.slow)])
-def test_a_run_that_was_stopped_and_then_killed_ends_with_the_same_bytes(whole, variant, tmp_path):
+def test_a_run_that_was_stopped_and_then_killed_ends_with_the_same_bytes(
+  whole, variant, tmp_path, capsys
+):
   """SAC has the most to keep: a teacher, a class prior, two streams of images. MoSE's schedules
   listen to the loss."""
   run = start_and_wait_for(3, tmp_path, variant)
@@ -76,9 +80,8 @@ def test_a_run_that_was_stopped_and_then_killed_ends_with_the_same_bytes(whole, 
   run = start_and_wait_for(8, tmp_path, variant)
   run.kill()
   run.communicate()
-  again = command(tmp_path, variant)
-  out = subprocess.run(again, check=True, capture_output=True, text=True).stdout
-  assert 'continuing from step' in out
+  assert train.main(options(tmp_path, variant)) == 0
+  assert 'continuing from step' in capsys.readouterr().out
   found = final_crcs(tmp_path)
   assert found == final_crcs(whole(variant))
   assert variant != 'sac' or all(any(k in n for n in found) for k in ('teacher', 'prior'))
@@ -91,6 +94,6 @@ def test_a_run_that_was_stopped_and_then_killed_ends_with_the_same_bytes(whole, 
 
 def test_the_same_command_on_a_finished_run_changes_nothing(whole):
   before = final_crcs(whole('sac'))
-  subprocess.run(command(whole('sac')), check=True, stdout=subprocess.DEVNULL)
+  assert train.main(options(whole('sac'))) == 0
   assert final_crcs(whole('sac')) == before
   assert os.path.exists(whole('sac') / 'best')

@@ -6,13 +6,12 @@ RUN is a --workdir of train.py with a config such as configs/lts_street_scenes.p
 import argparse
 import pathlib
 
+from car_jax import errors
 from car_jax.errors import UserError, command_line, exit_on_user_error
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m car_jax.calibrate', description=__doc__, allow_abbrev=False
-  )
+  parser = errors.parser('car_jax.calibrate', __doc__)
   parser.add_argument('run', help='folder of the run')
   parser.add_argument('--out', required=True, help='the file to write, such as lts.npz')
   parser.add_argument('--step', default='', help='best, latest or a number (default: the best)')

@@ -20,6 +20,7 @@ import numpy as np
 from car_jax import lookup
 from car_jax.errors import UserError, nearest
 from car_jax.metrics import calibration
+from car_jax.metrics.streaming import Streaming
 from car_jax.typing import Array
 
 NUM_BINS = 15
@@ -190,17 +191,15 @@ def _collected() -> Iterator[list[str]]:
 
 def scores(sample: Sample, calibrator: Any = None) -> tuple[float, float]:
   """NLL in nats and 15-bin ECE of the sample's pixels, through a calibrator or as they are."""
-  total, sums = np.zeros(2), None
+  sums = Streaming(_score, lambda total: total)
   for rows, columns in _pieces(sample.labels.shape):
     logits, labels = sample.logits[rows, columns], sample.labels[rows, columns]
     features = None if sample.features is None else sample.features[rows]
-    losses, piece = _score(calibrator, jnp.asarray(logits), jnp.asarray(labels), features)
-    total += np.sum(np.asarray(losses, np.float64), 1)
-    piece = [np.sum(np.asarray(x, np.float64), 0) for x in piece]
-    sums = piece if sums is None else [a + b for a, b in zip(sums, piece, strict=True)]
-  if sums is None or not total[1]:
+    sums.update(calibrator, jnp.asarray(logits), jnp.asarray(labels), features)
+  if sums.total is None or not sums.total[1]:
     return float('nan'), float('nan')
-  return float(total[0] / total[1]), calibration.ece(calibration.BinSums(*sums))
+  losses, count, bins = sums.total
+  return float(losses / count), calibration.ece(bins)
 
 
 def _pieces(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
@@ -212,8 +211,8 @@ def _pieces(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
       yield slice(top, top + height), slice(left, left + width)
 
 
-@jax.jit
-def _score(calibrator, logits, labels, features):
+def _score(calibrator, logits, labels, features) -> tuple[Array, Array, calibration.BinSums]:
+  """Of each image its summed losses, how many pixels count, and the bins of their confidence."""
   if calibrator is not None:
     logits = calibrator.apply(logits, features=features)
   logp = jax.nn.log_softmax(logits)
@@ -222,7 +221,5 @@ def _score(calibrator, logits, labels, features):
   losses = -jnp.take_along_axis(logp, truth[..., None], -1)[..., 0]
   conf = jnp.exp(jnp.max(logp, -1))
   hits = jnp.argmax(logits, -1) == labels
-  per_image = jnp.sum(jnp.where(counts, losses, 0), 1), jnp.sum(counts, 1)
-  return jnp.stack([x.astype(jnp.float32) for x in per_image]), calibration.bin_sums(
-    conf, hits, counts, NUM_BINS
-  )
+  bins = calibration.bin_sums(conf, hits, counts, NUM_BINS)
+  return jnp.sum(jnp.where(counts, losses, 0), 1), jnp.sum(counts, 1), bins

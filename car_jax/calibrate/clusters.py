@@ -38,9 +38,7 @@ class Clusters(flax.struct.PyTreeNode):
   def temperatures(self) -> Array:
     return self.table
 
-  def apply(
-    self, logits: Array, *, image: Array | None = None, features: Array | None = None
-  ) -> Array:
+  def apply(self, logits: Array, *, features: Array | None = None, **_: Any) -> Array:
     if features is None:
       raise UserError(f'clusters need features of the images, and there are none\n{WITHOUT}')
     if features.shape[-1] != self.centroids.shape[-1]:
@@ -76,12 +74,6 @@ def closeness(features: Array, centroids: Array) -> Array:
   """Weights [B, K] proportional to 1 / (distance + 1e-6), summing to one over K."""
   weight = 1 / (distances(features, centroids) + 1e-6)
   return weight / jnp.sum(weight, -1, keepdims=True)
-
-
-def pooled(maps: Array) -> Array:
-  """Feature maps [B, H, W, D] -> features [B, D] of the images: sums over H x W, largest 1."""
-  total = jnp.sum(maps, (1, 2))
-  return total / jnp.max(total, -1, keepdims=True)
 
 
 def fit(

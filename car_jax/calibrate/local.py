@@ -18,7 +18,7 @@ class Local(flax.struct.PyTreeNode):
   """Logits divided by a temperature for each pixel; `params` of nn/local_temperature.py."""
 
   params: Any
-  inputs: str = flax.struct.field(pytree_node=False, default='logits+image')
+  inputs: Any = flax.struct.field(pytree_node=False, default='logits+image')
 
   NEEDS = 'image'
 
@@ -26,9 +26,7 @@ class Local(flax.struct.PyTreeNode):
   def temperatures(self) -> None:
     return None
 
-  def apply(
-    self, logits: Array, *, image: Array | None = None, features: Array | None = None
-  ) -> Array:
+  def apply(self, logits: Array, *, image: Array | None = None, **_: Any) -> Array:
     """Whole maps [B, H, W, C] only: a pixel's temperature depends on its neighbours."""
     if image is None:
       raise UserError(
@@ -39,11 +37,6 @@ class Local(flax.struct.PyTreeNode):
       raise ValueError('local temperature scaling needs whole maps [B, H, W, C]')
     net: Any = LocalTemperature(self.inputs)
     return logits / net.apply({'params': self.params}, logits, image)
-
-
-def from_state(state: Any, inputs: str = 'logits+image') -> Local:
-  """The calibrator of an LTS run's state (methods/lts.py)."""
-  return Local(jax.device_get(state.net.params), inputs)
 
 
 def from_run(path: str, step: str = '') -> Fit:
@@ -64,4 +57,5 @@ def from_run(path: str, step: str = '') -> Fit:
     run=str(loaded.path),
     warnings=[],
   )
-  return Fit(from_state(loaded.state, loaded.method.net.inputs), about)
+  params = jax.device_get(loaded.state.net.params)
+  return Fit(Local(params, loaded.method.net.inputs), about)

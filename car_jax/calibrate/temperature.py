@@ -3,6 +3,8 @@
 Letters: B images, H x W pixels, C classes, K rows of a table.
 """
 
+from typing import Any
+
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
@@ -21,9 +23,7 @@ class Temperature(flax.struct.PyTreeNode):
   def temperatures(self) -> Array:
     return self.temperature
 
-  def apply(
-    self, logits: Array, *, image: Array | None = None, features: Array | None = None
-  ) -> Array:
+  def apply(self, logits: Array, **_: Any) -> Array:
     return logits / self.temperature
 
 
@@ -41,9 +41,7 @@ class PerClass(flax.struct.PyTreeNode):
   def temperatures(self) -> Array:
     return self.table
 
-  def apply(
-    self, logits: Array, *, image: Array | None = None, features: Array | None = None
-  ) -> Array:
+  def apply(self, logits: Array, **_: Any) -> Array:
     if self.reference_compat:
       return logits / self.table
     return logits / jnp.asarray(self.table)[jnp.argmax(logits, -1)][..., None]

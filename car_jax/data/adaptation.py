@@ -184,8 +184,7 @@ class TwoDomains:
 
 def check_shares(batch: int, target: int, hosts: int) -> None:
   """Raises UserError unless both halves of a batch divide over the processes and devices."""
-  if batch % hosts:
-    raise UserError(f'a batch of {batch} cannot be shared by {hosts} processes')
+  pipeline.check_shared(batch, hosts)
   parts = max(hosts, jax.device_count())
   if target % parts:
     raise UserError(
@@ -259,10 +258,10 @@ class Steps:
 
   def group(self, step: int, g: int) -> dict[str, np.ndarray]:
     """The views of target image g of a step, or the one image."""
-    example, options = self.target_example(step, g), dict(self.data.target.options)
-    options |= {'ignore_label': self.ignored}
+    example, options = self.target_example(step, g), self.data.target.options
     if not self.data.views:
-      return as_target(views.source(*example, **options))
+      one = views.source(*example, ignore_label=self.ignored, **options)
+      return {'target': one['image'], 'target_label': one['label']}
     made = views.group(*example, **options)
     return made | {'views': np.full(self.data.views, self.data.views, np.int32)}
 
@@ -282,7 +281,3 @@ def _part(count: int, host: int, hosts: int) -> range:
 
 def _stacked(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
   return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-
-
-def as_target(made: dict[str, Any]) -> dict[str, Any]:
-  return {'target': made['image'], 'target_label': made['label']}

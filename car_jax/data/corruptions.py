@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 
 from car_jax import lookup
@@ -86,8 +87,6 @@ def impulse_noise(image: Array, level: int, rng: Generator) -> Array:
 
 
 def _filtered(image: Array, kernel: Array) -> Array:
-  import cv2
-
   return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
 
 
@@ -102,8 +101,6 @@ def defocus_blur(image: Array, level: int, rng: Generator) -> Array:
 
 def streak(radius: float, sigma: float, angle: float) -> Array:
   """A trail from the kernel's middle that fades along a line, float32 [2 reach + 1] squared."""
-  import cv2
-
   reach = int(np.ceil(radius))
   kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
   along = np.linspace(0, radius, 4 * reach + 1)  # finer than pixels, so that it has no gaps
@@ -124,8 +121,6 @@ def motion_blur(image: Array, level: int, rng: Generator) -> Array:
 
 def zoom_blur(image: Array, level: int, rng: Generator) -> Array:
   """The mean of views that come up to the published share nearer."""
-  import cv2
-
   nearest_view = (1.1, 1.15, 1.2, 1.25, 1.3)[level]
   h, w = image.shape[:2]
   views = [image]
@@ -137,8 +132,6 @@ def zoom_blur(image: Array, level: int, rng: Generator) -> Array:
 
 
 def _resized(x: Array, height: int, width: int, how: str) -> Array:
-  import cv2
-
   return cv2.resize(x, (width, height), interpolation=getattr(cv2, f'INTER_{how}'))
 
 
@@ -199,8 +192,6 @@ def elastic(image: Array, level: int, rng: Generator) -> Array:
 
   Labels stay where they are, so outlines no longer quite agree with them.
   """
-  import cv2
-
   away = (0.6, 1.0, 1.5, 2.2, 3.2)[level] * scale(image)
   h, w = image.shape[:2]
   smooth = 4 * scale(image)
@@ -228,8 +219,6 @@ def pixelate(image: Array, level: int, rng: Generator) -> Array:
 
 def jpeg(image: Array, level: int, rng: Generator) -> Array:
   """Coded and decoded at the published quality, in blocks of 8 pixels at every size."""
-  import cv2
-
   quality = (25, 18, 15, 10, 7)[level]
   pixels = np.round(image[..., ::-1] * 255).astype(np.uint8)
   _, coded = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -30,38 +30,30 @@ class Fake(Data):
   """With another model's prediction, which is one more reader."""
 
   def records(self) -> Dataset:
-    return open_dataset(self.size or 32, self.count, self.num_classes, self.readers, self.black_box)
+    """Discs of every class on noise; each reader draws other radii, or no disc at all."""
+    info = DataInfo(
+      name='fake',
+      num_classes=self.num_classes,
+      class_names=('background', *(f'disc {c}' for c in range(1, self.num_classes))),
+      palette=colours(self.num_classes),
+      readers=self.readers,
+      black_box=self.black_box,
+      licence='public domain',
+    )
+
+    def split(text: str) -> Sequence[Any]:
+      name = split_name(text)
+      if name not in SIZES:
+        raise UserError(f'no split {name!r} in the fake data set\n{nearest(name, SIZES)}')
+      n = max(1, self.count * SIZES[name] // 4)
+      return sliced([_record(f'{name}-{i}', self.size or 32, info) for i in range(n)], text)
+
+    return Dataset(info, split)
 
 
-def open_dataset(
-  size: int = 32,
-  count: int = 32,
-  num_classes: int = 2,
-  readers: int = 4,
-  black_box: bool = False,
-) -> Dataset:
-  """Discs of every foreground class on noise; each reader draws other radii, or no disc at all.
-
-  black_box: with another model's prediction, which is one more reader.
-  """
-  info = DataInfo(
-    name='fake',
-    num_classes=num_classes,
-    class_names=('background', *(f'disc {c}' for c in range(1, num_classes))),
-    palette=colours(num_classes),
-    readers=readers,
-    black_box=black_box,
-    licence='public domain',
-  )
-
-  def split(text: str) -> Sequence[Any]:
-    name = split_name(text)
-    if name not in SIZES:
-      raise UserError(f'no split {name!r} in the fake data set\n{nearest(name, SIZES)}')
-    n = max(1, count * SIZES[name] // 4)
-    return sliced([_record(f'{name}-{i}', size, info) for i in range(n)], text)
-
-  return Dataset(info, split)
+def open_dataset(**options: Any) -> Dataset:
+  """The data set with these options of `Fake`."""
+  return Fake(**options).records()
 
 
 def _record(name: str, size: int, info: DataInfo) -> dict:

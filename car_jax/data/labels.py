@@ -173,11 +173,6 @@ def idd_train_ids(level3_ids: np.ndarray, unknown: Collection[int] = ()) -> np.n
   return table[np.asarray(level3_ids)]
 
 
-def with_unlabelled(train_ids: np.ndarray) -> np.ndarray:
-  """Train ids as Cityscapes' files hold them, where 255 is no class -> 24 there, uint8."""
-  return np.where(train_ids == IGNORED_TRAIN_ID, UNLABELLED, train_ids).astype(np.uint8)
-
-
 def flip_classes(
   label: np.ndarray, rolls: np.ndarray, flips: tuple[Flip, ...] = FLIPS
 ) -> np.ndarray:

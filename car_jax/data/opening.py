@@ -1,5 +1,6 @@
 """From config.data to a data set: the one place that knows all kinds of them."""
 
+import dataclasses
 from typing import Any
 
 from car_jax.data import adaptation, class_flips
@@ -21,8 +22,9 @@ def open_dataset(config: Any) -> Dataset:
     dataset = class_flips.flipped(dataset, data.class_flips)
   if data.source is None:
     return dataset
+  plain = {f.name: f.default for f in dataclasses.fields(data_options.Data)}
   own = ('size',) if data.name == 'fake' else ()
-  if unread := [k for k in data_options.changed(data, UNREAD) if k not in own]:
+  if unread := [k for k in UNREAD if getattr(data, k) != plain[k] and k not in own]:
     raise UserError(
       f'config.data.{unread[0]} is not read beside config.data.source\n'
       '  say how images are cut in config.data.source and config.data.target'

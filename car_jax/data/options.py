@@ -193,9 +193,3 @@ def over(config: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
   name = more.get('name', config['name'])
   known = {'name', *options.declared(lookup.find('data set', name))}
   return {k: v for k, v in config.items() if k in known} | dict(more)
-
-
-def changed(data: Data, keys: tuple[str, ...]) -> list[str]:
-  """Those of `keys` that are not left at their defaults."""
-  plain = {f.name: f.default for f in dataclasses.fields(Data)}
-  return [k for k in keys if getattr(data, k) != plain[k]]

@@ -58,16 +58,6 @@ def source_noise(rng: np.random.Generator, *, jitter: float, blur: bool) -> Nois
   return drawn._replace(radius=SOURCE_BLUR if blur and rng.random() < 0.5 else 0.0)
 
 
-def box_radius(radius: Any) -> Any:
-  """Half the width, less the middle pixel, of the boxes whose threefold pass blurs by `radius`.
-
-  Extended boxes (Gwosdek et al., SSVM 2011): the outermost taps count with the radius' fraction.
-  """
-  q = radius**2 / 3
-  whole = ((12 * q + 1) ** 0.5 - 1) // 2
-  return whole + (2 * whole + 1) * (whole * (whole + 1) - 3 * q) / (6 * (q - (whole + 1) ** 2))
-
-
 def shifted_hue(image: Image.Image, turn: float) -> Image.Image:
   h, s, v = image.convert('HSV').split()
   moved = (np.asarray(h).astype(np.int32) + int(255 * turn)) % 256

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.data import class_flips, corruptions, transforms
+from car_jax.data import class_flips, transforms
 from car_jax.data import options as data_options
 from car_jax.data.options import Data
 from car_jax.data.sources import DataInfo, Source, sizes
@@ -120,7 +120,7 @@ class _Once:
   seed = None
 
   def __init__(self, shapes: Sequence[Any], batch: int, least: int, host: int, hosts: int):
-    _check_shared(batch, hosts)
+    check_shared(batch, hosts)
     starts = [i for i in range(len(shapes)) if not i or shapes[i] != shapes[i - 1]]
     runs = [*itertools.pairwise([*starts, len(shapes)])]
     rows = lambda size: sum(-(-(end - start) // size) * size for start, end in runs)
@@ -139,7 +139,7 @@ class _Once:
     return min(place, end - 1), place, place < end
 
 
-def _check_shared(batch: int, hosts: int) -> None:
+def check_shared(batch: int, hosts: int) -> None:
   if batch % hosts:
     raise UserError(f'a batch of {batch} cannot be shared by {hosts} processes')
 
@@ -148,7 +148,7 @@ class _Order:
   """Row k of this host -> (which record, its place in all hosts' stream, whether it counts)."""
 
   def __init__(self, count: int, batch: int, seed: int, host: int, hosts: int):
-    _check_shared(batch, hosts)
+    check_shared(batch, hosts)
     self.count, self.batch, self.seed, self.host = count, batch, seed, host
     self.local = batch // hosts
     self.epoch_steps = steps_per_epoch(count, batch)
@@ -173,8 +173,11 @@ class _Rows:
     self.chain = transforms.from_config(data, train, info.ignore_label)
     if info.unknown_label is not None and info.ignore_label is None:
       raise ValueError(f'{info.name} has an unknown_label and no ignore_label to put in its place')
-    text = '' if train else data.corruption
-    self.corrupt = corruptions.from_config(text) if text else None
+    self.corrupt = None
+    if data.corruption and not train:
+      from car_jax.data import corruptions  # which brings OpenCV
+
+      self.corrupt = corruptions.from_config(data.corruption)
     if info.flips:
       self.modes = class_flips.all_modes(info, train and data.class_flip_black_box)
 

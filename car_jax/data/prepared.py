@@ -6,11 +6,9 @@ it imports whatever module a features.json names, and takes a description whose 
 
 import dataclasses
 import difflib
-import json
 import os
 import pathlib
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,9 +28,12 @@ KNOWN = (
   'gta5',
   'synthia',
   'street_scenes',
+  'generated_scenes',
+  'generated_objects',
   'folder',
 )  # what datasets.prepare can prepare
 SHIPPED = ('lidc_masks', 'street_scenes')  # prepared without a source
+NAMED = ('folder', 'generated_scenes', 'generated_objects')  # whose variants users name
 
 MEND = 'prepare it again with --overwrite'
 KEYS = ('class_names', 'palette', 'readers', 'ignore_label', 'licence', 'citation')
@@ -67,9 +68,8 @@ def check_features(folder: pathlib.Path) -> None:
 
 
 def checksum(meta: Mapping[str, Any]) -> int:
-  """CRC32 of a metadata.json but for its `checksum`, however the JSON is laid out."""
-  rest = {k: v for k, v in meta.items() if k != 'checksum'}
-  return zlib.crc32(json.dumps(rest, sort_keys=True, separators=(',', ':')).encode())
+  """CRC32 of a metadata.json but for its `checksum`."""
+  return files.checksum({k: v for k, v in meta.items() if k != 'checksum'})
 
 
 def metadata(folder: pathlib.Path) -> dict[str, Any]:
@@ -158,6 +158,7 @@ def _opened(name: str, data_dir: pathlib.Path) -> Dataset:
       readers=meta['readers'],
       ignore_label=meta['ignore_label'],
       unknown_label=meta.get('unknown_label'),
+      by_object=bool(meta.get('by_object')),
       black_box=meta.get('black_box', False),
       licence=meta['licence'],
       citation=meta['citation'],
@@ -177,7 +178,7 @@ def _command(name: str, data_dir: pathlib.Path) -> str:
     return ''
   words = ['python -m datasets.prepare', close[0]]
   words += [] if close[0] in SHIPPED else ['--source FOLDER']
-  if close[0] == 'folder':
+  if close[0] in NAMED:
     words += [f'--variant {variant}'] if variant else []
   else:  # the options that the variant's name is made of, such as size64-noise2
     given = re.findall(r'([a-z]+)_?(-?[\d.,+]+|(?<=_)[a-z]+)', variant)

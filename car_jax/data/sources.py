@@ -24,6 +24,7 @@ class DataInfo:
   readers: int
   ignore_label: int | None = None
   unknown_label: int | None = None  # objects of no known class; the pipeline makes it `unknown`
+  by_object: bool = False  # ids are OBJECT/NAME, by the unknown object that each image shows
   flips: tuple[Any, ...] = ()  # metrics.flips.Flip, where the readers are modes of random flips
   black_box: bool = False  # records hold another model's prediction
   licence: str = ''

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax import options
+from car_jax.data import pipeline
 from car_jax.data.options import Data
 from car_jax.data.sources import DataInfo, Dataset
 from car_jax.errors import UserError, nearest
@@ -27,11 +28,6 @@ FLOOR = 1e-11  # added to the density, so that no log likelihood is below log 1e
 def height(x: Array) -> Array:
   """Half the distance of the branches at x [B]."""
   return jnp.where(x < 0.4, 0.5, jnp.where(x < 0.8, 1 - 1.25 * x, 0.0))
-
-
-def mean(x: Array, pi: Array | float) -> Array:
-  """E[y | x] for x [B]: what a calibrated regression should say."""
-  return (2 * pi - 1) * height(x)
 
 
 def log_likelihood(x: Array, y: Array, pi: Array | float, sigma: Array | float) -> Array:
@@ -100,8 +96,7 @@ class Fresh:
     self, *, seed: int, start_step: int = 0, host: int = 0, hosts: int = 1
   ) -> Iterator[dict[str, np.ndarray]]:
     """This host's rows of batches start_step, start_step + 1, ... as float32."""
-    if self.batch % hosts:
-      raise UserError(f'a batch of {self.batch} cannot be shared by {hosts} processes')
+    pipeline.check_shared(self.batch, hosts)
     local = self.batch // hosts
     step = start_step
     while True:

@@ -188,7 +188,7 @@ def inverse(matrix: Any, of: Any, size: Sequence[int]) -> Any:
 
 def group(
   image: Array,
-  label: Array | None,
+  label: Array,
   rng: np.random.Generator,
   *,
   size: Sequence[int],
@@ -200,16 +200,12 @@ def group(
   blur: Sequence[float] = (0.1, 2.0),
   jitter: float = 0.4,
   greyscale: float = 0.2,
-  ignore_label: int = 255,
 ) -> dict[str, Array]:
   """A target image uint8 [h, w, 3] -> its T views, all drawn anew.
 
   target [T, H, W, 3] float32 in [-1, 1], for the teacher; student, the same with noise; affine and
-  affine_inv [T, 2, 3]; target_label [T, H, W] int32, -1 where padded, `ignore_label` elsewhere
-  where there is no label.
+  affine_inv [T, 2, 3]; target_label [T, H, W] int32, -1 where padded.
   """
-  if label is None:
-    label = np.full(image.shape[:2], ignore_label)
   base = window(rng, size, size, scale=scale, mirror=mirror)
   drawn = zooms(rng, size, views=views, zoom=zoom, mirror_views=mirror_views)
   clean, labels = viewed(image, label, base, drawn, size=size)
@@ -248,7 +244,7 @@ def windowed(
 
 def source(
   image: Array,
-  label: Array | None,
+  label: Array,
   rng: np.random.Generator,
   *,
   size: Sequence[int],
@@ -264,8 +260,6 @@ def source(
   Scales are of the image's own size. The batch-norm stage sees target images so too, without
   `renormalise`.
   """
-  if label is None:
-    label = np.full(image.shape[:2], ignore_label)
   drawn = window(rng, image.shape[:2], size, scale=scale, mirror=mirror)
   noise = photometric.source_noise(rng, jitter=jitter, blur=blur) if jitter or blur else None
   pixels, labels = windowed(image, label, drawn, noise, size=size)

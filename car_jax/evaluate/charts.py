@@ -24,14 +24,6 @@ def number(value: float, digits: int = 3) -> str:
   return '–' if math.isnan(value) else f'{value:.{digits}f}'.replace('-', '−')
 
 
-def _x_axis(d: Drawing, axis: Axis, top: float, bottom: float, name: str) -> None:
-  """Vertical grid lines with their numbers below, and the axis' name under them."""
-  for tick in axis.ticks:
-    d.line(axis(tick), top, axis(tick), bottom)
-    d.text(axis(tick), bottom + 15, axis.label(tick), 'middle', 'var(--muted)', 11)
-  d.text((axis.start + axis.end) / 2, bottom + 32, name, 'middle', 'var(--muted)', 12)
-
-
 def intervals(results: Results, metric: Metric) -> str:
   """How good is each subject, and how sure is that? A dot with its 95 % interval per row."""
   spans = {s: results.interval(s, metric) for s in results.subjects}
@@ -42,7 +34,7 @@ def intervals(results: Results, metric: Metric) -> str:
   margin = 0.06 * (max(ends) - min(ends) or 1)
   lo = 0.0 if 0 <= min(ends) < 0.6 * max(ends) else min(ends) - margin
   axis, bottom = Axis(lo, max(ends) + margin, LEFT + 6, RIGHT - 6), ROW * rows + 4
-  _x_axis(d, axis, 4, bottom, metric.convention)
+  d.x_axis(axis, 4, bottom, metric.convention)
   if READERS in spans:
     x = axis(spans[READERS].mean)
     d.line(x, 4, x, bottom, 'var(--muted)', 1.5, '2 4')
@@ -69,7 +61,7 @@ def histogram(results: Results, metric: Metric, bins: int = 28) -> str:
   band, rows = 62, len(values)
   d = Drawing(WIDTH, band * rows + 48, f'Distribution of {metric.name} over images')
   axis, bottom = Axis(edges[0], edges[-1], LEFT + 6, RIGHT - 6), band * rows + 4
-  _x_axis(d, axis, 4, bottom, f'{metric.name} of an image')
+  d.x_axis(axis, 4, bottom, f'{metric.name} of an image')
   shares = {s: np.histogram(v, edges)[0] / len(v) for s, v in values.items()}
   for k, (subject, share) in enumerate(shares.items()):
     base, colour = band * k + 60, colour_of(results, subject)
@@ -97,7 +89,7 @@ def decomposition(results: Results) -> str:
   d = Drawing(WIDTH, ROW * rows + 74, 'Mean distances between samples and readers')
   highest = max([v for p in parts.values() for v in p if not math.isnan(v)] or [1.0])
   axis, bottom = Axis(0, highest * 1.06, LEFT + 8, RIGHT - 8), ROW * rows + 30
-  _x_axis(d, axis, 26, bottom, 'mean distance, 1 − IoU')
+  d.x_axis(axis, 26, bottom, 'mean distance, 1 − IoU')
   d.dot(LEFT + 8, 10, 'var(--ink)')
   d.text(LEFT + 18, 14, 'sample to reader', size=11)
   d.diamond(LEFT + 132, 10, 'var(--ink)')
@@ -109,20 +101,9 @@ def decomposition(results: Results) -> str:
     d.text(LEFT, y - 15, subject, weight=600)
     known = [v for v in (ys, ss, yy) if not math.isnan(v)] or [0.0]
     d.line(axis(min(known)), y, axis(max(known)), y, colour, 1.5)
-    for value, mark, name in (
-      (yy, 'tick', 'reader to reader'),
-      (ss, 'diamond', 'sample to sample'),
-      (ys, 'dot', 'sample to reader'),
-    ):
-      if math.isnan(value):
-        continue
-      tip = f'{subject}, {name}: {value:.3f}'
-      if mark == 'tick':
-        d.line(axis(value), y - 9, axis(value), y + 9, 'var(--ink)', 3)
-      elif mark == 'diamond':
-        d.diamond(axis(value), y, colour, tip=tip)
-      else:
-        d.dot(axis(value), y, colour, tip=tip)
+    d.line(axis(yy), y - 9, axis(yy), y + 9, 'var(--ink)', 3)
+    d.diamond(axis(ss), y, colour, tip=f'{subject}, sample to sample: {ss:.3f}')
+    d.dot(axis(ys), y, colour, tip=f'{subject}, sample to reader: {ys:.3f}')
   return d.render()
 
 
@@ -142,9 +123,7 @@ def curve(results: Results) -> str:
   d = Drawing(WIDTH, 262 + legend, 'GED by number of samples')
   x = Axis(0, math.log2(counts[-1]) or 1, 52, RIGHT - 10)
   y = Axis(min(0, low * 1.05), high * 1.05, 216, 8)
-  for tick in y.ticks:
-    d.line(52, y(tick), RIGHT, y(tick))
-    d.text(46, y(tick) + 4, y.label(tick), 'end', 'var(--muted)', 11)
+  d.y_axis(y, 52, RIGHT)
   for n in counts:
     d.text(x(math.log2(n)), 233, n, 'middle', 'var(--muted)', 11)
   d.text((52 + RIGHT) / 2, 250, 'samples per image', 'middle', 'var(--muted)')
@@ -153,9 +132,8 @@ def curve(results: Results) -> str:
     colour, dash = colour_of(results, subject), '' if estimator == 'v' else '2 5'
     d.path(points, colour, 2.25, dash)
     for n, v, (px, py) in zip(counts, values, points, strict=True):
-      if not math.isnan(v):
-        tip = f'{subject}, N = {n}, estimator {estimator}: {v:.3f}'
-        d.dot(px, py, colour, 2.5, hollow=estimator == 'u', tip=tip)
+      tip = f'{subject}, N = {n}, estimator {estimator}: {v:.3f}'
+      d.dot(px, py, colour, 2.5, hollow=estimator == 'u', tip=tip)
   for k, subject in enumerate(subjects):
     at = 272 + 18 * k
     d.line(54, at - 4, 78, at - 4, colour_of(results, subject), 3)

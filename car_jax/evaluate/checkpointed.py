@@ -15,11 +15,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, loop, sharding
+from car_jax import checkpoints, loop, progress, sharding
 from car_jax import config as configs
 from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import catalogue, folders, gallery, progress, report, save
+from car_jax.evaluate import catalogue, folders, gallery, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.predict import Subject, subjects
 from car_jax.methods.inference import Inference
@@ -44,6 +44,15 @@ def name_and_folder(text: str) -> tuple[str, str]:
   """'[NAME=]FOLDER' -> (name, folder); a folder that is there may have '=' in its name."""
   name, _, path = text.rpartition('=') if not pathlib.Path(text).exists() else ('', '', text)
   return name or pathlib.Path(path).absolute().name, path
+
+
+def names_and_folders(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
+  """`name_and_folder` of each. Raises UserError for a name that two of them have."""
+  given = [name_and_folder(text) for text in texts]
+  names = [name for name, _ in given]
+  if len({*names}) < len(names):
+    raise UserError(f'two {what} are called {max(names, key=names.count)!r}\n  give NAME=FOLDER')
+  return given
 
 
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
@@ -113,11 +122,7 @@ def asked(
 ) -> tuple[dict[str, Any], Sequence[str], Sequence[str]]:
   """What the report is of, with the checkpoints' names and folders. Raises UserError."""
   spec = catalogue.report_spec(config)
-  names, paths = zip(*(name_and_folder(p) for p in paths), strict=True)
-  if len({*names}) < len(names):
-    raise UserError(
-      f'two checkpoints are called {max(names, key=names.count)!r}\n  give NAME=FOLDER'
-    )
+  names, paths = zip(*names_and_folders(paths, 'checkpoints'), strict=True)
   return spec, names, paths
 
 
@@ -149,8 +154,8 @@ def evaluate(
     raise UserError(f'none of the checkpoints has {lost[0]}\n  --save probabilities, or samples')
   source = data.split(spec['split'])
   evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)
-  if (line := pipeline.cut(source, config.data)) and jax.process_index() == 0:
-    print(line, flush=True)
+  if line := pipeline.cut(source, config.data):
+    sharding.say(line)
   hosts = dict(host=jax.process_index(), hosts=jax.process_count(), devices=mesh.size)
   stream = lambda: pipeline.eval_batches(source, data.info, config.data, **hosts)
   with contextlib.ExitStack() as stack:

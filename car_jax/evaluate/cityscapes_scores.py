@@ -7,7 +7,6 @@ GROUND_TRUTH: such as gtFine/val, with *_gtFine_labelIds.png and, for the scores
 *_gtFine_instanceIds.png. Files belong together by CITY_SEQUENCE_FRAME in their names.
 """
 
-import argparse
 import json
 import pathlib
 import re
@@ -16,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import files, pictures
+from car_jax import errors, files, pictures, progress
 from car_jax.data import labels
 from car_jax.errors import UserError, command_line, exit_on_user_error
-from car_jax.evaluate import folders, progress
+from car_jax.evaluate import folders
 from car_jax.metrics import cityscapes_official as official
+from car_jax.metrics.confusion import known_mean
 
 FRAME = re.compile(r'[a-z-]+_\d{6}_\d{6}')
 ROWS, COLUMNS = labels.CLASS_NAMES[: labels.SCORED], ('IoU', 'iIoU')
@@ -28,12 +28,7 @@ ROWS, COLUMNS = labels.CLASS_NAMES[: labels.SCORED], ('IoU', 'iIoU')
 
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
-  parser = argparse.ArgumentParser(
-    prog='python -m car_jax.evaluate.cityscapes_scores',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = errors.parser('car_jax.evaluate.cityscapes_scores', __doc__)
   parser.add_argument('predictions', type=pathlib.Path)
   parser.add_argument('ground_truth', type=pathlib.Path)
   parser.add_argument('--json', type=pathlib.Path, help='also write the scores there')
@@ -136,7 +131,7 @@ def rows(names: Any, iou: Any, places: list[int], instance: Any) -> dict[str, di
 
 
 def mean(values: Any) -> float | None:
-  return None if values is None else plain(official.mean(values))
+  return None if values is None else plain(known_mean(values))
 
 
 def plain(value: float) -> float | None:

@@ -1,7 +1,10 @@
 """Names that somebody else chose, in Markdown and CSV: they are shown, and are never markup."""
 
+import csv as csv_module
 import html
-from collections.abc import Sequence
+import io
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -15,10 +18,13 @@ def cell(value: Any) -> str:
   return prose(value).replace('|', '\\|')
 
 
-def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
-  """Lines of a Markdown table."""
+def table(
+  head: Sequence[Any], rows: Iterable[Sequence[Any]], *, numbers: bool = False
+) -> list[str]:
+  """Lines of a Markdown table; numbers: all columns but the first are flush right."""
   line = lambda cells: f'| {" | ".join(map(cell, cells))} |'
-  return [line(head), '|' + '---|' * len(head), *map(line, rows)]
+  rule = '|---' + ('|---:' if numbers else '|---') * (len(head) - 1) + '|'
+  return [line(head), rule, *map(line, rows)]
 
 
 def block(text: str) -> list[str]:
@@ -26,6 +32,18 @@ def block(text: str) -> list[str]:
   return ['<pre>', html.escape(text), '</pre>']
 
 
-def csv_cell(text: str) -> str:
-  """Text in CSV: a spreadsheet takes what begins with a sign for a formula, so it gets a quote."""
-  return f"'{text}" if text[:1] in ('=', '+', '-', '@', '\t', '\r') else text
+def csv(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+  """A file of CSV; what is None or not finite is left empty."""
+  out = io.StringIO()
+  writer = csv_module.writer(out, lineterminator='\n')
+  writer.writerow(head)
+  writer.writerows(map(_csv_cell, row) for row in rows)
+  return out.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+  """A spreadsheet takes a text that begins with a sign for a formula, so it gets a quote."""
+  if isinstance(value, float):
+    return float(value) if math.isfinite(value) else None
+  signed = isinstance(value, str) and value[:1] in ('=', '+', '-', '@', '\t', '\r')
+  return f"'{value}" if signed else value

@@ -25,20 +25,16 @@ def rates(results: Results) -> str:
     d.dot(left + 6, 18 * k + 10, colour_of(results, subject), 5, hollow=subject == READERS)
     error = flips.frequency_error(counts(results, subject), listed)
     d.text(left + 18, 18 * k + 14, f'{subject}: mean error {number(error)}', size=11)
-  for tick in x.ticks:
-    d.line(x(tick), top, x(tick), bottom)
-    d.text(x(tick), bottom + 15, x.label(tick), 'middle', 'var(--muted)', 11)
-  d.text((left + 428) / 2, bottom + 33, 'share of flips', 'middle', 'var(--muted)', 12)
+  d.x_axis(x, top, bottom, 'share of flips')
   for k, flip in enumerate(listed):
     y = top + row * k + row / 2
     d.text(left - 8, y + 4, results.info.class_names[flip.base], 'end', size=12)
     d.line(x(flip.probability), y - 17, x(flip.probability), y + 17, 'var(--ink)', 2)
     for j, subject in enumerate(subjects):
       rate = flips.flip_rates(counts(results, subject))[k]
-      if not np.isnan(rate):
-        at = y + (j - (len(subjects) - 1) / 2) * min(6, 30 / len(subjects))
-        tip = f'{subject}: {number(rate)}, {number(flip.probability)} is right'
-        d.dot(x(rate), at, colour_of(results, subject), 4, hollow=subject == READERS, tip=tip)
+      at = y + (j - (len(subjects) - 1) / 2) * min(6, 30 / len(subjects))
+      tip = f'{subject}: {number(rate)}, {number(flip.probability)} is right'
+      d.dot(x(rate), at, colour_of(results, subject), 4, hollow=subject == READERS, tip=tip)
   return d.render()
 
 
@@ -66,11 +62,10 @@ def names(results: Results, subject: str) -> str:
     y = ROW * k + 4
     d.text(LEFT - 6, y + 11, name, 'end', size=11)
     tip = f'{name}: {number(share)} of the samples, {number(truth)} is right'
-    if not np.isnan(share):
-      wide = x(min(share, 1)) - x(0)
-      d.rect(x(0), y, wide, ROW - 6, colour_of(results, subject), 0.6, tip)
+    wide = x(np.minimum(share, 1)) - x(0)
+    d.rect(x(0), y, wide, ROW - 6, colour_of(results, subject), 0.6, tip)
     d.line(x(truth), y - 2, x(truth), y + ROW - 4, 'var(--ink)', 2)
-    if stated is not None and not np.isnan(stated):
+    if stated is not None:
       d.dot(x(stated), y + ROW / 2 - 3, colour_of(results, subject), 3.5, hollow=True, tip=tip)
     d.text(WIDTH - 2, y + 11, number(share, 2), 'end', size=11)
   return d.render()
@@ -91,17 +86,14 @@ def masses(results: Results, subject: str) -> str:
   d = Drawing(WIDTH, 132, f'Mass of every mode: {subject}')
   x = Axis(0, len(truth), 30, WIDTH - 4)
   y = Axis(0, float(max(truth.max(), np.nanmax(means, initial=0))) * 1.05, 104, 6, ticks=3)
-  for tick in y.ticks:
-    d.line(30, y(tick), WIDTH - 4, y(tick))
-    d.text(26, y(tick) + 4, y.label(tick), 'end', 'var(--muted)', 11)
+  d.y_axis(y, 30, WIDTH - 4)
   flipped = flips.mode_flips(results.plan.flips)
   for k, (mass, right) in enumerate(zip(means, truth, strict=True)):
     which = [results.info.class_names[f.base] for f in _chosen(results.plan.flips, flipped[k])]
     tip = f'{" + ".join(which) or "none"} flipped: {number(mass)}, {number(right)} is right'
     wide = x(k + 1) - x(k)
-    if not np.isnan(mass):
-      top = y(mass)
-      d.rect(x(k) + 0.5, top, wide - 1, 104 - top, colour_of(results, subject), 0.6, tip)
+    top = y(mass)
+    d.rect(x(k) + 0.5, top, wide - 1, 104 - top, colour_of(results, subject), 0.6, tip)
     d.line(x(k), y(right), x(k + 1), y(right), 'var(--ink)', 1.75)
   d.text((30 + WIDTH) / 2, 124, f'the {len(truth)} modes', 'middle', 'var(--muted)', 11)
   return d.render()

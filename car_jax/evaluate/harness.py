@@ -168,12 +168,6 @@ class Evaluator:
     return jax.device_get(self._everywhere(tree))
 
 
-def evaluate(subjects: Sequence[Subject], batches: Batches, spec, info, *, rng, **options):
-  """One evaluation: an `Evaluator` called once. Options are those of either -> Results."""
-  call = {k: options.pop(k) for k in ('progress', 'save') if k in options}
-  return Evaluator(spec, info, **options)(subjects, batches, rng=rng, **call)
-
-
 def _valid_rows(
   scores: Any, census: np.ndarray, valid: np.ndarray, coded: dict[str, np.ndarray]
 ) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 from html import escape
 from typing import Any
 
-from car_jax.evaluate import charts, flip_charts, page_pictures, tables
+from car_jax.evaluate import charts, flip_charts, html, page_pictures, tables
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.page_style import CSS
 from car_jax.evaluate.predict import READERS
@@ -21,19 +21,8 @@ def page(results: Results, about: Any, choice: Choice, cases: dict[int, Case]) -
     'diversity': ('Sample diversity', _diversity(results, choice, cases)),
     'reproduce': ('How to reproduce', _reproduce(results, about)),
   }
-  sections = {key: value for key, value in sections.items() if value[1]}
-  links = ''.join(f'<a href="#{key}">{name}</a>' for key, (name, _) in sections.items())
-  bodies = ''.join(
-    f'<section id="{key}"><h2>{name}</h2>{body}</section>' for key, (name, body) in sections.items()
-  )
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width,initial-scale=1">'
-    f'<title>{escape(about.title)}</title><style>{CSS}</style></head><body>'
-    f'<header><p class="kicker">Evaluation report</p><h1>{escape(about.title)}</h1>'
-    f'{_facts(results, about)}{_findings(results)}<nav aria-label="sections">{links}</nav></header>'
-    f'<main>{bodies}</main></body></html>\n'
-  )
+  head = f'{_facts(results, about)}{html.findings([*tables.findings(results), *results.remarks()])}'
+  return html.document('Evaluation report', about.title, head, sections, css=CSS)
 
 
 def _facts(results: Results, about: Any) -> str:
@@ -48,17 +37,8 @@ def _facts(results: Results, about: Any) -> str:
     'samples per image': f'{results.plan.samples}',
     'made': escape(about.created),
   }
-  pairs = ''.join(f'<div><dt>{k}</dt><dd>{v}</dd></div>' for k, v in facts.items())
   models = ''.join(f'<p class="note">{escape(line)}</p>' for line in about.models)
-  return f'{models}<dl class="facts">{pairs}</dl>'
-
-
-def _findings(results: Results) -> str:
-  lines = [escape(line) for line in (*tables.findings(results), *results.remarks())]
-  if not lines:
-    return ''
-  rest = ''.join(f'<li>{line}</li>' for line in lines[1:])
-  return f'<div class="findings"><p>{lines[0]}</p>{f"<ul>{rest}</ul>" if rest else ""}</div>'
+  return models + html.facts(facts)
 
 
 def _scores(results: Results) -> str:
@@ -69,8 +49,7 @@ def _scores(results: Results) -> str:
     f'<small>{escape(_bracket(m.convention))}</small></th>'
     for m in metrics
   )
-  winners = {m.name: tables.best(results, m) for m in metrics}
-  rows = ''.join(_score_row(results, s, winners) for s in results.subjects)
+  rows = ''.join(_score_row(results, s) for s in results.subjects)
   count, unit = results.units
   together = ', all images of a patient together' if unit == 'patients' else ''
   floor = (
@@ -88,17 +67,16 @@ def _scores(results: Results) -> str:
   )
 
 
-def _score_row(results: Results, subject: str, winners: dict[str, set[str]]) -> str:
+def _score_row(results: Results, subject: str) -> str:
   cells = []
   for m in results.plan.metrics:
-    interval, places = results.interval(subject, m), tables.digits(results, m)
+    interval = results.interval(subject, m)
     if interval.mean != interval.mean:
       why = m.left_out(subject not in results.whole)
       cells.append(f'<td>–{f"<small>{why}</small>" if why else ""}</td>')
       continue
-    mean = tables.text(interval.mean, places)
-    mean = f'<b>{mean}</b>' if subject in winners[m.name] else mean
-    ends = tables.ends(interval, places, ' – ')
+    mean, ends, top = tables.cell(results, subject, m, ' – ')
+    mean = f'<b>{mean}</b>' if top else mean
     ends = f'<small>{ends}</small>' if ends else ''
     skipped = f'<small>{interval.skipped:,} images skipped</small>' if interval.skipped else ''
     cells.append(f'<td>{mean}{ends}{skipped}</td>')
@@ -280,9 +258,6 @@ def _diversity(results: Results, choice: Choice, cases: dict[int, Case]) -> str:
 
 
 def _reproduce(results: Results, about: Any) -> str:
-  versions = ''.join(
-    f'<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>' for k, v in about.versions.items()
-  )
   config = escape(json.dumps(tables.plain(about.config), indent=2))
   command = f'<pre>{escape(about.command)}</pre>' if about.command else ''
   cite = ' '.join(
@@ -292,7 +267,7 @@ def _reproduce(results: Results, about: Any) -> str:
   return (
     f'{command}<p class="note">Draws are keyed by example, so neither the batch size nor the '
     f'number of devices changes them. Evaluating took {results.seconds:.0f} s.</p>{notes}'
-    f'<dl class="facts">{versions}</dl>'
+    f'{html.versions(about.versions)}'
     f'<details><summary>Configuration</summary><pre>{config}</pre></details>'
     '<p class="note">Beside this page: <code>results.json</code> (all numbers), '
     '<code>per_image.csv</code> (every image), <code>report.md</code>, <code>pictures/</code>.</p>'

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import charts, pictures
+from car_jax.evaluate import charts, html, pictures
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.predict import READERS, Prediction
 from car_jax.evaluate.results import Results
-from car_jax.evaluate.tables import text
 from car_jax.typing import Array
 
 SHOWN_SAMPLES = 6
@@ -23,12 +22,7 @@ WHY = {'worst': 'among the worst', 'median': 'typical', 'best': 'among the best'
 
 
 def tile(picture: pictures.Picture, caption: str, alt: str, kind: str = '') -> str:
-  """HTML of a picture above its caption; kind: more CSS classes."""
-  source = pictures.data_uri(pictures.png(picture))
-  return (
-    f'<figure class="tile {kind}"><img src="{source}" alt="{escape(alt, quote=True)}" '
-    f'loading="lazy">{escape(caption)}</figure>'
-  )
+  return html.tile(pictures.png(picture), caption, alt, kind)
 
 
 def swatch(results: Results, subject: str) -> str:
@@ -64,7 +58,7 @@ def score_of(results: Results, subject: str, index: int) -> str:
   values = None if main is None else results.values(subject, main)
   if main is None or values is None or math.isnan(values[index]):
     return ''
-  return f'{main.name} {text(float(values[index]), 3)}'
+  return f'{main.name} {charts.number(float(values[index]))}'
 
 
 def cases(results: Results, choice: Choice, by_index: dict[int, Case]) -> str:

@@ -7,6 +7,7 @@ import base64
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from car_jax.typing import Array
 
@@ -95,14 +96,9 @@ def contours(image: np.ndarray, masks: np.ndarray, colours=READER_COLOURS) -> Pi
 
 def _edge(labels: np.ndarray, width: int) -> np.ndarray:
   """Pixels of classes other than 0 that are within `width` of another class; the rim is none."""
-  edge = np.zeros(labels.shape, bool)
-  padded = np.pad(labels, width, mode='edge')
-  h, w = labels.shape
-  for dy in range(-width, width + 1):
-    for dx in range(-width, width + 1):
-      other = padded[width + dy : width + dy + h, width + dx : width + dx + w]
-      edge |= other != labels
-  return edge & (labels != 0)
+  window = dict(size=2 * width + 1, mode='nearest')
+  apart = ndimage.maximum_filter(labels, **window) != ndimage.minimum_filter(labels, **window)
+  return apart & (labels != 0)
 
 
 def strip(pictures: list[Picture], gap: int = 4, height: int = 128) -> Picture:

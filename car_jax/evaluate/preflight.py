@@ -2,16 +2,15 @@
 
 import collections
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from car_jax.data import options as data_options
 from car_jax.data import pipeline, sources
 from car_jax.data.transforms import PLAIN_CROPS
-from car_jax.errors import UserError, reason
+from car_jax.errors import UserError, naming, reason
 from car_jax.evaluate import catalogue
 from car_jax.evaluate.validate import Validation
 
@@ -29,25 +28,17 @@ def check(config: Any, dataset: Any, source: Any, run: Any, state: Any) -> list[
   entries: dict[str, Validation] = {f'evals.{k}': v for k, v in run.validations.items()}
   lines: dict[str, None] = {}
   if run.method.predictors():
-    with _named('config.report'):
+    with naming('config.report'):
       spec = catalogue.report_spec(config)
       entries['report'] = Validation(run.method, dataset, config, spec, run.mesh)
   tried: set[Any] = set()
   for name, entry in entries.items():
-    with _named(f'config.{name}'):
+    with naming(f'config.{name}'):
       if not len(entry.source):
         raise UserError('the split has no image\n  choose another split')
       lines |= dict.fromkeys(filter(None, [pipeline.cut(entry.source, config.data)]))
       _try(entry, state, config.data, tried)
   return [*lines]
-
-
-@contextlib.contextmanager
-def _named(entry: str) -> Iterator[None]:
-  try:
-    yield
-  except UserError as e:
-    raise UserError(f'{entry}: {e}') from e
 
 
 def _try(entry: Validation, state: Any, data: Mapping[str, Any], tried: set[Any]) -> None:
@@ -99,10 +90,3 @@ def check_training(source: Any, data: Any) -> None:
       f'{share} are smaller than config.data.size {size}: {where(small[0])}\n'
       f'  use --config.data.size={min(map(min, small))} or less, or set data.pad=True'
     )
-
-
-def show(lines: Sequence[str]) -> None:
-  """Prints them, on the first process."""
-  if jax.process_index() == 0:
-    for line in lines:
-      print(line, flush=True)

@@ -8,8 +8,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import flax
 import jax
+import numpy as np
 
+import car_jax
 from car_jax.evaluate import (
   charts,
   escaped,
@@ -28,11 +31,6 @@ RESULTS = 'results.json'
 
 
 def versions() -> dict[str, str]:
-  import flax
-  import numpy as np
-
-  import car_jax
-
   device = jax.devices()[0]
   return {
     'car_jax': car_jax.__version__,

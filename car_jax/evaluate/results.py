@@ -13,7 +13,7 @@ import numpy as np
 
 from car_jax.evaluate import census, score
 from car_jax.evaluate.catalogue import Metric, Plan
-from car_jax.metrics import bootstrap, calibration
+from car_jax.metrics import bootstrap, calibration, confusion
 from car_jax.metrics.bootstrap import Interval
 
 
@@ -117,8 +117,7 @@ class Results:
       return float('nan')
     if metric.pooled:
       return score.finish(metric, total(value))
-    seen = value[~np.isnan(value)]
-    return float(seen.mean()) if len(seen) else float('nan')
+    return confusion.known_mean(value)
 
   def reliability(self, subject: str, source: str) -> calibration.Reliability | None:
     """The table behind a reliability diagram of 'mean' or 'own' probabilities."""
@@ -145,15 +144,12 @@ def pooled_interval(
   *,
   groups: np.ndarray | None = None,
   resamples: int = 1000,
-  level: float = 0.95,
-  seed: int = 0,
 ) -> Interval:
   """Percentile bootstrap of finish(total of sums): images, or whole groups, drawn again.
 
   sums: a pytree of [I, ..]. A score such as ECE is no mean over images, so each resample adds its
-  images' sums before it is finished. groups, resamples, level and seed are as in
-  `bootstrap.interval`. The ends are nan where fewer than two images, or groups, have
-  a score of their own.
+  images' sums before it is finished. groups and resamples are as in `bootstrap.interval`. The ends
+  are nan where fewer than two images, or groups, have a score of their own.
   """
   leaves, tree = jax.tree.flatten(sums)
   images = len(leaves[0])
@@ -174,10 +170,9 @@ def pooled_interval(
   scored = (row for row in by_group if not np.isnan(score_of(row)))
   if len([*itertools.islice(scored, 2)]) < 2:
     return Interval(value, np.nan, np.nan, images, 0)
-  rng, units, resampled = np.random.default_rng(seed), len(by_group), []
+  rng, units, resampled = np.random.default_rng(0), len(by_group), []
   for start in range(0, resamples, 100):  # blocks bound the memory
     times = rng.multinomial(units, np.full(units, 1 / units), min(100, resamples - start))
     resampled += [score_of(row) for row in times @ by_group]
-  tail = 50 * (1 - level)
-  low, high = np.nanpercentile(resampled, [tail, 100 - tail])
+  low, high = np.nanpercentile(resampled, [2.5, 97.5])
   return Interval(value, float(low), float(high), images, 0)

@@ -50,7 +50,7 @@ def census(num_classes: int, ignore: int | None, batch: Batch) -> Array:
 
   A pixel counts where some reader does not give the ignored label; its readers share one vote.
   """
-  votes, seen = calibration.votes(batch['labels'], batch['label_weight'], None, ignore)
+  votes, seen = calibration.votes(batch['labels'], batch['label_weight'], ignore)
   of_class = lambda c: jnp.sum(jnp.where(batch['labels'] == c, votes, 0.0), (1, 2, 3))
   classes = jax.lax.map(of_class, jnp.arange(num_classes))
   pixels = jnp.sum(seen, (1, 2), dtype=jnp.float32)
@@ -108,7 +108,7 @@ def _of_probabilities(metric: Metric, prediction: Prediction, batch: Batch) -> A
     ignore = None if metric.ignored == 'class' else metric.ignore
     kw: dict[str, Any] = dict(classes=metric.classes, num_bins=metric.bins, ignore=ignore)
     rows = calibration.listed_sums(probs, labels, weight, **kw)
-    seen = calibration.votes(labels, weight, None, ignore)[1]
+    seen = calibration.votes(labels, weight, ignore)[1]
     size = jnp.sum(seen, (1, 2), dtype=jnp.int32)[:, None]
     return _per_image(rows, len(probs), metric.bins), size
   if metric.kind == 'ece':
@@ -139,7 +139,7 @@ def _per_image(rows: calibration.BinSums, images: int, num_bins: int) -> calibra
 def confusion(predicted: Array, batch: Batch, num_classes: int, ignore: int | None) -> Array:
   """Pixels by reader's class and predicted class [B, C, C]; a pixel's readers share one vote."""
   classes = jnp.arange(num_classes)
-  votes, _ = calibration.votes(batch['labels'], batch['label_weight'], None, ignore)
+  votes, _ = calibration.votes(batch['labels'], batch['label_weight'], ignore)
 
   def add(m, total):
     truth = batch['labels'][:, m, ..., None] == classes

@@ -51,17 +51,22 @@ def subject_colour(index: int | None) -> str:
 
 
 class Drawing:
-  """An SVG under construction; coordinates are pixels of its view box."""
+  """An SVG under construction, in pixels of its view box. What has a place of nan is left out."""
 
   def __init__(self, width: float, height: float, title: str):
     self.width, self.height, self.title = width, height, title
     self.parts: list[str] = []
 
+  def _add(self, mark: str, *places: float) -> None:
+    if not any(map(math.isnan, places)):
+      self.parts.append(mark)
+
   def line(self, x1, y1, x2, y2, colour='var(--grid)', width=1.0, dash='') -> None:
     extra = f' stroke-dasharray="{dash}"' if dash else ''
-    self.parts.append(
+    self._add(
       f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
-      f'style="stroke:{colour}" stroke-width="{width}" stroke-linecap="round"{extra}/>'
+      f'style="stroke:{colour}" stroke-width="{width}" stroke-linecap="round"{extra}/>',
+      *(x1, y1, x2, y2),
     )
 
   def path(self, points: Sequence[tuple[float, float]], colour, width=2.0, dash='') -> None:
@@ -80,23 +85,26 @@ class Drawing:
     )
 
   def rect(self, x, y, width, height, colour, opacity=1.0, tip='') -> None:
-    self.parts.append(
+    self._add(
       f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0, width):.1f}" height="{max(0, height):.1f}" '
-      f'style="fill:{colour}" opacity="{opacity}">{_tip(tip)}</rect>'
+      f'style="fill:{colour}" opacity="{opacity}">{_tip(tip)}</rect>',
+      *(x, y, width, height),
     )
 
   def dot(self, x, y, colour, radius=4.5, hollow=False, tip='') -> None:
     fill = 'var(--paper)' if hollow else colour
-    self.parts.append(
+    self._add(
       f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" style="fill:{fill};stroke:{colour}" '
-      f'stroke-width="2">{_tip(tip)}</circle>'
+      f'stroke-width="2">{_tip(tip)}</circle>',
+      *(x, y),
     )
 
   def diamond(self, x, y, colour, radius=6.0, tip='') -> None:
     r = radius
-    self.parts.append(
+    self._add(
       f'<path d="M{x:.1f} {y - r:.1f}l{r} {r}l{-r} {r}l{-r} {-r}z" style="fill:{colour}">'
-      f'{_tip(tip)}</path>'
+      f'{_tip(tip)}</path>',
+      *(x, y),
     )
 
   def text(self, x, y, text, anchor='start', colour='var(--ink)', size=12, weight=400) -> None:
@@ -104,6 +112,19 @@ class Drawing:
       f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" '
       f'font-weight="{weight}" style="fill:{colour}">{escape(str(text))}</text>'
     )
+
+  def x_axis(self, axis: 'Axis', top: float, bottom: float, name: str = '') -> None:
+    """Vertical grid lines with their numbers below, and the axis' name under them."""
+    for tick in axis.ticks:
+      self.line(axis(tick), top, axis(tick), bottom)
+      self.text(axis(tick), bottom + 15, axis.label(tick), 'middle', 'var(--muted)', 11)
+    self.text((axis.start + axis.end) / 2, bottom + 32, name, 'middle', 'var(--muted)', 12)
+
+  def y_axis(self, axis: 'Axis', left: float, right: float) -> None:
+    """Horizontal grid lines with their numbers on the left."""
+    for tick in axis.ticks:
+      self.line(left, axis(tick), right, axis(tick))
+      self.text(left - 6, axis(tick) + 4, axis.label(tick), 'end', 'var(--muted)', 11)
 
   def render(self) -> str:
     return (

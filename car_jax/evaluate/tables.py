@@ -1,7 +1,5 @@
 """Results as JSON, CSV and Markdown."""
 
-import csv
-import io
 import math
 from typing import Any
 
@@ -9,6 +7,7 @@ import numpy as np
 
 from car_jax.evaluate import escaped, flip_charts, score
 from car_jax.evaluate.catalogue import Metric
+from car_jax.evaluate.charts import number
 from car_jax.evaluate.predict import READERS
 from car_jax.evaluate.results import Results
 from car_jax.metrics.bootstrap import Interval
@@ -92,16 +91,13 @@ def plain(value: Any) -> Any:
 def as_csv(results: Results) -> str:
   """One row per image and subject; a column per metric that has a value per image."""
   metrics = [m for m in results.plan.metrics if not m.pooled]
-  out = io.StringIO()
-  writer = csv.writer(out, lineterminator='\n')
-  writer.writerow(['id', 'group', 'subject', *(m.name for m in metrics)])
+  rows = []
   groups = results.groups if results.groups is not None else results.ids
   for subject in results.subjects:
     columns = [results.values(subject, m) for m in metrics]
     for i, (name, group) in enumerate(zip(results.ids, groups, strict=True)):
-      row = ['' if c is None or np.isnan(c[i]) else repr(float(c[i])) for c in columns]
-      writer.writerow([*(escaped.csv_cell(str(t)) for t in (name, group, subject)), *row])
-  return out.getvalue()
+      rows.append([name, group, subject, *(None if c is None else c[i] for c in columns)])
+  return escaped.csv(['id', 'group', 'subject', *(m.name for m in metrics)], rows)
 
 
 def digits(results: Results, metric: Metric) -> int:
@@ -111,15 +107,19 @@ def digits(results: Results, metric: Metric) -> int:
   return 3 if size >= 0.1 else 4
 
 
-def text(value: float, places: int) -> str:
-  return '–' if math.isnan(value) else f'{value:.{places}f}'.replace('-', '−')
-
-
 def ends(interval: Interval, places: int, joint: str) -> str:
   """'0.110 to 0.135', or nothing for an interval without ends, such as that of one image."""
   if math.isnan(interval.low) or math.isnan(interval.high):
     return ''
-  return f'{text(interval.low, places)}{joint}{text(interval.high, places)}'
+  return f'{number(interval.low, places)}{joint}{number(interval.high, places)}'
+
+
+def cell(
+  results: Results, subject: str, metric: Metric, joint: str = ' to '
+) -> tuple[str, str, bool]:
+  """The score, the ends of its interval ('' without any), and whether it is the best."""
+  i, places = results.interval(subject, metric), digits(results, metric)
+  return number(i.mean, places), ends(i, places, joint), subject in best(results, metric)
 
 
 def best(results: Results, metric: Metric) -> set[str]:
@@ -144,12 +144,12 @@ def findings(results: Results) -> list[str]:
   span = ends(interval, places, ' to ')
   few = f'no interval: fewer than two {results.units[1]} with this score'
   sure = f'95 % interval {span}' if span else few
-  lines = [f'{ours}: {main.name} {text(interval.mean, places)} ({sure}).']
+  lines = [f'{ours}: {main.name} {number(interval.mean, places)} ({sure}).']
   for other in others:
     gap = results.difference(ours, other, main)
     if gap is None or math.isnan(gap.low):
       continue
-    size = text(abs(gap.mean), places)
+    size = number(abs(gap.mean), places)
     if gap.low <= 0 <= gap.high:
       lines.append(f'No clear difference to {other}: the interval of the difference holds 0.')
     elif other == READERS:
@@ -158,7 +158,7 @@ def findings(results: Results) -> list[str]:
     else:
       word = 'Better' if gap.mean < 0 else 'Worse'
       near, far = sorted((abs(gap.low), abs(gap.high)))
-      span = f'{text(near, places)} to {text(far, places)}'
+      span = f'{number(near, places)} to {number(far, places)}'
       lines.append(f'{word} than {other} by {size} ({span}, on the same images).')
   return lines
 
@@ -170,13 +170,9 @@ def markdown_scores(results: Results) -> str:
   for subject in results.subjects:
     cells = []
     for m in metrics:
-      i, places = results.interval(subject, m), digits(results, m)
-      cell = text(i.mean, places)
-      if not math.isnan(i.mean):
-        cell = f'**{cell}**' if subject in best(results, m) else cell
-        span = ends(i, places, ' to ')
-        cell += f' ({span})' if span else ''
-      cells.append(cell)
+      mean, span, top = cell(results, subject, m)
+      mean = f'**{mean}**' if top else mean
+      cells.append(f'{mean} ({span})' if span else mean)
     rows.append([subject, *cells])
   legend = [[m.name, f'`{m.convention}`', BETTER[m.about.better], m.about.text] for m in metrics]
   below = escaped.table(['score', 'exactly', 'better', 'what it says'], legend)

@@ -1,12 +1,11 @@
 """The summary that eval.py prints: tables that fit a terminal, what they mean below."""
 
-import math
 import textwrap
 from collections.abc import Sequence
 
 from car_jax.evaluate.catalogue import Metric
 from car_jax.evaluate.results import Results
-from car_jax.evaluate.tables import ARROWS, BETTER, best, digits, ends, text
+from car_jax.evaluate.tables import ARROWS, BETTER, cell
 
 WIDTH = 80
 NAMES = 30  # most columns for the subjects' names, which are wrapped
@@ -33,16 +32,10 @@ def scores(results: Results, width: int = WIDTH) -> str:
 
 def _column(results: Results, metric: Metric) -> list[str]:
   """Title, then a cell of each subject."""
-  winners, places = best(results, metric), digits(results, metric)
   cells = [f'{metric.name} {ARROWS[metric.about.better]}']
   for subject in results.subjects:
-    i = results.interval(subject, metric)
-    cell = text(i.mean, places)
-    if not math.isnan(i.mean):
-      mark = '*' if subject in winners else ' '
-      span = ends(i, places, ' to ')
-      cell += f'{mark}({span})' if span else mark
-    cells.append(cell)
+    mean, span, top = cell(results, subject, metric)
+    cells.append(mean + ('*' if top else ' ') + (f'({span})' if span else ''))
   return cells
 
 

@@ -24,15 +24,13 @@ def coded(host: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def decoded(rows: np.ndarray) -> np.ndarray:
   """[B, BYTES] uint8 -> [B] str."""
-  return np.array([bytes(row).rstrip(b'\0').decode() for row in rows], str)
+  return np.char.decode(np.ascontiguousarray(rows).view(f'S{BYTES}')[:, 0], 'utf-8')
 
 
 def _coded(texts: np.ndarray) -> np.ndarray:
   """[B] str -> [B, BYTES] uint8, padded with zeros."""
-  out = np.zeros((len(texts), BYTES), np.uint8)
-  for row, text in zip(out, texts, strict=True):
-    raw = np.frombuffer(str(text).encode(), np.uint8)
-    if len(raw) > BYTES:
-      raise UserError(f'an id has more than {BYTES} bytes: {text}\n  shorten the file names')
-    row[: len(raw)] = raw
-  return out
+  raw = np.char.encode(np.asarray(texts, str), 'utf-8')
+  if raw.itemsize > BYTES:
+    longest = max(texts, key=lambda text: len(str(text).encode()))
+    raise UserError(f'an id has more than {BYTES} bytes: {longest}\n  shorten the file names')
+  return raw.astype(f'S{BYTES}').view(np.uint8).reshape(len(raw), BYTES)

@@ -53,9 +53,7 @@ class Validation:
   def shapes(self, state: Any, batch: pipeline.Batch) -> None:
     """Predicts and scores a batch by shapes alone; raises what that raises."""
     batch = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
-    self._evaluator.shapes(
-      Subject(self._name, self._predict, for_evaluation(state)), batch, self._rng
-    )
+    self._evaluator.shapes(self._subject(state), batch, self._rng)
 
   def __call__(self, state: Any) -> dict[str, float]:
     with contextlib.closing(self.batches(self.source)) as batches:

@@ -82,8 +82,8 @@ def attended(query: Array, key: Array, value: Array, compute: Compute) -> Array:
   blocks = jnp.pad(query, ((0, 0), (0, count * size - n), (0, 0), (0, 0)))
   blocks = jnp.moveaxis(blocks.reshape(b, count, size, *rest), 1, 0)
   of_block = jax.checkpoint(lambda q: jax.nn.dot_product_attention(q, key, value))
-  found = jnp.moveaxis(jax.lax.map(of_block, blocks), 0, 1)
-  return found.reshape(b, count * size, *rest)[:, :n]
+  joined = jnp.moveaxis(jax.lax.map(of_block, blocks), 0, 1)
+  return joined.reshape(b, count * size, *rest)[:, :n]
 
 
 class Attention(nn.Module):

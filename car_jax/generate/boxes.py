@@ -37,11 +37,15 @@ class Box(NamedTuple):
     row, column = self.row - self.margin, self.column - self.margin
     return scene[row : row + self.crop, column : column + self.crop]
 
+  def inside(self, scene: np.ndarray) -> np.ndarray:
+    """scene [H, W, ..] -> its pixels [size, size, ..] in the box, a view."""
+    return scene[self.row : self.row + self.size, self.column : self.column + self.size]
+
   def mask(self, height: int, width: int) -> np.ndarray:
     """[H, W] uint8, 255 inside."""
-    found = np.zeros((height, width), np.uint8)
-    found[self.row : self.row + self.size, self.column : self.column + self.size] = 255
-    return found
+    mask = np.zeros((height, width), np.uint8)
+    mask[self.row : self.row + self.size, self.column : self.column + self.size] = 255
+    return mask
 
 
 def crop_side(size: int) -> int:
@@ -74,6 +78,27 @@ def draw(rng: np.random.Generator, height: int, width: int, sizes: tuple[int, in
   size = int(rng.integers(*sizes, endpoint=True))
   rows, columns = crop_ranges(height, width, size)
   row, column = (int(rng.integers(*ends, endpoint=True)) for ends in (rows, columns))
+  return _cropped(row, column, size)
+
+
+def draw_on(
+  rng: np.random.Generator, allowed: np.ndarray, sizes: tuple[int, int] = SIZES
+) -> Box | None:
+  """As `draw`, of boxes whose middle is where `allowed` [H, W] is True; None where none is."""
+  size = int(rng.integers(*sizes, endpoint=True))
+  height, width = allowed.shape
+  rows, columns = crop_ranges(height, width, size)
+  middle = (crop_side(size) - size) // 2 + size // 2
+  window = [slice(first + middle, last + middle + 1) for first, last in (rows, columns)]
+  places = np.argwhere(allowed[window[0], window[1]])
+  if not len(places):
+    return None
+  row, column = places[rng.integers(len(places))].tolist()
+  return _cropped(row + rows[0], column + columns[0], size)
+
+
+def _cropped(row: int, column: int, size: int) -> Box:
+  """The box whose crop begins there."""
   margin = (crop_side(size) - size) // 2
   return Box(row + margin, column + margin, size, crop_side(size))
 
@@ -85,18 +110,23 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
   return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def blurred_mask(box: Box, side: int = SIDE) -> np.ndarray:
-  """The mask of a crop as the net's picture has it, [side, side] uint8.
+def crop_mask(box: Box, side: int = SIDE) -> np.ndarray:
+  """The mask of a crop as the net's picture has it, [side, side] uint8, 255 in the box."""
+  chosen = nearest_indices(box.crop, side)
+  inner = Box(box.margin, box.margin, box.size, box.crop).mask(box.crop, box.crop)
+  return inner[chosen[:, None], chosen]
 
-  Blurred over BLUR pixels, mirrored at the border. What is repainted is this from INSIDE on: the
+
+def blurred_mask(box: Box, side: int = SIDE) -> np.ndarray:
+  """`crop_mask` as published: blurred over a fourth of its side, mirrored at the border.
+
+  What is repainted is this from INSIDE on: the
   box, one pixel larger at the right and below, with round corners; no soft seam, since pipelines
   of inpainting take masks for yes or no.
   """
   import cv2
 
-  chosen = nearest_indices(box.crop, side)
-  inner = Box(box.margin, box.margin, box.size, box.crop).mask(box.crop, box.crop)
-  return cv2.blur(inner[chosen[:, None], chosen], (BLUR, BLUR))
+  return cv2.blur(crop_mask(box, side), (side * BLUR // SIDE,) * 2)
 
 
 def latent_mask(mask: np.ndarray, factor: int = 8) -> np.ndarray:

@@ -86,17 +86,17 @@ def _unet(name: str, layers: int) -> str:
   layer, _, leaf = name.rpartition('.')
   if layer in ENDS:
     return f'{ENDS[layer]}.{leaf}'
-  if found := re.fullmatch(r'(input|output)_blocks\.(\d+)\.(\d)\.(.+)', name):
-    kind, k = ('down', -1) if found[1] == 'input' else ('up', 0)
-    return _level(kind, k + int(found[2]), int(found[3]), found[4], layers)
-  if found := re.fullmatch(r'middle_block\.([02])\.(.+)', name):
-    return f'mid_block.resnets.{int(found[1]) // 2}.{_residual(found[2])}'
-  if found := re.fullmatch(r'middle_block\.1\.(.+)', name):
-    return f'mid_block.attentions.0.{found[1]}'
-  if found := re.fullmatch(r'zero_convs\.(\d+)\.0\.(\w+)', name):
-    return f'controlnet_down_blocks.{found[1]}.{found[2]}'
-  if found := re.fullmatch(r'input_hint_block\.(\d+)\.(\w+)', name):
-    return f'controlnet_cond_embedding.blocks.{int(found[1]) // 2 - 1}.{found[2]}'
+  if m := re.fullmatch(r'(input|output)_blocks\.(\d+)\.(\d)\.(.+)', name):
+    kind, k = ('down', -1) if m[1] == 'input' else ('up', 0)
+    return _level(kind, k + int(m[2]), int(m[3]), m[4], layers)
+  if m := re.fullmatch(r'middle_block\.([02])\.(.+)', name):
+    return f'mid_block.resnets.{int(m[1]) // 2}.{_residual(m[2])}'
+  if m := re.fullmatch(r'middle_block\.1\.(.+)', name):
+    return f'mid_block.attentions.0.{m[1]}'
+  if m := re.fullmatch(r'zero_convs\.(\d+)\.0\.(\w+)', name):
+    return f'controlnet_down_blocks.{m[1]}.{m[2]}'
+  if m := re.fullmatch(r'input_hint_block\.(\d+)\.(\w+)', name):
+    return f'controlnet_cond_embedding.blocks.{int(m[1]) // 2 - 1}.{m[2]}'
   return name
 
 
@@ -104,7 +104,7 @@ def _autoencoder(name: str, levels: int) -> str:
   """The decoder's levels are counted from the picture there, from the latents here."""
   for pattern, ours in AUTOENCODER:
     name = re.sub(pattern, ours, name)
-  turned = lambda found: f'decoder.up_blocks.{levels - 1 - int(found[1])}.'
+  turned = lambda m: f'decoder.up_blocks.{levels - 1 - int(m[1])}.'
   return re.sub(r'^decoder\.up_blocks\.(\d+)\.', turned, name)
 
 
@@ -115,7 +115,7 @@ def translated(names: Iterable[str], layers: int = 2) -> dict[str, tuple[str, st
   """
   names = [name for name in names if not IGNORED.fullmatch(name)]
   ups = [re.match(r'first_stage_model\.decoder\.up\.(\d+)\.', name) for name in names]
-  levels = 1 + max((int(found[1]) for found in ups if found), default=0)
+  levels = 1 + max((int(m[1]) for m in ups if m), default=0)
   result, strange = {}, []
   for name in names:
     prefix = next((p for p in PREFIXES if name.startswith(p)), None)
@@ -149,12 +149,12 @@ def read(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
     names = translated(state)
   except UserError as e:
     raise UserError(f'{path}: {e}') from None
-  found: dict[str, dict[str, np.ndarray]] = {}
+  states: dict[str, dict[str, np.ndarray]] = {}
   for name, (kind, theirs) in names.items():
-    found.setdefault(kind, {})[theirs] = state[name]
-  if not found:
+    states.setdefault(kind, {})[theirs] = state[name]
+  if not states:
     raise UserError(f'{path} has none of {", ".join(PREFIXES)}: it is no cldm checkpoint')
-  return found
+  return states
 
 
 def load(
@@ -168,14 +168,14 @@ def load(
 
   nets: networks of other sizes than Stable Diffusion 1.5's, by component. Raises UserError.
   """
-  found = {}
+  networks = {}
   for kind, state in read(path).items():
-    net = (nets or {}).get(kind) or _of_15(kind, state, compute)
-    found[kind] = net, weights.fitted(kind, net, state, f'{path}, {kind}', dtype)
-  return found
+    net = (nets or {}).get(kind) or of_15(kind, state, compute)
+    networks[kind] = net, weights.fitted(kind, net, state, f'{path}, {kind}', dtype)
+  return networks
 
 
-def _of_15(kind: str, state: dict[str, np.ndarray], compute: Compute) -> nn.Module:
+def of_15(kind: str, state: dict[str, np.ndarray], compute: Compute) -> nn.Module:
   """Stable Diffusion 1.5's network with as many input and hint channels as the file has."""
   channels = lambda name, usual: state[name].shape[1] if name in state else usual
   if kind == 'unet':

@@ -5,6 +5,7 @@ which others may have one value only, that of Stable Diffusion 1.x; and which ch
 Whatever else a file says is refused by name: a net that ignores it would give other pictures.
 """
 
+import dataclasses
 import math
 import typing
 from collections.abc import Mapping
@@ -163,10 +164,10 @@ def settings(table: Table, config: Mapping[str, Any], path: Any) -> dict[str, An
   if wrong:
     what = f'{path}: not honoured: {", ".join(wrong)}'
     raise UserError(f'{what}\n  {_family(config)}{READ}')
-  found = {}
+  checked = {}
   for key, default in table.honoured.items():
-    found[key] = _checked(key, config.get(key, default), default, path)
-  return found
+    checked[key] = _checked(key, config.get(key, default), default, path)
+  return checked
 
 
 def _family(config: Mapping[str, Any]) -> str:
@@ -197,7 +198,7 @@ def _checked(key: str, value: Any, default: Any, path: Any) -> Any:
   return value
 
 
-def module(kind: str, config: Mapping[str, Any], path: Any, compute: Compute = PLAIN) -> nn.Module:
+def module(kind: str, config: Mapping[str, Any], path: Any, compute: Compute = PLAIN) -> Any:
   """The network of one of `TABLES`, of a parsed config.json. Raises UserError."""
   fields = settings(TABLES[kind], config, path)
   if kind in ('unet', 'controlnet'):
@@ -238,22 +239,22 @@ def _check_divisible(net: nn.Module, path: Any) -> None:
 def of_module(kind: str, net: nn.Module) -> dict[str, Any]:
   """The config.json with which the diffusers library, or transformers, makes this network."""
   table = TABLES[kind]
-  found: dict[str, Any] = {}
+  entries: dict[str, Any] = {}
   for key in table.honoured:
     if key == 'up_block_types':
-      found[key] = [UP[level] for level in net.attention_levels[::-1]]
+      entries[key] = [UP[level] for level in net.attention_levels[::-1]]
     elif key == 'down_block_types':
-      found[key] = [DOWN[level] for level in net.attention_levels]
+      entries[key] = [DOWN[level] for level in net.attention_levels]
     else:
-      found[key] = getattr(net, OURS.get(key, key))
+      entries[key] = getattr(net, OURS.get(key, key))
   if kind == 'vae':
     levels = len(net.block_out_channels)
-    found['down_block_types'] = ['DownEncoderBlock2D'] * levels
-    found['up_block_types'] = ['UpDecoderBlock2D'] * levels
-  found |= {k: v[0] for k, v in table.fixed.items() if k not in found and v[0] is not None}
+    entries['down_block_types'] = ['DownEncoderBlock2D'] * levels
+    entries['up_block_types'] = ['UpDecoderBlock2D'] * levels
+  entries |= {k: v[0] for k, v in table.fixed.items() if k not in entries and v[0] is not None}
   if kind == 'text_encoder':
-    return {'architectures': [table.class_name], **found}
-  return {'_class_name': table.class_name, **found}
+    return {'architectures': [table.class_name], **entries}
+  return {'_class_name': table.class_name, **entries}
 
 
 def schedule(
@@ -275,11 +276,20 @@ def schedule(
   if by_class.get(name) != kind:  # of another class: what is said of the noise only
     config = {k: v for k, v in config.items() if k in {*_NOISE, *_EPSILON}}
     table = Table(table.class_name, table.honoured, _EPSILON)
-  found = settings(table, config, path)
+  entries = settings(table, config, path)
   for key, choices in (
     ('beta_schedule', ('scaled_linear', 'linear')),
     ('timestep_spacing', typing.get_args(Spacing)),
   ):
-    if found[key] not in choices:
-      raise UserError(f'{path}: {key} is {found[key]!r:.60}\n{nearest(found[key], choices)}')
-  return NoiseSchedule(spacing=found.pop('timestep_spacing'), **found), kind
+    if entries[key] not in choices:
+      raise UserError(f'{path}: {key} is {entries[key]!r:.60}\n{nearest(entries[key], choices)}')
+  return NoiseSchedule(spacing=entries.pop('timestep_spacing'), **entries), kind
+
+
+def of_schedule(schedule: NoiseSchedule) -> dict[str, Any]:
+  """The scheduler_config.json with which the diffusers library samples by DDIM as we do."""
+  entries = dataclasses.asdict(schedule)
+  entries['timestep_spacing'], clip = entries.pop('spacing'), entries.pop('clip')
+  fixed: dict[str, Any] = {k: v[0] for k, v in SCHEDULERS['ddim'].fixed.items()}
+  fixed |= dict(clip_sample=True, clip_sample_range=clip) if clip else {}
+  return {'_class_name': SCHEDULERS['ddim'].class_name, **entries, **fixed}

@@ -36,6 +36,8 @@ class NoiseSchedule:
   spacing: Spacing = 'leading'
   """leading: 0, T/S, .. and the offset; trailing: T - 1, T - 1 - T/S, ..; linspace: from 0 to T - 1
   with both; genval: range(0, T, T // S) + 1, which is S timesteps only where S divides T."""
+  clip: float = 0.0
+  """The largest value in a picture that DDIM predicts, of diffusion in pixels; 0 for no limit."""
 
   @property
   def betas(self) -> np.ndarray:
@@ -71,17 +73,17 @@ class NoiseSchedule:
     if self.spacing == 'genval':
       return self._genval(steps)
     if self.spacing == 'leading':
-      found = np.arange(count)[::-1] * float(most // count) + self.steps_offset
+      timesteps = np.arange(count)[::-1] * float(most // count) + self.steps_offset
     elif self.spacing == 'trailing':
-      found = np.round(most - np.arange(count) * (most / count)) - 1
+      timesteps = np.round(most - np.arange(count) * (most / count)) - 1
     else:
-      found = np.round(np.linspace(0, most - 1, count))[::-1]
-    if found[0] >= most:
+      timesteps = np.round(np.linspace(0, most - 1, count))[::-1]
+    if timesteps[0] >= most:
       raise UserError(
-        f'{steps} steps reach timestep {found[0]:.0f}, where the last is {most - 1}\n'
+        f'{steps} steps reach timestep {timesteps[0]:.0f}, where the last is {most - 1}\n'
         f'  an offset of {self.steps_offset} leaves no place for them; fewer steps do'
       )
-    return found[:steps].astype(np.int32)
+    return timesteps[:steps].astype(np.int32)
 
   def _genval(self, steps: int) -> np.ndarray:
     """GenVal's rule (arXiv 2312.09231). Its code fails with an IndexError where this refuses."""
@@ -156,9 +158,15 @@ class DDIM(Sampler):
     scale = np.sqrt(there / here)
     self.timesteps, self.stochastic = t, eta > 0
     self.table = _float32(x=scale, eps=direction - scale * np.sqrt(1 - here), noise=deviation)
+    self.clip = schedule.clip
+    if self.clip:
+      self.table |= _float32(alpha=np.sqrt(here), sigma=np.sqrt(1 - here))
 
   def step(self, state: State, i: Any, eps: Array, noise: Array | None = None) -> State:
     c = self.at(i)
+    if self.clip:
+      clean = (state.x - c['sigma'] * eps) / c['alpha']
+      eps = (state.x - c['alpha'] * jnp.clip(clean, -self.clip, self.clip)) / c['sigma']
     x = c['x'] * state.x + c['eps'] * eps
     return state._replace(x=x if noise is None else x + c['noise'] * noise)
 

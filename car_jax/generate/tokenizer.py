@@ -5,13 +5,15 @@ digits, runs of other signs, and English contractions. A word's UTF-8 bytes are 
 in the order of the list of merges; the last one of a word carries `</w>`.
 """
 
+import collections
 import functools
 import itertools
+import json
 import pathlib
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,10 +41,10 @@ def _kind(sign: str) -> str:
 
 def words(text: str) -> list[str]:
   """What is between white space, further cut where letters, digits and other signs meet."""
-  found = []
+  parts = []
   for part in re.split(f'({re.escape(BEGIN)}|{re.escape(END)})', text):
     if part in (BEGIN, END):
-      found.append(part)
+      parts.append(part)
       continue
     part = unicodedata.normalize('NFC', part).lower()
     kinds, i = ''.join(map(_kind, part)), 0
@@ -51,9 +53,20 @@ def words(text: str) -> list[str]:
       run = RUNS.match(kinds, i)
       end = i + len(short) if short else run.end() if run else i + 1
       if short or run:
-        found.append(part[i:end])
+        parts.append(part[i:end])
       i = end
-  return found
+  return parts
+
+
+def merged(parts: Sequence[str], pair: tuple[str, str]) -> list[str]:
+  """The parts of a word with each such pair of neighbours made one, from the left."""
+  joined: list[str] = []
+  for part in parts:
+    if joined and (joined[-1], part) == pair:
+      joined[-1] += part
+    else:
+      joined.append(part)
+  return joined
 
 
 class Tokenizer:
@@ -96,36 +109,66 @@ class Tokenizer:
       best = min(pairs, key=lambda pair: self.ranks.get(pair, len(self.ranks)))
       if best not in self.ranks:
         break
-      joined: list[str] = []
-      for part in parts:
-        if joined and (joined[-1], part) == best:
-          joined[-1] += part
-        else:
-          joined.append(part)
-      parts = joined
+      parts = merged(parts, best)
     return parts
 
   def __call__(self, texts: str | Sequence[str]) -> np.ndarray:
     """Of a text that is too long the end is cut off, as published; stderr says how much."""
     texts = [texts] if isinstance(texts, str) else texts
-    found = np.full((len(texts), self.length), self.padding, np.int32)
-    for row, text in zip(found, texts, strict=True):
+    tokens = np.full((len(texts), self.length), self.padding, np.int32)
+    for row, text in zip(tokens, texts, strict=True):
       ids, room = self.ids(text), self.length - 2
       if len(ids) > room:
         what = f'{len(ids)} tokens, {room} are read: {text!r:.60}'
         print(f'warning: a text of {what}', file=sys.stderr, flush=True)
       ids = [self.begin, *ids[:room], self.end]
       row[: len(ids)] = ids
-    return found
+    return tokens
 
   def position(self, text: str, part: str) -> np.ndarray:
     """[length] bool: which tokens of `text` are those of `part`, words that it contains."""
     ids, wanted = self.ids(text)[: self.length - 2], self.ids(part)
-    found = np.zeros(self.length, bool)
+    of_word = np.zeros(self.length, bool)
     for i in range(len(ids) - len(wanted) + 1):
       if wanted and ids[i : i + len(wanted)] == wanted:
-        found[i + 1 : i + 1 + len(wanted)] = True
-    return found
+        of_word[i + 1 : i + 1 + len(wanted)] = True
+    return of_word
+
+
+def learned(texts: Iterable[str], *, length: int = 77) -> Tokenizer:
+  """A tokenizer to which each word of these texts is one token; any other text is in its bytes.
+
+  The commonest pair of neighbours is merged until no word has two parts (arXiv 1508.07909).
+  """
+  counts = collections.Counter(w for text in texts for w in words(text))
+  signs = [*byte_signs(), *(sign + LAST for sign in byte_signs())]
+  split = {w: tuple(byte_signs()[b] for b in w.encode()) for w in sorted(counts)}
+  split = {w: (*parts[:-1], parts[-1] + LAST) for w, parts in split.items()}
+  merges: list[tuple[str, str]] = []
+  while pairs := collections.Counter(
+    {pair: 0 for parts in split.values() for pair in itertools.pairwise(parts)}
+  ):
+    for w, parts in split.items():
+      for pair in itertools.pairwise(parts):
+        pairs[pair] += counts[w]
+    best = max(sorted(pairs), key=pairs.__getitem__)
+    merges.append(best)
+    split = {w: tuple(merged(parts, best)) for w, parts in split.items()}
+  tokens = dict.fromkeys([*signs, *map(''.join, merges), BEGIN, END])
+  return Tokenizer({token: i for i, token in enumerate(tokens)}, merges, length=length)
+
+
+def save(folder: str | pathlib.Path, tokenizer: Tokenizer) -> None:
+  """vocab.json, merges.txt and tokenizer_config.json, as `read` and transformers read them."""
+  folder = pathlib.Path(folder)
+  padding = next(t for t, i in tokenizer.vocabulary.items() if i == tokenizer.padding)
+  config = dict(tokenizer_class='CLIPTokenizer', model_max_length=tokenizer.length)
+  config |= dict(bos_token=BEGIN, eos_token=END, unk_token=END, pad_token=padding)
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, content in (('vocab', tokenizer.vocabulary), ('tokenizer_config', config)):
+    (folder / f'{name}.json').write_text(json.dumps(content) + '\n')
+  lines = ['#version: 0.2', *(' '.join(pair) for pair in tokenizer.ranks)]
+  (folder / 'merges.txt').write_text('\n'.join(lines) + '\n')
 
 
 def read(folder: str | pathlib.Path) -> Tokenizer:

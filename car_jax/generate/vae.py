@@ -1,4 +1,5 @@
-"""The autoencoder between pictures and latents (arXiv 2112.10752).
+"""The autoencoder between pictures and latents (arXiv 2112.10752), and what stands for it where
+diffusion is in pixels.
 
 Letters: B images, H x W pixels in [-1, 1], h = H/8 and w = W/8 latents of 4 channels.
 """
@@ -22,6 +23,7 @@ from car_jax.nn.layers import at_least_float32
 from car_jax.typing import Array
 
 EPSILON = 1e-6  # of every norm here
+PIXEL_SCALE = 8.0  # of pixels from -1 to 1
 
 
 class MiddleAttention(nn.Module):
@@ -166,4 +168,44 @@ class VAE(nn.Module):
 
   def __call__(self, image: Array) -> Array:
     """There and back, by the mean."""
+    return self.decode(self.encode(image))
+
+
+class Pixels(nn.Module):
+  """No autoencoder: latents are the pixels, factor x factor of them side by side as channels.
+
+  They are scaled by PIXEL_SCALE, to a deviation of about 2: Stable Diffusion's noise is meant for
+  latents of many pixels each, and would hide single ones in all but the last steps.
+  """
+
+  factor: int = 1
+
+  @property
+  def latent_channels(self) -> int:
+    return 3 * self.factor**2
+
+  def posterior(self, image: Array) -> tuple[Array, Array]:
+    """image [B, H, W, 3] -> [B, h, w, 3 factor^2] and the least log-variance there is."""
+    b, h, w, c = image.shape
+    f = self.factor
+    if h % f or w % f:
+      raise ValueError(f'a picture of {h}x{w}: sides are multiples of {f}')
+    blocks = image.reshape(b, h // f, f, w // f, f, c).transpose(0, 1, 3, 2, 4, 5)
+    mean = blocks.reshape(b, h // f, w // f, f * f * c)
+    return mean, jnp.full_like(mean, -30.0)
+
+  def encode(self, image: Array, noise: Array | None = None) -> Array:
+    """image [B, H, W, 3] -> [B, h, w, 3 factor^2], without noise."""
+    return PIXEL_SCALE * self.posterior(image)[0]
+
+  def decode(self, latents: Array) -> Array:
+    """The inverse."""
+    b, h, w, _ = latents.shape
+    f = self.factor
+    blocks = (
+      at_least_float32(latents / PIXEL_SCALE).reshape(b, h, w, f, f, 3).transpose(0, 1, 3, 2, 4, 5)
+    )
+    return blocks.reshape(b, h * f, w * f, 3)
+
+  def __call__(self, image: Array) -> Array:
     return self.decode(self.encode(image))

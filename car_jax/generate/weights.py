@@ -10,6 +10,7 @@ weight of the network, or has one more, is refused with the list.
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from car_jax.generate.blocks import PLAIN, Compute
 from car_jax.generate.clip_text import ClipText
 from car_jax.generate.samplers import NoiseSchedule
 from car_jax.generate.unet import UNet
-from car_jax.generate.vae import VAE
+from car_jax.generate.vae import PIXEL_SCALE, VAE, Pixels
 from car_jax.importers import tables, torch_file
 from car_jax.importers.rules import convolution, linear
 from car_jax.importers.safetensors_file import read_safetensors
@@ -40,6 +41,7 @@ STEMS = dict.fromkeys(('unet', 'controlnet', 'vae'), 'diffusion_pytorch_model')
 STEMS |= {'text_encoder': 'model'}  # transformers' name
 # Of the autoencoder's attention, before the library renamed them.
 OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
+STABLE_DIFFUSION = ('unet', 'vae', 'text_encoder')  # the networks of a pipeline
 PIPELINES: tuple[str, ...] = ('StableDiffusionPipeline', 'StableDiffusionInpaintPipeline')
 PIPELINES += ('StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipelineLegacy')
 PIPELINES += ('StableDiffusionControlNetPipeline', 'StableDiffusionControlNetInpaintPipeline')
@@ -87,7 +89,7 @@ def to_torch(tree: Params) -> dict[str, np.ndarray]:
 
 def canonical(kind: str, weights: Weights) -> dict[str, np.ndarray]:
   """Weights by the names and shapes of today's library, without the buffers that it once saved."""
-  found = {}
+  arrays = {}
   for name, a in weights.items():
     if kind == 'text_encoder':
       name = name.removeprefix('text_model.')
@@ -98,10 +100,10 @@ def canonical(kind: str, weights: Weights) -> dict[str, np.ndarray]:
       name = f'{part[1]}.{OLD_ATTENTION.get(module, module)}.{leaf}'
       if leaf == 'weight' and a.ndim == 4 and a.shape[2:] == (1, 1):
         a = a[:, :, 0, 0]
-    if name in found:
+    if name in arrays:
       raise UserError(f'{name} is in the file under two names')
-    found[name] = a
-  return found
+    arrays[name] = a
+  return arrays
 
 
 def fitted(kind: str, net: nn.Module, weights: Weights, where: Any, dtype: Any = None) -> Params:
@@ -170,15 +172,15 @@ def read(kind: str, folder: str | pathlib.Path) -> tuple[pathlib.Path, dict[str,
     raise UserError(f'{path}: its weight_map does not say which file has which weight')
   if strange := [p for p in places.values() if pathlib.PurePath(p).name != p]:
     raise UserError(f'{path} names {strange[0]!r:.80}, which is no file beside it')
-  found: dict[str, np.ndarray] = {}
+  state: dict[str, np.ndarray] = {}
   for name in sorted({*places.values()}):
     part = read_safetensors(path.parent / name)
     if lost := [w for w, p in places.items() if p == name and w not in part]:
       raise UserError(f'{path.parent / name} has no {lost[0]}, which {path.name} says it has')
-    if twice := [w for w in part if w in found]:
+    if twice := [w for w in part if w in state]:
       raise UserError(f'{path.parent}: {twice[0]} is in two files')
-    found |= part
-  return path, found
+    state |= part
+  return path, state
 
 
 def load(
@@ -187,7 +189,7 @@ def load(
   *,
   dtype: Any = np.float32,
   compute: Compute = PLAIN,
-) -> tuple[nn.Module, Params]:
+) -> tuple[Any, Params]:
   """A network and its parameters from a folder such as FOLDER/unet: config.json and weights.
 
   kind: unet, controlnet, vae or text_encoder. dtype: of the parameters; None for the file's own.
@@ -226,13 +228,24 @@ class StableDiffusion:
   """What a pipeline's folder has; `params` by the names of its networks."""
 
   unet: UNet
-  vae: VAE
+  vae: VAE | Pixels
   text_encoder: ClipText
   params: dict[str, Params]
   tokenizer: tokenizer.Tokenizer
   schedule: NoiseSchedule
   sampler: str
   """A name in samplers.SAMPLERS."""
+
+  @property
+  def networks(self) -> tuple[Any, ...]:
+    """Those of STABLE_DIFFUSION."""
+    return self.unet, self.vae, self.text_encoder
+
+  @property
+  def kinds(self) -> list[str]:
+    """Of the networks that have weights."""
+    pairs = zip(STABLE_DIFFUSION, self.networks, strict=True)
+    return [kind for kind, net in pairs if not isinstance(net, Pixels)]
 
   @functools.cached_property
   def _encoded(self) -> Any:
@@ -243,6 +256,35 @@ class StableDiffusion:
     return self._encoded(self.params['text_encoder'], self.tokenizer(texts))
 
 
+def open_pipeline(
+  folder: str | pathlib.Path, *, sampler: str | None = None, compute: Compute = PLAIN
+) -> StableDiffusion:
+  """The networks of a folder of Stable Diffusion 1.x, in the library's layout, without parameters.
+
+  For text to image or inpainting; where model_index.json says that there is no autoencoder, in
+  pixels. sampler: a name, or None for the file's. The autoencoder computes in float32 whatever
+  `compute` says. Raises UserError for what is missing, and for configs that cannot be honoured.
+  """
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    raise UserError(f'no folder {folder}\n  give one in the layout of diffusers, with unet/')
+  nets: dict[str, Any] = {}
+  for kind in ('unet', 'text_encoder') if in_pixels(folder) else ('unet', 'vae', 'text_encoder'):
+    path = folder / kind / 'config.json'
+    how = dataclasses.replace(compute, dtype=None) if kind == 'vae' else compute
+    nets[kind] = configs.module(kind, files.read_json(path), path, how)
+    weight_file(kind, folder / kind)
+  path = folder / 'scheduler' / 'scheduler_config.json'
+  entries = files.read_json(path) | ({} if 'vae' in nets else {'clip_sample': False})
+  schedule, name = configs.schedule(entries, path, sampler)
+  if 'vae' not in nets:
+    schedule = dataclasses.replace(schedule, clip=PIXEL_SCALE)
+  words = tokenizer.read(folder / 'tokenizer')
+  nets = {'vae': Pixels(max(1, math.isqrt(nets['unet'].out_channels // 3)))} | nets
+  check_parts(folder, nets['unet'], nets['vae'], nets['text_encoder'], words)
+  return StableDiffusion(**nets, params={}, tokenizer=words, schedule=schedule, sampler=name)
+
+
 def load_pipeline(
   folder: str | pathlib.Path,
   *,
@@ -250,53 +292,69 @@ def load_pipeline(
   dtype: Any = np.float32,
   compute: Compute = PLAIN,
 ) -> StableDiffusion:
-  """A folder of Stable Diffusion 1.x, for text to image or inpainting, in the library's layout.
+  """`open_pipeline` with its parameters, of `dtype` but for the autoencoder's, which are float32.
 
-  sampler: a name, or None for the file's. dtype and compute: as `load`; the autoencoder is float32
-  whatever they say. All configs are read before the first weight. Raises UserError.
+  All configs are read before the first weight. Raises UserError.
+  """
+  opened, folder = open_pipeline(folder, sampler=sampler, compute=compute), pathlib.Path(folder)
+  params = {}
+  for kind in STABLE_DIFFUSION:
+    net = getattr(opened, kind)
+    where, state = ('', {}) if isinstance(net, Pixels) else read(kind, folder / kind)
+    kept = np.float32 if kind == 'vae' else dtype
+    params[kind] = {} if isinstance(net, Pixels) else fitted(kind, net, state, where, kept)
+  return dataclasses.replace(opened, params=params)
+
+
+def save_pipeline(folder: str | pathlib.Path, pipeline: StableDiffusion) -> None:
+  """A pipeline for text to image as `load_pipeline` and the library read it, sampled by DDIM.
+
+  The folder appears when it is complete; one that holds anything else is left alone (UserError).
   """
   folder = pathlib.Path(folder)
-  if not folder.is_dir():
-    raise UserError(f'no folder {folder}\n  give one in the layout of diffusers, with unet/')
-  check_index(folder)
-  nets: dict[str, Any] = {}
-  for kind in ('unet', 'vae', 'text_encoder'):
-    path = folder / kind / 'config.json'
-    nets[kind] = configs.module(kind, files.read_json(path), path)
-    weight_file(kind, folder / kind)
-  path = folder / 'scheduler' / 'scheduler_config.json'
-  schedule, name = configs.schedule(files.read_json(path), path, sampler)
-  words = tokenizer.read(folder / 'tokenizer')
-  check_parts(folder, nets['unet'], nets['vae'], nets['text_encoder'], words)
-  params = {}
-  for kind in nets:
-    whole = kind == 'vae'
-    how = Compute(None, compute.remat, compute.attention_limit, compute.query_block)
-    kw: dict[str, Any] = dict(dtype=dtype, compute=compute)
-    kw = dict(dtype=np.float32, compute=how) if whole else kw
-    nets[kind], params[kind] = load(kind, folder / kind, **kw)
-  return StableDiffusion(**nets, params=params, tokenizer=words, schedule=schedule, sampler=name)
+  nets = {kind: getattr(pipeline, kind) for kind in STABLE_DIFFUSION}
+  index = {'_class_name': PIPELINES[0], 'requires_safety_checker': False}
+  index |= {k: [None, None] for k in ('feature_extractor', 'image_encoder', 'safety_checker')}
+  index |= {'scheduler': ['diffusers', 'DDIMScheduler']}
+  index |= {'tokenizer': ['transformers', 'CLIPTokenizer']}
+  for kind, net in nets.items():
+    library = 'transformers' if kind == 'text_encoder' else 'diffusers'
+    there = not isinstance(net, Pixels)
+    index[kind] = [library, configs.TABLES[kind].class_name] if there else [None, None]
+  with writing(folder), folders.replaced(folder, 'model_index.json') as part:
+    for kind, net in nets.items():
+      if not isinstance(net, Pixels):
+        save(kind, part / kind, net, pipeline.params[kind])
+    tokenizer.save(part / 'tokenizer', pipeline.tokenizer)
+    (part / 'scheduler').mkdir()
+    entries = configs.of_schedule(pipeline.schedule)
+    (part / 'scheduler' / 'scheduler_config.json').write_text(json.dumps(entries, indent=2) + '\n')
+    (part / 'model_index.json').write_text(json.dumps(index, indent=2) + '\n')
 
 
-def check_index(folder: pathlib.Path) -> None:
-  """Raises UserError where model_index.json is of another kind of pipeline."""
+def in_pixels(folder: pathlib.Path) -> bool:
+  """Whether model_index.json says that there is no autoencoder. Raises UserError where it is of
+  another kind of pipeline."""
   path = folder / 'model_index.json'
   if not path.exists():
-    return
-  name = files.read_json(path).get('_class_name')
+    return False
+  index = files.read_json(path)
+  name = index.get('_class_name')
   if name not in PIPELINES:
     raise UserError(f'{path} is of a {name}\n{nearest(str(name), PIPELINES)}\n  {configs.READ}')
+  return index.get('vae') == [None, None]
 
 
 def check_parts(
-  folder: Any, unet: UNet, vae: VAE, text_encoder: ClipText, words: tokenizer.Tokenizer
+  folder: Any, unet: UNet, vae: VAE | Pixels, text_encoder: ClipText, words: tokenizer.Tokenizer
 ) -> None:
   """Raises UserError where a pipeline's parts do not fit together."""
-  channels = {4: 'for text to image', 9: 'for inpainting'}
-  if unet.in_channels not in channels or unet.out_channels != vae.latent_channels:
+  wanted = vae.latent_channels
+  known = (wanted, 2 * wanted + 1)  # inpainting: a mask and the masked picture's latents
+  if unet.in_channels not in known or unet.out_channels != wanted:
     raise UserError(
       f'{folder}: a UNet of {unet.in_channels} input and {unet.out_channels} output channels\n'
-      f'  4 (text to image) or 9 (inpainting) and {vae.latent_channels} are expected'
+      f'  {known[0]} (text to image) or {known[1]} (inpainting) and {wanted} are expected'
     )
   for what, one, other in (
     ("text encoder's width", text_encoder.hidden_size, unet.cross_attention_dim),

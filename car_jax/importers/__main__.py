@@ -11,6 +11,7 @@ import argparse
 import pathlib
 
 from car_jax import config as configs
+from car_jax import errors
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 from car_jax.evaluate import folders
 
@@ -26,9 +27,7 @@ IMPORTERS = {
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-  parser = argparse.ArgumentParser(
-    prog='python -m car_jax.importers', description=__doc__, allow_abbrev=False
-  )
+  parser = errors.parser('car_jax.importers', __doc__)
   parser.add_argument('name', help=f'whose format: {", ".join(IMPORTERS)}')
   parser.add_argument('file', help='the file of weights')
   parser.add_argument('--out', required=True, help='folder for the checkpoint')

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError
+from car_jax.errors import UserError, naming
 from car_jax.importers import tables, torch_file
 from car_jax.importers.rules import (
   Rule,
@@ -21,6 +21,7 @@ from car_jax.importers.rules import (
   transposed,
   with_bias,
 )
+from car_jax.importers.segmenters import first_state
 
 
 def _segnet() -> list[Rule]:
@@ -135,31 +136,23 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
 
   A part that the file leaves empty, or that the config leaves out, must be so in both.
   """
-  from car_jax import registry
-
   if config.method.name != 'car':
     raise UserError(f'the config trains {config.method.name!r}, no method of CAR; see --config')
   if not (size := config.data.get('size')):
     raise UserError('config.data.size is needed: the image size that the nets were trained on')
   nets = read(path)
   classes = _classes(path, nets)
-  spec = config.method.to_dict() | {'num_classes': classes}
-  method = registry.method(spec, steps_per_epoch=1)
-  batch = {'image': np.zeros((1, size, size, 3), np.float32)}
   seen = {np.shape(w)[1] for w in (nets['calnet'] or {}).values() if np.ndim(w) == 4}
-  if 3 + classes in seen and 3 not in seen:  # it sees the image and one channel per class
-    batch['black_box'] = np.zeros((1, size, size), np.int32)
-  state = method.init(config.seed, batch)
+  black_box = 3 + classes in seen and 3 not in seen  # the image and one channel per class
+  state = first_state(config, classes, size, black_box)
   for part, weights in nets.items():
     ours = getattr(state, part)
     if (ours is None) != (weights is None):
       raise UserError(f'{path}: {part} is in the {"config" if weights is None else "file"} only')
     if ours is not None and weights is not None:
       name = config.method[part].name
-      try:
+      with naming(f'{path}, {part} as {name}'):
         variables = to_variables(name, weights, ours.variables)
-      except UserError as e:
-        raise UserError(f'{path}, {part} as {name}: {e}') from None
       state = state.replace(**{part: ours.replace(**variables)})
   return state, {'num_classes': classes}
 

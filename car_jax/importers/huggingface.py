@@ -8,17 +8,19 @@ from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
 from car_jax.importers import prefixes, spellings, tables, torch_file
-from car_jax.importers.rules import Rule, convert, convolution, linear, norm, rows, with_bias
-from car_jax.importers.safetensors_file import read_safetensors
-from car_jax.importers.segmenters import (
+from car_jax.importers.rules import (
+  Rule,
   Weights,
-  check_config,
-  count,
+  convert,
+  convolution,
   layer_norm,
-  set_width,
-  supervised_state,
+  linear,
+  norm,
+  rows,
+  with_bias,
 )
-from car_jax.nn.segformer import VARIANTS
+from car_jax.importers.safetensors_file import read_safetensors
+from car_jax.importers.segmenters import check_config, count, segformer, set_width, supervised_state
 
 CLASSIFIER = 'decode_head.classifier.weight'
 ENCODER = r'segformer\.encoder\.'
@@ -74,8 +76,7 @@ def variant_of(weights: Weights) -> str:
   names = [f'segformer.encoder.patch_embeddings.{k}.proj.weight' for k in range(4)]
   widths = tuple(rows(weights, name) for name in names)
   depths = tuple(count(weights, rf'{ENCODER}block\.{k}\.(\d+)\..*') for k in range(4))
-  same = (v for v, of in VARIANTS.items() if (of.widths, of.depths) == (widths, depths))
-  return next(same, '')
+  return segformer(widths, depths)
 
 
 def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:

@@ -140,8 +140,6 @@ class Machine:
     self.stack.append(top := self._pop())
     return top
 
-  # Instructions: (self, argument) ---------------------------------------------------------------
-
   def mark(self, _: Any) -> None:
     self.below.append(self.stack)
     self.stack = []

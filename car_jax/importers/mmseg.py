@@ -9,17 +9,20 @@ from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
 from car_jax.importers import huggingface, prefixes, spellings, tables, torch_file
-from car_jax.importers.rules import Rule, convert, convolution, linear, norm, point, rows, with_bias
-from car_jax.importers.segmenters import (
+from car_jax.importers.rules import (
+  Rule,
   Weights,
-  check_config,
-  count,
+  convert,
+  convolution,
   layer_norm,
-  set_width,
-  supervised_state,
+  linear,
+  norm,
+  point,
+  rows,
+  with_bias,
 )
+from car_jax.importers.segmenters import check_config, count, segformer, set_width, supervised_state
 from car_jax.nn.resnet import BLOCKS
-from car_jax.nn.segformer import VARIANTS
 
 UNUSED = (r'auxiliary_head\..*', r'data_preprocessor\..*')  # training's second head; pixel means
 
@@ -108,8 +111,7 @@ def kind_of(weights: Weights) -> tuple[str, str]:
     stages = range(4)
     widths = tuple(rows(weights, f'backbone.layers.{k}.0.projection.weight') for k in stages)
     depths = tuple(count(weights, rf'backbone\.layers\.{k}\.1\.(\d+)\..*') for k in stages)
-    same = (v for v, of in VARIANTS.items() if (of.widths, of.depths) == (widths, depths))
-    return 'segformer', next(same, '')
+    return 'segformer', segformer(widths, depths)
   if 'decode_head.c1_bottleneck.conv.weight' in weights and 'backbone.stem.0.weight' in weights:
     blocks = tuple(count(weights, rf'backbone\.layer{k}\.(\d+)\..*') for k in range(1, 5))
     basic = 'backbone.layer1.0.conv3.weight' not in weights

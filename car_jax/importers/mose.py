@@ -1,15 +1,16 @@
 """The released weights of MoSE (a torch state dict, names starting with `module.`) in our names."""
 
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError
+from car_jax import registry
+from car_jax.errors import UserError, naming
 from car_jax.importers import rules, tables, torch_file
-from car_jax.importers.rules import Rule, convolution, linear, norm, point, with_bias
+from car_jax.importers.rules import Rule, Weights, convolution, linear, norm, point, with_bias
+from car_jax.importers.segmenters import first_state, with_net
 
 WRAPPER = 'module.'
 
@@ -39,7 +40,7 @@ def _table(levels: int) -> list[Rule]:
   return table + with_bias('last_layer', 'out', point)
 
 
-def to_variables(weights: Mapping[str, np.ndarray], template: Any = None) -> dict[str, Any]:
+def to_variables(weights: Weights, template: Any = None) -> dict[str, Any]:
   """A state dict as arrays -> {'params', 'batch_stats'} of nn.mose.MoSENet.
 
   Raises UserError naming everything left over on either side; see rules.convert.
@@ -54,8 +55,6 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
 
   Raises UserError for another kind of file, and for weights that the config's net does not take.
   """
-  from car_jax import registry
-
   if config.method.name != 'mose':
     raise UserError(f'the config trains {config.method.name!r}, not MoSE; see --config')
   content = torch_file.read_saved(path, 'state_dict', 'weights')
@@ -63,18 +62,12 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
   classes = rules.rows(weights, 'last_layer.weight')
   if not classes:
     raise UserError(f'{path} is no MoSE checkpoint: it has no last_layer.weight')
-  spec = config.method.to_dict() | {'num_classes': classes}
-  method = registry.method(spec, steps_per_epoch=1)
-  size = config.data.get('size') or 2 ** (len(method.net.widths) - 1)
-  batch = {'image': np.zeros((1, size, size, 3), np.float32)}
-  if spec.get('black_box'):
-    batch['black_box'] = np.zeros((1, size, size), np.int32)
-  state = method.init(config.seed, batch)
-  try:
+  net = registry.net(config.method.model.to_dict(), num_classes=classes)
+  side = config.data.get('size') or net.multiple
+  state = first_state(config, classes, side, bool(config.method.get('black_box')))
+  with naming(path):
     variables = to_variables(weights, state.net.variables)
-  except UserError as e:
-    raise UserError(f'{path}: {e}') from None
   if config.data.get('class_flips'):  # released with 'unlabelled' as class 0, which is our last
     head = variables['params']['out']
     variables['params']['out'] = {k: np.roll(v, -1, axis=-1) for k, v in head.items()}
-  return state.replace(net=state.net.replace(**variables)), {'num_classes': classes}
+  return with_net(state, variables), {'num_classes': classes}

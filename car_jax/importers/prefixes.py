@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-Weights = Mapping[str, np.ndarray]
+from car_jax.importers.rules import Weights
+
 AVERAGE = 'ema_model.'  # DAFormer, HRDA and MIC: the teacher, an average of the student `model.`
 BESIDE = ('model.', 'imnet_model.')  # left where the average is taken: student, ImageNet's features
 

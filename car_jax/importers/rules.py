@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from car_jax.errors import UserError
+
+Weights = Mapping[str, np.ndarray]
 
 
 def as_is(a: np.ndarray) -> np.ndarray:
@@ -34,7 +37,7 @@ def point(a: np.ndarray) -> np.ndarray:
   return a[:, :, 0, 0].T
 
 
-def rows(weights: Mapping[str, np.ndarray], name: str) -> int:
+def rows(weights: Weights, name: str) -> int:
   """Length of a weight's first axis, such as its classes; 0 if there is no such weight.
 
   Raises UserError for more than 65,536: a net is not made on the word of a damaged file.
@@ -68,6 +71,10 @@ def norm(pattern: str, path: str) -> list[Rule]:
   ]
 
 
+def layer_norm(pattern: str, path: str) -> list[Rule]:
+  return [Rule(rf'{pattern}\.weight', f'{path}/scale'), Rule(rf'{pattern}\.bias', f'{path}/bias')]
+
+
 def with_bias(pattern: str, path: str, layout: Any, kernel: str = 'kernel') -> list[Rule]:
   """A weight and its bias."""
   return [
@@ -78,7 +85,7 @@ def with_bias(pattern: str, path: str, layout: Any, kernel: str = 'kernel') -> l
 
 def convert(
   table: Iterable[Rule],
-  weights: Mapping[str, np.ndarray],
+  weights: Weights,
   template: Any = None,
   ignore: Iterable[str] = (),
 ) -> dict[str, Any]:
@@ -113,10 +120,10 @@ def convert(
     shown = '\n'.join(f'  {w}' for w in wrong[:20])
     more = f'\n  and {len(wrong) - 20} more' if len(wrong) > 20 else ''
     raise UserError(f'{len(wrong)} weights do not fit:\n{shown}{more}')
-  return _nested(flat)
+  return unflatten_dict(flat, sep='/')
 
 
-def _compare(flat: Mapping[str, np.ndarray], template: Any) -> list[str]:
+def _compare(flat: Weights, template: Any) -> list[str]:
   leaves, _ = jax.tree_util.tree_flatten_with_path(template)
   want = {'/'.join(p.key for p in path): tuple(leaf.shape) for path, leaf in leaves}
   wrong = [f'{path} {shape}: not in the file' for path, shape in want.items() if path not in flat]
@@ -126,17 +133,6 @@ def _compare(flat: Mapping[str, np.ndarray], template: Any) -> list[str]:
     elif want[path] != value.shape:
       wrong.append(f'{path}: {value.shape} in the file, {want[path]} in the network')
   return wrong
-
-
-def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  tree: dict[str, Any] = {}
-  for path, value in flat.items():
-    *parents, leaf = path.split('/')
-    node = tree
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[leaf] = value
-  return tree
 
 
 def resnet(prefix: str = '') -> list[Rule]:

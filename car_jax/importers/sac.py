@@ -2,18 +2,26 @@
 
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError
+from car_jax.errors import UserError, naming
 from car_jax.importers import tables, torch_file
-from car_jax.importers.rules import Rule, convert, convolution, norm, resnet, rows, with_bias
+from car_jax.importers.rules import (
+  Rule,
+  Weights,
+  convert,
+  convolution,
+  norm,
+  resnet,
+  rows,
+  with_bias,
+)
+from car_jax.importers.segmenters import first_state, with_net
 from car_jax.nn.vgg import DEPTHS
-
-Weights = Mapping[str, np.ndarray]
 
 
 def vgg(
@@ -135,25 +143,6 @@ def read(path: str | pathlib.Path) -> Snapshot:
   return Snapshot(net, parts['backbone'], teacher, prior, epoch, score)
 
 
-def first_state(config: ConfigDict, num_classes: int) -> Any:
-  """The state that a method of one net starts from, shaped by a batch to predict on."""
-  from car_jax import registry
-
-  spec = config.method.to_dict() | {'num_classes': num_classes}
-  method = registry.method(spec, steps_per_epoch=1)
-  return method.init(config.seed, {'image': np.zeros((1, 64, 64, 3), np.float32)})
-
-
-def with_net(state: Any, variables: Any) -> Any:
-  """The state with these variables as its net, and as its teacher where it has one."""
-  state = state.replace(net=state.net.replace(**variables))
-  return state.replace(teacher=state.teacher.replace(**variables)) if _taught(state) else state
-
-
-def _taught(state: Any) -> bool:
-  return hasattr(state, 'teacher')
-
-
 def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
   """The snapshot as a state of the config's method, and what is known of its data.
 
@@ -170,13 +159,11 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
     )
   state = first_state(config, snapshot.num_classes)
   template = state.net.variables
-  try:
+  with naming(path):
     state = with_net(state, to_variables(snapshot.net, snapshot.student, template))
-    if _taught(state) and snapshot.teacher is not None:
+    if hasattr(state, 'teacher') and snapshot.teacher is not None:
       teacher = to_variables(snapshot.net, snapshot.teacher, template)
       state = state.replace(teacher=state.teacher.replace(**teacher), initialised=np.bool_(True))
       if snapshot.prior is not None:
         state = state.replace(prior=np.asarray(snapshot.prior, np.float32))
-  except UserError as e:
-    raise UserError(f'{path}: {e}') from None
   return state, {'num_classes': snapshot.num_classes}

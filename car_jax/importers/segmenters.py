@@ -1,30 +1,27 @@
 """What importers of segmenters share: which config fits a file, the state of its weights."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax import registry
-from car_jax.errors import UserError
-from car_jax.importers.rules import Rule, rows
-
-Weights = Mapping[str, np.ndarray]
-
-
-def layer_norm(pattern: str, path: str) -> list[Rule]:
-  return [
-    Rule(rf'{pattern}\.weight', f'{path}/scale'),
-    Rule(rf'{pattern}\.bias', f'{path}/bias'),
-  ]
+from car_jax.errors import UserError, naming
+from car_jax.importers.rules import Weights, rows
+from car_jax.nn.segformer import VARIANTS
 
 
 def count(weights: Weights, pattern: str) -> int:
   """How many numbers, from 0, the pattern's group takes among the names."""
   matches = (re.fullmatch(pattern, name) for name in weights)
   return 1 + max((int(match[1]) for match in matches if match), default=-1)
+
+
+def segformer(widths: tuple[int, ...], depths: tuple[int, ...]) -> str:
+  """The variant of these sizes, b0 to b5, or '' for others."""
+  sizes = ((name, (of.widths, of.depths)) for name, of in VARIANTS.items())
+  return next((name for name, size in sizes if size == (widths, depths)), '')
 
 
 def set_width(config: ConfigDict, weights: Weights, name: str) -> None:
@@ -58,11 +55,26 @@ def supervised_state(
   kind: tuple[str, str],
 ) -> tuple[Any, dict[str, Any]]:
   """A state of the supervised method with `translate(net, weights, template)` as its net."""
-  spec = config.method.to_dict() | {'num_classes': classes}
-  method = registry.method(spec, steps_per_epoch=1)
-  state = method.init(config.seed, {'image': np.zeros((1, 64, 64, 3), np.float32)})
-  try:
+  state = first_state(config, classes)
+  with naming(path, _use(*kind)):
     variables = translate(kind[0], weights, state.net.variables)
-  except UserError as e:
-    raise UserError(f'{path}: {e}\n  {_use(*kind)}') from None
-  return state.replace(net=state.net.replace(**variables)), {'num_classes': classes}
+  return with_net(state, variables), {'num_classes': classes}
+
+
+def first_state(
+  config: ConfigDict, num_classes: int, side: int = 64, black_box: bool = False
+) -> Any:
+  """The state that the config's method starts from, shaped by a batch to predict on."""
+  spec = config.method.to_dict() | {'num_classes': num_classes}
+  batch = {'image': np.zeros((1, side, side, 3), np.float32)}
+  if black_box:
+    batch['black_box'] = np.zeros((1, side, side), np.int32)
+  return registry.method(spec, steps_per_epoch=1).init(config.seed, batch)
+
+
+def with_net(state: Any, variables: Any) -> Any:
+  """The state with these variables as its net, and as its teacher where it has one."""
+  state = state.replace(net=state.net.replace(**variables))
+  if hasattr(state, 'teacher'):
+    state = state.replace(teacher=state.teacher.replace(**variables))
+  return state

@@ -4,11 +4,11 @@ Both become transformers' names on disk, which `huggingface` reads.
 """
 
 import re
-from collections.abc import Mapping
 
 import numpy as np
 
-Weights = Mapping[str, np.ndarray]
+from car_jax.importers.rules import Weights
+
 ENCODER = 'segformer.encoder.'
 HEADLESS = r'decode_head\.conv_seg\..*'  # of NVlabs: a layer of its base class, never called
 NVLABS_LEAVES = {

@@ -12,7 +12,7 @@ import math
 import pathlib
 import shlex
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -348,11 +348,4 @@ def way_out(path: Any, key: str, part: str = 'weights') -> str:
   return (
     f'  with torch, if you trust the file (this runs what it asks for), keep its {part}:\n'
     f'  python -c {shlex.quote(code)}'
-  )
-
-
-def is_table(content: Any) -> bool:
-  """Whether it is a table of weights by name."""
-  return isinstance(content, Mapping) and all(
-    isinstance(name, str) and hasattr(w, 'shape') for name, w in content.items()
   )

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError
+from car_jax.errors import UserError, naming
 from car_jax.importers import sac, tables, torch_file
-from car_jax.importers.rules import Rule, convert, resnet
+from car_jax.importers.rules import Rule, Weights, convert, resnet
+from car_jax.importers.segmenters import first_state, with_net
 from car_jax.nn.vgg import DEPTHS
 
-Weights = Mapping[str, np.ndarray]
 UNUSED = (r'fc\..*', r'classifier\..*')  # ImageNet's thousand classes
 # net -> the architecture of its encoder
 ENCODERS = {
@@ -86,9 +86,7 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
   from car_jax.data import opening
 
   classes = opening.open_dataset(config.data).info.num_classes
-  state = sac.first_state(config, classes)
-  try:
+  state = first_state(config, classes)
+  with naming(path):
     variables = to_variables(name, weights, state.net.variables)
-  except UserError as e:
-    raise UserError(f'{path}: {e}') from None
-  return sac.with_net(state, variables), {'num_classes': classes}
+  return with_net(state, variables), {'num_classes': classes}

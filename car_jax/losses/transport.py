@@ -178,15 +178,9 @@ def transport(
   masses = plan.sum(2), probability
   if groups is not None:
     masses = grouped(masses[0], groups), grouped(masses[1], groups)
-  gate = gate_divergence(*masses)
+  given, stated = masses
+  gate = jnp.mean(xlogy(given, given) - given * jnp.log(stated + 1e-8))  # 0 log 0 is 0
   return Transport(seg + gate_weight * gate, seg, gate, plan, cost)
-
-
-def gate_divergence(
-  target: Float[Array, 'B N'], probability: Float[Array, 'B N']
-) -> Float[Array, '']:
-  """Mean over entries of t log t - t log(p + 1e-8), 0 log 0 being 0."""
-  return jnp.mean(xlogy(target, target) - target * jnp.log(probability + 1e-8))
 
 
 def expert_groups(

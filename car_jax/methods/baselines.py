@@ -1,5 +1,8 @@
 """Predictors that any net with class probabilities gives for free. Letters: B, N, H, W, C."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -27,3 +30,13 @@ def independent_pixels(probs: Array, batch: Batch, rng: Array, n: int) -> Sample
 
   classes = jax.vmap(draw)(example_keys(rng, batch), probs)
   return Samples(jax.nn.one_hot(classes, probs.shape[-1]), uniform(len(probs), n), probs)
+
+
+def argmax_of(probabilities: Callable[[Any, Batch], Any]) -> Callable[..., Samples]:
+  """The predictor of `most_likely` that probabilities(state, batch) make."""
+  return lambda state, batch, rng, n: most_likely(probabilities(state, batch), n)
+
+
+def pixels_of(probabilities: Callable[[Any, Batch], Any]) -> Callable[..., Samples]:
+  """The predictor of `independent_pixels` that probabilities(state, batch) make."""
+  return lambda state, batch, rng, n: independent_pixels(probabilities(state, batch), batch, rng, n)

@@ -110,8 +110,6 @@ class CAR(Method):
         '  to train a calibration net alone use the method supervised'
       )
 
-  # The parts -----------------------------------------------------------------------------------
-
   def net(self, which: str) -> Any:
     return registry.net(getattr(self, which), num_classes=self.num_classes)
 
@@ -202,8 +200,6 @@ class CAR(Method):
   def _judge(self, params: Any, pairs: Array, rng: Array) -> Array:
     net = self.net('discriminator')
     return net.apply({'params': params}, pairs, train=True, rngs={'dropout': rng})
-
-  # One step ------------------------------------------------------------------------------------
 
   def phase(self, step: int, state: Any = None) -> str:
     """'critic' while it is D's turn to learn, else 'rest'."""
@@ -326,8 +322,6 @@ class CAR(Method):
   def _descend(self, which: str, state: State, grads: Any, stats: Any) -> TrainState:
     return getattr(state, which).apply_gradients(self.optimizer(which), state.step, grads, stats)
 
-  # Prediction ----------------------------------------------------------------------------------
-
   def probabilities(self, state: State, batch: Batch) -> Array | None:
     """F's probabilities [B, H, W, C] in inference mode; None without an F."""
     if state.calnet is None:
@@ -348,16 +342,10 @@ class CAR(Method):
       samples, *_ = self.draw(state.generator.variables, condition, z, label, None)
       return Samples(samples, baselines.uniform(len(z), n), probs)
 
-    def argmax(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return baselines.most_likely(self.probabilities(state, batch), n)
-
-    def independent(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return baselines.independent_pixels(self.probabilities(state, batch), batch, rng, n)
-
     if self.calnet is None:
       return {'samples': car}
     return {
       'samples': car,
-      'calibration net, argmax': argmax,
-      'calibration net, independent pixels': independent,
+      'calibration net, argmax': baselines.argmax_of(self.probabilities),
+      'calibration net, independent pixels': baselines.pixels_of(self.probabilities),
     }

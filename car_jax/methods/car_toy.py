@@ -61,8 +61,6 @@ class CARToy(Method):
   ll_points: Positive = 2000
   """Points of such a look."""
 
-  # The parts -----------------------------------------------------------------------------------
-
   def _net(self, which: str) -> Any:
     return MLP((*self.hidden, 1), 0.0 if which == 'calnet' else 0.01)
 
@@ -103,8 +101,6 @@ class CARToy(Method):
     pairs = jnp.stack([jnp.broadcast_to(x[:, None], y.shape), y], -1).reshape(-1, 2)
     return self._net('discriminator').apply({'params': params}, pairs).reshape(y.shape)
 
-  # The losses ----------------------------------------------------------------------------------
-
   def calnet_loss(self, params: Any, x: Array, y: Array) -> Array:
     """-log N(y; F(x), 1), averaged: its minimum is F(x) = E[y | x]."""
     error = y - self.predict_mean(params, x)
@@ -127,8 +123,6 @@ class CARToy(Method):
       'loss/adversarial': adversarial,
       'loss/calibration': calibration,
     }
-
-  # One step ------------------------------------------------------------------------------------
 
   def step(self, state: State, batch: Batch, rng: Array) -> tuple[State, Logs]:
     """F's update, or D's and then G's. The losses of the phase that is not running are logged as 0.

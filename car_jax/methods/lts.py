@@ -14,7 +14,7 @@ import numpy as np
 
 from car_jax import registry
 from car_jax.methods import baselines
-from car_jax.methods.base import Batch, Logs, Method, Samples
+from car_jax.methods.base import Batch, Logs, Method
 from car_jax.methods.inference import Inference
 from car_jax.methods.train_state import Frozen, TrainState, create
 from car_jax.nn.init import initialize
@@ -106,13 +106,11 @@ class LTS(Inference, Method):
     return state.replace(step=state.step + 1, net=net), logs
 
   def predictors(self) -> dict[str, Any]:
-    def argmax(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return baselines.most_likely(jax.nn.softmax(self.logits(state, batch)), n)
-
-    def unscaled(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return baselines.most_likely(jax.nn.softmax(self.raw_logits(state, batch)), n)
-
-    return {'argmax': argmax, 'before scaling': unscaled}
+    by = lambda logits: lambda state, batch: jax.nn.softmax(logits(state, batch))
+    return {
+      'argmax': baselines.argmax_of(by(self.logits)),
+      'before scaling': baselines.argmax_of(by(self.raw_logits)),
+    }
 
 
 def image_losses(logits: Array, label: Array, counts: Array) -> Array:

@@ -60,15 +60,7 @@ class MoSE(OneNet):
   """`model` is an entry of the registry with MoSENet's methods. Pixels that all readers gave
   `ignore_label` are taken out of the cost, those that one gave it out of the cost of that one.
 
-  cost: 'iou' of softmax probabilities, or for many classes 'cross_entropy', or with every class of
-  an annotation weighing the same 'balanced_cross_entropy'. samples (S) in training.
-  row_limits (gamma): how much of a sample may be used, in units where each annotation has mass 1/M;
-  groupings (G): experts whose samples overlap by more are one for the gate, 1 for none. All three
-  are lists, left one by one after `.._patience` epochs without progress.
-
-  pixel_mean, pixel_std: of the image from 0 to 1, to standardise it; without them each image gets
-  mean 0 and deviation 1. black_box: another model's prediction as input, '' for none; 'number' is
-  one channel of class numbers (0 for unlabelled), as released, 'one_hot' a channel per class.
+  samples are S, row_limits gamma and groupings G of the paper.
   """
 
   samples: tuple[Positive, ...] = (4,)
@@ -76,7 +68,8 @@ class MoSE(OneNet):
   sample_patience: Count = 30
   """Epochs without progress after which the next number of samples is taken."""
   cost: Literal['iou', 'cross_entropy', 'balanced_cross_entropy'] = 'iou'
-  """What it costs to transport a sample to an annotation."""
+  """What it costs to transport a sample to an annotation; balanced: every class of it weighs the
+  same."""
   coupling: Literal['greedy', 'exact'] = 'greedy'
   """The transport plan: as published, or the optimum of the linear program."""
   gate_weight: Weight = 1.0
@@ -102,7 +95,8 @@ class MoSE(OneNet):
   pixel_std: tuple[float, ...] = ()
   """Deviation of each channel from 0 to 1; without, each image gets deviation 1."""
   black_box: Literal['', 'number', 'one_hot'] = ''
-  """How another model's prediction is given to the net; empty for none."""
+  """How another model's prediction is given to the net: its class numbers in one channel (0 for
+  unlabelled), as released, or a channel per class; empty for none."""
 
   def __post_init__(self):
     for key in ('samples', 'row_limits', 'groupings'):
@@ -155,8 +149,6 @@ class MoSE(OneNet):
     else:  # the released numbers: unlabelled, our last class, is 0
       prediction = ((prediction + 1) % self.num_classes)[..., None].astype(x.dtype)
     return jnp.concatenate([x, prediction], -1)
-
-  # One step ------------------------------------------------------------------------------------
 
   def phase(self, step: int, state: State) -> int:
     """How many samples of each expert the next step draws."""
@@ -250,8 +242,6 @@ class MoSE(OneNet):
     waiting = old.replace(sums=sums, count=count)
     return jax.tree.map(lambda a, b: jnp.where(ends, a, b), moved, waiting)
 
-  # Prediction ----------------------------------------------------------------------------------
-
   def encoded(self, state: State, batch: Batch) -> tuple[Array, Array]:
     """Features [B, H, W, F] and the experts' probabilities [B, K]."""
     net, variables, x = self.net, state.net.variables, self.observed(batch)
@@ -301,8 +291,5 @@ class MoSE(OneNet):
       z = net.apply(variables, expert, jax.vmap(draw)(example_keys(rng, batch)), method='drawn')
       return Samples(self.decoded(state, features, z), weight / weight.sum(1, keepdims=True))
 
-    def likeliest(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      best = self.ranked(state, batch).probs[:, 0]
-      return baselines.most_likely(best, n)
-
+    likeliest = baselines.argmax_of(lambda state, batch: self.ranked(state, batch).probs[:, 0])
     return {'samples': samples, 'weighted experts': weighted, 'likeliest expert': likeliest}

@@ -25,7 +25,7 @@ from car_jax.errors import UserError
 from car_jax.losses import consistency
 from car_jax.methods import baselines, supervised
 from car_jax.methods.abn import ABN, check_domains
-from car_jax.methods.base import Batch, Logs, Samples
+from car_jax.methods.base import Batch, Logs
 from car_jax.methods.train_state import Frozen, TrainState, create, full_size
 from car_jax.nn import warp
 from car_jax.nn.layers import resize_bilinear
@@ -47,9 +47,6 @@ class SAC(ABN):
 
   Batch norm's statistics stay as they come from the first stage (config.init.net), scale and offset
   learn on. The teacher moves in the first of every `teacher_period` steps of an epoch.
-  `weighting` says whose confidence weights a pixel's loss: its 'own' as the paper has it,
-  'batch_mean' as the published code does, over `averaged_views` views in a row (0: all of them), or
-  'none'. `pool` is how views are combined: 'mean', 'surest', 'none'.
   """
 
   views: Positive = 4
@@ -75,7 +72,7 @@ class SAC(ABN):
   pool: Literal['mean', 'surest', 'none'] = 'mean'
   """How views are combined."""
   weighting: Literal['own', 'batch_mean', 'none'] = 'own'
-  """Whose confidence weights a pixel's loss; batch_mean as the published code does."""
+  """Whose confidence weights a pixel's loss: own as in the paper, batch_mean as published."""
   averaged_views: Count = 0
   """With batch_mean: over how many views in a row, 0 for all."""
 
@@ -206,13 +203,11 @@ class SAC(ABN):
     return jax.tree.map(jnp.add, one, two), logs
 
   def predictors(self) -> dict[str, Any]:
-    def student(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return baselines.most_likely(self.probabilities(state, batch), n)
-
-    def teacher(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return student(state.replace(net=state.teacher), batch, rng, n)
-
-    return {'student argmax': student, 'teacher argmax': teacher}
+    by_teacher = lambda state, batch: self.probabilities(state.replace(net=state.teacher), batch)
+    return {
+      'student argmax': baselines.argmax_of(self.probabilities),
+      'teacher argmax': baselines.argmax_of(by_teacher),
+    }
 
 
 def aligned(probs: Array, affine: Array, affine_inv: Array) -> Array:

@@ -16,7 +16,7 @@ from car_jax import lookup
 from car_jax.errors import UserError
 from car_jax.losses import segmentation
 from car_jax.methods import baselines
-from car_jax.methods.base import Batch, Logs, Samples
+from car_jax.methods.base import Batch, Logs
 from car_jax.methods.inference import Inference
 from car_jax.methods.train_state import OneNet, TrainState, create, full_size
 from car_jax.nn import net as nets
@@ -98,10 +98,7 @@ class Supervised(Inference, OneNet):
     return jax.nn.softmax(self.logits(state, batch))
 
   def predictors(self) -> dict[str, Any]:
-    def argmax(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return baselines.most_likely(self.probabilities(state, batch), n)
-
-    def independent(state: State, batch: Batch, rng: Array, n: int) -> Samples:
-      return baselines.independent_pixels(self.probabilities(state, batch), batch, rng, n)
-
-    return {'argmax': argmax, 'independent pixels': independent}
+    return {
+      'argmax': baselines.argmax_of(self.probabilities),
+      'independent pixels': baselines.pixels_of(self.probabilities),
+    }

@@ -4,7 +4,7 @@ Letters: B examples, M readers, H x W pixels, C classes, R rows of N pixels, K b
 Several readers make the truth a distribution: a pixel's truth is the share of readers (weighted by
 `label_weight`; weight 0 is padding) that say a class, and a pixel counts once whatever the number
 of readers. `ignore`: a reader who gave this label abstains at that pixel; a pixel without any
-reader left is not counted. Rows of padding images (`valid` False) are not counted.
+reader left is not counted.
 """
 
 from typing import Any, NamedTuple
@@ -24,7 +24,6 @@ PIECE = 64  # pixels added one by one
 Probs = Float[Array, 'B H W C']
 Labels = Integer[Array, 'B M H W']
 Weight = Real[Array, 'B M']
-Valid = Bool[Array, ' B'] | None
 
 
 class BinSums(NamedTuple):
@@ -64,13 +63,12 @@ def top_label_sums(
   probs: Probs,
   labels: Labels,
   label_weight: Weight,
-  valid: Valid = None,
   *,
   num_bins: int = 15,
   ignore: int | None = None,
 ) -> BinSums:
   """Confidence of the likeliest class against the share of readers that say it -> [BH, K]."""
-  weight, seen = votes(labels, label_weight, valid, ignore)
+  weight, seen = votes(labels, label_weight, ignore)
   agree = jnp.argmax(probs, -1)[:, None] == labels
   hits = jnp.sum(jnp.where(agree, weight, 0.0), 1)
   return bin_sums(_rows(jnp.max(probs, -1)), _rows(hits), _rows(seen), num_bins)
@@ -80,14 +78,13 @@ def class_sums(
   probs: Probs,
   labels: Labels,
   label_weight: Weight,
-  valid: Valid = None,
   *,
   class_id: int = 1,
   num_bins: int = 15,
   ignore: int | None = None,
 ) -> BinSums:
   """Probability of one class against the share of readers that say it -> [BH, K]."""
-  weight, seen = votes(labels, label_weight, valid, ignore)
+  weight, seen = votes(labels, label_weight, ignore)
   share = jnp.sum(jnp.where(labels == class_id, weight, 0.0), 1)
   return bin_sums(_rows(probs[..., class_id]), _rows(share), _rows(seen), num_bins)
 
@@ -96,7 +93,6 @@ def listed_sums(
   probs: Probs,
   labels: Labels,
   label_weight: Weight,
-  valid: Valid = None,
   *,
   classes: tuple[int, ...] = (),
   num_bins: int = 10,
@@ -108,7 +104,7 @@ def listed_sums(
   (none listed: any). A confidence of exactly 0 and other classes' pixels are in no bin, yet the
   error is divided by all pixels. Published without `ignore`: there an ignored label is a class.
   """
-  weight, seen = votes(labels, label_weight, valid, ignore)
+  weight, seen = votes(labels, label_weight, ignore)
   if len(classes) == 1:
     predicted = jnp.full(probs.shape[:-1], classes[0])
     conf = probs[..., classes[0]]
@@ -311,7 +307,7 @@ def reader_entropy(
 
 
 def votes(
-  labels: Labels, label_weight: Weight, valid: Valid, ignore: int | None
+  labels: Labels, label_weight: Weight, ignore: int | None
 ) -> tuple[Float[Array, 'B M H W'], Bool[Array, 'B H W']]:
   """Each reader's share of a pixel's vote, and which pixels have voters.
 
@@ -322,16 +318,13 @@ def votes(
   if ignore is not None:
     weight = jnp.where(labels == ignore, 0.0, weight)
   total = jnp.sum(weight, 1)
-  seen = total > 0
-  if valid is not None:
-    seen &= valid[:, None, None]
-  return weight / jnp.where(total > 0, total, 1.0)[:, None], seen
+  return weight / jnp.where(total > 0, total, 1.0)[:, None], total > 0
 
 
 def _shares(probs, labels, label_weight, ignore) -> tuple[Array, Array]:
   """The readers' class shares [B, H, W, C], and which pixels count [B, H, W]."""
   labels = jnp.asarray(labels)
-  weight, seen = votes(labels, label_weight, None, ignore)
+  weight, seen = votes(labels, label_weight, ignore)
   classes = jnp.arange(probs.shape[-1])
 
   def add(m, total):

@@ -1,4 +1,4 @@
-"""Cityscapes' own scores, from label ids 0 to 33, and those that DA-SAC prints while it trains.
+"""Cityscapes' own scores, from label ids 0 to 33.
 
 The benchmark's rules differ from a plain IoU: what is predicted on pixels of no scored class is no
 mistake, but saying such a class where one is scored is. From Cordts et al. (arXiv 1604.01685);
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from car_jax.metrics.confusion import ratio
 
 LABEL_IDS = 34
 CLASSES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -85,41 +87,17 @@ def instance_iou(matrix: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np
   """
   groups = [*((c,) for c in THINGS), *THING_CATEGORIES.values()]
   false = [_false_positives(matrix, ids) for ids in groups]
-  iou = _ratio(pixels[:, 0], pixels.sum(1) + false)
+  iou = ratio(pixels[:, 0], pixels.sum(1) + false)
   return iou[: len(THINGS)], iou[len(THINGS) :]
-
-
-def mean(scores: np.ndarray) -> float:
-  """Over those that are not nan; nan where all are."""
-  known = scores[~np.isnan(scores)]
-  return float(known.mean()) if known.size else float('nan')
-
-
-def training_scores(matrix: np.ndarray, ignored: Sequence[int] = ()) -> dict[str, np.ndarray]:
-  """iou, precision, recall [C] and `mean_iou` without the `ignored` classes, from [C, C].
-
-  As DA-SAC (arXiv 2105.00097) chooses snapshots: a class that does not occur counts 0.
-  """
-  matrix = np.asarray(matrix, np.float64)
-  true, of, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-  share = lambda whole: true / np.maximum(whole, 1e-3)
-  iou = share(of + predicted - true)
-  kept = [c for c in range(len(matrix)) if c not in ignored]
-  return dict(iou=iou, precision=share(predicted), recall=share(of), mean_iou=iou[kept].mean())
 
 
 def _iou(matrix: np.ndarray, ids: Sequence[int]) -> np.ndarray:
   rows = matrix[list(ids)]
   both = rows[:, list(ids)].sum()
-  return _ratio(both, rows.sum() + _false_positives(matrix, ids))
+  return ratio(both, rows.sum() + _false_positives(matrix, ids))
 
 
 def _false_positives(matrix: np.ndarray, ids: Sequence[int]) -> Any:
   """Pixels predicted as one of `ids`, of scored classes that are none of them."""
   others = [c for c in CLASSES if c not in ids]
   return matrix[np.ix_(others, list(ids))].sum()
-
-
-def _ratio(part, whole) -> np.ndarray:
-  part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-  return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)

@@ -13,7 +13,7 @@ def iou(matrix: Real[Array, 'C C']) -> Float[np.ndarray, ' C']:
   """Intersection over union of each class; nan for a class that is on neither side."""
   matrix = np.asarray(matrix, np.float64)
   both = np.diag(matrix)
-  return _ratio(both, matrix.sum(0) + matrix.sum(1) - both)
+  return ratio(both, matrix.sum(0) + matrix.sum(1) - both)
 
 
 def mean_iou(matrix: Real[Array, 'C C'], classes: tuple[int, ...] | None = None) -> float:
@@ -24,25 +24,27 @@ def mean_iou(matrix: Real[Array, 'C C'], classes: tuple[int, ...] | None = None)
   """
   values = iou(matrix)
   values = values if classes is None else values[list(classes)]
-  return float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else float('nan')
+  return known_mean(values)
 
 
 def pixel_accuracy(matrix: Real[Array, 'C C']) -> float:
   """The share of pixels whose class is right, in [0, 1]."""
-  return float(_ratio(np.trace(matrix), np.sum(matrix)))
+  return float(ratio(np.trace(matrix), np.sum(matrix)))
 
 
 def mean_accuracy(matrix: Real[Array, 'C C']) -> float:
   """The share that is right among each true class's pixels, averaged over the classes there."""
-  share = _ratio(np.diag(matrix), np.sum(matrix, 1))
-  return float(np.mean(share[~np.isnan(share)])) if not np.isnan(share).all() else float('nan')
+  share = ratio(np.diag(matrix), np.sum(matrix, 1))
+  return known_mean(share)
 
 
-def present_iou(matrix: Real[Array, 'C C']) -> Float[np.ndarray, ' C']:
-  """`iou`, nan also for classes that the truth lacks."""
-  return np.where(np.sum(matrix, 1) > 0, iou(matrix), np.nan)
+def known_mean(values: np.ndarray) -> float:
+  """Over those that are not nan; nan where all are."""
+  known = values[~np.isnan(values)]
+  return float(known.mean()) if known.size else float('nan')
 
 
-def _ratio(part, whole) -> np.ndarray:
+def ratio(part, whole) -> np.ndarray:
+  """part / whole, nan where the whole is 0."""
   part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
   return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)

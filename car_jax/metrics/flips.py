@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, Integer, Real
 
+from car_jax.metrics.confusion import known_mean
 from car_jax.typing import Array
 
 
@@ -120,25 +121,11 @@ def frequency_error(
   probabilities; with `pixels` of the 2 F `frequencies`, in which missed pixels count."""
   truth = np.array([(1 - f.probability, f.probability) for f in flips])
   error = np.abs(frequencies(counts) - truth if pixels else flip_rates(counts) - truth[:, 1])
-  return float(np.nanmean(error)) if not np.isnan(error).all() else float('nan')
-
-
-def mode_counts(
-  labels: Integer[Array, 'B H W'],
-  samples: Integer[Array, 'B N H W'],
-  flips: tuple[Flip, ...] = FLIPS,
-) -> Int32[Array, 'B F 3']:
-  """How often samples call a flipping class of unflipped labels by either name.
-
-  Over the pixels of a class: pixels x N, samples
-  that say the base class, samples that say its twin. Add them over images, then `frequencies`.
-  """
-  counts = flip_counts(labels, samples, flips)
-  return jnp.stack([counts.pixels * samples.shape[1], counts.base.sum(1), counts.twin.sum(1)], -1)
+  return known_mean(error)
 
 
 def frequencies(counts: Real[Array, '*at F 3']) -> Float[np.ndarray, '*at F 2']:
-  """Of summed mode counts, the shares of base and twin; nan for a class never seen."""
+  """Of summed counts, the shares of base and twin; nan for a class never seen."""
   counts = np.asarray(counts, np.float64)
   with np.errstate(invalid='ignore'):
     return counts[..., 1:] / counts[..., :1]
@@ -197,16 +184,3 @@ def class_probabilities(
     return np.mean(sums / np.maximum(counts, 1), 0)
   with np.errstate(invalid='ignore'):
     return sums.sum(0) / counts.sum(0)
-
-
-def true_probabilities(
-  present: Bool[Array, ' C'], flips: tuple[Flip, ...] = FLIPS
-) -> Float[np.ndarray, ' C']:
-  """What `class_probabilities` should be: base 1 - p, twin p, any other class 1, absent ones 0.
-
-  present: the class, or a twin's base, occurs in the unflipped labels.
-  """
-  truth = np.ones(len(present))
-  for flip in flips:
-    truth[flip.base], truth[flip.twin] = 1 - flip.probability, flip.probability
-  return np.where(present, truth, 0.0)

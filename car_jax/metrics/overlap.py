@@ -113,19 +113,6 @@ def dice(counts: Overlap) -> Float[Array, 'B L L K']:
   return jnp.where(size > 0, 2 * counts.both / jnp.maximum(size, 1), jnp.nan)
 
 
-def pair_iou(
-  first: Integer[Array, 'B H W'],
-  second: Integer[Array, 'B H W'],
-  classes: tuple[int, ...],
-  ignore: int | None = None,
-) -> Float[Array, 'B K']:
-  """IoU per class of one map with another; nan where neither has it.
-
-  With a prediction first and the label second, `ignore` leaves out the label's ignored pixels.
-  """
-  return iou(overlap((first[:, None], second[:, None]), classes, ignore))[:, 0, 1]
-
-
 def class_mean(values: Float[Array, '*pair K'], absent: str) -> Float[Array, '*pair']:
   """Mean over classes. A class absent from both maps (nan) counts as 1, or is skipped.
 

@@ -19,8 +19,3 @@ def entropy(probs: Float[Array, '*at C'], *, floor: float | None = None) -> Floa
   terms = xlogy(probs, probs if floor is None else jnp.maximum(probs, floor))
   # 0 - sum, since the entropy of a certain pixel would otherwise print as -0.
   return 0 - jnp.sum(terms, -1)
-
-
-def max_prob(probs: Float[Array, '*at C']) -> Float[Array, '*at']:
-  """The probability of the likeliest class."""
-  return jnp.max(probs.astype(jnp.float32), -1)

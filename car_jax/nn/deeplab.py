@@ -8,9 +8,8 @@ import jax.numpy as jnp
 
 from car_jax.nn import init
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv
-from car_jax.nn.net import Net
-from car_jax.nn.resnet import ResNet, imagenet_normalised
-from car_jax.options import Depth, Dtype, Share, Width
+from car_jax.nn.resnet import ResNet, ResNetSegmenter, imagenet_normalised
+from car_jax.options import Share, Width
 from car_jax.typing import Array
 
 
@@ -38,27 +37,16 @@ class ASPP(nn.Module):
     return nn.Dropout(self.dropout, deterministic=not train)(y)
 
 
-class DeepLabV3CalNet(Net):
+class DeepLabV3CalNet(ResNetSegmenter):
   """[B, H, W, channels] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
 
   Three channels are an RGB image, brought to ImageNet's scale first.
   """
 
-  HAS_FEATURES = True
-
-  num_classes: int
-  depth: int = 101
-  """Layers of the ResNet: 18, 34, 50 or 101."""
-  stem_channels: Width = 64
-  """Channels of the first convolution."""
-  blocks: tuple[Depth, ...] = ()
-  """Blocks of each stage; empty for the depth's."""
   features: Width = 256
   """Channels of the head."""
   dropout: Share = 0.5
   """Share of what is dropped in training."""
-  dtype: Dtype = None
-  """Of activations; parameters stay float32."""
 
   INIT = init.TORCH
 

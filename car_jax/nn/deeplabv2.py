@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from car_jax.nn import init, vgg
 from car_jax.nn.init import small_normal
 from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
-from car_jax.nn.net import Net
-from car_jax.nn.resnet import ResNet, imagenet_normalised
-from car_jax.options import Depth, Dtype, Width
+from car_jax.nn.resnet import ResNet, ResNetSegmenter, imagenet_normalised
+from car_jax.options import Width
 from car_jax.typing import Array
 
 Table = tuple[tuple[str, str], ...]
@@ -91,7 +90,7 @@ def upsampled(low: Array, size: tuple[int, ...]) -> tuple[Array, Array]:
   return low, resize_bilinear(low, size, align_corners=True)
 
 
-class DeepLabV2ResNet(Net):
+class DeepLabV2ResNet(ResNetSegmenter):
   """[B, H, W, 3] in [-1, 1] -> logits (at 1/8 [B, h, w, C], upsampled [B, H, W, C]), float32.
 
   h is (H + 1) // 8 + 1. Images are brought to ImageNet's scale unless `normalise` is off.
@@ -99,21 +98,10 @@ class DeepLabV2ResNet(Net):
   offsets still learn.
   """
 
-  HAS_FEATURES = True
-
-  num_classes: int
-  depth: int = 101
-  """Layers of the ResNet: 18, 34, 50 or 101."""
-  stem_channels: Width = 64
-  """Channels of the first convolution."""
-  blocks: tuple[Depth, ...] = ()
-  """Blocks of each stage; empty for the depth's."""
   rates: tuple[Width, ...] = (6, 12, 18, 24)
   """Dilations of the head."""
   normalise: bool = True
   """Bring images to ImageNet's mean and deviation first."""
-  dtype: Dtype = None
-  """Of activations; parameters stay float32."""
 
   INIT = ((r'/kernel$', small_normal), *init.TORCH)
   GROUPS: ClassVar[Table] = groups('head')
@@ -137,7 +125,7 @@ class DeepLabV2ResNet(Net):
     return upsampled(head(x), size)
 
 
-class DeepLabV2VGG(Net):
+class DeepLabV2VGG(vgg.VGGSegmenter):
   """[B, H, W, 3] in [-1, 1] -> logits (at 1/8 [B, h, w, C], upsampled [B, H, W, C]), float32.
 
   h is H // 8: VGG's last two poolings are left out, and what follows is dilated. Two dilated
@@ -145,21 +133,10 @@ class DeepLabV2VGG(Net):
   `normalise` and `norm_train` as in DeepLabV2ResNet.
   """
 
-  HAS_FEATURES = True
-
-  num_classes: int
-  widths: tuple[Width, ...] = vgg.WIDTHS
-  """Channels of each stage."""
-  depths: tuple[Depth, ...] = vgg.DEPTHS[16]
-  """Layers or blocks of each stage."""
   features: Width = 1024
   """Channels of the head."""
   rates: tuple[Width, ...] = (6, 12, 18, 24)
   """Dilations of the head."""
-  normalise: bool = True
-  """Bring images to ImageNet's mean and deviation first."""
-  dtype: Dtype = None
-  """Of activations; parameters stay float32."""
 
   INIT = (*vgg.INIT, (r'/head/.*/kernel$', small_normal), *init.TORCH)
   GROUPS: ClassVar[Table] = groups('head|fc[67]')

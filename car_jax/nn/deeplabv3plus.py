@@ -10,9 +10,8 @@ import jax.numpy as jnp
 
 from car_jax.nn import init
 from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
-from car_jax.nn.net import Net
-from car_jax.nn.resnet import ResNet, imagenet_normalised
-from car_jax.options import Depth, Dtype, Share, Width
+from car_jax.nn.resnet import ResNet, ResNetSegmenter, imagenet_normalised
+from car_jax.options import Share, Width
 from car_jax.typing import Array
 
 
@@ -49,7 +48,7 @@ class SeparableASPP(nn.Module):
     return unit('project', 3)(jnp.concatenate(branches, -1), train=train)
 
 
-class DeepLabV3Plus(Net):
+class DeepLabV3Plus(ResNetSegmenter):
   """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
 
   The published nets of depth 50 and 101 keep the defaults; that of depth 18 has 128 `features` and
@@ -57,15 +56,6 @@ class DeepLabV3Plus(Net):
   published auxiliary head. Dropout drops whole channels.
   """
 
-  HAS_FEATURES = True
-
-  num_classes: int
-  depth: int = 101
-  """Layers of the ResNet: 18, 34, 50 or 101."""
-  stem_channels: Width = 64
-  """Channels of the first convolution."""
-  blocks: tuple[Depth, ...] = ()
-  """Blocks of each stage; empty for the depth's."""
   features: Width = 512
   """Channels of the head."""
   low_features: Width = 48
@@ -76,8 +66,6 @@ class DeepLabV3Plus(Net):
   """Whether resizing keeps the corner pixels in place, as the weights were trained."""
   dropout: Share = 0.1
   """Share of what is dropped in training."""
-  dtype: Dtype = None
-  """Of activations; parameters stay float32."""
 
   INIT = (
     (r'/head/kernel$', init.small_normal),

@@ -11,13 +11,12 @@ from car_jax.nn import init, vgg
 from car_jax.nn.deeplabv2 import Table, groups, upsampled
 from car_jax.nn.init import small_normal
 from car_jax.nn.layers import BatchNorm, check_multiple, conv, resize_bilinear
-from car_jax.nn.net import Net
 from car_jax.nn.resnet import imagenet_normalised
-from car_jax.options import Depth, Dtype, Share, Width
+from car_jax.options import Share, Width
 from car_jax.typing import Array
 
 
-class FCN8sVGG(Net):
+class FCN8sVGG(vgg.VGGSegmenter):
   """[B, H, W, 3] in [-1, 1] -> logits (at 1/8 [B, H/8, W/8, C], upsampled [B, H, W, C]), float32.
 
   H and W must be multiples of 32. Dropout drops whole channels. The upsampling between the scales
@@ -25,21 +24,10 @@ class FCN8sVGG(Net):
   `train`.
   """
 
-  HAS_FEATURES = True
-
-  num_classes: int
-  widths: tuple[Width, ...] = vgg.WIDTHS
-  """Channels of each stage."""
-  depths: tuple[Depth, ...] = vgg.DEPTHS[16]
-  """Layers or blocks of each stage."""
   features: Width = 4096
   """Channels of the head."""
   dropout: Share = 0.1
   """Share of what is dropped in training."""
-  normalise: bool = True
-  """Bring images to ImageNet's mean and deviation first."""
-  dtype: Dtype = None
-  """Of activations; parameters stay float32."""
 
   INIT = (*vgg.INIT, (r'/score[34]/kernel$', small_normal), *init.TORCH)
   GROUPS: ClassVar[Table] = groups('head|score')

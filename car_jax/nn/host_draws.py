@@ -69,9 +69,6 @@ def _by_jax(eqn: Any, inputs: list[Any], debug_info: Any) -> list[Any]:
   return [_wrap(jax.random.key_data(x)) if _is_key(x) else np.asarray(x) for x in results]
 
 
-# Keys: a np.uint64 for each -----------------------------------------------------------------------
-
-
 def mixed(*parts: Any) -> np.uint64:
   """A key made of numbers, the same on every machine."""
   text = ' '.join(str(int(p)) for p in parts)

@@ -29,9 +29,11 @@ def zeros(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.n
   return np.zeros(shape)
 
 
-def small_normal(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
-  """Deviation 0.01."""
-  return 0.01 * rng.standard_normal(shape)
+def normal(deviation: float) -> Rule:
+  return lambda rng, shape, fan_in: deviation * rng.standard_normal(shape)
+
+
+small_normal = normal(0.01)
 
 
 def kaiming_fan_in(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
@@ -89,11 +91,13 @@ RULED = nn.initializers.constant(float('nan'))
 
 
 def initialize(model: Any, seed: int, *inputs: Any, **kw: Any) -> dict[str, Any]:
-  """The model's first params and batch_stats as numpy arrays; `inputs` only lend their shapes.
+  """The model's first params and batch_stats as numpy arrays; `inputs` only lend their shapes,
+  and are numbers of tokens where they are int32.
 
   Raises ValueError for a RULED leaf that no table covers.
   """
-  abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), np.float32), inputs)
+  kind = lambda a: np.int32 if getattr(a, 'dtype', None) == np.int32 else np.float32
+  abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), kind(a)), inputs)
 
   def first(key, *x):
     made = model.init(key, *x, **kw)

@@ -4,12 +4,11 @@ form that RELIS (arXiv 2303.11298) trains for segmenters of street scenes.
 Letters: B images, H x W pixels, C classes, D channels.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from car_jax.errors import UserError, nearest
 from car_jax.nn.layers import reflect_pad
 from car_jax.typing import Array
 
@@ -32,15 +31,11 @@ class LocalTemperature(nn.Module):
   T = relu(2 + s u(logits) + (1 - s) v(image)) with one convolution u, one v and one gate s.
   """
 
-  inputs: str = 'logits+image'
+  inputs: Literal['logits+image', 'logits', 'image'] = 'logits+image'
   """What the temperature is made of."""
 
   @nn.compact
   def __call__(self, logits: Array, image: Array) -> Array:
-    if self.inputs not in INPUTS:
-      raise UserError(
-        f'local_temperature has no inputs {self.inputs!r}\n{nearest(self.inputs, INPUTS)}'
-      )
     shown = {'logits': logits, 'image': (image + 1) / 2}
     by_image, by_rest = (reflect_pad(shown[kind], 4) for kind in INPUTS[self.inputs])
     t = [DilatedConv(name=name)(by_rest) + 1 for name in CONVOLUTIONS]

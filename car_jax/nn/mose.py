@@ -15,8 +15,8 @@ from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn import net as nets
 from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, conv
-from car_jax.nn.net import Net
-from car_jax.options import Dtype, Width
+from car_jax.nn.net import Segmenter
+from car_jax.options import Width
 from car_jax.typing import Array
 
 NORM: dict[str, Any] = dict(epsilon=1e-3, momentum=0.01)
@@ -59,22 +59,19 @@ class Mix(nn.Module):
     return jnp.einsum('bhwf,bnfg->bnhwg', features, kernels) + offset[:, :, None, None]
 
 
-class MoSENet(Net):
+class MoSENet(Segmenter):
   """`features` and `gate` once per image, then `head` for any latents.
 
   latent_size L, experts K (at least 2 ** L: the first means are the binary codes of L digits).
   H and W multiples of 2 ** (levels - 1).
   """
 
-  num_classes: int
   widths: tuple[Width, ...] = (32, 64, 128, 192, 192, 192, 192)
   """Channels of each stage."""
   latent: Width = 1
   """Size of the latent."""
   experts: Width = 4
   """Experts of the mixture."""
-  dtype: Dtype = None
-  """Of activations; parameters stay float32."""
 
   INIT = (
     (r'(down|up)\d/conv\d/kernel', init.kaiming_fan_in),

@@ -3,6 +3,7 @@
 Letters: B images, H x W pixels, h x w places of a net's coarse features.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import ClassVar
@@ -11,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from car_jax.options import Dtype
 from car_jax.typing import Array
 
 
@@ -36,6 +38,14 @@ class Net(nn.Module):
   def align_corners(self) -> bool:
     """Whether images and logits are resized with the centres of corner pixels on each other."""
     return False
+
+
+class Segmenter(Net):
+  """A net that gives logits of `num_classes`."""
+
+  num_classes: int
+  dtype: Dtype = dataclasses.field(default=None, kw_only=True)
+  """Of activations; parameters stay float32."""
 
 
 def taken(net: Net, size: tuple[int, ...]) -> tuple[int, ...]:

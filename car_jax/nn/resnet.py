@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from car_jax.nn.layers import BatchNorm, conv, max_pool3
+from car_jax.nn.net import Segmenter
+from car_jax.options import Depth, Width
 from car_jax.typing import Array
 
 BLOCKS = {
@@ -132,6 +134,19 @@ class ResNet(nn.Module):
       self.sow('intermediates', f'stage{stage}', x)
       low_level = x if stage == 1 else low_level
     return (low_level, x) if self.low_level else x
+
+
+class ResNetSegmenter(Segmenter):
+  """A net whose backbone is a ResNet."""
+
+  HAS_FEATURES = True
+
+  depth: int = 101
+  """Layers of the ResNet: 18, 34, 50 or 101."""
+  stem_channels: Width = 64
+  """Channels of the first convolution."""
+  blocks: tuple[Depth, ...] = ()
+  """Blocks of each stage; empty for the depth's."""
 
 
 def imagenet_normalised(x: Array) -> Array:

@@ -15,9 +15,9 @@ import numpy as np
 from car_jax.errors import UserError, nearest
 from car_jax.nn import init
 from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
-from car_jax.nn.net import Net
+from car_jax.nn.net import Segmenter
 from car_jax.nn.resnet import imagenet_normalised
-from car_jax.options import Count, Depth, Dtype, Share, Width
+from car_jax.options import Count, Depth, Share, Width
 from car_jax.typing import Array
 
 
@@ -38,10 +38,6 @@ VARIANTS = {
   'b4': Sizes(WIDE, (3, 8, 27, 3), 768),
   'b5': Sizes(WIDE, (3, 6, 40, 3), 768),
 }
-
-
-def narrow_normal(rng: Any, shape: tuple[int, ...], fan_in: int) -> Any:
-  return 0.02 * rng.standard_normal(shape)
 
 
 class Attention(nn.Module):
@@ -130,19 +126,17 @@ class MixTransformer(nn.Module):
     return features
 
 
-class SegFormer(Net):
+class SegFormer(Segmenter):
   """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
 
-  `widths`, `depths` and `features`, the head's width, override the variant's. With
-  `normed_projections` the head brings each stage to its width by convolution, norm and ReLU, as
-  mmsegmentation's weights need it; without, by the paper's linear layer. `norm_epsilon` of layer
-  norms is 1e-6 in mmsegmentation, 1e-5 in Hugging Face; the paper's code has 1e-6, but 1e-5 as
-  `embed_epsilon` (0: the same) after patches and where keys shrink. Dropout drops whole channels.
+  With `normed_projections` the head brings each stage to its width by convolution, norm and ReLU,
+  as mmsegmentation's weights need it; without, by the paper's linear layer. `norm_epsilon` is 1e-6
+  in mmsegmentation, 1e-5 in Hugging Face; the paper's code has 1e-6, but 1e-5 as `embed_epsilon`
+  (0: the same) after patches and where keys shrink. Dropout drops whole channels.
   """
 
   HAS_FEATURES = True
 
-  num_classes: int
   variant: Literal['b0', 'b1', 'b2', 'b3', 'b4', 'b5'] = 'b0'
   """The published size; widths, depths and features that are given count instead."""
   widths: tuple[Width, ...] = ()
@@ -165,11 +159,9 @@ class SegFormer(Net):
   """Share of what is dropped in training."""
   drop_path: Share = 0.1
   """How often an image skips a branch of the last block in training; less before."""
-  dtype: Dtype = None
-  """Of activations; parameters stay float32."""
 
   INIT = (
-    (r'(query|key|value|out|expand|contract|project\d)/kernel$', narrow_normal),
+    (r'(query|key|value|out|expand|contract|project\d)/kernel$', init.normal(0.02)),
     (r'/depthwise/kernel$', init.kaiming_fan_in),  # each output sees nine inputs only
     (r'/kernel$', init.kaiming_fan_out),
     (r'/bias$', init.zeros),

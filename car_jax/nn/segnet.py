@@ -18,12 +18,12 @@ from car_jax.nn.layers import (
   max_pool2,
   reflect_pad,
 )
-from car_jax.nn.net import Net
-from car_jax.options import Depth, Dtype, Share, Width
+from car_jax.nn.net import Segmenter
+from car_jax.options import Depth, Share, Width
 from car_jax.typing import Array
 
 
-class SegNetCalNet(Net):
+class SegNetCalNet(Segmenter):
   """[B, H, W, channels] -> logits [B, H, W, C] float32; H and W multiples of 32.
 
   The published decoder repeats some layers by list multiplication, so that their weights are
@@ -33,15 +33,12 @@ class SegNetCalNet(Net):
   ReLU.
   """
 
-  num_classes: int
   widths: tuple[Width, ...] = (64, 128, 256, 512, 512)
   """Channels of each stage."""
   depths: tuple[Depth, ...] = (2, 2, 4, 4, 4)
   """Layers or blocks of each stage."""
   dropout: Share = 0.1
   """Share of what is dropped in training."""
-  dtype: Dtype = None
-  """Of activations; parameters stay float32."""
 
   INIT = (
     (r'enc\d_conv\d/layer/kernel', init.kaiming_fan_out),

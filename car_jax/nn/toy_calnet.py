@@ -4,24 +4,21 @@ import flax.linen as nn
 
 from car_jax.nn import init
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv, reflect_pad
-from car_jax.nn.net import Net
-from car_jax.options import Dtype, Share, Width
+from car_jax.nn.net import Segmenter
+from car_jax.options import Share, Width
 from car_jax.typing import Array
 
 
-class ToyCalNet(Net):
+class ToyCalNet(Segmenter):
   """[B, H, W, channels] -> logits [B, H, W, C] float32.
 
   Dropout comes before the norm, and once more on the logits, as published.
   """
 
-  num_classes: int
   hidden: Width = 64
   """Channels of the first layer."""
   dropout: Share = 0.2
   """Share of what is dropped in training."""
-  dtype: Dtype = None
-  """Of activations; parameters stay float32."""
 
   INIT = init.TORCH
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from car_jax.clamp import clamp
 from car_jax.nn import init
 from car_jax.nn.layers import BatchNorm, ConvTranspose2x2, at_least_float32, check_multiple, conv
-from car_jax.nn.net import Net
-from car_jax.options import Dtype, Share, Width
+from car_jax.nn.net import Segmenter
+from car_jax.options import Share, Width
 from car_jax.typing import Array
 
 
@@ -35,7 +35,7 @@ class NoiseInjector(nn.Module):
     return nn.Dense(self.features, dtype=self.dtype, name='mix')((f + shift) * (scale + 1e-5))
 
 
-class UNetGenerator(Net):
+class UNetGenerator(Segmenter):
   """Image and class probabilities + latents -> logits of N segmentations.
 
     x [B, H, W, channels], z [B, N, Z] -> [B, N, H, W, C] float32; H and W multiples of 16
@@ -44,15 +44,12 @@ class UNetGenerator(Net):
   own, and dropout masks differ between samples.
   """
 
-  num_classes: int
   hidden: Width = 32
   """Channels of the first layer."""
   latent: Width = 8
   """Size of the latent."""
   dropout: Share = 0.1
   """Share of what is dropped in training."""
-  dtype: Dtype = None
-  """Of activations; parameters stay float32."""
 
   INIT = (
     (r'(shift|scale)/kernel', init.xavier_uniform),

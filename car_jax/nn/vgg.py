@@ -10,6 +10,8 @@ import flax.linen as nn
 
 from car_jax.nn import init
 from car_jax.nn.layers import NormedConv, max_pool2
+from car_jax.nn.net import Segmenter
+from car_jax.options import Depth, Width
 from car_jax.typing import Array
 
 DEPTHS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -48,3 +50,16 @@ class VGG(nn.Module):
       self.sow('intermediates', f'stage{k}', x)
       stages.append(x)
     return tuple(stages)
+
+
+class VGGSegmenter(Segmenter):
+  """A net whose backbone is a VGG, which sees images on ImageNet's scale unless told otherwise."""
+
+  HAS_FEATURES = True
+
+  widths: tuple[Width, ...] = WIDTHS
+  """Channels of each stage."""
+  depths: tuple[Depth, ...] = DEPTHS[16]
+  """Layers or blocks of each stage."""
+  normalise: bool = True
+  """Bring images to ImageNet's mean and deviation first."""

@@ -79,13 +79,8 @@ class Chart(Drawing):
 
   def axes(self, x: Axis, y: Axis, x_name: str, y_name: str) -> None:
     """Grid and numbers; the name of y stands above the plot, where it needs no turning."""
-    for tick in y.ticks:
-      self.line(x.start, y(tick), x.end, y(tick))
-      self.text(x.start - 6, y(tick) + 4, y.label(tick), 'end', 'var(--muted)', 11)
-    for tick in x.ticks:
-      self.line(x(tick), y.start, x(tick), y.end)
-      self.text(x(tick), y.start + 15, x.label(tick), 'middle', 'var(--muted)', 11)
-    self.text((x.start + x.end) / 2, y.start + 32, x_name, 'middle', 'var(--muted)', 12)
+    self.y_axis(y, x.start, x.end)
+    self.x_axis(x, y.end, y.start, x_name)
     self.text(4, y.end - 9, y_name, colour='var(--muted)', size=12)
 
 
@@ -191,16 +186,14 @@ def bars(view: View, model: str, m: Metric, calibrators: Sequence[str]) -> str:
   seen = [*dict.fromkeys(map(view.condition, view.sets))]
   place = lambda s: (s != view.reference, seen.index(view.condition(s)), _known(view, s))
   order = sorted(view.sets, key=place)
-  rows = [(s, [c for c in calibrators if not _missing(view, model, s, c, m)]) for s in order]
+  there = lambda s, c: not math.isnan(view.value(model, s, c, m.name))
+  rows = [(s, [c for c in calibrators if there(s, c)]) for s in order]
   rows = [(s, shown) for s, shown in rows if shown]
   tall = sum(24 + 12 * len(shown) for _, shown in rows)
   chart = Chart(360, tall + 48, f'{m.title} of {model} by set')
   low, high = reach(view, m)
   x = Axis(min(0.0, low), high, 12, 306)
-  for tick in x.ticks:
-    chart.line(x(tick), 4, x(tick), tall + 4)
-    chart.text(x(tick), tall + 19, x.label(tick), 'middle', 'var(--muted)', 11)
-  chart.text(180, tall + 38, unit(m), 'middle', 'var(--muted)', 12)
+  chart.x_axis(x, 4, tall + 4, unit(m))
   top = 4.0
   for dataset, shown in rows:
     chart.text(12, top + 14, _set_name(view, dataset), size=12, weight=600)
@@ -215,8 +208,7 @@ def _bar(chart: Chart, view: View, key: Key, m: Metric, x: Axis, y: float, style
   end, tip = x(scale(m) * value), _tip(view, m, key)
   left, right = sorted((x(0), end))
   chart.rect(left, y - 3.5, right - left, 7, style.colour, 0.45, tip)
-  if not (math.isnan(low) or math.isnan(high)):
-    chart.line(x(scale(m) * low), y, x(scale(m) * high), y, 'var(--ink)', 1.25)
+  chart.line(x(scale(m) * low), y, x(scale(m) * high), y, 'var(--ink)', 1.25)
   chart.mark(end, y, style, radius=3, tip=tip)
   chart.text(314, y + 4, text(m, value, 1 if m.percent else 3), size=11)
 
@@ -231,10 +223,6 @@ def _set_name(view: View, dataset: str) -> str:
 def _known(view: View, dataset: str) -> float:
   shift = view.shift(dataset)
   return 2.0 if math.isnan(shift) else shift
-
-
-def _missing(view: View, model: str, dataset: str, calibrator: str, m: Metric) -> bool:
-  return math.isnan(view.value(model, dataset, calibrator, m.name))
 
 
 def rows_of(view: View, names: Sequence[str], other: Any) -> dict[Style, tuple[str, str]]:

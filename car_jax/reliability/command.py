@@ -41,8 +41,9 @@ def with_models(
   if (given_too := [k for k, v in about_files.items() if v]) and not predictions:
     raise UserError(f'--{given_too[0]} belongs to --predictions')
   if checkpoints or predictions:
-    given = [checkpointed.name_and_folder(text) for text in checkpoints or predictions]
-    config.models = ConfigDict(_named(given))
+    given = checkpointed.names_and_folders(checkpoints or predictions, 'models')
+    # a config's key has no dot
+    config.models = ConfigDict({name.replace('.', '_'): path for name, path in given})
   if predictions:
     config.kind, config.resize = kind or config.kind, resize or config.resize
     about = dict(labels=labels, role='in-domain', about=labels or 'labels saved beside')
@@ -54,13 +55,6 @@ def with_models(
       raise UserError(f'--calibrator {text}: expected [NAME=]FILE.npz, as written by a study')
     config.calibrators[(name or pathlib.Path(path).stem).replace('.', '_')] = path
   return config
-
-
-def _named(given: Sequence[tuple[str, str]]) -> dict[str, str]:
-  names = [name for name, _ in given]
-  if len({*names}) < len(names):
-    raise UserError(f'two models are called {max(names, key=names.count)!r}\n  give NAME=FOLDER')
-  return {name.replace('.', '_'): path for name, path in given}  # a config's key has no dot
 
 
 def run(config: ConfigDict, out: str, command: str) -> tuple[dict[str, Any], pathlib.Path]:

@@ -1,4 +1,7 @@
-"""A finished study as plain data, and its files: study.json, study.csv, study.md, report.html."""
+"""A finished study as plain data, and its files.
+
+study.json, study.csv, study.md, objects.csv (where sets are by object), report.html.
+"""
 
 import json
 import math
@@ -9,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from car_jax.evaluate import census, folders, report, tables
-from car_jax.metrics import confusion, ood, ranking, rejection
+from car_jax.metrics import confusion, ranking, rejection
 from car_jax.metrics.calibration import reliability
-from car_jax.reliability import legend, measures, page
+from car_jax.reliability import correlation, legend, measures, objects, page
 from car_jax.reliability import tables as study_tables
 from car_jax.reliability.image_counts import census_of
 from car_jax.reliability.study import PLAIN, Cell, Study
@@ -40,10 +43,12 @@ def build(
       *_calibrators(study, cells),
     ],
     remarks=_remarks(study, cells),
-    metrics=[legend.of_score(m.name).as_dict() for m in plan.measures],
+    metrics=[legend.of_score(m.name)._asdict() for m in plan.measures],
     cells=[_cell(plan, c) for c in cells],
     curves=[_curves(c) for c in cells if 'max_prob' in c.counts.names],
     fits=[*_fits(study)],
+    objects=[*_objects(study, cells)],
+    correlations=correlation.of_study(plan, cells),
     image_ood=[*_image_ood(study, cells)],
     worst=list(worst),
   )
@@ -51,11 +56,12 @@ def build(
 
 
 def write(out: pathlib.Path, content: dict, pictures: Mapping[str, bytes]) -> pathlib.Path:
-  """Writes the four files, each whole or not at all -> the page."""
+  """Writes the files, each whole or not at all -> the page."""
   texts = {
     'study.json': json.dumps(content, indent=1, allow_nan=False) + '\n',
     'study.csv': study_tables.csv(content),
     'study.md': study_tables.markdown(content),
+    **({'objects.csv': objects.csv(content['objects'])} if content['objects'] else {}),
     PAGE: page.page(content, dict(pictures)),
   }
   for name, text in texts.items():
@@ -220,6 +226,16 @@ def image_confidence(pooled: Mapping[str, np.ndarray], score: str) -> np.ndarray
   return pooled['image'][:, 0] / pixels if score == 'max_prob' else -pooled['image'][:, 1] / pixels
 
 
+def _objects(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
+  """Of the sets, and of the pools all of whose sets, are by object."""
+  plan, config = study.plan, study.plan.config
+  first = study.segmenter(next(iter(plan.models)))
+  for c in cells:
+    parts = [plan.sets[s] for s in plan.pools.get(c.set, (c.set,))]
+    if all(map(first.by_object, parts)) and 'max_prob' in c.counts.names:
+      yield from objects.of_cell(c, resamples=config.resamples, seed=config.seed)
+
+
 def _image_ood(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   """Every other set against the in-domain one, by the mean confidence of whole images."""
   plan = study.plan
@@ -238,7 +254,7 @@ def _image_ood(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
       pair = ours, np.concatenate(rest)
       yield dict(
         model=model, calibrator=calibrator, known=known, other=name, score=score
-      ) | ood.image_level(*pair)
+      ) | ranking.image_level(*pair)
 
 
 def shifted_most(study: Study, cells: Sequence[Cell]) -> str:

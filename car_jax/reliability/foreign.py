@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from car_jax import arrays as array_files
-from car_jax import files, pictures
+from car_jax import files, pictures, sharding
 from car_jax.data import labels as cityscapes
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import npy, save
@@ -86,6 +86,9 @@ class Folder:
       return tuple(index['class_names']), self.palette
     return self.names, self.palette
 
+  def by_object(self, spec: Mapping[str, Any]) -> bool:
+    return bool(spec.get('by_object'))
+
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
@@ -98,8 +101,8 @@ class Folder:
     for pair in every if only is None else [every[i] for i in only]:
       arrays, own = read(pair, len(self.names), kind=self.kind, resize=self.resize)
       kind = _kind(arrays, own)
-      if not first and only is None and not jax.process_index():
-        print(f'{folder}: read as {kind}{self._otherwise(kind)}', file=sys.stderr, flush=True)
+      if not first and only is None:
+        sharding.say(f'{folder}: read as {kind}{self._otherwise(kind)}', sys.stderr)
       if kind != (first := first or kind):
         raise UserError(
           f'{pair.prediction} holds {kind}, files before it {first}\n'

@@ -6,7 +6,7 @@ Letters as in metrics/onepass.py, and I images. Sums over images are int64 or fl
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -119,6 +119,24 @@ class ImageCounts:
     shapes = {k: v.shape[1:] for k, v in self.images.items()}
     row = lambda r: {k: v[r].reshape(shapes[k]) for k, v in sums.items()}
     return [Pooled(self.names, row(r), self.absent) for r in range(len(times))]
+
+  @property
+  def group(self) -> np.ndarray:
+    """[I]: a number for each image's group; without groups each image is one."""
+    names = self.groups if any(self.groups) else self.ids
+    return np.unique(names, return_inverse=True)[1].reshape(-1)
+
+  def resampled(self, resamples: int, rng: np.random.Generator) -> Iterator[Pooled]:
+    """Whole groups of images drawn with replacement, as many as there are; none of a single one.
+
+    Equal groups and generators give equal draws, so that models see the same images.
+    """
+    group = self.group
+    units = int(group.max(initial=-1)) + 1
+    for start in range(0, resamples if units > 1 else 0, 50):  # blocks bound the memory
+      drawn = min(50, resamples - start)
+      times = rng.multinomial(units, np.full(units, 1 / units), drawn)
+      yield from self.weighted(times[:, group])
 
   def save(self, path: pathlib.Path, about: Any) -> None:
     """One .npz with `about` (JSON) in it; it appears under its name when it is whole."""

@@ -17,7 +17,6 @@ from car_jax.metrics import scores
 
 KINDS = ('logits', 'probabilities', 'samples')
 KNOWN = KINDS[:2]  # what a user may say of arrays without a name
-RESIZES = ('bilinear',)
 FLOOR = 1e-12  # of probabilities, before their logarithm
 SLACK = 1e-6  # beyond 0 and 1
 CLASSES_ONLY = 'classes_only'  # marks a prediction that says classes and no confidence
@@ -26,7 +25,7 @@ CLASSES_ONLY = 'classes_only'  # marks a prediction that says classes and no con
 @dataclasses.dataclass(frozen=True)
 class Reading:
   """How arrays are to be read: their number of classes C; kind '', or one of KNOWN, of those that
-  have no name; resize '', or one of RESIZES."""
+  have no name; resize '', or bilinear."""
 
   classes: int
   kind: str = ''

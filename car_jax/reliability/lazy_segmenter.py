@@ -2,11 +2,12 @@
 
 import gc
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from car_jax.data import prepared
@@ -21,14 +22,13 @@ RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lie
 class LazySegmenter:
   """A segmenter that is opened when it is used; then another one of the same `memory` is closed.
 
-  What is asked of a closed one (about, classes, prints) stays known.
+  What is asked of a closed one (about, classes, objects, prints) stays known.
   """
 
   def __init__(self, spec: Mapping[str, Any], plan: Plan, mesh: Mesh, memory: dict[str, Segmenter]):
     self.name, self._spec, self._plan, self._mesh = spec['name'], spec, plan, mesh
     self._memory = memory if is_run(spec['path']) else {}  # a folder has no weights
-    self._classes: dict[str, Any] = {}
-    self._prints: dict[str, str] = {}
+    self._known: dict[tuple[str, str], Any] = {}
     one = self._opened()
     self.about, self.has_features = one.about, one.has_features
     self.fingerprint = one.fingerprint
@@ -42,13 +42,20 @@ class LazySegmenter:
       self._memory[self.name] = open_segmenter(self._spec, self._plan, self._mesh)
     return self._memory[self.name]
 
+  def _kept(self, what: str, spec: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+    key = what, spec['name']
+    if key not in self._known:
+      self._known[key] = make()
+    return self._known[key]
+
   def size(self, spec: Mapping[str, Any]) -> int:
     return self._opened().size(spec)
 
   def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    if spec['name'] not in self._classes:
-      self._classes[spec['name']] = self._opened().classes(spec)
-    return self._classes[spec['name']]
+    return self._kept('classes', spec, lambda: self._opened().classes(spec))
+
+  def by_object(self, spec: Mapping[str, Any]) -> bool:
+    return self._kept('by_object', spec, lambda: self._opened().by_object(spec))
 
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
@@ -61,14 +68,15 @@ class LazySegmenter:
 
   def data_print(self, spec: Mapping[str, Any]) -> str:
     """Changes when a set's files, or what is done to them, change."""
-    if spec['name'] not in self._prints:
-      seen = {k: spec[k] for k in ('data', 'split', 'labels', 'absent') if k in spec}
-      if is_run(self._spec['path']):
-        files = prepared_files(self._own['data'] | dict(spec['data']))
-      else:
-        files = predicted_files(self._opened(), spec)
-      self._prints[spec['name']] = agreed(digest(seen, [*map(_stamp, files)]))
-    return self._prints[spec['name']]
+    return self._kept('print', spec, lambda: self._print(spec))
+
+  def _print(self, spec: Mapping[str, Any]) -> str:
+    seen = {k: spec[k] for k in ('data', 'split', 'labels', 'absent') if k in spec}
+    if is_run(self._spec['path']):
+      files = prepared_files(self._own['data'] | dict(spec['data']))
+    else:
+      files = predicted_files(self._opened(), spec)
+    return agreed(digest(seen, [*map(_stamp, files)]))
 
 
 def open_segmenter(spec: Mapping[str, Any], plan: Plan, mesh: Mesh) -> Segmenter:
@@ -143,7 +151,5 @@ def agreed(text: str) -> str:
   """Process 0's text, for what files of one machine tell; all must be of one length."""
   if jax.process_count() == 1:
     return text
-  from jax.experimental import multihost_utils
-
   codes = multihost_utils.broadcast_one_to_all(np.frombuffer(text.encode(), np.uint8))
   return bytes(np.asarray(codes, np.uint8)).decode()

@@ -1,7 +1,7 @@
 """What each metric of a study says, in words for a reader who meets it for the first time.
 
-`metrics` gives the entries of a study's `metrics` list, so that the page, the tables and whoever
-writes the study agree on titles, directions and groups.
+The page, the tables and whoever writes a study's `metrics` agree by it on titles, directions and
+groups.
 """
 
 from typing import Any, NamedTuple
@@ -20,9 +20,6 @@ class Metric(NamedTuple):
   percent: bool
   group: str
   about: str
-
-  def as_dict(self) -> dict[str, Any]:
-    return self._asdict()
 
 
 _ACCURACY, _CALIBRATION, _WRONG, _UNKNOWN, _IMAGE = GROUPS
@@ -206,11 +203,6 @@ def of_score(name: str) -> Metric:
   return metric._replace(title=f'{metric.title}, by {short}', about=about)
 
 
-def metrics(names: Any = None) -> list[dict[str, Any]]:
-  """A study's `metrics` entries for these names, in the page's order; all of them for None."""
-  return [m.as_dict() for m in KNOWN.values() if names is None or m.name in set(names)]
-
-
 def described(entry: dict[str, Any]) -> Metric:
   """A study's metric, what it leaves out taken from KNOWN; an unknown one keeps its bare name."""
   name = str(entry['name'])
@@ -219,40 +211,18 @@ def described(entry: dict[str, Any]) -> Metric:
   return base._replace(**given)
 
 
-TERMS = (
-  ('confidence', 'The probability of the class that the model predicts for a pixel.'),
-  (
-    'calibrated',
-    (
-      'Among pixels predicted at 80 %, 80 % are right. A model can be accurate and badly '
-      'calibrated, or the reverse.'
-    ),
-  ),
-  (
-    'recalibration',
-    (
-      'A correction of the confidences that is learnt on a few labelled images after training: '
-      'most often the logits are divided by a number, the temperature. Above 1 it makes the model '
-      'less sure. One temperature for all classes never changes a prediction.'
-    ),
-  ),
-  (
-    'in-domain and shifted',
-    (
-      'In-domain images look like those of the training. Shifted ones come from elsewhere or from '
-      'other weather; the shift runs from 0 (none) to 1 (strongest).'
-    ),
-  ),
-  (
-    '95 % interval',
-    (
-      'What another draw of as many images would give, found by drawing images again with '
-      'replacement. It does not cover another training run. There is none where fewer than two '
-      'images, or scenes, have the score.'
-    ),
-  ),
-  (
-    'rejection curve',
-    'Take the least confident pixels away first: the error of those kept should fall fast.',
-  ),
-)
+TERMS = {
+  'confidence': 'The probability of the class that the model predicts for a pixel.',
+  'calibrated': 'Among pixels predicted at 80 %, 80 % are right. A model can be accurate and '
+  'badly calibrated, or the reverse.',
+  'recalibration': 'A correction of the confidences that is learnt on a few labelled images after '
+  'training: most often the logits are divided by a number, the temperature. Above 1 it makes the '
+  'model less sure. One temperature for all classes never changes a prediction.',
+  'in-domain and shifted': 'In-domain images look like those of the training. Shifted ones come '
+  'from elsewhere or from other weather; the shift runs from 0 (none) to 1 (strongest).',
+  '95 % interval': 'What another draw of as many images would give, found by drawing images again '
+  'with replacement. It does not cover another training run. There is none where fewer than two '
+  'images, or scenes, have the score.',
+  'rejection curve': 'Take the least confident pixels away first: the error of those kept should '
+  'fall fast.',
+}

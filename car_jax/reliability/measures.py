@@ -46,11 +46,6 @@ def errors_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
   return pooled.outcomes(score, WRONG)[::-1], pooled.outcomes(score, RIGHT)[::-1]
 
 
-def successes_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
-  """Right and wrong pixels [K] in the order of rising certainty."""
-  return pooled.outcomes(score, RIGHT), pooled.outcomes(score, WRONG)
-
-
 def kept_of(pooled: Pooled, score: str) -> tuple[np.ndarray, np.ndarray]:
   """Wrong and right pixels [K] in the order of rising certainty, as metrics/rejection.py wants."""
   return pooled.outcomes(score, WRONG), pooled.outcomes(score, RIGHT)
@@ -109,14 +104,18 @@ PLAIN: dict[str, Value] = {
   'classwise_ks': _classwise(calibration.ks_error),
   'nll': _loss(0),
   'brier': _loss(1),
-  'object_entropy': _object(0),
-  'object_entropy_ratio': _object(1),
 }
-for _i, _score in enumerate(OBJECT_SCORES):
-  for _j, _kind in enumerate(('auroc', 'fpr95', 'aupr', 'aupr_rest')):
-    PLAIN[f'object_{_kind}' + ('' if _score == 'max_prob' else f'[{_score}]')] = _object(
-      2 + 4 * _i + _j
-    )
+OBJECT_MEASURES = (
+  'object_entropy',
+  'object_entropy_ratio',
+  *(
+    f'object_{kind}' + ('' if score == 'max_prob' else f'[{score}]')
+    for score in OBJECT_SCORES
+    for kind in ('auroc', 'fpr95', 'aupr', 'aupr_rest')
+  ),
+)
+"""In the order of image_counts.objects_of."""
+PLAIN |= {name: _object(place) for place, name in enumerate(OBJECT_MEASURES)}
 
 
 def _tied_bound(which: int) -> Value:
@@ -159,7 +158,7 @@ def _confident(value: Value) -> Value:
 RANKED: dict[str, tuple[Callable[..., tuple], Callable[..., float]]] = {
   'auroc': (errors_of, ranking.auroc),
   'aupr_error': (errors_of, ranking.average_precision),
-  'aupr_success': (successes_of, ranking.average_precision),
+  'aupr_success': (lambda pooled, score: kept_of(pooled, score)[::-1], ranking.average_precision),
   'fpr95': (errors_of, ranking.fpr_at_tpr),
   'prr': (kept_of, rejection.prr),
   'prr_relis': (kept_of, rejection.prr_relis),
@@ -225,31 +224,23 @@ def estimates(
   `exact` gives, by a measure's name, values that are known without the error of histograms.
   """
   pooled, exact = counts.pooled(), exact or {}
-  groups = counts.groups if any(counts.groups) else counts.ids
-  _, group = np.unique(groups, return_inverse=True)
-  units = int(group.max()) + 1 if len(group) else 0
-  rng = np.random.default_rng(seed)
   drawn: list[list[float]] = [[] for _ in wanted]
-  for start in range(0, resamples if units > 1 else 0, 50):
-    times = rng.multinomial(units, np.full(units, 1 / units), min(50, resamples - start))
-    for part in counts.weighted(times[:, group]):
-      for values, m in zip(drawn, wanted, strict=True):
-        values.append(m.of(part))
-  coarse = counts.subset(np.arange(len(group)))
-  unit = lambda u: counts.subset(group == u)
+  for part in counts.resampled(resamples, np.random.default_rng(seed)):
+    for values, m in zip(drawn, wanted, strict=True):
+      values.append(m.of(part))
+  coarse = counts.subset(np.arange(len(counts.ids)))
   return {
-    m.name: _estimate(m, pooled, coarse, _of_several(m, values, units, unit), exact.get(m.name))
+    m.name: _estimate(m, pooled, coarse, _of_several(m, values, counts), exact.get(m.name))
     for m, values in zip(wanted, drawn, strict=True)
   }
 
 
-def _of_several(
-  m: Measure, values: list[float], units: int, unit: Callable[[int], Pooled]
-) -> np.ndarray:
-  """The defined values of resamples; none where they do not differ and one unit alone has any."""
+def _of_several(m: Measure, values: list[float], counts: ImageCounts) -> np.ndarray:
+  """The defined values of resamples; none where they do not differ and one group alone has any."""
   seen = np.array([v for v in values if not np.isnan(v)])
   if len(seen) and not np.ptp(seen):
-    scored = (u for u in range(units) if not np.isnan(m.of(unit(u))))
+    group = counts.group
+    scored = (u for u in np.unique(group) if not np.isnan(m.of(counts.subset(group == u))))
     return seen if len([*itertools.islice(scored, 2)]) == 2 else seen[:0]
   return seen
 

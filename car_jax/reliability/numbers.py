@@ -1,6 +1,7 @@
 """How a study's numbers are written, and which of them are best."""
 
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from car_jax.reliability.legend import Metric
@@ -71,6 +72,31 @@ def temperatures(fit: dict[str, Any]) -> str:
   if len(values) == 1:
     return f'{values[0]:.2f}'
   return f'{min(values):.2f} – {max(values):.2f} ({len(values)})'
+
+
+def share(value: Any, digits: int = 1) -> str:
+  value = number(value)
+  return f'{100 * value:.{digits}f} %' if math.isfinite(value) else '–'
+
+
+def fits(study: Mapping[str, Any]) -> Iterator[list[str]]:
+  """Model, calibrator, set, temperature, NLL and ECE before and after, warnings of every fit."""
+  nats = lambda value: f'{number(value):.4f}' if math.isfinite(number(value)) else '–'
+  for fit in study.get('fits') or []:
+    who = [str(fit.get(k) or '') for k in ('model', 'calibrator', 'set')]
+    nll = ' → '.join(nats(fit.get(k)) for k in ('nll_before', 'nll_after'))
+    ece = ' → '.join(share(fit.get(k), 2) for k in ('ece_before', 'ece_after'))
+    yield [*who, temperatures(fit), nll, ece, '; '.join(map(str, fit.get('warnings') or []))]
+
+
+IMAGE_LEVEL = ('model', 'calibrator', 'known', 'other', 'score', 'AUROC ↑', 'AUPR ↑', 'FPR95 ↓')
+
+
+def image_level(study: Mapping[str, Any]) -> Iterator[list[str]]:
+  """A row under IMAGE_LEVEL for each comparison of whole images of two sets."""
+  for r in study.get('image_ood') or []:
+    who = [str(r.get(k) or '') for k in IMAGE_LEVEL[:5]]
+    yield [*who, *(share(r.get(k)) for k in ('auroc', 'aupr', 'fpr95'))]
 
 
 def warned(study: dict[str, Any]) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from car_jax.reliability import findings, page_plots, page_tables
+from car_jax.evaluate import html
+from car_jax.reliability import findings, page_correlation, page_plots, page_tables
 from car_jax.reliability.legend import BETTER, TERMS
 from car_jax.reliability.page_plots import controls, select
 from car_jax.reliability.page_style import CSS, SCRIPT, WATCH
@@ -27,24 +28,15 @@ def page(study: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     'confidence': ('Can the confidence be trusted?', page_plots.diagrams(view)),
     'recalibration': ('What recalibration did', _fits(view)),
     'unknown': ('Does it notice the unknown?', _unknown(view)),
+    'correlation': ('Does synthetic shift predict real shift?', page_correlation.section(view)),
     'worst': ('Worst images', _worst(view, pictures)),
     'legend': ('Legend', _legend(view)),
     'reproduce': ('How to reproduce', _reproduce(view)),
   }
-  sections = {key: value for key, value in sections.items() if value[1]}
-  links = ''.join(f'<a href="#{key}">{name}</a>' for key, (name, _) in sections.items())
-  bodies = ''.join(
-    f'<section id="{key}"><h2>{name}</h2>{body}</section>' for key, (name, body) in sections.items()
-  )
-  title = escape(str(study.get('title') or 'Reliability study'))
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width,initial-scale=1">'
-    f'<title>{title}</title><style>{CSS}</style><script>{WATCH}</script></head><body>'
-    f'<header><p class="kicker">Reliability study</p><h1>{title}</h1>{_findings(view)}'
-    f'{_facts(view)}{_compared(view)}<nav aria-label="sections">{links}</nav></header>'
-    f'<main>{bodies}</main><script>{SCRIPT}</script></body></html>\n'
-  )
+  head = html.findings(findings.findings(view)) + _facts(view) + _compared(view)
+  title = str(study.get('title') or 'Reliability study')
+  scripts = dict(watch=WATCH, script=SCRIPT)
+  return html.document('Reliability study', title, head, sections, css=CSS, **scripts)
 
 
 def _facts(view: View) -> str:
@@ -57,8 +49,7 @@ def _facts(view: View) -> str:
     'images': f'{images:,} <small>{pixels:,} pixels</small>',
     'made': escape(str(view.study.get('created') or '')),
   }
-  pairs = ''.join(f'<div><dt>{k}</dt><dd>{v}</dd></div>' for k, v in facts.items() if v)
-  return f'<dl class="facts">{pairs}</dl>'
+  return html.facts(facts)
 
 
 def _compared(view: View) -> str:
@@ -66,14 +57,6 @@ def _compared(view: View) -> str:
     '<details><summary>What was compared: sets, models, calibrators</summary>'
     f'{page_tables.compared(view)}</details>'
   )
-
-
-def _findings(view: View) -> str:
-  lines = [escape(line).replace(' %', '\u00a0%') for line in findings.findings(view)]
-  if not lines:
-    return ''
-  rest = ''.join(f'<li>{line}</li>' for line in lines[1:])
-  return f'<div class="findings"><p>{lines[0]}</p>{f"<ul>{rest}</ul>" if rest else ""}</div>'
 
 
 def _scores(view: View) -> str:
@@ -126,12 +109,22 @@ def _fits(view: View) -> str:
 def _unknown(view: View) -> str:
   local = page_tables.scores(view, ('unknown objects', 'image-level'))
   whole = page_tables.image_level(view)
-  bar = controls(select('model', view.models), select('calibrator', view.calibrators))
+  each = page_tables.objects(view)
+  bar = controls(
+    select('model', view.models),
+    select('set', dict.fromkeys(e['set'] for e in view.study.get('objects') or [])),
+    select('calibrator', view.calibrators),
+  )
   out = bar if local or whole else ''
   if local:
     out += (
       '<h3>Single pixels</h3><p class="note">Objects that no training class describes, searched by '
       f'low confidence among the pixels of known classes.</p>{local}'
+    )
+  if each:
+    out += (
+      '<h3>Each object</h3><p class="note">Scores within each image, then averaged over the images '
+      f'of the object, before recalibration. objects.csv has their intervals.</p>{each}'
     )
   if whole:
     out += (
@@ -157,7 +150,7 @@ def _card(view: View, entry: Mapping[str, Any], pictures: Mapping[str, bytes]) -
   files = entry.get('pictures') or {}
   order = [*(p for p in PICTURES if p in files), *(p for p in files if p not in PICTURES)]
   tiles = ''.join(
-    page_plots.tile(pictures[files[p]], p, f'{p} of {entry.get("id")}')
+    html.tile(pictures[files[p]], p, f'{p} of {entry.get("id")}')
     for p in order
     if files[p] in pictures
   )
@@ -179,7 +172,7 @@ def _legend(view: View) -> str:
     f'<dd>{escape(m.about)} <code>{escape(m.name)}</code></dd></div>'
     for m in view.metrics.values()
   )
-  terms = ''.join(f'<dt>{escape(t)}</dt><dd>{escape(d)}</dd>' for t, d in TERMS)
+  terms = ''.join(f'<dt>{escape(t)}</dt><dd>{escape(d)}</dd>' for t, d in TERMS.items())
   return (
     f'<dl class="metrics">{items}</dl><h3 style="margin-top:28px">Words</h3>'
     f'<dl class="terms">{terms}</dl><h3 style="margin-top:28px">Colours</h3>'
@@ -196,8 +189,5 @@ def _reproduce(view: View) -> str:
   seconds = study.get('seconds')
   took = f'<p class="note">It took {float(seconds):,.0f} s.</p>' if seconds else ''
   notes = ''.join(f'<p class="note">{escape(str(n))}</p>' for n in study.get('notes') or [])
-  versions = ''.join(
-    f'<div><dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd></div>'
-    for k, v in (study.get('versions') or {}).items()
-  )
-  return f'{command}{took}{notes}' + (f'<dl class="facts">{versions}</dl>' if versions else '')
+  versions = study.get('versions')
+  return f'{command}{took}{notes}' + (html.versions(versions) if versions else '')

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from car_jax.evaluate.pictures import data_uri
 from car_jax.reliability import charts, curves, numbers
 from car_jax.reliability.page_tables import attributes
 from car_jax.reliability.view import View, number
+
+KEY = ('miou', 'ece', 'auroc', 'unknown_auroc')  # one per question, for charts by shift
 
 
 def select(
@@ -45,13 +46,6 @@ def key(names: Iterable[str], *, line: bool = True) -> str:
     for n, s in charts.styles(names).items()
   )
   return f'<div class="key big">{items}</div>'
-
-
-def tile(png: bytes, caption: str, alt: str) -> str:
-  return (
-    f'<figure class="tile"><img src="{data_uri(png)}" alt="{escape(alt, quote=True)}" '
-    f'loading="lazy">{escape(caption)}</figure>'
-  )
 
 
 def named(view: View, metric: str, value: Any) -> str:
@@ -123,21 +117,18 @@ def _calibrated(view: View, calibrator: str) -> str:
 
 def shifts(view: View) -> str:
   """Lines over the shift, of models and of calibrators, and bars for every set."""
-  metrics, lines = view.key_metrics(), view.lines()
-  lines = {c: s for c, s in lines.items() if len(s) > 1}
+  metrics = [view.metrics[m] for m in KEY if m in view.metrics and view.values(m)]
+  lines = {c: s for c, s in view.lines().items() if len(s) > 1}
   if not metrics:
     return ''
+  strongest = next((c for c, sets in lines.items() if view.strongest in sets), '*')
   pick = controls(
     select('model', view.models, chosen=next(iter(view.models))),
     select('calibrator', view.calibrators, chosen=view.plain, label='calibrator (of all models)'),
-    select('condition', lines, chosen=_first_condition(view, lines)),
+    select('condition', lines, chosen=strongest),
     select('metric', [m.name for m in metrics]),
   )
   return pick + (_lines(view, metrics, lines) if lines else '') + _bars(view, metrics)
-
-
-def _first_condition(view: View, lines: dict[str, list[str]]) -> str:
-  return next((c for c, sets in lines.items() if view.strongest in sets), '*')
 
 
 def _lines(view: View, metrics: Sequence[Any], lines: dict[str, list[str]]) -> str:

@@ -6,9 +6,11 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from car_jax.reliability import charts
+from car_jax.reliability import charts, legend, numbers
+from car_jax.reliability import objects as object_scores
 from car_jax.reliability.legend import ARROWS, BETTER
-from car_jax.reliability.numbers import Column, columns, temperatures
+from car_jax.reliability.measures import OBJECT_MEASURES
+from car_jax.reliability.numbers import Column, columns, share
 from car_jax.reliability.view import View, number
 
 
@@ -101,11 +103,6 @@ def plain(
   )
 
 
-def share(value: Any, digits: int = 1) -> str:
-  value = number(value)
-  return f'{100 * value:.{digits}f} %' if math.isfinite(value) else '–'
-
-
 def class_iou(view: View) -> str:
   """IoU of every class by model and set, without recalibration; the deeper, the higher."""
   names = [str(n) for n in view.study.get('classes') or []]
@@ -148,22 +145,12 @@ def scenes(view: View) -> str:
 def fits(view: View) -> str:
   """What fitting each calibrator did, with its warnings."""
   rows = []
-  for fit in view.study.get('fits') or []:
-    model, calibrator, dataset = (str(fit.get(k) or '') for k in ('model', 'calibrator', 'set'))
-    warnings = '; '.join(map(str, fit.get('warnings') or []))
+  for *cells, warnings in numbers.fits(view.study):
     mark = f'<span class="warn">⚠ {escape(warnings)}</span>' if warnings else '–'
-    nll = ' → '.join(_plain(fit.get(k)) for k in ('nll_before', 'nll_after'))
-    ece = ' → '.join(share(fit.get(k), 2) for k in ('ece_before', 'ece_after'))
-    cells = [*map(escape, (model, calibrator, dataset)), temperatures(fit), nll, ece]
-    cells.append(f'<td class="word{" long" if warnings else ""}">{mark}</td>')
-    rows.append((attributes(model=model, calibrator=calibrator), cells))
+    cells = [*map(escape, cells), f'<td class="word{" long" if warnings else ""}">{mark}</td>']
+    rows.append((attributes(model=cells[0], calibrator=cells[1]), cells))
   head = ['model', 'calibrator', 'fitted on', 'temperature', 'NLL (nats)', 'ECE', 'warnings']
   return plain(head, rows, label='calibrator fits', words=(0, 1, 2, 6))
-
-
-def _plain(value: Any) -> str:
-  value = number(value)
-  return f'{value:.4f}' if math.isfinite(value) else '–'
 
 
 def image_level(view: View) -> str:
@@ -174,14 +161,33 @@ def image_level(view: View) -> str:
   for r in comparisons:
     value = number(r.get('auroc'))
     tops[pair(r)] = max(tops.get(pair(r), -math.inf), value if math.isfinite(value) else -math.inf)
-  for r in comparisons:
-    who = [escape(str(r.get(k) or '')) for k in ('model', 'calibrator', 'known', 'other', 'score')]
-    auroc = share(r.get('auroc'))
+  for r, (*who, auroc, aupr, fpr) in zip(comparisons, numbers.image_level(view.study), strict=True):
     auroc = f'<b>{auroc}</b>' if r.get('auroc') == tops[pair(r)] else auroc
-    cells = [*who, auroc, share(r.get('aupr')), share(r.get('fpr95'))]
+    cells = [*map(escape, who), auroc, aupr, fpr]
     rows.append((attributes(model=r.get('model'), calibrator=r.get('calibrator')), cells))
-  head = ['model', 'calibrator', 'known', 'other', 'score', 'AUROC ↑', 'AUPR ↑', 'FPR95 ↓']
-  return plain(head, rows, label='images of another data set', words=range(5))
+  return plain(numbers.IMAGE_LEVEL, rows, label='images of another data set', words=range(5))
+
+
+def objects(view: View) -> str:
+  """A row for each model, set and unknown object, without recalibration."""
+  entries = [e for e in view.study.get('objects') or [] if e['calibrator'] == view.plain]
+  shown = [m for m in OBJECT_MEASURES if any(m in e['values'] for e in entries)]
+  metrics = [legend.of_score(m) for m in shown]
+  rows = []
+  for e in entries:
+    values = [number((e['values'].get(m.name) or {}).get('value')) for m in metrics]
+    texts = [
+      numbers.text(m, v, 1 if m.percent else 3) for m, v in zip(metrics, values, strict=True)
+    ]
+    name = escape(object_scores.title(e))
+    name = name if e.get('object') is not None else f'<strong>{name}</strong>'
+    who = f'{name}<small>{escape(str(e["model"]))}, {escape(str(e["set"]))}</small>'
+    rows.append((attributes(model=e['model'], set=e['set']), [who, f'{e["images"]:,}', *texts]))
+  # without what the table says already
+  short = lambda title: title.replace(' of objects', '').replace(', per image', '')
+  tip = lambda m: f'<abbr title="{escape(m.about, quote=True)}">{escape(short(m.title))}</abbr>'
+  head = ['object', 'images', *(f'{tip(m)} {ARROWS[m.better]}' for m in metrics)]
+  return plain(head, rows, label='scores of each object')
 
 
 def compared(view: View) -> str:

@@ -11,9 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import jax
-
-from car_jax import files, pictures
+from car_jax import files, pictures, sharding
 from car_jax.errors import UserError, nearest, reading
 
 ENDINGS = ('.npy', '.npz', '.safetensors')
@@ -79,10 +77,10 @@ def _lying(inside: Sequence[pathlib.Path]) -> str:
 
 def _say_left(folder: pathlib.Path, left: Sequence[pathlib.Path], what: str) -> None:
   """One line on stderr for files that are not used."""
-  if left and jax.process_index() == 0:
+  if left:
     named = ', '.join(str(p.relative_to(folder)) for p in left[:4])
     more = f' and {len(left) - 4} more' if len(left) > 4 else ''
-    print(f'{folder}: {named}{more} {what}', file=sys.stderr)
+    sharding.say(f'{folder}: {named}{more} {what}', sys.stderr)
 
 
 def _check_shared(every: Sequence[Pair]) -> None:
@@ -98,9 +96,9 @@ def _check_shared(every: Sequence[Pair]) -> None:
       alike = one.stat().st_size == two.stat().st_size and one.stat().st_size > 0
       if alike and one.read_bytes() == two.read_bytes():
         raise UserError(f'one image has the same prediction twice:\n  {one}\n  {two}')
-  if shared and jax.process_index() == 0:
+  if shared:
     named = ', '.join(p.id for p in shared[:4])
-    print(f'{len(shared)} predictions share a label with another: {named}', file=sys.stderr)
+    sharding.say(f'{len(shared)} predictions share a label with another: {named}', sys.stderr)
 
 
 def _labelled(ids: Files, labels: str) -> Files:
@@ -127,8 +125,8 @@ def _labelled(ids: Files, labels: str) -> Files:
   end = lambda p: p.stem.removeprefix(_bare(p, LABEL_ENDS))
   ends = {end(p) for p in out.values()}  # pictures of other kinds are no labels
   unused = {p for p in known.values() if end(p) in ends} - {*out.values()}
-  if unused and jax.process_index() == 0:
-    print(f'{len(unused)} labels in {labels} have no prediction: not scored', file=sys.stderr)
+  if unused:
+    sharding.say(f'{len(unused)} labels in {labels} have no prediction: not scored', sys.stderr)
   other = [p for p in inside if p.suffix.lower() not in LABEL_ENDINGS]
   _say_left(place, other, f'is no label ({", ".join(LABEL_ENDINGS)}): not read')
   return out
@@ -200,8 +198,8 @@ def _rows(table: pathlib.Path) -> list[dict[str, str]]:
     hint = nearest(name, COLUMNS)
     if name not in COLUMNS and 'did you mean' in hint:
       raise UserError(f'{table} has an unknown column {name!r}\n{hint}')
-  if (other := [name for name in has if name not in COLUMNS]) and jax.process_index() == 0:
-    print(f'{table}: the columns {", ".join(other)} are not used', file=sys.stderr)
+  if other := [name for name in has if name not in COLUMNS]:
+    sharding.say(f'{table}: the columns {", ".join(other)} are not used', sys.stderr)
   out: list[dict[str, str]] = []
   for k, line in enumerate(lines[1:], 2):
     if len(line) > len(has):

@@ -8,11 +8,12 @@ from ml_collections import ConfigDict
 
 from car_jax import config as configs
 from car_jax import options
+from car_jax.calibrate import base
 from car_jax.data import labels
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError, naming, nearest
 from car_jax.evaluate import folders
 from car_jax.options import Group, Range, Share
-from car_jax.reliability import interpret, measures
+from car_jax.reliability import measures
 from car_jax.reliability.count import How
 
 MOST_CLASSES = 254  # 254 and 255 mean something else
@@ -60,8 +61,23 @@ class ImageSet(Group):
   """How strong the condition is, from 0 (none) to 1 (strongest)."""
   absent: tuple[str, ...] = ()
   """Names of classes that the labels do not have."""
+  by_object: bool = False
+  """Images are called OBJECT/NAME: each unknown object has scores of its own. Of generated_objects
+  it is known."""
   about: str = ''
   """What the page says of it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlation(Group):
+  """config.correlations.NAME: does a score on some sets predict, over models, that on others?"""
+
+  synthetic: tuple[str, ...] = ()
+  """Sets or pools of generated images."""
+  real: tuple[str, ...] = ()
+  """Sets or pools whose scores they are to predict."""
+  measures: tuple[str, ...] = ('miou', 'ece', 'unknown_auroc')
+  """The scores; see docs/reliability.md."""
 
 
 DEFAULT_MEASURES = (
@@ -84,6 +100,8 @@ class StudyOptions(Group):
   """The sets of images that models are scored on."""
   pools: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Names of sets whose images are scored together."""
+  correlations: dict[str, Correlation] = dataclasses.field(default_factory=dict)
+  """Pairs of sets whose scores are correlated over models."""
   calibrators: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Kinds of calibration, or files; {model} in it stands for the model's name."""
   calibrate_on: ImageSet | None = None
@@ -104,9 +122,9 @@ class StudyOptions(Group):
   """Names of the classes of predictions made elsewhere."""
   palette: tuple[tuple[int, int, int], ...] = labels.PALETTE[: labels.SCORED]
   """Their colours."""
-  kind: str = ''
+  kind: Literal['', 'logits', 'probabilities'] = ''
   """logits or probabilities: what arrays hold that do not say it."""
-  resize: str = ''
+  resize: Literal['', 'bilinear'] = ''
   """bilinear: brings predictions to the size of the labels."""
   seed: Annotated[int, Range(0, 2**63 - 1)] = 0
   """Of all that is drawn."""
@@ -121,10 +139,8 @@ def load(path: str, pairs: Any = ()) -> ConfigDict:
   config = configs.read(path)
   if 'method' in config:
     raise UserError(f'{path}: this config trains; a study is such as configs/reliability.py')
-  try:
+  with naming(path):
     return configs.override(configs.complete(config, StudyOptions), pairs, StudyOptions)
-  except UserError as e:
-    raise UserError(f'{path}: {e}') from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +149,7 @@ class Plan:
   models: dict[str, dict[str, Any]]
   sets: dict[str, dict[str, Any]]
   pools: dict[str, tuple[str, ...]]
+  correlations: dict[str, dict[str, tuple[str, ...]]]  # synthetic and real sets, measures
   calibrators: dict[str, str]  # without the uncalibrated one
   calibrate_on: dict[str, Any]
   measures: tuple[measures.Measure, ...]
@@ -151,6 +168,7 @@ def plan(config: ConfigDict) -> Plan:
     if not specs:
       raise UserError(f'the study has no {kind}\n  set config.{kind}; see configs/reliability.py')
   pools = _pools(c, sets)
+  correlations = {k: _correlation(k, v, sets, pools) for k, v in full['correlations'].items()}
   # a config's keys come in alphabetical order
   sets = dict(sorted(sets.items(), key=lambda item: _place(item[1])))
   calibrators = _calibrators(c)
@@ -161,7 +179,8 @@ def plan(config: ConfigDict) -> Plan:
       f'calibrator {fitted[0]!r} has no data to be fitted to\n'
       '  set config.calibrate_on, or leave it out'
     )
-  _check_kinds([calibrators[k] for k in fitted])
+  for name in fitted:
+    base.find(calibrators[name])
   for what, names in (
     ('models', [*models]),
     ('sets and pools', [*sets, *pools]),
@@ -169,22 +188,16 @@ def plan(config: ConfigDict) -> Plan:
   ):
     _check_slugs(what, names)
   chosen = tuple(measures.measure(str(name)) for name in dict.fromkeys(c.measures))
-  how = How(c.sampled, c.exact, any('classwise' in m.name for m in chosen), c.seed)
+  named = [m.name for m in chosen] + [m for v in correlations.values() for m in v['measures']]
+  how = How(c.sampled, c.exact, any('classwise' in name for name in named), c.seed)
   used = on if fitted else {}
-  return Plan(c.title, models, sets, pools, calibrators, used, chosen, how, c)
+  return Plan(c.title, models, sets, pools, correlations, calibrators, used, chosen, how, c)
 
 
 def _check_values(c: ConfigDict) -> None:
+  """Of measures, and of names and colours of the classes of predictions made elsewhere."""
   if not c.measures:
     raise UserError("config.measures is empty\n  it is names, such as ('miou', 'ece')")
-  for key, known in (('kind', ('', *interpret.KNOWN)), ('resize', ('', *interpret.RESIZES))):
-    if c[key] not in known:
-      raise UserError(f'config.{key} is {c[key]!r}\n{nearest(c[key], filter(None, known))}')
-  _check_classes(c)
-
-
-def _check_classes(c: ConfigDict) -> None:
-  """Names and colours of the classes of predictions made elsewhere."""
   names = c.classes if isinstance(c.classes, (tuple, list)) else ()
   if any(type(n) is not str or not n for n in names) or not 2 <= len(names) <= MOST_CLASSES:
     raise UserError(
@@ -215,6 +228,30 @@ def _pools(c: ConfigDict, sets: Mapping[str, Any]) -> dict[str, tuple[str, ...]]
     if name in sets:
       raise UserError(f'{name!r} is the name of a set and of a pool\n  rename one of them')
   return {name: tuple(of) for name, of in c.pools.items()}
+
+
+def _correlation(
+  name: str, given: Mapping[str, Any], sets: Mapping[str, Any], pools: Mapping[str, Any]
+) -> dict[str, tuple[str, ...]]:
+  """With pools replaced by their sets. Raises UserError."""
+  out: dict[str, tuple[str, ...]] = {}
+  for side in ('synthetic', 'real'):
+    if not given[side]:
+      raise UserError(f'correlation {name!r} has no {side} sets\n  known: {", ".join(sets)}')
+    if unknown := [s for s in given[side] if s not in sets and s not in pools]:
+      raise UserError(
+        f'correlation {name!r}: no set or pool {unknown[0]!r}\n'
+        f'{nearest(unknown[0], [*sets, *pools])}'
+      )
+    out[side] = tuple(dict.fromkeys(s for key in given[side] for s in pools.get(key, (key,))))
+  if both := [s for s in out['synthetic'] if s in out['real']]:
+    raise UserError(
+      f'correlation {name!r}: {both[0]!r} is on both sides\n  every set predicts itself'
+    )
+  if not given['measures']:
+    raise UserError(f"correlation {name!r} has no measures\n  it is names, such as ('miou',)")
+  named = [measures.measure(str(m)).name for m in dict.fromkeys(given['measures'])]
+  return out | {'measures': tuple(named)}
 
 
 def _calibrators(c: ConfigDict) -> dict[str, str]:
@@ -251,13 +288,6 @@ def _place(spec: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def is_file(kind: str) -> bool:
   return kind.endswith('.npz')
-
-
-def _check_kinds(kinds: list[str]) -> None:
-  from car_jax.calibrate import base
-
-  for kind in kinds:
-    base.find(kind)
 
 
 def _spec(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

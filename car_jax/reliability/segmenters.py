@@ -62,6 +62,9 @@ class Segmenter(Protocol):
   def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     """Names and colours of a set's classes. Raises UserError where the segmenter has others."""
 
+  def by_object(self, spec: Mapping[str, Any]) -> bool:
+    """Whether a set's images are called OBJECT/NAME, by their unknown objects."""
+
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
@@ -125,8 +128,8 @@ class Checkpoint:
   def size(self, spec: Mapping[str, Any]) -> int:
     _, source, config = self._open(spec)
     line = pipeline.cut(source, config)
-    if line and line not in self._lines and jax.process_index() == 0:
-      print(f'{self.name}: {line}', flush=True)
+    if line and line not in self._lines:
+      sharding.say(f'{self.name}: {line}')
     self._lines.add(line)
     return len(source)
 
@@ -138,6 +141,9 @@ class Checkpoint:
         '  leave one of them out of the study'
       )
     return tuple(map(str, info.class_names)), tuple(info.palette)
+
+  def by_object(self, spec: Mapping[str, Any]) -> bool:
+    return bool(spec.get('by_object')) or self._open(spec)[0].by_object
 
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False

@@ -15,10 +15,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from car_jax import sharding
+from car_jax import progress, sharding
 from car_jax.calibrate import base, files
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders, progress
+from car_jax.evaluate import folders
 from car_jax.reliability import count, image_counts, lazy_segmenter, measures
 from car_jax.reliability.lazy_segmenter import LazySegmenter
 from car_jax.reliability.plan import PLAIN, Plan, is_file
@@ -81,6 +81,7 @@ class Study:
         by_classes.setdefault(names, f'{model} on {spec["name"]}')
         self._absent(segmenter, spec)
         segmenter.size(spec)
+        segmenter.by_object(spec)
       given = {k: f.calibrator for k, f in self._given(model, len(names)).items()}
       for spec in sets:
         self._check_inputs(model, spec, given)

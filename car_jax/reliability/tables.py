@@ -1,15 +1,12 @@
 """A study as Markdown and CSV, and how its numbers are written."""
 
-import csv as csv_module
-import io
-import math
 from typing import Any
 
 from car_jax.evaluate import escaped
-from car_jax.reliability import findings, numbers
+from car_jax.reliability import correlation, findings, numbers
 from car_jax.reliability.legend import ARROWS, BETTER
-from car_jax.reliability.numbers import Column, temperatures
-from car_jax.reliability.view import View, number
+from car_jax.reliability.numbers import Column
+from car_jax.reliability.view import View
 
 SET_COLUMNS = ('role', 'condition', 'shift', 'images', 'pixels')
 
@@ -20,26 +17,15 @@ def csv(study: dict[str, Any]) -> str:
   head = ['model', 'set', *SET_COLUMNS, 'calibrator']
   for name in view.metrics:
     head += [name, f'{name}_low', f'{name}_high', f'{name}_bound']
-  out = io.StringIO()
-  writer = csv_module.writer(out, lineterminator='\n')
-  writer.writerow(head)
+  rows = []
   for model, dataset, calibrator in view.cells:
     about = view.sets[dataset]
-    row = [_plain(model), _plain(dataset), *(_plain(about.get(k)) for k in SET_COLUMNS)]
-    row.append(_plain(calibrator))
+    row = [model, dataset, *(about.get(k) for k in SET_COLUMNS), calibrator]
     for name in view.metrics:
       entry = view.entry(model, dataset, calibrator, name)
-      row += [_plain(entry.get(k)) for k in ('value', 'low', 'high', 'bound')]
-    writer.writerow(row)
-  return out.getvalue()
-
-
-def _plain(value: Any) -> str:
-  if value is None or (isinstance(value, float) and not math.isfinite(value)):
-    return ''
-  if isinstance(value, float):
-    return repr(value)
-  return escaped.csv_cell(str(value))
+      row += [entry.get(k) for k in ('value', 'low', 'high', 'bound')]
+    rows.append(row)
+  return escaped.csv(head, rows)
 
 
 def markdown(study: dict[str, Any]) -> str:
@@ -50,7 +36,7 @@ def markdown(study: dict[str, Any]) -> str:
   columns = numbers.columns(view)
   for group in dict.fromkeys(c.metric.group for c in columns):
     lines += _group(view, group, [c for c in columns if c.metric.group == group])
-  lines += _fits(study) + _image_level(study) + _legend(view)
+  lines += _fits(study) + _image_level(study) + _correlations(study) + _legend(view)
   lines += [f'> {escaped.prose(n)}\n' for n in study.get('notes') or []]
   if study.get('command'):
     lines += ['## How to reproduce', '', *escaped.block(study['command']), '']
@@ -78,25 +64,23 @@ def _value(view: View, key: tuple[str, str, str], column: Column) -> str:
 
 def _fits(study: dict[str, Any]) -> list[str]:
   head = ['model', 'calibrator', 'fitted on', 'temperature', 'NLL', 'ECE', 'warnings']
-  rows = []
-  for fit in study.get('fits') or []:
-    nll = [f'{number(fit.get(k)):.4f}' for k in ('nll_before', 'nll_after')]
-    ece = [f'{100 * number(fit.get(k)):.2f} %' for k in ('ece_before', 'ece_after')]
-    changes = [' → '.join(pair).replace('nan %', '–').replace('nan', '–') for pair in (nll, ece)]
-    warnings = '; '.join(fit.get('warnings') or [])
-    who = [str(fit.get(k) or '') for k in ('model', 'calibrator', 'set')]
-    rows.append([*who, temperatures(fit), *changes, warnings])
+  rows = [*numbers.fits(study)]
   return ['## Recalibration', '', *escaped.table(head, rows), ''] if rows else []
 
 
 def _image_level(study: dict[str, Any]) -> list[str]:
-  head = ['model', 'calibrator', 'known', 'other', 'score', 'AUROC ↑', 'AUPR ↑', 'FPR95 ↓']
-  rows = []
-  for row in study.get('image_ood') or []:
-    who = [str(row.get(k) or '') for k in ('model', 'calibrator', 'known', 'other', 'score')]
-    shares = [f'{100 * number(row.get(k)):.1f} %' for k in ('auroc', 'aupr', 'fpr95')]
-    rows.append(who + ['–' if s.startswith('nan') else s for s in shares])
-  return ['## Images of another data set', '', *escaped.table(head, rows), ''] if rows else []
+  rows = [*numbers.image_level(study)]
+  return (
+    ['## Images of another data set', '', *escaped.table(numbers.IMAGE_LEVEL, rows), '']
+    if rows
+    else []
+  )
+
+
+def _correlations(study: dict[str, Any]) -> list[str]:
+  rows = correlation.rows(study)
+  title = '## Does synthetic shift predict real shift?'
+  return [title, '', *escaped.table(correlation.HEAD, rows), ''] if rows else []
 
 
 def _legend(view: View) -> list[str]:

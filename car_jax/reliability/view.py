@@ -5,10 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from car_jax.reliability import legend
-from car_jax.reliability.legend import Metric
 
 ACCURACY = ('miou', 'pixel_accuracy')
-KEY = ('miou', 'ece', 'auroc', 'unknown_auroc')  # one per question, for charts by shift
 
 
 def number(value: Any) -> float:
@@ -71,9 +69,6 @@ class View:
         out += [self.value(*key, metric), *self.interval(*key, metric)]
       self._values[metric] = [v for v in out if not math.isnan(v)]
     return self._values[metric]
-
-  def key_metrics(self) -> list[Metric]:
-    return [self.metrics[m] for m in KEY if m in self.metrics and self.values(m)]
 
   def shift(self, dataset: str) -> float:
     return number(self.sets[dataset].get('shift'))

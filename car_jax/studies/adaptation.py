@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from car_jax import files
+from car_jax import errors, files
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
 from car_jax.evaluate import census, escaped, folders, svg
@@ -46,12 +46,7 @@ class Scored(NamedTuple):
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m car_jax.studies.adaptation',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = errors.parser('car_jax.studies.adaptation', __doc__)
   add = parser.add_argument
   add('runs', help='folder of the runs')
   add('--data', default='', help='folder of prepared data (default: where the runs found them)')
@@ -241,20 +236,19 @@ def tables(results: Mapping[str, Any]) -> str:
   """Markdown: per cent, mean over runs and their standard deviation, a row for each class."""
   models, classes = results['models'], results['classes']
   runs = ', '.join(f'{TITLES[name]} {len(m["iou"])}' for name, m in models.items())
+  rows = [
+    [name, *(percent([values[k] for values in m['iou']]) for m in models.values())]
+    for k, name in enumerate(classes)
+  ]
+  for title in next(iter(models.values()))['miou']:
+    means = [percent(m['miou'][title]) for m in models.values()]
+    rows.append([f'**{text}**' for text in (title, *means)])
+  rows.append(['pixels right', *(percent(m['accuracy']) for m in models.values())])
   lines = [
     f'IoU on the target in per cent, mean ± standard deviation over runs ({runs}).',
     '',
-    f'| class | {" | ".join(TITLES[name] for name in models)} |',
-    '|---|' + '---:|' * len(models),
+    *escaped.table(['class', *(TITLES[name] for name in models)], rows, numbers=True),
   ]
-  for k, name in enumerate(classes):
-    cells = [percent([values[k] for values in m['iou']]) for m in models.values()]
-    lines.append(f'| {escaped.cell(name)} | {" | ".join(cells)} |')
-  for title in next(iter(models.values()))['miou']:
-    cells = [f'**{percent(m["miou"][title])}**' for m in models.values()]
-    lines.append(f'| **{title}** | {" | ".join(cells)} |')
-  lines.append('| pixels right | ' + ' | '.join(percent(m['accuracy']) for m in models.values()))
-  lines[-1] += ' |'
   for name, points in results['gain'].items():
     each = ', '.join(f'{100 * g:+.1f}' for g in points)
     mean = f'{100 * np.mean(points):+.1f} points of mIoU'

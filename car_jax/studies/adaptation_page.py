@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import pictures, report, tables
+from car_jax.evaluate import html, pictures, report, tables
 from car_jax.reliability import charts, page_tables
 from car_jax.reliability.page_style import CSS
 from car_jax.studies import adaptation_plots
@@ -44,20 +44,9 @@ def page(results: Mapping[str, Any], about: About, views: bytes = b'') -> str:
     'views': ('What SAC learns from', _views(results, about, views)),
     'reproduce': ('How to reproduce', _reproduce(about)),
   }
-  sections = {key: value for key, value in sections.items() if value[1]}
-  links = ''.join(f'<a href="#{key}">{name}</a>' for key, (name, _) in sections.items())
-  bodies = ''.join(
-    f'<section id="{key}"><h2>{name}</h2>{body}</section>' for key, (name, body) in sections.items()
-  )
-  title = escape(f'Adaptation to {_target(about)}')
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width,initial-scale=1">'
-    f'<title>{title}</title><style>{CSS}</style></head><body>'
-    f'<header><p class="kicker">Adaptation study</p><h1>{title}</h1>{_findings(results)}'
-    f'{_facts(results, about)}<nav aria-label="sections">{links}</nav></header>'
-    f'<main>{bodies}</main></body></html>\n'
-  )
+  target = next(iter(about.configs.values()))['data']['name']
+  head = html.findings(findings(results)) + _facts(results, about)
+  return html.document('Adaptation study', f'Adaptation to {target}', head, sections, css=CSS)
 
 
 def percent(values: Sequence[float | None], signed: bool = False) -> str:
@@ -151,18 +140,6 @@ def _moved(results: Mapping[str, Any], name: str) -> str:
   return f'Classes that {TITLES[name]} moved most, in points of IoU. Gained: {up}. Lost: {down}.'
 
 
-def _findings(results: Mapping[str, Any]) -> str:
-  lines = [escape(line).replace(' ± ', '\u00a0±\u00a0') for line in findings(results)]
-  if not lines:
-    return ''
-  rest = ''.join(f'<li>{line}</li>' for line in lines[1:])
-  return f'<div class="findings"><p>{lines[0]}</p><ul>{rest}</ul></div>'
-
-
-def _target(about: About) -> str:
-  return str(next(iter(about.configs.values()))['data']['name'])
-
-
 def _facts(results: Mapping[str, Any], about: About) -> str:
   # The oracle's source is the target itself.
   data = [config['data'] for name, config in about.configs.items() if name != 'oracle']
@@ -175,8 +152,7 @@ def _facts(results: Mapping[str, Any], about: About) -> str:
     )
   facts['scored'] = f'{about.images:,} images <small>{escape(about.split)}</small>'
   facts['made'] = escape(about.created)
-  pairs = ''.join(f'<div><dt>{k}</dt><dd>{v}</dd></div>' for k, v in facts.items() if v)
-  return f'<dl class="facts">{pairs}</dl>'
+  return html.facts(facts)
 
 
 def _classes(results: Mapping[str, Any], about: About) -> str:
@@ -267,16 +243,13 @@ def _views(results: Mapping[str, Any], about: About, views: bytes) -> str:
 
 
 def _reproduce(about: About) -> str:
-  versions = ''.join(
-    f'<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>' for k, v in about.versions.items()
-  )
   configs = ''.join(
     f'<details><summary>Configuration of {TITLES[name]}</summary>'
     f'<pre>{escape(json.dumps(tables.plain(config), indent=2))}</pre></details>'
     for name, config in about.configs.items()
   )
   return (
-    f'<pre>{escape(about.command)}</pre><dl class="facts">{versions}</dl>'
+    f'<pre>{escape(about.command)}</pre>{html.versions(about.versions)}'
     '<p class="note">What the first run of each model was trained with by <code>train.py</code>; '
     f'its folder has the same in <code>config.json</code>.</p>{configs}'
     '<p class="note">Beside this page: <code>results.json</code> (all numbers), '

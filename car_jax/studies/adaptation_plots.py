@@ -7,9 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from car_jax.evaluate import pictures, svg
+from car_jax.methods.train_state import full_size
 from car_jax.reliability import charts
 
 TITLES = {'source': 'source-only', 'abn': 'ABN', 'sac': 'SAC', 'oracle': 'oracle'}
@@ -41,10 +43,7 @@ def per_class(results: Mapping[str, Any]) -> str:
   bottom = TOP + ROW * len(rows)
   drawing = svg.Drawing(RIGHT + 20, bottom + 40, 'IoU of each class on the target')
   axis = svg.Axis(0, 100, LEFT, RIGHT)
-  for tick in axis.ticks:
-    drawing.line(axis(tick), TOP, axis(tick), bottom)
-    drawing.text(axis(tick), bottom + 16, axis.label(tick), 'middle', 'var(--muted)', 11)
-  drawing.text((LEFT + RIGHT) / 2, bottom + 32, 'IoU on the target, per cent', 'middle', size=11)
+  drawing.x_axis(axis, TOP, bottom, 'IoU on the target, per cent')
   for i, name in enumerate(models):
     drawing.dot(LEFT + 100 * i, 14, svg.subject_colour(i))
     drawing.text(LEFT + 100 * i + 9, 18, TITLES[name])
@@ -143,10 +142,6 @@ def training_batch(config: Any, data_dir: str, images: int) -> tuple[dict[str, n
 
 def labelled(loaded: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """The class that the teacher says of each view [T, H, W], and its labels, -1 for none."""
-  import jax
-
-  from car_jax.methods.train_state import full_size
-
   method, state = loaded.method, loaded.state
 
   @jax.jit

@@ -3,7 +3,12 @@
 import pathlib
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib import colormaps, colors
+from matplotlib import pyplot as plt
+
+matplotlib.use('Agg')
 
 WITH, WITHOUT, MEAN = '#1f6fb2', '#d1661f', '#222222'
 NAMES = {'1': 'with calibration loss (weight 1)', '0': 'without (weight 0)'}
@@ -11,11 +16,6 @@ NAMES = {'1': 'with calibration loss (weight 1)', '0': 'without (weight 0)'}
 
 def figure1(path: pathlib.Path, numbers: dict[str, np.ndarray]) -> None:
   """A row for each run: the data with F, then G's draws and their mean over D's opinion."""
-  import matplotlib
-
-  matplotlib.use('Agg')
-  from matplotlib import pyplot as plt
-
   rows = len(numbers['f'])
   size: dict[str, Any] = dict(figsize=(10.5, 0.6 + 2.3 * rows), layout='constrained')
   fig, axes = plt.subplots(rows, 3, sharex=True, sharey=True, squeeze=False, **size)
@@ -54,19 +54,12 @@ def _draws(ax: Any, numbers: dict[str, np.ndarray], w: int, r: int) -> Any:
 
 def _pale() -> Any:
   """Red to green, light enough for points on top."""
-  from matplotlib import colormaps, colors
-
   strong = colormaps['RdYlGn'](np.linspace(0.05, 0.95, 14))[:, :3]
   return colors.ListedColormap(1 - 0.5 * (1 - strong))
 
 
 def figure2(path: pathlib.Path, medians: dict[str, Any]) -> None:
   """Median and quartiles of the exact log likelihood over training."""
-  import matplotlib
-
-  matplotlib.use('Agg')
-  from matplotlib import pyplot as plt
-
   fig, ax = plt.subplots(figsize=(7, 4.2), layout='constrained')
   for (weight, curve), colour in zip(medians['curves'].items(), (WITH, WITHOUT), strict=True):
     ax.fill_between(medians['step'], curve['low'], curve['high'], color=colour, alpha=0.2, lw=0)
@@ -95,7 +88,5 @@ def _zoom(ax: Any, medians: dict[str, Any]) -> None:
 
 
 def _save(fig: Any, path: pathlib.Path, dpi: int = 110) -> None:
-  from matplotlib import pyplot as plt
-
   fig.savefig(path, dpi=dpi)
   plt.close(fig)

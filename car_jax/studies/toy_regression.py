@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from car_jax import arrays as array_files
-from car_jax import files
+from car_jax import errors, files
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
-from car_jax.evaluate import folders
+from car_jax.evaluate import escaped, folders
 
 LAWS = [(pi, sigma) for pi in (0.5, 0.6, 0.9) for sigma in (0.01, 0.02, 0.03)]
 # Figure 1's law and seeds: the published one, and the law's first two of figure 2.
@@ -39,12 +39,7 @@ MEASURED = {
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m car_jax.studies.toy_regression',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = errors.parser('car_jax.studies.toy_regression', __doc__)
   add = parser.add_argument
   add('--out', required=True, help='folder of the runs, results.json, tables.md and the figures')
   add('--seeds', type=int, default=5, help='runs per law (default 5)')
@@ -119,7 +114,7 @@ def train_missing(out: pathlib.Path, args: argparse.Namespace) -> None:
     return
   import jax
 
-  from car_jax.evaluate import progress
+  from car_jax import progress
   from car_jax.studies import toy_runs
 
   runs_left = len(missing) * args.seeds + alone * len(FIGURE_1[1])
@@ -168,9 +163,6 @@ def save(path: pathlib.Path, arrays: dict[str, Any]) -> None:
 def load(path: pathlib.Path) -> dict[str, np.ndarray]:
   """What `save` wrote. Raises UserError, by path."""
   return array_files.read(path, 'delete it: the same command makes it again')
-
-
-# From the runs to numbers and pictures -----------------------------------------------------------
 
 
 def draw(out: pathlib.Path, args: argparse.Namespace) -> None:
@@ -259,46 +251,36 @@ def by_law(law: tuple[float, float], numbers: dict[str, np.ndarray]) -> dict[str
 def table_of_medians(medians: dict[str, Any]) -> str:
   """Markdown: median [quartiles] of all runs at the steps of the tables, by weight."""
   at = shown(medians['step'])
-  lines = [
-    f'Log likelihood, median [quartiles] over {medians["runs"]} runs of 9 laws:',
-    '',
-    '| weight | a branch lost | \\|P(upper) - pi\\| | stays above 0 from | '
-    + ' | '.join(f'step {s:,}' for s in at)
-    + ' |',
-    '|---|---|---|---|' + '---|' * len(at),
-  ]
+  head = ['weight', 'a branch lost', '|P(upper) - pi|', 'stays above 0 from']
+  rows = []
   for weight, c in medians['curves'].items():
     places = [int(np.argmin(np.abs(np.array(medians['step']) - s))) for s in at]
     cells = [f'{c["median"][i]:.2f} [{c["low"][i]:.2f}, {c["high"][i]:.2f}]' for i in places]
-    head = f'| {weight} | {c["lost"]} | {c["share_error"]:.3f} | {c["crosses_zero"]} | '
-    lines.append(head + ' | '.join(cells) + ' |')
-  return '\n'.join(lines)
+    rows.append([weight, c['lost'], f'{c["share_error"]:.3f}', c['crosses_zero'], *cells])
+  title = f'Log likelihood, median [quartiles] over {medians["runs"]} runs of 9 laws:'
+  return '\n'.join([title, '', *escaped.table([*head, *(f'step {s:,}' for s in at)], rows)])
 
 
 def table_of_laws(rows: list[dict[str, Any]]) -> str:
   """Markdown: each law with each weight, and below it the published code's single run."""
-  at = rows[0]['at']
-  runs = rows[0]['runs']
-  lines = [
-    f'One law at a time ({runs} run{"s" * (runs > 1)} each, medians; upper: each run):',
-    '',
-    "| pi | sigma | weight | F(0.2) (exact) | F's loss | P(upper \\| x = 0.2) |"
-    + ''.join(f' {s:,} |' for s in at),
-    '|---|---|---|---|---|---|' + '---|' * len(at),
-  ]
+  at, runs = rows[0]['at'], rows[0]['runs']
+  head = ['pi', 'sigma', 'weight', 'F(0.2) (exact)', "F's loss", 'P(upper | x = 0.2)']
+  cells = []
   for row in rows:
     for weight in ('1', '0'):
       upper = ' '.join(f'{u:.3f}' for u in row['upper'][weight])
-      head = f'| {row["pi"]} | {row["sigma"]} | {weight} '
-      values = ' | '.join(f'{v:.2f}' for v in row['log_likelihood'][weight])
+      law = [row['pi'], row['sigma'], weight]
+      values = [f'{v:.2f}' for v in row['log_likelihood'][weight]]
       exact = f'{row["mean"]:.3f} ({row["mean_exact"]:.3f})'
-      lines.append(f'{head}| {exact} | {row["nll"]:.3f} | {upper} | {values} |')
+      cells.append([*law, exact, f'{row["nll"]:.3f}', upper, *values])
       if known := MEASURED.get((row['pi'], row['sigma'], float(weight))):
         published = dict(zip(SHOWN, known[0], strict=True))
-        values = ' | '.join(f'{published[s]:.2f}' if s in published else '' for s in at)
+        values = [f'{published[s]:.2f}' if s in published else '' for s in at]
         share = '' if known[1] is None else f'{known[1]:.3f}'
-        lines.append(f'{head}published code | | | {share} | {values} |')
-  return '\n'.join(lines)
+        law[-1] = f'{weight} published code'
+        cells.append([*law, '', '', share, *values])
+  title = f'One law at a time ({runs} run{"s" * (runs > 1)} each, medians; upper: each run):'
+  return '\n'.join([title, '', *escaped.table([*head, *(f'{s:,}' for s in at)], cells)])
 
 
 if __name__ == '__main__':

@@ -10,7 +10,6 @@ A CSV:     columns image, masks (paths separated by ';') or mask_1, mask_2, ... 
 
 import dataclasses
 import functools
-import re
 import sys
 import zlib
 from typing import Any
@@ -49,11 +48,7 @@ class Config(base.FileConfig):
       raise UserError(
         f'--validation cannot be {self.validation}\n  expected, with --test, less than 1'
       )
-    if not re.fullmatch(r'([A-Za-z][\w-]{,99})?', self.variant, re.ASCII):
-      raise UserError(
-        f'--variant cannot be {self.variant!r}\n'
-        '  expected a name of up to 100 letters, digits, - and _, beginning with a letter'
-      )
+    base.check_variant(self.variant)
     spans.parse(self.range)
     classes.parse(self.classes)
 

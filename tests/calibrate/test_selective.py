@@ -31,8 +31,13 @@ def make_sample(seed=0):
 SAMPLE, GUESS = make_sample()
 
 
-def test_it_beats_one_temperature_and_keeps_the_prediction():
-  found, plain = selective.fit(SAMPLE, seed=3), temperature.fit(SAMPLE)
+@pytest.fixture(scope='module')
+def found():
+  return selective.fit(SAMPLE, seed=3)
+
+
+def test_it_beats_one_temperature_and_keeps_the_prediction(found):
+  plain = temperature.fit(SAMPLE)
   other, _ = make_sample(seed=1)
   assert base.scores(other, found)[0] < base.scores(other, plain)[0] - 0.02
   assert found.table[1] > 1.5 * found.table[0]
@@ -42,8 +47,7 @@ def test_it_beats_one_temperature_and_keeps_the_prediction():
   np.testing.assert_allclose(scaled, other.logits / t, rtol=1e-6)
 
 
-def test_the_judge_finds_wrong_pixels():
-  found = selective.fit(SAMPLE, seed=3)
+def test_the_judge_finds_wrong_pixels(found):
   other, _ = make_sample(seed=1)
   counts = other.labels >= 0
   wrong = (other.logits.argmax(-1) != other.labels)[counts]
@@ -51,8 +55,7 @@ def test_the_judge_finds_wrong_pixels():
   assert np.mean(judged == wrong) > max(np.mean(wrong), np.mean(~wrong)) + 0.05
 
 
-def test_the_temperatures_are_of_images_that_the_judge_has_not_seen():
-  found = selective.fit(SAMPLE, seed=3)
+def test_the_temperatures_are_of_images_that_the_judge_has_not_seen(found):
   chosen = np.random.default_rng(3).permutation(I)[: I // 2]
   rest = SAMPLE.take(np.setdiff1d(np.arange(I), chosen))
   judged = np.asarray(found.judged_wrong(rest.logits))

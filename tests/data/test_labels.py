@@ -71,10 +71,6 @@ def test_train_ids_become_label_ids_and_colours_again():
   assert len({tuple(c) for c in colours[0].tolist()}) == 20
 
 
-def test_the_files_value_for_no_class_becomes_the_last_class():
-  assert labels.with_unlabelled(np.array([0, 18, 255], np.uint8)).tolist() == [0, 18, 24]
-
-
 def test_names_and_colours_cover_the_classes_and_tell_them_apart():
   assert len(labels.CLASS_NAMES) == len(labels.PALETTE) == 25
   assert len(set(labels.CLASS_NAMES)) == 25

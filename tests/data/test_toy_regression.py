@@ -28,7 +28,9 @@ def test_the_likelihood_and_the_mean_are_those_of_the_mixture():
     density = PI * stats.norm.pdf(y, upper, SIGMA) + (1 - PI) * stats.norm.pdf(y, lower, SIGMA)
     found = np.exp(np.asarray(toy.log_likelihood(np.full(4001, x), y, PI, SIGMA), np.float64))
     np.testing.assert_allclose(found, density + 1e-11, rtol=2e-4, atol=1e-11)
-    assert np.trapezoid(y * found, y) == pytest.approx(float(toy.mean(x, PI)), abs=1e-4)
+    assert np.trapezoid(y * found, y) == pytest.approx(
+      float((2 * PI - 1) * toy.height(x)), abs=1e-4
+    )
 
 
 def test_far_from_both_branches_the_likelihood_is_the_floor():

@@ -89,7 +89,7 @@ def test_a_group_has_an_unzoomed_first_view_and_its_affine_maps():
 def test_noise_is_the_students_alone_and_differs_between_views():
   image = pictured(*SIZE)
   options = dict(size=SIZE, views=3, zoom=(), mirror_views=False)
-  made = views.group(image, None, np.random.default_rng(0), **options)
+  made = views.group(image, np.full(SIZE, 255), np.random.default_rng(0), **options)
   np.testing.assert_array_equal(made['target'][0], made['target'][1])
   apart = np.abs(made['student'] - made['target']).mean((1, 2, 3))
   assert (apart > 0.01).all()
@@ -113,9 +113,10 @@ def test_views_with_a_frame_are_padded_with_imagenets_mean():
 
 def test_the_generator_decides():
   image, make = pictured(40, 60), lambda seed: np.random.default_rng(seed)
+  label = np.full((40, 60), 255)
   for run in (
-    lambda seed: views.group(image, None, make(seed), size=SIZE),
-    lambda seed: views.source(image, None, make(seed), size=SIZE, jitter=0.4),
+    lambda seed: views.group(image, label, make(seed), size=SIZE),
+    lambda seed: views.source(image, label, make(seed), size=SIZE, jitter=0.4),
   ):
     one, again, other = run(1), run(1), run(2)
     for key in one:

@@ -110,7 +110,9 @@ def test_the_command_as_a_user_runs_it(tmp_path, source):
   done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=100)
   assert done.returncode == 0
   assert done.stdout.startswith(f'prepared {tmp_path}')
-  assert re.fullmatch(r'\s*folder train: 3 in \S+\s*', done.stderr)  # no library's chatter
+  assert re.fullmatch(
+    r'\s*folder train: 3/3 images  in \S+\s*', done.stderr
+  )  # no library's chatter
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ SHARES = {
   33: (0.001, 0.015),
 }
 SEEN = {7: 1.0, 8: 0.9, 21: 0.9, 26: 0.9, 24: 0.7}
-COUNT = 40
+COUNT = 24
 
 
 @pytest.fixture(scope='module')

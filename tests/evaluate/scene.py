@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from car_jax.evaluate.harness import Evaluator
 from car_jax.methods import baselines
 from car_jax.methods.base import Method, Samples, example_keys
 
@@ -116,3 +117,9 @@ class Fake(Method):
 
 
 STATE = {'shift': np.float32(0.1), 'spread': np.float32(2.0)}
+
+
+def evaluate(subjects, batches, spec, info, *, rng, **options):
+  """One evaluation: an `Evaluator` called once. Options are those of either -> Results."""
+  call = {k: options.pop(k) for k in ('progress', 'save') if k in options}
+  return Evaluator(spec, info, **options)(subjects, batches, rng=rng, **call)

@@ -12,7 +12,8 @@ from car_jax.evaluate import checkpointed
 
 
 def test_ranked_segmentations_of_an_image_without_labels(tmp_path):
-  config = configs.load('configs/smoke.py:mose')
+  config = configs.load('tests/small.py:mose')
+  config.method.model.experts = 3
   data = opening.open_dataset(config.data)
   method = loop.build_method(config, data.info, 8)
   state = method.init(0, {'image': np.zeros((1, 32, 32, 3), np.float32)})

@@ -22,9 +22,10 @@ SPEC = dict(samples=4, metrics=('ged4', 'ged4[u]', 'hm_iou4', 'diversity4', 'ece
 VOID = {'meta', 'br', 'img', 'circle', 'path', 'line', 'rect'}
 
 
-def write(folder, num_classes=2, images=6):
+def evaluated(num_classes=2, images=6, spec=SPEC):
+  """What a report is written of."""
   subjects = predict.subjects(scene.Fake(num_classes), scene.STATE)
-  evaluator = harness.Evaluator(SPEC, scene.info(num_classes), detail=True, readers=True)
+  evaluator = harness.Evaluator(spec, scene.info(num_classes), detail=True, readers=True)
   batches = lambda: scene.batches(images, 4, num_classes=num_classes)
   results = evaluator(subjects, batches(), rng=RNG)
   choice = gallery.choose(results, results.subjects[0])
@@ -32,12 +33,19 @@ def write(folder, num_classes=2, images=6):
   about = report.About(
     title='A <b> & c', split='test', models=('one, step 3',), command='python eval.py', config={}
   )
-  return results, choice, report.write(folder, results, about, choice, cases)
+  return results, about, choice, cases
 
 
 @pytest.fixture(scope='module')
-def written(tmp_path_factory):
-  return write(tmp_path_factory.mktemp('written') / 'report')
+def of_six():
+  return evaluated()
+
+
+@pytest.fixture(scope='module')
+def written(of_six, tmp_path_factory):
+  results, _, choice, _ = of_six
+  folder = tmp_path_factory.mktemp('written') / 'report'
+  return results, choice, report.write(folder, *of_six)
 
 
 class Document(html.parser.HTMLParser):
@@ -126,7 +134,7 @@ def test_the_summary_fits_a_terminal_and_says_below_what_it_means(written):
       assert subject.split()[-1] in table
       for m in found.plan.metrics:
         if np.isfinite(value := found.value(subject, m)):
-          assert tables.text(value, tables.digits(found, m)) in table
+          assert charts.number(value, tables.digits(found, m)) in table
     for m in found.plan.metrics:
       assert f'{m.name} {tables.ARROWS[m.about.better]}' in table
       assert m.convention in legend
@@ -182,16 +190,18 @@ def test_worst_and_best_cases_are_the_ends_of_the_scores(written):
   assert ged[whys['best']] == ged[differ].min()
 
 
-def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
-  _, _, path = write(tmp_path / 'report', num_classes=4, images=3)
+def test_a_report_replaces_a_report_and_nothing_else(of_six, tmp_path):
+  path = report.write(
+    tmp_path / 'report', *evaluated(num_classes=4, images=3, spec=SPEC | dict(metrics=('ged4',)))
+  )
   (path.parent / 'stale.txt').write_text('of an older report')
-  write(tmp_path / 'report', images=2)
+  report.write(tmp_path / 'report', *of_six)
   assert not (path.parent / 'stale.txt').exists()
   assert [p.name for p in tmp_path.iterdir()] == ['report']
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine' / 'thesis.tex').write_text('years of work')
   with pytest.raises(UserError, match='holds other files'):
-    write(tmp_path / 'mine', images=2)
+    report.write(tmp_path / 'mine', *of_six)
   assert [p.name for p in (tmp_path / 'mine').iterdir()] == ['thesis.tex']
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from car_jax.errors import UserError
-from car_jax.evaluate import harness, npy, predict, save
+from car_jax.evaluate import npy, predict, save
 from car_jax.reliability import foreign
 from tests.evaluate import scene
 from tests.evaluate.test_harness import plain_ged
@@ -26,9 +26,7 @@ def saved(tmp_path_factory):
   subjects = predict.subjects(scene.Fake(), scene.STATE)
   spec = dict(samples=5, metrics=('ged5', 'nll'))
   with save.Saver(folder, ('samples', 'probabilities'), scene.info(), images=5) as saver:
-    results = harness.evaluate(
-      subjects, scene.batches(5, 4), spec, scene.info(), rng=RNG, save=saver
-    )
+    results = scene.evaluate(subjects, scene.batches(5, 4), spec, scene.info(), rng=RNG, save=saver)
     saver.close(results, split='test')
   return folder, results
 
@@ -94,7 +92,7 @@ def several(tmp_path_factory):
   kinds = ('samples', 'probabilities', 'logits', 'labels')
   with save.Saver(folder, kinds, info, images=5, several_sizes=True) as saver:
     spec = dict(samples=3, metrics=('ged3', 'miou'))
-    results = harness.evaluate(subjects, mixed(16, 24, 20), spec, info, rng=RNG, save=saver)
+    results = scene.evaluate(subjects, mixed(16, 24, 20), spec, info, rng=RNG, save=saver)
     saver.close(results)
   return folder, results
 
@@ -141,7 +139,7 @@ def test_a_full_disk_ends_in_a_message_before_anything_is_computed(tmp_path, mon
     with save.Saver(tmp_path / 'a', 'samples', info, images=5) as saver:
       subjects = predict.subjects(scene.Fake(), scene.STATE)
       spec = dict(samples=2)
-      harness.evaluate(subjects, scene.batches(5, 4), spec, info, rng=RNG, save=saver)
+      scene.evaluate(subjects, scene.batches(5, 4), spec, info, rng=RNG, save=saver)
 
   with pytest.raises(UserError, match=r'no room for readers\.npy: No space .* free\)\n.*--out'):
     evaluate(scene.info())

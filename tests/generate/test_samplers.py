@@ -125,3 +125,20 @@ def test_guidance():
   eps = jnp.asarray([[1.0, 2.0], [3.0, 5.0]])
   np.testing.assert_allclose(guided(eps, 8.0), [[17.0, 26.0]])
   np.testing.assert_allclose(guided(eps, 1.0), [[3.0, 5.0]])
+
+
+def test_clipped_ddim_holds_the_picture_predicted_in_its_range():
+  """By its definition: the picture predicted is clipped, and the noise is what is left."""
+  schedule = NoiseSchedule(clip=0.5)
+  sampler = SAMPLERS['ddim'](schedule, 4)
+  rng = np.random.default_rng(0)
+  x, eps = rng.standard_normal((2, 3, 5)).astype(np.float32)
+  a = schedule.alphas_cumprod
+  for i, t in enumerate(sampler.timesteps):
+    to = a[sampler.timesteps[i + 1]] if i < 3 else a[0]
+    clean = np.clip((x - np.sqrt(1 - a[t]) * eps) / np.sqrt(a[t]), -0.5, 0.5)
+    noise = (x - np.sqrt(a[t]) * clean) / np.sqrt(1 - a[t])
+    wanted = np.sqrt(to) * clean + np.sqrt(1 - to) * noise
+    found = sampler.step(sampler.start(jnp.asarray(x)), i, jnp.asarray(eps)).x
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert np.abs(clean).max() == 0.5

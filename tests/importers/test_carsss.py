@@ -187,7 +187,9 @@ def test_a_published_file_becomes_a_checkpoint_that_restores_equal(tmp_path, tin
       jax.tree.map(np.testing.assert_array_equal, got, variables[group] or {})
   assert meta['imported'] == str(file)
   assert meta['data']['num_classes'] == 2
-  assert configs.from_json((tmp_path / 'run' / 'config.json').read_text()).data.name == 'fake'
+  assert (
+    configs.saved(json.loads((tmp_path / 'run' / 'config.json').read_text())).data.name == 'fake'
+  )
 
 
 def broken(theirs: dict, part: str, change) -> dict:

@@ -1,5 +1,6 @@
 """Files that torch and transformers wrote themselves; see tests/importers/torch_files/README.md."""
 
+import functools
 import pathlib
 import re
 import shlex
@@ -67,14 +68,18 @@ def test_numbers_that_are_not_read_matter_where_they_are_wanted():
   compile(code, 'code', 'exec')
 
 
+@functools.cache
+def program(**spec):
+  net = registry.net(SPEC | spec, num_classes=3)
+  return jax.jit(lambda v, x: net.apply(v, x, train=False))
+
+
 def logits(weights, **spec):
   want = np.load(GOLDEN / 'segformer.npz')
-  net = registry.net(SPEC | spec, num_classes=3)
   normalised = np.moveaxis(want['image'], 1, -1)
   image = normalised * [0.229, 0.224, 0.225] + [0.485, 0.456, 0.406]
   variables = huggingface.to_variables('segformer', weights)
-  run = jax.jit(lambda v, x: net.apply(v, x, train=False))
-  found = run(variables, np.float32(2 * image - 1))
+  found = program(**spec)(variables, np.float32(2 * image - 1))
   return np.moveaxis(found, -1, 1), want['logits']
 
 

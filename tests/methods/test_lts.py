@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, sharding
+from car_jax import checkpoints, registry, sharding
 from car_jax.calibrate import __main__ as command
 from car_jax.calibrate import files, local
 from car_jax.errors import UserError
@@ -100,8 +100,8 @@ def test_the_net_is_the_published_formula(inputs):
 
 
 def test_an_unknown_input_is_told():
-  with pytest.raises(UserError, match='no inputs .logit.\n  did you mean: logits'):
-    LocalTemperature('logit').init(KEY, jnp.zeros((1, 8, 8, 2)), jnp.zeros((1, 8, 8, 3)))
+  with pytest.raises(UserError, match='inputs is .logit.\n  did you mean: logits'):
+    registry.net(dict(name='local_temperature', inputs='logit'))
 
 
 def test_each_image_is_a_mean_of_its_own():

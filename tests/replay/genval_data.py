@@ -3,7 +3,7 @@
 import numpy as np
 
 from car_jax.generate import boxes, style
-from car_jax.metrics import ood
+from tests.metrics import published
 from tests.replay import Replay, replays
 
 
@@ -64,7 +64,7 @@ def ood_box(r: Replay) -> None:
 
 @replays('genval', 'ood_metrics')
 def ood_metrics(r: Replay) -> None:
-  found = ood.object_metrics(np.moveaxis(r['logits'], 0, -1), r['mask'] == 1)
+  found = published.object_metrics(np.moveaxis(r['logits'], 0, -1), r['mask'] == 1)
   for key, value in found.items():
     name, _, kind = key.partition('_')
     r.check(key if key in r else f'{name}/{kind}', value, 1e-5)

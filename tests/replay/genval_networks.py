@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from car_jax.generate import cldm, configs, tokenizer, weights
 from car_jax.generate.samplers import NoiseSchedule
+from car_jax.methods.controlnet import controlled_losses
+from car_jax.optim import AdamW
 from tests.golden import fill
 from tests.replay import Replay, replays
 
@@ -172,13 +173,12 @@ def tokens(r: Replay) -> None:
 
 def loss_of(net, params, control, r: Replay, sequence):
   """control's parameters -> mean squared error of the predicted noise, and that of each sample."""
-  z0, noise, t = (jnp.asarray(x) for x in (nhwc(r['z0']), nhwc(r['noise']), r['timesteps']))
-  noisy, ctx, seen = sequence.noised(z0, noise, t), r['ctx'], hint(r)
+  seen = tuple(jnp.asarray(x) for x in (nhwc(r['z0']), nhwc(r['noise']), r['timesteps']))
+  ctx, shown = r['ctx'], hint(r)
 
   def loss(control_params):
-    added = control.apply({'params': control_params}, noisy, t, ctx, seen)
-    eps = net.apply({'params': params}, noisy, t, ctx, added)
-    each = jnp.mean(jnp.square(eps - noise), (1, 2, 3))
+    both = params, control_params
+    each = controlled_losses((net, control), both, sequence, seen, ctx, shown)
     return each.mean(), each
 
   return loss
@@ -197,12 +197,12 @@ def controlnet_train(r: Replay) -> None:
   ours = norms(grads)
   assert {*names} == {*ours}
   r.check('grad_norms', [ours[n] for n in names], 1e-3, relative=True)
-  optimizer = optax.adamw(float(r['adamw_lr']), weight_decay=0.01)
+  optimizer = AdamW(lr=float(r['adamw_lr']))
 
   @jitted
   def step(control_params, grads):
-    updates, _ = optimizer.update(grads, optimizer.init(control_params), control_params)
-    return updates, optax.apply_updates(control_params, updates)
+    new, _ = optimizer.update(0, grads, optimizer.init(control_params), control_params)
+    return jax.tree.map(jnp.subtract, new, control_params), new
 
   updates, control_params = step(control_params, grads)
   ours = norms(updates)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.generate import boxes, cldm, configs, samplers, style, weights
+from car_jax.generate import boxes, cldm, configs, pipelines, samplers, style, weights
 from tests.golden import fill
 from tests.replay import Replay, replays
 from tests.replay.genval_networks import (
+  KINDS,
   full_precision,
   hint,
   jitted,
@@ -53,32 +54,27 @@ def add_noise(r: Replay) -> None:
   r.check('noisy', found, 1e-5, relative=True)
 
 
+def networks(r: Replay, *names: str) -> tuple[pipelines.Networks, dict[str, Any]]:
+  """Networks of configs.json and their parameters, by the names that a pipeline has for them."""
+  parts = {KINDS[name]: network(r, name) for name in (*names, 'clip_text', 'vae')}
+  nets = pipelines.Networks(**{kind: net for kind, (net, _) in parts.items()})
+  return nets, {kind: params for kind, (_, params) in parts.items()}
+
+
 @replays('genval', 'pipeline_controlnet')
 @full_precision
 def pipeline_controlnet(r: Replay) -> None:
-  parts = {name: network(r, name) for name in ('unet4', 'controlnet', 'clip_text', 'vae')}
-  nets = {name: net for name, (net, _) in parts.items()}
-  scale = float(r['guidance_scale'])
+  nets, params = networks(r, 'unet4', 'controlnet')
   sampler = samplers.DDIM(schedule(r), len(r['timesteps']))
   r.check('timesteps', sampler.timesteps, 0)
 
   @jitted
   def run(params, ids, latents, hint):
-    given = lambda name: {'params': params[name]}
-    context = nets['clip_text'].apply(given('clip_text'), ids)
-
-    def predict(x, t):
-      x, seen = jnp.concatenate([x, x]), jnp.concatenate([hint, hint])
-      added = nets['controlnet'].apply(given('controlnet'), x, t, context, seen)
-      eps = nets['unet4'].apply(given('unet4'), x, t, context, added)
-      return samplers.guided(eps, scale)
-
-    trajectory = samplers.denoised(sampler, predict, latents, keep=True)
-    image = nets['vae'].apply(given('vae'), trajectory[-1], method='decode')
+    how = dict(scale=float(r['guidance_scale']), keep=True)
+    trajectory = pipelines.repainted(nets, sampler, params, ids, latents, hint, **how)
     first = (trajectory[0] - sampler.table['x'][0] * latents) / sampler.table['eps'][0]
-    return first, trajectory, image
+    return first, trajectory, pipelines.decoded(nets, params, trajectory[-1])
 
-  params = {name: p for name, (_, p) in parts.items()}
   first, trajectory, image = run(params, r['input_ids'], nhwc(r['latents']), hint(r))
   r.check('guided_eps_first', nchw(first), 1e-3, relative=True)
   r.check('trajectory', np.moveaxis(trajectory, -1, 2), 1e-3, relative=True)
@@ -90,41 +86,37 @@ def pipeline_controlnet(r: Replay) -> None:
 @replays('genval', 'pipeline_inpaint')
 @full_precision
 def pipeline_inpaint(r: Replay) -> None:
-  parts = {name: network(r, name) for name in ('unet9', 'clip_text', 'vae')}
-  (net, params), (text, text_params), (vae, vae_params) = parts.values()
+  nets, params = networks(r, 'unet9')
   image = np.repeat(np.repeat(nhwc(r['image']), 4, 1), 4, 2)
   row, column, size = map(int, r['mask_box'])
-  mask = boxes.Box(row, column, size, size).mask(*image.shape[1:3])
-  kept = image * (mask < boxes.INSIDE)[None, ..., None]
-  cells = boxes.latent_mask(mask, vae.factor).astype(np.float32)[None, ..., None]
-  r.check('mask_latents', nchw(cells), 0)
-  run = lambda method: jitted(lambda p, *x: vae.apply({'params': p}, *x, method=method))
-  encode, decode = run('encode'), run('decode')
-  masked = encode(vae_params, kept, nhwc(r['eps_masked']))
-  r.check('masked_image_latents', nchw(masked), 1e-3, relative=True)
-  latents = encode(vae_params, image, nhwc(r['eps_image']))
-  r.check('image_latents', nchw(latents), 1e-3, relative=True)
-  context = jitted(lambda p, ids: text.apply({'params': p}, ids))(text_params, r['input_ids'])
+  mask = boxes.Box(row, column, size, size).mask(*image.shape[1:3])[None] >= boxes.INSIDE
 
   @jitted
-  def guided(params, x, t, scale):
-    x = jnp.concatenate([x, cells, masked], -1)
-    eps = net.apply({'params': params}, jnp.concatenate([x, x]), t, context)
-    return samplers.guided(eps, scale)
+  def prepared(params, image, masked_noise, noise):
+    beside = pipelines.surroundings(nets, params, image, mask, masked_noise)
+    return beside, pipelines.encoded(nets, params, image, noise)
 
+  beside, latents = prepared(params, image, nhwc(r['eps_masked']), nhwc(r['eps_image']))
+  r.check('mask_latents', nchw(beside[..., :1]), 0)
+  r.check('masked_image_latents', nchw(beside[..., 1:]), 1e-3, relative=True)
+  r.check('image_latents', nchw(latents), 1e-3, relative=True)
+  text = jitted(lambda p, ids: pipelines.context(nets, p, ids))(params, r['input_ids'])
+  predict = jitted(
+    lambda p, x, t, scale: pipelines.guided_noise(nets, p, text, scale, beside=beside)(x, t)
+  )
+  decode = jitted(lambda p, x: pipelines.decoded(nets, p, x))
   for name, kind in (('s100', 'ddim'), ('s065', 'ddim'), ('s100_pndm', 'pndm')):
     recorded = lambda key, name=name: r[f'{name}/{key}']
     strength = float(recorded('strength')) if f'{name}/strength' in r else 1.0
     count = int(recorded('num_inference_steps'))
     sampler = samplers.SAMPLERS[kind](schedule(r), count, strength=strength)
     r.check(f'{name}/timesteps', sampler.timesteps, 0)
-    x = jnp.asarray(nhwc(r['noise']))
-    if strength < 1:
-      x = schedule(r).noised(latents, x, int(sampler.timesteps[0]))
+    noise = jnp.asarray(nhwc(r['noise']))
+    x = pipelines.first_latents(schedule(r), sampler, latents, noise, strength)
     r.check(f'{name}/start', nchw(x), 1e-3, relative=True)
-    found = trajectory_of(sampler, guided, params, x, float(recorded('guidance_scale')))
+    found = trajectory_of(sampler, predict, params, x, float(recorded('guidance_scale')))
     r.check(f'{name}/trajectory', np.moveaxis(found, -1, 2), 1e-3, relative=True)
-    picture = decode(vae_params, found[-1])[:, ::2, ::2]
+    picture = decode(params, found[-1])[:, ::2, ::2]
     r.check(f'{name}/image', nchw(picture), 1e-3, relative=True)
 
 

@@ -6,6 +6,7 @@ from scipy.special import softmax
 from car_jax.calibrate import base, clusters, search, temperature
 from car_jax.calibrate.base import Sample
 from car_jax.metrics import calibration
+from tests.metrics.published import pooled
 from tests.replay import Replay, replays
 
 IGNORED = 255
@@ -52,7 +53,7 @@ def clustered(r: Replay) -> None:
   r.check('test_assignment', clusters.assign(r['test_features'], centroids), 0)
   r.check('test_soft', clusters.closeness(r['test_features'], centroids), 1e-5)
   maps = np.moveaxis(r['backbone_map'], 0, -1)[None]
-  r.check('pooled_feature', clusters.pooled(maps)[0], 1e-5)
+  r.check('pooled_feature', pooled(maps)[0], 1e-5)
   train = sample_of(r['train_logits'], r['train_labels'], r['train_features'])
   fit = lambda step, **kw: clusters.fit(
     train, centroids=centroids, objective='ece', grid=grid_of(step), **kw

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.special import entr, softmax
 
 from car_jax.metrics import calibration, confusion, ranking, rejection, scores
+from tests.metrics import published
 from tests.replay import Replay, replays
 
 IGNORED = 255
@@ -124,7 +125,7 @@ def segmentations(r: Replay) -> None:
     r.check(f'{name}_mean_acc_fraction', confusion.mean_accuracy(total), 1e-5)
     each = lambda f, matrices=matrices: np.nan_to_num([f(m) for m in matrices], nan=-1)
     r.check(f'{name}_image_iou', each(confusion.iou), 1e-5)
-    r.check(f'{name}_image_present_iou', each(confusion.present_iou), 1e-5)
+    r.check(f'{name}_image_present_iou', each(published.present_iou), 1e-5)
     accuracies = [(100 * confusion.pixel_accuracy(m), confusion.mean_accuracy(m)) for m in matrices]
     r.check(f'{name}_image_acc', accuracies, 1e-4)
   probs = softmax(np.moveaxis(r['entropy_logits'], 1, -1), -1)

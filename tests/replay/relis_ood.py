@@ -4,7 +4,8 @@ import numpy as np
 from scipy.special import softmax
 
 from car_jax.data import labels
-from car_jax.metrics import calibration, ood, ranking, rejection
+from car_jax.metrics import calibration, ranking, rejection
+from tests.metrics import published
 from tests.replay import Replay, replays
 from tests.replay.relis_metrics import confidences, ece
 
@@ -45,11 +46,11 @@ def whole_images(r: Replay) -> None:
   for name, conf in (('prob', p.max(-1)), ('entropy', np.sum(p * np.log(p), -1))):
     found = conf.mean(-1)
     r.check(f'image_conf_{name}', found, 1e-5)
-    r.check(f'image_auroc_{name}', ood.image_level(found[known], found[~known])['auroc'], 1e-5)
+    r.check(f'image_auroc_{name}', ranking.image_level(found[known], found[~known])['auroc'], 1e-5)
 
 
 @replays('relis', 'gen_ood')
 def objects(r: Replay) -> None:
-  found = ood.object_metrics(np.moveaxis(r['logits'][0], 0, -1), r['mask'] == 1)
+  found = published.object_metrics(np.moveaxis(r['logits'][0], 0, -1), r['mask'] == 1)
   for key, value in found.items():
     r.check(key, value, 1e-5)

@@ -1,5 +1,6 @@
 """The toy study, shortened: what it writes, that it continues, and its numbers from its curves."""
 
+import functools
 import json
 import re
 import threading
@@ -21,6 +22,7 @@ def folder(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     # As many runs as a law has here: the same shapes, so nothing is compiled twice.
     patch.setattr(study, 'FIGURE_1', (study.FIGURE_1[0], study.FIGURE_1[1][:2]))
+    patch.setattr(toy_runs, 'CARToy', functools.partial(CARToy, hidden=(8,), ll_points=200))
     assert study.main(['--out', str(out), *SHORT]) == 0
   return out
 

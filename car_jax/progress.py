@@ -1,4 +1,4 @@
-"""A line that says how far an evaluation is, at what rate, and when it will be done."""
+"""A line that says how far long work is, at what rate, and when it will be done."""
 
 import sys
 import time
@@ -8,9 +8,9 @@ from car_jax.meter import duration
 
 
 def line(
-  total: int, *, what: str = 'images', every: float = 10.0, out=None
+  total: int, *, what: str = 'images', title: str = '', every: float = 10.0, out=None
 ) -> Callable[[int], None]:
-  """-> progress(k): k more of `total` (in units of `what`) are done.
+  """-> progress(k): k more of `total` (in units of `what`) are done, of the work called `title`.
 
   A terminal's line is rewritten, a log gets a line each `every` seconds. The rate leaves out the
   first report, in which compilation falls.
@@ -31,7 +31,7 @@ def line(
     if not ended and now - state['shown'] < (0.2 if live else every):
       return
     state['shown'] = now
-    text = f'{done:,}/{total:,} {what}'
+    text = f'{f"{title}: " if title else ""}{done:,}/{total:,} {what}'
     if ended:
       text += f'  in {duration(now - began)}'
     elif rate > 0:

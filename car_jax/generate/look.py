@@ -1,0 +1,266 @@
+"""python -m car_jax.generate look DIR: a page of a generated set, to find its bad images by eye.
+
+Each image stands beside its original or its mask and its labels. A click strikes an image out; the
+page then shows the lines to put into DIR/rejected_by_eye.txt, which it does not write itself.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from car_jax import files
+from car_jax import pictures as decoding
+from car_jax.data import labels
+from car_jax.errors import UserError, exit_on_user_error, reading
+from car_jax.evaluate import folders, pictures
+from car_jax.generate import records, sets
+from car_jax.generate.sets import ACCEPTED, STATUSES, STRUCK, Item
+from car_jax.reliability import page_tables
+from car_jax.reliability.page_plots import controls, select
+from car_jax.reliability.page_style import CSS, SCRIPT, WATCH
+
+PAGE = 'look.html'
+WIDTH = 240  # pixels of a picture on the page
+BOX, DIM = (255, 176, 0), 0.3
+QUALITY = 85
+
+_CSS = """
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,500px),1fr));
+  gap:14px 28px}
+.card{border-top:1px solid var(--grid);padding-top:10px;min-width:0}
+.card .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(140px,1fr));gap:6px;
+  margin-top:6px;clear:both}
+.card .tile,.card .tile img{width:100%}
+.card .tile img{image-rendering:auto}
+.card h3{font:600 13px/1.4 ui-monospace,Menlo,Consolas,monospace}
+.card.struck{opacity:.35}
+.card button{display:none;font:inherit;font-size:13px;color:var(--ink);background:var(--wash);
+  border:1px solid var(--grid);border-radius:6px;padding:2px 10px;cursor:pointer;float:right}
+.js .card button{display:inline-block}
+.lines{position:sticky;bottom:0;background:var(--paper);border-top:2px solid var(--ink);
+  padding:8px 0;display:none}
+.js .lines.some{display:block}
+.lines textarea{width:100%;height:90px;font:13px/1.5 ui-monospace,Menlo,Consolas,monospace;
+  color:var(--ink);background:var(--wash);border:1px solid var(--grid);border-radius:6px}
+""".replace('\n', '')
+
+_STRIKE = """
+(function(){
+'use strict';
+var lines=document.querySelector('.lines'),area=lines.querySelector('textarea');
+function show(){
+  var ids=Array.from(document.querySelectorAll('.card.struck[data-strike]')).map(function(c){
+    return c.dataset.strike;});
+  area.value=ids.length?ids.join('\\n')+'\\n':'';
+  lines.classList.toggle('some',ids.length>0);
+  lines.querySelector('b').textContent=ids.length;
+}
+document.querySelectorAll('.card button').forEach(function(b){
+  b.addEventListener('click',function(){
+    var struck=b.closest('.card').classList.toggle('struck');
+    b.textContent=struck?'keep':'strike out';
+    show();
+  });
+});
+show();
+})();
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m car_jax.generate look',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('folder', type=pathlib.Path, help='a generated set, ours or in the released layout')
+  add('--start', type=int, default=0, help='first index of each domain and object (default 0)')
+  add('--stop', type=int, default=64, help='one more than the last index shown (default 64)')
+  add('--page', type=pathlib.Path, default=None, help=f'the page (default DIR/{PAGE})')
+  return parser.parse_args(arguments)
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str]) -> int:
+  args = parse(arguments)
+  notes: dict[str, int] = {}
+  count = lambda path, what: notes.update({what: notes.get(what, 0) + 1})
+  items = sets.read(args.folder, note=count)
+  shown = [item for item in items if args.start <= item.index < args.stop]
+  if not shown:
+    last = max(item.index for item in items)
+    raise UserError(
+      f'{args.folder} has no image from --start {args.start} to --stop {args.stop}\n'
+      f'  its indices go up to {last}'
+    )
+  path = args.page or args.folder / PAGE
+  folders.check_writable(path.parent)
+  text = page(args.folder, items, shown, [f'{n:,} x {what}' for what, n in notes.items()])
+  records.write(path, text.encode(errors='backslashreplace'))
+  print('\n'.join(sets.acceptance(items)))
+  if len(shown) < len(items):
+    print(f'shown: {len(shown):,} of {len(items):,}; --start {args.stop} shows the next')
+  print(f'page: {path}')
+  return 0
+
+
+def page(
+  folder: pathlib.Path, items: Sequence[Item], shown: Sequence[Item], notes: Sequence[str]
+) -> str:
+  """The whole document: the counts of all `items`, pictures of those `shown`."""
+  title = escape(folder.resolve().name)
+  cards = ''.join(map(card, shown))
+  groups = [*dict.fromkeys(item.group for item in shown)]
+  there = {item.status for item in shown}
+  bar = controls(
+    select('group', groups, label='domain or object'),
+    select('status', [s for s in STATUSES if s in there]),
+  )
+  below = ''.join(f'<p class="note">{escape(note)}</p>' for note in notes)
+  where = escape(str(folder / sets.BY_EYE))
+  return (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width,initial-scale=1">'
+    f'<title>{title}</title><style>{CSS}{_CSS}</style><script>{WATCH}</script></head><body>'
+    f'<header><p class="kicker">Generated set</p><h1>{title}</h1>{_facts(items, shown)}'
+    '</header><main>'
+    f'<section id="counts"><h2>What was accepted</h2>{_counts(items)}{below}</section>'
+    '<section id="images"><h2>Images</h2><p>An image is bad where it shows something else than '
+    'its labels, or an object elsewhere than its mask. Strike it out: what a segmenter gets wrong '
+    f'there is no fault of its own.</p>{bar}<div class="cards">{cards}</div>'
+    '<div class="lines"><p><b>0</b> struck out. Put these lines into '
+    f'<code>{where}</code>; <code>#</code> begins a remark. Sets that are prepared already are '
+    'prepared again with <code>--overwrite</code>.</p><textarea readonly></textarea></div>'
+    f'</section></main><script>{SCRIPT}</script><script>{_STRIKE}</script></body></html>\n'
+  )
+
+
+def _facts(items: Sequence[Item], shown: Sequence[Item]) -> str:
+  made = {item.record.get('generator', 'unknown') for item in items}
+  facts = {
+    'images': f'{len(items):,} <small>{len(shown):,} shown</small>',
+    'domains, objects': f'{len({i.group for i in items})}',
+    'generator': escape(', '.join(sorted(map(str, made)))),
+    'scenes': f'{len({i.scene for i in items if i.scene}) or "–"}',
+  }
+  pairs = ''.join(f'<div><dt>{k}</dt><dd>{v}</dd></div>' for k, v in facts.items())
+  return f'<dl class="facts">{pairs}</dl>'
+
+
+def _counts(items: Sequence[Item]) -> str:
+  rows = []
+  for group, of in sets.counts(items).items():
+    share = page_tables.share(of[ACCEPTED] / of.total())
+    rows.append(('', [escape(group), share, *(f'{of[s]:,}' for s in STATUSES)]))
+  return page_tables.plain(['', 'share accepted', *STATUSES], rows, label='accepted')
+
+
+def card(item: Item) -> str:
+  """An image with what belongs to it. Raises UserError for a picture that cannot be read."""
+  tiles = ''.join(
+    f'<figure class="tile"><img src="{uri}" alt="{escape(f"{what} of {item.id}", quote=True)}" '
+    f'loading="lazy">{what}</figure>'
+    for what, uri in tiles_of(item).items()
+  )
+  struck = item.status == STRUCK
+  marks = page_tables.attributes(group=item.group, status=item.status)
+  strike = '' if struck else f' data-strike="{escape(item.id, quote=True)}"'
+  button = '' if struck else '<button type="button">strike out</button>'
+  tag = '' if item.status == ACCEPTED else f'<span class="tag">{item.status}</span>'
+  about = [item.reason, *map(str, dict(item.record.get('prompts') or {}).values())]
+  note = escape('; '.join(filter(None, about)))
+  return (
+    f'<div class="card{" struck" if struck else ""}"{marks}{strike}>{button}'
+    f'<h3>{escape(item.id)}</h3>{tag}<span class="note">{note}</span>'
+    f'<div class="tiles">{tiles}</div></div>'
+  )
+
+
+def tiles_of(item: Item) -> dict[str, str]:
+  """What is shown of an image -> a data URI."""
+  image = colours(item.picture)
+  out = {'image': photograph(image)}
+  if 'original' in item.files:
+    out['original'] = photograph(colours(item.files['original']))
+  if 'refined' in item.files:
+    out['before refinement'] = photograph(colours(item.files['image']))
+  if 'mask' in item.files or 'box' in item.files:
+    out['mask'] = photograph(marked(image, item))
+  ids = ids_of(item.files['labels'])
+  palette = np.asarray(labels.PALETTE[: labels.SCORED])
+  drawn = pictures.class_map(small(labels.CITYSCAPES_TO_TRAIN_ID[ids], nearest=True), palette)
+  return out | {'labels': pictures.data_uri(pictures.png(drawn))}
+
+
+def marked(image: np.ndarray, item: Item) -> np.ndarray:
+  """The picture, dim where its mask is not, with the frame of the box."""
+  out = image.astype(np.float32)
+  if 'mask' in item.files:
+    mask = ids_of(item.files['mask'])
+    if mask.shape != image.shape[:2]:
+      raise UserError(f'{item.files["mask"]} has another size than {item.picture}')
+    out[mask == 0] *= DIM
+  if 'box' in item.files:
+    row, column, size = box_of(item.files['box'])
+    wide = max(1, image.shape[0] // 128)
+    frame = np.zeros(image.shape[:2], bool)
+    frame[row : row + size, column : column + size] = True
+    frame[row + wide : row + size - wide, column + wide : column + size - wide] = False
+    out[frame] = BOX
+  return out.astype(np.uint8)
+
+
+def box_of(path: pathlib.Path) -> tuple[int, int, int]:
+  """Row, column and size of an N_pos.json. Raises UserError."""
+  text = files.read_text(path)
+  with reading(path, 'the box of an object'):
+    (box,) = json.loads(text).values()
+    row, column = box['pos_mask']
+    values: Mapping[str, Any] = dict(row=row, column=column, size=box['size_mask'])
+    if wrong := [k for k, v in values.items() if type(v) is not int or not 0 <= v < 2**16]:
+      raise ValueError(f'{wrong[0]} is {values[wrong[0]]!r}')
+    return row, column, box['size_mask']
+
+
+def colours(path: pathlib.Path) -> np.ndarray:
+  """uint8 [H, W, 3]. Raises UserError."""
+  values = decoding.open_picture(path).shown
+  if values.dtype != np.uint8:
+    raise UserError(f'{path} has {values.dtype} values; expected 8 bits')
+  return values if values.ndim == 3 else np.repeat(values[..., None], 3, 2)
+
+
+def ids_of(path: pathlib.Path) -> np.ndarray:
+  """uint8 [H, W]. Raises UserError."""
+  values = decoding.open_picture(path).values
+  if values.ndim != 2 or values.dtype.kind not in 'biu' or values.max(initial=0) > 255:
+    raise UserError(f'{path} holds no 8-bit numbers [H, W]')
+  return values.astype(np.uint8)
+
+
+def small(array: np.ndarray, nearest: bool = False) -> np.ndarray:
+  """At most WIDTH pixels wide."""
+  import cv2
+
+  height, width = array.shape[:2]
+  if width <= WIDTH:
+    return array
+  how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
+  return cv2.resize(array, (WIDTH, max(1, height * WIDTH // width)), interpolation=how)
+
+
+def photograph(image: np.ndarray) -> str:
+  """uint8 [H, W, 3] as the data URI of a small JPEG."""
+  import cv2
+
+  done, coded = cv2.imencode('.jpg', small(image)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+  if not done:
+    raise ValueError(f'a picture of shape {image.shape} cannot be coded as JPEG')
+  return pictures.data_uri(coded.tobytes(), 'image/jpeg')

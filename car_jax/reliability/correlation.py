@@ -1,0 +1,227 @@
+"""Does the score on generated images predict that on real ones? Over models, with intervals.
+
+The claim of GenVal (arXiv 2312.09231): models that lose most on generated shift lose most on real
+shift. Each model gives a point (its score on the synthetic sets, on the real ones); Pearson's,
+Spearman's and Kendall's (tau-b) coefficients of these points say how well the one orders the other.
+
+Two intervals. `images`: images (or scenes) of every set are drawn anew, the same ones for all
+models, which stay. `models`: models are drawn anew as well, and images within each draw; so it says
+what other models might show. Draws in which a coefficient is undefined are left out.
+
+Letters: M models, R resamples, I images.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from car_jax.evaluate import charts
+from car_jax.reliability import image_counts, legend, measures, numbers
+from car_jax.reliability.image_counts import ImageCounts
+from car_jax.reliability.plan import PLAIN, Plan
+from car_jax.reliability.study import Cell
+
+LEAST = 3  # models for a coefficient
+LEAST_DRAWN = 4  # for an interval over models: of three, hardly a draw has three
+SIDES = ('synthetic', 'real')
+COEFFICIENTS = ('pearson', 'spearman', 'kendall')
+NAN = float('nan')
+
+
+class Scores(NamedTuple):
+  """One model's score on one side: over all images, and over resamples of them [R]."""
+
+  value: float
+  draws: np.ndarray
+
+  @property
+  def interval(self) -> tuple[float, float]:
+    return interval(self.draws)
+
+
+def of_study(plan: Plan, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+  """For each of the plan's pairs of sets and each of its measures what study.json has of it."""
+  at = {(c.model, c.set): c for c in cells if c.calibrator == PLAIN}
+  out = []
+  for name, pair in plan.correlations.items():
+    chosen = [measures.measure(m) for m in pair['measures']]
+    sides = {
+      side: {m: _scores([at[m, s] for s in pair[side]], chosen, plan, k) for m in plan.models}
+      for k, side in enumerate(SIDES)
+    }
+    for measure in chosen:
+      points = {m: tuple(sides[side][m][measure.name] for side in SIDES) for m in plan.models}
+      entry = dict(name=name, measure=measure.name, **{side: [*pair[side]] for side in SIDES})
+      out.append(entry | correlated(points, seed=plan.config.seed))
+  return out
+
+
+def _scores(
+  cells: Sequence[Cell], chosen: Sequence[measures.Measure], plan: Plan, side: int
+) -> dict[str, Scores]:
+  """By measure, of one model on the images of all these sets together."""
+  counts = image_counts.merged([c.counts for c in cells])
+  exact = cells[0].exact if len(cells) == 1 else {}
+  draws = resampled(counts, chosen, plan.config.resamples, [plan.config.seed, side])
+  pooled, coarse = counts.pooled(), counts.subset(np.arange(len(counts.ids)))
+  out = {}
+  for m, column in zip(chosen, draws.T, strict=True):
+    value = exact.get(m.name, m.of(pooled))
+    shift = value - m.of(coarse)  # of the coarser histograms that are kept of each image
+    known = abs(shift) <= measures.SHIFT
+    out[m.name] = Scores(value, column + shift if known else np.full_like(column, NAN))
+  return out
+
+
+def resampled(
+  counts: ImageCounts, chosen: Sequence[measures.Measure], resamples: int, seed: Sequence[int]
+) -> np.ndarray:
+  """[R, measures]: each measure over images, or whole groups of them, drawn with replacement."""
+  out = np.full((resamples, len(chosen)), NAN)
+  for r, part in enumerate(counts.resampled(resamples, np.random.default_rng(seed))):
+    out[r] = [m.of(part) for m in chosen]
+  return out
+
+
+def correlated(points: Mapping[str, tuple[Scores, ...]], *, seed: int = 0) -> dict[str, Any]:
+  """Model -> its scores on both sides -> coefficients with intervals, the points, what is missing.
+
+  A coefficient is nan where fewer than LEAST models have both scores, and where all have the same
+  on a side; `note` then says why.
+  """
+  known = {m: p for m, p in points.items() if not any(math.isnan(s.value) for s in p)}
+  x, y = (np.array([p[k].value for p in known.values()]) for k in (0, 1))
+  note = _why_not(x, y)
+  values = coefficients(x, y)
+  over_images: dict[str, tuple[float, float]] = dict.fromkeys(COEFFICIENTS, (NAN, NAN))
+  over_models = over_images
+  if not note:
+    xs, ys = (np.stack([p[k].draws for p in known.values()], -1) for k in (0, 1))  # [R, M]
+    over_images = _ends([coefficients(*xy) for xy in zip(xs, ys, strict=True)])
+    if len(known) >= LEAST_DRAWN:
+      over_models = _ends(_models_drawn(xs, ys, np.random.default_rng([seed, 2])))
+    else:
+      note = f'no interval over models: it needs {LEAST_DRAWN}'
+  return dict(
+    models=[
+      dict(model=m) | {side: _estimate(s) for side, s in zip(SIDES, p, strict=True)}
+      for m, p in known.items()
+    ],
+    left_out=[m for m in points if m not in known],
+    coefficients={
+      k: dict(value=values[k], images=over_images[k], models=over_models[k]) for k in COEFFICIENTS
+    },
+    note=note,
+  )
+
+
+def _why_not(x: np.ndarray, y: np.ndarray) -> str:
+  """Why there is no coefficient; '' where there is one."""
+  if len(x) < LEAST:
+    models = 'no model has' if not len(x) else 'one model has' if len(x) == 1 else 'two models have'
+    return f'{models} this score on both sides; a correlation needs {LEAST}'
+  for side, values in zip(SIDES, (x, y), strict=True):
+    if not np.ptp(values):
+      return f'all models have the same score on the {side} sets'
+  return ''
+
+
+def coefficients(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+  """x, y [M] -> each coefficient; nan for fewer than LEAST models, a nan, or a constant side."""
+  if len(x) < LEAST or np.isnan([*x, *y]).any() or not np.ptp(x) or not np.ptp(y):
+    return dict.fromkeys(COEFFICIENTS, NAN)
+  return dict(
+    pearson=float(stats.pearsonr(x, y).statistic),
+    spearman=float(stats.spearmanr(x, y).statistic),
+    kendall=float(stats.kendalltau(x, y).statistic),
+  )
+
+
+def _models_drawn(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> list[dict[str, float]]:
+  """x, y [R, M] -> of each resample the coefficients over models drawn with replacement.
+
+  Draws of fewer than LEAST different models are undefined: any two points lie on a line.
+  """
+  out = []
+  for xs, ys in zip(x, y, strict=True):
+    rows = rng.integers(len(xs), size=len(xs))
+    few = len({*rows.tolist()}) < LEAST
+    out.append(dict.fromkeys(COEFFICIENTS, NAN) if few else coefficients(xs[rows], ys[rows]))
+  return out
+
+
+def _ends(drawn: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+  return {k: interval(np.array([d[k] for d in drawn])) for k in COEFFICIENTS}
+
+
+def interval(draws: np.ndarray) -> tuple[float, float]:
+  """Where 95 % of the defined draws lie; nan where fewer than half are defined."""
+  seen = draws[~np.isnan(draws)]
+  if not len(seen) or len(seen) < len(draws) / 2:
+    return NAN, NAN
+  low, high = np.percentile(seen, [2.5, 97.5])
+  return float(low), float(high)
+
+
+def _estimate(scores: Scores) -> dict[str, float]:
+  low, high = scores.interval
+  return dict(value=scores.value, low=low, high=high)
+
+
+def number(value: Any) -> str:
+  """'0.97', and a dash for what is undefined."""
+  return charts.number(NAN if value is None else float(value), 2)
+
+
+def ends(pair: Any, joint: str = ' to ') -> str:
+  """'0.80 to 1.00', or nothing for an interval that is undefined."""
+  texts = [number(v) for v in pair or ()]
+  return '' if not texts or '–' in texts else joint.join(texts)
+
+
+HEAD = ('sets', 'score', 'models', *(k.title() for k in COEFFICIENTS), '')
+
+
+def rows(study: Mapping[str, Any]) -> list[list[str]]:
+  """A row under HEAD for each pair and measure; in brackets the interval over models."""
+  out = []
+  for c in study.get('correlations') or []:
+    cells = []
+    for k in COEFFICIENTS:
+      of = c['coefficients'][k]
+      span = ends(of['models'])
+      cells.append(f'{number(of["value"])}{f" ({span})" if span else ""}')
+    title = legend.of_score(c['measure']).title
+    out.append([c['name'], title, str(len(c['models'])), *cells, remarks(c)])
+  return out
+
+
+def remarks(entry: Mapping[str, Any]) -> str:
+  """What is missing of a correlation, and which models it is without."""
+  left = entry['left_out'] if entry['models'] else ()
+  without = [f'without {m}, which has no such score' for m in left]
+  return '; '.join(filter(None, [entry['note'], *without]))
+
+
+def terminal(study: Mapping[str, Any]) -> str:
+  """The table as text; '' for a study that correlates nothing."""
+  table_rows = rows(study)
+  if not table_rows:
+    return ''
+  widths = [max(len(row[i]) for row in (HEAD, *table_rows)) for i in range(len(HEAD) - 1)]
+  lines = ['Does the score on the synthetic sets predict that on the real ones?']
+  for row in (HEAD, *table_rows):
+    cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
+    lines.append('  '.join(cells).rstrip())
+  lines.append('in brackets 95 % intervals over models and images')
+  lines += [f'{sets}, {score}: {note}' for sets, score, *_, note in table_rows if note]
+  return '\n'.join(lines)
+
+
+def point_text(measure: str, value: Any) -> str:
+  """A score as the study's tables write it."""
+  metric = legend.of_score(measure)
+  return numbers.text(metric, NAN if value is None else float(value), 1 if metric.percent else 3)
