@@ -12,7 +12,7 @@ GOLDEN = pathlib.Path('tests/golden')
 FILES = sorted(GOLDEN.glob('*/*.npz'))
 # of what takes long, what unit tests of the method see too, by oracles of their own
 SLOW = {'car': ('train_step_lidc', 'train_step_cityscapes', 'discriminator', 'segnet_train_bn')}
-SLOW['car'] += ('deeplabv3', 'segnet')  # nets-* and tests/nn have their blocks
+SLOW['car'] += ('deeplabv3',)  # deeplabv3plus_bottleneck has its backbone
 # train_city_soft has a whole step: cost, plan, groups, gradients, update
 SLOW['mose'] = (
   'loss',
