@@ -18,7 +18,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + QUICK
 CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'jax-tests'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '1')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 # Shapes and types of arrays are checked. Other metrics take whatever numpy makes an array of.
