@@ -63,10 +63,10 @@ def compiled(
   start = time.perf_counter()
   quick = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
   program = jax.jit(step, compiler_options=quick)
-  compiled: Any = program.lower(params, control_params, *inputs).compile()
-  memory = compiled.memory_analysis()
+  executable: Any = program.lower(params, control_params, *inputs).compile()
+  memory = executable.memory_analysis()
   scratch = memory.temp_size_in_bytes
-  return compiled.cost_analysis()['flops'] / 1e12, scratch / 1e9, time.perf_counter() - start
+  return executable.cost_analysis()['flops'] / 1e12, scratch / 1e9, time.perf_counter() - start
 
 
 def shapes(toy: bool) -> float:

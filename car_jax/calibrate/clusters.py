@@ -38,7 +38,9 @@ class Clusters(flax.struct.PyTreeNode):
   def temperatures(self) -> Array:
     return self.table
 
-  def apply(self, logits: Array, *, features: Array | None = None, **_: Any) -> Array:
+  def apply(
+    self, logits: Array, *, image: Array | None = None, features: Array | None = None
+  ) -> Array:
     if features is None:
       raise UserError(f'clusters need features of the images, and there are none\n{WITHOUT}')
     if features.shape[-1] != self.centroids.shape[-1]:

@@ -10,7 +10,7 @@ import jax
 
 from car_jax.calibrate.base import Fit
 from car_jax.errors import UserError
-from car_jax.nn.local_temperature import LocalTemperature
+from car_jax.nn.local_temperature import Inputs, LocalTemperature
 from car_jax.typing import Array
 
 
@@ -18,7 +18,7 @@ class Local(flax.struct.PyTreeNode):
   """Logits divided by a temperature for each pixel; `params` of nn/local_temperature.py."""
 
   params: Any
-  inputs: Any = flax.struct.field(pytree_node=False, default='logits+image')
+  inputs: Inputs = flax.struct.field(pytree_node=False, default='logits+image')
 
   NEEDS = 'image'
 
@@ -26,7 +26,9 @@ class Local(flax.struct.PyTreeNode):
   def temperatures(self) -> None:
     return None
 
-  def apply(self, logits: Array, *, image: Array | None = None, **_: Any) -> Array:
+  def apply(
+    self, logits: Array, *, image: Array | None = None, features: Array | None = None
+  ) -> Array:
     """Whole maps [B, H, W, C] only: a pixel's temperature depends on its neighbours."""
     if image is None:
       raise UserError(

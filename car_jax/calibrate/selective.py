@@ -51,7 +51,9 @@ class Selective(flax.struct.PyTreeNode):
     score: Any = JUDGE.apply({'params': self.judge}, seen)
     return score[..., 0] > 0
 
-  def apply(self, logits: Array, **_: Any) -> Array:
+  def apply(
+    self, logits: Array, *, image: Array | None = None, features: Array | None = None
+  ) -> Array:
     return logits / jnp.where(self.judged_wrong(logits), self.table[1], self.table[0])[..., None]
 
 

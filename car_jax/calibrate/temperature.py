@@ -3,8 +3,6 @@
 Letters: B images, H x W pixels, C classes, K rows of a table.
 """
 
-from typing import Any
-
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +21,9 @@ class Temperature(flax.struct.PyTreeNode):
   def temperatures(self) -> Array:
     return self.temperature
 
-  def apply(self, logits: Array, **_: Any) -> Array:
+  def apply(
+    self, logits: Array, *, image: Array | None = None, features: Array | None = None
+  ) -> Array:
     return logits / self.temperature
 
 
@@ -41,7 +41,9 @@ class PerClass(flax.struct.PyTreeNode):
   def temperatures(self) -> Array:
     return self.table
 
-  def apply(self, logits: Array, **_: Any) -> Array:
+  def apply(
+    self, logits: Array, *, image: Array | None = None, features: Array | None = None
+  ) -> Array:
     if self.reference_compat:
       return logits / self.table
     return logits / jnp.asarray(self.table)[jnp.argmax(logits, -1)][..., None]

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 
 def prose(value: Any) -> str:
   """A line of Markdown's running text: neither HTML nor a link begins in it."""
@@ -43,7 +45,7 @@ def csv(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
 
 def _csv_cell(value: Any) -> Any:
   """A spreadsheet takes a text that begins with a sign for a formula, so it gets a quote."""
-  if isinstance(value, float):
+  if isinstance(value, float | np.floating):
     return float(value) if math.isfinite(value) else None
   signed = isinstance(value, str) and value[:1] in ('=', '+', '-', '@', '\t', '\r')
   return f"'{value}" if signed else value

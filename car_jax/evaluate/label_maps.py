@@ -12,7 +12,6 @@ The evaluator searches a folder to its depths and refuses two files of one image
 FOLDER/label_ids alone. Letters: H x W pixels.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import files, pictures
+from car_jax import errors, files, pictures
 from car_jax.data import importance, labels
 from car_jax.errors import UserError, command_line, exit_on_user_error
 from car_jax.evaluate import folders
@@ -95,10 +94,8 @@ def _write(path: pathlib.Path, picture: np.ndarray) -> None:
 
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
-  parser = argparse.ArgumentParser(
-    prog='python -m car_jax.evaluate.label_maps',
-    description='How many pixels of each class a model found on each image (arXiv 2105.00097).',
-  )
+  about = 'How many pixels of each class a model found on each image (arXiv 2105.00097).'
+  parser = errors.parser('car_jax.evaluate.label_maps', about)
   parser.add_argument('folder', type=pathlib.Path, help='where label maps were saved')
   parser.add_argument('file', type=pathlib.Path, help='the .npz file to write')
   given = parser.parse_args(arguments)

@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from car_jax.errors import UserError
+from car_jax.errors import UserError, naming
 from car_jax.generate import weights
 from car_jax.generate.blocks import PLAIN, Compute
 from car_jax.generate.clip_text import ClipText
@@ -145,10 +145,8 @@ def read(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
   else:
     content = torch_file.read_saved(path, 'state_dict', 'weights')
     state = tables.find(path, content, 'checkpoint of cldm')
-  try:
+  with naming(path):
     names = translated(state)
-  except UserError as e:
-    raise UserError(f'{path}: {e}') from None
   states: dict[str, dict[str, np.ndarray]] = {}
   for name, (kind, theirs) in names.items():
     states.setdefault(kind, {})[theirs] = state[name]

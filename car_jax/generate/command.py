@@ -1,6 +1,5 @@
 """What `style` and `ood` share: the command line, checks before the first weight, the images."""
 
-import argparse
 import dataclasses
 import functools
 import pathlib
@@ -8,9 +7,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from car_jax import ahead, files, option_tables, options, progress
+from car_jax import ahead, errors, files, option_tables, options, progress
 from car_jax import config as configs
-from car_jax.errors import UserError, reading
+from car_jax.errors import UserError, naming, reading
 from car_jax.generate import programs, records, sets, weights
 from car_jax.generate.options import Generation
 from car_jax.generate.samplers import SAMPLERS, NoiseSchedule, Sampler
@@ -30,12 +29,7 @@ class Request:
 
 def request(arguments: Sequence[str], name: str, about: str, schema: type) -> Request | None:
   """Parsed arguments; None where only the options were to be listed. Raises UserError."""
-  parser = argparse.ArgumentParser(
-    prog=f'python -m car_jax.generate {name}',
-    description=about,
-    allow_abbrev=False,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = errors.parser(f'car_jax.generate {name}', about)
   add = parser.add_argument
   add('--config', required=True, help=f'a file such as configs/genval_{name}.py')
   add(
@@ -67,10 +61,8 @@ def load(path: str, pairs: Sequence[tuple[str, str]], schema: type) -> Any:
   if {'method', 'sets'} & {*config}:
     what = 'a study' if 'sets' in config else 'a training run'
     raise UserError(f'{path} is {what}, nothing to generate\n  such as configs/genval_style.py is')
-  try:
+  with naming(path):
     return configs.override(configs.complete(config, schema), pairs, schema)
-  except UserError as e:
-    raise UserError(f'{path}: {e}') from None
 
 
 def with_faults(made: Any) -> Any:
@@ -132,10 +124,8 @@ def sampler_of(
   if made.genval_steps:
     schedule = dataclasses.replace(schedule, spacing='genval')
   make: Any = SAMPLERS[name]
-  try:
+  with naming(f'config.{key}'):
     return make(schedule, steps, strength=strength)
-  except UserError as e:
-    raise UserError(f'config.{key}: {e}') from None
 
 
 def check_side(key: str, side: int, multiple: int) -> None:

@@ -4,17 +4,15 @@ Of a run of the method `controlnet` FOLDER is a ControlNet, of `diffusion` a who
 to image. Where the optimizer keeps an average of the parameters, that is what is written.
 """
 
-import argparse
 import pathlib
 from collections.abc import Sequence
 
+from car_jax import errors
 from car_jax.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:
-  parser = argparse.ArgumentParser(
-    prog='python -m car_jax.generate export', description=__doc__, allow_abbrev=False
-  )
+  parser = errors.parser('car_jax.generate export', __doc__)
   parser.add_argument('run', help='folder of the run')
   parser.add_argument('--out', required=True, type=pathlib.Path, help='the folder to write')
   parser.add_argument('--step', default='', help='latest or a number (default: the latest)')

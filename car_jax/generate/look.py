@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import files
+from car_jax import errors, files
 from car_jax import pictures as decoding
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
-from car_jax.evaluate import folders, pictures
+from car_jax.evaluate import folders, html, pictures
 from car_jax.generate import records, sets
 from car_jax.generate.sets import ACCEPTED, STATUSES, STRUCK, Item
 from car_jax.reliability import page_tables
@@ -73,12 +73,7 @@ show();
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m car_jax.generate look',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = errors.parser('car_jax.generate look', __doc__)
   add = parser.add_argument
   add('folder', type=pathlib.Path, help='a generated set, ours or in the released layout')
   add('--start', type=int, default=0, help='first index of each domain and object (default 0)')
@@ -115,7 +110,6 @@ def page(
   folder: pathlib.Path, items: Sequence[Item], shown: Sequence[Item], notes: Sequence[str]
 ) -> str:
   """The whole document: the counts of all `items`, pictures of those `shown`."""
-  title = escape(folder.resolve().name)
   cards = ''.join(map(card, shown))
   groups = [*dict.fromkeys(item.group for item in shown)]
   there = {item.status for item in shown}
@@ -125,33 +119,33 @@ def page(
   )
   below = ''.join(f'<p class="note">{escape(note)}</p>' for note in notes)
   where = escape(str(folder / sets.BY_EYE))
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width,initial-scale=1">'
-    f'<title>{title}</title><style>{CSS}{_CSS}</style><script>{WATCH}</script></head><body>'
-    f'<header><p class="kicker">Generated set</p><h1>{title}</h1>{_facts(items, shown)}'
-    '</header><main>'
-    f'<section id="counts"><h2>What was accepted</h2>{_counts(items)}{below}</section>'
-    '<section id="images"><h2>Images</h2><p>An image is bad where it shows something else than '
-    'its labels, or an object elsewhere than its mask. Strike it out: what a segmenter gets wrong '
-    f'there is no fault of its own.</p>{bar}<div class="cards">{cards}</div>'
+  images = (
+    '<p>An image is bad where it shows something else than its labels, or an object elsewhere than '
+    'its mask. Strike it out: what a segmenter gets wrong there is no fault of its own.</p>'
+    f'{bar}<div class="cards">{cards}</div>'
     '<div class="lines"><p><b>0</b> struck out. Put these lines into '
     f'<code>{where}</code>; <code>#</code> begins a remark. Sets that are prepared already are '
     'prepared again with <code>--overwrite</code>.</p><textarea readonly></textarea></div>'
-    f'</section></main><script>{SCRIPT}</script><script>{_STRIKE}</script></body></html>\n'
   )
+  sections = {
+    'counts': ('What was accepted', _counts(items) + below),
+    'images': ('Images', images),
+  }
+  title, head = folder.resolve().name, _facts(items, shown)
+  scripts = dict(watch=WATCH, script=SCRIPT + _STRIKE)
+  return html.document('Generated set', title, head, sections, css=CSS + _CSS, **scripts)
 
 
 def _facts(items: Sequence[Item], shown: Sequence[Item]) -> str:
   made = {item.record.get('generator', 'unknown') for item in items}
-  facts = {
-    'images': f'{len(items):,} <small>{len(shown):,} shown</small>',
-    'domains, objects': f'{len({i.group for i in items})}',
-    'generator': escape(', '.join(sorted(map(str, made)))),
-    'scenes': f'{len({i.scene for i in items if i.scene}) or "–"}',
-  }
-  pairs = ''.join(f'<div><dt>{k}</dt><dd>{v}</dd></div>' for k, v in facts.items())
-  return f'<dl class="facts">{pairs}</dl>'
+  return html.facts(
+    {
+      'images': f'{len(items):,} <small>{len(shown):,} shown</small>',
+      'domains, objects': f'{len({i.group for i in items})}',
+      'generator': escape(', '.join(sorted(map(str, made)))),
+      'scenes': f'{len({i.scene for i in items if i.scene}) or "–"}',
+    }
+  )
 
 
 def _counts(items: Sequence[Item]) -> str:

@@ -61,11 +61,9 @@ class Devices:
   def program(self, function: Callable[..., Any]) -> 'Program':
     """function(params, rows) -> arrays [B, ..], of rows {name: array [B, ..]}; made for jit."""
     split = PartitionSpec('data')
-    specs: dict[str, Any] = dict(
-      in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
-    )
-    specs |= dict(mesh=self.mesh)
-    return Program(self, jax.jit(jax.shard_map(function, **specs)))
+    specs: dict[str, Any] = dict(in_specs=(PartitionSpec(), split), out_specs=split)
+    spread = jax.shard_map(function, mesh=self.mesh, check_vma=False, **specs)
+    return Program(self, jax.jit(spread))
 
 
 @dataclasses.dataclass

@@ -5,7 +5,6 @@ mean nothing; the commands take them as they take real weights, in seconds: to t
 machine or a config. Networks that have learnt something come from the method `diffusion`.
 """
 
-import argparse
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from car_jax import errors
 from car_jax.generate import captions, tokenizer, weights
 from car_jax.generate.clip_text import ClipText
 from car_jax.generate.options import DOMAINS, OBJECTS
@@ -70,12 +70,7 @@ def _zeroed(control: ControlNet) -> weights.Params:
 
 
 def main(arguments: Sequence[str]) -> int:
-  parser = argparse.ArgumentParser(
-    prog='python -m car_jax.generate tiny',
-    description=__doc__,
-    allow_abbrev=False,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = errors.parser('car_jax.generate tiny', __doc__)
   parser.add_argument('out', type=pathlib.Path, help='the folder to write')
   out = parser.parse_args(arguments).out
   write(out)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from car_jax.nn.layers import reflect_pad
 from car_jax.typing import Array
 
+Inputs = Literal['logits+image', 'logits', 'image']
 # what the image's convolution sees, and what the other eight see
 INPUTS = {
   'logits+image': ('image', 'logits'),
@@ -31,7 +32,7 @@ class LocalTemperature(nn.Module):
   T = relu(2 + s u(logits) + (1 - s) v(image)) with one convolution u, one v and one gate s.
   """
 
-  inputs: Literal['logits+image', 'logits', 'image'] = 'logits+image'
+  inputs: Inputs = 'logits+image'
   """What the temperature is made of."""
 
   @nn.compact

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from car_jax import ahead, loop
+from car_jax import ahead, errors, loop
 from car_jax import config as configs
 from car_jax.data import labels, memory
 from car_jax.data import options as data_options
@@ -42,12 +42,7 @@ ROWS = {
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m car_jax.studies.generated_masks',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = errors.parser('car_jax.studies.generated_masks', __doc__)
   add = parser.add_argument
   add('--out', required=True, type=pathlib.Path, help='folder of the runs and the results')
   add('--scenes', type=int, default=64, help='test scenes to generate (default 64)')

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from car_jax import errors
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, nearest
 from car_jax.generate import boxes, records, sets
@@ -217,24 +218,19 @@ def generate(out: pathlib.Path, kind: records.Kind, config: Options) -> list[set
   return sets.write_index(out)
 
 
-def described(prog: str) -> argparse.ArgumentParser:
-  how = argparse.RawDescriptionHelpFormatter
-  return argparse.ArgumentParser(prog, description=__doc__, formatter_class=how, allow_abbrev=False)
-
-
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Options]:
   """Raises UserError for an option that there is not, and for a value that it cannot have."""
-  prog = 'python -m car_jax.generate procedural'
+  module = 'car_jax.generate procedural'
   kind = next((a for a in arguments if a in KINDS), '')
   if not kind:
-    parser = described(f'{prog} style|ood')
+    parser = errors.parser(f'{module} style|ood', __doc__)
     if {'-h', '--help'} & {*arguments}:
       parser.parse_args(['--help'])
     wanted = next((a for a in arguments if not a.startswith('-')), '')
     raise UserError(f'procedural makes no {wanted!r}\n{nearest(wanted, KINDS)}')
   rest = [*arguments]
   rest.remove(kind)
-  parser = described(f'{prog} {kind}')
+  parser = errors.parser(f'{module} {kind}', __doc__)
   parser.add_argument('--out', type=pathlib.Path, required=True, help='folder of the set')
   built = argparse.Namespace(builder_config_cls=KINDS[kind][0])
   prepare.add_options(parser, built)
@@ -243,7 +239,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Options]:
     key = text[2:].partition('=')[0]
     known = [options.flag(k)[2:] for k in (*declared(built.builder_config_cls), 'out')]
     end = f'\n{nearest(key, known)}' if text.startswith('--') else ''
-    raise UserError(f'{text!r} belongs to no option{end}\n  all: {prog} {kind} --help')
+    raise UserError(f'{text!r} belongs to no option{end}\n  all: {parser.prog} --help')
   args.kind = kind
   return args, prepare.config_of(built, args)
 

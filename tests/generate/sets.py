@@ -1,6 +1,7 @@
 """What tests of both commands share: the tiny weights, a command, what is in a folder."""
 
 import functools
+import re
 from typing import Any
 
 import pytest
@@ -64,3 +65,11 @@ def run(kind, out, weights, *arguments):
   small = ['--config.scenes.height=32', '--config.size=32', '--config.steps=2']
   config = f'configs/genval_{kind}.py:tiny'
   return command.main([kind, '--config', config, '--out', str(out), *given, *small, *arguments])
+
+
+def check_refused(status, out, message, capsys):
+  """A command that ended with `status` said what is wrong and has written nothing."""
+  assert status == 2
+  err = capsys.readouterr().err
+  assert re.search(message, err), err
+  assert not out.exists()

@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -120,10 +119,7 @@ def test_a_full_disk_is_said_and_goes_on(whole, weights, tmp_path, monkeypatch, 
 )
 def test_mistakes_are_told_before_any_weight(arguments, message, weights, tmp_path, capsys):  # noqa: F811
   out = tmp_path / 'out'
-  assert run(out, weights, *arguments) == 2
-  err = capsys.readouterr().err
-  assert re.search(message, err), err
-  assert not out.exists()
+  sets.check_refused(run(out, weights, *arguments), out, message, capsys)
 
 
 def damaged(weights, tmp_path, change):  # noqa: F811
