@@ -24,7 +24,7 @@ from car_jax.data import labels, pipeline
 from car_jax.data.options import Data
 from car_jax.data.sources import DataInfo, Dataset, sliced, split_name
 from car_jax.data.transforms import nearest_indices
-from car_jax.errors import UserError, nearest, reading
+from car_jax.errors import UserError, naming, nearest, reading
 from car_jax.generate import style
 from car_jax.generate import tokenizer as tokenizers
 from car_jax.generate.captions import sentence, vocabulary
@@ -253,7 +253,11 @@ class Captioned(Data):
     """The tokenizer. Raises UserError by path."""
     if self.tokenizer:
       folder = pathlib.Path(self.tokenizer)
-      return tokenizers.read(folder / 'tokenizer' if (folder / 'tokenizer').is_dir() else folder)
+      place = folder / 'tokenizer' if (folder / 'tokenizer').is_dir() else folder
+      mend = 'name a folder of weights, or make one of a run of the method diffusion: '
+      mend += 'python -m car_jax.generate export RUN --out FOLDER'
+      with naming('config.data.tokenizer', mend):
+        return tokenizers.read(place)
     texts = [*vocabulary(), *DOMAINS]
     if self.captions:
       texts += [

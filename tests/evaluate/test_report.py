@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 
 from car_jax.errors import UserError
-from car_jax.evaluate import charts, gallery, harness, page, predict, report, tables, terminal
+from car_jax.evaluate import (
+  charts,
+  escaped,
+  gallery,
+  harness,
+  page,
+  predict,
+  report,
+  tables,
+  terminal,
+)
 from tests.evaluate import scene
 
 RNG = jax.random.key(0)
@@ -220,3 +230,8 @@ def test_a_browser_shows_the_page(written, tmp_path):
   assert np.median(picture) > 220
   assert (picture < 100).mean() > 0.01
   assert (picture[:, -4:] > 200).all()  # nothing runs over the edge
+
+
+def test_a_csv_has_no_formula_and_nothing_for_what_is_no_number():
+  rows = [['=a', np.float32('nan'), np.float32(0.5)], ['b', float('inf'), 3]]
+  assert escaped.csv(['name', 'x', 'y'], rows) == "name,x,y\n'=a,,0.5\nb,,3\n"

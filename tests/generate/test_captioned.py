@@ -145,3 +145,10 @@ def test_scenes_of_different_shape_are_told(tmp_path):
   assert batches(options(tmp_path), 1)
   with pytest.raises(UserError, match='4 scenes, fewer than a batch of 5'):
     batches(options(tmp_path, batch=5), 1)
+
+
+def test_a_tokenizer_that_is_not_there_is_named_with_what_makes_one():
+  with pytest.raises(
+    UserError, match=r'config.data.tokenizer: no file nowhere/vocab.json\n.*export'
+  ):
+    opening.open_dataset(options(tokenizer='nowhere')).split('train')
