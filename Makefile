@@ -24,14 +24,14 @@ stage = @printf '\n=== $(1): $(2)\n'
 
 # The data set, CAR, MoSE, a deterministic net, and a report that compares them.
 demo: setup
-	@echo 'the demo: five stages, about 10 minutes on two cores; run again, it continues where it stopped'
+	@echo 'the demo: five stages, 10 to 20 minutes on two cores; run again, it continues where it stopped'
 	$(call stage,1 of 5,images around real masks of four readers)
 	$(BIN)/python -m datasets.prepare lidc_masks --size 64 --data-dir $(RUNS)/data
-	$(call stage,2 of 5,training CAR (4 minutes))
+	$(call stage,2 of 5,training CAR (4 to 8 minutes))
 	$(BIN)/python train.py --config configs/demo.py:car --workdir $(RUNS)/car --config.data.data_dir=$(RUNS)/data
-	$(call stage,3 of 5,training MoSE (4 minutes))
+	$(call stage,3 of 5,training MoSE (4 to 8 minutes))
 	$(BIN)/python train.py --config configs/demo.py:mose --workdir $(RUNS)/mose --config.data.data_dir=$(RUNS)/data
-	$(call stage,4 of 5,training a deterministic net (2 minutes))
+	$(call stage,4 of 5,training a deterministic net (2 to 4 minutes))
 	$(BIN)/python train.py --config configs/demo.py:deterministic --workdir $(RUNS)/deterministic --config.data.data_dir=$(RUNS)/data
 	$(call stage,5 of 5,the report)
 	$(BIN)/python eval.py --checkpoint CAR=$(RUNS)/car --checkpoint MoSE=$(RUNS)/mose --checkpoint deterministic=$(RUNS)/deterministic --out $(RUNS)/report
@@ -86,7 +86,7 @@ REAL := $(DRAWN) --count 192 --seed 1 --part test
 GENERATED := $(BIN)/python -m car_jax.generate procedural
 SNAPSHOTS := --config.steps=400 --config.save_every=100 --config.keep=4 --config.eval_every=400
 demo-genval: setup
-	@echo 'this demo: six stages, about 9 minutes on two cores; run again, it continues where it stopped'
+	@echo 'this demo: six stages, 6 to 12 minutes on two cores; run again, it continues where it stopped'
 	$(call stage,1 of 6,scenes in generated weather and with generated objects; a page to look them through)
 	$(GENERATED) style --out $(GENVAL)/generated --height 64 --stop 48
 	$(GENERATED) ood --out $(GENVAL)/generated --height 64 --stop 12
