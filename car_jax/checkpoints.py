@@ -227,16 +227,10 @@ def _quieten() -> None:
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).setLevel(logging.CRITICAL)
 
-  def of_closed_loop(error: BaseException | None) -> bool:
-    """Whether it is that error, or was raised because of it or while it was handled."""
-    if error is None:
-      return False
-    here = isinstance(error, RuntimeError) and 'loop is closed' in str(error)
-    return here or of_closed_loop(error.__cause__ or error.__context__)
-
   def expected(error: BaseException | None, where: Any) -> bool:
     code = getattr(where, 'cr_code', None)
-    return (code is not None and 'orbax' in code.co_filename) or of_closed_loop(error)
+    from_orbax = code is not None and 'orbax' in code.co_filename
+    return from_orbax or (isinstance(error, RuntimeError) and 'loop is closed' in str(error))
 
   hook, unraisable = sys.excepthook, sys.unraisablehook
   sys.excepthook = lambda kind, e, tb: None if expected(e, None) else hook(kind, e, tb)

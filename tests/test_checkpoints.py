@@ -65,26 +65,6 @@ def cut_in_half(path):
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_what_follows_from_a_closed_loop_is_not_printed_and_other_errors_are(capfd):
-  checkpoints._quieten()
-
-  def raised(cause):
-    try:
-      try:
-        raise cause
-      except RuntimeError as e:
-        raise SystemError('a callback failed') from e
-    except SystemError as e:
-      return e
-
-  closed, other = RuntimeError('Event loop is closed'), RuntimeError('another')
-  for error in (closed, raised(closed)):
-    sys.excepthook(type(error), error, None)
-  assert capfd.readouterr().err == ''
-  sys.excepthook(SystemError, raised(other), None)
-  assert 'a callback failed' in capfd.readouterr().err
-
-
 @pytest.mark.parametrize('damage', [flip_bytes, cut_in_half, pathlib.Path.unlink])
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(folder, damage, capfd):
   damage(largest_file(folder / 'checkpoints' / '30' / 'state'))
