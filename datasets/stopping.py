@@ -4,6 +4,7 @@ Python drops an exception that is raised while an object is being deleted; a Key
 come just then. So the wish is also noted, and looked at before the next example.
 """
 
+import functools
 import signal
 import sys
 import threading
@@ -16,12 +17,16 @@ def listen() -> None:
   """From now on SIGINT and SIGTERM raise KeyboardInterrupt here, or else at the next `check`."""
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, _wish)
-  sys.unraisablehook = _report_unless_wished
+  _drop_quietly()
 
 
-def _report_unless_wished(dropped: Any) -> None:
-  if dropped.exc_type is not KeyboardInterrupt:
-    sys.__unraisablehook__(dropped)
+@functools.cache
+def _drop_quietly() -> None:
+  """Says nothing of an interrupt that Python drops; the hook that is there says the rest."""
+  hook = sys.unraisablehook
+  sys.unraisablehook = lambda dropped: (
+    None if dropped.exc_type is KeyboardInterrupt else hook(dropped)
+  )
 
 
 def _wish(*_: Any) -> None:

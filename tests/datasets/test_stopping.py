@@ -1,0 +1,21 @@
+"""datasets/stopping.py: what Python drops while an object is deleted."""
+
+import subprocess
+import sys
+
+LISTENED = """
+import sys, types
+reported = []
+sys.unraisablehook = reported.append
+from datasets import stopping
+stopping.listen()
+stopping.listen()
+for kind in (KeyboardInterrupt, ValueError):
+  sys.unraisablehook(types.SimpleNamespace(exc_type=kind))
+print(*(dropped.exc_type.__name__ for dropped in reported))
+"""
+
+
+def test_a_dropped_interrupt_says_nothing_and_the_hook_before_it_says_the_rest():
+  done = subprocess.run([sys.executable, '-c', LISTENED], capture_output=True, text=True)
+  assert (done.returncode, done.stdout, done.stderr) == (0, 'ValueError\n', '')
