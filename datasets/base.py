@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import pathlib
 import re
+import shutil
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, ClassVar, Self
 
@@ -213,6 +214,16 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
       if not self.problems.lines:
         self.problems.add(f'split {split}', 'has no example')
       self.problems.stop_if_any(self.source)
+
+  def download_and_prepare(self, **kwargs: Any) -> None:
+    """As TFDS, whose note of the default config goes with a preparation that fails."""
+    try:
+      super().download_and_prepare(**kwargs)
+    except BaseException:
+      home = self.data_path.parent.parent
+      if not any(home.glob('*/*/dataset_info.json')):
+        shutil.rmtree(home / '.config', ignore_errors=True)
+      raise
 
   def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
     super()._download_and_prepare(*args, **kwargs)

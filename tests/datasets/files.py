@@ -5,7 +5,7 @@ import pathlib
 import cv2
 import numpy as np
 
-from car_jax.data import opening, prepared, sources
+from car_jax.data import opening, sources
 from datasets import prepare
 
 
@@ -34,7 +34,9 @@ def records(name: str, data_dir: pathlib.Path, split: str = 'train') -> dict[str
 
 
 def nothing_prepared(data_dir: pathlib.Path) -> bool:
-  return not data_dir.exists() or not prepared.prepared(data_dir)
+  """No file of a data set is left, but those of an unfinished folder, which the next run clears."""
+  files = (p for p in data_dir.rglob('*') if p.is_file())
+  return not any('incomplete' not in str(p.relative_to(data_dir)) for p in files)
 
 
 def lidc_crops(root: pathlib.Path, count: int = 2, size: int = 12) -> pathlib.Path:
