@@ -27,6 +27,7 @@ METHODS = {
 NETS = {
   'segnet': 'car_jax.nn.segnet:SegNetCalNet',
   'toy_calnet': 'car_jax.nn.toy_calnet:ToyCalNet',
+  'composed': 'car_jax.nn.composed:Composed',
   'deeplabv3': 'car_jax.nn.deeplab:DeepLabV3CalNet',
   'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3Plus',
   'deeplabv2_resnet': 'car_jax.nn.deeplabv2:DeepLabV2ResNet',
@@ -39,8 +40,16 @@ NETS = {
   'local_temperature': 'car_jax.nn.local_temperature:LocalTemperature',
   'pixel_discriminator': 'car_jax.nn.discriminator:PixelDiscriminator',
 }
-
-
+BACKBONES = {
+  'mit': 'car_jax.nn.segformer:MixTransformer',
+  'resnet': 'car_jax.nn.resnet:ResNet',
+}
+NECKS: dict[str, str] = {}
+HEADS = {
+  'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3PlusHead',
+  'psp': 'car_jax.nn.psp:PSPHead',
+  'segformer': 'car_jax.nn.segformer:SegFormerHead',
+}
 DATASETS = {
   'captioned': 'car_jax.generate.captioned:Captioned',
   'fake': 'car_jax.data.fake:Fake',
@@ -68,6 +77,9 @@ TRANSFORMS = {
 TABLES = {
   'method': METHODS,
   'net': NETS,
+  'backbone': BACKBONES,
+  'neck': NECKS,
+  'head': HEADS,
   'data set': DATASETS,
   'optimizer': OPTIMIZERS,
   'transform': TRANSFORMS,
@@ -77,6 +89,9 @@ TABLES = {
 PROTOCOLS = {
   'method': (('init', 'step', 'predictors'), 'car_jax.methods.base.Method'),
   'net': (('init', 'apply', 'multiple'), 'car_jax.nn.net.Net, of which it is made'),
+  'backbone': (('init', 'apply', 'least'), 'car_jax.nn.composed.Backbone, of which it is made'),
+  'neck': (('init', 'apply', 'least'), 'car_jax.nn.composed.Neck, of which it is made'),
+  'head': (('init', 'apply', 'least'), 'car_jax.nn.composed.Head, of which it is made'),
   'data set': (('records', 'batch'), 'car_jax.data.options.Data, of which it is made'),
   'optimizer': (('init', 'update'), 'car_jax.optim.Adam'),
   'transform': (('__call__',), 'car_jax.data.transforms.Transform'),

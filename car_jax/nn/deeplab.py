@@ -54,8 +54,8 @@ class DeepLabV3CalNet(ResNetSegmenter):
   def __call__(self, x: Array, *, train: bool) -> Array:
     size = x.shape[1:3]
     x = imagenet_normalised(x) if x.shape[-1] == 3 else x
-    backbone = ResNet(self.depth, 8, self.stem_channels, self.blocks, self.dtype, name='backbone')
-    x = backbone(x, train=train)
+    shape = self.depth, 8, self.stem_channels, self.blocks
+    *_, x = ResNet(*shape, dtype=self.dtype, name='backbone')(x, train=train)
     self.sow('intermediates', 'backbone_features', x)
     aspp = ASPP(self.features, dropout=self.dropout, dtype=self.dtype, name='aspp')
     x = aspp(x, train=train)

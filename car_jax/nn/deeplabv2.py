@@ -116,10 +116,11 @@ class DeepLabV2ResNet(ResNetSegmenter):
       'stride_first': True,
       'ceil_pool': True,
       'dilate_first': True,
+      'dtype': self.dtype,
       'name': 'backbone',
     }
-    backbone = ResNet(self.depth, 8, self.stem_channels, self.blocks, self.dtype, **kw)
-    x = backbone(x, train=norm_train)
+    shape = self.depth, 8, self.stem_channels, self.blocks
+    *_, x = ResNet(*shape, **kw)(x, train=norm_train)
     self.sow('intermediates', 'backbone_features', x)
     head = AtrousHead(self.num_classes, self.rates, self.dtype, name='head')
     return upsampled(head(x), size)

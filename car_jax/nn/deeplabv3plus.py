@@ -3,14 +3,15 @@
 Letters: B images, H x W pixels, C classes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from car_jax.nn import init
-from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
-from car_jax.nn.resnet import ResNet, ResNetSegmenter, imagenet_normalised
+from car_jax.nn.composed import Composition, Head
+from car_jax.nn.layers import NormedConv, resize_bilinear
+from car_jax.nn.resnet import ResNet, ResNetSegmenter
 from car_jax.options import Share, Width
 from car_jax.typing import Array
 
@@ -48,13 +49,29 @@ class SeparableASPP(nn.Module):
     return unit('project', 3)(jnp.concatenate(branches, -1), train=train)
 
 
-class DeepLabV3Plus(ResNetSegmenter):
-  """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
+class DeepLabV3PlusHead(Head):
+  """Reads the last map, and the first one for detail; logits of the first one's size."""
 
-  The published nets of depth 50 and 101 keep the defaults; that of depth 18 has 128 `features` and
-  12 `low_features`. `blocks` overrides the depth's, for small nets. Training leaves out the
-  published auxiliary head. Dropout drops whole channels.
-  """
+  low_features: Width = 48
+  """Channels that are kept of the first map."""
+  rates: tuple[Width, ...] = (12, 24, 36)
+  """Dilations of the pyramid's 3 x 3 convolutions."""
+
+  @nn.compact
+  def __call__(self, maps: Sequence[Array], *, train: bool) -> Array:
+    aspp = SeparableASPP(self.features, self.rates, self.dtype, name='aspp')
+    x = aspp(maps[-1], train=train)
+    low = NormedConv(self.low_features, dtype=self.dtype, name='low_level')(maps[0], train=train)
+    x = resize_bilinear(x, low.shape[1:3], align_corners=self.align_corners)
+    x = jnp.concatenate([x, low], -1)
+    for i in (1, 2):
+      x = SeparableUnit(self.features, dtype=self.dtype, name=f'decode{i}')(x, train=train)
+    return self.classified(x, train=train)
+
+
+class DeepLabV3Plus(ResNetSegmenter, Composition):
+  """The published nets of depth 50 and 101 keep the defaults; that of depth 18 has 128 `features`
+  and 12 `low_features`."""
 
   features: Width = 512
   """Channels of the head."""
@@ -65,29 +82,16 @@ class DeepLabV3Plus(ResNetSegmenter):
   align_corners: bool = True
   """Whether resizing keeps the corner pixels in place, as the weights were trained."""
   dropout: Share = 0.1
-  """Share of what is dropped in training."""
+  """Share of what is dropped in training, whole channels at a time."""
 
-  INIT = (
-    (r'/head/kernel$', init.small_normal),
-    (r'/head/bias$', init.zeros),
-    (r'depthwise/conv/kernel$', init.kaiming_fan_in),  # each output sees nine inputs only
-    (r'/kernel$', init.kaiming_fan_out),
-    *init.TORCH,
-  )
-
-  @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> Array:
-    size = x.shape[1:3]
-    kw: dict[str, Any] = {'deep_stem': True, 'low_level': True, 'name': 'backbone'}
-    backbone = ResNet(self.depth, 8, self.stem_channels, self.blocks, self.dtype, **kw)
-    low, x = backbone(imagenet_normalised(x), train=train)
-    self.sow('intermediates', 'backbone_features', x)
-    x = SeparableASPP(self.features, self.rates, self.dtype, name='aspp')(x, train=train)
-    low = NormedConv(self.low_features, dtype=self.dtype, name='low_level')(low, train=train)
-    x = resize_bilinear(x, low.shape[1:3], align_corners=self.align_corners)
-    x = jnp.concatenate([x, low], -1)
-    for i in (1, 2):
-      x = SeparableUnit(self.features, dtype=self.dtype, name=f'decode{i}')(x, train=train)
-    x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
-    x = conv(self.num_classes, 1, padding=0, dtype=self.dtype, name='head')(x)
-    return resize_bilinear(at_least_float32(x), size, align_corners=self.align_corners)
+  @nn.nowrap
+  def parts(self) -> tuple[ResNet, None, DeepLabV3PlusHead]:
+    shared = {'dtype': self.dtype, 'align_corners': self.align_corners}
+    shape = self.depth, 8, self.stem_channels, self.blocks
+    backbone = ResNet(*shape, deep_stem=True, name='backbone', **shared)
+    widths = self.features, self.low_features, self.rates
+    return (
+      backbone,
+      None,
+      DeepLabV3PlusHead(self.num_classes, *widths, dropout=self.dropout, **shared),
+    )

@@ -17,6 +17,7 @@ import numpy as np
 from car_jax.nn import host_draws
 
 Rule = Callable[[np.random.Generator, tuple[int, ...], int], np.ndarray]
+Table = tuple[tuple[str, Rule], ...]
 
 
 def torch_default(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
@@ -85,7 +86,7 @@ def torch_uniform(fan_in: int) -> Any:
 
 
 # What torch starts kernels and their biases with; biases of norms stay linen's.
-TORCH: tuple[tuple[str, Rule], ...] = ((r'(kernel|/bias)$', torch_default),)
+TORCH: Table = ((r'(kernel|/bias)$', torch_default),)
 # The initialiser of a leaf that the table of its net covers.
 RULED = nn.initializers.constant(float('nan'))
 
@@ -107,7 +108,7 @@ def initialize(model: Any, seed: int, *inputs: Any, **kw: Any) -> dict[str, Any]
   flat, treedef = jax.tree_util.tree_flatten_with_path(shapes)
   paths = ['/'.join(str(p.key) for p in path) for path, _ in flat]
   fans = {p.rpartition('/')[0]: _fan_in(p, a.shape) for p, (_, a) in zip(paths, flat, strict=True)}
-  table = getattr(type(model), 'INIT', ())
+  table = getattr(model, 'INIT', ())
   leaves: dict[int, np.ndarray] = {}
   for i, (path, (_, a)) in enumerate(zip(paths, flat, strict=True)):
     parent, _, leaf = path.rpartition('/')

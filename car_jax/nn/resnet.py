@@ -4,14 +4,18 @@ Source: arXiv 1512.03385, with a bottleneck's stride on its 3 x 3 convolution, a
 it, unless `stride_first`. The deep stem, three 3 x 3 convolutions, is ResNet-C of arXiv 1812.01187.
 """
 
-from typing import Any
+import itertools
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from car_jax.errors import UserError
+from car_jax.nn import init
+from car_jax.nn.composed import Backbone
 from car_jax.nn.layers import BatchNorm, conv, max_pool3
 from car_jax.nn.net import Segmenter
-from car_jax.options import Depth, Width
+from car_jax.options import Count, Depth, Width
 from car_jax.typing import Array
 
 BLOCKS = {
@@ -70,28 +74,43 @@ class BasicBlock(nn.Module):
     return nn.relu(x + y)
 
 
-class ResNet(nn.Module):
-  """[B, H, W, channels] -> features [B, H/s, W/s, 32 width], s the output stride (8, 16 or 32).
+class ResNet(Backbone):
+  """[B, H, W, channels] -> features of the four stages, [B, H/4, W/4, 4 width] to 32 width.
 
-  Below a depth of 50 the blocks are basic ones and the features 8 width. `blocks` overrides the
-  depth's, for small nets. `stem_channels`, the stem's width, is also that of the first stage.
-  `low_level` returns (the first stage's features [B, H/4, W/4, 4 or 1 width], the last's).
+  Below a depth of 50 the blocks are basic ones and the features width to 8 width. Without `strides`
+  and `dilations` a stage that would go beyond `output_stride` (8, 16 or 32) is dilated instead of
+  strided. A stage's first block has half of its dilation, unless `dilate_first`.
 
   Three fields give the ResNet of DeepLabv2, with (H + 1) // s + 1 rows of features: `stride_first`
-  in bottlenecks, `ceil_pool` (a stem's even output gets one more window), and `dilate_first` (a
-  stage's first block is dilated as the others).
+  in bottlenecks, `ceil_pool` (a stem's even output gets one more window), and `dilate_first`.
   """
 
+  INIT = ((r'/kernel$', init.kaiming_fan_out),)
+
   depth: int = 101
-  output_stride: int = 32
-  stem_channels: int = 64
-  blocks: tuple[int, ...] = ()
-  dtype: Any = None
+  """Layers: 18, 34, 50, 101 or 152."""
+  output_stride: Literal[8, 16, 32] = 32
+  """Pixels between two places of the last stage."""
+  stem_channels: Width = 64
+  """Channels of the stem."""
+  blocks: tuple[Depth, ...] = ()
+  """Blocks of each stage; empty for the depth's."""
+  width: Count = 0
+  """Channels of the first stage's 3 x 3 convolutions; 0 for those of the stem."""
   deep_stem: bool = False
-  low_level: bool = False
+  """Three 3 x 3 convolutions as the stem, instead of one of 7 x 7."""
+  strides: tuple[Width, ...] = ()
+  """Stride of each stage; empty for those that lead to `output_stride`."""
+  dilations: tuple[Width, ...] = ()
+  """Dilation of each stage; empty for those that belong to `output_stride`."""
+  multi_grid: tuple[Width, ...] = ()
+  """Dilation of each block of the last stage; empty for the stage's."""
   stride_first: bool = False
+  """A bottleneck's stride on its first 1 x 1 convolution instead of the 3 x 3."""
   ceil_pool: bool = False
+  """One more window of the stem's pooling where its input is even."""
   dilate_first: bool = False
+  """A stage's first block as dilated as the others."""
 
   def stem(self, x: Array, train: bool) -> Array:
     def unit(x, name, width, size, stride):
@@ -105,35 +124,44 @@ class ResNet(nn.Module):
     x = unit(x, '1', width // 2, 3, 2)
     return unit(unit(x, '2', width // 2, 3, 1), '3', width, 3, 1)
 
+  def plan(self) -> list[tuple[int, list[int]]]:
+    """Of each stage its stride and the dilations of its blocks. Raises UserError."""
+    counts = self.blocks or BLOCKS[self.depth]
+    strided = [min(s, self.output_stride // 4) for s in (1, 2, 4, 8)]  # up to the stage's end
+    strides = self.strides or [b // a for a, b in itertools.pairwise([1, *strided])]
+    dilations = self.dilations or [2**k // s for k, s in enumerate(strided)]
+    grids: list[tuple[int, ...]] = [()] * (len(counts) - 1) + [self.multi_grid]
+    if not len(counts) == len(strides) == len(dilations):
+      raise UserError(
+        f'ResNet has {len(counts)} stages, {len(strides)} strides and {len(dilations)} dilations\n'
+        '  give one of each per stage'
+      )
+    if self.multi_grid and len(self.multi_grid) != counts[-1]:
+      raise UserError(
+        f'ResNet has {len(self.multi_grid)} dilations in multi_grid and {counts[-1]} blocks in its '
+        'last stage\n  give one per block'
+      )
+    plan = []
+    for count, stride, dilation, grid in zip(counts, strides, dilations, grids, strict=True):
+      first = dilation if self.dilate_first else max(dilation // 2, 1)
+      plan.append((stride, [*(grid or (first, *[dilation] * (count - 1)))][:count]))
+    return plan
+
   @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> Any:
-    width, kind = self.stem_channels, BasicBlock if self.depth < 50 else Bottleneck
-    kw: dict[str, Any] = {}
-    if self.stride_first and kind is Bottleneck:
-      kw = {'stride_first': True}
+  def __call__(self, x: Array, *, train: bool) -> tuple[Array, ...]:
+    width, kind = self.width or self.stem_channels, BasicBlock if self.depth < 50 else Bottleneck
+    kw = {'stride_first': True} if self.stride_first and kind is Bottleneck else {}
     x = max_pool3(self.stem(x, train), ceil=self.ceil_pool)
     self.sow('intermediates', 'stem', x)
-    low_level, stride_so_far, dilation = x, 4, 1
-    for stage, count in enumerate(self.blocks or BLOCKS[self.depth], 1):
-      stride = 1 if stage == 1 else 2
-      first = dilation  # a stage's first block keeps the dilation of the stage before
-      if stride == 2 and stride_so_far == self.output_stride:
-        stride, dilation = 1, 2 * dilation
-      stride_so_far *= stride
-      first = dilation if self.dilate_first else first
-      for i in range(count):
-        block = kind(
-          width * 2 ** (stage - 1),
-          stride if i == 0 else 1,
-          first if i == 0 else dilation,
-          self.dtype,
-          name=f'stage{stage}_block{i}',
-          **kw,
-        )
-        x = block(x, train=train)
-      self.sow('intermediates', f'stage{stage}', x)
-      low_level = x if stage == 1 else low_level
-    return (low_level, x) if self.low_level else x
+    stages = []
+    for k, (stride, dilations) in enumerate(self.plan(), 1):
+      features = width * 2 ** (k - 1)
+      for i, dilation in enumerate(dilations):
+        shape = features, stride if i == 0 else 1, dilation, self.dtype
+        x = kind(*shape, name=f'stage{k}_block{i}', **kw)(x, train=train)
+      self.sow('intermediates', f'stage{k}', x)
+      stages.append(x)
+    return tuple(stages)
 
 
 class ResNetSegmenter(Segmenter):

@@ -14,9 +14,8 @@ import numpy as np
 
 from car_jax.errors import UserError, nearest
 from car_jax.nn import init
-from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
-from car_jax.nn.net import Segmenter
-from car_jax.nn.resnet import imagenet_normalised
+from car_jax.nn.composed import Backbone, Composition, Head
+from car_jax.nn.layers import NormedConv, conv, resize_bilinear
 from car_jax.options import Count, Depth, Share, Width
 from car_jax.typing import Array
 
@@ -29,6 +28,12 @@ class Sizes(NamedTuple):
   features: int
 
 
+INIT = (
+  (r'(query|key|value|out|expand|contract|project\d)/kernel$', init.normal(0.02)),
+  (r'/depthwise/kernel$', init.kaiming_fan_in),  # each output sees nine inputs only
+  (r'/kernel$', init.kaiming_fan_out),
+  (r'/bias$', init.zeros),
+)
 WIDE = (64, 128, 320, 512)
 VARIANTS = {
   'b0': Sizes((32, 64, 160, 256), (2, 2, 2, 2), 256),
@@ -95,20 +100,49 @@ def layer_norm(name: str, epsilon: float, dtype: Any) -> nn.LayerNorm:
   return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
-class MixTransformer(nn.Module):
+class MixTransformer(Backbone):
   """[B, H, W, channels] -> the features of all stages, [B, H/4, W/4, D1] to [B, H/32, W/32, D4]."""
 
-  widths: Sequence[int]
-  depths: Sequence[int]
-  heads: Sequence[int]
-  reductions: Sequence[int]
-  drop_path: float
-  epsilon: float
-  embed_epsilon: float
-  dtype: Any = None
+  INIT = INIT
+
+  widths: tuple[Width, ...] = (32, 64, 160, 256)
+  """Channels of each stage."""
+  depths: tuple[Depth, ...] = (2, 2, 2, 2)
+  """Blocks of each stage."""
+  heads: tuple[Width, ...] = (1, 2, 5, 8)
+  """Attention heads of each stage."""
+  reductions: tuple[Width, ...] = (8, 4, 2, 1)
+  """How much keys and values of each stage are shrunk on each side."""
+  drop_path: Share = 0.1
+  """How often an image skips a branch of the last block in training; less before."""
+  epsilon: Share = 1e-6
+  """Epsilon of layer norms."""
+  embed_epsilon: Share = 1e-6
+  """Epsilon of the norms after patches, and where keys shrink."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    shapes = self.widths, self.depths, self.heads, self.reductions
+    if len({*map(len, shapes)}) > 1:
+      w, d, h, r = map(len, shapes)
+      raise UserError(
+        f'SegFormer has {w} widths, {d} depths, {h} heads and {r} reductions\n'
+        '  give one of each per stage'
+      )
+    for width, heads in zip(self.widths, self.heads, strict=True):
+      if width % heads:
+        near = max(1, round(width / heads)) * heads
+        raise UserError(
+          f'SegFormer of width {width} cannot have {heads} heads; nearest width {near}'
+        )
+
+  @property
+  def least(self) -> int:
+    """Each stage has a place for keys and values, shrunk by its reduction."""
+    return max(4 * 2**k * (r - 1) + 1 for k, r in enumerate(self.reductions))
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> list[Array]:
+  def __call__(self, x: Array, *, train: bool) -> tuple[Array, ...]:
     features, chances = [], iter(np.linspace(0, self.drop_path, sum(self.depths)))
     for k, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True), 1):
       size, stride = (7, 4) if k == 1 else (3, 2)
@@ -123,19 +157,38 @@ class MixTransformer(nn.Module):
         x = block(x, train=train)
       x = layer_norm(f'stage{k}_norm', self.epsilon, self.dtype)(x)
       features.append(x)
-    return features
+    return tuple(features)
 
 
-class SegFormer(Segmenter):
-  """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
+class SegFormerHead(Head):
+  """All maps at one width and at the first one's size, joined."""
 
-  With `normed_projections` the head brings each stage to its width by convolution, norm and ReLU,
+  INIT = INIT
+
+  normed_projections: bool = True
+  """A convolution, norm and ReLU bring each map to the head's width; without, a linear layer."""
+
+  @nn.compact
+  def __call__(self, maps: Sequence[Array], *, train: bool) -> Array:
+    projected = []
+    for k, x in enumerate(maps, 1):
+      if self.normed_projections:
+        x = NormedConv(self.features, dtype=self.dtype, name=f'normed{k}')(x, train=train)
+      else:
+        x = nn.Dense(self.features, dtype=self.dtype, name=f'project{k}')(x)
+      size = maps[0].shape[1:3]
+      projected.append(resize_bilinear(x, size, align_corners=self.align_corners))
+    x = jnp.concatenate(projected, -1)
+    x = NormedConv(self.features, dtype=self.dtype, name='fuse')(x, train=train)
+    return self.classified(x, train=train)
+
+
+class SegFormer(Composition):
+  """With `normed_projections` the head brings each stage to its width by convolution, norm, ReLU,
   as mmsegmentation's weights need it; without, by the paper's linear layer. `norm_epsilon` is 1e-6
   in mmsegmentation, 1e-5 in Hugging Face; the paper's code has 1e-6, but 1e-5 as `embed_epsilon`
   (0: the same) after patches and where keys shrink. Dropout drops whole channels.
   """
-
-  HAS_FEATURES = True
 
   variant: Literal['b0', 'b1', 'b2', 'b3', 'b4', 'b5'] = 'b0'
   """The published size; widths, depths and features that are given count instead."""
@@ -160,13 +213,6 @@ class SegFormer(Segmenter):
   drop_path: Share = 0.1
   """How often an image skips a branch of the last block in training; less before."""
 
-  INIT = (
-    (r'(query|key|value|out|expand|contract|project\d)/kernel$', init.normal(0.02)),
-    (r'/depthwise/kernel$', init.kaiming_fan_in),  # each output sees nine inputs only
-    (r'/kernel$', init.kaiming_fan_out),
-    (r'/bias$', init.zeros),
-  )
-
   @property
   def sizes(self) -> Sizes:
     """Raises UserError for an unknown variant, and for widths that the heads do not divide."""
@@ -174,41 +220,14 @@ class SegFormer(Segmenter):
       raise UserError(f'no SegFormer {self.variant!r}\n{nearest(self.variant, VARIANTS)}')
     of = VARIANTS[self.variant]
     widths, depths = tuple(self.widths or of.widths), tuple(self.depths or of.depths)
-    if not len(widths) == len(depths) == len(self.heads) == len(self.reductions):
-      raise UserError(
-        f'SegFormer has {len(widths)} widths, {len(depths)} depths, {len(self.heads)} heads and '
-        f'{len(self.reductions)} reductions\n  give one of each per stage'
-      )
-    for width, heads in zip(widths, self.heads, strict=True):
-      if width % heads:
-        near = max(1, round(width / heads)) * heads
-        raise UserError(
-          f'SegFormer of width {width} cannot have {heads} heads; nearest width {near}'
-        )
     return Sizes(widths, depths, self.features or of.features)
 
-  @property
-  def least(self) -> int:
-    """Each stage has a place for keys and values, shrunk by its reduction."""
-    return max(4 * 2**k * (r - 1) + 1 for k, r in enumerate(self.reductions))
-
-  @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> Array:
-    size, (widths, depths, features) = x.shape[1:3], self.sizes
+  @nn.nowrap
+  def parts(self) -> tuple[MixTransformer, None, SegFormerHead]:
+    shared = {'dtype': self.dtype, 'align_corners': self.align_corners}
+    widths, depths, features = self.sizes
     epsilons = self.norm_epsilon, self.embed_epsilon or self.norm_epsilon
     shape = widths, depths, self.heads, self.reductions, self.drop_path, *epsilons
-    backbone = MixTransformer(*shape, self.dtype, name='backbone')
-    stages = backbone(imagenet_normalised(x), train=train)
-    self.sow('intermediates', 'backbone_features', stages[-1])
-    projected = []
-    for k, y in enumerate(stages, 1):
-      if self.normed_projections:
-        y = NormedConv(features, dtype=self.dtype, name=f'normed{k}')(y, train=train)
-      else:
-        y = nn.Dense(features, dtype=self.dtype, name=f'project{k}')(y)
-      projected.append(resize_bilinear(y, stages[0].shape[1:3], align_corners=False))
-    x = jnp.concatenate(projected, -1)
-    x = NormedConv(features, dtype=self.dtype, name='fuse')(x, train=train)
-    x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
-    x = conv(self.num_classes, 1, padding=0, dtype=self.dtype, name='head')(x)
-    return resize_bilinear(at_least_float32(x), size, align_corners=False)
+    head = {'dropout': self.dropout, 'normed_projections': self.normed_projections, **shared}
+    backbone = MixTransformer(*shape, name='backbone', **shared)
+    return backbone, None, SegFormerHead(self.num_classes, features, **head)
