@@ -15,6 +15,9 @@ from car_jax.options import Option
 TITLES = {
   'method': 'Methods (`method`)',
   'net': 'Nets (such as `method.model`)',
+  'backbone': 'Backbones (`method.model.backbone` of a composed net)',
+  'neck': 'Necks (`method.model.neck`)',
+  'head': 'Heads (`method.model.head`)',
   'data set': 'Data sets (`data`)',
   'transform': 'Transforms (`data.transforms`)',
   'optimizer': 'Optimizers (such as `method.optim`)',

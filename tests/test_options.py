@@ -19,7 +19,20 @@ from car_jax.options import Group, Range
 from car_jax.reliability import plan
 from tests.test_configs import NAMES, STUDIES, load
 
-TEXTS = ('3', '0.5', '48', 'True', 'False', 'text', '(1, 2)', '(3,)', '((1, 2, 3),)', '1', '2')
+TEXTS = (
+  '3',
+  '0.5',
+  '48',
+  'True',
+  'False',
+  'text',
+  '(1, 2)',
+  '(3,)',
+  '(1, 2, 3)',
+  '((1, 2, 3),)',
+  '1',
+  '2',
+)
 TEXTS += (
   "(('head', 2.0),)",
   "{'name': 'segnet'}",

@@ -3,7 +3,6 @@
 Letters: B images, H x W pixels, h x w places of a feature map, D channels, C classes.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -21,7 +20,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet's 
 Triple = tuple[float, float, float]
 
 
-class Part(nn.Module):
+class Part(nn.Module, kw_only=True):
   """A part of a segmenter. What all its parts share it takes from there: see UNREAD.
 
   INIT says how its leaves start, as a net's does; see nn/init.py.
@@ -30,8 +29,8 @@ class Part(nn.Module):
   INIT: ClassVar[init.Table] = ()
   UNREAD: ClassVar[tuple[str, ...]] = ('dtype', 'align_corners')
 
-  dtype: Dtype = dataclasses.field(default=None, kw_only=True)
-  align_corners: bool = dataclasses.field(default=False, kw_only=True)
+  dtype: Dtype = None
+  align_corners: bool = False
 
   @property
   def least(self) -> int:
@@ -64,7 +63,7 @@ class Head(Part):
   num_classes: int
   features: Width = 512
   """Channels inside the head."""
-  dropout: Share = dataclasses.field(default=0.1, kw_only=True)
+  dropout: Share = 0.1
   """Share of what is dropped in training."""
 
   def classified(self, x: Array, *, train: bool) -> Array:
@@ -74,7 +73,7 @@ class Head(Part):
     return at_least_float32(x)
 
 
-class Composition(Segmenter):
+class Composition(Segmenter, kw_only=True):
   """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
 
   The head's parameters lie beside `backbone` and `neck`, not under a name of their own.
@@ -82,9 +81,9 @@ class Composition(Segmenter):
 
   HAS_FEATURES = True
 
-  mean: Triple = dataclasses.field(default=MEAN, kw_only=True)
+  mean: Triple = MEAN
   """Taken from the RGB image, 0 to 255, before the backbone sees it."""
-  std: Triple = dataclasses.field(default=STD, kw_only=True)
+  std: Triple = STD
   """What the image is divided by then."""
 
   @nn.nowrap
@@ -123,7 +122,7 @@ class Composition(Segmenter):
     return resize_bilinear(logits, size, align_corners=self.align_corners)
 
 
-class Composed(Composition):
+class Composed(Composition, kw_only=True):
   """A segmenter of any parts that a config names."""
 
   backbone: Annotated[Mapping[str, Any], options.Part('backbone')]
@@ -137,13 +136,15 @@ class Composed(Composition):
 
   @nn.nowrap
   def parts(self) -> tuple[Backbone, Neck | None, Head]:
-    shared = {'dtype': self.dtype, 'align_corners': self.align_corners}
+    shared: dict[str, Any] = {'dtype': self.dtype, 'align_corners': self.align_corners}
     backbone = registry.build('backbone', self.backbone, **shared | {'name': 'backbone'})
-    neck = self.neck and registry.build('neck', self.neck, **shared | {'name': 'neck'})
+    neck = None
+    if self.neck is not None:
+      neck = registry.build('neck', self.neck, **shared | {'name': 'neck'})
     head = registry.build('head', self.head, num_classes=self.num_classes, **shared)
     return backbone, neck, head
 
 
-def normalised(x: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+def normalised(x: Array, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Array:
   """[-1, 1] RGB -> the scale that a backbone's weights were trained on."""
   return ((x + 1) * 127.5 - jnp.array(mean)) / jnp.array(std)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.nn import init
+from car_jax.nn.composed import normalised
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv
-from car_jax.nn.resnet import ResNet, ResNetSegmenter, imagenet_normalised
+from car_jax.nn.resnet import ResNetSegmenter
 from car_jax.options import Share, Width
 from car_jax.typing import Array
 
@@ -53,9 +54,8 @@ class DeepLabV3CalNet(ResNetSegmenter):
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     size = x.shape[1:3]
-    x = imagenet_normalised(x) if x.shape[-1] == 3 else x
-    shape = self.depth, 8, self.stem_channels, self.blocks
-    *_, x = ResNet(*shape, dtype=self.dtype, name='backbone')(x, train=train)
+    x = normalised(x) if x.shape[-1] == 3 else x
+    *_, x = self.resnet()(x, train=train)
     self.sow('intermediates', 'backbone_features', x)
     aspp = ASPP(self.features, dropout=self.dropout, dtype=self.dtype, name='aspp')
     x = aspp(x, train=train)

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.nn import init, vgg
+from car_jax.nn.composed import normalised
 from car_jax.nn.init import small_normal
 from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
-from car_jax.nn.resnet import ResNet, ResNetSegmenter, imagenet_normalised
+from car_jax.nn.resnet import ResNetSegmenter
 from car_jax.options import Width
 from car_jax.typing import Array
 
@@ -111,16 +112,9 @@ class DeepLabV2ResNet(ResNetSegmenter):
     self, x: Array, *, train: bool, norm_train: bool | None = None
   ) -> tuple[Array, Array]:
     size, norm_train = x.shape[1:3], train if norm_train is None else norm_train
-    x = imagenet_normalised(x) if self.normalise else x
-    kw: dict[str, Any] = {
-      'stride_first': True,
-      'ceil_pool': True,
-      'dilate_first': True,
-      'dtype': self.dtype,
-      'name': 'backbone',
-    }
-    shape = self.depth, 8, self.stem_channels, self.blocks
-    *_, x = ResNet(*shape, **kw)(x, train=norm_train)
+    x = normalised(x) if self.normalise else x
+    resnet = self.resnet(stride_first=True, ceil_pool=True, dilate_first=True)
+    *_, x = resnet(x, train=norm_train)
     self.sow('intermediates', 'backbone_features', x)
     head = AtrousHead(self.num_classes, self.rates, self.dtype, name='head')
     return upsampled(head(x), size)
@@ -151,7 +145,7 @@ class DeepLabV2VGG(vgg.VGGSegmenter):
     self, x: Array, *, train: bool, norm_train: bool | None = None
   ) -> tuple[Array, Array]:
     size, norm_train = x.shape[1:3], train if norm_train is None else norm_train
-    x = imagenet_normalised(x) if self.normalise else x
+    x = normalised(x) if self.normalise else x
     kw: dict[str, Any] = {
       'dilations': (1, 1, 1, 1, 2),
       'poolings': 3,

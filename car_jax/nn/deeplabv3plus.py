@@ -86,12 +86,7 @@ class DeepLabV3Plus(ResNetSegmenter, Composition):
 
   @nn.nowrap
   def parts(self) -> tuple[ResNet, None, DeepLabV3PlusHead]:
-    shared = {'dtype': self.dtype, 'align_corners': self.align_corners}
-    shape = self.depth, 8, self.stem_channels, self.blocks
-    backbone = ResNet(*shape, deep_stem=True, name='backbone', **shared)
-    widths = self.features, self.low_features, self.rates
-    return (
-      backbone,
-      None,
-      DeepLabV3PlusHead(self.num_classes, *widths, dropout=self.dropout, **shared),
-    )
+    shared: dict[str, Any] = {'dtype': self.dtype, 'align_corners': self.align_corners}
+    backbone = self.resnet(deep_stem=True, align_corners=self.align_corners)
+    head = self.num_classes, self.features, self.dropout, self.low_features, self.rates
+    return backbone, None, DeepLabV3PlusHead(*head, **shared)

@@ -8,10 +8,10 @@ from typing import ClassVar
 import flax.linen as nn
 
 from car_jax.nn import init, vgg
+from car_jax.nn.composed import normalised
 from car_jax.nn.deeplabv2 import Table, groups, upsampled
 from car_jax.nn.init import small_normal
 from car_jax.nn.layers import BatchNorm, check_multiple, conv, resize_bilinear
-from car_jax.nn.resnet import imagenet_normalised
 from car_jax.options import Share, Width
 from car_jax.typing import Array
 
@@ -42,7 +42,7 @@ class FCN8sVGG(vgg.VGGSegmenter):
   ) -> tuple[Array, Array]:
     check_multiple(x.shape, self.multiple, 'FCN8sVGG')
     size, norm_train = x.shape[1:3], train if norm_train is None else norm_train
-    x = imagenet_normalised(x) if self.normalise else x
+    x = normalised(x) if self.normalise else x
     backbone = vgg.VGG(self.depths, self.widths, dtype=self.dtype, name='backbone')
     *_, pool3, pool4, x = backbone(x, train=norm_train)
     self.sow('intermediates', 'backbone_features', x)

@@ -8,7 +8,6 @@ import itertools
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from car_jax.errors import UserError
 from car_jax.nn import init
@@ -150,7 +149,7 @@ class ResNet(Backbone):
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> tuple[Array, ...]:
     width, kind = self.width or self.stem_channels, BasicBlock if self.depth < 50 else Bottleneck
-    kw = {'stride_first': True} if self.stride_first and kind is Bottleneck else {}
+    kw: dict[str, Any] = {'stride_first': True} if self.stride_first and kind is Bottleneck else {}
     x = max_pool3(self.stem(x, train), ceil=self.ceil_pool)
     self.sow('intermediates', 'stem', x)
     stages = []
@@ -176,8 +175,9 @@ class ResNetSegmenter(Segmenter):
   blocks: tuple[Depth, ...] = ()
   """Blocks of each stage; empty for the depth's."""
 
-
-def imagenet_normalised(x: Array) -> Array:
-  """[-1, 1] RGB -> the scale that ImageNet's weights were trained on."""
-  mean, std = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
-  return ((x + 1) / 2 - mean) / std
+  @nn.nowrap
+  def resnet(self, **kw: Any) -> ResNet:
+    """Its backbone, with an output stride of 8."""
+    sizes: dict[str, Any] = {'stem_channels': self.stem_channels, 'blocks': self.blocks}
+    kw = {'output_stride': 8, 'dtype': self.dtype, 'name': 'backbone'} | kw
+    return ResNet(self.depth, **sizes, **kw)

@@ -224,10 +224,10 @@ class SegFormer(Composition):
 
   @nn.nowrap
   def parts(self) -> tuple[MixTransformer, None, SegFormerHead]:
-    shared = {'dtype': self.dtype, 'align_corners': self.align_corners}
+    shared: dict[str, Any] = {'dtype': self.dtype, 'align_corners': self.align_corners}
     widths, depths, features = self.sizes
     epsilons = self.norm_epsilon, self.embed_epsilon or self.norm_epsilon
     shape = widths, depths, self.heads, self.reductions, self.drop_path, *epsilons
-    head = {'dropout': self.dropout, 'normed_projections': self.normed_projections, **shared}
     backbone = MixTransformer(*shape, name='backbone', **shared)
-    return backbone, None, SegFormerHead(self.num_classes, features, **head)
+    head = self.num_classes, features, self.dropout, self.normed_projections
+    return backbone, None, SegFormerHead(*head, **shared)

@@ -49,7 +49,7 @@ def test_parameter_counts_are_the_published_ones(net, inputs, count):
 
 @pytest.mark.parametrize('stride', [8, 16, 32])
 def test_the_output_stride_of_a_resnet(stride):
-  out, _ = shapes(ResNet(50, stride, 4), (1, 64, 96, 3))
+  (*_, out), _ = shapes(ResNet(50, stride, 4), (1, 64, 96, 3))
   assert out.shape == (1, 64 // stride, 96 // stride, 128)
 
 

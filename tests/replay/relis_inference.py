@@ -7,8 +7,8 @@ import numpy as np
 from scipy.special import softmax
 
 from car_jax.data import transforms
+from car_jax.nn.composed import normalised
 from car_jax.nn.layers import resize_bilinear
-from car_jax.nn.resnet import imagenet_normalised
 from car_jax.nn.windows import sliding
 from tests.golden.fill import fill
 from tests.replay import Replay, replays
@@ -58,4 +58,4 @@ def preparation(r: Replay) -> None:
   (key,) = (k for k in r.arrays if k.startswith('pre_resized_bgr'))
   r.check(key, transforms.bilinear(r['pre_image_bgr'], *r[key].shape[:2]), 1)
   rgb = transforms.model_image(r[key][..., ::-1])
-  r.check('pre_normalized_rgb', imagenet_normalised(rgb), 1e-5)
+  r.check('pre_normalized_rgb', normalised(rgb), 1e-5)

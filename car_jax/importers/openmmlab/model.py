@@ -36,7 +36,8 @@ def model(config: Mapping[str, Any]) -> Model:
   of.passed(
     'pretrained', 'auxiliary_head', 'train_cfg', 'test_cfg', 'init_cfg', 'data_preprocessor'
   )
-  spec, rules = {'name': 'composed'}, []
+  spec: dict[str, Any] = {'name': 'composed'}
+  rules: list[Rule] = []
   for kind, table in KINDS.items():
     if kind == 'neck' and not of('neck', None):
       continue
