@@ -262,7 +262,7 @@ def parsed(key: str, kind: Any, text: str) -> Any:
     value = ast.literal_eval({'true': 'True', 'false': 'False', 'none': 'None'}.get(text, text))
   except (SyntaxError, ValueError, MemoryError, RecursionError):
     value = text
-  lists = any(typing.get_origin(k) is tuple for k in plain)
+  lists = all(typing.get_origin(k) is tuple or k is type(None) for k in plain)
   single = isinstance(value, (list, tuple)) or value is None
   return checked(key, kind, (value,) if lists and not single else value)
 

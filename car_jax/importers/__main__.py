@@ -8,18 +8,24 @@ is an error. `eval.py --checkpoint DIR` then scores it; config.init of train.py 
 """
 
 import argparse
+import importlib
 import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from car_jax import config as configs
 from car_jax import errors
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 from car_jax.evaluate import folders
 
-# name -> the module that reads the format, the config it belongs to unless --config says
+# name -> the module that reads the format, the config it belongs to unless --config says; '' where
+# the file says
 IMPORTERS = {
   'car': ('carsss', 'configs/car_lidc.py'),
   'mose': ('mose', 'configs/mose_lidc_masks.py'),
-  'mmseg': ('mmseg', 'configs/segformer_cityscapes.py:b0'),
+  'mmseg': ('mmseg', ''),
   'huggingface': ('huggingface', 'configs/segformer_cityscapes.py:b0'),
   'sac': ('sac', 'configs/sac_gta5.py:resnet101'),
   'torchvision': ('torchvision', 'configs/sac_gta5.py:resnet101_base'),
@@ -35,6 +41,25 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   return parser.parse_known_args(arguments)
 
 
+def imported(
+  args: argparse.Namespace, changes: Sequence[tuple[str, str]]
+) -> tuple[ConfigDict, Any, dict[str, Any]]:
+  """-> config of the run, its state, what is known of its data."""
+  module, published = IMPORTERS[args.name]
+  importer = importlib.import_module(f'car_jax.importers.{module}')
+  if published:
+    config = configs.override(configs.load(args.config or published), changes)
+    return config, *importer.to_state(args.file, config)
+  file = importer.opened(args.file)
+  if args.config:
+    config = configs.load(args.config)
+    file.check(config)
+  else:
+    config = file.config()
+  config = configs.override(config, changes)
+  return config, *file.state(config)
+
+
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
@@ -44,15 +69,9 @@ def main(arguments: list[str]) -> int:
   if any((out / name).exists() for name in ('checkpoints', 'config.json')):
     raise UserError(f'{args.out} holds a run already; choose another --out')
   folders.check_replaceable(out, 'config.json')
-  module, published = IMPORTERS[args.name]
-  config = configs.load(args.config or published)
-  config = configs.override(config, configs.split_overrides(rest))
-  import importlib
-
+  config, state, info = imported(args, configs.split_overrides(rest))
   from car_jax import checkpoints
 
-  importer = importlib.import_module(f'car_jax.importers.{module}')
-  state, info = importer.to_state(args.file, config)
   with folders.replaced(out, 'config.json') as part:
     with checkpoints.Checkpoints(part / 'checkpoints', keep=1) as target:
       target.save(0, state, {'config': config.to_dict(), 'data': info, 'imported': args.file})

@@ -20,7 +20,14 @@ from car_jax.importers.rules import (
   with_bias,
 )
 from car_jax.importers.safetensors_file import read_safetensors
-from car_jax.importers.segmenters import check_config, count, segformer, set_width, supervised_state
+from car_jax.importers.segmenters import (
+  check_config,
+  count,
+  segformer,
+  set_width,
+  supervised_state,
+  use,
+)
 
 CLASSIFIER = 'decode_head.classifier.weight'
 ENCODER = r'segformer\.encoder\.'
@@ -55,7 +62,7 @@ def _table() -> list[Rule]:
   return table
 
 
-def to_variables(net: str, weights: Weights, template: Any = None) -> dict[str, Any]:
+def to_variables(net: Any, weights: Weights, template: Any = None) -> dict[str, Any]:
   """A state dict -> variables of nn.segformer with linear projections. Raises UserError."""
   return convert(_table(), weights, template)
 
@@ -102,4 +109,4 @@ def linear_state(
     config.method.model.update(normed_projections=False, **epsilons)
   set_width(config, weights, 'decode_head.linear_fuse.weight')
   classes = rows(weights, CLASSIFIER)
-  return supervised_state(path, config, classes, to_variables, weights, kind)
+  return supervised_state(path, config, classes, to_variables, weights, use(*kind))

@@ -39,25 +39,22 @@ def check_config(path: Any, config: ConfigDict, net: str, variant: str) -> None:
   if config.method.name != 'supervised' or config.method.model.name != net:
     model = config.method.get('model', {}).get('name', '')
     what = config.method.name if config.method.name != 'supervised' else model
-    raise UserError(f'{path} holds {net!r}, the config trains {what!r}\n  {_use(net, variant)}')
+    raise UserError(f'{path} holds {net!r}, the config trains {what!r}\n  {use(net, variant)}')
 
 
-def _use(net: str, variant: str) -> str:
+def use(net: str, variant: str) -> str:
   return f'use --config configs/{net}_cityscapes.py{variant and ":"}{variant}'
 
 
 def supervised_state(
-  path: Any,
-  config: ConfigDict,
-  classes: int,
-  translate: Any,
-  weights: Weights,
-  kind: tuple[str, str],
+  path: Any, config: ConfigDict, classes: int, translate: Any, weights: Weights, mend: str = ''
 ) -> tuple[Any, dict[str, Any]]:
-  """A state of the supervised method with `translate(net, weights, template)` as its net."""
-  state = first_state(config, classes)
-  with naming(path, _use(*kind)):
-    variables = translate(kind[0], weights, state.net.variables)
+  """A state of the supervised method with `translate(net, weights, template)` as its net's
+  variables; `mend` is what to do where they do not fit."""
+  net = registry.net(config.method.model.to_dict(), num_classes=classes)
+  state = first_state(config, classes, side=max(64, net.least))
+  with naming(path, mend):
+    variables = translate(net, weights, state.net.variables)
   return with_net(state, variables), {'num_classes': classes}
 
 

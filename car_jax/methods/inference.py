@@ -12,7 +12,7 @@ from car_jax.methods.base import Batch
 from car_jax.methods.train_state import full_size
 from car_jax.nn import multiscale, windows
 from car_jax.nn import net as nets
-from car_jax.options import Count, Factor
+from car_jax.options import Count, Factor, Size
 from car_jax.typing import Array
 
 
@@ -26,9 +26,10 @@ class Inference:
   take as it is, is padded and the prediction cut back; see nn/net.py.
   """
 
-  crop: Count = 0
-  """Side of the windows that a prediction averages, in pixels; 0 for the whole image at once."""
-  stride: Count = 0
+  crop: Count | Size = 0
+  """Side of the windows that a prediction averages, in pixels, or height and width; 0 for the
+  whole image at once."""
+  stride: Count | Size = 0
   """From one window to the next, in pixels; with `crop`."""
   scales: tuple[Factor, ...] = (1.0,)
   """Copies of the image that a prediction averages, by their scale."""

@@ -13,6 +13,8 @@ from car_jax.errors import UserError
 from car_jax.nn.layers import at_least_float32, resize_bilinear
 from car_jax.typing import Array
 
+Sides = int | tuple[int, int]  # of a window: both alike, or height and width
+
 
 def starts(size: int, crop: int, stride: int) -> list[int]:
   """Where windows begin on one axis; the last is shifted back inside."""
@@ -55,21 +57,27 @@ def predicted(
   image: Array,
   size: tuple[int, ...],
   *,
-  crop: int = 0,
-  stride: int = 0,
+  crop: Sides = 0,
+  stride: Sides = 0,
   align_corners: bool = False,
 ) -> Array:
   """Logits [B, *size, C] float32: by windows of `crop` (0: the whole image), then resized."""
   image = jnp.asarray(image)
-  logits = sliding(apply, image, (crop,) * 2, (stride,) * 2) if crop else apply(image)
+  logits = sliding(apply, image, sides(crop), sides(stride)) if crop else apply(image)
   return resize_bilinear(at_least_float32(logits), size, align_corners=align_corners)
 
 
-def check(crop: int, stride: int) -> None:
+def sides(x: Sides) -> tuple[int, int]:
+  """Height and width."""
+  return (x, x) if isinstance(x, int) else x
+
+
+def check(crop: Sides, stride: Sides) -> None:
   """Raises UserError for windows that leave gaps."""
-  if crop < 0 or not (0 < stride <= crop or stride == crop == 0):
-    raise UserError(
-      f'config.method.crop is {crop} and stride {stride}\n'
-      '  give both, stride from 1 to crop, or 0 for whole images; such as --config.method.stride='
-      f'{max(1, 3 * crop // 4)}'
-    )
+  for c, s in zip(sides(crop), sides(stride), strict=True):
+    if c < 0 or not (0 < s <= c or s == c == 0):
+      raise UserError(
+        f'config.method.crop is {crop} and stride {stride}\n'
+        '  give both, stride from 1 to crop, or 0 for whole images; such as --config.method.stride='
+        f'{max(1, 3 * c // 4)}'
+      )

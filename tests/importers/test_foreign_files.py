@@ -148,9 +148,8 @@ def test_the_head_is_as_wide_as_the_file_says(head, monkeypatch):
   from car_jax import config as configs
 
   config = configs.load('configs/segformer_cityscapes.py:b2')
-  monkeypatch.setattr(mmseg, 'read', lambda path: widths_of(head))
   monkeypatch.setattr(mmseg, 'supervised_state', lambda *args: args)
-  _, config, classes, _, _, kind = mmseg.to_state('x', config)
-  assert (config.method.model.features, classes, kind) == (head, 19, ('segformer', 'b2'))
+  _, config, classes, *_ = mmseg.Checkpoint('x', widths_of(head), {}).state(config)
+  assert (config.method.model.features, classes) == (head, 19)
   net = registry.net(config.method.model.to_dict(), num_classes=19)
   assert net.sizes.features == head

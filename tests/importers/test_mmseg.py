@@ -16,7 +16,7 @@ from car_jax.importers import __main__ as command
 from car_jax.importers import huggingface, mmseg
 from tests.importers import torch_writer
 from tests.replay.nets_torch import SPECS as ALL
-from tests.replay.nets_torch import manifest_of, weights_of
+from tests.replay.nets_torch import imported, manifest_of, weights_of
 
 SPECS = {name: spec for name, spec in ALL.items() if not name.endswith('huggingface')}
 
@@ -86,14 +86,14 @@ def test_a_file_becomes_a_checkpoint(name, tmp_path, tiny_config):
   with checkpoints.Checkpoints(tmp_path / 'run' / 'checkpoints') as saved:
     state, meta = saved.restore(0, None)
   assert meta['data']['num_classes'] == len(weights['decode_head.conv_seg.bias'])
-  want = mmseg.to_variables(SPECS[name]['name'], weights)
+  want = imported(name, weights)
   jax.tree.map(np.testing.assert_array_equal, state['net']['params'], want['params'])
 
 
 @pytest.mark.parametrize('name', SPECS)
 def test_every_name_has_a_place(name):
   numbered = {n: np.full(s, i) for i, (n, s) in enumerate(manifest_of(name).items())}
-  places = mmseg.to_variables(SPECS[name]['name'], numbered)
+  places = imported(name, numbered)
   numbers = {int(np.ravel(leaf)[0]) for leaf in jax.tree.leaves(places)}
   assert numbers == set(range(len(numbered)))
 
@@ -102,23 +102,12 @@ def shaped(manifest):
   return {n: np.broadcast_to(np.float32(0), s) for n, s in manifest.items()}
 
 
-@pytest.mark.parametrize(
-  ('depths', 'basic', 'variant'),
-  [((2, 2, 2, 2), True, 'r18'), ((3, 4, 6, 3), False, 'r50'), ((1, 1, 1, 1), True, '')],
-)
-def test_the_variant_of_a_resnet_is_recognised(depths, basic, variant):
-  names = {f'backbone.layer{k}.{n - 1}.conv1.weight': (1,) for k, n in enumerate(depths, 1)}
-  names |= {} if basic else {'backbone.layer1.0.conv3.weight': (1,)}
-  names |= {'decode_head.c1_bottleneck.conv.weight': (1,), 'backbone.stem.0.weight': (1,)}
-  assert mmseg.kind_of(shaped(names)) == ('deeplabv3plus', variant)
-
-
 def test_the_variant_of_a_segformer_is_recognised():
   names = {}
   for k, (width, depth) in enumerate(zip((64, 128, 320, 512), (3, 8, 27, 3), strict=True)):
     names[f'backbone.layers.{k}.0.projection.weight'] = (width, 1)
     names[f'backbone.layers.{k}.1.{depth - 1}.norm1.weight'] = (width,)
-  assert mmseg.kind_of(shaped(names)) == ('segformer', 'b4')
+  assert mmseg.segformer_variant(shaped(names)) == 'b4'
 
 
 @pytest.mark.parametrize(
@@ -126,9 +115,14 @@ def test_the_variant_of_a_segformer_is_recognised():
   [
     (lambda w: w | {'odd': np.ones(2)}, None, 'supervised', 'odd (2,): no place for it'),
     (lambda w: w, dict(features=8), 'supervised', 'weights do not fit'),
-    (lambda w: w, 'segnet', 'supervised', "the config trains 'segnet'\n  use --config"),
-    (lambda w: w, None, 'mose', "the config trains 'mose'\n  use --config configs/segformer"),
-    (lambda w: {'a': np.ones(2)}, None, 'supervised', 'neither SegFormer nor DeepLabV3+'),
+    (lambda w: w, 'segnet', 'supervised', "the config trains 'segnet'\n  without --config"),
+    (lambda w: w, None, 'mose', "the config trains 'mose'\n  without --config"),
+    (
+      lambda w: {'a': np.ones(2)},
+      None,
+      'supervised',
+      'is no segmenter as mmsegmentation names its parts',
+    ),
   ],
 )
 def test_mistakes_leave_no_folder(change, spec, method, message, tmp_path, capsys, tiny_config):
@@ -280,7 +274,7 @@ def test_files_without_a_place_are_named(tmp_path, tiny_config, names, message):
 def test_a_head_of_no_classes(tmp_path, tiny_config, shape):
   weights = weights_of('segformer_mmseg') | {'decode_head.conv_seg.weight': np.zeros(shape)}
   file = legacy(tmp_path / 'x.pth', checkpoint(weights))
-  with pytest.raises(UserError, match='neither SegFormer|more rows|do not fit'):
+  with pytest.raises(UserError, match='is no segmenter|more rows|do not fit'):
     mmseg.to_state(file, config_of(tmp_path, tiny_config))
 
 

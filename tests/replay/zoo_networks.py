@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from car_jax import registry
-from car_jax.importers.openmmlab.model import model
+from car_jax.importers.openmmlab.model import spec, to_variables
 from car_jax.nn import net as nets
 from car_jax.nn import windows
 from tests.golden.fill import fill
@@ -40,10 +40,10 @@ def flat(intermediates: Any, name: str) -> list[np.ndarray]:
 
 @replays('zoo', *STEMS)
 def forward(r: Replay) -> None:
-  found = model(json.loads(str(r['config'])))
-  net = registry.net(found.spec, num_classes=found.num_classes)
+  entry, classes = spec(json.loads(str(r['config'])))
+  net = registry.net(entry, num_classes=classes)
   image = np.float32(r['image'] / 127.5 - 1)[None]
-  variables = found.variables(weights_of(r))
+  variables = to_variables(net, weights_of(r))
   align = bool(r['align_corners'])
   assert net.align_corners == align
   rough, errors = 1e-3 if r.stem in ROUGH else 2e-5, json.loads(str(r['float32_error']))

@@ -1,15 +1,18 @@
-"""A whole segmenter of mmsegmentation, from the `model` of its config: our net, its variables."""
+"""A whole segmenter of mmsegmentation: our net from the `model` of its config, and its weights."""
 
+import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
+from car_jax import lookup
 from car_jax.errors import UserError, nearest
 from car_jax.importers.openmmlab import resnets, segformer
 from car_jax.importers.openmmlab.translation import Settings, Translation
 from car_jax.importers.rules import Rule, Weights, convert
+from car_jax.nn.composed import Composition
 
 FAMILIES = (resnets, segformer)
 KINDS = {'backbone': 'BACKBONES', 'neck': 'NECKS', 'decode_head': 'HEADS'}
@@ -17,51 +20,57 @@ KINDS = {'backbone': 'BACKBONES', 'neck': 'NECKS', 'decode_head': 'HEADS'}
 UNUSED = (r'auxiliary_head\..*', r'data_preprocessor\..*', r'.*\.relative_position_index')
 
 
-class Model(NamedTuple):
-  """spec: our net, as config.method.model has it. rules: where its weights go."""
+def spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+  """The dict `model` of a config -> our net, as config.method.model has it; its class count.
 
-  spec: dict[str, Any]
-  rules: list[Rule]
-  num_classes: int
-
-  def variables(self, weights: Weights, template: Any = None) -> dict[str, Any]:
-    """A state dict -> variables of the net. Raises UserError."""
-    return convert(self.rules, separate(weights), template, UNUSED)
-
-
-def model(config: Mapping[str, Any]) -> Model:
-  """What the dict `model` of a config describes. Raises UserError for what no net here has."""
+  Raises UserError for what no net here has.
+  """
   of = Settings(config, 'model')
   of.only('type', 'EncoderDecoder')
   of.passed(
     'pretrained', 'auxiliary_head', 'train_cfg', 'test_cfg', 'init_cfg', 'data_preprocessor'
   )
-  spec: dict[str, Any] = {'name': 'composed'}
-  rules: list[Rule] = []
+  net: dict[str, Any] = {'name': 'composed'}
   for kind, table in KINDS.items():
     if kind == 'neck' and not of('neck', None):
       continue
-    part = of.part(kind)
-    translation = _translation(part, table)
-    entry = translation.entry(part)
+    part, known = of.part(kind), _translations(table)
+    name = str(part('type')).removeprefix('mmcls.').removeprefix('mmpretrain.')
+    if name not in known:
+      raise UserError(
+        f'its config has {part.where}.type = {name!r}, which no net here has\n'
+        f'{nearest(name, known)}'
+      )
+    net[kind.removeprefix('decode_')] = known[name].entry(part)
     part.finish()
-    place = '' if kind == 'decode_head' else f'{kind}/'
-    spec[kind.removeprefix('decode_')] = entry
-    rules += translation.rules(rf'{kind}\.', place, entry)
   of.finish()
   head = of.part('decode_head')
-  spec['align_corners'] = bool(head('align_corners', False))
-  return Model(spec, rules, head('num_classes'))
+  net['align_corners'] = bool(head('align_corners', False))
+  return net, head('num_classes')
 
 
-def _translation(part: Settings, table: str) -> Translation:
-  known = {name: t for family in FAMILIES for name, t in getattr(family, table).items()}
-  name = str(part('type')).removeprefix('mmcls.').removeprefix('mmpretrain.')
-  if name not in known:
-    raise UserError(
-      f'its config has {part.where}.type = {name!r}, which no net here has\n{nearest(name, known)}'
-    )
-  return known[name]
+def _translations(table: str) -> dict[str, Translation]:
+  return {name: t for family in FAMILIES for name, t in getattr(family, table).items()}
+
+
+def to_variables(net: Composition, weights: Weights, template: Any = None) -> dict[str, Any]:
+  """A state dict -> variables of the net. Raises UserError."""
+  return convert([*rules(net)], separate(weights), template, UNUSED)
+
+
+def rules(net: Composition) -> Iterator[Rule]:
+  """Where the weights of each part go. Raises UserError for a part that mmsegmentation has not."""
+  for (kind, table), part in zip(KINDS.items(), net.parts(), strict=True):
+    if part is None:
+      continue
+    classes = lookup.TABLES[kind.removeprefix('decode_')]
+    known = {classes[t.part]: t for t in _translations(table).values()}
+    place = f'{type(part).__module__}:{type(part).__name__}'
+    if place not in known:
+      raise UserError(f'mmsegmentation has no {type(part).__name__}')
+    entry = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.init}
+    ours = '' if kind == 'decode_head' else f'{kind}/'
+    yield from known[place].rules(rf'{kind}\.', ours, entry)
 
 
 def separate(weights: Weights) -> dict[str, np.ndarray]:

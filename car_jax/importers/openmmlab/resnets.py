@@ -78,9 +78,11 @@ def _deeplabv3plus_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> li
   return table + classifier(prefix)
 
 
-BACKBONES = {name: Translation(_resnet, _resnet_rules) for name in ('ResNet', 'ResNetV1c')}
+BACKBONES = {
+  name: Translation('resnet', _resnet, _resnet_rules) for name in ('ResNet', 'ResNetV1c')
+}
 NECKS: dict[str, Translation] = {}
 HEADS = {
-  'PSPHead': Translation(_psp, _psp_rules),
-  'DepthwiseSeparableASPPHead': Translation(_deeplabv3plus, _deeplabv3plus_rules),
+  'PSPHead': Translation('psp', _psp, _psp_rules),
+  'DepthwiseSeparableASPPHead': Translation('deeplabv3plus', _deeplabv3plus, _deeplabv3plus_rules),
 }

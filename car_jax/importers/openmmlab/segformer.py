@@ -66,6 +66,6 @@ def _head_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
   return table
 
 
-BACKBONES = {'MixVisionTransformer': Translation(_mit, _mit_rules)}
+BACKBONES = {'MixVisionTransformer': Translation('mit', _mit, _mit_rules)}
 NECKS: dict[str, Translation] = {}
-HEADS = {'SegformerHead': Translation(_head, _head_rules)}
+HEADS = {'SegformerHead': Translation('segformer', _head, _head_rules)}

@@ -59,9 +59,11 @@ class Translation(NamedTuple):
   """Of a part: its settings -> our entry dict(name=.., ..), and -> the rules of its weights.
 
   `entry` takes what it knows of the settings. `rules` gets our entry, and gives paths below the
-  part's own, with the pattern of the part's prefix before theirs.
+  part's own, with the pattern of the part's prefix before theirs. `part` is what lookup.py calls
+  ours.
   """
 
+  part: str
   entry: Callable[[Settings], dict[str, Any]]
   rules: Callable[[str, str, Mapping[str, Any]], list[Rule]]
 

@@ -1,0 +1,88 @@
+"""How a model of mmsegmentation is tested, from its whole config: sizes, windows, normalisation."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from car_jax.errors import UserError
+from car_jax.importers.openmmlab.translation import Settings
+
+
+class Testing(NamedTuple):
+  """fit: the frame that images are resized into, or None where the config does not say.
+
+  crop, stride: of windows, (height, width); 0 for the whole image at once. mean, std: of RGB from 0
+  to 255, or None.
+  """
+
+  fit: tuple[int, int] | None
+  crop: tuple[int, int]
+  stride: tuple[int, int]
+  mean: tuple[float, ...] | None
+  std: tuple[float, ...] | None
+
+
+def testing(config: Mapping[str, Any]) -> Testing:
+  """Raises UserError for what prediction here does not do."""
+  model = Settings(config, 'config').part('model')
+  test = model('test_cfg', None) or config.get('test_cfg') or {}
+  of = Settings(test if isinstance(test, Mapping) else {}, 'model.test_cfg')
+  of.only('mode', 'whole', 'slide')
+  windows = of('mode', 'whole') == 'slide'
+  crop, stride = (_pair(of(key)) if windows else (0, 0) for key in ('crop_size', 'stride'))
+  mean, std = _normalisation(config, model)
+  return Testing(_fit(config), crop, stride, mean, std)
+
+
+def _pair(x: Any) -> tuple[int, int]:
+  return (x, x) if isinstance(x, int) else (int(x[0]), int(x[1]))
+
+
+def _normalisation(config: Mapping[str, Any], model: Settings) -> tuple[Any, Any]:
+  """Since mmsegmentation 1 in the model's data_preprocessor, before in img_norm_cfg."""
+  given, colours = model('data_preprocessor', None), 'bgr_to_rgb'
+  if not given:
+    steps = [*_steps(config), {'type': 'Normalize', **(config.get('img_norm_cfg') or {})}]
+    given = next(s for s in steps if s.get('type') == 'Normalize')
+    colours = 'to_rgb'
+  of = Settings(given, 'img_norm_cfg' if colours == 'to_rgb' else 'model.data_preprocessor')
+  if of('mean', None) is None or of('std', None) is None:
+    return None, None
+  of.only(colours, True)
+  return tuple(map(float, of('mean'))), tuple(map(float, of('std')))
+
+
+def _fit(config: Mapping[str, Any]) -> tuple[int, int] | None:
+  for step in _steps(config):
+    if step.get('type') in ('MultiScaleFlipAug', 'Resize'):
+      of = Settings(step, 'test_pipeline')
+      if step['type'] == 'Resize':
+        of.only('keep_ratio', True)
+      size = of('img_scale', None) or of('scale', None)
+      if isinstance(size, tuple) and size and isinstance(size[0], tuple):
+        size = size[0] if len(size) == 1 else None
+      if size is not None:
+        return _pair(size)
+  return None
+
+
+def _steps(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+  """Of the pipeline that test images pass, those in MultiScaleFlipAug too."""
+  pipeline = config.get('test_pipeline')
+  for keys in (('data', 'test', 'pipeline'), ('test_dataloader', 'dataset', 'pipeline')):
+    node: Any = config
+    for key in keys:
+      node = node.get(key) if isinstance(node, Mapping) else None
+    pipeline = pipeline if isinstance(pipeline, (list, tuple)) else node
+  waiting = [*(pipeline if isinstance(pipeline, (list, tuple)) else ())]
+  while waiting:
+    step = waiting.pop(0)
+    if isinstance(step, Mapping):
+      yield step
+      inner = step.get('transforms')
+      waiting = [*(inner if isinstance(inner, (list, tuple)) else ()), *waiting]
+
+
+def check_frame(of: Testing) -> None:
+  """Raises UserError for windows that leave gaps."""
+  if any(s > c or (c and s < 1) for c, s in zip(of.crop, of.stride, strict=True)):
+    raise UserError(f'its config has windows of {of.crop}, {of.stride} apart, which leave gaps')
