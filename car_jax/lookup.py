@@ -43,12 +43,18 @@ NETS = {
 BACKBONES = {
   'mit': 'car_jax.nn.segformer:MixTransformer',
   'resnet': 'car_jax.nn.resnet:ResNet',
+  'vit': 'car_jax.nn.vit:VisionTransformer',
 }
-NECKS: dict[str, str] = {}
+NECKS = {
+  'mla': 'car_jax.nn.mla:MLANeck',
+}
 HEADS = {
   'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3PlusHead',
   'psp': 'car_jax.nn.psp:PSPHead',
   'segformer': 'car_jax.nn.segformer:SegFormerHead',
+  'segmenter': 'car_jax.nn.segmenter:MaskTransformerHead',
+  'setr_mla': 'car_jax.nn.setr:SETRMLAHead',
+  'setr_up': 'car_jax.nn.setr:SETRUpHead',
 }
 DATASETS = {
   'captioned': 'car_jax.generate.captioned:Captioned',

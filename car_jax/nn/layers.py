@@ -193,6 +193,34 @@ def resize_bilinear(x: Array, size: tuple[int, ...], *, align_corners: bool) -> 
   return x
 
 
+def resize_bicubic(x: Array, size: tuple[int, ...]) -> Array:
+  """[..., H, W, C] -> [..., *size, C] as torch's bicubic `interpolate`, outer edges on each other.
+
+  Cubic convolution with a = -0.75 (Keys 1981 has -0.5), border pixels repeated outside, never
+  antialiased.
+  """
+  for axis, target in zip((-3, -2), size, strict=True):
+    source = x.shape[axis]
+    if source == target:
+      continue
+    at = (np.arange(target) + 0.5) * (source / target) - 0.5
+    low = np.floor(at).astype(np.int32)
+    parts = []
+    for i in (-1, 0, 1, 2):
+      share = _cubic(at - (low + i)).reshape(-1, *(1,) * (-1 - axis))
+      taken = jnp.take(x, np.clip(low + i, 0, source - 1), axis)
+      parts.append(taken * jnp.asarray(share, x.dtype))
+    x = sum(parts[1:], parts[0])
+  return x
+
+
+def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
+  """The kernel of cubic convolution at distances of less than two pixels."""
+  d = np.abs(distance)
+  near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+  return np.where(d <= 1, near, a * (d**3 - 5 * d**2 + 8 * d - 4))
+
+
 def _taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
   """For each of `target` places, the source pixel at or before it and how far it lies beyond."""
   place = np.arange(target)

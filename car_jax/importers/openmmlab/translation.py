@@ -33,9 +33,12 @@ class Settings:
       raise UserError(f'its config has {self.where}.{key} = {value!r}\n  it is a dict')
     return Settings(value, f'{self.where}.{key}')
 
-  def only(self, key: str, *values: Any) -> None:
-    """The option, if it is there, has one of these values. Raises UserError."""
-    value = self(key, values[0])
+  def only(self, key: str, *values: Any, **default: Any) -> None:
+    """The option has one of these values. Raises UserError.
+
+    Where it is not there, it counts as the first, or as `default=`.
+    """
+    value = self(key, default.get('default', values[0]))
     if value not in values:
       raise UserError(
         f'its config has {self.where}.{key} = {value!r}, which no net here has\n'
@@ -82,10 +85,10 @@ def head_settings(
   return common(of) | entry
 
 
-def common(of: Settings) -> dict[str, Any]:
+def common(of: Settings, act: str = 'ReLU') -> dict[str, Any]:
   of.passed('in_channels', 'num_classes', 'norm_cfg', 'align_corners', 'loss_decode', 'init_cfg')
   of.passed('sampler', 'ignore_index', 'out_channels', 'threshold')
-  of.only('act_cfg', {'type': 'ReLU'})
+  of.only('act_cfg', {'type': act})
   of.only('conv_cfg', None)
   return {'features': of('channels'), 'dropout': float(of('dropout_ratio', 0.1))}
 

@@ -1,0 +1,134 @@
+"""Vision transformers of mmsegmentation, and what it puts on them: SETR and Segmenter."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from car_jax.importers.openmmlab.translation import (
+  Settings,
+  Translation,
+  classifier,
+  common,
+  normed,
+)
+from car_jax.importers.rules import Rule, convolution, layer_norm, linear, with_bias
+
+LN = {'type': 'LN', 'eps': 1e-6}  # what SETR's parts have, if nothing else is said
+
+
+def _vit(of: Settings) -> dict[str, Any]:
+  of.only('in_channels', 3)
+  of.only('output_cls_token', False)
+  of.only('interpolate_mode', 'bicubic', 'bilinear')
+  of.only('patch_bias', True)
+  of.only('patch_pad', 'corner')
+  of.only('pre_norm', False)
+  of.only('out_origin', False)
+  of.passed('norm_eval', 'with_cp', 'pretrained', 'init_cfg', 'frozen_exclude')
+  size, depth, outputs = of('img_size', 224), of('num_layers', 12), of('out_indices', -1)
+  size = size if isinstance(size, tuple) else (size,)
+  last = isinstance(outputs, int) and outputs == -1
+  outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+  entry = dict(name='vit', width=of('embed_dims', 768), depth=depth, patch=of('patch_size', 16))
+  entry |= dict(image_size=size * 2 if len(size) == 1 else size)
+  entry |= dict(outputs=() if last else tuple(i for i in range(depth) if i in outputs))
+  entry |= dict(keep_class_token=of('with_cls_token', True), final_norm=of('final_norm', False))
+  entry |= dict(embed_norm=of('patch_norm', False), interpolation=of('interpolate_mode', 'bicubic'))
+  entry |= dict(heads=of('num_heads', 12), drop_path=float(of('drop_path_rate', 0.0)))
+  return entry | _blocks(of)
+
+
+def _blocks(of: Settings) -> dict[str, Any]:
+  """What a backbone and a head made of the same blocks have in common."""
+  of.only('num_fcs', 2)
+  of.only('attn_drop_rate', 0)
+  of.only('act_cfg', {'type': 'GELU'})
+  of.only('attn_cfg', {})
+  of.only('ffn_cfg', {})
+  entry = dict(expansion=of('mlp_ratio', 4), attention_bias=of('qkv_bias', True))
+  return entry | dict(dropout=float(of('drop_rate', 0.0)), epsilon=_epsilon(of, 'norm_cfg'))
+
+
+def _epsilon(of: Settings, key: str, default: Any = None) -> float:
+  """Of the layer norm that an option describes."""
+  norm = of.part(key, default or {'type': 'LN'})
+  norm.only('type', 'LN')
+  norm.passed('requires_grad')
+  epsilon = float(norm('eps', 1e-5))
+  norm.finish()
+  return epsilon
+
+
+def _vit_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+  table = [Rule(f'{prefix}cls_token', f'{path}class_token')]
+  table.append(Rule(f'{prefix}pos_embed', f'{path}positions'))
+  table += with_bias(rf'{prefix}patch_embed\.projection', f'{path}embed', convolution)
+  table += layer_norm(rf'{prefix}patch_embed\.norm', f'{path}embed_norm')
+  return table + layer_norm(f'{prefix}ln1', f'{path}norm') + _block_rules(prefix, path)
+
+
+def _block_rules(prefix: str, path: str) -> list[Rule]:
+  block, ours = rf'{prefix}layers\.(\d+)', rf'{path}block\1'
+  table = layer_norm(rf'{block}\.ln([12])', rf'{ours}/norm\2')
+  table += with_bias(rf'{block}\.attn\.attn\.(query|key|value)', rf'{ours}/attention/\2', linear)
+  table += with_bias(rf'{block}\.attn\.attn\.out_proj', f'{ours}/attention/out', linear)
+  table += with_bias(rf'{block}\.ffn\.layers\.0\.0', f'{ours}/expand', linear)
+  return table + with_bias(rf'{block}\.ffn\.layers\.1', f'{ours}/contract', linear)
+
+
+def _mla_neck(of: Settings) -> dict[str, Any]:
+  of.passed('in_channels', 'norm_cfg')
+  of.only('act_cfg', {'type': 'ReLU'}, default=None)
+  return dict(name='mla', features=of('out_channels'), epsilon=_epsilon(of, 'norm_layer', LN))
+
+
+def _mla_neck_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+  table = layer_norm(rf'{prefix}norm\.(\d+)', rf'{path}norm\1')
+  table += normed(rf'{prefix}mla\.channel_proj\.(\d+)', rf'{path}project\1')
+  return table + normed(rf'{prefix}mla\.feat_extract\.(\d+)', rf'{path}extract\1')
+
+
+def _setr_up(of: Settings) -> dict[str, Any]:
+  entry = dict(name='setr_up', index=of('in_index', -1), epsilon=_epsilon(of, 'norm_layer', LN))
+  entry |= dict(convolutions=of('num_convs', 1), scale=of('up_scale', 4))
+  return common(of) | entry | dict(kernel=of('kernel_size', 3))
+
+
+def _setr_up_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+  table = layer_norm(f'{prefix}norm', 'norm')
+  return table + normed(rf'{prefix}up_convs\.(\d+)\.0', r'up\1') + classifier(prefix)
+
+
+def _setr_mla(of: Settings) -> dict[str, Any]:
+  entry = dict(name='setr_mla', indices=of('in_index'), scale=of('up_scale', 4))
+  return common(of) | entry | dict(features=of('mla_channels', 128))
+
+
+def _setr_mla_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+  table = normed(rf'{prefix}up_convs\.(\d+)\.([01])', r'level\1_conv\2')
+  return table + classifier(prefix)
+
+
+def _segmenter(of: Settings) -> dict[str, Any]:
+  of.passed('init_std')
+  entry = dict(name='segmenter', features=of('embed_dims'), index=of('in_index', -1))
+  entry |= dict(depth=of('num_layers'), heads=of('num_heads'))
+  entry |= dict(drop_path=float(of('drop_path_rate', 0.1)))
+  return common(of, act='GELU') | entry | _blocks(of)
+
+
+def _segmenter_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+  table = [Rule(f'{prefix}cls_emb', 'class_tokens'), *_block_rules(prefix, path)]
+  table += with_bias(f'{prefix}dec_proj', 'project', linear)
+  for theirs, ours in (('patch', 'patches'), ('classes', 'classes')):
+    table.append(Rule(rf'{prefix}{theirs}_proj\.weight', f'project_{ours}/kernel', linear))
+  table += layer_norm(f'{prefix}decoder_norm', 'norm')
+  return table + layer_norm(f'{prefix}mask_norm', 'mask_norm')
+
+
+BACKBONES = {'VisionTransformer': Translation(_vit, _vit_rules)}
+NECKS = {'MLANeck': Translation(_mla_neck, _mla_neck_rules)}
+HEADS = {
+  'SETRMLAHead': Translation(_setr_mla, _setr_mla_rules),
+  'SETRUPHead': Translation(_setr_up, _setr_up_rules),
+  'SegmenterMaskTransformerHead': Translation(_segmenter, _segmenter_rules),
+}
