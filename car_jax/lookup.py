@@ -47,6 +47,7 @@ BACKBONES = {
 NECKS: dict[str, str] = {}
 HEADS = {
   'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3PlusHead',
+  'fcn': 'car_jax.nn.fcn_head:FCNHead',
   'psp': 'car_jax.nn.psp:PSPHead',
   'segformer': 'car_jax.nn.segformer:SegFormerHead',
 }
