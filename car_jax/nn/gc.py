@@ -30,11 +30,8 @@ class GlobalContext(nn.Module):
   def __call__(self, x: Array) -> Array:
     context = self.pooled(x)
     if self.scales:
-      scale = nn.sigmoid(self.transformed(context, 'scale'))
-    if self.shifts:
-      shift = self.transformed(context, 'shift')
-    x = x * scale if self.scales else x
-    return x + shift if self.shifts else x
+      x = x * nn.sigmoid(self.transformed(context, 'scale'))
+    return x + self.transformed(context, 'shift') if self.shifts else x
 
   def pooled(self, x: Array) -> Array:
     """[B, 1, 1, D]: a mean of all places, weighted by how much each asks for attention."""
