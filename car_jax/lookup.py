@@ -49,7 +49,12 @@ NECKS = {
   'mla': 'car_jax.nn.mla:MLANeck',
 }
 HEADS = {
+  'ann': 'car_jax.nn.ann:ANNHead',
+  'apc': 'car_jax.nn.apc:APCHead',
+  'cc': 'car_jax.nn.cc:CCHead',
   'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3PlusHead',
+  'fcn': 'car_jax.nn.fcn_head:FCNHead',
+  'gc': 'car_jax.nn.gc:GCHead',
   'psp': 'car_jax.nn.psp:PSPHead',
   'segformer': 'car_jax.nn.segformer:SegFormerHead',
   'segmenter': 'car_jax.nn.segmenter:MaskTransformerHead',

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from car_jax import registry
 from car_jax.errors import UserError
-from car_jax.importers.openmmlab.model import model
+from car_jax.importers.openmmlab import model
 from car_jax.importers.openmmlab.transformers import BACKBONES
 from car_jax.importers.openmmlab.translation import Settings
 
@@ -24,7 +23,7 @@ def entry(**options):
 
 def read(backbone, head, **rest):
   config = dict(type='EncoderDecoder', backbone=dict(VIT, num_layers=2) | backbone)
-  return model(config | dict(decode_head=head) | rest)
+  return model.net(config | dict(decode_head=head) | rest)
 
 
 def test_defaults_are_mmsegmentations():
@@ -75,7 +74,7 @@ def layer(name, d):
 
 def test_weights_without_biases_in_attention_and_with_a_norm_of_patches_have_their_places():
   options = dict(mlp_ratio=2, qkv_bias=False)
-  found = read(options | dict(patch_norm=True, final_norm=True), MASKS | options)
+  net = read(options | dict(patch_norm=True, final_norm=True), MASKS | options)
   shapes = {'backbone.cls_token': (1, 1, 8), 'backbone.pos_embed': (1, 4 * 6 + 1, 8)}
   for name in ('patch_embed.norm', 'ln1'):
     shapes |= {f'backbone.{name}.weight': (8,), f'backbone.{name}.bias': (8,)}
@@ -87,10 +86,9 @@ def test_weights_without_biases_in_attention_and_with_a_norm_of_patches_have_the
   shapes |= {f'decode_head.{p}_proj.weight': (6, 6) for p in ('patch', 'classes')}
   for name, d in (('decoder_norm', 6), ('mask_norm', 3)):
     shapes |= {f'decode_head.{name}.weight': (d,), f'decode_head.{name}.bias': (d,)}
-  net = registry.net(found.spec, num_classes=found.num_classes)
   x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
   template = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), x)
   weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-  placed = found.variables(weights, {'params': template['params']})
+  placed = model.to_variables(net, weights, {'params': template['params']})
   count = lambda tree: sum(a.size for a in jax.tree.leaves(tree))
   assert count(placed) == count(weights)

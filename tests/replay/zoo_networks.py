@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import registry
-from car_jax.importers.openmmlab.model import spec, to_variables
+from car_jax.importers.openmmlab import model
 from car_jax.nn import net as nets
 from car_jax.nn import windows
 from tests.golden.fill import fill
@@ -40,10 +39,9 @@ def flat(intermediates: Any, name: str) -> list[np.ndarray]:
 
 @replays('zoo', *STEMS)
 def forward(r: Replay) -> None:
-  entry, classes = spec(json.loads(str(r['config'])))
-  net = registry.net(entry, num_classes=classes)
+  net = model.net(json.loads(str(r['config'])))
   image = np.float32(r['image'] / 127.5 - 1)[None]
-  variables = to_variables(net, weights_of(r))
+  variables = model.to_variables(net, weights_of(r))
   align = bool(r['align_corners'])
   assert net.align_corners == align
   rough, errors = 1e-3 if r.stem in ROUGH else 2e-5, json.loads(str(r['float32_error']))

@@ -7,17 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import lookup
+from car_jax import lookup, registry
 from car_jax.errors import UserError, nearest
-from car_jax.importers.openmmlab import resnets, segformer, transformers
+from car_jax.importers.openmmlab import attention, fcn, resnets, segformer, transformers
 from car_jax.importers.openmmlab.translation import Settings, Translation
 from car_jax.importers.rules import Rule, Weights, convert
 from car_jax.nn.composed import Composition
 
-FAMILIES = (resnets, segformer, transformers)
+FAMILIES = (attention, fcn, resnets, segformer, transformers)
 KINDS = {'backbone': 'BACKBONES', 'neck': 'NECKS', 'decode_head': 'HEADS'}
-# Training's other heads, pixel means, and indices that follow from a window's size.
-UNUSED = (r'auxiliary_head\..*', r'data_preprocessor\..*', r'.*\.relative_position_index')
+# Training's other heads, pixel means, and indices that follow from a window's size; and ANN's other
+# name of a projection that queries and keys share: torch, which reads both, keeps the queries'.
+UNUSED = (
+  r'auxiliary_head\..*',
+  r'data_preprocessor\..*',
+  r'.*\.relative_position_index',
+  r'decode_head\.context\.stages\.\d+\.key_project\..*',
+)
 
 
 def spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
@@ -30,7 +36,7 @@ def spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
   of.passed(
     'pretrained', 'auxiliary_head', 'train_cfg', 'test_cfg', 'init_cfg', 'data_preprocessor'
   )
-  net: dict[str, Any] = {'name': 'composed'}
+  entry: dict[str, Any] = {'name': 'composed'}
   for kind, table in KINDS.items():
     if kind == 'neck' and not of('neck', None):
       continue
@@ -41,12 +47,18 @@ def spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         f'its config has {part.where}.type = {name!r}, which no net here has\n'
         f'{nearest(name, known)}'
       )
-    net[kind.removeprefix('decode_')] = known[name].entry(part)
+    entry[kind.removeprefix('decode_')] = known[name].entry(part)
     part.finish()
   of.finish()
   head = of.part('decode_head')
-  net['align_corners'] = bool(head('align_corners', False))
-  return net, head('num_classes')
+  entry['align_corners'] = bool(head('align_corners', False))
+  return entry, head('num_classes')
+
+
+def net(config: Mapping[str, Any]) -> Composition:
+  """The net that the dict `model` of a config describes. Raises UserError."""
+  entry, classes = spec(config)
+  return registry.net(entry, num_classes=classes)
 
 
 def _translations(table: str) -> dict[str, Translation]:

@@ -125,10 +125,10 @@ def _segmenter_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[R
   return table + layer_norm(f'{prefix}mask_norm', 'mask_norm')
 
 
-BACKBONES = {'VisionTransformer': Translation(_vit, _vit_rules)}
-NECKS = {'MLANeck': Translation(_mla_neck, _mla_neck_rules)}
+BACKBONES = {'VisionTransformer': Translation('vit', _vit, _vit_rules)}
+NECKS = {'MLANeck': Translation('mla', _mla_neck, _mla_neck_rules)}
 HEADS = {
-  'SETRMLAHead': Translation(_setr_mla, _setr_mla_rules),
-  'SETRUPHead': Translation(_setr_up, _setr_up_rules),
-  'SegmenterMaskTransformerHead': Translation(_segmenter, _segmenter_rules),
+  'SETRMLAHead': Translation('setr_mla', _setr_mla, _setr_mla_rules),
+  'SETRUPHead': Translation('setr_up', _setr_up, _setr_up_rules),
+  'SegmenterMaskTransformerHead': Translation('segmenter', _segmenter, _segmenter_rules),
 }
