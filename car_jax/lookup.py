@@ -43,12 +43,14 @@ NETS = {
 BACKBONES = {
   'mit': 'car_jax.nn.segformer:MixTransformer',
   'resnet': 'car_jax.nn.resnet:ResNet',
+  'swin': 'car_jax.nn.swin:SwinTransformer',
 }
 NECKS: dict[str, str] = {}
 HEADS = {
   'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3PlusHead',
   'psp': 'car_jax.nn.psp:PSPHead',
   'segformer': 'car_jax.nn.segformer:SegFormerHead',
+  'upernet': 'car_jax.nn.uper:UPerHead',
 }
 DATASETS = {
   'captioned': 'car_jax.generate.captioned:Captioned',
