@@ -41,8 +41,10 @@ NETS = {
   'pixel_discriminator': 'car_jax.nn.discriminator:PixelDiscriminator',
 }
 BACKBONES = {
+  'convnext': 'car_jax.nn.convnext:ConvNeXt',
   'mit': 'car_jax.nn.segformer:MixTransformer',
   'resnet': 'car_jax.nn.resnet:ResNet',
+  'resnetv2': 'car_jax.nn.resnetv2:ResNetV2',
   'swin': 'car_jax.nn.swin:SwinTransformer',
 }
 NECKS: dict[str, str] = {}
