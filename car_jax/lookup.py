@@ -41,8 +41,11 @@ NETS = {
   'pixel_discriminator': 'car_jax.nn.discriminator:PixelDiscriminator',
 }
 BACKBONES = {
+  'convnext': 'car_jax.nn.convnext:ConvNeXt',
   'mit': 'car_jax.nn.segformer:MixTransformer',
   'resnet': 'car_jax.nn.resnet:ResNet',
+  'resnetv2': 'car_jax.nn.resnetv2:ResNetV2',
+  'swin': 'car_jax.nn.swin:SwinTransformer',
   'vit': 'car_jax.nn.vit:VisionTransformer',
 }
 NECKS = {
@@ -60,6 +63,7 @@ HEADS = {
   'segmenter': 'car_jax.nn.segmenter:MaskTransformerHead',
   'setr_mla': 'car_jax.nn.setr:SETRMLAHead',
   'setr_up': 'car_jax.nn.setr:SETRUpHead',
+  'upernet': 'car_jax.nn.uper:UPerHead',
 }
 DATASETS = {
   'captioned': 'car_jax.generate.captioned:Captioned',

@@ -160,18 +160,18 @@ def max_pool2(x: Array) -> Array:
   return larger(upper, lower)
 
 
-def max_pool3(x: Array, *, ceil: bool = False) -> Array:
+def max_pool3(x: Array, *, ceil: bool = False, border: float = -jnp.inf) -> Array:
   """[B, H, W, C] -> the maxima of 3 x 3 windows two apart, padded by one; selections as max_pool2.
 
   H becomes ceil(H / 2), or with `ceil`, for an even H, one more: as torch's ceil_mode, whose last
-  window lies half outside.
+  window lies half outside. `border` is the value of the padding.
   """
   larger = lambda one, two: jnp.where(one < two, two, one)
   for axis in (2, 1):  # rows last: of equal values the first row's has the gradient
     side = x.shape[axis]
     count = side // 2 + 1 if ceil else (side + 1) // 2
     pads = [(1, 2 * count - side) if a == axis else (0, 0) for a in range(4)]
-    padded = jnp.pad(x, pads, constant_values=-jnp.inf)
+    padded = jnp.pad(x, pads, constant_values=border)
     every = lambda start: jax.lax.slice_in_dim(padded, start, start + 2 * count - 1, 2, axis)  # noqa: B023
     x = larger(larger(every(0), every(1)), every(2))
   return x

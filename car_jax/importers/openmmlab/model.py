@@ -9,12 +9,20 @@ import numpy as np
 
 from car_jax import lookup, registry
 from car_jax.errors import UserError, nearest
-from car_jax.importers.openmmlab import attention, fcn, resnets, segformer, transformers
+from car_jax.importers.openmmlab import (
+  attention,
+  fcn,
+  hierarchical,
+  pyramids,
+  resnets,
+  segformer,
+  transformers,
+)
 from car_jax.importers.openmmlab.translation import Settings, Translation
 from car_jax.importers.rules import Rule, Weights, convert
 from car_jax.nn.composed import Composition
 
-FAMILIES = (attention, fcn, resnets, segformer, transformers)
+FAMILIES = (attention, fcn, hierarchical, pyramids, resnets, segformer, transformers)
 KINDS = {'backbone': 'BACKBONES', 'neck': 'NECKS', 'decode_head': 'HEADS'}
 # Training's other heads, pixel means, and indices that follow from a window's size; and ANN's other
 # name of a projection that queries and keys share: torch, which reads both, keeps the queries'.
@@ -86,10 +94,10 @@ def rules(net: Composition) -> Iterator[Rule]:
 
 
 def separate(weights: Weights) -> dict[str, np.ndarray]:
-  """With the joint projection of torch's MultiheadAttention as three."""
+  """With the joint projection of torch's MultiheadAttention, or Swin's, as three."""
   parts = {}
   for name, value in weights.items():
-    match = re.fullmatch(r'(.*\.attn)\.in_proj_(weight|bias)', name)
+    match = re.fullmatch(r'(.*\.(?:attn|w_msa))\.(?:in_proj_|qkv\.)(weight|bias)', name)
     if match and np.ndim(value) and len(value) % 3 == 0:
       for one, part in zip(('query', 'key', 'value'), np.split(value, 3), strict=True):
         parts[f'{match[1]}.{one}.{match[2]}'] = part

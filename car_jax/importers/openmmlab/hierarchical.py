@@ -1,0 +1,133 @@
+"""Swin transformers of mmsegmentation, ConvNeXts of mmclassification."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from car_jax.errors import UserError, nearest
+from car_jax.importers.openmmlab.translation import Settings, Translation
+from car_jax.importers.rules import (
+  Rule,
+  as_is,
+  convolution,
+  layer_norm,
+  linear,
+  point,
+  with_bias,
+)
+
+# Blocks of the third stage, channels of the first.
+CONVNEXTS = {'tiny': (9, 96), 'small': (27, 96), 'base': (27, 128), 'large': (27, 192)}
+CONVNEXTS |= {'xlarge': (27, 256)}
+
+
+def _epsilon(of: Settings, kind: str, default: float) -> float:
+  """Of layer norms, from `norm_cfg`; torch's own where it is given without."""
+  norm = of.part('norm_cfg', {'type': kind, 'eps': default})
+  norm.only('type', kind)
+  norm.passed('requires_grad')
+  epsilon = float(norm('eps', 1e-5))
+  norm.finish()
+  return epsilon
+
+
+def _swin(of: Settings) -> dict[str, Any]:
+  depths = of('depths', (2, 2, 6, 2))
+  patch = of('patch_size', 4)
+  of.only('in_channels', 3)
+  of.only('strides', (patch, *(2,) * (len(depths) - 1)))
+  of.only('use_abs_pos_embed', False)
+  of.only('act_cfg', {'type': 'GELU'})
+  of.passed('drop_rate', 'attn_drop_rate')
+  of.passed('pretrain_img_size', 'init_cfg', 'pretrained', 'with_cp', 'frozen_stages')
+  entry = dict(name='swin', width=of('embed_dims', 96), depths=depths, patch=patch)
+  entry |= dict(heads=of('num_heads', (3, 6, 12, 24)), window=of('window_size', 7))
+  entry |= dict(expansion=float(of('mlp_ratio', 4)), qkv_bias=of('qkv_bias', True))
+  entry |= dict(scale=float(of('qk_scale', None) or 0), patch_norm=of('patch_norm', True))
+  entry |= dict(outputs=of('out_indices', (0, 1, 2, 3)), merge_by_channel=True)
+  entry |= dict(epsilon=_epsilon(of, 'LN', 1e-5))
+  return entry | dict(drop_path=float(of('drop_path_rate', 0.1)))
+
+
+def _swin_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+  table = with_bias(rf'{prefix}patch_embed\.projection', f'{path}embed', convolution)
+  table += layer_norm(rf'{prefix}patch_embed\.norm', f'{path}embed_norm')
+  for k in range(len(entry['depths'])):
+    stage, ours = rf'{prefix}stages\.{k}', f'{path}stage{k + 1}'
+    table += layer_norm(rf'{prefix}norm{k}', f'{ours}_norm')
+    merge = f'{path}stage{k + 2}_merge'
+    table += layer_norm(rf'{stage}\.downsample\.norm', f'{merge}_norm')
+    table.append(Rule(rf'{stage}\.downsample\.reduction\.weight', f'{merge}/kernel', linear))
+    block, ours = rf'{stage}\.blocks\.(\d+)', rf'{ours}_block\1'
+    table += layer_norm(rf'{block}\.norm([12])', rf'{ours}/norm\2')
+    attention, inner = rf'{block}\.attn\.w_msa', f'{ours}/attention'
+    table += with_bias(rf'{attention}\.(query|key|value)', rf'{inner}/\2', linear)
+    table += with_bias(rf'{attention}\.proj', f'{inner}/out', linear)
+    bias = f'{inner}/position_bias'
+    table.append(Rule(rf'{attention}\.relative_position_bias_table', bias, as_is))
+    table += with_bias(rf'{block}\.ffn\.layers\.0\.0', f'{ours}/expand', linear)
+    table += with_bias(rf'{block}\.ffn\.layers\.1', f'{ours}/contract', linear)
+  return table
+
+
+def _convnext(of: Settings) -> dict[str, Any]:
+  arch = of('arch', 'tiny')
+  shape = of.part('arch') if isinstance(arch, Mapping) else Settings(_named(arch), 'arch')
+  depths = shape('depths')
+  entry = dict(name='convnext', widths=shape('channels'), depths=depths)
+  shape.finish()
+  of.only('in_channels', 3)
+  of.only('act_cfg', {'type': 'GELU'})
+  if of('gap_before_final_norm', True):
+    raise UserError(
+      f'its config has no {of.where}.gap_before_final_norm = False\n'
+      '  without, it gives one vector for each image'
+    )
+  of.passed('linear_pw_conv', 'frozen_stages', 'with_cp', 'init_cfg', 'pretrained')
+  outputs = of('out_indices', -1)
+  outputs = [outputs] if isinstance(outputs, int) else outputs
+  epsilon = _epsilon(of, 'LN2d', 1e-6)
+  # mmclassification makes those between stages with torch's own epsilon, mmpretrain does not.
+  shrink = epsilon if of.given['type'].startswith('mmpretrain.') else 1e-5
+  entry |= dict(patch=of('stem_patch_size', 4), epsilon=epsilon, shrink_epsilon=shrink)
+  entry |= dict(outputs=tuple(k + len(depths) if k < 0 else k for k in outputs))
+  entry |= dict(layer_scale=float(of('layer_scale_init_value', 1e-6)))
+  return entry | dict(drop_path=float(of('drop_path_rate', 0.0)))
+
+
+def _named(arch: str) -> dict[str, Any]:
+  """Sizes of a published ConvNeXt. Raises UserError."""
+  if arch not in CONVNEXTS:
+    raise UserError(f'no ConvNeXt {arch!r}\n{nearest(arch, CONVNEXTS)}')
+  depth, width = CONVNEXTS[arch]
+  return dict(depths=(3, 3, depth, 3), channels=tuple(width * 2**k for k in range(4)))
+
+
+def _convnext_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+  table = []
+  for k in range(len(entry['depths'])):
+    ours, embed = f'{path}stage{k + 1}', rf'{prefix}downsample_layers\.{k}'
+    table += with_bias(rf'{embed}\.{min(k, 1)}', f'{ours}_embed', convolution)
+    table += layer_norm(rf'{embed}\.{1 - min(k, 1)}', f'{ours}_embed_norm')
+    table += layer_norm(rf'{prefix}norm{k}', f'{ours}_norm')
+    block, ours = rf'{prefix}stages\.{k}\.(\d+)', rf'{ours}_block\1'
+    table += with_bias(rf'{block}\.depthwise_conv', f'{ours}/depthwise', convolution)
+    table += layer_norm(rf'{block}\.norm', f'{ours}/norm')
+    table += with_bias(rf'{block}\.pointwise_conv1', f'{ours}/expand', _linear)
+    table += with_bias(rf'{block}\.pointwise_conv2', f'{ours}/contract', _linear)
+    table.append(Rule(rf'{block}\.gamma', f'{ours}/scale', as_is))
+  return table
+
+
+def _linear(a: np.ndarray) -> np.ndarray:
+  """[out, in] or [out, in, 1, 1] -> [in, out]"""
+  return point(a) if np.ndim(a) == 4 else linear(a)
+
+
+BACKBONES = {
+  'ConvNeXt': Translation('convnext', _convnext, _convnext_rules),
+  'SwinTransformer': Translation('swin', _swin, _swin_rules),
+}
+NECKS: dict[str, Translation] = {}
+HEADS: dict[str, Translation] = {}
