@@ -41,15 +41,24 @@ NETS = {
   'pixel_discriminator': 'car_jax.nn.discriminator:PixelDiscriminator',
 }
 BACKBONES = {
+  'bisenetv1': 'car_jax.nn.bisenetv1:BiSeNetV1',
+  'bisenetv2': 'car_jax.nn.bisenetv2:BiSeNetV2',
+  'icnet': 'car_jax.nn.icnet:ICNet',
   'mit': 'car_jax.nn.segformer:MixTransformer',
+  'mobilenetv3': 'car_jax.nn.mobilenetv3:MobileNetV3',
   'resnet': 'car_jax.nn.resnet:ResNet',
 }
-NECKS: dict[str, str] = {}
+NECKS = {
+  'fpn': 'car_jax.nn.fpn:FPN',
+  'icnet': 'car_jax.nn.icnet:ICNeck',
+}
 HEADS = {
   'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3PlusHead',
   'fcn': 'car_jax.nn.fcn_head:FCNHead',
+  'lraspp': 'car_jax.nn.lraspp:LRASPPHead',
   'psp': 'car_jax.nn.psp:PSPHead',
   'segformer': 'car_jax.nn.segformer:SegFormerHead',
+  'semfpn': 'car_jax.nn.semfpn:FPNHead',
 }
 DATASETS = {
   'captioned': 'car_jax.generate.captioned:Captioned',

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from car_jax.errors import UserError, nearest
-from car_jax.importers.openmmlab import fcn, resnets, segformer
+from car_jax.importers.openmmlab import fcn, fpn, realtime, resnets, segformer
 from car_jax.importers.openmmlab.translation import Settings, Translation
 from car_jax.importers.rules import Rule, Weights, convert
 
-FAMILIES = (fcn, resnets, segformer)
+FAMILIES = (fcn, fpn, realtime, resnets, segformer)
 KINDS = {'backbone': 'BACKBONES', 'neck': 'NECKS', 'decode_head': 'HEADS'}
 # Training's other heads, pixel means, and indices that follow from a window's size.
 UNUSED = (r'auxiliary_head\..*', r'data_preprocessor\..*', r'.*\.relative_position_index')
