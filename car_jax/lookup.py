@@ -41,14 +41,20 @@ NETS = {
   'pixel_discriminator': 'car_jax.nn.discriminator:PixelDiscriminator',
 }
 BACKBONES = {
+  'bisenetv1': 'car_jax.nn.bisenetv1:BiSeNetV1',
+  'bisenetv2': 'car_jax.nn.bisenetv2:BiSeNetV2',
   'convnext': 'car_jax.nn.convnext:ConvNeXt',
+  'icnet': 'car_jax.nn.icnet:ICNet',
   'mit': 'car_jax.nn.segformer:MixTransformer',
+  'mobilenetv3': 'car_jax.nn.mobilenetv3:MobileNetV3',
   'resnet': 'car_jax.nn.resnet:ResNet',
   'resnetv2': 'car_jax.nn.resnetv2:ResNetV2',
   'swin': 'car_jax.nn.swin:SwinTransformer',
   'vit': 'car_jax.nn.vit:VisionTransformer',
 }
 NECKS = {
+  'fpn': 'car_jax.nn.fpn:FPN',
+  'icnet': 'car_jax.nn.icnet:ICNeck',
   'mla': 'car_jax.nn.mla:MLANeck',
 }
 HEADS = {
@@ -58,9 +64,11 @@ HEADS = {
   'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3PlusHead',
   'fcn': 'car_jax.nn.fcn_head:FCNHead',
   'gc': 'car_jax.nn.gc:GCHead',
+  'lraspp': 'car_jax.nn.lraspp:LRASPPHead',
   'psp': 'car_jax.nn.psp:PSPHead',
   'segformer': 'car_jax.nn.segformer:SegFormerHead',
   'segmenter': 'car_jax.nn.segmenter:MaskTransformerHead',
+  'semfpn': 'car_jax.nn.semfpn:FPNHead',
   'setr_mla': 'car_jax.nn.setr:SETRMLAHead',
   'setr_up': 'car_jax.nn.setr:SETRUpHead',
   'upernet': 'car_jax.nn.uper:UPerHead',

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from car_jax import options, registry
+from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
 from car_jax.nn.net import Segmenter
@@ -36,6 +37,14 @@ class Part(nn.Module, kw_only=True):
   def least(self) -> int:
     """The smallest H and W of an image that the part can work with."""
     return 1
+
+  def chosen(self, maps: Sequence[Array], which: Sequence[int]) -> tuple[Array, ...]:
+    """Some of the maps. Raises UserError for one that is not there."""
+    if wrong := [i for i in which if not -len(maps) <= i < len(maps)]:
+      raise UserError(
+        f'{type(self).__name__} has no map {wrong[0]}\n  they are 0 to {len(maps) - 1}'
+      )
+    return tuple(maps[i] for i in which)
 
 
 class Backbone(Part):

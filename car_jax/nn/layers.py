@@ -4,6 +4,7 @@ Letters: B images, N samples per image, H x W pixels, C channels. Where a layer 
 [B, N, H, W, C], an N of 1 stands for features that all samples share.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -95,11 +96,17 @@ class ConvTranspose2x2(nn.Module):
     return blocks.reshape(*lead, 2 * h, 2 * w, o)
 
 
-def conv(features: int, size: int = 3, stride: int = 1, padding: int = 1, **kw: Any) -> nn.Conv:
-  """A convolution with torch's way of giving padding: zeros, the same number on every side."""
+def conv(
+  features: int, size: int = 3, stride: int = 1, padding: int | str = 1, **kw: Any
+) -> nn.Conv:
+  """A convolution with torch's way of giving padding: zeros, the same number on every side.
+
+  Or 'SAME', TensorFlow's way, where a stride of 2 pads an even side at its end alone.
+  """
   if size == 1 and padding == 0:
     kw = {'conv_general_dilated': _pointwise} | kw
-  return nn.Conv(features, (size, size), (stride, stride), ((padding, padding),) * 2, **kw)
+  pads = padding if isinstance(padding, str) else ((padding, padding),) * 2
+  return nn.Conv(features, (size, size), (stride, stride), pads, **kw)
 
 
 def _pointwise(x: Array, kernel: Array, strides: Any, *args: Any, **kw: Any) -> Array:
@@ -120,10 +127,10 @@ def _pointwise(x: Array, kernel: Array, strides: Any, *args: Any, **kw: Any) -> 
 
 
 class NormedConv(nn.Module):
-  """A convolution, a batch norm, a ReLU: [B, H, W, channels] -> [B, H, W, features].
+  """A convolution, a batch norm, an activation: [B, H, W, channels] -> [B, H, W, features].
 
   `depthwise` filters each channel alone. A bias before a norm changes nothing but what weight files
-  hold: VGG's have one.
+  hold: VGG's have one. Without a stride H and W stay; `same` is about padding with one, see `conv`.
   """
 
   features: int
@@ -132,14 +139,20 @@ class NormedConv(nn.Module):
   depthwise: bool = False
   dtype: Any = None
   use_bias: bool = False
+  stride: int = 1
+  activation: Any = nn.relu  # a function of arrays, or None for none
+  epsilon: float = 1e-5  # of the norm
+  same: bool = False
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     groups = x.shape[-1] if self.depthwise else 1
     kw = {'kernel_dilation': self.dilation, 'feature_group_count': groups, 'dtype': self.dtype}
-    pad = self.dilation * (self.size // 2)
-    x = conv(self.features, self.size, 1, pad, use_bias=self.use_bias, name='conv', **kw)(x)
-    return nn.relu(BatchNorm(name='norm')(x, train=train))
+    pad = 'SAME' if self.same else self.dilation * (self.size // 2)
+    shape = self.features, self.size, self.stride, pad
+    x = conv(*shape, use_bias=self.use_bias, name='conv', **kw)(x)
+    x = BatchNorm(self.epsilon, name='norm')(x, train=train)
+    return x if self.activation is None else self.activation(x)
 
 
 def reflect_pad(x: Array, by: int = 1) -> Array:
@@ -230,6 +243,13 @@ def _taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np
     at = np.maximum((place + 0.5) * (source / target) - 0.5, 0)
   low = np.minimum(np.floor(at).astype(np.int32), source - 1)
   return low, at - low
+
+
+def resize_nearest(x: Array, size: Sequence[int]) -> Array:
+  """[B, H, W, C] -> [B, *size, C] as torch's nearest `interpolate`: place i is that of i H / h."""
+  for axis, target in zip((1, 2), size, strict=True):
+    x = jnp.take(x, np.arange(target) * x.shape[axis] // target, axis)
+  return x
 
 
 def check_multiple(shape: tuple[int, ...], of: int, what: str) -> None:

@@ -123,6 +123,10 @@ class ResNet(Backbone):
     x = unit(x, '1', width // 2, 3, 2)
     return unit(unit(x, '2', width // 2, 3, 1), '3', width, 3, 1)
 
+  def entering(self, stage: int, x: Array) -> Array:
+    """What a stage sees of the map before it; a derived net may change it."""
+    return x
+
   def plan(self) -> list[tuple[int, list[int]]]:
     """Of each stage its stride and the dilations of its blocks. Raises UserError."""
     counts = self.blocks or BLOCKS[self.depth]
@@ -154,7 +158,7 @@ class ResNet(Backbone):
     self.sow('intermediates', 'stem', x)
     stages = []
     for k, (stride, dilations) in enumerate(self.plan(), 1):
-      features = width * 2 ** (k - 1)
+      x, features = self.entering(k, x), width * 2 ** (k - 1)
       for i, dilation in enumerate(dilations):
         shape = features, stride if i == 0 else 1, dilation, self.dtype
         x = kind(*shape, name=f'stage{k}_block{i}', **kw)(x, train=train)

@@ -12,8 +12,10 @@ from car_jax.errors import UserError, nearest
 from car_jax.importers.openmmlab import (
   attention,
   fcn,
+  fpn,
   hierarchical,
   pyramids,
+  realtime,
   resnets,
   segformer,
   transformers,
@@ -22,7 +24,7 @@ from car_jax.importers.openmmlab.translation import Settings, Translation
 from car_jax.importers.rules import Rule, Weights, convert
 from car_jax.nn.composed import Composition
 
-FAMILIES = (attention, fcn, hierarchical, pyramids, resnets, segformer, transformers)
+FAMILIES = (attention, fcn, fpn, hierarchical, pyramids, realtime, resnets, segformer, transformers)
 KINDS = {'backbone': 'BACKBONES', 'neck': 'NECKS', 'decode_head': 'HEADS'}
 # Training's other heads, pixel means, and indices that follow from a window's size; and ANN's other
 # name of a projection that queries and keys share: torch, which reads both, keeps the queries'.

@@ -93,6 +93,25 @@ def common(of: Settings, act: str = 'ReLU') -> dict[str, Any]:
   return {'features': of('channels'), 'dropout': float(of('dropout_ratio', 0.1))}
 
 
+def batch_norm(of: Settings) -> float:
+  """The epsilon of its batch norms."""
+  norm = of.part('norm_cfg', {'type': 'BN'})
+  norm.only('type', 'BN', 'SyncBN')
+  norm.passed('requires_grad', 'momentum')
+  epsilon = float(norm('eps', 1e-5))
+  norm.finish()
+  return epsilon
+
+
+def usual_norm(of: Settings) -> None:
+  """Raises UserError for norms that are not batch norms of the usual epsilon."""
+  if (epsilon := batch_norm(of)) != 1e-5:
+    raise UserError(
+      f'its config has {of.where}.norm_cfg.eps = {epsilon!r}, which no net here has\n'
+      '  what can be read: 1e-05'
+    )
+
+
 def classifier(prefix: str) -> list[Rule]:
   return with_bias(rf'{prefix}conv_seg', 'head', convolution)
 
