@@ -47,6 +47,8 @@ BACKBONES = {
 NECKS: dict[str, str] = {}
 HEADS = {
   'deeplabv3plus': 'car_jax.nn.deeplabv3plus:DeepLabV3PlusHead',
+  'mask2former': 'car_jax.nn.mask2former:Mask2FormerHead',
+  'maskformer': 'car_jax.nn.maskformer:MaskFormerHead',
   'psp': 'car_jax.nn.psp:PSPHead',
   'segformer': 'car_jax.nn.segformer:SegFormerHead',
 }

@@ -4,6 +4,7 @@ Letters: B images, N samples per image, H x W pixels, C channels. Where a layer 
 [B, N, H, W, C], an N of 1 stands for features that all samples share.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -202,6 +203,13 @@ def _taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np
     at = np.maximum((place + 0.5) * (source / target) - 0.5, 0)
   low = np.minimum(np.floor(at).astype(np.int32), source - 1)
   return low, at - low
+
+
+def resize_nearest(x: Array, size: Sequence[int]) -> Array:
+  """[B, H, W, C] -> [B, *size, C] as torch's nearest `interpolate`: pixel floor(i H / size) at i."""
+  for axis, target in zip((1, 2), size, strict=True):
+    x = jnp.take(x, np.arange(target) * x.shape[axis] // target, axis)
+  return x
 
 
 def check_multiple(shape: tuple[int, ...], of: int, what: str) -> None:

@@ -23,10 +23,11 @@ class Model(NamedTuple):
   spec: dict[str, Any]
   rules: list[Rule]
   num_classes: int
+  unused: tuple[str, ...] = UNUSED  # patterns of names that are passed over
 
   def variables(self, weights: Weights, template: Any = None) -> dict[str, Any]:
     """A state dict -> variables of the net. Raises UserError."""
-    return convert(self.rules, separate(weights), template, UNUSED)
+    return convert(self.rules, separate(weights), template, self.unused)
 
 
 def model(config: Mapping[str, Any]) -> Model:
@@ -67,7 +68,7 @@ def separate(weights: Weights) -> dict[str, np.ndarray]:
   """With the joint projection of torch's MultiheadAttention as three."""
   parts = {}
   for name, value in weights.items():
-    match = re.fullmatch(r'(.*\.attn)\.in_proj_(weight|bias)', name)
+    match = re.fullmatch(r'(.*attn)\.in_proj_(weight|bias)', name)
     if match and np.ndim(value) and len(value) % 3 == 0:
       for one, part in zip(('query', 'key', 'value'), np.split(value, 3), strict=True):
         parts[f'{match[1]}.{one}.{match[2]}'] = part
