@@ -43,6 +43,7 @@ NETS = {
 BACKBONES = {
   'mit': 'car_jax.nn.segformer:MixTransformer',
   'resnet': 'car_jax.nn.resnet:ResNet',
+  'swin': 'car_jax.nn.swin:SwinTransformer',
 }
 NECKS: dict[str, str] = {}
 HEADS = {
@@ -51,6 +52,7 @@ HEADS = {
   'maskformer': 'car_jax.nn.maskformer:MaskFormerHead',
   'psp': 'car_jax.nn.psp:PSPHead',
   'segformer': 'car_jax.nn.segformer:SegFormerHead',
+  'upernet': 'car_jax.nn.uper:UPerHead',
 }
 DATASETS = {
   'captioned': 'car_jax.generate.captioned:Captioned',

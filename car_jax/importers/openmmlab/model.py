@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from car_jax.errors import UserError, nearest
-from car_jax.importers.openmmlab import resnets, segformer
+from car_jax.importers.openmmlab import hierarchical, pyramids, resnets, segformer
 from car_jax.importers.openmmlab.translation import Settings, Translation
 from car_jax.importers.rules import Rule, Weights, convert
 
-FAMILIES = (resnets, segformer)
+FAMILIES = (hierarchical, pyramids, resnets, segformer)
 KINDS = {'backbone': 'BACKBONES', 'neck': 'NECKS', 'decode_head': 'HEADS'}
 # Training's other heads, pixel means, and indices that follow from a window's size.
 UNUSED = (r'auxiliary_head\..*', r'data_preprocessor\..*', r'.*\.relative_position_index')
@@ -65,10 +65,10 @@ def _translation(part: Settings, table: str) -> Translation:
 
 
 def separate(weights: Weights) -> dict[str, np.ndarray]:
-  """With the joint projection of torch's MultiheadAttention as three."""
+  """With the joint projection of torch's MultiheadAttention, or Swin's, as three."""
   parts = {}
   for name, value in weights.items():
-    match = re.fullmatch(r'(.*attn)\.in_proj_(weight|bias)', name)
+    match = re.fullmatch(r'(.*attn|.*\.w_msa)\.(?:in_proj_|qkv\.)(weight|bias)', name)
     if match and np.ndim(value) and len(value) % 3 == 0:
       for one, part in zip(('query', 'key', 'value'), np.split(value, 3), strict=True):
         parts[f'{match[1]}.{one}.{match[2]}'] = part

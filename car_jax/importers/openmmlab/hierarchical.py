@@ -1,0 +1,62 @@
+"""Swin transformers of mmsegmentation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from car_jax.importers.openmmlab.translation import Settings, Translation
+from car_jax.importers.rules import Rule, as_is, convolution, layer_norm, linear, with_bias
+
+
+def _epsilon(of: Settings, kind: str, default: float) -> float:
+  """Of layer norms, from `norm_cfg`; torch's own where it is given without."""
+  norm = of.part('norm_cfg', {'type': kind, 'eps': default})
+  norm.only('type', kind)
+  norm.passed('requires_grad')
+  epsilon = float(norm('eps', 1e-5))
+  norm.finish()
+  return epsilon
+
+
+def _swin(of: Settings) -> dict[str, Any]:
+  depths = of('depths', (2, 2, 6, 2))
+  patch = of('patch_size', 4)
+  of.only('in_channels', 3)
+  of.only('strides', (patch, *(2,) * (len(depths) - 1)))
+  of.only('use_abs_pos_embed', False)
+  of.only('act_cfg', {'type': 'GELU'})
+  of.only('drop_rate', 0)
+  of.only('attn_drop_rate', 0)
+  of.passed('pretrain_img_size', 'init_cfg', 'pretrained', 'with_cp', 'frozen_stages')
+  entry = dict(name='swin', width=of('embed_dims', 96), depths=depths, patch=patch)
+  entry |= dict(heads=of('num_heads', (3, 6, 12, 24)), window=of('window_size', 7))
+  entry |= dict(expansion=float(of('mlp_ratio', 4)), qkv_bias=of('qkv_bias', True))
+  entry |= dict(scale=float(of('qk_scale', None) or 0), patch_norm=of('patch_norm', True))
+  entry |= dict(outputs=of('out_indices', (0, 1, 2, 3)), merge_by_channel=True)
+  entry |= dict(epsilon=_epsilon(of, 'LN', 1e-5))
+  return entry | dict(drop_path=float(of('drop_path_rate', 0.1)))
+
+
+def _swin_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+  table = with_bias(rf'{prefix}patch_embed\.projection', f'{path}embed', convolution)
+  table += layer_norm(rf'{prefix}patch_embed\.norm', f'{path}embed_norm')
+  for k in range(len(entry['depths'])):
+    stage, ours = rf'{prefix}stages\.{k}', f'{path}stage{k + 1}'
+    table += layer_norm(rf'{prefix}norm{k}', f'{ours}_norm')
+    merge = f'{path}stage{k + 2}_merge'
+    table += layer_norm(rf'{stage}\.downsample\.norm', f'{merge}_norm')
+    table.append(Rule(rf'{stage}\.downsample\.reduction\.weight', f'{merge}/kernel', linear))
+    block, ours = rf'{stage}\.blocks\.(\d+)', rf'{ours}_block\1'
+    table += layer_norm(rf'{block}\.norm([12])', rf'{ours}/norm\2')
+    attention, inner = rf'{block}\.attn\.w_msa', f'{ours}/attention'
+    table += with_bias(rf'{attention}\.(query|key|value)', rf'{inner}/\2', linear)
+    table += with_bias(rf'{attention}\.proj', f'{inner}/out', linear)
+    bias = f'{inner}/position_bias'
+    table.append(Rule(rf'{attention}\.relative_position_bias_table', bias, as_is))
+    table += with_bias(rf'{block}\.ffn\.layers\.0\.0', f'{ours}/expand', linear)
+    table += with_bias(rf'{block}\.ffn\.layers\.1', f'{ours}/contract', linear)
+  return table
+
+
+BACKBONES = {'SwinTransformer': Translation(_swin, _swin_rules)}
+NECKS: dict[str, Translation] = {}
+HEADS: dict[str, Translation] = {}
