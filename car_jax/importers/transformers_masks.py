@@ -19,6 +19,11 @@ from car_jax.importers.rules import (
   with_bias,
 )
 
+
+def words(text: str) -> list[str]:
+  return text.split()
+
+
 STAGES = ('stage1', 'stage2', 'stage3', 'stage4')
 ENCODER = r'model\.pixel_level_module\.encoder\.'
 PIXELS = r'model\.pixel_level_module\.decoder\.'
@@ -30,7 +35,7 @@ UNUSED = (
   r'.*\.relative_position_index',
 )
 # What the config of any model of transformers may have, and segmenters do not read.
-GENERAL = """
+GENERAL = words("""
 _name_or_path add_cross_attention architectures bad_words_ids begin_suppress_tokens bos_token_id
 chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty
 do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
@@ -42,20 +47,20 @@ problem_type remove_invalid_values repetition_penalty return_dict return_dict_in
 sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder
 tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version
 typical_p use_bfloat16 use_cache
-""".split()
+""")
 # What training alone reads, of both.
-TRAINING = """
+TRAINING = words("""
 class_weight cross_entropy_weight dice_weight ignore_value importance_sample_ratio mask_weight
 no_object_weight output_auxiliary_logits oversample_ratio train_num_points use_auxiliary_loss
-""".split()
+""")
 # What DETR's config has beyond its decoder, of which alone MaskFormer is made.
-DETR = """
+DETR = words("""
 auxiliary_loss backbone backbone_config backbone_kwargs bbox_cost bbox_loss_coefficient class_cost
 classifier_dropout dice_loss_coefficient dilation encoder_attention_heads encoder_ffn_dim
 encoder_layerdrop encoder_layers eos_coefficient giou_cost giou_loss_coefficient
 mask_loss_coefficient max_position_embeddings num_channels num_hidden_layers position_embedding_type
 scale_embedding use_pretrained_backbone use_timm_backbone
-""".split()
+""")
 
 
 def model(config: Mapping[str, Any]) -> Model:
@@ -64,7 +69,7 @@ def model(config: Mapping[str, Any]) -> Model:
   kind = of('model_type')
   if kind not in HEADS:
     raise UserError(f'its config has model_type = {kind!r}\n  what can be read: {", ".join(HEADS)}')
-  of.passed(*GENERAL, *TRAINING)
+  of.passed(*GENERAL, *TRAINING, 'num_hidden_layers', 'num_attention_heads')
   given = of.part('backbone_config')
   backbone, rules = _backbone(given)
   given.finish()
@@ -79,6 +84,7 @@ def model(config: Mapping[str, Any]) -> Model:
 def _backbone(of: Settings) -> tuple[dict[str, Any], list[Rule]]:
   of.passed(*GENERAL, 'stage_names')
   of.only('num_channels', 3)
+  of.only('in_channels', 3)
   of.only('out_features', STAGES, None)
   of.only('out_indices', (1, 2, 3, 4), None)
   of.only('pruned_heads', {}, None)
@@ -128,8 +134,7 @@ def _swin(of: Settings) -> dict[str, Any]:
   of.only('layer_norm_eps', 1e-5)  # merging's norms and the last ones have 1e-5 in any case
   of.only('hidden_dropout_prob', 0.0)
   of.only('attention_probs_dropout_prob', 0.0)
-  of.passed('image_size', 'encoder_stride', 'hidden_size', 'num_layers')
-  of.passed('path_norm')
+  of.passed('image_size', 'encoder_stride', 'hidden_size', 'num_layers', 'path_norm')
   entry = dict(name='swin', width=of('embed_dim', 96), depths=depths, patch=of('patch_size', 4))
   entry |= dict(heads=of('num_heads', (3, 6, 12, 24)), window=of('window_size', 7))
   entry |= dict(expansion=float(of('mlp_ratio', 4.0)), qkv_bias=of('qkv_bias', True))
@@ -167,7 +172,6 @@ def _swin_rules(stages: int) -> list[Rule]:
 
 def _maskformer(of: Settings) -> dict[str, Any]:
   given = Settings(of('decoder_config', None) or {}, 'config.decoder_config')
-  of.passed('num_attention_heads', 'num_hidden_layers')
   of.passed('backbone', 'use_pretrained_backbone', 'use_timm_backbone', 'backbone_kwargs')
   given.passed(*GENERAL, *DETR)
   given.only('model_type', 'detr')
@@ -189,6 +193,7 @@ def _mask2former(of: Settings) -> dict[str, Any]:
   features = of('hidden_dim', 256)
   of.only('feature_size', features)  # transformers loads no projection between two widths
   of.only('enforce_input_projection', False)
+  of.only('is_video', False)
   of.only('feature_strides', (4, 8, 16, 32))
   of.only('common_stride', 4)
   of.only('activation_function', 'relu')

@@ -31,15 +31,21 @@ def sampled(values: Array, at: Array, weights: Array) -> Array:
   at, weights = at.swapaxes(1, 2), weights.swapaxes(1, 2)
   low = jnp.floor(at)
   beyond = at - low
-  total = jnp.zeros((*at.shape[:3], d), values.dtype)
-  for corner in itertools.product((0, 1), repeat=2):
-    x, y = jnp.moveaxis(low + np.array(corner, at.dtype), -1, 0)
-    near = jnp.prod(jnp.where(np.array(corner) == 1, beyond, 1 - beyond), -1)
+
+  def with_corner(total, corner):
+    x, y = jnp.moveaxis(low + corner, -1, 0)
+    near = jnp.prod(jnp.where(corner == 1, beyond, 1 - beyond), -1)
     inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
     index = (jnp.clip(y, 0, h - 1) * w + jnp.clip(x, 0, w - 1)).astype(np.int32)
     found = jax.vmap(jax.vmap(lambda values, index: values[index]))(places, index)
     share = jnp.where(inside, near * weights, 0).astype(values.dtype)
-    total = total + jnp.einsum('banpd,banp->band', found, share)
+    return total + jnp.einsum('banpd,banp->band', found, share), None
+
+  # What a corner finds is P times as large as the result: one at a time is held, and it is found
+  # once more for the gradient instead of kept.
+  corners = jnp.array(list(itertools.product((0, 1), repeat=2)), at.dtype)
+  total = jnp.zeros((*at.shape[:3], d), values.dtype)
+  total, _ = jax.lax.scan(jax.checkpoint(with_corner), total, corners)
   return total.swapaxes(1, 2)
 
 
@@ -77,7 +83,7 @@ class DeformableAttention(nn.Module):
   dtype: Any = None
 
   @nn.compact
-  def __call__(self, x: Array, codes: Array, sizes: Sequence[tuple[int, int]]) -> Array:
+  def __call__(self, x: Array, codes: Array, sizes: Sequence[Sequence[int]]) -> Array:
     b, n, width = x.shape
     shape = self.heads, len(sizes), self.points
     dense = lambda count, name, **kw: nn.Dense(count, dtype=self.dtype, name=name, **kw)
@@ -95,7 +101,6 @@ class DeformableAttention(nn.Module):
     for level, (h, w) in enumerate(sizes):
       here = values[:, begin : begin + h * w].reshape(b, h, w, self.heads, -1)
       at = own[:, None, None] * np.array([w, h], np.float32) - 0.5 + offsets[:, :, :, level]
-      # What it gathers is P times as large as x: gathered once more for the gradient, not kept.
-      total = total + jax.checkpoint(sampled)(here, at, weights[:, :, :, level])
+      total = total + sampled(here, at, weights[:, :, :, level])
       begin += h * w
     return dense(width, 'out')(total.reshape(b, n, width))

@@ -194,6 +194,13 @@ def resize_bilinear(x: Array, size: tuple[int, ...], *, align_corners: bool) -> 
   return x
 
 
+def resize_nearest(x: Array, size: Sequence[int]) -> Array:
+  """[B, H, W, C] -> [B, *size, C] as torch's nearest `interpolate`: place i is that of i H / h."""
+  for axis, target in zip((1, 2), size, strict=True):
+    x = jnp.take(x, np.arange(target) * x.shape[axis] // target, axis)
+  return x
+
+
 def _taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
   """For each of `target` places, the source pixel at or before it and how far it lies beyond."""
   place = np.arange(target)
@@ -203,13 +210,6 @@ def _taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np
     at = np.maximum((place + 0.5) * (source / target) - 0.5, 0)
   low = np.minimum(np.floor(at).astype(np.int32), source - 1)
   return low, at - low
-
-
-def resize_nearest(x: Array, size: Sequence[int]) -> Array:
-  """[B, H, W, C] -> [B, *size, C] as torch's nearest `interpolate`: pixel floor(i H / size) at i."""
-  for axis, target in zip((1, 2), size, strict=True):
-    x = jnp.take(x, np.arange(target) * x.shape[axis] // target, axis)
-  return x
 
 
 def check_multiple(shape: tuple[int, ...], of: int, what: str) -> None:

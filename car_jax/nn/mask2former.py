@@ -8,6 +8,7 @@ Letters: B images, h x w places of a map, D channels, M of a pixel, Q queries.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ from car_jax.typing import Array
 
 
 def seen(masks: Array) -> Array:
-  """Masks' logits [B, h, w, Q] -> where each query attends, [B, Q, h * w]: everywhere if nowhere."""
+  """Masks' logits [B, h, w, Q] -> where queries attend, [B, Q, h * w]: everywhere if nowhere."""
   inside = flat(masks).swapaxes(1, 2) >= 0
   return inside | ~inside.any(-1, keepdims=True)
 
@@ -53,33 +54,45 @@ class Mask2FormerHead(MaskHead):
   norm_first: bool = False
   """Layer norms of the decoder at the start of each branch, not after it is added."""
   dropout: Share = dataclasses.field(default=0.0, kw_only=True)
-  """Share of what is dropped in training: branches, attention, feed-forward nets' inner channels."""
+  """Share that is dropped in training, of branches, attention and feed-forward nets inside."""
+
+  def views(self, pixels: Array, coarse: Sequence[Array]) -> list[tuple[Array, Array, Array]]:
+    """Of each coarse map its keys and values [B, h * w, D], and embeddings [B, h, w, M] there.
+
+    Masks are linear in the embeddings, so that resizing these resizes the masks, with less work.
+    """
+    levels = self.learned('level_codes', LEVELS, self.features)
+    found = []
+    for image, level in zip(coarse, levels.astype(pixels.dtype), strict=True):
+      size = image.shape[1:3]
+      values = flat(image + level)
+      keys = values + flat(sine_codes(size, self.features, image.dtype))
+      there = resize_bilinear(pixels, size, align_corners=self.align_corners)
+      found.append((keys, values, there))
+    return found
 
   @nn.compact
-  def __call__(self, maps: Sequence[Array], *, size: tuple[int, int], train: bool) -> Array:
+  def __call__(self, maps: Sequence[Array], *, size: tuple[int, ...], train: bool) -> Array:
     self.check(self.features)
     if len(maps) != LEVELS + 1:
       raise UserError(f'Mask2Former reads {LEVELS + 1} maps of a backbone, not {len(maps)}')
-    shape = self.features, self.mask_features, self.pixel_depth, self.heads, self.pixel_expansion
-    shape = *shape, self.dropout, self.align_corners, self.dtype
-    pixels, coarse = PixelDecoder(*shape, name='pixels')(maps, train=train)
+    kw: dict[str, Any] = {'features': self.features, 'mask_features': self.mask_features}
+    kw |= {'depth': self.pixel_depth, 'heads': self.heads, 'expansion': self.pixel_expansion}
+    kw |= {'dropout': self.dropout, 'align_corners': self.align_corners, 'dtype': self.dtype}
+    pixels, coarse = PixelDecoder(**kw, name='pixels')(maps, train=train)
     embed = MaskEmbedder(self.mask_features, self.dtype, name='mask_embed')
     norm = layer_norm('norm', EPSILON, self.dtype)
-    levels = self.learned('level_codes', LEVELS, self.features)
     x, codes = (
       self.learned(name, self.queries, self.features).astype(pixels.dtype)
       for name in ('query', 'query_codes')
     )
     x = jnp.broadcast_to(x, (len(pixels), *x.shape))
-    shape = self.heads, self.expansion, self.dropout, self.dropout, True, self.norm_first
+    views = self.views(pixels, coarse)
+    inner = self.heads, self.expansion, self.dropout, self.dropout, True, self.norm_first
     for i in range(self.depth):
-      image = coarse[i % LEVELS]
-      values = flat(image + levels[i % LEVELS].astype(image.dtype))
-      keys = values + flat(sine_codes(*image.shape[1:3], self.features, image.dtype))
-      # Masks resized, as published, by way of what they are linear in: a quarter of the work.
-      there = resize_bilinear(pixels, image.shape[1:3], align_corners=self.align_corners)
+      keys, values, there = views[i % LEVELS]
       attended = seen(mask_logits(embed(norm(x)), there))
-      layer = DecoderLayer(*shape, self.dtype, name=f'layer{i}')
+      layer = DecoderLayer(*inner, self.dtype, name=f'layer{i}')
       x = layer(x, codes, keys, values, attended, train=train)
     x = norm(x)
     return self.scores(x, mask_logits(embed(x), pixels), size)

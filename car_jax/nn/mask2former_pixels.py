@@ -30,7 +30,7 @@ class EncoderLayer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Array, codes: Array, sizes: Sequence[tuple[int, int]], *, train: bool
+    self, x: Array, codes: Array, sizes: Sequence[Sequence[int]], *, train: bool
   ) -> Array:
     attend = DeformableAttention(self.heads, dtype=self.dtype, name='attention')
     forward = FeedForward(self.expansion, self.dropout, self.dtype, name='feed_forward')
@@ -62,11 +62,11 @@ class PixelDecoder(nn.Module):
     sizes = [x.shape[1:3] for x in coarse]
     levels = self.param('level_codes', init.RULED, (len(coarse), self.features))
     x = jnp.concatenate([flat(x) for x in coarse], 1)
-    codes = [flat(sine_codes(*size, self.features)) + level for size, level in zip(sizes, levels)]
-    codes = jnp.concatenate(codes).astype(x.dtype)
+    codes = [flat(sine_codes(size, self.features)) + levels[k] for k, size in enumerate(sizes)]
+    shared = jnp.concatenate(codes).astype(x.dtype)
     for i in range(self.depth):
       shape = self.heads, self.expansion, self.dropout, self.dtype
-      x = EncoderLayer(*shape, name=f'layer{i}')(x, codes, sizes, train=train)
+      x = EncoderLayer(*shape, name=f'layer{i}')(x, shared, sizes, train=train)
     ends = [sum(h * w for h, w in sizes[: k + 1]) for k in range(len(sizes))]
     coarse = [
       part.reshape(-1, *size, self.features)

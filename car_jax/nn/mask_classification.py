@@ -8,8 +8,8 @@ pixel's embedding, Q queries, C classes.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -28,16 +28,16 @@ EPSILON = 1e-5  # of layer norms
 GROUPS = 32  # of group norms
 
 
-def sine_codes(h: int, w: int, width: int, dtype: Any = None) -> Array:
-  """[h, w, width]: sines and cosines of the row, then of the column, counted up to 2 pi."""
+def sine_codes(size: Sequence[int], width: int, dtype: Any = None) -> Array:
+  """[*size, width]: sines and cosines of the row, then of the column, counted up to 2 pi."""
 
   def along(side):
     place = np.arange(1, side + 1) * (2 * np.pi / (side + 1e-6))
     wave = place[:, None] / 10000 ** (np.arange(0, width // 2, 2) / (width // 2))
     return jnp.asarray(np.stack([np.sin(wave), np.cos(wave)], -1).reshape(side, -1), dtype)
 
-  shape = h, w, width // 2
-  rows, columns = along(h)[:, None], along(w)
+  shape = *size, width // 2
+  rows, columns = along(size[0])[:, None], along(size[1])
   return jnp.concatenate([jnp.broadcast_to(rows, shape), jnp.broadcast_to(columns, shape)], -1)
 
 
@@ -194,7 +194,7 @@ class MaskHead(Head):
   """
 
   FULL_SIZE = True
-  INIT = (
+  INIT: ClassVar[init.Table] = (
     (r'/(classify|mask_embed/layer\d)/', init.torch_default),
     (r'attention/\w+/bias$', init.zeros),
     (r'/kernel$', init.xavier_uniform),
@@ -229,7 +229,7 @@ class MaskHead(Head):
     """[count, width]: a vector for each query or level."""
     return self.param(name, init.RULED, (count, width))
 
-  def scores(self, queries: Array, masks: Array, size: tuple[int, int]) -> Array:
+  def scores(self, queries: Array, masks: Array, size: tuple[int, ...]) -> Array:
     """Queries [B, Q, D] and their masks' logits [B, h, w, Q] -> what the head gives."""
     classes = nn.Dense(self.num_classes + 1, dtype=self.dtype, name='classify')(queries)
     classes, masks = at_least_float32(classes), at_least_float32(masks)
@@ -244,7 +244,7 @@ def mask_logits(embedded: Array, pixels: Array) -> Array:
 
 
 def log_scores(
-  classes: Array, masks: Array, size: tuple[int, int], *, align_corners: bool
+  classes: Array, masks: Array, size: tuple[int, ...], *, align_corners: bool
 ) -> Array:
   """Logits [B, Q, C + 1], the last of no class, and [B, h, w, Q] -> log of scores [B, H, W, C]."""
   shares = jax.nn.softmax(classes)[..., :-1]

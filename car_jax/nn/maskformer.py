@@ -59,12 +59,12 @@ class MaskFormerHead(MaskHead):
   """Share of attention, and of feed-forward nets' inner channels, that is dropped in training."""
 
   @nn.compact
-  def __call__(self, maps: Sequence[Array], *, size: tuple[int, int], train: bool) -> Array:
+  def __call__(self, maps: Sequence[Array], *, size: tuple[int, ...], train: bool) -> Array:
     self.check(self.width)
     image = maps[-1]
     if image.shape[-1] != self.width:
       image = nn.Dense(self.width, dtype=self.dtype, name='project')(image)
-    keys = flat(image + sine_codes(*image.shape[1:3], self.width, image.dtype))
+    keys = flat(image + sine_codes(image.shape[1:3], self.width, image.dtype))
     codes = self.learned('query_codes', self.queries, self.width)
     x = jnp.zeros((len(image), *codes.shape), image.dtype)
     codes = codes.astype(image.dtype)
