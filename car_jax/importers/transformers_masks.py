@@ -19,11 +19,7 @@ from car_jax.importers.rules import (
   with_bias,
 )
 
-
-def words(text: str) -> list[str]:
-  return text.split()
-
-
+words = str.split
 STAGES = ('stage1', 'stage2', 'stage3', 'stage4')
 ENCODER = r'model\.pixel_level_module\.encoder\.'
 PIXELS = r'model\.pixel_level_module\.decoder\.'

@@ -124,8 +124,8 @@ def test_scores_are_sums_over_queries_and_no_class_counts_for_none():
 
 
 def blind(head, name):
-  """Whether the loss has no gradient there: what all keys share changes no attention, and queries of
-  MaskFormer that begin as zeros see the same in each other.
+  """Whether the loss has no gradient there: what all keys share changes no attention, and queries
+  of MaskFormer, which begin as zeros, see the same in each other.
   """
   if head == 'maskformer' and name.startswith('layer0/self_attention/'):
     return '/out/' not in name and not name.endswith('value/bias')
