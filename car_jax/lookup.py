@@ -65,6 +65,8 @@ HEADS = {
   'fcn': 'car_jax.nn.fcn_head:FCNHead',
   'gc': 'car_jax.nn.gc:GCHead',
   'lraspp': 'car_jax.nn.lraspp:LRASPPHead',
+  'mask2former': 'car_jax.nn.mask2former:Mask2FormerHead',
+  'maskformer': 'car_jax.nn.maskformer:MaskFormerHead',
   'psp': 'car_jax.nn.psp:PSPHead',
   'segformer': 'car_jax.nn.segformer:SegFormerHead',
   'segmenter': 'car_jax.nn.segmenter:MaskTransformerHead',

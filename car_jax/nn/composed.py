@@ -58,8 +58,11 @@ class Neck(Part):
 class Head(Part):
   """Feature maps -> logits [B, h, w, C] float32 at a size of its own.
 
-  Dropout drops whole channels. A head that reads one map reads the one of `index`.
+  Dropout drops whole channels. A head that reads one map reads the one of `index`. One of FULL_SIZE
+  is called with the image's `size`, and its logits are of that size.
   """
+
+  FULL_SIZE: ClassVar[bool] = False
 
   INIT: ClassVar[init.Table] = (
     (r'/head/kernel$', init.small_normal),
@@ -126,7 +129,8 @@ class Composition(Segmenter, kw_only=True):
       maps = neck(maps, train=train)
     self.sow('intermediates', 'feature_maps', maps)
     nn.share_scope(self, head)
-    logits = head(maps, train=train)
+    kw = {'size': size} if head.FULL_SIZE else {}
+    logits = head(maps, train=train, **kw)
     self.sow('intermediates', 'coarse_logits', logits)
     return resize_bilinear(logits, size, align_corners=self.align_corners)
 
