@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
 from car_jax.nn.layers import BatchNorm, NormedConv, conv, max_pool3, resize_bilinear
@@ -111,9 +112,9 @@ class BiSeNetV2(Backbone):
     (r'_point/bias$', init.zeros),
   )
 
-  detail_features: tuple[Width, ...] = (64, 64, 128)
+  detail_features: tuple[Width, Width, Width] = (64, 64, 128)
   """Channels of the detail branch's stages."""
-  semantic_features: tuple[Width, ...] = (16, 32, 64, 128)
+  semantic_features: tuple[Width, Width, Width, Width] = (16, 32, 64, 128)
   """Channels of the semantic branch's stages."""
   expansion: Width = 6
   """How many times as many channels gather-and-expansion layers have inside."""
@@ -124,6 +125,11 @@ class BiSeNetV2(Backbone):
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> tuple[Array, ...]:
+    ends = self.detail_features[-1], self.semantic_features[-1]
+    if ends[0] != ends[1]:
+      raise UserError(
+        f"BiSeNetV2's branches end with {ends[0]} and {ends[1]} channels\n  give both the same"
+      )
     stages = self._semantic(x, train)
     context = ContextEmbedding(self.dtype, name='context')(stages[-1], train=train)
     corners = self.align_corners if self.corners is None else self.corners
@@ -144,7 +150,7 @@ class BiSeNetV2(Backbone):
     stages = [Stem(first, self.dtype, name='stem')(x, train=train)]
     for k, width in enumerate(widths, 2):
       x = stages[-1]
-      for i in range(4 if k == len(self.semantic_features) else 2):
+      for i in range(4 if k == 4 else 2):
         shape = width, self.expansion, 2 if i == 0 else 1, self.dtype
         x = GatherExpansion(*shape, name=f'stage{k}_block{i}')(x, train=train)
       stages.append(x)

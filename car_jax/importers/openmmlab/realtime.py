@@ -72,7 +72,7 @@ def _bisenetv2(of: Settings) -> dict[str, Any]:
 
 def _bisenetv2_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
   stage, ours = r'semantic\.stage(\d)\.(\d)\.', r'stage\1_block\2'
-  context = rf'semantic\.stage{len(entry["semantic_features"])}_CEBlock\.'
+  context = r'semantic\.stage4_CEBlock\.'
   names = {
     r'semantic\.stage1\.conv_first': 'stem/first',
     r'semantic\.stage1\.convs\.0': 'stem/narrow',
@@ -90,7 +90,7 @@ def _bisenetv2_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[R
     r'bga\.semantic_conv\.0': 'aggregation/semantic_gate',
     r'bga\.conv': 'aggregation/fuse',
   }
-  for k in range(len(entry['detail_features'])):
+  for k in range(3):
     names[rf'detail\.detail_branch\.{k}\.(\d)'] = rf'detail{k + 1}_conv\1'
   table = _table(prefix, path, names) + norm(rf'{prefix}{context}gap\.1', f'{path}context/norm')
   point = rf'{prefix}bga\.(detail|semantic)_dwconv\.0\.pointwise_conv\.conv'
