@@ -3,6 +3,7 @@
 Letters: B images, H x W pixels, h x w places of a feature map, D channels, C classes.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -14,7 +15,7 @@ from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
 from car_jax.nn.net import Segmenter
-from car_jax.options import Dtype, Share, Width
+from car_jax.options import Dtype, Share, Weight, Width
 from car_jax.typing import Array
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet's RGB, 0 to 255
@@ -85,6 +86,16 @@ class Head(Part):
     return at_least_float32(x)
 
 
+@dataclasses.dataclass(frozen=True)
+class Auxiliary(options.Group):
+  """A head that training alone has, on the maps that the other one sees."""
+
+  head: Annotated[Mapping[str, Any], options.Part('head')]
+  """What classifies the maps."""
+  weight: Weight = 0.4
+  """Of its loss, beside that of the net's own head."""
+
+
 class Composition(Segmenter, kw_only=True):
   """[B, H, W, 3] in [-1, 1] -> logits [B, H, W, C] float32, at the input's size.
 
@@ -102,6 +113,11 @@ class Composition(Segmenter, kw_only=True):
   def parts(self) -> tuple[Backbone, Neck | None, Head]:
     """New ones; the backbone is called 'backbone' and the neck 'neck'."""
     raise NotImplementedError
+
+  @nn.nowrap
+  def auxiliary_heads(self) -> dict[str, Head]:
+    """New ones, by names of the config's."""
+    return {}
 
   @property
   def least(self) -> int:
@@ -128,6 +144,9 @@ class Composition(Segmenter, kw_only=True):
     if neck is not None:
       maps = neck(maps, train=train)
     self.sow('intermediates', 'feature_maps', maps)
+    if train or self.is_initializing():
+      for name, auxiliary in self.auxiliary_heads().items():
+        self.sow('auxiliary', name, auxiliary(maps, train=train))
     nn.share_scope(self, head)
     kw = {'size': size} if head.FULL_SIZE else {}
     logits = head(maps, train=train, **kw)
@@ -146,6 +165,8 @@ class Composed(Composition, kw_only=True):
   """What changes features between backbone and head."""
   align_corners: bool = False
   """Whether resizing keeps the corner pixels in place, as the weights were trained."""
+  auxiliary: dict[str, Auxiliary] = dataclasses.field(default_factory=dict)
+  """Heads of training alone, by names of your own."""
 
   @nn.nowrap
   def parts(self) -> tuple[Backbone, Neck | None, Head]:
@@ -156,6 +177,22 @@ class Composed(Composition, kw_only=True):
       neck = registry.build('neck', self.neck, **shared | {'name': 'neck'})
     head = registry.build('head', self.head, num_classes=self.num_classes, **shared)
     return backbone, neck, head
+
+  @nn.nowrap
+  def auxiliary_heads(self) -> dict[str, Head]:
+    kw: dict[str, Any] = {'dtype': self.dtype, 'align_corners': self.align_corners}
+    kw['num_classes'] = self.num_classes
+    made = lambda k, v: registry.build('head', _entry(v)['head'], **kw, name=f'auxiliary_{k}')
+    return {name: made(name, entry) for name, entry in self.auxiliary.items()}
+
+  @property
+  def auxiliary_weights(self) -> dict[str, float]:
+    return {name: _entry(entry)['weight'] for name, entry in self.auxiliary.items()}
+
+
+def _entry(auxiliary: Any) -> dict[str, Any]:
+  """The keys of an auxiliary head, which a config has as a dict."""
+  return options.completed(Auxiliary, auxiliary)
 
 
 def normalised(x: Array, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Array:

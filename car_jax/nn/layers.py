@@ -11,10 +11,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from car_jax.errors import UserError
 from car_jax.nn.init import torch_uniform
 from car_jax.typing import Array
+
+BLOCK = 'block'  # what methods know a block's output by, to keep it and nothing inside of it
+
+
+def block_output(x: Array) -> Array:
+  """x, which a method may keep for the gradient while it computes what is inside of blocks anew."""
+  return checkpoint_name(x, BLOCK)
 
 
 def at_least_float32(x: Array) -> Array:

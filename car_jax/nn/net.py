@@ -35,6 +35,11 @@ class Net(nn.Module):
     return 1
 
   @property
+  def auxiliary_weights(self) -> dict[str, float]:
+    """Of the losses of heads that training alone has, whose logits are sown as 'auxiliary'."""
+    return {}
+
+  @property
   def align_corners(self) -> bool:
     """Whether images and logits are resized with the centres of corner pixels on each other."""
     return False

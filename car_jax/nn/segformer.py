@@ -15,7 +15,7 @@ import numpy as np
 from car_jax.errors import UserError, nearest
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone, Composition, Head
-from car_jax.nn.layers import NormedConv, conv, resize_bilinear
+from car_jax.nn.layers import NormedConv, block_output, conv, resize_bilinear
 from car_jax.options import Count, Depth, Share, Width
 from car_jax.typing import Array
 
@@ -154,7 +154,7 @@ class MixTransformer(Backbone):
         chance = float(next(chances))
         epsilons = self.epsilon, self.embed_epsilon
         block = Block(*shape, chance, *epsilons, self.dtype, name=f'stage{k}_block{i}')
-        x = block(x, train=train)
+        x = block_output(block(x, train=train))
       x = layer_norm(f'stage{k}_norm', self.epsilon, self.dtype)(x)
       features.append(x)
     return tuple(features)

@@ -17,7 +17,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import conv, resize_bicubic, resize_bilinear
+from car_jax.nn.layers import block_output, conv, resize_bicubic, resize_bilinear
 from car_jax.nn.segformer import layer_norm
 from car_jax.options import Depth, Positive, Share, Size, Width
 from car_jax.typing import Array
@@ -163,7 +163,7 @@ class VisionTransformer(Backbone):
     kw: dict[str, Any] = {'heads': self.heads, 'expansion': self.expansion, 'dropout': self.dropout}
     kw |= {'epsilon': self.epsilon, 'use_bias': self.attention_bias, 'dtype': self.dtype}
     for i, block in enumerate(blocks(self.depth, self.drop_path, **kw)):
-      x = block(x, train=train)
+      x = block_output(block(x, train=train))
       if i == last and self.final_norm:
         x = layer_norm('norm', self.epsilon, self.dtype)(x)
       if i in (self.outputs or (last,)):
