@@ -1,112 +1,160 @@
-"""SegFormer as Hugging Face's transformers saves it: model.safetensors or pytorch_model.bin."""
+"""Segmenters and encoders as Hugging Face's transformers saves them; see transformers/.
 
+A folder's config.json says what the net is. A SegFormer's file alone is known by its names and
+shapes, too; other files without it need a config of ours.
+"""
+
+import copy
+import dataclasses
 import pathlib
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError
-from car_jax.importers import prefixes, spellings, tables, torch_file
-from car_jax.importers.rules import (
-  Rule,
-  Weights,
-  convert,
-  convolution,
-  layer_norm,
-  linear,
-  norm,
-  rows,
-  with_bias,
-)
-from car_jax.importers.safetensors_file import read_safetensors
+from car_jax import config as configs
+from car_jax import registry
+from car_jax.errors import UserError, naming
+from car_jax.importers import encoders, prefixes, spellings
+from car_jax.importers.openmmlab.differences import differences
+from car_jax.importers.rules import Weights, rows
 from car_jax.importers.segmenters import (
   check_config,
+  composition,
   count,
   segformer,
   set_width,
   supervised_state,
   use,
 )
+from car_jax.importers.transformers import backbones, folder, mit, model, processor
 
 CLASSIFIER = 'decode_head.classifier.weight'
-ENCODER = r'segformer\.encoder\.'
+SEGFORMER = 'configs/segformer_cityscapes.py'
+EXAMPLE = 'of the method supervised, such as configs/segmenters_cityscapes.py:VARIANT'
 
 
-def from_last_stage(a: np.ndarray) -> np.ndarray:
-  """[out, 4 D, 1, 1], whose inputs begin with the last stage's D -> ours, the first stage's."""
-  stages = a.reshape(len(a), 4, -1, 1, 1)[:, ::-1]
-  return convolution(stages.reshape(a.shape))
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """A segmenter: its weights, our options of the net ({} where no config.json says them), its
+  classes, how images are prepared."""
+
+  path: Any
+  weights: Weights
+  spec: dict[str, Any]
+  classes: int
+  images: processor.Images | None
+
+  @property
+  def is_segformer(self) -> bool:
+    return not self.spec or self.spec['name'] == 'segformer'
+
+  def config(self) -> ConfigDict:
+    """Of a run of its net, which sees whole images."""
+    if not self.spec:
+      return configs.load(f'{SEGFORMER}:{variant_of(self.weights) or "b0"}')
+    given = configs.load(f'{SEGFORMER}:b0').to_dict()
+    given['method'] |= dict(model=self.spec, crop=0, stride=0)
+    given['data']['fit'] = (self.images and self.images.fit) or ()
+    if self.images and self.images.exact:
+      height, width = self.images.exact
+      print(
+        f'{self.path}: its images were made {height} x {width} whatever their shape; here they are '
+        'seen as they are\n  scaled into a frame: --data.fit=LONG,SHORT',
+        flush=True,
+      )
+    return configs.complete(given)
+
+  def check(self, config: ConfigDict) -> None:
+    """Raises UserError where config.json says that its net computes something else."""
+    if not self.spec:
+      return
+    config = copy.deepcopy(config)
+    if self.is_segformer:
+      self.adapt(config)
+    ours, theirs = composition(self.path, config), registry.net(self.spec, num_classes=1)
+    wrong = differences(ours, theirs)
+    for key in ('mean', 'std'):
+      a, b = getattr(ours, key), getattr(theirs, key)
+      wrong += [] if tuple(a) == tuple(b) else [f'{key} is {a}, in the file {b}']
+    if wrong:
+      raise UserError(
+        f'{self.path} and the config do not describe the same net:\n'
+        + '\n'.join(f'  {line}' for line in wrong)
+        + '\n  without --config the net is the one that the file describes'
+      )
+
+  def adapt(self, config: ConfigDict) -> None:
+    """Sets a SegFormer's linear projections, width of the head and layer norms' epsilon, in which
+    these files differ from mmsegmentation's. Raises UserError for another net."""
+    linear(self.path, config, self.weights, norm_epsilon=1e-5)
+
+  def state(self, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
+    """The weights as a state of the config's method, and what is known of their data.
+
+    Sets what `adapt` does. Raises UserError.
+    """
+    if self.is_segformer:
+      self.adapt(config)
+      return segformer_state(self.path, config, self.weights)
+    composition(self.path, config)
+    return supervised_state(self.path, config, self.classes, model.to_variables, self.weights)
 
 
-def _table() -> list[Rule]:
-  table = [Rule(r'decode_head\.linear_fuse\.weight', 'fuse/conv/kernel', from_last_stage)]
-  table += norm(r'decode_head\.batch_norm', 'fuse/norm')
-  table += with_bias(r'decode_head\.classifier', 'head', convolution)
-  for k in range(4):
-    ours = f'backbone/stage{k + 1}'
-    table += with_bias(rf'{ENCODER}patch_embeddings\.{k}\.proj', f'{ours}_embed', convolution)
-    table += layer_norm(rf'{ENCODER}patch_embeddings\.{k}\.layer_norm', f'{ours}_embed_norm')
-    table += layer_norm(rf'{ENCODER}layer_norm\.{k}', f'{ours}_norm')
-    block, ours = rf'{ENCODER}block\.{k}\.(\d+)', rf'{ours}_block\1'
-    table += layer_norm(rf'{block}\.layer_norm_([12])', rf'{ours}/norm\2')
-    attention, mine = rf'{block}\.attention\.self', f'{ours}/attention'
-    table += with_bias(rf'{attention}\.(query|key|value)', rf'{mine}/\2', linear)
-    table += with_bias(rf'{attention}\.sr', f'{mine}/reduce', convolution)
-    table += layer_norm(rf'{attention}\.layer_norm', f'{mine}/reduce_norm')
-    table += with_bias(rf'{block}\.attention\.output\.dense', f'{mine}/out', linear)
-    table += with_bias(rf'{block}\.mlp\.dense1', f'{ours}/expand', linear)
-    table += with_bias(rf'{block}\.mlp\.dwconv\.dwconv', f'{ours}/depthwise', convolution)
-    table += with_bias(rf'{block}\.mlp\.dense2', f'{ours}/contract', linear)
-    table += with_bias(rf'decode_head\.linear_c\.{k}\.proj', f'project{k + 1}', linear)
-  return table
+def opened(path: str | pathlib.Path) -> Checkpoint | encoders.Encoder:
+  """A folder, or a file in it. Raises UserError for what is neither segmenter nor encoder."""
+  path, weights, config, prepared = folder.opened(path)
+  kind = config.get('model_type')
+  known = kind is None or kind in (*model.SEGMENTERS, *model.ENCODERS)
+  if kind == 'segformer' or kind is None:
+    weights = spellings.from_newer(weights)
+  whole = bool(rows(weights, CLASSIFIER)) or (kind in model.HEADS)
+  if known and not whole and (names := encoders.find(backbones.NAMES, weights)):
+    return encoders.Encoder(path, weights, names, 'transformers')
+  if kind is None:
+    if not rows(weights, CLASSIFIER):
+      raise UserError(f'{path} is no SegFormer of transformers: {prefixes.described(weights)}')
+    if not any(name.startswith('segformer.') for name in weights):
+      raise UserError(
+        f'{path} has weights without {folder.CONFIG}, which says what the net is\n'
+        '  put it beside them'
+      )
+    return Checkpoint(path, weights, {}, rows(weights, CLASSIFIER), None)
+  with naming(path):
+    spec, classes = model.spec(config)
+    images = processor.images(prepared) if prepared else None
+  if images:
+    spec |= dict(mean=images.mean, std=images.std)
+  return Checkpoint(path, weights, spec, classes, images)
 
 
-def to_variables(net: Any, weights: Weights, template: Any = None) -> dict[str, Any]:
-  """A state dict -> variables of nn.segformer with linear projections. Raises UserError."""
-  return convert(_table(), weights, template)
+def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
+  """The file as a state of the config's method; see Checkpoint.state."""
+  return opened(path).state(config)
 
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """The state dict of either kind of file, without wrappers' prefixes. Raises UserError."""
-  path = pathlib.Path(path)
-  if path.is_dir():
-    raise UserError(f'{path} is a folder\n  give the file in it: {path / "model.safetensors"}')
-  if path.suffix == '.safetensors':
-    return prefixes.unwrapped(path, read_safetensors(path))
-  content = torch_file.read_saved(path, 'state_dict', 'weights')
-  return prefixes.unwrapped(path, tables.find(path, content, 'SegFormer of transformers'))
+  return dict(folder.opened(path).weights)
 
 
 def variant_of(weights: Weights) -> str:
   """b0 to b5, or '' for other sizes."""
   names = [f'segformer.encoder.patch_embeddings.{k}.proj.weight' for k in range(4)]
   widths = tuple(rows(weights, name) for name in names)
-  depths = tuple(count(weights, rf'{ENCODER}block\.{k}\.(\d+)\..*') for k in range(4))
+  depths = tuple(count(weights, rf'{mit.ENCODER}block\.{k}\.(\d+)\..*') for k in range(4))
   return segformer(widths, depths)
 
 
-def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
-  """The file as a state of the config's method, and what is known of its data.
-
-  Sets the config's linear projections, width of the head and layer norms' epsilon, in which these
-  files differ from mmsegmentation's. Raises UserError.
-  """
-  weights = spellings.from_newer(read(path))
-  if not rows(weights, CLASSIFIER):
-    what = prefixes.described(weights)
-    raise UserError(f'{path} is no SegFormer of transformers (no decode_head.classifier): {what}')
-  return linear_state(path, config, weights, norm_epsilon=1e-5)
-
-
-def linear_state(
-  path: Any, config: ConfigDict, weights: Weights, **epsilons: float
-) -> tuple[Any, dict[str, Any]]:
-  """As `to_state`, of weights in transformers' names."""
-  kind = 'segformer', variant_of(weights)
-  check_config(path, config, *kind)
+def linear(path: Any, config: ConfigDict, weights: Weights, **epsilons: float) -> None:
+  """Makes a config's SegFormer the one of weights in transformers' names."""
+  check_config(path, config, 'segformer', variant_of(weights))
   with config.unlocked():
     config.method.model.update(normed_projections=False, **epsilons)
   set_width(config, weights, 'decode_head.linear_fuse.weight')
-  classes = rows(weights, CLASSIFIER)
-  return supervised_state(path, config, classes, to_variables, weights, use(*kind))
+
+
+def segformer_state(path: Any, config: ConfigDict, weights: Weights) -> tuple[Any, dict[str, Any]]:
+  """Of a config that is as `linear` makes it."""
+  classes, mend = rows(weights, CLASSIFIER), use('segformer', variant_of(weights))
+  return supervised_state(path, config, classes, mit.to_variables, weights, mend)

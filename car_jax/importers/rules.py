@@ -37,6 +37,11 @@ def point(a: np.ndarray) -> np.ndarray:
   return a[:, :, 0, 0].T
 
 
+def dense(a: np.ndarray) -> np.ndarray:
+  """[out, in] or [out, in, 1, 1] -> [in, out]"""
+  return point(a) if np.ndim(a) == 4 else linear(a)
+
+
 def rows(weights: Weights, name: str) -> int:
   """Length of a weight's first axis, such as its classes; 0 if there is no such weight.
 
@@ -81,6 +86,25 @@ def with_bias(pattern: str, path: str, layout: Any, kernel: str = 'kernel') -> l
     Rule(rf'{pattern}\.weight', f'{path}/{kernel}', layout),
     Rule(rf'{pattern}\.bias', f'{path}/bias'),
   ]
+
+
+def counted(weights: Weights) -> dict[str, np.ndarray]:
+  """With the norms' counts of updates, where an old file lacks them: nothing here reads them."""
+  counts = {re.sub('running_var$', 'num_batches_tracked', n) for n in weights if 'running_var' in n}
+  return {n: np.zeros((), np.int64) for n in counts} | dict(weights)
+
+
+def separate(weights: Weights) -> dict[str, np.ndarray]:
+  """With the joint projection of torch's MultiheadAttention, or Swin's or ViT's, as three."""
+  parts = {}
+  for name, value in weights.items():
+    match = re.fullmatch(r'(.*(?:attn|w_msa|self_attention))\.(?:in_proj_|qkv\.)(weight|bias)', name)
+    if match and np.ndim(value) and len(value) % 3 == 0:
+      for one, part in zip(('query', 'key', 'value'), np.split(value, 3), strict=True):
+        parts[f'{match[1]}.{one}.{match[2]}'] = part
+    else:
+      parts[name] = value
+  return parts
 
 
 def convert(

@@ -15,6 +15,7 @@ from car_jax.importers.rules import (
   Weights,
   convert,
   convolution,
+  counted,
   norm,
   resnet,
   rows,
@@ -85,12 +86,6 @@ HEADS = {
 }
 # Variants of configs/sac_gta5.py.
 VARIANTS = {'deeplabv2_resnet': 'resnet101', 'deeplabv2_vgg': 'vgg16', 'fcn8s_vgg': 'fcn8s'}
-
-
-def counted(weights: Weights) -> dict[str, np.ndarray]:
-  """With the norms' counts of updates, where an old file lacks them: nothing here reads them."""
-  counts = {re.sub('running_var$', 'num_batches_tracked', n) for n in weights if 'running_var' in n}
-  return {n: np.zeros((), np.int64) for n in counts} | dict(weights)
 
 
 def to_variables(net: str, weights: Weights, template: Any = None) -> dict[str, Any]:

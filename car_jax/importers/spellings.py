@@ -75,12 +75,13 @@ def from_newer(weights: Weights) -> dict[str, np.ndarray]:
 
 def _newer(name: str) -> str:
   name, _, kind = name.rpartition('.')
-  if match := re.fullmatch(r'segformer\.stages\.(\d)\.patch_embeddings\.(.*)', name):
-    name = f'{ENCODER}patch_embeddings.{match[1]}.{match[2]}'
-  elif match := re.fullmatch(r'segformer\.stages\.(\d)\.layer_norm', name):
-    name = f'{ENCODER}layer_norm.{match[1]}'
-  elif match := re.fullmatch(r'segformer\.stages\.(\d)\.blocks\.(\d+)\.(.*)', name):
-    name = f'{ENCODER}block.{match[1]}.{match[2]}.{NEWER_LEAVES.get(match[3], match[3])}'
+  if match := re.fullmatch(r'(segformer\.)?stages\.(\d)\.patch_embeddings\.(.*)', name):
+    name = f'{match[1] or ""}encoder.patch_embeddings.{match[2]}.{match[3]}'
+  elif match := re.fullmatch(r'(segformer\.)?stages\.(\d)\.layer_norm', name):
+    name = f'{match[1] or ""}encoder.layer_norm.{match[2]}'
+  elif match := re.fullmatch(r'(segformer\.)?stages\.(\d)\.blocks\.(\d+)\.(.*)', name):
+    leaf = NEWER_LEAVES.get(match[4], match[4])
+    name = f'{match[1] or ""}encoder.block.{match[2]}.{match[3]}.{leaf}'
   elif match := re.fullmatch(r'decode_head\.linear_projections\.(\d)\.proj', name):
     name = f'decode_head.linear_c.{match[1]}.proj'
   return f'{name}.{kind}' if name else kind

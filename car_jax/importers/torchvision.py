@@ -1,92 +1,86 @@
-"""ImageNet's weights as torchvision publishes them, for the encoders of nets still to be trained.
-
-The checkpoint made of a file is where a run starts: `config.init.net = 'DIR:net'`, for CAR
-`config.init.calnet`.
-"""
+"""ImageNet's weights as torchvision publishes them: starts of encoders, see encoders.py."""
 
 import pathlib
-import re
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, naming
-from car_jax.importers import sac, tables, torch_file
-from car_jax.importers.rules import Rule, Weights, convert, resnet
-from car_jax.importers.segmenters import first_state, with_net
+from car_jax.errors import UserError
+from car_jax.importers import encoders, families, sac, tables, torch_file
+from car_jax.importers.rules import Rule, Weights, resnet
+from car_jax.nn.segnet import SegNetCalNet
 from car_jax.nn.vgg import DEPTHS
 
-UNUSED = (r'fc\..*', r'classifier\..*')  # ImageNet's thousand classes
-# net -> the architecture of its encoder
-ENCODERS = {
-  'deeplabv2_resnet': 'resnet',
-  'deeplabv3': 'resnet',
-  'deeplabv2_vgg': 'vgg',
-  'fcn8s_vgg': 'vgg',
-  'segnet': 'vgg',
-}
-PARTS = r'backbone|enc\d_conv\d'  # of our nets: what is encoder
+FEATURES = r'features\.'  # what ConvNeXt, Swin and VGG are made of
+HEADS = (r'fc\..*', r'(classifier|heads?)\..*')  # ImageNet's thousand classes
 
 
-def table_of(net: str, weights: Weights) -> list[Rule]:
-  """The names of the file's architecture; UserError for one that is not the net's encoder."""
-  convolutions = sum(w.ndim == 4 for n, w in weights.items() if n.startswith('features.'))
-  family = 'resnet' if 'layer1.0.conv1.weight' in weights else 'vgg' if convolutions else ''
-  if not family:
-    raise UserError('these are neither the weights of a ResNet nor of a VGG of torchvision')
-  if net not in ENCODERS:
-    known = ', '.join(ENCODERS)
-    raise UserError(f'the net {net!r} has no encoder of torchvision\n  nets that have: {known}')
-  if ENCODERS[net] != family:
-    raise UserError(f'the encoder of {net!r} is a {ENCODERS[net]}, the file holds a {family}')
-  if family == 'resnet':
-    return resnet()
+def _vgg(net: Any, weights: Weights) -> list[Rule]:
+  convolutions = sum(w.ndim == 4 for name, w in weights.items() if name.startswith('features.'))
   depths = next((d for d in DEPTHS.values() if sum(d) == convolutions), None)
   if depths is None or 'features.1.running_mean' not in weights:
     raise UserError('of the VGGs of torchvision, vgg16_bn and vgg19_bn are read')
-  if net == 'segnet':
-    return sac.vgg(r'features\.', depths, path='enc{0}_conv{1}/{2}', parts=('layer', 'norm'))
-  return sac.vgg(r'features\.', depths)
+  if isinstance(net, SegNetCalNet):
+    return sac.vgg(FEATURES, depths, path='enc{0}_conv{1}/{2}', parts=('layer', 'norm'))
+  return sac.vgg(FEATURES, depths)
 
 
-def to_variables(net: str, weights: Weights, template: Mapping[str, Any]) -> dict[str, Any]:
-  """`template`, variables of the net that the registry calls `net`, with the file's encoder.
-
-  All of the encoder must be in the file; of the file, only its classifier is left out. Raises
-  UserError.
-  """
-  encoder = {
-    group: {part: tree for part, tree in parts.items() if re.fullmatch(PARTS, part)}
-    for group, parts in template.items()
-  }
-  converted = convert(table_of(net, weights), sac.counted(weights), encoder, UNUSED)
-  return {group: {**parts, **converted[group]} for group, parts in template.items()}
+def _convnext(backbone: Any, weights: Weights) -> list[Rule]:
+  return families.convnext(
+    backbone,
+    embed=lambda k: rf'{FEATURES}{2 * k}\.{min(k, 1)}',
+    embed_norm=lambda k: rf'{FEATURES}{2 * k}\.{1 - min(k, 1)}',
+    block=lambda k: rf'{FEATURES}{2 * k + 1}\.(\d+)',
+    **{'depthwise': r'block\.0', 'norm': r'block\.2', 'expand': r'block\.3'},
+    **{'contract': r'block\.5', 'scale': 'layer_scale'},
+  )
 
 
-def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """The state dict. Raises UserError."""
+def _swin(backbone: Any, weights: Weights) -> list[Rule]:
+  return families.swin(
+    backbone,
+    patches=rf'{FEATURES}0\.0',
+    patches_norm=rf'{FEATURES}0\.2',
+    block=lambda k: rf'{FEATURES}{2 * k + 1}\.(\d+)',
+    merge=lambda k: rf'{FEATURES}{2 * k + 2}',
+    **{'norm1': 'norm1', 'norm2': 'norm2', 'out': r'attn\.proj'},
+    **{name: rf'attn\.{name}' for name in ('query', 'key', 'value')},
+    **{'expand': r'mlp\.0', 'contract': r'mlp\.3'},
+    position_bias=r'attn\.relative_position_bias_table',
+  )
+
+
+def _vit(backbone: Any, weights: Weights) -> list[Rule]:
+  return families.vit(
+    backbone,
+    patches='conv_proj',
+    class_token='class_token',
+    positions=r'encoder\.pos_embedding',
+    last_norm=r'encoder\.ln',
+    block=r'encoder\.layers\.encoder_layer_(\d+)',
+    **{'norm1': 'ln_1', 'norm2': 'ln_2', 'out': r'self_attention\.out_proj'},
+    **{name: rf'self_attention\.{name}' for name in ('query', 'key', 'value')},
+    **{'expand': r'mlp\.(?:0|linear_1)', 'contract': r'mlp\.(?:3|linear_2)'},
+  )
+
+
+# The last norm of ConvNeXt and Swin is none of a map's; what ViT has as one, not every net reads.
+NAMES = (
+  encoders.Names('resnet', r'layer1\.0\.conv1\.weight', lambda *_: resnet(), HEADS),
+  encoders.Names('convnext', r'features\.1\.0\.layer_scale', _convnext, HEADS),
+  encoders.Names(
+    'swin',
+    r'features\.1\.0\.attn\.relative_position_bias_table',
+    _swin,
+    (*HEADS, r'norm\..*', r'.*\.relative_position_index'),
+  ),
+  encoders.Names('vit', r'conv_proj\.weight', _vit, (*HEADS, r'encoder\.ln\..*')),
+  encoders.Names('vgg', r'features\.2\.(weight|bias)|features\.3\.weight', _vgg, HEADS),
+)
+
+
+def opened(path: str | pathlib.Path) -> encoders.Encoder:
+  """Raises UserError for what is no file of an encoder of torchvision."""
   content = torch_file.read_saved(path, 'state_dict', 'weights')
-  return tables.find(path, content, 'file of torchvision')
-
-
-def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
-  """The config's first state, its net's encoder from the file, and what is known of its data.
-
-  The config's data say how many classes there are, so they must be prepared. Raises UserError.
-  """
-  weights = read(path)
-  name = config.method.get('model', {}).get('name', '')
-  if not name:
-    raise UserError(
-      f'the method {config.method.name!r} has several nets; use the config of the method '
-      "'supervised' with the net to start from, then config.init to take it over"
-    )
-  from car_jax.data import opening
-
-  classes = opening.open_dataset(config.data).info.num_classes
-  state = first_state(config, classes)
-  with naming(path):
-    variables = to_variables(name, weights, state.net.variables)
-  return with_net(state, variables), {'num_classes': classes}
+  weights = tables.find(path, content, 'file of torchvision')
+  return encoders.opened(path, weights, NAMES, 'torchvision')

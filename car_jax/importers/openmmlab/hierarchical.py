@@ -3,17 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from car_jax.errors import UserError, nearest
 from car_jax.importers.openmmlab.translation import Settings, Translation
 from car_jax.importers.rules import (
   Rule,
   as_is,
   convolution,
+  dense,
   layer_norm,
   linear,
-  point,
   with_bias,
 )
 
@@ -114,15 +112,10 @@ def _convnext_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Ru
     block, ours = rf'{prefix}stages\.{k}\.(\d+)', rf'{ours}_block\1'
     table += with_bias(rf'{block}\.depthwise_conv', f'{ours}/depthwise', convolution)
     table += layer_norm(rf'{block}\.norm', f'{ours}/norm')
-    table += with_bias(rf'{block}\.pointwise_conv1', f'{ours}/expand', _linear)
-    table += with_bias(rf'{block}\.pointwise_conv2', f'{ours}/contract', _linear)
+    table += with_bias(rf'{block}\.pointwise_conv1', f'{ours}/expand', dense)
+    table += with_bias(rf'{block}\.pointwise_conv2', f'{ours}/contract', dense)
     table.append(Rule(rf'{block}\.gamma', f'{ours}/scale', as_is))
   return table
-
-
-def _linear(a: np.ndarray) -> np.ndarray:
-  """[out, in] or [out, in, 1, 1] -> [in, out]"""
-  return point(a) if np.ndim(a) == 4 else linear(a)
 
 
 BACKBONES = {

@@ -1,11 +1,9 @@
 """A whole segmenter of mmsegmentation: our net from the `model` of its config, and its weights."""
 
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 
 from car_jax import lookup, registry
 from car_jax.errors import UserError, nearest
@@ -21,7 +19,7 @@ from car_jax.importers.openmmlab import (
   transformers,
 )
 from car_jax.importers.openmmlab.translation import Settings, Translation
-from car_jax.importers.rules import Rule, Weights, convert
+from car_jax.importers.rules import Rule, Weights, convert, separate
 from car_jax.nn.composed import Composition
 
 FAMILIES = (attention, fcn, fpn, hierarchical, pyramids, realtime, resnets, segformer, transformers)
@@ -93,16 +91,3 @@ def rules(net: Composition) -> Iterator[Rule]:
     entry = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.init}
     ours = '' if kind == 'decode_head' else f'{kind}/'
     yield from known[place].rules(rf'{kind}\.', ours, entry)
-
-
-def separate(weights: Weights) -> dict[str, np.ndarray]:
-  """With the joint projection of torch's MultiheadAttention, or Swin's, as three."""
-  parts = {}
-  for name, value in weights.items():
-    match = re.fullmatch(r'(.*(?:attn|w_msa))\.(?:in_proj_|qkv\.)(weight|bias)', name)
-    if match and np.ndim(value) and len(value) % 3 == 0:
-      for one, part in zip(('query', 'key', 'value'), np.split(value, 3), strict=True):
-        parts[f'{match[1]}.{one}.{match[2]}'] = part
-    else:
-      parts[name] = value
-  return parts

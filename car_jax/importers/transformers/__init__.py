@@ -1,0 +1,1 @@
+"""Segmenters and encoders of Hugging Face's transformers: their configs and names -> ours."""
