@@ -12,9 +12,12 @@ square: 769x769 for the published 512x1024. configs/relis.py and configs/genval.
 published files and scores of most of them.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError, nearest
+from car_jax.nn.segformer import VARIANTS as SEGFORMERS
 from configs import segformer_cityscapes
 
 
@@ -111,6 +114,13 @@ def swin_large(**kw):
   return backbone | dict(drop_path=0.3) | kw
 
 
+def segformer(variant):
+  """With mmsegmentation's head, which is 256 wide in every variant."""
+  of = SEGFORMERS[variant]
+  backbone = dict(name='mit', widths=of.widths, depths=of.depths)
+  return net(backbone, dict(name='segformer', features=256), align_corners=False)
+
+
 def maskformer():
   return net(resnet(101, False), dict(name='maskformer'), align_corners=False)
 
@@ -136,10 +146,11 @@ MASKS |= dict(rates=((r'^backbone/', 0.1),))
 
 SLIDE = dict(crop=769, stride=513, fit=(2049, 1025))
 WIDE = dict(crop=768, stride=512, fit=(2049, 1025))
+TALL = dict(crop=1024, stride=768, fit=(2048, 1024))
 WHOLE = dict(crop=0, stride=0, fit=(2048, 1024))
 
 # Variant -> net, recipe, steps, images of a batch, side of crops, how it is tested
-MODELS = {
+MODELS: dict[str, Any] = {
   **{
     f'{name}_r{depth}': (
       lambda head=head, depth=depth: dilated(head, depth),
@@ -214,6 +225,24 @@ MODELS = {
     769,
     WHOLE,
   ),
+  **{
+    f'deeplabv3plus_r{depth}': (
+      lambda depth=depth: dilated(
+        'deeplabv3plus', depth, low_features=48 if depth > 18 else 12, rates=(12, 24, 36)
+      ),
+      SGD,
+      80,
+      8,
+      769,
+      SLIDE,
+    )
+    for depth in (18, 50, 101)
+  },
+  **{
+    f'segformer_{variant}': (lambda v=variant: segformer(v), ADAMW, 160, 8, 1024, TALL)
+    for variant in SEGFORMERS
+  },
+  'segformer_b5_whole': (lambda: segformer('b5'), ADAMW, 80, 4, 1024, WHOLE),
   'maskformer_r101c': (maskformer, MASKS, 90, 16, 769, WHOLE),
   'mask2former_swin_large': (mask2former, MASKS, 90, 16, 769, WHOLE),
 }

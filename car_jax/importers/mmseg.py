@@ -35,6 +35,11 @@ class Checkpoint:
   weights: Weights
   text: dict[str, Any]
 
+  @property
+  def described(self) -> bool:
+    """Whether the file says itself what net it holds."""
+    return bool(self.text)
+
   def config(self) -> ConfigDict:
     """Of a run of its net, tested as it was. Raises UserError where the file does not say."""
     if self.text:

@@ -71,9 +71,11 @@ def write(out: pathlib.Path, content: dict, pictures: Mapping[str, bytes]) -> pa
 
 
 def _about(study: Study, model: str) -> str:
-  about = study.plan.models[model].get('about')
-  own = study.segmenter(model).about
-  return f'{about}; {own}' if about else own
+  spec = study.plan.models[model]
+  published = (spec.get('published') or {}).get('miou')
+  texts = (spec.get('about'), study.segmenter(model).about)
+  score = published and f'mIoU published on Cityscapes validation: {published:g} %'
+  return '; '.join(filter(None, (*texts, score)))
 
 
 def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
@@ -83,7 +85,9 @@ def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
   if how.exact:
     counted = 'every score was sorted, but for those of pools and those within images or classes'
   plain = dict.fromkeys(c.model for c in cells if 'max_prob' not in c.counts.names)
+  absent = study.plan.absent
   return [
+    *([f'Left out, since their runs are not there: {", ".join(absent)}.'] if absent else []),
     f'{seen} of each image were scored; {counted}.',
     f'Intervals: 95 %, bootstrap over images or scenes, {config.resamples} resamples.',
     *(
