@@ -57,10 +57,18 @@ class Checkpoint:
       '  name the net: --config configs/segmenters_cityscapes.py:VARIANT'
     )
 
+  def spec(self) -> dict[str, Any]:
+    """The net that the text describes. Raises UserError."""
+    entry, _ = model.spec(self.text['model'])
+    backbone = entry['backbone']
+    if backbone['name'] == 'vit' and 'backbone.patch_embed.projection.bias' not in self.weights:
+      backbone['embed_bias'] = False  # the default since version 1, which the text leaves out
+    return entry
+
   def from_text(self) -> ConfigDict:
     """The config that the text describes."""
     with naming(self.path):
-      spec, _ = model.spec(self.text.get('model') or {})
+      spec = self.spec()
       test = testing.testing(self.text)
       testing.check_frame(test)
     if test.mean is not None:
@@ -110,7 +118,7 @@ class Checkpoint:
     """Raises UserError where the file says that its net computes something else."""
     if not self.text:
       return
-    spec, _ = model.spec(self.text['model'])
+    spec = self.spec()
     theirs = registry.net(spec, num_classes=1)
     if wrong := differences(self.net(config), theirs):
       raise UserError(
