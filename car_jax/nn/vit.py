@@ -155,8 +155,8 @@ class VisionTransformer(Backbone):
   def __call__(self, x: Array, *, train: bool) -> tuple[Array, ...]:
     more = [(0, -side % self.patch) for side in x.shape[1:3]]
     x = jnp.pad(x, ((0, 0), *more, (0, 0)))
-    kw = {'use_bias': self.embed_bias, 'dtype': self.dtype, 'name': 'embed'}
-    x = conv(self.width, self.patch, self.patch, 0, **kw)(x)
+    shape: Any = self.width, self.patch, self.patch, 0
+    x = conv(*shape, use_bias=self.embed_bias, dtype=self.dtype, name='embed')(x)
     if self.embed_norm:
       x = layer_norm('embed_norm', self.epsilon, self.dtype)(x)
     shape, maps, last = x.shape, [], self.depth - 1
