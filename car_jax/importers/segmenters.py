@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -53,9 +54,13 @@ def supervised_state(
   variables; `mend` is what to do where they do not fit."""
   net = registry.net(config.method.model.to_dict(), num_classes=classes)
   state = first_state(config, classes, side=max(64, net.least))
+  shape = lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype)
+  template = jax.tree.map(shape, state.net.variables)
+  bare = state.replace(net=state.net.replace(**dict.fromkeys(template)))
+  del state  # its weights would lie in memory beside the file's and those made of them
   with naming(path, mend):
-    variables = translate(net, weights, state.net.variables)
-  return with_net(state, variables), {'num_classes': classes}
+    variables = translate(net, weights, template)
+  return with_net(bare, variables), {'num_classes': classes}
 
 
 def first_state(
