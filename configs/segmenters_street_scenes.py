@@ -12,6 +12,14 @@ from ml_collections import ConfigDict
 
 from car_jax.errors import UserError, nearest
 
+
+def composed(backbone, head, neck=None):
+  return dict(name='composed', backbone=backbone, neck=neck, head=head)
+
+
+RESNET = dict(name='resnet', depth=18, stem_channels=16, blocks=(1, 1, 1, 1))
+VIT = dict(name='vit', image_size=(64, 64), patch=8, width=96, depth=4, heads=4)
+UPER = dict(name='upernet', features=32)
 MODELS = dict(
   deeplabv3plus=dict(
     name='deeplabv3plus',
@@ -31,6 +39,22 @@ MODELS = dict(
   ),
   fcn8s=dict(name='fcn8s_vgg', widths=(12, 24, 32, 48, 48), depths=(1, 1, 2, 2, 2), features=64),
   deeplabv2=dict(name='deeplabv2_resnet', stem_channels=16, blocks=(1, 1, 1, 1), rates=(1,)),
+  pspnet=composed(RESNET | dict(output_stride=8), dict(name='psp', features=48)),
+  semfpn=composed(RESNET, dict(name='semfpn', features=48), dict(name='fpn', features=48)),
+  upernet_swin=composed(
+    dict(name='swin', width=24, depths=(2, 2, 2, 2), heads=(1, 2, 4, 8), window=4), UPER
+  ),
+  upernet_convnext=composed(
+    dict(name='convnext', widths=(24, 48, 72, 96), depths=(1, 1, 2, 1), layer_scale=0.1), UPER
+  ),
+  bisenetv2=composed(
+    dict(name='bisenetv2', detail_features=(16, 24, 48), semantic_features=(8, 16, 24, 48)),
+    dict(name='fcn', features=64, num_convs=1, concat_input=False, index=0),
+  ),
+  setr=composed(VIT, dict(name='setr_up', features=48, convolutions=2)),
+  segmenter=composed(
+    VIT | dict(final_norm=True), dict(name='segmenter', features=96, depth=1, heads=4)
+  ),
 )
 STEPS = dict(deeplabv3plus=1_200, segformer=2_000, fcn8s=1_200, deeplabv2=1_200)
 
@@ -45,7 +69,13 @@ def get_config(variant='deeplabv3plus'):
   c.data = dict(name='street_scenes/height64-count400', size=64, batch=8, eval_batch=8)
   c.data.train = 'train[:64]'  # few: as large nets on photographs, they become too sure
   c.data.crop, c.data.mirror, c.data.eval_size = 'random', True, 0
-  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = STEPS[variant], 50, 200, 200, 0
+  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = (
+    STEPS.get(variant, 600),
+    50,
+    200,
+    200,
+    0,
+  )
   c.evals = dict(val=dict(split='validation[:64]', samples=1, metrics=('miou[own]', 'nll[own]')))
   c.best = ''
   c.report = dict(split='test', samples=1, metrics=('miou[own]', 'ece[own]', 'nll[own]'))
