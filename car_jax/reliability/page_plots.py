@@ -118,7 +118,7 @@ def _ranks(view: View) -> str:
   cells = [
     ('', [*map(escape, row[:-1]), f'<td class="word">{escape(row[-1])}</td>']) for row in rows
   ]
-  table = plain(ranks.HEAD, cells, label='rank correlations', words=(0, 4))
+  table = plain(ranks.HEAD, cells, label='rank correlations', words=(0, 5))
   return f'<h3>{ranks.QUESTION}</h3>{table}<p class="note">{escape(ranks.covers(view))}</p>'
 
 

@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scipy import stats
+
 from car_jax.reliability import correlation, legend
 from car_jax.reliability.plan import PLAIN, Plan
 from car_jax.reliability.study import Cell
@@ -16,7 +18,8 @@ from car_jax.reliability.view import ACCURACY, View, number
 QUESTION = 'Are the more accurate models better calibrated?'
 SIDES = ('accuracy', 'calibration')
 COEFFICIENTS = ('spearman', 'kendall')
-HEAD = ('set', 'models', *(k.title() for k in COEFFICIENTS), 'what it says')
+HEAD = ('set', 'models', *(k.title() for k in COEFFICIENTS), 'by chance', 'what it says')
+RARE = 0.05  # share of orders by chance from which on a set decides nothing
 
 
 def of_study(plan: Plan, cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -32,8 +35,19 @@ def of_study(plan: Plan, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     scores = {m: correlation.scored([at[m, name]], chosen, plan) for m in plan.models}
     points = {m: tuple(of[k.name] for k in chosen) for m, of in scores.items()}
     found = correlation.correlated(points, sides=SIDES, seed=plan.config.seed)
-    out.append(dict(set=name, measures=[k.name for k in chosen]) | found)
+    found |= dict(set=name, measures=[k.name for k in chosen], chance=by_chance(found['models']))
+    out.append(found)
   return out
+
+
+def by_chance(points: Sequence[Mapping[str, Any]]) -> float:
+  """How often models in a random order would agree or disagree as much by Kendall's tau.
+
+  That is the p value of its two-sided test, from all orders where no scores are equal. Bootstrap
+  intervals of few models are too narrow: of four they leave out 0 where every third order would do.
+  """
+  x, y = ([m[side]['value'] for m in points] for side in SIDES)
+  return float(stats.kendalltau(x, y).pvalue) if len(points) >= correlation.LEAST else math.nan
 
 
 def finding(view: View) -> str:
@@ -58,7 +72,7 @@ def entries(view: View) -> list[dict[str, Any]]:
 def rows(view: View) -> list[list[str]]:
   """A row under HEAD for each set; in brackets the interval over models and images."""
   return [
-    [e['set'], str(len(e['models'])), *(_text(e, k) for k in COEFFICIENTS), told(e)]
+    [e['set'], str(len(e['models'])), *(_text(e, k) for k in COEFFICIENTS), _chance(e), told(e)]
     for e in entries(view)
   ]
 
@@ -70,10 +84,12 @@ def told(entry: Mapping[str, Any]) -> str:
 
 
 def verdict(entry: Mapping[str, Any]) -> str:
-  """Which way the intervals of both coefficients point, if they do."""
+  """Which way the intervals of both coefficients point, if they do and it is rare by chance."""
   ends = _ends(entry)
   if not ends:
     return 'undecided, without an interval'
+  if number(entry['chance']) >= RARE and not any(low <= 0 <= high for low, high in ends):
+    return 'undecided, not rare by chance'
   if all(high < 0 for _, high in ends):
     return 'the more accurate are better calibrated'
   if all(low > 0 for low, _ in ends):
@@ -93,8 +109,10 @@ def covers(view: View) -> str:
     f'replacement, and images or scenes with them{times}. They cover what other models of the same '
     'sorts and other images of the same sets might show, as if models had been drawn at random. '
     'They do not cover other trainings of these models, sorts of models and sets that are not '
-    f'here, or that several sets were looked at. Of {count} models they are rough: one that just '
-    'leaves out 0 proves little. Ranks do not say how far models are apart, nor what causes what.'
+    f'here, or that several sets were looked at. Of {count} models they are rough and too narrow, '
+    'so one that leaves out 0 counts only where orders that agree or disagree as much (by Kendall) '
+    f'come in less than {100 * RARE:.0f} % of all orders by chance. Ranks do not say how far '
+    'models are apart, nor what causes what.'
   )
 
 
@@ -122,6 +140,11 @@ def _text(entry: Mapping[str, Any], coefficient: str) -> str:
   of = entry['coefficients'][coefficient]
   span = correlation.ends(of['models'])
   return f'{correlation.number(of["value"])}{f" ({span})" if span else ""}'
+
+
+def _chance(entry: Mapping[str, Any]) -> str:
+  share = number(entry['chance'])
+  return '–' if math.isnan(share) else f'{100 * share:.1f} %'
 
 
 def _coefficients(entry: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Rank correlations of accuracy and calibration over models, against plain numpy and scipy."""
 
 import copy
+import itertools
 import json
 
 import numpy as np
@@ -66,6 +67,9 @@ def test_values_and_intervals_are_those_of_a_plain_nested_loop():
     assert of['value'] == pytest.approx(function(x, y).statistic)
     ends = np.percentile([function(*pair).statistic for pair in drawn], [2.5, 97.5])
     assert of['models'] == pytest.approx(ends)
+  taus = np.array([scipy.stats.kendalltau(x, o).statistic for o in itertools.permutations(y)])
+  tau = found['coefficients']['kendall']['value']
+  assert found['chance'] == pytest.approx(np.mean(np.abs(taus) > abs(tau) - 1e-9))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +96,7 @@ def entry(name, x, y, spread=0.0, lacking=0):
     f'lacks {k}': (of(0.5), Scores(float('nan'), np.full(200, np.nan))) for k in range(lacking)
   }
   found = correlation.correlated(points, sides=ranks.SIDES)
+  found |= dict(chance=ranks.by_chance(found['models']))
   return dict(set=name, measures=['miou', 'ece']) | found
 
 
@@ -108,6 +113,7 @@ CASES = {
     entry('fog 1.0', RISING[:6], RISING[[2, 5, 0, 3, 4, 1]]),
     'undecided, an interval holds 0',
   ),
+  'four': (entry('fog 1.0', RISING[:4], RISING[[0, 1, 3, 2]]), 'undecided, not rare by chance'),
   'three': (entry('fog 1.0', RISING[:3], RISING[:3]), 'undecided, without an interval'),
 }
 
