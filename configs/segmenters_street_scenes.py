@@ -3,9 +3,20 @@
   python -m datasets.prepare street_scenes --height 64 --count 400
   python train.py --config configs/segmenters_street_scenes.py:segformer --workdir runs/segformer
 
-Variants `:deeplabv3plus` (convolutions) and `:segformer` (attention), two minutes each on two CPU
-cores. configs/reliability.py scores them in fog, at night, in rain and in snow. `:fcn8s` and
-`:deeplabv2` are two more; configs/reliability_generated.py has each after short and long training.
+About a minute each on two CPU cores. configs/reliability.py scores the first six in fog, at
+night, in rain and in snow; configs/reliability_generated.py others after short and long training.
+Variants:
+
+  deeplabv3plus      a ResNet, dilated convolutions at several rates, a finer map joined in
+  segformer          attention at four resolutions, a head of plain layers
+  bisenetv2          a fine and a coarse branch of convolutions, each gating the other
+  setr               attention among all patches at one resolution, then convolutions that enlarge
+  upernet_swin       attention within shifted windows, pooling at several scales, a feature pyramid
+  upernet_convnext   the same head on depthwise 7 x 7 convolutions
+  pspnet             a ResNet, pooling at several scales
+  semfpn             a ResNet, a feature pyramid
+  segmenter          as setr, but a token for each class that masks are made with
+  fcn8s, deeplabv2   a VGG with skips from finer maps; a ResNet without
 """
 
 from ml_collections import ConfigDict
@@ -14,6 +25,7 @@ from car_jax.errors import UserError, nearest
 
 
 def composed(backbone, head, neck=None):
+  """A net of these parts."""
   return dict(name='composed', backbone=backbone, neck=neck, head=head)
 
 
@@ -56,7 +68,10 @@ MODELS = dict(
     VIT | dict(final_norm=True), dict(name='segmenter', features=96, depth=1, heads=4)
   ),
 )
-STEPS = dict(deeplabv3plus=1_200, segformer=2_000, fcn8s=1_200, deeplabv2=1_200)
+STEPS = dict(
+  deeplabv3plus=1_200, segformer=1_200, bisenetv2=400, setr=800, upernet_swin=500,
+  upernet_convnext=600, pspnet=1_000, semfpn=1_000, segmenter=800, fcn8s=1_200, deeplabv2=1_200,
+)  # fmt: skip
 
 
 def get_config(variant='deeplabv3plus'):
@@ -69,13 +84,7 @@ def get_config(variant='deeplabv3plus'):
   c.data = dict(name='street_scenes/height64-count400', size=64, batch=8, eval_batch=8)
   c.data.train = 'train[:64]'  # few: as large nets on photographs, they become too sure
   c.data.crop, c.data.mirror, c.data.eval_size = 'random', True, 0
-  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = (
-    STEPS.get(variant, 600),
-    50,
-    200,
-    200,
-    0,
-  )
+  c.steps, c.log_every, c.eval_every, c.save_every, c.seed = STEPS[variant], 50, 200, 200, 0
   c.evals = dict(val=dict(split='validation[:64]', samples=1, metrics=('miou[own]', 'nll[own]')))
   c.best = ''
   c.report = dict(split='test', samples=1, metrics=('miou[own]', 'ece[own]', 'nll[own]'))

@@ -14,6 +14,7 @@ from car_jax.evaluate import catalogue
 from car_jax.generate import command
 from car_jax.generate.options import ObjectOptions, StyleOptions
 from car_jax.reliability import plan
+from configs import segmenters_street_scenes
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
 # of one method once small: one of them trains; smoke's others in test_sharding, test_resume
@@ -22,7 +23,7 @@ STUDIES = [f for f in FILES if f.startswith('reliability')]  # they train nothin
 GENERATING = ['genval_ood', 'genval_style']  # nor do these
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
-VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer', 'fcn8s', 'deeplabv2']}
+VARIANTS |= {'segmenters_street_scenes': [*segmenters_street_scenes.MODELS]}
 VARIANTS |= {'genval_tiny': ['diffusion', 'controlnet'], 'genval_controlnet': ['efficient']}
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
 # of the others the methods are trained by tests of their own; all of them by make test-all
