@@ -14,6 +14,7 @@ from car_jax.evaluate import catalogue
 from car_jax.generate import command
 from car_jax.generate.options import ObjectOptions, StyleOptions
 from car_jax.reliability import plan
+from configs import segmenters_street_scenes
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
 # of one method once small: one of them trains; smoke's others in test_sharding, test_resume
@@ -23,7 +24,7 @@ REGISTRIES = ['genval', 'relis']  # nor do these: tests/importers/test_registry.
 GENERATING = ['genval_ood', 'genval_style']  # nor these
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
-VARIANTS |= {'segmenters_street_scenes': ['deeplabv3plus', 'segformer', 'fcn8s', 'deeplabv2']}
+VARIANTS |= {'segmenters_street_scenes': [*segmenters_street_scenes.MODELS]}
 VARIANTS |= {'genval_tiny': ['diffusion', 'controlnet'], 'genval_controlnet': ['efficient']}
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
 PARTS = ('upernet_swin_large', 'icnet_r18', 'setr_pup', 'ann_r50', 'apcnet_r50', 'ccnet_r50')
@@ -55,6 +56,10 @@ FOUR_STAGES = {
   'segmenter': dict(features=8, heads=2, depth=1),
   'deeplabv2_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4, rates=(1, 2)),
   'fcn8s_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4),
+  'bisenetv2': dict(detail_features=(4, 4, 8), semantic_features=(4, 4, 8, 8)),
+  'convnext': dict(widths=(4, 4, 8, 8), depths=(1, 1, 1, 1)),
+  'swin': dict(width=4, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1)),
+  'vit': dict(width=8, depth=1, heads=2),
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from car_jax.evaluate import census, folders, report, tables
 from car_jax.metrics import confusion, ranking, rejection
 from car_jax.metrics.calibration import reliability
-from car_jax.reliability import correlation, legend, measures, objects, page
+from car_jax.reliability import correlation, legend, measures, objects, page, ranks
 from car_jax.reliability import tables as study_tables
 from car_jax.reliability.image_counts import census_of
 from car_jax.reliability.study import PLAIN, Cell, Study
@@ -48,6 +48,8 @@ def build(
     curves=[_curves(c) for c in cells if 'max_prob' in c.counts.names],
     fits=[*_fits(study)],
     objects=[*_objects(study, cells)],
+    resamples=plan.config.resamples,
+    ranks=ranks.of_study(plan, cells),
     correlations=correlation.of_study(plan, cells),
     image_ood=[*_image_ood(study, cells)],
     worst=list(worst),
