@@ -66,8 +66,11 @@ def spec(weights: Weights) -> dict[str, Any]:
   head = _mask2former if f'{PREDICTOR}query_feat.weight' in weights else _maskformer
   entry = dict(name='composed', backbone=backbone(of), head=head(of), align_corners=False)
   for ours in ('mean', 'std'):
-    if np.size(value := weights.get(f'pixel_{ours}', ())) == 3:
-      entry[ours] = tuple(float(x) for x in np.ravel(value))
+    if (value := weights.get(f'pixel_{ours}')) is None:
+      continue
+    if value.size != 3:
+      raise UserError(f'pixel_{ours} {value.shape} is not one number for each of RGB')
+    entry[ours] = tuple(float(x) for x in value.ravel())
   return entry
 
 
