@@ -56,10 +56,6 @@ FOUR_STAGES = {
   'segmenter': dict(features=8, heads=2, depth=1),
   'deeplabv2_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4, rates=(1, 2)),
   'fcn8s_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4),
-  'bisenetv2': dict(detail_features=(4, 4, 8), semantic_features=(4, 4, 8, 8)),
-  'convnext': dict(widths=(4, 4, 8, 8), depths=(1, 1, 1, 1)),
-  'swin': dict(width=4, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1)),
-  'vit': dict(width=8, depth=1, heads=2),
 }
 
 

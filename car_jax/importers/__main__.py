@@ -1,7 +1,8 @@
 """python -m car_jax.importers NAME FILE --out DIR: published weights as our checkpoint.
 
-NAME says whose format: car, mose, sac (their authors'), mmseg (mmsegmentation), huggingface, or
-torchvision (ImageNet's weights for a net's encoder; its other parts as they start).
+NAME says whose format: car, mose, sac (their authors'), mmseg (mmsegmentation), detectron2 (its
+projects Mask2Former and MaskFormer), huggingface, or torchvision (ImageNet's weights for a net's
+encoder; its other parts as they start).
 
 The file is read without torch and without running code in it. Every name left over on either side
 is an error. `eval.py --checkpoint DIR` then scores it; config.init of train.py fine-tunes from it.
@@ -31,6 +32,7 @@ IMPORTERS = {
   'car': ('carsss', 'configs/car_lidc.py'),
   'mose': ('mose', 'configs/mose_lidc_masks.py'),
   'mmseg': ('mmseg', ''),
+  'detectron2': ('detectron2', ''),
   'huggingface': ('huggingface', 'configs/segformer_cityscapes.py:b0'),
   'sac': ('sac', 'configs/sac_gta5.py:resnet101'),
   'torchvision': ('torchvision', 'configs/sac_gta5.py:resnet101_base'),

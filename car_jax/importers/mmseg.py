@@ -19,7 +19,13 @@ from car_jax.errors import UserError, naming
 from car_jax.importers import huggingface, prefixes, spellings, tables, torch_file
 from car_jax.importers.openmmlab import config_text, model, testing
 from car_jax.importers.rules import Weights, rows
-from car_jax.importers.segmenters import count, segformer, set_width, supervised_state
+from car_jax.importers.segmenters import (
+  composition,
+  count,
+  segformer,
+  set_width,
+  supervised_state,
+)
 from car_jax.nn.composed import Composition
 
 CLASSES = ('decode_head.conv_seg.weight', 'decode_head.cls_emb')
@@ -100,19 +106,9 @@ class Checkpoint:
 
   def net(self, config: ConfigDict) -> Composition:
     """What the config trains. Raises UserError unless it is put together from parts."""
-    what = config.method.name
     if config.method.get('model', {}).get('name') == 'segformer':
       set_width(config, self.weights, 'decode_head.fusion_conv.conv.weight')
-    if what == 'supervised':
-      what = config.method.model.name
-      net = registry.net(config.method.model.to_dict(), num_classes=1)
-      if isinstance(net, Composition):
-        return net
-    raise UserError(
-      f'{self.path} holds a segmenter of mmsegmentation, the config trains {what!r}\n'
-      '  without --config the file says what it is, or '
-      '--config configs/segmenters_cityscapes.py:VARIANT'
-    )
+    return composition(self.path, config, 'a segmenter of mmsegmentation')
 
   def check(self, config: ConfigDict) -> None:
     """Raises UserError where the file says that its net computes something else."""

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from car_jax import registry
 from car_jax.errors import UserError, naming
 from car_jax.importers.rules import Weights, rows
+from car_jax.nn.composed import Composition
 from car_jax.nn.segformer import VARIANTS
 
 
@@ -45,6 +46,21 @@ def check_config(path: Any, config: ConfigDict, net: str, variant: str) -> None:
 
 def use(net: str, variant: str) -> str:
   return f'use --config configs/{net}_cityscapes.py{variant and ":"}{variant}'
+
+
+def composition(path: Any, config: ConfigDict, holds: str) -> Composition:
+  """What the config trains. Raises UserError unless it is put together from parts."""
+  what = config.method.name
+  if what == 'supervised':
+    what = config.method.model.name
+    net = registry.net(config.method.model.to_dict(), num_classes=1)
+    if isinstance(net, Composition):
+      return net
+  raise UserError(
+    f'{path} holds {holds}, the config trains {what!r}\n'
+    '  without --config the file says what it is, or '
+    '--config configs/segmenters_cityscapes.py:VARIANT'
+  )
 
 
 def supervised_state(
