@@ -1,6 +1,6 @@
 """Can these segmenters be trusted under shift? Models x sets x calibrators on drawn street scenes.
 
-  make demo-reliability                                  trains the two models, then runs this
+  make demo-reliability                                  trains the six models, then runs this
   python eval.py --config configs/reliability.py         the study alone; what is done is skipped
   python eval.py --config configs/reliability.py --checkpoint mine=runs/mine
   python eval.py --config configs/reliability.py --predictions FOLDER --labels FOLDER
@@ -13,6 +13,7 @@ configs/reliability_cityscapes.py.
 from ml_collections import ConfigDict
 
 ROOT = 'runs/reliability'
+NETS = ('deeplabv3plus', 'segformer', 'bisenetv2', 'setr', 'upernet_swin', 'upernet_convnext')
 WEATHERS = ('fog', 'night', 'rain', 'snow')
 STRENGTHS = (0.5, 1.0)
 HEIGHT, COUNT = 64, 256  # of count scenes a quarter is for testing
@@ -27,8 +28,8 @@ def variant(domain='', strength=1.0, unknown=0.5):
 
 def get_config():
   c = ConfigDict()
-  c.title = 'Two small segmenters in worsening weather'
-  c.models = dict(deeplabv3plus=f'{ROOT}/deeplabv3plus', segformer=f'{ROOT}/segformer')
+  c.title = 'Six small segmenters in worsening weather'
+  c.models = {net: f'{ROOT}/{net}' for net in NETS}
   data = dict(data_dir=f'{ROOT}/data', eval_batch=4, eval_size=0)
   sets = {'clear': dict(data=data | dict(name=variant()), role='in-domain', shift=0.0)}
   for domain in WEATHERS:

@@ -36,6 +36,7 @@ TEXTS = (
 TEXTS += (
   "(('head', 2.0),)",
   "{'name': 'segnet'}",
+  "{'name': 'fpn'}",
   "{'name': 'fake', 'size': (8, 8)}",
   "{'views': 3}",
   "{'split': 'x'}",

@@ -1,16 +1,22 @@
 """python -m car_jax.importers NAME FILE --out DIR: published weights as our checkpoint.
 
-NAME says whose format: car, mose, sac (their authors'), mmseg (mmsegmentation), huggingface, or
-torchvision (ImageNet's weights for a net's encoder; its other parts as they start).
+NAME says whose format: car, mose, sac (their authors'), mmseg (mmsegmentation), detectron2 (its
+projects Mask2Former and MaskFormer), huggingface, or torchvision (ImageNet's weights for a net's
+encoder; its other parts as they start).
 
 The file is read without torch and without running code in it. Every name left over on either side
 is an error. `eval.py --checkpoint DIR` then scores it; config.init of train.py fine-tunes from it.
+
+python -m car_jax.importers registry STUDY --weights DIR: the files of a study's models.
+
+STUDY is a config such as configs/relis.py, which names the published file of each model. What lies
+in the folder and is not imported yet is imported; what is missing is named.
 """
 
 import argparse
 import importlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -26,6 +32,7 @@ IMPORTERS = {
   'car': ('carsss', 'configs/car_lidc.py'),
   'mose': ('mose', 'configs/mose_lidc_masks.py'),
   'mmseg': ('mmseg', ''),
+  'detectron2': ('detectron2', ''),
   'huggingface': ('huggingface', 'configs/segformer_cityscapes.py:b0'),
   'sac': ('sac', 'configs/sac_gta5.py:resnet101'),
   'torchvision': ('torchvision', 'configs/sac_gta5.py:resnet101_base'),
@@ -34,25 +41,31 @@ IMPORTERS = {
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   parser = errors.parser('car_jax.importers', __doc__)
-  parser.add_argument('name', help=f'whose format: {", ".join(IMPORTERS)}')
-  parser.add_argument('file', help='the file of weights')
-  parser.add_argument('--out', required=True, help='folder for the checkpoint')
-  parser.add_argument('--config', help='the config it belongs to (default: the published setting)')
+  parser.add_argument('name', help=f'whose format: {", ".join(IMPORTERS)}; or registry')
+  parser.add_argument('file', help='the file of weights; of registry the config of a study')
+  parser.add_argument('--out', help='folder for the checkpoint')
+  parser.add_argument('--config', help='the config it belongs to, where the file does not say')
+  parser.add_argument('--weights', help="of registry: the folder of the models' files")
   return parser.parse_known_args(arguments)
 
 
 def imported(
-  args: argparse.Namespace, changes: Sequence[tuple[str, str]]
+  name: str, path: str, given: str, changes: Sequence[tuple[str, str]], fallback: str = ''
 ) -> tuple[ConfigDict, Any, dict[str, Any]]:
-  """-> config of the run, its state, what is known of its data."""
-  module, published = IMPORTERS[args.name]
+  """-> config of the run, its state, what is known of its data.
+
+  given: the path of the config that a user names; fallback: of the one for a file that does not say
+  what it holds.
+  """
+  module, published = IMPORTERS[name]
   importer = importlib.import_module(f'car_jax.importers.{module}')
   if published:
-    config = configs.override(configs.load(args.config or published), changes)
-    return config, *importer.to_state(args.file, config)
-  file = importer.opened(args.file)
-  if args.config:
-    config = configs.load(args.config)
+    config = configs.override(configs.load(given or published), changes)
+    return config, *importer.to_state(path, config)
+  file = importer.opened(path)
+  given = given or ('' if file.described else fallback)
+  if given:
+    config = configs.load(given)
     file.check(config)
   else:
     config = file.config()
@@ -60,22 +73,46 @@ def imported(
   return config, *file.state(config)
 
 
-@exit_on_user_error
-def main(arguments: list[str]) -> int:
-  args, rest = parse(arguments)
-  if args.name not in IMPORTERS:
-    raise UserError(f'no importer {args.name!r}\n{nearest(args.name, IMPORTERS)}')
-  out = pathlib.Path(args.out)
-  if any((out / name).exists() for name in ('checkpoints', 'config.json')):
-    raise UserError(f'{args.out} holds a run already; choose another --out')
-  folders.check_replaceable(out, 'config.json')
-  config, state, info = imported(args, configs.split_overrides(rest))
+def write(
+  path: str, out: pathlib.Path, config: ConfigDict, state: Any, info: Mapping[str, Any]
+) -> None:
+  """A run in the folder `out`, whole or not at all."""
   from car_jax import checkpoints
 
   with folders.replaced(out, 'config.json') as part:
     with checkpoints.Checkpoints(part / 'checkpoints', keep=1) as target:
-      target.save(0, state, {'config': config.to_dict(), 'data': info, 'imported': args.file})
+      target.save(0, state, {'config': config.to_dict(), 'data': info, 'imported': path})
     (part / 'config.json').write_text(configs.to_json(config))
+
+
+def of_study(study: str, weights: str) -> int:
+  """Imports what a folder holds of a study's models."""
+  from car_jax.importers import registry
+
+  def importing(importer: str, file: pathlib.Path, fallback: str, out: pathlib.Path) -> None:
+    write(str(file), out, *imported(importer, str(file), '', (), fallback))
+
+  print('\n'.join(registry.run(study, weights, importing)))
+  return 0
+
+
+@exit_on_user_error
+def main(arguments: list[str]) -> int:
+  args, rest = parse(arguments)
+  if args.name == 'registry':
+    if not args.weights or args.out or args.config or rest:
+      raise UserError('registry takes a study and a folder of files\n  --weights FOLDER')
+    return of_study(args.file, args.weights)
+  if args.name not in IMPORTERS:
+    raise UserError(f'no importer {args.name!r}\n{nearest(args.name, (*IMPORTERS, "registry"))}')
+  if not args.out or args.weights:
+    raise UserError('give the folder for the checkpoint\n  --out FOLDER')
+  out = pathlib.Path(args.out)
+  if any((out / name).exists() for name in ('checkpoints', 'config.json')):
+    raise UserError(f'{args.out} holds a run already; choose another --out')
+  folders.check_replaceable(out, 'config.json')
+  changes = configs.split_overrides(rest)
+  write(args.file, out, *imported(args.name, args.file, args.config or '', changes))
   print(f'{args.file} -> {out}\n  score it: python eval.py --checkpoint {out}')
   return 0
 

@@ -276,6 +276,14 @@ def as_key(x: Any) -> Any:
   return x if type(x) in PLAIN_KEYS else Inert(type(x).__name__)
 
 
+def encoded(budget: Budget, text: Any, coding: Any = 'latin1', *_: Any) -> bytes:
+  """Bytes as protocols 0 to 2 hold them; a stand-in for `_codecs.encode`."""
+  if type(text) is not str or coding not in ('latin1', 'latin-1', 'iso-8859-1'):
+    raise Refused('bytes in an unknown code')
+  budget.take(len(text), 'bytes')
+  return text.encode('latin1')
+
+
 def _text_of_bytes(stream: Any) -> str:
   """A text of Python 2 in protocol 0, of any bytes; pickletools reads ASCII alone."""
   quoted = pickletools.read_stringnl(stream, decode=False, stripquotes=True)

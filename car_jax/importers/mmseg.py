@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -18,7 +19,13 @@ from car_jax.errors import UserError, naming
 from car_jax.importers import huggingface, prefixes, spellings, tables, torch_file
 from car_jax.importers.openmmlab import config_text, model, testing
 from car_jax.importers.rules import Weights, rows
-from car_jax.importers.segmenters import count, segformer, set_width, supervised_state
+from car_jax.importers.segmenters import (
+  composition,
+  count,
+  segformer,
+  set_width,
+  supervised_state,
+)
 from car_jax.nn.composed import Composition
 
 CLASSES = ('decode_head.conv_seg.weight', 'decode_head.cls_emb')
@@ -33,6 +40,11 @@ class Checkpoint:
   path: Any
   weights: Weights
   text: dict[str, Any]
+
+  @property
+  def described(self) -> bool:
+    """Whether the file says itself what net it holds."""
+    return bool(self.text)
 
   def config(self) -> ConfigDict:
     """Of a run of its net, tested as it was. Raises UserError where the file does not say."""
@@ -51,10 +63,18 @@ class Checkpoint:
       '  name the net: --config configs/segmenters_cityscapes.py:VARIANT'
     )
 
+  def spec(self) -> dict[str, Any]:
+    """The net that the text describes. Raises UserError."""
+    entry, _ = model.spec(self.text['model'])
+    backbone = entry['backbone']
+    if backbone['name'] == 'vit' and 'backbone.patch_embed.projection.bias' not in self.weights:
+      backbone['embed_bias'] = False  # the default since version 1, which the text leaves out
+    return entry
+
   def from_text(self) -> ConfigDict:
     """The config that the text describes."""
     with naming(self.path):
-      spec, _ = model.spec(self.text.get('model') or {})
+      spec = self.spec()
       test = testing.testing(self.text)
       testing.check_frame(test)
     if test.mean is not None:
@@ -81,30 +101,20 @@ class Checkpoint:
         f'{self.path} is no segmenter as mmsegmentation names its parts: '
         f'{prefixes.described(self.weights)}'
       )
-    if config.method.get('model', {}).get('name') == 'segformer':
-      set_width(config, self.weights, 'decode_head.fusion_conv.conv.weight')
     self.net(config)
     return supervised_state(self.path, config, classes, model.to_variables, self.weights)
 
   def net(self, config: ConfigDict) -> Composition:
     """What the config trains. Raises UserError unless it is put together from parts."""
-    what = config.method.name
-    if what == 'supervised':
-      what = config.method.model.name
-      net = registry.net(config.method.model.to_dict(), num_classes=1)
-      if isinstance(net, Composition):
-        return net
-    raise UserError(
-      f'{self.path} holds a segmenter of mmsegmentation, the config trains {what!r}\n'
-      '  without --config the file says what it is, or '
-      '--config configs/segmenters_cityscapes.py:VARIANT'
-    )
+    if config.method.get('model', {}).get('name') == 'segformer':
+      set_width(config, self.weights, 'decode_head.fusion_conv.conv.weight')
+    return composition(self.path, config, 'a segmenter of mmsegmentation')
 
   def check(self, config: ConfigDict) -> None:
     """Raises UserError where the file says that its net computes something else."""
     if not self.text:
       return
-    spec, _ = model.spec(self.text['model'])
+    spec = self.spec()
     theirs = registry.net(spec, num_classes=1)
     if wrong := differences(self.net(config), theirs):
       raise UserError(
@@ -117,22 +127,35 @@ class Checkpoint:
 SEGFORMER = 'configs/segformer_cityscapes.py'
 
 
+def computes(net: Composition) -> tuple[str, list[np.ndarray]]:
+  """A net's prediction as operations and constants, which tell two nets apart however spelt."""
+  side = max(97, net.least)  # of no power of two, so that ways of resizing differ
+  x = np.zeros((1, side, side, 3), np.float32)
+  made = jax.eval_shape(lambda: net.init(jax.random.key(0), x, train=False))
+  kept = {
+    kind: {name: part for name, part in made.get(kind, {}).items() if name[:10] != 'auxiliary_'}
+    for kind in ('params', 'batch_stats')
+  }
+  traced = jax.make_jaxpr(lambda v, x: net.apply(v, x, train=False))(kept, x)
+  return str(traced.jaxpr), [np.asarray(c) for c in traced.consts]
+
+
 def differences(ours: Composition, theirs: Composition) -> list[str]:
-  """One line for each option in which two nets compute something else."""
+  """One line for each option in which two nets that compute different things differ."""
+  (one, first), (two, second) = computes(ours), computes(theirs)
+  if one == two and all(map(np.array_equal, first, second)):
+    return []
   lines = []
   if ours.align_corners != theirs.align_corners:
     lines.append(f'align_corners is {ours.align_corners}, in the file {theirs.align_corners}')
-  for kind, one, two in zip(model.KINDS, ours.parts(), theirs.parts(), strict=True):
+  for kind, a, b in zip(model.KINDS, ours.parts(), theirs.parts(), strict=True):
     kind = kind.removeprefix('decode_')
-    if type(one) is not type(two):
-      lines.append(f'{kind} is a {type(one).__name__}, in the file a {type(two).__name__}')
+    if type(a) is not type(b):
+      lines.append(f'{kind} is a {type(a).__name__}, in the file a {type(b).__name__}')
       continue
-    for field in dataclasses.fields(one) if one is not None else ():
-      if field.name in FREE or not field.init:
-        continue
-      a, b = getattr(one, field.name), getattr(two, field.name)
-      if a != b:
-        lines.append(f'{kind}.{field.name} is {a!r}, in the file {b!r}')
+    names = [f.name for f in dataclasses.fields(a) if f.init] if a is not None else []
+    values = ((n, getattr(a, n), getattr(b, n)) for n in names if n not in FREE)
+    lines += [f'{kind}.{n} is {v!r}, in the file {w!r}' for n, v, w in values if v != w]
   return lines
 
 

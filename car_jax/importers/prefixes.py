@@ -59,6 +59,10 @@ KINDS = {
     WHOLE,
   ),
   'stem.0.weight': ('an encoder alone (ResNet) in the names of mmsegmentation', WHOLE),
+  'sem_seg_head.predictor.class_embed.weight': (
+    'a MaskFormer or Mask2Former of detectron2',
+    '`python -m car_jax.importers detectron2 FILE` reads it',
+  ),
   'layer1.0.conv1.weight': (
     'a ResNet',
     'of torchvision, `python -m car_jax.importers torchvision FILE` starts an encoder from it',
@@ -70,6 +74,7 @@ def described(weights: Weights) -> str:
   """What the file is, for a message: `it is ...` and how to proceed, or its first names."""
   for name, (what, mend) in KINDS.items():
     if name in weights:
-      head = '' if any(n.startswith('decode_head.') for n in weights) else ', without decode_head'
+      headed = any(n.startswith(('decode_head.', 'sem_seg_head.')) for n in weights)
+      head = '' if headed else ', without decode_head'
       return f'it is {what}{"" if "alone" in what else head}\n  {mend}'
   return f'its names begin with {", ".join(sorted(weights)[:3])}'

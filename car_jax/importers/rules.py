@@ -135,7 +135,7 @@ def convert(
     except (ValueError, IndexError):
       wrong.append(f'{name} {tuple(value.shape)}: its axes are not those of {path}')
       continue
-    value = value.astype(np.int32 if path.endswith('/count') else np.float32)
+    value = value.astype(np.int32 if path.endswith('/count') else np.float32, copy=False)
     if path in flat and not np.array_equal(flat[path], value):
       wrong.append(f'{name}: differs from another name of the same shared weight')
     flat[path] = flat.get(path, value)

@@ -3,12 +3,14 @@
 import re
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax import registry
 from car_jax.errors import UserError, naming
 from car_jax.importers.rules import Weights, rows
+from car_jax.nn.composed import Composition
 from car_jax.nn.segformer import VARIANTS
 
 
@@ -46,6 +48,21 @@ def use(net: str, variant: str) -> str:
   return f'use --config configs/{net}_cityscapes.py{variant and ":"}{variant}'
 
 
+def composition(path: Any, config: ConfigDict, holds: str) -> Composition:
+  """What the config trains. Raises UserError unless it is put together from parts."""
+  what = config.method.name
+  if what == 'supervised':
+    what = config.method.model.name
+    net = registry.net(config.method.model.to_dict(), num_classes=1)
+    if isinstance(net, Composition):
+      return net
+  raise UserError(
+    f'{path} holds {holds}, the config trains {what!r}\n'
+    '  without --config the file says what it is, or '
+    '--config configs/segmenters_cityscapes.py:VARIANT'
+  )
+
+
 def supervised_state(
   path: Any, config: ConfigDict, classes: int, translate: Any, weights: Weights, mend: str = ''
 ) -> tuple[Any, dict[str, Any]]:
@@ -53,9 +70,13 @@ def supervised_state(
   variables; `mend` is what to do where they do not fit."""
   net = registry.net(config.method.model.to_dict(), num_classes=classes)
   state = first_state(config, classes, side=max(64, net.least))
+  shape = lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype)
+  template = jax.tree.map(shape, state.net.variables)
+  bare = state.replace(net=state.net.replace(**dict.fromkeys(template)))
+  del state  # its weights would lie in memory beside the file's and those made of them
   with naming(path, mend):
-    variables = translate(net, weights, state.net.variables)
-  return with_net(state, variables), {'num_classes': classes}
+    variables = translate(net, weights, template)
+  return with_net(bare, variables), {'num_classes': classes}
 
 
 def first_state(

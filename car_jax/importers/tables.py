@@ -1,13 +1,14 @@
 """The table of weights in what a training saved: found, said what was taken, whole or refused."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.importers import torch_file
-from car_jax.importers.inert_pickle import Inert
+from car_jax.importers.inert_arrays import Array
+from car_jax.importers.inert_pickle import Inert, Refused
 
 KEYS = ('state_dict', 'model_state_dict', 'model', 'net', 'network')  # what trainings call it
 WRAPPERS = ('module.', '_orig_mod.')  # DataParallel's and torch.compile's
@@ -49,6 +50,8 @@ def named(path: Any, table: Any, key: str) -> dict[str, np.ndarray]:
   for name, value in table.items():
     if not isinstance(name, str) or not name.isprintable():
       raise UserError(f'{path}: a weight is called {name!a}, which is no name')
+    if isinstance(value, Array):
+      continue
     if not hasattr(value, 'shape'):
       kind = value.name if isinstance(value, Inert) else f'value of type {type(value).__name__}'
       raise UserError(
@@ -58,8 +61,18 @@ def named(path: Any, table: Any, key: str) -> dict[str, np.ndarray]:
   for name, value in table.items():
     while wrapper := next((w for w in WRAPPERS if name.startswith(w)), ''):
       name = name.removeprefix(wrapper)
-    weights[name] = value
+    weights[name] = _numbers(path, name, value) if isinstance(value, Array) else value
   return weights
+
+
+def _numbers(path: Any, name: str, array: Array) -> np.ndarray:
+  try:
+    values = array.values
+  except Refused as e:
+    raise UserError(f'{path} is refused: {name} is {e}') from None
+  if values.dtype.kind not in 'biuf':
+    raise UserError(f'{path}: {name} is an array of texts, which is no tensor')
+  return values
 
 
 def _key(path: Any, content: Any) -> Any:
@@ -73,9 +86,10 @@ def _key(path: Any, content: Any) -> Any:
   tables = [
     key
     for key, value in content.items()
-    if is_module(value)
-    or (isinstance(value, Mapping) and any(hasattr(w, 'shape') for w in value.values()))
+    if is_module(value) or _holds(value, lambda w: hasattr(w, 'shape'))
   ]
+  # numpy's arrays beside tables of tensors are facts of the training
+  tables = tables or [k for k, v in content.items() if _holds(v, lambda w: isinstance(w, Array))]
   if len(tables) > 1:
     names = ', '.join(map(ascii, tables[:8]))
     raise UserError(
@@ -83,6 +97,10 @@ def _key(path: Any, content: Any) -> Any:
       f'\n{torch_file.way_out(path, str(tables[0]))}'
     )
   return tables[0] if tables else None
+
+
+def _holds(x: Any, wanted: Callable[[Any], bool]) -> bool:
+  return isinstance(x, Mapping) and any(map(wanted, x.values()))
 
 
 def _weighs(x: Any) -> bool:

@@ -2,7 +2,8 @@
 
 Three formats: a plain pickle whose tensors carry a legacy torch.save stream each (CAR's released
 files), the zip archive of today's torch.save, and the stream of torch.save before 1.6. Tensors
-become arrays; whatever else the pickle names stays an `Inert`, see inert_pickle.
+become arrays, and numpy's are kept as `inert_arrays.Array`; whatever else the pickle names stays an
+`Inert`, see inert_pickle.
 """
 
 import functools
@@ -20,7 +21,16 @@ import numpy as np
 
 from car_jax import files
 from car_jax.errors import UserError, reading
-from car_jax.importers.inert_pickle import Budget, CutShort, Inert, Machine, Named, Refused
+from car_jax.importers import inert_arrays
+from car_jax.importers.inert_pickle import (
+  Budget,
+  CutShort,
+  Inert,
+  Machine,
+  Named,
+  Refused,
+  encoded,
+)
 
 DTYPES = {
   'FloatStorage': np.float32,
@@ -120,6 +130,7 @@ def _stand_ins(budget: Budget, embedded: bool = True) -> dict[str, Callable]:
     'torch._utils._rebuild_parameter_with_state': parameter,
     'torch._tensor._rebuild_from_type_v2': of_type,
     **_plain(budget),
+    **inert_arrays.stand_ins(budget),
   }
   if embedded:
     builders['torch.storage._load_from_bytes'] = functools.partial(_embedded, budget)
@@ -143,18 +154,12 @@ def _plain(budget: Budget) -> dict[str, Callable]:
     budget.step(len(items))
     return {x for x in items if type(x) is str}  # of names; other sets are left
 
-  def encoded(text, codec='latin1', *_):
-    if type(text) is not str or codec not in ('latin1', 'latin-1'):
-      raise Refused('bytes in an unknown code')
-    budget.take(len(text), 'bytes')
-    return text.encode('latin1')
-
   return {
     'collections.OrderedDict': table,
     'collections.defaultdict': lambda *_: {},
     'builtins.set': plain_set,
     '__builtin__.set': plain_set,
-    '_codecs.encode': encoded,
+    '_codecs.encode': functools.partial(encoded, budget),
     '__builtin__.bytes': lambda *_: b'',  # of protocol 2, without arguments
   }
 

@@ -103,6 +103,8 @@ class VisionTransformer(Backbone):
   """Blocks, counted from 0, whose results are given; empty for the last."""
   keep_class_token: bool = True
   """Whether the class token takes part in attention; weights have one in any case."""
+  embed_bias: bool = True
+  """A bias in the embedding of patches."""
   embed_norm: bool = False
   """A norm after the embedding of patches."""
   final_norm: bool = False
@@ -153,7 +155,8 @@ class VisionTransformer(Backbone):
   def __call__(self, x: Array, *, train: bool) -> tuple[Array, ...]:
     more = [(0, -side % self.patch) for side in x.shape[1:3]]
     x = jnp.pad(x, ((0, 0), *more, (0, 0)))
-    x = conv(self.width, self.patch, self.patch, 0, dtype=self.dtype, name='embed')(x)
+    shape: Any = self.width, self.patch, self.patch, 0
+    x = conv(*shape, use_bias=self.embed_bias, dtype=self.dtype, name='embed')(x)
     if self.embed_norm:
       x = layer_norm('embed_norm', self.epsilon, self.dtype)(x)
     shape, maps, last = x.shape, [], self.depth - 1

@@ -1,4 +1,6 @@
-"""Does the score on generated images predict that on real ones? Over models, with intervals.
+"""Does one score predict another, over models? With intervals.
+
+First of all the score on generated images that on real ones; ranks.py has another pair.
 
 The claim of GenVal (arXiv 2312.09231): models that lose most on generated shift lose most on real
 shift. Each model gives a point (its score on the synthetic sets, on the real ones); Pearson's,
@@ -49,7 +51,7 @@ def of_study(plan: Plan, cells: Sequence[Cell]) -> list[dict[str, Any]]:
   for name, pair in plan.correlations.items():
     chosen = [measures.measure(m) for m in pair['measures']]
     sides = {
-      side: {m: _scores([at[m, s] for s in pair[side]], chosen, plan, k) for m in plan.models}
+      side: {m: scored([at[m, s] for s in pair[side]], chosen, plan, k) for m in plan.models}
       for k, side in enumerate(SIDES)
     }
     for measure in chosen:
@@ -59,10 +61,13 @@ def of_study(plan: Plan, cells: Sequence[Cell]) -> list[dict[str, Any]]:
   return out
 
 
-def _scores(
-  cells: Sequence[Cell], chosen: Sequence[measures.Measure], plan: Plan, side: int
+def scored(
+  cells: Sequence[Cell], chosen: Sequence[measures.Measure], plan: Plan, side: int = 0
 ) -> dict[str, Scores]:
-  """By measure, of one model on the images of all these sets together."""
+  """By measure, of one model on the images of all these sets together.
+
+  Measures and models of one `side` are of the same resamples, if their sets are the same.
+  """
   counts = image_counts.merged([c.counts for c in cells])
   exact = cells[0].exact if len(cells) == 1 else {}
   draws = resampled(counts, chosen, plan.config.resamples, [plan.config.seed, side])
@@ -86,15 +91,17 @@ def resampled(
   return out
 
 
-def correlated(points: Mapping[str, tuple[Scores, ...]], *, seed: int = 0) -> dict[str, Any]:
-  """Model -> its scores on both sides -> coefficients with intervals, the points, what is missing.
+def correlated(
+  points: Mapping[str, tuple[Scores, ...]], *, sides: Sequence[str] = SIDES, seed: int = 0
+) -> dict[str, Any]:
+  """Model -> its two scores -> coefficients with intervals, the points, what is missing.
 
   A coefficient is nan where fewer than LEAST models have both scores, and where all have the same
   on a side; `note` then says why.
   """
   known = {m: p for m, p in points.items() if not any(math.isnan(s.value) for s in p)}
   x, y = (np.array([p[k].value for p in known.values()]) for k in (0, 1))
-  note = _why_not(x, y)
+  note = _why_not(x, y, sides)
   values = coefficients(x, y)
   over_images: dict[str, tuple[float, float]] = dict.fromkeys(COEFFICIENTS, (NAN, NAN))
   over_models = over_images
@@ -107,7 +114,7 @@ def correlated(points: Mapping[str, tuple[Scores, ...]], *, seed: int = 0) -> di
       note = f'no interval over models: it needs {LEAST_DRAWN}'
   return dict(
     models=[
-      dict(model=m) | {side: _estimate(s) for side, s in zip(SIDES, p, strict=True)}
+      dict(model=m) | {side: _estimate(s) for side, s in zip(sides, p, strict=True)}
       for m, p in known.items()
     ],
     left_out=[m for m in points if m not in known],
@@ -118,14 +125,14 @@ def correlated(points: Mapping[str, tuple[Scores, ...]], *, seed: int = 0) -> di
   )
 
 
-def _why_not(x: np.ndarray, y: np.ndarray) -> str:
+def _why_not(x: np.ndarray, y: np.ndarray, sides: Sequence[str]) -> str:
   """Why there is no coefficient; '' where there is one."""
   if len(x) < LEAST:
     models = 'no model has' if not len(x) else 'one model has' if len(x) == 1 else 'two models have'
-    return f'{models} this score on both sides; a correlation needs {LEAST}'
-  for side, values in zip(SIDES, (x, y), strict=True):
+    return f'{models} both scores; a correlation needs {LEAST}'
+  for side, values in zip(sides, (x, y), strict=True):
     if not np.ptp(values):
-      return f'all models have the same score on the {side} sets'
+      return f'all models have the same {side} score'
   return ''
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from car_jax.evaluate import census, folders, report, tables
 from car_jax.metrics import confusion, ranking, rejection
 from car_jax.metrics.calibration import reliability
-from car_jax.reliability import correlation, legend, measures, objects, page
+from car_jax.reliability import correlation, legend, measures, objects, page, ranks
 from car_jax.reliability import tables as study_tables
 from car_jax.reliability.image_counts import census_of
 from car_jax.reliability.study import PLAIN, Cell, Study
@@ -48,6 +48,8 @@ def build(
     curves=[_curves(c) for c in cells if 'max_prob' in c.counts.names],
     fits=[*_fits(study)],
     objects=[*_objects(study, cells)],
+    resamples=plan.config.resamples,
+    ranks=ranks.of_study(plan, cells),
     correlations=correlation.of_study(plan, cells),
     image_ood=[*_image_ood(study, cells)],
     worst=list(worst),
@@ -71,9 +73,11 @@ def write(out: pathlib.Path, content: dict, pictures: Mapping[str, bytes]) -> pa
 
 
 def _about(study: Study, model: str) -> str:
-  about = study.plan.models[model].get('about')
-  own = study.segmenter(model).about
-  return f'{about}; {own}' if about else own
+  spec = study.plan.models[model]
+  published = (spec.get('published') or {}).get('miou')
+  texts = (spec.get('about'), study.segmenter(model).about)
+  score = published and f'mIoU published on Cityscapes validation: {published:g} %'
+  return '; '.join(filter(None, (*texts, score)))
 
 
 def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
@@ -83,7 +87,9 @@ def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
   if how.exact:
     counted = 'every score was sorted, but for those of pools and those within images or classes'
   plain = dict.fromkeys(c.model for c in cells if 'max_prob' not in c.counts.names)
+  absent = study.plan.absent
   return [
+    *([f'Left out, since their runs are not there: {", ".join(absent)}.'] if absent else []),
     f'{seen} of each image were scored; {counted}.',
     f'Intervals: 95 %, bootstrap over images or scenes, {config.resamples} resamples.',
     *(

@@ -3,17 +3,18 @@
 import math
 from collections.abc import Sequence
 
-from car_jax.reliability import numbers
+from car_jax.reliability import numbers, ranks
 from car_jax.reliability.view import View, mean, number
 
 
 def findings(view: View) -> list[str]:
-  """The fall under shift, who holds up, recalibration, known errors, the unknown, warnings,
+  """The fall under shift, who holds up, ranks, recalibration, known errors, the unknown, warnings,
   what is unusual in the labels."""
   lines = [
     _fall(view),
     _apart(view),
     _leaders(view),
+    ranks.finding(view),
     *_recalibration(view),
     _errors(view),
     _unknown(view),

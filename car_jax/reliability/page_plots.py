@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from car_jax.reliability import charts, curves, numbers
-from car_jax.reliability.page_tables import attributes
+from car_jax.reliability import charts, curves, numbers, ranks
+from car_jax.reliability.page_tables import attributes, plain
 from car_jax.reliability.view import View, number
 
 KEY = ('miou', 'ece', 'auroc', 'unknown_auroc')  # one per question, for charts by shift
@@ -107,8 +107,19 @@ def scatters(view: View) -> str:
     f'hollow: shifted sets. The arrow leads to {escape(view.strongest or "the shifted set")}: a '
     'long arrow is a model that shift hurts, a steep one a model whose confidence it spoils. Point '
     f'at a marker for its numbers.</p>{controls(pick)}{key(view.models)}'
-    f'<div class="wide">{drawn}</div>'
+    f'<div class="wide">{drawn}</div>{_ranks(view)}'
   )
+
+
+def _ranks(view: View) -> str:
+  """Whether accuracy and calibration order the models alike, in numbers; '' for too few."""
+  if not (rows := ranks.rows(view)):
+    return ''
+  cells = [
+    ('', [*map(escape, row[:-1]), f'<td class="word">{escape(row[-1])}</td>']) for row in rows
+  ]
+  table = plain(ranks.HEAD, cells, label='rank correlations', words=(0, 5))
+  return f'<h3>{ranks.QUESTION}</h3>{table}<p class="note">{escape(ranks.covers(view))}</p>'
 
 
 def _calibrated(view: View, calibrator: str) -> str:

@@ -1,6 +1,7 @@
 """What a study is to do: its config checked, and made explicit before anything runs."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,22 @@ Pixels = Annotated[int, Range(0, 10**9)]
 
 
 @dataclasses.dataclass(frozen=True)
+class Published(Group):
+  """Where the weights of a model come from, and what is published of it."""
+
+  files: tuple[str, ...] = ()
+  """Names of the file of weights, * for anything, the surest first."""
+  importer: Literal['mmseg', 'huggingface', 'detectron2'] = 'mmseg'
+  """Whose format it has."""
+  config: str = ''
+  """Its run's config, for a file that does not say itself what it holds."""
+  miou: float | None = None
+  """Of whole Cityscapes validation images at one scale, in %; None where none is published."""
+  parameters: float = 0.0
+  """Millions, without heads of training alone."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Model(Group):
   """config.models.NAME: a run of ours, or a folder of anybody's predictions."""
 
@@ -39,6 +56,8 @@ class Model(Group):
   """Samples predicted at a time."""
   about: str = ''
   """What the page says of it."""
+  published: Published | None = None
+  """Of whose weights the run is."""
 
   SHORT = 'path'
 
@@ -96,6 +115,8 @@ class StudyOptions(Group):
   """Heading of the page."""
   models: dict[str, Model] = dataclasses.field(default_factory=dict)
   """What is studied, by names of your own."""
+  missing: Literal['error', 'skip'] = 'error'
+  """skip: a model whose folder is not there is left out, and named."""
   sets: dict[str, ImageSet] = dataclasses.field(default_factory=dict)
   """The sets of images that models are scored on."""
   pools: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -147,6 +168,7 @@ def load(path: str, pairs: Any = ()) -> ConfigDict:
 class Plan:
   title: str
   models: dict[str, dict[str, Any]]
+  absent: tuple[str, ...]  # names of models that are left out, since they are not there
   sets: dict[str, dict[str, Any]]
   pools: dict[str, tuple[str, ...]]
   correlations: dict[str, dict[str, tuple[str, ...]]]  # synthetic and real sets, measures
@@ -163,6 +185,7 @@ def plan(config: ConfigDict) -> Plan:
   _check_values(c)
   full = options.completed(StudyOptions, c.to_dict())
   models = {name: _spec(name, m) for name, m in full['models'].items()}
+  models, absent = _present(models) if full['missing'] == 'skip' else (models, ())
   sets = {name: _spec(name, s) for name, s in full['sets'].items()}
   for kind, specs in (('models', models), ('sets', sets)):
     if not specs:
@@ -191,7 +214,21 @@ def plan(config: ConfigDict) -> Plan:
   named = [m.name for m in chosen] + [m for v in correlations.values() for m in v['measures']]
   how = How(c.sampled, c.exact, any('classwise' in name for name in named), c.seed)
   used = on if fitted else {}
-  return Plan(c.title, models, sets, pools, correlations, calibrators, used, chosen, how, c)
+  return Plan(c.title, models, absent, sets, pools, correlations, calibrators, used, chosen, how, c)
+
+
+def _present(
+  models: dict[str, dict[str, Any]],
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+  """The models whose folders are there, and names of the others. Raises UserError for none."""
+  there = {k: v for k, v in models.items() if '{' in v['path'] or pathlib.Path(v['path']).exists()}
+  if models and not there:
+    name, spec = next(iter(models.items()))
+    raise UserError(
+      f'none of the {len(models)} models of the study is there; such as {name} in {spec["path"]}\n'
+      '  import published weights: python -m car_jax.importers registry CONFIG --weights FOLDER'
+    )
+  return there, tuple(name for name in models if name not in there)
 
 
 def _check_values(c: ConfigDict) -> None:

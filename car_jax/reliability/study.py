@@ -59,6 +59,8 @@ class Study:
   def run(self) -> Iterator[list[Cell]]:
     """All cells of one model after another, from their files or computed now. Raises UserError."""
     self._check()
+    if absent := self.plan.absent:
+      self.say(f'{len(self.plan.models)} models are studied; not there: {", ".join(absent)}')
     for model in self.plan.models:
       fits = self.fits(model)
       for spec in self.plan.sets.values():

@@ -3,7 +3,7 @@
 from typing import Any
 
 from car_jax.evaluate import escaped
-from car_jax.reliability import correlation, findings, numbers
+from car_jax.reliability import correlation, findings, numbers, ranks
 from car_jax.reliability.legend import ARROWS, BETTER
 from car_jax.reliability.numbers import Column
 from car_jax.reliability.view import View
@@ -36,7 +36,7 @@ def markdown(study: dict[str, Any]) -> str:
   columns = numbers.columns(view)
   for group in dict.fromkeys(c.metric.group for c in columns):
     lines += _group(view, group, [c for c in columns if c.metric.group == group])
-  lines += _fits(study) + _image_level(study) + _correlations(study) + _legend(view)
+  lines += _ranks(view) + _fits(study) + _image_level(study) + _correlations(study) + _legend(view)
   lines += [f'> {escaped.prose(n)}\n' for n in study.get('notes') or []]
   if study.get('command'):
     lines += ['## How to reproduce', '', *escaped.block(study['command']), '']
@@ -60,6 +60,13 @@ def _value(view: View, key: tuple[str, str, str], column: Column) -> str:
   ends = column.ends(*view.interval(*key, column.metric.name), ' to ')
   shown = f'**{shown}**' if key in column.winners else shown
   return f'{shown} ({ends})' if ends else shown
+
+
+def _ranks(view: View) -> list[str]:
+  rows = ranks.rows(view)
+  about = [escaped.prose(ranks.covers(view)), ''] if rows else []
+  title = f'## {ranks.QUESTION}'
+  return [title, '', *escaped.table(ranks.HEAD, rows), '', *about] if rows else []
 
 
 def _fits(study: dict[str, Any]) -> list[str]:

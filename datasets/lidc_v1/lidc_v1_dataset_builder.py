@@ -7,6 +7,7 @@ import numpy as np
 
 from car_jax.errors import UserError, reading
 from car_jax.files import is_leftover
+from car_jax.importers import inert_arrays
 from datasets import base
 from datasets.base import FileConfig as Config
 from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
@@ -113,11 +114,11 @@ def read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 def plain(value: Any) -> Any:
   """An array, or a list of readers' arrays, in place of what was read of them."""
-  if isinstance(value, plain_pickle.Array):
+  if isinstance(value, inert_arrays.Array):
     value = value.values
     return [*value] if value.ndim == 3 else value  # masks in one array
   if isinstance(value, list | tuple) and len(value) == READERS:
-    return [v.values if isinstance(v, plain_pickle.Array) else v for v in value]
+    return [v.values if isinstance(v, inert_arrays.Array) else v for v in value]
   return value
 
 

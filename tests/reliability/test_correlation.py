@@ -124,15 +124,15 @@ NAN = math.nan
 @pytest.mark.parametrize(
   ('points', 'note', 'spearman'),
   [
-    (scores(), 'no model has this score on both sides; a correlation needs 3', NAN),
-    (scores((1, 2), (NAN, 2), (1, NAN)), 'one model has this score', NAN),
-    (scores((1, 2), (2, 3)), 'two models have this score', NAN),
+    (scores(), 'no model has both scores; a correlation needs 3', NAN),
+    (scores((1, 2), (NAN, 2), (1, NAN)), 'one model has both scores', NAN),
+    (scores((1, 2), (2, 3)), 'two models have both scores', NAN),
     (
       scores((1, 2), (1, 3), (1, 4), (1, 5)),
-      'all models have the same score on the synthetic',
+      'all models have the same synthetic score',
       NAN,
     ),
-    (scores((1, 2), (3, 2), (4, 2), (5, 2)), 'all models have the same score on the real', NAN),
+    (scores((1, 2), (3, 2), (4, 2), (5, 2)), 'all models have the same real score', NAN),
     (scores((1, 2), (2, 3), (3, 4)), 'no interval over models: it needs 4', 1),
     (scores((1, 4), (2, 3), (3, 2), (NAN, 1), (4, 1)), '', -1),
     (scores((1, 1), (1, 2), (2, 3), (3, 3)), '', 8 / 9),  # ties: mean ranks, by hand
@@ -254,14 +254,14 @@ def test_the_page_and_the_table_show_both():
     assert name in section
   value = study['correlations'][0]['coefficients']['pearson']['value']
   assert f'{value:.2f}' in section
-  assert 'no model has this score on both sides' in section
+  assert 'no model has both scores' in section
   unknown = text[text.index('<section id="unknown"') :].partition('</section>')[0]
   assert 'polar bear/a' in unknown
   assert unknown.index('lion') < unknown.index('all images') < unknown.index('mean of objects')
   printed = correlation.terminal(study)
   assert 'fog & night  mIoU' in printed
   assert f'{value:.2f} (' in printed
-  assert 'fog & night, ECE: no model has this score on both sides' in printed
+  assert 'fog & night, ECE: no model has both scores' in printed
   assert all(len(line) <= 120 for line in printed.splitlines())
   assert '## Does synthetic shift predict real shift?' in tables.markdown(study)
 

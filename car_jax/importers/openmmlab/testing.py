@@ -52,17 +52,19 @@ def _normalisation(config: Mapping[str, Any], model: Settings) -> tuple[Any, Any
 
 
 def _fit(config: Mapping[str, Any]) -> tuple[int, int] | None:
+  sizes = []
   for step in _steps(config):
+    of = Settings(step, 'test_pipeline')
+    if step.get('type') == 'Resize':
+      of.only('keep_ratio', True)
     if step.get('type') in ('MultiScaleFlipAug', 'Resize'):
-      of = Settings(step, 'test_pipeline')
-      if step['type'] == 'Resize':
-        of.only('keep_ratio', True)
-      size = of('img_scale', None) or of('scale', None)
-      if isinstance(size, tuple) and size and isinstance(size[0], tuple):
-        size = size[0] if len(size) == 1 else None
-      if size is not None:
-        return _pair(size)
-  return None
+      sizes.append(of('img_scale', None) or of('scale', None))
+  size = next(filter(None, sizes), None)
+  if isinstance(size, tuple) and len(size) == 1:
+    (size,) = size
+  if isinstance(size, tuple) and not all(isinstance(side, int) for side in size):
+    raise UserError(f'its config tests at the sizes {size}\n  what can be read: one size')
+  return None if size is None else _pair(size)
 
 
 def _steps(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
