@@ -1,8 +1,9 @@
 """python -m car_jax.importers NAME FILE --out DIR: published weights as our checkpoint.
 
 NAME says whose format: car, mose, sac (their authors'), mmseg (mmsegmentation), detectron2 (its
-projects Mask2Former and MaskFormer), huggingface, or torchvision (ImageNet's weights for a net's
-encoder; its other parts as they start).
+projects Mask2Former and MaskFormer), huggingface (transformers; a folder or a file in it),
+torchvision or timm. ImageNet's weights of the last three are a start for any net that has such an
+encoder, which --config names; its other parts are as they start.
 
 The file is read without torch and without running code in it. Every name left over on either side
 is an error. `eval.py --checkpoint DIR` then scores it; config.init of train.py fine-tunes from it.
@@ -33,9 +34,10 @@ IMPORTERS = {
   'mose': ('mose', 'configs/mose_lidc_masks.py'),
   'mmseg': ('mmseg', ''),
   'detectron2': ('detectron2', ''),
-  'huggingface': ('huggingface', 'configs/segformer_cityscapes.py:b0'),
+  'huggingface': ('huggingface', ''),
   'sac': ('sac', 'configs/sac_gta5.py:resnet101'),
   'torchvision': ('torchvision', 'configs/sac_gta5.py:resnet101_base'),
+  'timm': ('timm', ''),
 }
 
 

@@ -3,17 +3,18 @@
 from typing import Any
 
 from car_jax.errors import UserError
-from car_jax.importers import sac
-from car_jax.importers.openmmlab.model import separate
+from car_jax.importers import families
 from car_jax.importers.rules import (
   Rule,
   Weights,
   convert,
   convolution,
+  counted,
   layer_norm,
   linear,
   norm,
   point,
+  separate,
   with_bias,
 )
 from car_jax.nn.composed import Composition
@@ -38,7 +39,7 @@ def to_variables(net: Composition, weights: Weights, template: Any = None) -> di
   if type(backbone) not in BACKBONES or type(head) not in HEADS:
     raise UserError(f'detectron2 has no {type(head).__name__} on a {type(backbone).__name__}')
   table = [*BACKBONES[type(backbone)](backbone), *HEADS[type(head)]()]
-  return convert(table, separate(sac.counted(weights)), template, UNUSED)
+  return convert(table, separate(counted(weights)), template, UNUSED)
 
 
 def _normed(theirs: str, convolved: str, normalised: str) -> list[Rule]:
@@ -59,23 +60,17 @@ def _resnet(net: ResNet) -> list[Rule]:
 
 
 def _swin(net: SwinTransformer) -> list[Rule]:
-  table = with_bias(r'backbone\.patch_embed\.proj', 'backbone/embed', convolution)
-  table += layer_norm(r'backbone\.patch_embed\.norm', 'backbone/embed_norm')
+  table = families.swin(
+    net,
+    patches=r'backbone\.patch_embed\.proj',
+    patches_norm=r'backbone\.patch_embed\.norm',
+    block=lambda k: rf'backbone\.layers\.{k}\.blocks\.(\d+)',
+    merge=lambda k: rf'backbone\.layers\.{k}\.downsample',
+    **families.PUBLISHED,
+    position_bias=r'attn\.relative_position_bias_table',
+  )
   for k in range(4):
-    layer, ours = rf'backbone\.layers\.{k}', f'backbone/stage{k + 1}'
-    table += layer_norm(rf'backbone\.norm{k}', f'{ours}_norm')
-    merge = f'backbone/stage{k + 2}_merge'
-    table += layer_norm(rf'{layer}\.downsample\.norm', f'{merge}_norm')
-    table.append(Rule(rf'{layer}\.downsample\.reduction\.weight', f'{merge}/kernel', linear))
-    block, ours = rf'{layer}\.blocks\.(\d+)', rf'{ours}_block\1'
-    table += layer_norm(rf'{block}\.norm([12])', rf'{ours}/norm\2')
-    inner = f'{ours}/attention'
-    table += with_bias(rf'{block}\.attn\.(query|key|value)', rf'{inner}/\2', linear)
-    table += with_bias(rf'{block}\.attn\.proj', f'{inner}/out', linear)
-    bias = rf'{block}\.attn\.relative_position_bias_table'
-    table.append(Rule(bias, f'{inner}/position_bias'))
-    table += with_bias(rf'{block}\.mlp\.fc1', f'{ours}/expand', linear)
-    table += with_bias(rf'{block}\.mlp\.fc2', f'{ours}/contract', linear)
+    table += layer_norm(rf'backbone\.norm{k}', f'backbone/stage{k + 1}_norm')
   return table
 
 

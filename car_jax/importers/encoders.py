@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
@@ -65,7 +64,10 @@ class Encoder:
   names: Names
   library: str
 
+  described = False  # of its net, and of how images are prepared
+
   def config(self) -> ConfigDict:
+    """Raises UserError: there are several nets that it may be a part of."""
     raise UserError(
       f'{self.path} is an encoder alone ({self.names.part}) in the names of {self.library}\n'
       f'  it is a start for training: name a config whose net has that backbone, --config CONFIG'

@@ -25,10 +25,20 @@ from car_jax.nn.vit import VisionTransformer
 
 Place = Callable[[int], str]  # of a stage, counted from 0
 ATTENTION = ('query', 'key', 'value', 'out')
+# A block of Swin or ViT as their authors call its parts, and timm.
+PUBLISHED = {name: rf'attn\.{name}' for name in ('query', 'key', 'value')}
+PUBLISHED |= {'norm1': 'norm1', 'norm2': 'norm2', 'out': r'attn\.proj'}
+PUBLISHED |= {'expand': r'mlp\.fc1', 'contract': r'mlp\.fc2'}
 
 
 def swin(
-  backbone: SwinTransformer, *, patches: str, patches_norm: str, block: Place, merge: Place, **parts: str
+  backbone: SwinTransformer,
+  *,
+  patches: str,
+  patches_norm: str,
+  block: Place,
+  merge: Place,
+  **parts: str,
 ) -> list[Rule]:
   """`block` holds a group for its number; `merge` gives what merges a stage's places into the
   next's.

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from car_jax import config as configs
 from car_jax import registry
 from car_jax.errors import UserError, naming
-from car_jax.importers import huggingface, prefixes, spellings, tables, torch_file
+from car_jax.importers import prefixes, spellings, tables, torch_file
 from car_jax.importers.openmmlab import config_text, model, testing
 from car_jax.importers.rules import Weights, rows
 from car_jax.importers.segmenters import (
@@ -26,6 +26,7 @@ from car_jax.importers.segmenters import (
   set_width,
   supervised_state,
 )
+from car_jax.importers.transformers import mit
 from car_jax.nn.composed import Composition
 
 CLASSES = ('decode_head.conv_seg.weight', 'decode_head.cls_emb')
@@ -52,7 +53,7 @@ class Checkpoint:
       return self.from_text()
     if spellings.is_nvlabs(self.weights):
       transformers = spellings.from_nvlabs(self.weights)
-      return configs.load(f'{SEGFORMER}:{huggingface.variant_of(transformers) or "b0"}')
+      return configs.load(f'{SEGFORMER}:{mit.variant_of(transformers) or "b0"}')
     if 'backbone.layers.0.0.projection.weight' in self.weights:
       return configs.load(f'{SEGFORMER}:{segformer_variant(self.weights) or "b0"}')
     if not any(name in self.weights for name in CLASSES):
@@ -94,7 +95,7 @@ class Checkpoint:
     if spellings.is_nvlabs(self.weights):
       transformers = spellings.from_nvlabs(self.weights)
       epsilons = dict(norm_epsilon=1e-6, embed_epsilon=1e-5)
-      return huggingface.linear_state(self.path, config, transformers, **epsilons)
+      return mit.linear_state(self.path, config, transformers, **epsilons)
     classes = next((rows(self.weights, n) for n in CLASSES if n in self.weights), 0)
     if not classes or not any(name.startswith('backbone.') for name in self.weights):
       raise UserError(

@@ -39,11 +39,11 @@ WHOLE = 'give the file of a whole segmenter: an encoder alone has nothing to sco
 KINDS = {
   'segformer.encoder.patch_embeddings.0.proj.weight': (
     'a SegFormer encoder in the names of transformers',
-    'with decode_head in it, `python -m car_jax.importers huggingface FILE` reads it',
+    '`python -m car_jax.importers huggingface FILE` reads it',
   ),
   'segformer.stages.0.patch_embeddings.proj.weight': (
     'a SegFormer encoder in the names of transformers',
-    'with decode_head in it, `python -m car_jax.importers huggingface FILE` reads it',
+    '`python -m car_jax.importers huggingface FILE` reads it',
   ),
   'decode_head.embed_layers.0.proj.weight': (
     "a segmenter with DAFormer's head, which no net here has",

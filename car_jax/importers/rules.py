@@ -98,7 +98,9 @@ def separate(weights: Weights) -> dict[str, np.ndarray]:
   """With the joint projection of torch's MultiheadAttention, or Swin's or ViT's, as three."""
   parts = {}
   for name, value in weights.items():
-    match = re.fullmatch(r'(.*(?:attn|w_msa|self_attention))\.(?:in_proj_|qkv\.)(weight|bias)', name)
+    match = re.fullmatch(
+      r'(.*(?:attn|w_msa|self_attention))\.(?:in_proj_|qkv\.)(weight|bias)', name
+    )
     if match and np.ndim(value) and len(value) % 3 == 0:
       for one, part in zip(('query', 'key', 'value'), np.split(value, 3), strict=True):
         parts[f'{match[1]}.{one}.{match[2]}'] = part

@@ -1,7 +1,6 @@
 """Snapshots of DA-SAC's authors (arXiv 2105.00097): its three networks, student and teacher."""
 
 import pathlib
-import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 

@@ -76,7 +76,7 @@ def supervised_state(
   del state  # its weights would lie in memory beside the file's and those made of them
   with naming(path, mend):
     variables = translate(net, weights, template)
-  return with_net(bare, variables), {'num_classes': classes}
+  return with_net(bare, {k: {} for k in template} | variables), {'num_classes': classes}
 
 
 def first_state(

@@ -12,9 +12,6 @@ from car_jax.importers.rules import Rule, Weights, convolution, layer_norm, resn
 from car_jax.importers.safetensors_file import read_safetensors
 
 HEADS = (r'fc\..*', r'head\..*')  # ImageNet's classes
-PROJECTIONS = {name: rf'attn\.{name}' for name in ('query', 'key', 'value')}
-PROJECTIONS |= {'norm1': 'norm1', 'norm2': 'norm2', 'out': r'attn\.proj'}
-PROJECTIONS |= {'expand': r'mlp\.fc1', 'contract': r'mlp\.fc2'}
 
 
 def _convnext(backbone: Any, weights: Weights) -> list[Rule]:
@@ -41,7 +38,7 @@ def _swin(backbone: Any, weights: Weights) -> list[Rule]:
     patches_norm=r'patch_embed\.norm',
     block=lambda k: rf'layers\.{k}\.blocks\.(\d+)',
     merge=lambda k: rf'layers\.{k if older else k + 1}\.downsample',
-    **PROJECTIONS,
+    **families.PUBLISHED,
     position_bias=r'attn\.relative_position_bias_table',
   )
 
@@ -54,7 +51,7 @@ def _vit(backbone: Any, weights: Weights) -> list[Rule]:
     positions='pos_embed',
     last_norm='norm',
     block=r'blocks\.(\d+)',
-    **PROJECTIONS,
+    **families.PUBLISHED,
   )
 
 

@@ -84,3 +84,8 @@ def opened(path: str | pathlib.Path) -> encoders.Encoder:
   content = torch_file.read_saved(path, 'state_dict', 'weights')
   weights = tables.find(path, content, 'file of torchvision')
   return encoders.opened(path, weights, NAMES, 'torchvision')
+
+
+def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
+  """The config's first state with the file's encoder; see encoders.Encoder.state."""
+  return opened(path).state(config)

@@ -25,7 +25,7 @@ from car_jax import files, pictures, sharding
 from car_jax.data import labels as cityscapes
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import npy, save
-from car_jax.importers.huggingface import read_safetensors
+from car_jax.importers.safetensors_file import read_safetensors
 from car_jax.reliability.interpret import CLASSES_ONLY, KNOWN, Reading, predicted
 from car_jax.reliability.pairing import LABEL_ENDINGS, Pair, pairs
 from car_jax.reliability.segmenters import Predicted

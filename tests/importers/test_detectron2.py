@@ -13,7 +13,8 @@ import pytest
 from car_jax import checkpoints, registry
 from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
-from car_jax.importers import detectron2, mmseg, transformers_masks
+from car_jax.importers import detectron2, mmseg
+from car_jax.importers.transformers import model
 from tests.importers import detectron2_models as models
 from tests.importers.torch_writer import state_dict, write_zip
 from tests.replay.zoo_networks import weights_of
@@ -81,9 +82,9 @@ def test_every_kind_of_file_gives_the_same_weights(stem, kind, tmp_path):
 
 @pytest.mark.parametrize('stem', STEMS)
 def test_weights_go_where_those_of_transformers_go(stem):
-  entry, classes = transformers_masks.spec(json.loads(str(recorded(stem)['config'])))
+  entry, classes = model.spec(json.loads(str(recorded(stem)['config'])))
   net = registry.net(entry, num_classes=classes)
-  want = transformers_masks.to_variables(net, transformers_weights(stem))
+  want = model.to_variables(net, transformers_weights(stem))
   found = detectron2.to_variables(net, original(stem))
   jax.tree.map(np.testing.assert_array_equal, found, want)
   theirs = registry.net(detectron2.spec(original(stem)), num_classes=classes)

@@ -11,8 +11,9 @@ import pytest
 
 from car_jax import registry
 from car_jax.errors import UserError
-from car_jax.importers import huggingface, mmseg, spellings, tables, torch_file
+from car_jax.importers import mmseg, spellings, tables, torch_file
 from car_jax.importers.safetensors_file import read_safetensors
+from car_jax.importers.transformers import mit
 
 GOLDEN = pathlib.Path('tests/importers/torch_files')
 STATE = dict(np.load(GOLDEN / 'state.npz'))
@@ -78,7 +79,7 @@ def logits(weights, **spec):
   want = np.load(GOLDEN / 'segformer.npz')
   normalised = np.moveaxis(want['image'], 1, -1)
   image = normalised * [0.229, 0.224, 0.225] + [0.485, 0.456, 0.406]
-  variables = huggingface.to_variables('segformer', weights)
+  variables = mit.to_variables('segformer', weights)
   found = program(**spec)(variables, np.float32(2 * image - 1))
   return np.moveaxis(found, -1, 1), want['logits']
 

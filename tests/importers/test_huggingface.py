@@ -13,6 +13,8 @@ from car_jax import config as configs
 from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
 from car_jax.importers import huggingface
+from car_jax.importers.safetensors_file import read_safetensors
+from car_jax.importers.transformers import mit
 from tests.importers.test_mmseg import tiny_config  # noqa: F401 - a fixture
 from tests.importers.torch_writer import state_dict, write_zip
 from tests.replay.nets_torch import SPECS, manifest_of, weights_of
@@ -51,13 +53,13 @@ def test_a_file_becomes_a_checkpoint(kind, tmp_path, tiny_config):  # noqa: F811
   model = meta['config']['method']['model']
   assert (model['normed_projections'], model['norm_epsilon']) == (False, 1e-5)
   assert meta['data']['num_classes'] == 6
-  want = huggingface.to_variables('segformer', weights)
+  want = mit.to_variables('segformer', weights)
   jax.tree.map(np.testing.assert_array_equal, state['net']['params'], want['params'])
 
 
 def test_every_name_has_one_place():
   numbered = {n: np.full(s, i) for i, (n, s) in enumerate(manifest_of(NAME).items())}
-  places = huggingface.to_variables('segformer', numbered)
+  places = mit.to_variables('segformer', numbered)
   numbers = sorted(int(np.ravel(leaf)[0]) for leaf in jax.tree.leaves(places))
   assert numbers == list(range(len(numbered)))
 
@@ -65,7 +67,7 @@ def test_every_name_has_one_place():
 def test_types_and_shapes_of_a_safetensors_file(tmp_path):
   arrays = {k: np.arange(6).reshape(2, 3).astype(jnp.dtype(k)) for k in KINDS}
   arrays |= {'one': np.float32(3).reshape(()), 'empty': np.zeros((0, 2), np.float32)}
-  found = huggingface.read_safetensors(write_safetensors(tmp_path / 'x', arrays))
+  found = read_safetensors(write_safetensors(tmp_path / 'x', arrays))
   assert found.keys() == arrays.keys()
   for name, a in arrays.items():
     assert found[name].dtype == a.dtype
@@ -130,8 +132,8 @@ def test_the_variant_is_recognised():
   for k, (width, depth) in enumerate(zip((32, 64, 160, 256), (2, 2, 2, 2), strict=True)):
     names[f'segformer.encoder.patch_embeddings.{k}.proj.weight'] = np.zeros((width, 1))
     names[f'segformer.encoder.block.{k}.{depth - 1}.layer_norm_1.weight'] = np.zeros(width)
-  assert huggingface.variant_of(names) == 'b0'
-  assert huggingface.variant_of({}) == ''
+  assert mit.variant_of(names) == 'b0'
+  assert mit.variant_of({}) == ''
 
 
 def newer(name):
@@ -155,6 +157,6 @@ def test_names_of_newer_modules(prefix, tmp_path, tiny_config):  # noqa: F811
   assert f'{prefix}segformer.stages.0.blocks.0.attention.q_proj.weight' in named
   config = configs.load(tiny_config(SPEC | {'features': 0}))
   state, _ = huggingface.to_state(write_zip(tmp_path / 'x.bin', state_dict(named)), config)
-  want = huggingface.to_variables('segformer', weights)
+  want = mit.to_variables('segformer', weights)
   jax.tree.map(np.testing.assert_array_equal, state.net.variables, want)
   assert config.method.model.features == 12

@@ -13,7 +13,8 @@ from car_jax import checkpoints
 from car_jax import config as configs
 from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
-from car_jax.importers import huggingface, mmseg
+from car_jax.importers import mmseg
+from car_jax.importers.transformers import mit
 from tests.importers import torch_writer
 from tests.replay.nets_torch import SPECS as ALL
 from tests.replay.nets_torch import imported, manifest_of, weights_of
@@ -210,7 +211,7 @@ def test_nvlabs_names(tmp_path, tiny_config):
   model = config.method.model
   assert (model.features, model.normed_projections) == (12, False)
   assert (model.norm_epsilon, model.embed_epsilon) == (1e-6, 1e-5)
-  want = huggingface.to_variables('segformer', weights)
+  want = mit.to_variables('segformer', weights)
   jax.tree.map(np.testing.assert_array_equal, state.net.variables, want)
 
 

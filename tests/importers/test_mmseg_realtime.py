@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from car_jax.errors import UserError
-from car_jax.importers.openmmlab.model import model
+from car_jax.importers.openmmlab.model import net as model
 
 INNER = dict(type='ResNetV1c', depth=18, in_channels=3, num_stages=4, out_indices=(0, 1, 2, 3))
 FCN = dict(type='FCNHead', in_channels=128, channels=128, num_classes=3, norm_cfg=dict(type='BN'))

@@ -10,7 +10,7 @@ import pytest
 
 from car_jax import registry
 from car_jax.errors import UserError
-from car_jax.importers.transformers_masks import spec, to_variables
+from car_jax.importers.transformers.model import spec, to_variables
 
 GOLDEN = pathlib.Path('tests/golden/zoo')
 OLDER = (  # of Swin in transformers 4

@@ -7,7 +7,7 @@ import pytest
 
 from car_jax import registry
 from car_jax.errors import UserError
-from car_jax.importers.openmmlab.model import model
+from car_jax.importers.openmmlab.model import net as model
 from car_jax.nn.init import initialize
 from car_jax.nn.uper import UPerHead
 from tests.nn.test_nets import shapes

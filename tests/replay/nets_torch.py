@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from car_jax import registry
-from car_jax.importers import huggingface
 from car_jax.importers.openmmlab import model
+from car_jax.importers.transformers import mit
 from car_jax.nn.layers import resize_bilinear
 from tests.golden.fill import fill
 from tests.replay import Replay, replays
@@ -40,7 +40,7 @@ def weights_of(name: str, folder: pathlib.Path = FOLDER) -> dict[str, np.ndarray
 
 
 def imported(name: str, weights: Any) -> Any:
-  importer = huggingface if name.endswith('huggingface') else model
+  importer = mit if name.endswith('huggingface') else model
   return importer.to_variables(registry.net(SPECS[name], num_classes=1), weights)
 
 

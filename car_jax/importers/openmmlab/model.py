@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-
 from car_jax import lookup, registry
 from car_jax.errors import UserError, nearest
 from car_jax.importers.openmmlab import (

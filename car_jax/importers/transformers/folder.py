@@ -1,8 +1,8 @@
 """A folder as transformers saves a model: its config, how images are prepared, its weights.
 
-  config.json               what the net is
-  preprocessor_config.json  normalisation and sizes of images
-  model.safetensors or pytorch_model.bin, or an index of several parts, NAME.index.json
+config.json               what the net is
+preprocessor_config.json  normalisation and sizes of images
+model.safetensors or pytorch_model.bin, or an index of several parts, NAME.index.json
 """
 
 import pathlib

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from car_jax.importers.openmmlab.translation import Settings
 from car_jax.importers.rules import (
@@ -13,10 +14,20 @@ from car_jax.importers.rules import (
   layer_norm,
   linear,
   norm,
+  rows,
   with_bias,
+)
+from car_jax.importers.segmenters import (
+  check_config,
+  count,
+  segformer,
+  set_width,
+  supervised_state,
+  use,
 )
 from car_jax.importers.spellings import from_newer
 
+CLASSIFIER = 'decode_head.classifier.weight'
 ENCODER = r'(?:segformer\.)?encoder\.'
 
 
@@ -76,3 +87,30 @@ def to_variables(net: Any, weights: Weights, template: Any = None) -> dict[str, 
   for k in range(4):
     table += with_bias(rf'decode_head\.linear_c\.{k}\.proj', f'project{k + 1}', linear)
   return convert(table + rules(), from_newer(weights), template)
+
+
+def variant_of(weights: Weights) -> str:
+  """b0 to b5, or '' for other sizes."""
+  names = [f'segformer.encoder.patch_embeddings.{k}.proj.weight' for k in range(4)]
+  widths = tuple(rows(weights, name) for name in names)
+  depths = tuple(count(weights, rf'{ENCODER}block\.{k}\.(\d+)\..*') for k in range(4))
+  return segformer(widths, depths)
+
+
+def adapt(path: Any, config: ConfigDict, weights: Weights, **epsilons: float) -> None:
+  """Sets a config's linear projections, width of the head and layer norms' epsilon, in which these
+  weights differ from mmsegmentation's. Raises UserError for another net."""
+  check_config(path, config, 'segformer', variant_of(weights))
+  with config.unlocked():
+    config.method.model.update(normed_projections=False, **epsilons)
+  set_width(config, weights, 'decode_head.linear_fuse.weight')
+
+
+def linear_state(
+  path: Any, config: ConfigDict, weights: Weights, **epsilons: float
+) -> tuple[Any, dict[str, Any]]:
+  """Weights in transformers' names as a state of the config's method, which is adapted, and what
+  is known of its data. Raises UserError."""
+  adapt(path, config, weights, **epsilons)
+  mend = use('segformer', variant_of(weights))
+  return supervised_state(path, config, rows(weights, CLASSIFIER), to_variables, weights, mend)

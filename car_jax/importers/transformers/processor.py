@@ -5,17 +5,16 @@ from typing import Any, NamedTuple
 
 from car_jax.errors import UserError
 from car_jax.importers.openmmlab.translation import Settings
+from car_jax.importers.transformers.backbones import words
 from car_jax.nn.composed import MEAN, STD
 
 # Of labels, of how a call is made, and of batches.
-PASSED = tuple(
-  """
+PASSED = words("""
 _valid_processor_keys crop_size data_format device disable_grouping do_convert_rgb do_pad
 do_reduce_labels feature_extractor_type ignore_index image_processor_type image_seq_length
 input_data_format num_labels pad_size processor_class reduce_labels resample return_tensors
 size_divisibility size_divisor transformers_version
-""".split()
-)
+""")
 
 
 class Images(NamedTuple):
@@ -78,12 +77,12 @@ def _frames(of: Settings) -> tuple[tuple[int, int] | None, tuple[int, int] | Non
     size = {'height': size[0], 'width': size[1]}
   if not isinstance(size, Mapping):
     return None, None
-  edges = [size.get('longest_edge') or most, size.get('shortest_edge')]
-  if all(isinstance(n, int) for n in edges):
-    return (edges[0], edges[1]), None
-  sides = [size.get('height'), size.get('width') or size.get('height')]
-  if all(isinstance(n, int) for n in sides):
-    return None, (sides[0], sides[1])
+  long, short = size.get('longest_edge') or most, size.get('shortest_edge')
+  if isinstance(long, int) and isinstance(short, int):
+    return (long, short), None
+  height, width = size.get('height'), size.get('width') or size.get('height')
+  if isinstance(height, int) and isinstance(width, int):
+    return None, (height, width)
   raise UserError(
     f'its config has {of.where}.size = {dict(size)!r}\n'
     '  what can be read: height and width, or shortest_edge and longest_edge'
