@@ -134,6 +134,8 @@ class Checkpoint:
   path: Any
   weights: Weights
 
+  described = True  # by the shapes of its weights
+
   def spec(self) -> dict[str, Any]:
     with naming(f'{self.path} is not read'):
       return spec(self.weights)

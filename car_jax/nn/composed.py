@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
+import flax.core
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -167,6 +168,12 @@ class Composed(Composition, kw_only=True):
   """Whether resizing keeps the corner pixels in place, as the weights were trained."""
   auxiliary: dict[str, Auxiliary] = dataclasses.field(default_factory=dict)
   """Heads of training alone, by names of your own."""
+
+  def __post_init__(self) -> None:
+    for name in ('backbone', 'head', 'neck', 'auxiliary'):
+      if getattr(self, name) is not None:  # entries as a key of a cache of programs
+        object.__setattr__(self, name, flax.core.freeze(getattr(self, name)))
+    super().__post_init__()
 
   @nn.nowrap
   def parts(self) -> tuple[Backbone, Neck | None, Head]:

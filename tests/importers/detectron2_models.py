@@ -153,7 +153,7 @@ SWIN = (
   (r'attention\.relative_position_bias\.', 'attn.'),
   (r'attention\.o_proj', 'attn.proj'),
   (r'attention\.([qkv])_proj', r'attn.qkv.\1'),
-  (r'hidden_states_norms\.stage(\d)', lambda m: f'norm{int(m[1]) - 1}'),
+  (r'^stage(\d)', lambda m: f'norm{int(m[1]) - 1}'),
 )
 RESNET = (
   (r'embedder\.embedder', 'stem.conv1'),
@@ -208,28 +208,27 @@ MASK2FORMER = (
 )
 PARTS = {
   'model.pixel_level_module.encoder.swin.': ('backbone.', SWIN),
-  'model.pixel_level_module.encoder.': ('backbone.', SWIN + RESNET),
+  'model.pixel_level_module.encoder.hidden_states_norms.': ('backbone.', SWIN),
+  'model.pixel_level_module.encoder.': ('backbone.', RESNET),
   'model.pixel_level_module.decoder.': ('sem_seg_head.pixel_decoder.', PIXELS),
   'model.transformer_module.': ('sem_seg_head.predictor.', SHARED),
   '': ('sem_seg_head.predictor.', SHARED),
 }
 
 
-def from_transformers(name, *, swin):
+def from_transformers(name, *, mask2former):
   """transformers' name of a weight -> its authors' one, '' for one that they have not.
 
-  What transformers' own script of conversion does, backwards. The parts of a joint projection keep
-  a name of their own: see `joined`.
+  What transformers' own scripts of conversion do, backwards. A joint projection's three parts still
+  have names of their own.
   """
   if 'encoder.swin.layernorm' in name:
     return ''
   start = next(p for p in PARTS if name.startswith(p))
   theirs, rules = PARTS[start]
   name = name.removeprefix(start)
-  if theirs == 'backbone.':
-    rules = SWIN if swin else RESNET
-  elif theirs.endswith('predictor.'):
-    rules = rules + (MASK2FORMER if swin else MASKFORMER)
+  if theirs.endswith('predictor.'):
+    rules += MASK2FORMER if mask2former else MASKFORMER
   for pattern, new in rules:
     name = re.sub(pattern, new, name)
   return theirs + name

@@ -39,7 +39,7 @@ def original(stem):
   """The recorded net's weights in its authors' names, joint projections of attention joined."""
   table, parts = {}, {}
   for name, value in transformers_weights(stem).items():
-    name = models.from_transformers(name, swin=stem == 'mask2former')
+    name = models.from_transformers(name, mask2former=stem == 'mask2former')
     if match := JOINT.fullmatch(name):
       of = f'{match[1]}.qkv.{match[4]}' if match[2] else f'{match[1]}.in_proj_{match[4]}'
       parts.setdefault(of, {})[match[3]] = value
@@ -225,6 +225,12 @@ def test_what_is_no_plain_array_is_refused(change, message, tmp_path):
   weights = original('maskformer')
   path = zoo(tmp_path / 'x.pkl', weights | {name: change(weights[name])})
   assert message.format(name) in read(path)
+
+
+def test_numpy_s_arrays_beside_tensors_are_not_taken_for_weights(tmp_path):
+  content = {'stats': {'mean': np.ones(3)}, 'averaged': state_dict(original('maskformer'))}
+  found = detectron2.opened(write_zip(tmp_path / 'x.pth', content)).weights
+  assert found.keys() == original('maskformer').keys()
 
 
 @pytest.mark.parametrize('share', [0, 0.001, 0.3, 0.99])
