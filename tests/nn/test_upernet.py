@@ -7,7 +7,7 @@ import pytest
 
 from car_jax import registry
 from car_jax.errors import UserError
-from car_jax.importers.openmmlab.model import net as model
+from car_jax.importers.openmmlab.model import spec
 from car_jax.nn.init import initialize
 from car_jax.nn.uper import UPerHead
 from tests.nn.test_nets import shapes
@@ -120,7 +120,8 @@ HEAD = dict(type='UPerHead', in_channels=[8, 16], in_index=[0, 1], channels=4, n
 
 
 def read(**backbone):
-  return model(dict(type='EncoderDecoder', backbone=backbone, decode_head=HEAD)).spec['backbone']
+  entry, _ = spec(dict(type='EncoderDecoder', backbone=backbone, decode_head=HEAD))
+  return entry['backbone']
 
 
 def test_backbones_by_name():
