@@ -21,6 +21,7 @@ from car_jax.importers.segmenters import composition, supervised_state
 from car_jax.importers.transformers import backbones, folder, mit, model, processor
 
 HOLDS = 'a segmenter of transformers'
+LONE = {mit.CLASSIFIER, 'class_predictor.weight'}  # of segmenters that names do not tell apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +105,13 @@ def opened(path: str | pathlib.Path) -> Checkpoint | encoders.Encoder:
   if known and not whole and (names := encoders.find(backbones.NAMES, weights)):
     return encoders.Encoder(path, weights, names, 'transformers')
   if kind is None:
-    if not rows(weights, mit.CLASSIFIER):
-      raise UserError(f'{path} is no SegFormer of transformers: {prefixes.described(weights)}')
-    if not any(name.startswith('segformer.') for name in weights):
+    if LONE & set(weights) and not any(name.startswith('segformer.') for name in weights):
       raise UserError(
         f'{path} has weights without {folder.CONFIG}, which says what the net is\n'
         '  put it beside them'
       )
+    if not rows(weights, mit.CLASSIFIER):
+      raise UserError(f'{path} is no SegFormer of transformers: {prefixes.described(weights)}')
     return Checkpoint(path, weights, {}, rows(weights, mit.CLASSIFIER), None)
   with naming(path):
     spec, classes = model.spec(config)

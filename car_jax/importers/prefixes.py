@@ -35,6 +35,7 @@ def _average(path: Any, names: Mapping[str, str]) -> dict[str, str]:
 
 
 WHOLE = 'give the file of a whole segmenter: an encoder alone has nothing to score'
+STARTS = '`python -m car_jax.importers {} FILE --config CONFIG` starts an encoder from it'
 # A name -> what a file is that has it, what to do
 KINDS = {
   'segformer.encoder.patch_embeddings.0.proj.weight': (
@@ -53,10 +54,13 @@ KINDS = {
   'backbone.layers.0.0.projection.weight': ('a mmsegmentation MixVisionTransformer', WHOLE),
   'patch_embed1.proj.weight': ("an encoder alone (MiT) in the names of NVlabs' SegFormer", WHOLE),
   'layers.0.0.projection.weight': ('an encoder alone (MiT) in the names of mmsegmentation', WHOLE),
-  'patch_embeddings.0.proj.weight': ('an encoder alone (MiT) in the names of transformers', WHOLE),
   'encoder.patch_embeddings.0.proj.weight': (
     'an encoder alone (MiT) in the names of transformers',
-    WHOLE,
+    STARTS.format('huggingface'),
+  ),
+  'stages.0.patch_embeddings.proj.weight': (
+    'an encoder alone (MiT) in the names of transformers',
+    STARTS.format('huggingface'),
   ),
   'stem.0.weight': ('an encoder alone (ResNet) in the names of mmsegmentation', WHOLE),
   'sem_seg_head.predictor.class_embed.weight': (
@@ -64,8 +68,8 @@ KINDS = {
     '`python -m car_jax.importers detectron2 FILE` reads it',
   ),
   'layer1.0.conv1.weight': (
-    'a ResNet',
-    'of torchvision, `python -m car_jax.importers torchvision FILE` starts an encoder from it',
+    'a ResNet in the names of torchvision and timm',
+    STARTS.format('torchvision'),
   ),
 }
 

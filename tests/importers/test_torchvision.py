@@ -7,7 +7,7 @@ import pytest
 from car_jax import checkpoints, registry
 from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
-from car_jax.importers import torchvision
+from car_jax.importers import encoders, torchvision
 from car_jax.nn.init import initialize
 from tests.importers import torch_writer
 from tests.importers.test_mmseg import legacy
@@ -74,6 +74,12 @@ def made(name, **kw):
   return net, initialize(net, 0, np.zeros((1, 32, 32, 3)), train=False)
 
 
+def to_variables(name, weights, template, **kw):
+  names = encoders.opened('x', weights, torchvision.NAMES, 'torchvision').names
+  net = registry.net({'name': name} | CASES.get(name, ({},))[0] | kw, num_classes=3)
+  return encoders.to_variables(net, names, weights, template)
+
+
 def flat(tree):
   return {
     '/'.join(p.key for p in path): leaf
@@ -85,7 +91,7 @@ def flat(tree):
 def test_the_encoder_is_the_files_and_the_rest_as_it_starts(name):
   _, first = made(name)
   weights = CASES[name][1]
-  found = torchvision.to_variables(name, weights, first)
+  found = to_variables(name, weights, first)
   assert jax.tree.structure(found) == jax.tree.structure(first)
   before, after = flat(first), flat(found)
   changed = {p for p in after if np.any(before[p] != after[p])}
@@ -100,7 +106,7 @@ def test_the_encoder_is_the_files_and_the_rest_as_it_starts(name):
 def test_layers_keep_their_order():
   """Widths repeat, so sizes alone would not tell one layer from the next."""
   _, first = made('deeplabv2_vgg')
-  found = flat(torchvision.to_variables('deeplabv2_vgg', VGG16, first)['params'])
+  found = flat(to_variables('deeplabv2_vgg', VGG16, first)['params'])
   for path, index in (('stage3_conv2', 17), ('stage4_conv3', 30), ('stage5_conv1', 34)):
     want = VGG16[f'features.{index}.weight'].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(found[f'backbone/{path}/conv/kernel'], want)
@@ -134,27 +140,31 @@ PLAIN = {n: w for n, w in VGG16.items() if w.ndim != 1}
 @pytest.mark.parametrize(
   ('name', 'weights', 'message'),
   [
-    ('deeplabv2_resnet', VGG16, "the encoder of 'deeplabv2_resnet' is a resnet, the file holds a"),
-    ('fcn8s_vgg', RESNET, 'is a vgg, the file holds a resnet'),
+    ('deeplabv2_resnet', VGG16, 'the file holds a vgg, the encoder of DeepLabV2ResNet is a resnet'),
+    ('fcn8s_vgg', RESNET, 'the file holds a resnet, the encoder of FCN8sVGG is a vgg'),
     ('fcn8s_vgg', VGG19, 'weights do not fit'),
     ('fcn8s_vgg', PLAIN, 'of the VGGs of torchvision, vgg16_bn and vgg19_bn are read'),
     ('segnet', VGG16, 'not in the file'),
     ('deeplabv2_resnet', resnet_file((1, 1, 1, 1)), 'not in the file'),
     ('deeplabv2_resnet', RESNET | {'odd': np.ones(2)}, r'odd \(2,\): no place for it'),
-    ('deeplabv2_resnet', {'a': np.ones(2)}, 'neither the weights of a ResNet nor of a VGG'),
-    ('segformer', RESNET, r"'segformer' has no encoder of torchvision\n  nets that have: deepl"),
+    (
+      'deeplabv2_resnet',
+      {'a': np.ones(2)},
+      'no encoder in the names of torchvision: its names',
+    ),
+    ('segformer', RESNET, 'the encoder of SegFormer is a mit'),
   ],
 )
 def test_files_that_do_not_fit(name, weights, message):
   template = made(name)[1] if name in CASES else {'params': {}}
   with pytest.raises(UserError, match=message):
-    torchvision.to_variables(name, weights, template)
+    to_variables(name, weights, template)
 
 
 def test_other_files_and_methods(tmp_path, capsys):
   file = torch_writer.write_zip(tmp_path / 'x.pth', [1])
   with pytest.raises(UserError, match='is no file of torchvision'):
-    torchvision.read(file)
+    torchvision.opened(file)
   file = torch_writer.write_zip(tmp_path / 'x.pth', torch_writer.state_dict(RESNET))
   arguments = ['torchvision', str(file), '--config', 'configs/smoke.py:car']
   assert command.main([*arguments, '--out', str(tmp_path / 'run')]) == 2

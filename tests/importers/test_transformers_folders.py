@@ -206,7 +206,6 @@ def test_folders_that_do_not_fit(options, message, tmp_path, capsys):
 
 
 def test_folders_without_something(tmp_path):
-  weights = weights_of('upernet_swin')
   with pytest.raises(UserError, match=r'has no config\.json'):
     huggingface.opened(tmp_path)
   (tmp_path / 'config.json').write_text('{"method": {}}')
@@ -218,9 +217,11 @@ def test_folders_without_something(tmp_path):
   (folder / 'model.safetensors').write_bytes(b'abc')
   with pytest.raises(UserError, match='cannot be read as a safetensors file'):
     huggingface.opened(folder)
-  file = write_safetensors(tmp_path / 'lone.safetensors', weights)
-  with pytest.raises(UserError, match=r'has weights without config\.json'):
-    huggingface.opened(file)
+  (tmp_path / 'config.json').unlink()
+  for name in ('upernet_swin', 'mask2former'):
+    file = write_safetensors(tmp_path / 'lone.safetensors', weights_of(name))
+    with pytest.raises(UserError, match=r'has weights without config\.json'):
+      huggingface.opened(file)
   (folder / 'config.json').write_text('{"model_type": ')
   with pytest.raises(UserError, match='cannot be read as JSON'):
     huggingface.opened(folder)
