@@ -115,8 +115,8 @@ def covers(view: View) -> str:
     'They do not cover other trainings of these models, sorts of models and sets that are not '
     f'here, or that several sets were looked at. Of {count} models they are rough and, away from '
     '0, too narrow: one that leaves out 0 counts only where orders that agree or disagree as much '
-    f'(by Kendall) come in less than {100 * RARE:.0f} % of all orders by chance. Ranks do not say how far '
-    'models are apart, nor what causes what.'
+    f'(by Kendall) come in less than {100 * RARE:.0f} % of all orders by chance. Ranks do not say '
+    'how far models are apart, nor what causes what.'
   )
 
 
