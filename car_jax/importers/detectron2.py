@@ -138,6 +138,11 @@ class Checkpoint:
     with naming(f'{self.path} is not read'):
       return spec(self.weights)
 
+  @property
+  def described(self) -> bool:
+    """Whether the file says itself what net it holds: its shapes do."""
+    return True
+
   def config(self) -> ConfigDict:
     """Of a run of its net on Cityscapes, where the whole image is seen at once."""
     given = configs.load(f'{mmseg.SEGFORMER}:b0').to_dict()
