@@ -42,7 +42,7 @@ SHIFTED := $(SCENES) --count 256 --unknown 0.5 --part test
 SEGMENTER := $(BIN)/python train.py --config.data.data_dir=$(STUDY)/data --config configs/segmenters_street_scenes.py
 COMPARED := deeplabv3plus segformer bisenetv2 setr upernet_swin upernet_convnext
 demo-reliability: setup
-	@echo 'this demo: three stages, about 12 minutes on two cores; run again, it continues where it stopped'
+	@echo 'this demo: three stages, 9 to 12 minutes on two cores; run again, it continues where it stopped'
 	$(call stage,1 of 3,drawn street scenes (2 minutes))
 	$(SCENES) --count 400
 	$(SHIFTED)

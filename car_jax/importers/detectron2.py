@@ -134,11 +134,14 @@ class Checkpoint:
   path: Any
   weights: Weights
 
-  described = True  # by the shapes of its weights
-
   def spec(self) -> dict[str, Any]:
     with naming(f'{self.path} is not read'):
       return spec(self.weights)
+
+  @property
+  def described(self) -> bool:
+    """Whether the file says itself what net it holds: its shapes do."""
+    return True
 
   def config(self) -> ConfigDict:
     """Of a run of its net on Cityscapes, where the whole image is seen at once."""

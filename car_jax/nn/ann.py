@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from car_jax.nn import init
 from car_jax.nn.composed import Head
-from car_jax.nn.layers import BatchNorm, NormedConv, conv
+from car_jax.nn.layers import BatchNorm, NormedConv, attention, conv
 from car_jax.nn.pooling import adaptive_mean
 from car_jax.options import Width
 from car_jax.typing import Array
@@ -45,7 +44,7 @@ class PyramidAttention(nn.Module):
     queries = query(x, train=train).reshape(b, h * w, 1, self.inner)  # of one attention head
     keys, values = key(other, train=train), value(other)
     keys, values = (sampled(y, self.scales)[:, :, None] for y in (keys, values))
-    y = jax.nn.dot_product_attention(queries, keys, values).reshape(b, h, w, self.inner)
+    y = attention(queries, keys, values).reshape(b, h, w, self.inner)
     return conv(d, 1, padding=0, dtype=self.dtype, name='out')(y)
 
 
@@ -94,7 +93,7 @@ class ANNHead(Head):
   @nn.compact
   def __call__(self, maps: Sequence[Array], *, train: bool) -> Array:
     shape = self.inner, self.scales, self.attentions
-    fine, x = (maps[i] for i in self.indices)
+    fine, x = self.chosen(maps, self.indices)
     x = NonLocalBlock(*shape, False, self.dtype, name='fusion')(x, fine, train=train)
     x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
     x = NormedConv(self.features, 3, dtype=self.dtype, name='bottleneck')(x, train=train)

@@ -14,7 +14,7 @@ from car_jax.nn import init
 from car_jax.nn.composed import Head
 from car_jax.nn.layers import NormedConv, conv
 from car_jax.nn.pooling import adaptive_mean
-from car_jax.options import Width
+from car_jax.options import Index, Width
 from car_jax.typing import Array
 
 
@@ -46,7 +46,7 @@ class AdaptiveContext(nn.Module):
 
 
 class APCHead(Head):
-  """The last map beside its adaptive context at several scales, joined by a 3 x 3 convolution."""
+  """A map beside its adaptive context at several scales, joined by a 3 x 3 convolution."""
 
   INIT = ((r'/affinity/kernel$', init.torch_default), *Head.INIT)
 
@@ -54,10 +54,12 @@ class APCHead(Head):
   """Bins on each side."""
   fusion: bool = True
   """Whether each scale's context passes another 1 x 1 convolution."""
+  index: Index = -1
+  """Which map is read."""
 
   @nn.compact
   def __call__(self, maps: Sequence[Array], *, train: bool) -> Array:
-    x = maps[-1]
+    (x,) = self.chosen(maps, [self.index])
     contexts = []
     for i, scale in enumerate(self.scales):
       shape = self.features, scale, self.fusion, self.dtype

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from car_jax.nn.composed import Composition, Head
 from car_jax.nn.layers import NormedConv, resize_bilinear
 from car_jax.nn.resnet import ResNet, ResNetSegmenter
-from car_jax.options import Share, Width
+from car_jax.options import Index, Share, Width
 from car_jax.typing import Array
 
 
@@ -50,18 +50,21 @@ class SeparableASPP(nn.Module):
 
 
 class DeepLabV3PlusHead(Head):
-  """Reads the last map, and the first one for detail; logits of the first one's size."""
+  """Reads one map, and the first one for detail; logits of the first one's size."""
 
   low_features: Width = 48
   """Channels that are kept of the first map."""
   rates: tuple[Width, ...] = (12, 24, 36)
   """Dilations of the pyramid's 3 x 3 convolutions."""
+  index: Index = -1
+  """Which map is read."""
 
   @nn.compact
   def __call__(self, maps: Sequence[Array], *, train: bool) -> Array:
     aspp = SeparableASPP(self.features, self.rates, self.dtype, name='aspp')
-    x = aspp(maps[-1], train=train)
-    low = NormedConv(self.low_features, dtype=self.dtype, name='low_level')(maps[0], train=train)
+    x, fine = self.chosen(maps, [self.index, 0])
+    x = aspp(x, train=train)
+    low = NormedConv(self.low_features, dtype=self.dtype, name='low_level')(fine, train=train)
     x = resize_bilinear(x, low.shape[1:3], align_corners=self.align_corners)
     x = jnp.concatenate([x, low], -1)
     for i in (1, 2):

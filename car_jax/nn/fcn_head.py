@@ -35,7 +35,7 @@ class FCNHead(Head):
 
   @nn.compact
   def __call__(self, maps: Sequence[Array], *, train: bool) -> Array:
-    x = y = maps[self.index]
+    (x,) = (y,) = self.chosen(maps, [self.index])
     shape = self.features, self.kernel_size
     for i in range(1, self.num_convs + 1):
       unit = NormedConv(*shape, self.dilation, dtype=self.dtype, name=f'conv{i}')

@@ -163,6 +163,17 @@ class NormedConv(nn.Module):
     return x if self.activation is None else self.activation(x)
 
 
+def attention(query: Array, key: Array, value: Array) -> Array:
+  """[B, M, heads, D], twice [B, N, heads, D] -> [B, M, heads, D]: what queries find in values.
+
+  jax's own takes the softmax of float64 in float32.
+  """
+  if query.dtype != jnp.float64:
+    return jax.nn.dot_product_attention(query, key, value)
+  asked = jnp.einsum('bmhd,bnhd->bhmn', query * query.shape[-1] ** -0.5, key)
+  return jnp.einsum('bhmn,bnhd->bmhd', jax.nn.softmax(asked), value)
+
+
 def reflect_pad(x: Array, by: int = 1) -> Array:
   """[B, H, W, C] mirrored about its border pixels (the border itself is not repeated)."""
   return jnp.pad(x, ((0, 0), (by, by), (by, by), (0, 0)), mode='reflect')

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from car_jax.errors import UserError, nearest
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone, Composition, Head
-from car_jax.nn.layers import NormedConv, block_output, conv, resize_bilinear
+from car_jax.nn.layers import NormedConv, attention, block_output, conv, resize_bilinear
 from car_jax.options import Count, Depth, Share, Width
 from car_jax.typing import Array
 
@@ -67,7 +66,7 @@ class Attention(nn.Module):
       return y.reshape(b, -1, self.heads, d // self.heads)
 
     key, value = project(seen, 'key'), project(seen, 'value')
-    y = jax.nn.dot_product_attention(project(x, 'query'), key, value)
+    y = attention(project(x, 'query'), key, value)
     return nn.Dense(d, dtype=self.dtype, name='out')(y.reshape(b, h, w, d))
 
 

@@ -53,10 +53,10 @@ class MaskTransformerHead(Head):
 
   @nn.compact
   def __call__(self, maps: Sequence[Array], *, train: bool) -> Array:
-    b, h, w, _ = maps[self.index].shape
+    (x,) = self.chosen(maps, [self.index])
+    b, h, w, d = x.shape
     project = lambda x, name: nn.Dense(self.features, False, self.dtype, name=name)(x)
-    x = maps[self.index].reshape(b, h * w, -1)
-    x = nn.Dense(self.features, dtype=self.dtype, name='project')(x)
+    x = nn.Dense(self.features, dtype=self.dtype, name='project')(x.reshape(b, h * w, d))
     shape = (1, self.num_classes, self.features)
     classes = self.param('class_tokens', init.RULED, shape).astype(x.dtype)
     x = jnp.concatenate([x, jnp.broadcast_to(classes, (b, *shape[1:]))], 1)

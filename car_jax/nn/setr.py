@@ -39,7 +39,8 @@ class SETRUpHead(Head):
 
   @nn.compact
   def __call__(self, maps: Sequence[Array], *, train: bool) -> Array:
-    x = layer_norm('norm', self.epsilon, self.dtype)(maps[self.index])
+    (x,) = self.chosen(maps, [self.index])
+    x = layer_norm('norm', self.epsilon, self.dtype)(x)
     for i in range(self.convolutions):
       unit = NormedConv(self.features, self.kernel, dtype=self.dtype, name=f'up{i}')
       x = enlarged(unit(x, train=train), self.scale, self.align_corners)
@@ -59,8 +60,7 @@ class SETRMLAHead(Head):
   @nn.compact
   def __call__(self, maps: Sequence[Array], *, train: bool) -> Array:
     joined = []
-    for i, k in enumerate(self.indices or range(len(maps))):
-      x = maps[k]
+    for i, x in enumerate(self.chosen(maps, self.indices) if self.indices else maps):
       for j in (0, 1):
         unit = NormedConv(self.features, 3, dtype=self.dtype, name=f'level{i}_conv{j}')
         x = unit(x, train=train)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from car_jax.errors import UserError
 from car_jax.nn.composed import Head
 from car_jax.nn.layers import NormedConv, resize_bilinear
 from car_jax.nn.pooling import PyramidPooling
@@ -24,18 +23,13 @@ class UPerHead(Head):
   index: tuple[int, ...] = ()
   """Which maps are read, from fine to coarse; empty for all."""
 
-  def read(self, maps: Sequence[Array]) -> Sequence[Array]:
-    if wrong := [i for i in self.index if not -len(maps) <= i < len(maps)]:
-      raise UserError(f'UPerNet would read map {wrong[0]} of a backbone that gives {len(maps)}')
-    return [maps[i] for i in self.index] or maps
-
   @nn.compact
   def __call__(self, maps: Sequence[Array], *, train: bool) -> Array:
     def unit(x, name, size=1):
       return NormedConv(self.features, size, dtype=self.dtype, name=name)(x, train=train)
 
     resized = lambda x, size: resize_bilinear(x, size, align_corners=self.align_corners)
-    *finer, last = self.read(maps)
+    *finer, last = self.chosen(maps, self.index) if self.index else maps
     shape = self.features, self.scales, self.align_corners, self.dtype
     pooled = PyramidPooling(*shape, name='pool')(last, train=train)
     levels = [unit(jnp.concatenate([last, *pooled], -1), 'bottleneck', 3)]

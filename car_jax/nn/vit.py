@@ -10,14 +10,13 @@ Letters: B images, H x W pixels, P x P pixels of a patch, h x w patches, N token
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import block_output, conv, resize_bicubic, resize_bilinear
+from car_jax.nn.layers import attention, block_output, conv, resize_bicubic, resize_bilinear
 from car_jax.nn.segformer import layer_norm
 from car_jax.options import Depth, Positive, Share, Size, Width
 from car_jax.typing import Array
@@ -40,7 +39,7 @@ class Attention(nn.Module):
       )
     dense = lambda name: nn.Dense(d, self.use_bias, self.dtype, name=name)
     split = lambda name: dense(name)(x).reshape(b, n, self.heads, d // self.heads)
-    y = jax.nn.dot_product_attention(split('query'), split('key'), split('value'))
+    y = attention(split('query'), split('key'), split('value'))
     return dense('out')(y.reshape(b, n, d))
 
 

@@ -19,6 +19,7 @@ QUESTION = 'Are the more accurate models better calibrated?'
 SIDES = ('accuracy', 'calibration')
 COEFFICIENTS = ('spearman', 'kendall')
 HEAD = ('set', 'models', *(k.title() for k in COEFFICIENTS), 'by chance', 'what it says')
+UNDECIDED = 'undecided'
 RARE = 0.05  # share of orders by chance from which on a set decides nothing
 
 
@@ -57,10 +58,13 @@ def finding(view: View) -> str:
   if not shown:
     return ''
   parts = [f'on {e["set"]} {_coefficients(e)}: {verdict(e)}' for e in shown]
+  every = [verdict(e) for e in of_set.values()]
+  sure = sum(not v.startswith(UNDECIDED) for v in every)
+  tally = f' Of all {len(every)} sets, {sure or "none"} {"is" if sure < 2 else "are"} decided.'
   bracket = ' In brackets 95 % intervals over models and images.' if any(map(_ends, shown)) else ''
   return (
     f'{QUESTION} Rank correlation of {_titles(shown[0])} over {_count(shown)} models, before '
-    f'recalibration, negative if they are: {"; ".join(parts)}.{bracket}'
+    f'recalibration, negative if they are: {"; ".join(parts)}.{tally}{bracket}'
   )
 
 
@@ -87,14 +91,14 @@ def verdict(entry: Mapping[str, Any]) -> str:
   """Which way the intervals of both coefficients point, if they do and it is rare by chance."""
   ends = _ends(entry)
   if not ends:
-    return 'undecided, without an interval'
+    return f'{UNDECIDED}, without an interval'
   if number(entry['chance']) >= RARE and not any(low <= 0 <= high for low, high in ends):
-    return 'undecided, not rare by chance'
+    return f'{UNDECIDED}, not rare by chance'
   if all(high < 0 for _, high in ends):
     return 'the more accurate are better calibrated'
   if all(low > 0 for low, _ in ends):
     return 'the more accurate are worse calibrated'
-  return 'undecided, an interval holds 0'
+  return f'{UNDECIDED}, an interval holds 0'
 
 
 def covers(view: View) -> str:
@@ -109,10 +113,10 @@ def covers(view: View) -> str:
     f'replacement, and images or scenes with them{times}. They cover what other models of the same '
     'sorts and other images of the same sets might show, as if models had been drawn at random. '
     'They do not cover other trainings of these models, sorts of models and sets that are not '
-    f'here, or that several sets were looked at. Of {count} models they are rough and too narrow, '
-    'so one that leaves out 0 counts only where orders that agree or disagree as much (by Kendall) '
-    f'come in less than {100 * RARE:.0f} % of all orders by chance. Ranks do not say how far '
-    'models are apart, nor what causes what.'
+    f'here, or that several sets were looked at. Of {count} models they are rough and, away from '
+    '0, too narrow: one that leaves out 0 counts only where orders that agree or disagree as much '
+    f'(by Kendall) come in less than {100 * RARE:.0f} % of all orders by chance. Ranks do not say '
+    'how far models are apart, nor what causes what.'
   )
 
 

@@ -69,7 +69,6 @@ def test_global_context_that_scales_by_a_plain_mean():
   ('stem', 'option', 'value'),
   [
     ('ann', 'query_scales', [1, 2]),
-    ('apcnet', 'in_index', 2),
     ('ccnet', 'num_convs', 1),
     ('ccnet', 'input_transform', 'resize_concat'),
     ('gcnet', 'pooling_type', 'max'),

@@ -16,7 +16,7 @@ from car_jax.importers.openmmlab import config_text, testing
 from tests.golden.fill import fill
 from tests.importers import torch_writer
 
-FOLDER = pathlib.Path('tests/golden/described')
+FOLDER = pathlib.Path('tests/importers/recorded')
 NAMES = [f'mmseg0/{n}' for n in ('corners', 'edges', 'multigrid')]
 NAMES += [f'mmseg1/{n}' for n in ('upernet', 'segformer')]
 

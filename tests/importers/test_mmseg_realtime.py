@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from car_jax.errors import UserError
-from car_jax.importers.openmmlab.model import spec
+from car_jax.importers.openmmlab import model
 
 INNER = dict(type='ResNetV1c', depth=18, in_channels=3, num_stages=4, out_indices=(0, 1, 2, 3))
 FCN = dict(type='FCNHead', in_channels=128, channels=128, num_classes=3, norm_cfg=dict(type='BN'))
@@ -25,6 +25,7 @@ LRASPP = dict(
     channels=128,
     input_transform='multiple_select',
     num_classes=3,
+    norm_cfg=dict(type='BN'),
   ),
 )
 SEMFPN = dict(
@@ -38,6 +39,7 @@ SEMFPN = dict(
     feature_strides=(4, 8, 16, 32),
     channels=128,
     num_classes=3,
+    norm_cfg=dict(type='BN'),
   ),
 )
 
@@ -49,20 +51,20 @@ def changed(config, part, **options):
 
 
 def test_alignment_of_corners_is_each_part_s_own():
-  entry = spec(ICNET)[0]
-  assert entry['align_corners']
-  assert not entry['backbone']['corners']
-  assert not entry['neck']['corners']
-  assert spec(changed(ICNET, 'neck', align_corners=True))[0]['neck']['corners']
+  spec = model.spec(ICNET)[0]
+  assert spec['align_corners']
+  assert not spec['backbone']['corners']
+  assert not spec['neck']['corners']
+  assert model.spec(changed(ICNET, 'neck', align_corners=True))[0]['neck']['corners']
 
 
 def test_the_norms_epsilon_is_read():
   norm = dict(type='SyncBN', eps=0.01, requires_grad=True)
-  entry = spec(changed(LRASPP, 'backbone', norm_cfg=norm, reduction_factor=2))[0]
-  assert entry['backbone']['epsilon'] == 0.01
-  assert entry['backbone']['reduction'] == 2
-  assert entry['head']['epsilon'] == 1e-5
-  assert spec(changed(LRASPP, 'decode_head', norm_cfg=norm))[0]['head']['epsilon'] == 0.01
+  spec = model.spec(changed(LRASPP, 'backbone', norm_cfg=norm, reduction_factor=2))[0]
+  assert spec['backbone']['epsilon'] == 0.01
+  assert spec['backbone']['reduction'] == 2
+  assert spec['head']['epsilon'] == 1e-5
+  assert model.spec(changed(LRASPP, 'decode_head', norm_cfg=norm))[0]['head']['epsilon'] == 0.01
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_the_norms_epsilon_is_read():
   ],
 )
 def test_what_would_change_numbers_unread_is_refused(config, part, options, message):
-  spec(config)
+  model.spec(config)
   with pytest.raises(UserError) as e:
-    spec(changed(config, part, **options))
+    model.spec(changed(config, part, **options))
   assert message in str(e.value)

@@ -128,7 +128,10 @@ def test_the_sentence_says_which_way_and_of_how_many(case):
   assert f'mIoU and ECE over {"8" if count == 8 else f"{count} to 8"} models, before' in line
   value = FUNCTIONS['spearman'](*_points(one)).statistic
   assert f'on fog 1.0 Spearman {value:.2f}'.replace('-', '−') in line
-  assert f': {verdict}. In brackets' in line
+  others = 'the more accurate are better calibrated'
+  sure = [v for v in (verdict, others) if not v.startswith('undecided')]
+  tally = f'Of all 2 sets, {len(sure)} {"are" if len(sure) > 1 else "is"} decided.'
+  assert f': {verdict}. {tally} In brackets' in line
   low, high = one['coefficients']['kendall']['models']
   assert (f'({low:.2f} to {high:.2f})'.replace('-', '−') in line) == (case != 'three')
 

@@ -7,12 +7,14 @@ import numpy as np
 
 from car_jax.importers.openmmlab.fcn import fcn, fcn_rules
 from car_jax.importers.openmmlab.translation import (
+  REQUIRED,
   Settings,
   Translation,
   classifier,
   common,
   head_settings,
   normed,
+  usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, norm, with_bias
 
@@ -22,6 +24,7 @@ def _ann(of: Settings) -> dict[str, Any]:
   count = len(queries) if isinstance(queries, tuple) else 1
   of.only('query_scales', (1,) * count)  # theirs fails with others
   of.only('input_transform', 'multiple_select')
+  usual_norm(of, REQUIRED)
   entry = common(of) | dict(name='ann', inner=of('project_channels'), attentions=count)
   return entry | dict(scales=of('key_pool_scales', (1, 3, 6, 8)), indices=of('in_index'))
 

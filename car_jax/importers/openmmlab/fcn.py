@@ -7,17 +7,17 @@ from car_jax.importers.openmmlab.translation import (
   Settings,
   Translation,
   classifier,
-  common,
+  head_settings,
   normed,
 )
 from car_jax.importers.rules import Rule
 
 
 def fcn(of: Settings) -> dict[str, Any]:
-  of.only('input_transform', None)
-  entry = common(of) | dict(name='fcn', num_convs=of('num_convs', 2), index=of('in_index', -1))
+  count, again = of('num_convs', 2), bool(of('concat_input', True))
+  entry = head_settings(of, normed=count > 0 or again, name='fcn', num_convs=count)
   entry |= dict(kernel_size=of('kernel_size', 3), dilation=of('dilation', 1))
-  return entry | dict(concat_input=bool(of('concat_input', True)))
+  return entry | dict(concat_input=again)
 
 
 def fcn_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from car_jax.importers.openmmlab.translation import (
+  REQUIRED,
   Settings,
   Translation,
   classifier,
@@ -33,7 +34,7 @@ def _fpn_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
 
 
 def _head(of: Settings) -> dict[str, Any]:
-  usual_norm(of)
+  usual_norm(of, REQUIRED)
   entry = common(of) | dict(name='semfpn', index=of('in_index'))
   return entry | dict(strides=of('feature_strides'))
 

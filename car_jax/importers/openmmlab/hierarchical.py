@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from car_jax.errors import UserError, nearest
-from car_jax.importers.openmmlab.translation import Settings, Translation
+from car_jax.importers.openmmlab.translation import Settings, Translation, layer_norms
 from car_jax.importers.rules import (
   Rule,
   as_is,
@@ -18,16 +18,6 @@ from car_jax.importers.rules import (
 # Blocks of the third stage, channels of the first.
 CONVNEXTS = {'tiny': (9, 96), 'small': (27, 96), 'base': (27, 128), 'large': (27, 192)}
 CONVNEXTS |= {'xlarge': (27, 256)}
-
-
-def _epsilon(of: Settings, kind: str, default: float) -> float:
-  """Of layer norms, from `norm_cfg`; torch's own where it is given without."""
-  norm = of.part('norm_cfg', {'type': kind, 'eps': default})
-  norm.only('type', kind)
-  norm.passed('requires_grad')
-  epsilon = float(norm('eps', 1e-5))
-  norm.finish()
-  return epsilon
 
 
 def _swin(of: Settings) -> dict[str, Any]:
@@ -44,7 +34,7 @@ def _swin(of: Settings) -> dict[str, Any]:
   entry |= dict(expansion=float(of('mlp_ratio', 4)), qkv_bias=of('qkv_bias', True))
   entry |= dict(scale=float(of('qk_scale', None) or 0), patch_norm=of('patch_norm', True))
   entry |= dict(outputs=of('out_indices', (0, 1, 2, 3)), merge_by_channel=True)
-  entry |= dict(epsilon=_epsilon(of, 'LN', 1e-5))
+  entry |= dict(epsilon=layer_norms(of))
   return entry | dict(drop_path=float(of('drop_path_rate', 0.1)))
 
 
@@ -85,7 +75,7 @@ def _convnext(of: Settings) -> dict[str, Any]:
   of.passed('linear_pw_conv', 'frozen_stages', 'with_cp', 'init_cfg', 'pretrained')
   outputs = of('out_indices', -1)
   outputs = [outputs] if isinstance(outputs, int) else outputs
-  epsilon = _epsilon(of, 'LN2d', 1e-6)
+  epsilon = layer_norms(of, {'type': 'LN2d', 'eps': 1e-6})
   # mmclassification makes those between stages with torch's own epsilon, mmpretrain does not.
   shrink = epsilon if of.given['type'].startswith('mmpretrain.') else 1e-5
   entry |= dict(patch=of('stem_patch_size', 4), epsilon=epsilon, shrink_epsilon=shrink)

@@ -6,11 +6,13 @@ from typing import Any
 
 from car_jax.errors import UserError
 from car_jax.importers.openmmlab.translation import (
+  REQUIRED,
   Settings,
   Translation,
   classifier,
   common,
   normed,
+  usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, layer_norm
 from car_jax.nn.resnet import BLOCKS
@@ -18,6 +20,7 @@ from car_jax.nn.resnet import BLOCKS
 
 def _upernet(of: Settings) -> dict[str, Any]:
   of.only('input_transform', 'multiple_select')
+  usual_norm(of, REQUIRED)
   entry = dict(name='upernet', index=of('in_index'), scales=of('pool_scales', (1, 2, 3, 6)))
   return common(of) | entry
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from car_jax.importers.openmmlab import resnets
 from car_jax.importers.openmmlab.translation import (
+  REQUIRED,
   Settings,
   Translation,
   batch_norm,
@@ -157,7 +158,7 @@ def _mobilenetv3_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list
 
 def _lraspp(of: Settings) -> dict[str, Any]:
   of.only('input_transform', 'multiple_select')
-  entry = common(of) | dict(name='lraspp', index=of('in_index'), epsilon=batch_norm(of))
+  entry = common(of) | dict(name='lraspp', index=of('in_index'), epsilon=batch_norm(of, REQUIRED))
   return entry | dict(branches=of('branch_channels', (32, 64)))
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from car_jax.errors import UserError
 from car_jax.importers.openmmlab.translation import (
   Settings,
   Translation,
   classifier,
   head_settings,
   normed,
+  usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, norm
 
@@ -22,7 +24,8 @@ def _resnet(of: Settings) -> dict[str, Any]:
   of.only('dcn', None)
   of.only('plugins', None)
   of.only('conv_cfg', None)
-  of.passed('norm_cfg', 'norm_eval', 'init_cfg', 'pretrained', 'frozen_stages', 'with_cp')
+  usual_norm(of)
+  of.passed('norm_eval', 'init_cfg', 'pretrained', 'frozen_stages', 'with_cp')
   of.passed('zero_init_residual')
   depth, deep = of('depth'), of.given['type'] == 'ResNetV1c' or bool(of('deep_stem', False))
   grid = of('multi_grid', None) or ()
@@ -58,7 +61,8 @@ def _psp_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
 
 
 def _deeplabv3plus(of: Settings) -> dict[str, Any]:
-  of.passed('c1_in_channels')
+  if not of('c1_in_channels'):
+    raise UserError(f'its config has {of.where}.c1_in_channels = 0, which no net here has')
   rates = of('dilations', (1, 6, 12, 18))[1:]
   of.only('dilations', (1, *rates))
   names = dict(name='deeplabv3plus', low_features=of('c1_channels'), rates=rates)

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from car_jax.importers.openmmlab.translation import (
+  REQUIRED,
   Settings,
   Translation,
   classifier,
   common,
+  layer_norms,
   normed,
+  usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, layer_norm, linear, point, with_bias
 
@@ -23,10 +26,10 @@ def _mit(of: Settings) -> dict[str, Any]:
   of.only('qkv_bias', True)
   of.only('act_cfg', {'type': 'GELU'})
   of.passed('drop_rate', 'attn_drop_rate', 'init_cfg', 'pretrained', 'with_cp')
-  norm = of.part('norm_cfg', {'type': 'LN', 'eps': 1e-6})
-  epsilon, heads = float(norm('eps', 1e-5)), of('num_heads')
-  widths = tuple(of('embed_dims') * h for h in heads)
-  entry = dict(name='mit', widths=widths, heads=heads, depths=of('num_layers'))
+  epsilon = layer_norms(of, {'type': 'LN', 'eps': 1e-6})
+  heads = of('num_heads', (1, 2, 4, 8))
+  widths = tuple(of('embed_dims', 64) * h for h in heads)
+  entry = dict(name='mit', widths=widths, heads=heads, depths=of('num_layers', (3, 4, 6, 3)))
   entry |= dict(reductions=of('sr_ratios', (8, 4, 2, 1)), epsilon=epsilon, embed_epsilon=epsilon)
   return entry | dict(drop_path=float(of('drop_path_rate', 0.0)))
 
@@ -55,6 +58,7 @@ def _mit_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
 
 def _head(of: Settings) -> dict[str, Any]:
   of.only('in_index', (0, 1, 2, 3))
+  usual_norm(of, REQUIRED)
   of.only('interpolate_mode', 'bilinear')
   return common(of) | dict(name='segformer')
 

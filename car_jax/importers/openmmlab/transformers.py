@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from car_jax.importers.openmmlab.translation import (
+  REQUIRED,
   Settings,
   Translation,
   classifier,
   common,
+  head_settings,
+  layer_norms,
   normed,
+  usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, layer_norm, linear, with_bias
 
@@ -45,17 +49,7 @@ def _blocks(of: Settings) -> dict[str, Any]:
   of.only('attn_cfg', {})
   of.only('ffn_cfg', {})
   entry = dict(expansion=of('mlp_ratio', 4), attention_bias=of('qkv_bias', True))
-  return entry | dict(dropout=float(of('drop_rate', 0.0)), epsilon=_epsilon(of, 'norm_cfg'))
-
-
-def _epsilon(of: Settings, key: str, default: Any = None) -> float:
-  """Of the layer norm that an option describes."""
-  norm = of.part(key, default or {'type': 'LN'})
-  norm.only('type', 'LN')
-  norm.passed('requires_grad')
-  epsilon = float(norm('eps', 1e-5))
-  norm.finish()
-  return epsilon
+  return entry | dict(dropout=float(of('drop_rate', 0.0)), epsilon=layer_norms(of))
 
 
 def _vit_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
@@ -76,9 +70,10 @@ def _block_rules(prefix: str, path: str) -> list[Rule]:
 
 
 def _mla_neck(of: Settings) -> dict[str, Any]:
-  of.passed('in_channels', 'norm_cfg')
+  of.passed('in_channels')
+  usual_norm(of, REQUIRED)
   of.only('act_cfg', {'type': 'ReLU'}, default=None)
-  return dict(name='mla', features=of('out_channels'), epsilon=_epsilon(of, 'norm_layer', LN))
+  return dict(name='mla', features=of('out_channels'), epsilon=layer_norms(of, LN, 'norm_layer'))
 
 
 def _mla_neck_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
@@ -88,9 +83,9 @@ def _mla_neck_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Ru
 
 
 def _setr_up(of: Settings) -> dict[str, Any]:
-  entry = dict(name='setr_up', index=of('in_index', -1), epsilon=_epsilon(of, 'norm_layer', LN))
+  entry = head_settings(of, name='setr_up', epsilon=layer_norms(of, LN, 'norm_layer'))
   entry |= dict(convolutions=of('num_convs', 1), scale=of('up_scale', 4))
-  return common(of) | entry | dict(kernel=of('kernel_size', 3))
+  return entry | dict(kernel=of('kernel_size', 3))
 
 
 def _setr_up_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
@@ -99,6 +94,8 @@ def _setr_up_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rul
 
 
 def _setr_mla(of: Settings) -> dict[str, Any]:
+  usual_norm(of, REQUIRED)
+  of.only('input_transform', 'multiple_select')
   entry = dict(name='setr_mla', indices=of('in_index'), scale=of('up_scale', 4))
   return common(of) | entry | dict(features=of('mla_channels', 128))
 
@@ -110,6 +107,7 @@ def _setr_mla_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Ru
 
 def _segmenter(of: Settings) -> dict[str, Any]:
   of.passed('init_std')
+  of.only('input_transform', None)
   entry = dict(name='segmenter', features=of('embed_dims'), index=of('in_index', -1))
   entry |= dict(depth=of('num_layers'), heads=of('num_heads'))
   entry |= dict(drop_path=float(of('drop_path_rate', 0.1)))

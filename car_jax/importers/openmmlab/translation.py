@@ -77,25 +77,26 @@ def normed(pattern: str, path: str) -> list[Rule]:
   return [kernel, *norm(rf'{pattern}\.bn', f'{path}/norm')]
 
 
-def head_settings(
-  of: Settings, *, index: tuple[int, ...] = (3, -1), **entry: Any
-) -> dict[str, Any]:
-  """Our entry of a head that reads one map, from what all of theirs have."""
-  of.only('in_index', *index)
-  return common(of) | entry
+def head_settings(of: Settings, *, normed: bool = True, **entry: Any) -> dict[str, Any]:
+  """Our entry of a head that reads one map and has the usual batch norms, unless not `normed`."""
+  of.only('input_transform', None)
+  usual_norm(of, REQUIRED if normed else None)
+  return common(of) | dict(index=of('in_index', -1)) | entry
 
 
 def common(of: Settings, act: str = 'ReLU') -> dict[str, Any]:
-  of.passed('in_channels', 'num_classes', 'norm_cfg', 'align_corners', 'loss_decode', 'init_cfg')
-  of.passed('sampler', 'ignore_index', 'out_channels', 'threshold')
+  """What all heads have, but for `norm_cfg` and which maps are read."""
+  of.passed('in_channels', 'align_corners', 'loss_decode', 'init_cfg', 'sampler', 'ignore_index')
+  of.only('out_channels', None, of('num_classes'))  # one alone would be compared to a threshold
+  of.passed('threshold')
   of.only('act_cfg', {'type': act})
   of.only('conv_cfg', None)
   return {'features': of('channels'), 'dropout': float(of('dropout_ratio', 0.1))}
 
 
-def batch_norm(of: Settings) -> float:
+def batch_norm(of: Settings, default: Any = None) -> float:
   """The epsilon of its batch norms."""
-  norm = of.part('norm_cfg', {'type': 'BN'})
+  norm = of.part('norm_cfg', default or {'type': 'BN'})
   norm.only('type', 'BN', 'SyncBN')
   norm.passed('requires_grad', 'momentum')
   epsilon = float(norm('eps', 1e-5))
@@ -103,13 +104,27 @@ def batch_norm(of: Settings) -> float:
   return epsilon
 
 
-def usual_norm(of: Settings) -> None:
-  """Raises UserError for norms that are not batch norms of the usual epsilon."""
-  if (epsilon := batch_norm(of)) != 1e-5:
+def usual_norm(of: Settings, default: Any = None) -> None:
+  """Raises UserError for norms that are not batch norms of the usual epsilon.
+
+  `default` is REQUIRED where theirs has no norms if none is given.
+  """
+  if (epsilon := batch_norm(of, default)) != 1e-5:
     raise UserError(
       f'its config has {of.where}.norm_cfg.eps = {epsilon!r}, which no net here has\n'
       '  what can be read: 1e-05'
     )
+
+
+def layer_norms(of: Settings, default: Any = None, key: str = 'norm_cfg') -> float:
+  """The epsilon of its layer norms; torch's own where they are given without."""
+  default = default or {'type': 'LN'}
+  norm = of.part(key, default)
+  norm.only('type', default['type'])
+  norm.passed('requires_grad')
+  epsilon = float(norm('eps', 1e-5))
+  norm.finish()
+  return epsilon
 
 
 def classifier(prefix: str) -> list[Rule]:
