@@ -43,7 +43,7 @@ def sliding(
   logits = jax.eval_shape(apply, jax.ShapeDtypeStruct(window, image.dtype))
 
   def add(total: Array, place: Array) -> tuple[Array, None]:
-    start = (0, place[0], place[1], 0)
+    start = (zero := np.int32(0), place[0], place[1], zero)
     part = apply(jax.lax.dynamic_slice(image, start, window))
     here = jax.lax.dynamic_slice(total, start, part.shape)
     return jax.lax.dynamic_update_slice(total, here + part, start), None

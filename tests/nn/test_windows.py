@@ -77,3 +77,11 @@ def test_one_compiled_window_serves_all():
   jax.jit(lambda x: windows.sliding(apply, x, (4, 4), (1, 1)))(np.ones((1, 32, 32, 3), np.float32))
   assert set(calls) == {(1, 4, 4, 3)}
   assert len(calls) <= 2
+
+
+def test_windows_of_float64():
+  image = np.random.default_rng(0).random((1, 9, 7, 2))
+  with jax.enable_x64(True):
+    found = jax.jit(lambda x: windows.sliding(channels, x, (4, 5), (3, 2)))(image)
+  np.testing.assert_allclose(found, loop(channels, image, (4, 5), (3, 2)), rtol=0, atol=1e-6)
+  assert found.dtype == np.float64
