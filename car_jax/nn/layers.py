@@ -174,6 +174,11 @@ def attention(query: Array, key: Array, value: Array) -> Array:
   return jnp.einsum('bhmn,bnhd->bmhd', jax.nn.softmax(asked), value)
 
 
+def layer_norm(name: str, epsilon: float, dtype: Any) -> nn.LayerNorm:
+  """As torch computes it: the variance about the mean, not from squares."""
+  return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)
+
+
 def reflect_pad(x: Array, by: int = 1) -> Array:
   """[B, H, W, C] mirrored about its border pixels (the border itself is not repeated)."""
   return jnp.pad(x, ((0, 0), (by, by), (by, by), (0, 0)), mode='reflect')

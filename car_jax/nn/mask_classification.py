@@ -19,8 +19,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Head
-from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
-from car_jax.nn.segformer import layer_norm
+from car_jax.nn.layers import at_least_float32, conv, layer_norm, resize_bilinear
 from car_jax.options import Depth, Share, Width
 from car_jax.typing import Array
 

@@ -11,8 +11,7 @@ import flax.linen as nn
 
 from car_jax.nn import init
 from car_jax.nn.composed import Neck
-from car_jax.nn.layers import NormedConv
-from car_jax.nn.segformer import layer_norm
+from car_jax.nn.layers import NormedConv, layer_norm
 from car_jax.options import Share, Width
 from car_jax.typing import Array
 

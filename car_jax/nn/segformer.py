@@ -14,7 +14,14 @@ import numpy as np
 from car_jax.errors import UserError, nearest
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone, Composition, Head
-from car_jax.nn.layers import NormedConv, attention, block_output, conv, resize_bilinear
+from car_jax.nn.layers import (
+  NormedConv,
+  attention,
+  block_output,
+  conv,
+  layer_norm,
+  resize_bilinear,
+)
 from car_jax.options import Count, Depth, Share, Width
 from car_jax.typing import Array
 
@@ -93,10 +100,6 @@ class Block(nn.Module):
     y = conv(width, feature_group_count=width, dtype=self.dtype, name='depthwise')(y)
     y = nn.gelu(y, approximate=False)
     return x + drop(nn.Dense(d, dtype=self.dtype, name='contract')(y))
-
-
-def layer_norm(name: str, epsilon: float, dtype: Any) -> nn.LayerNorm:
-  return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class MixTransformer(Backbone):

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 
 from car_jax.nn import init
 from car_jax.nn.composed import Head
-from car_jax.nn.layers import at_least_float32
-from car_jax.nn.segformer import layer_norm
+from car_jax.nn.layers import at_least_float32, layer_norm
 from car_jax.nn.vit import blocks
 from car_jax.options import Depth, Index, Share, Width
 from car_jax.typing import Array

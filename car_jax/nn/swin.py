@@ -15,8 +15,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import at_least_float32, block_output, conv
-from car_jax.nn.segformer import layer_norm
+from car_jax.nn.layers import at_least_float32, block_output, conv, layer_norm
 from car_jax.options import Count, Depth, Factor, Share, Weight, Width
 from car_jax.typing import Array
 

@@ -16,8 +16,14 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import attention, block_output, conv, resize_bicubic, resize_bilinear
-from car_jax.nn.segformer import layer_norm
+from car_jax.nn.layers import (
+  attention,
+  block_output,
+  conv,
+  layer_norm,
+  resize_bicubic,
+  resize_bilinear,
+)
 from car_jax.options import Depth, Positive, Share, Size, Width
 from car_jax.typing import Array
 
