@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import config as configs
-from car_jax import registry
 from car_jax.errors import UserError, naming
-from car_jax.importers import mmseg, prefixes, tables, torch_file
+from car_jax.importers import comparison, prefixes, tables, torch_file
 from car_jax.importers.detectron2_names import to_variables
 from car_jax.importers.rules import Weights, rows
-from car_jax.importers.segmenters import composition, supervised_state
+from car_jax.importers.segmenters import composition, run_config, supervised_state
 
 HEAD = 'sem_seg_head.'
 PIXELS, PREDICTOR = f'{HEAD}pixel_decoder.', f'{HEAD}predictor.'
@@ -145,19 +143,13 @@ class Checkpoint:
 
   def config(self) -> ConfigDict:
     """Of a run of its net on Cityscapes, where the whole image is seen at once."""
-    given = configs.load(f'{mmseg.SEGFORMER}:b0').to_dict()
-    given['method'] |= dict(model=self.spec(), crop=0, stride=0)
-    return configs.complete(given)
+    return run_config(self.spec())
 
   def check(self, config: ConfigDict) -> None:
     """Raises UserError where the config's net is another one."""
     ours = composition(self.path, config, 'a segmenter of detectron2')
-    if wrong := mmseg.differences(ours, registry.net(self.spec(), num_classes=1)):
-      raise UserError(
-        f'{self.path} and the config do not describe the same net:\n'
-        + '\n'.join(f'  {line}' for line in wrong)
-        + '\n  leave --config out; where its training was another, --config.method.model... says so'
-      )
+    mend = 'leave --config out; where its training was another, --config.method.model... says so'
+    comparison.check(self.path, ours, self.spec(), mend=mend)
 
   def state(self, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
     """The weights as a state of the config's method, and what is known of their data."""

@@ -13,11 +13,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import registry
 from car_jax.errors import UserError, naming
-from car_jax.importers import encoders, mmseg, prefixes, spellings
+from car_jax.importers import comparison, encoders, prefixes, spellings
 from car_jax.importers.rules import Weights, rows
-from car_jax.importers.segmenters import composition, supervised_state
+from car_jax.importers.segmenters import SEGFORMER, composition, run_config, supervised_state
 from car_jax.importers.transformers import backbones, folder, mit, model, processor
 
 HOLDS = 'a segmenter of transformers'
@@ -47,10 +46,7 @@ class Checkpoint:
   def config(self) -> ConfigDict:
     """Of a run of its net, which sees whole images."""
     if not self.spec:
-      return configs.load(f'{mmseg.SEGFORMER}:{mit.variant_of(self.weights) or "b0"}')
-    given = configs.load(f'{mmseg.SEGFORMER}:b0').to_dict()
-    given['method'] |= dict(model=self.spec, crop=0, stride=0)
-    given['data']['fit'] = (self.images and self.images.fit) or ()
+      return configs.load(f'{SEGFORMER}:{mit.variant_of(self.weights) or "b0"}')
     if self.images and self.images.exact:
       height, width = self.images.exact
       print(
@@ -58,7 +54,7 @@ class Checkpoint:
         'seen as they are\n  scaled into a frame: --config.data.fit=LONG,SHORT',
         flush=True,
       )
-    return configs.complete(given)
+    return run_config(self.spec, fit=(self.images and self.images.fit) or ())
 
   def check(self, config: ConfigDict) -> None:
     """Raises UserError where config.json says that its net computes something else."""
@@ -68,17 +64,11 @@ class Checkpoint:
     if self.is_segformer:
       self.adapt(config)
     ours = composition(self.path, config, HOLDS)
-    theirs = registry.net(self.spec, num_classes=1)
-    wrong = mmseg.differences(ours, theirs)
+    also = []
     for key in ('mean', 'std') if self.images else ():
-      a, b = tuple(getattr(ours, key)), tuple(getattr(theirs, key))
-      wrong += [] if np.allclose(a, b) else [f'{key} is {a}, in the file {b}']
-    if wrong:
-      raise UserError(
-        f'{self.path} and the config do not describe the same net:\n'
-        + '\n'.join(f'  {line}' for line in wrong)
-        + '\n  without --config the net is the one that the file describes'
-      )
+      a, b = tuple(getattr(ours, key)), tuple(self.spec[key])
+      also += [] if np.allclose(a, b) else [f'{key} is {a}, in the file {b}']
+    comparison.check(self.path, ours, self.spec, also=also)
 
   def adapt(self, config: ConfigDict) -> None:
     mit.adapt(self.path, config, self.weights, norm_epsilon=1e-5)
@@ -119,13 +109,3 @@ def opened(path: str | pathlib.Path) -> Checkpoint | encoders.Encoder:
   if images:
     spec |= dict(mean=images.mean, std=images.std)
   return Checkpoint(path, weights, spec, classes, images)
-
-
-def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
-  """The file as a state of the config's method; see Checkpoint.state."""
-  return opened(path).state(config)
-
-
-def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """The state dict of either kind of file, without wrappers' prefixes. Raises UserError."""
-  return dict(folder.opened(path).weights)

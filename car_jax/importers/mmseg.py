@@ -9,19 +9,18 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import registry
 from car_jax.errors import UserError, naming
-from car_jax.importers import prefixes, spellings, tables, torch_file
+from car_jax.importers import comparison, prefixes, spellings, tables, torch_file
 from car_jax.importers.openmmlab import config_text, model, testing
 from car_jax.importers.rules import Weights, rows
 from car_jax.importers.segmenters import (
+  SEGFORMER,
   composition,
   count,
+  run_config,
   segformer,
   set_width,
   supervised_state,
@@ -30,8 +29,6 @@ from car_jax.importers.transformers import mit
 from car_jax.nn.composed import Composition
 
 CLASSES = ('decode_head.conv_seg.weight', 'decode_head.cls_emb')
-# What may differ between a file and a config that is to take it: training only, or of no number.
-FREE = ('name', 'parent', 'dtype', 'dropout', 'drop_path')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +77,8 @@ class Checkpoint:
       testing.check_frame(test)
     if test.mean is not None:
       spec |= dict(mean=test.mean, std=test.std)
-    given = configs.load(f'{SEGFORMER}:b0').to_dict()
-    given['method'] |= dict(model=spec, crop=_side(test.crop), stride=_side(test.stride))
-    if test.fit:
-      given['data']['fit'] = test.fit
-    return configs.complete(given)
+    fit = {'fit': test.fit} if test.fit else {}
+    return run_config(spec, crop=_side(test.crop), stride=_side(test.stride), **fit)
 
   def state(self, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
     """The weights as a state of the config's method, and what is known of their data.
@@ -113,51 +107,8 @@ class Checkpoint:
 
   def check(self, config: ConfigDict) -> None:
     """Raises UserError where the file says that its net computes something else."""
-    if not self.text:
-      return
-    spec = self.spec()
-    theirs = registry.net(spec, num_classes=1)
-    if wrong := differences(self.net(config), theirs):
-      raise UserError(
-        f'{self.path} and the config do not describe the same net:\n'
-        + '\n'.join(f'  {line}' for line in wrong)
-        + '\n  without --config the net is the one that the file describes'
-      )
-
-
-SEGFORMER = 'configs/segformer_cityscapes.py'
-
-
-def computes(net: Composition) -> tuple[str, list[np.ndarray]]:
-  """A net's prediction as operations and constants, which tell two nets apart however spelt."""
-  side = max(97, net.least)  # of no power of two, so that ways of resizing differ
-  x = np.zeros((1, side, side, 3), np.float32)
-  made = jax.eval_shape(lambda: net.init(jax.random.key(0), x, train=False))
-  kept = {
-    kind: {name: part for name, part in made.get(kind, {}).items() if name[:10] != 'auxiliary_'}
-    for kind in ('params', 'batch_stats')
-  }
-  traced = jax.make_jaxpr(lambda v, x: net.apply(v, x, train=False))(kept, x)
-  return str(traced.jaxpr), [np.asarray(c) for c in traced.consts]
-
-
-def differences(ours: Composition, theirs: Composition) -> list[str]:
-  """One line for each option in which two nets that compute different things differ."""
-  (one, first), (two, second) = computes(ours), computes(theirs)
-  if one == two and all(map(np.array_equal, first, second)):
-    return []
-  lines = []
-  if ours.align_corners != theirs.align_corners:
-    lines.append(f'align_corners is {ours.align_corners}, in the file {theirs.align_corners}')
-  for kind, a, b in zip(model.KINDS, ours.parts(), theirs.parts(), strict=True):
-    kind = kind.removeprefix('decode_')
-    if type(a) is not type(b):
-      lines.append(f'{kind} is a {type(a).__name__}, in the file a {type(b).__name__}')
-      continue
-    names = [f.name for f in dataclasses.fields(a) if f.init] if a is not None else []
-    values = ((n, getattr(a, n), getattr(b, n)) for n in names if n not in FREE)
-    lines += [f'{kind}.{n} is {v!r}, in the file {w!r}' for n, v, w in values if v != w]
-  return lines
+    if self.text:
+      comparison.check(self.path, self.net(config), self.spec())
 
 
 def _side(pair: tuple[int, int]) -> int | tuple[int, int]:
@@ -176,16 +127,6 @@ def opened(path: str | pathlib.Path) -> Checkpoint:
     content = {key: value for key, value in content.items() if key != 'meta'}
   weights = prefixes.unwrapped(path, tables.find(path, content, 'checkpoint of mmsegmentation'))
   return Checkpoint(path, weights, text if isinstance(text.get('model'), Mapping) else {})
-
-
-def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """The state dict of a checkpoint, whatever wraps it. Raises UserError."""
-  return dict(opened(path).weights)
-
-
-def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
-  """The file as a state of the config's method; see Checkpoint.state."""
-  return opened(path).state(config)
 
 
 def segformer_variant(weights: Weights) -> str:

@@ -1,17 +1,21 @@
 """What importers of segmenters share: which config fits a file, the state of its weights."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from car_jax import config as configs
 from car_jax import registry
 from car_jax.errors import UserError, naming
 from car_jax.importers.rules import Weights, rows
 from car_jax.nn.composed import Composition
 from car_jax.nn.segformer import VARIANTS
+
+SEGFORMER = 'configs/segformer_cityscapes.py'
 
 
 def count(weights: Weights, pattern: str) -> int:
@@ -61,6 +65,17 @@ def composition(path: Any, config: ConfigDict, holds: str) -> Composition:
     '  without --config the file says what it is, or '
     '--config configs/segmenters_cityscapes.py:VARIANT'
   )
+
+
+def run_config(spec: Mapping[str, Any], **of: Any) -> ConfigDict:
+  """The config of a run of a net on Cityscapes; of: windows (crop, stride) and the frame (fit).
+
+  Without, whole images are seen at once.
+  """
+  given = configs.load(f'{SEGFORMER}:b0').to_dict()
+  given['data'] |= {k: of.pop(k) for k in ('fit',) if k in of}
+  given['method'] |= dict(model=spec, crop=0, stride=0) | of
+  return configs.complete(given)
 
 
 def supervised_state(

@@ -189,17 +189,14 @@ class Composed(Composition, kw_only=True):
   def auxiliary_heads(self) -> dict[str, Head]:
     kw: dict[str, Any] = {'dtype': self.dtype, 'align_corners': self.align_corners}
     kw['num_classes'] = self.num_classes
-    made = lambda k, v: registry.build('head', _entry(v)['head'], **kw, name=f'auxiliary_{k}')
-    return {name: made(name, entry) for name, entry in self.auxiliary.items()}
+    entries: Any = self.auxiliary  # dicts, as a config has them
+    made = lambda k, v: registry.build('head', v['head'], **kw, name=f'auxiliary_{k}')
+    return {name: made(name, entry) for name, entry in entries.items()}
 
   @property
   def auxiliary_weights(self) -> dict[str, float]:
-    return {name: _entry(entry)['weight'] for name, entry in self.auxiliary.items()}
-
-
-def _entry(auxiliary: Any) -> dict[str, Any]:
-  """The keys of an auxiliary head, which a config has as a dict."""
-  return options.completed(Auxiliary, auxiliary)
+    entries: Any = self.auxiliary
+    return {name: entry['weight'] for name, entry in entries.items()}
 
 
 def normalised(x: Array, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Array:

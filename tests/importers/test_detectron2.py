@@ -13,7 +13,7 @@ import pytest
 from car_jax import checkpoints, registry
 from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
-from car_jax.importers import detectron2, mmseg
+from car_jax.importers import comparison, detectron2, mmseg
 from car_jax.importers.transformers import model
 from tests.importers import detectron2_models as models
 from tests.importers.torch_writer import state_dict, write_zip
@@ -90,7 +90,7 @@ def test_weights_go_where_those_of_transformers_go(stem):
   theirs = registry.net(detectron2.spec(original(stem)), num_classes=classes)
   # what no shape tells, as published; the recorded MaskFormer has half of the heads
   expected = ['head.heads is 4, in the file 8', 'head.inner_dropout is 0.0, in the file 0.1']
-  found = [line for line in mmseg.differences(net, theirs) if not line.startswith('backbone')]
+  found = [line for line in comparison.differences(net, theirs) if not line.startswith('backbone')]
   assert found == (expected if stem == 'maskformer' else [])
   one, two = (x.parts()[0] for x in (net, theirs))
   assert one.plan() == two.plan() if stem == 'maskformer' else one == two

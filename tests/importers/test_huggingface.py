@@ -14,7 +14,7 @@ from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
 from car_jax.importers import huggingface
 from car_jax.importers.safetensors_file import read_safetensors
-from car_jax.importers.transformers import mit
+from car_jax.importers.transformers import folder, mit
 from tests.importers.test_mmseg import tiny_config  # noqa: F401 - a fixture
 from tests.importers.torch_writer import state_dict, write_zip
 from tests.replay.nets_torch import SPECS, manifest_of, weights_of
@@ -79,14 +79,14 @@ def test_a_file_that_is_cut_short(share, tmp_path):
   whole = write_safetensors(tmp_path / 'x', weights_of(NAME)).read_bytes()
   (tmp_path / 'x.safetensors').write_bytes(whole[: int(share * len(whole))])
   with pytest.raises(UserError, match='cannot be read as a safetensors file'):
-    huggingface.read(tmp_path / 'x.safetensors')
+    folder.opened(tmp_path / 'x.safetensors')
 
 
 def test_files_that_are_none(tmp_path):
   with pytest.raises(UserError, match=r'has no config\.json'):
-    huggingface.read(tmp_path)
+    folder.opened(tmp_path)
   with pytest.raises(UserError, match='no file'):
-    huggingface.read(tmp_path / 'x.safetensors')
+    folder.opened(tmp_path / 'x.safetensors')
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_places_and_types_that_cannot_be(entries, numbers, message, tmp_path):
   raw = np.uint64(len(header)).tobytes() + header + bytes(numbers)
   (tmp_path / 'x.safetensors').write_bytes(raw)
   with pytest.raises(UserError, match=message):
-    huggingface.read(tmp_path / 'x.safetensors')
+    folder.opened(tmp_path / 'x.safetensors')
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_names_of_newer_modules(prefix, tmp_path, tiny_config):  # noqa: F811
   named = {prefix + newer(n): w for n, w in weights.items()}
   assert f'{prefix}segformer.stages.0.blocks.0.attention.q_proj.weight' in named
   config = configs.load(tiny_config(SPEC | {'features': 0}))
-  state, _ = huggingface.to_state(write_zip(tmp_path / 'x.bin', state_dict(named)), config)
+  state, _ = huggingface.opened(write_zip(tmp_path / 'x.bin', state_dict(named))).state(config)
   want = mit.to_variables('segformer', weights)
   jax.tree.map(np.testing.assert_array_equal, state.net.variables, want)
   assert config.method.model.features == 12

@@ -69,11 +69,13 @@ def checkpoint(weights, prefix=''):
 @pytest.mark.parametrize('prefix', ['', 'module.'])
 def test_every_wrapping_gives_the_same_weights(write, prefix, tmp_path):
   weights = weights_of('deeplabv3plus_basic')
-  found = mmseg.read(write(tmp_path / 'x.pth', checkpoint(weights, prefix)))
+  found = mmseg.opened(write(tmp_path / 'x.pth', checkpoint(weights, prefix))).weights
   assert found.keys() == weights.keys()
   for name, value in weights.items():
     np.testing.assert_array_equal(found[name], value)
-  plain = mmseg.read(torch_writer.write_zip(tmp_path / 'y.pth', torch_writer.state_dict(weights)))
+  plain = mmseg.opened(
+    torch_writer.write_zip(tmp_path / 'y.pth', torch_writer.state_dict(weights))
+  ).weights
   assert plain.keys() == weights.keys()
 
 
@@ -148,24 +150,24 @@ def test_files_that_are_none(tmp_path):
   for share in (0.001, 0.1, 0.4, 0.99):
     (tmp_path / 'short.pth').write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(UserError, match='cut short'):
-      mmseg.read(tmp_path / 'short.pth')
+      mmseg.opened(tmp_path / 'short.pth')
   with pytest.raises(UserError, match='no file'):
-    mmseg.read(tmp_path / 'none.pth')
+    mmseg.opened(tmp_path / 'none.pth')
   torch_writer.write_zip(tmp_path / 'list.pth', [1, 2])
   with pytest.raises(UserError, match='holds no table of weights'):
-    mmseg.read(tmp_path / 'list.pth')
+    mmseg.opened(tmp_path / 'list.pth')
   for write in (legacy, torch_writer.write_zip):
     content = checkpoint(weights)
     content['state_dict']['odd'] = Foreign()
     with pytest.raises(UserError, match=r'odd is a .*Foreign.*\n.*with torch'):
-      mmseg.read(write(tmp_path / 'foreign.pth', content))
+      mmseg.opened(write(tmp_path / 'foreign.pth', content))
 
 
 def test_a_runner_s_checkpoint_is_read_without_the_rest(tmp_path):
   weights = weights_of('deeplabv3plus_basic')
   content = checkpoint(weights) | {'message_hub': {'loss': Foreign()}, 'optimizer': Foreign()}
   for write in (legacy, torch_writer.write_zip):
-    found = mmseg.read(write(tmp_path / 'iter_80000.pth', content))
+    found = mmseg.opened(write(tmp_path / 'iter_80000.pth', content)).weights
     assert found.keys() == weights.keys()
 
 
@@ -206,7 +208,7 @@ def test_nvlabs_names(tmp_path, tiny_config):
   assert 'backbone.block1.0.attn.kv.weight' in nvlabs(weights)
   file = legacy(tmp_path / 'x.pth', checkpoint(nvlabs(weights)))
   config = config_of(tmp_path, tiny_config)
-  state, data = mmseg.to_state(file, config)
+  state, data = mmseg.opened(file).state(config)
   assert data['num_classes'] == 6
   model = config.method.model
   assert (model.features, model.normed_projections) == (12, False)
@@ -218,7 +220,7 @@ def test_nvlabs_names(tmp_path, tiny_config):
 def test_the_width_of_the_head_is_the_file_s(tmp_path, tiny_config):
   file = legacy(tmp_path / 'x.pth', checkpoint(weights_of('segformer_mmseg')))
   config = config_of(tmp_path, tiny_config)
-  state, _ = mmseg.to_state(file, config)
+  state, _ = mmseg.opened(file).state(config)
   assert config.method.model.features == 16
   assert state.net.params['fuse']['conv']['kernel'].shape[-1] == 16
 
@@ -230,7 +232,7 @@ def test_of_a_student_and_its_average_the_average_is_taken(tmp_path, capsys, ord
   parts = {'model.': {n: w + 1 for n, w in weights.items()}, 'ema_model.': weights}
   both = {outer + p + n: w for p in order for n, w in parts[p].items()}
   both |= {f'{outer}imnet_model.{n}': w for n, w in weights.items()}
-  found = mmseg.read(legacy(tmp_path / 'x.pth', checkpoint(both)))
+  found = mmseg.opened(legacy(tmp_path / 'x.pth', checkpoint(both))).weights
   assert found.keys() == weights.keys()
   for name, value in weights.items():
     np.testing.assert_array_equal(found[name], value)
@@ -243,7 +245,9 @@ def test_of_a_student_and_its_average_the_average_is_taken(tmp_path, capsys, ord
 def test_what_wraps_a_model_is_taken_off(tmp_path, outer):
   weights = weights_of('deeplabv3plus_basic')
   named = {outer + n: w for n, w in weights.items()}
-  assert mmseg.read(legacy(tmp_path / 'x.pth', checkpoint(named))).keys() == weights.keys()
+  assert (
+    mmseg.opened(legacy(tmp_path / 'x.pth', checkpoint(named))).weights.keys() == weights.keys()
+  )
 
 
 @pytest.mark.parametrize(
@@ -268,7 +272,7 @@ def test_files_without_a_place_are_named(tmp_path, tiny_config, names, message):
   weights = {name: np.ones((2, 2, 1, 1), np.float32) for name in names}
   file = legacy(tmp_path / 'x.pth', checkpoint(weights))
   with pytest.raises(UserError, match=message):
-    mmseg.to_state(file, config_of(tmp_path, tiny_config))
+    mmseg.opened(file).state(config_of(tmp_path, tiny_config))
 
 
 @pytest.mark.parametrize('shape', [(), (0, 3), (2**17, 1), (5,)])
@@ -276,7 +280,7 @@ def test_a_head_of_no_classes(tmp_path, tiny_config, shape):
   weights = weights_of('segformer_mmseg') | {'decode_head.conv_seg.weight': np.zeros(shape)}
   file = legacy(tmp_path / 'x.pth', checkpoint(weights))
   with pytest.raises(UserError, match='is no segmenter|more rows|do not fit'):
-    mmseg.to_state(file, config_of(tmp_path, tiny_config))
+    mmseg.opened(file).state(config_of(tmp_path, tiny_config))
 
 
 def test_a_full_disk_leaves_no_folder(tmp_path, tiny_config, monkeypatch, capsys):

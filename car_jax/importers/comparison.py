@@ -1,0 +1,67 @@
+"""Whether the net that a config trains computes what a file's net does."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax import registry
+from car_jax.errors import UserError
+from car_jax.nn.composed import Composition
+
+KINDS = ('backbone', 'neck', 'head')
+# What may differ between a file and a config that is to take it: training only, or of no number.
+FREE = ('name', 'parent', 'dtype', 'dropout', 'drop_path')
+
+
+def check(
+  path: Any,
+  ours: Composition,
+  spec: Mapping[str, Any],
+  *,
+  also: Sequence[str] = (),
+  mend: str = 'without --config the net is the one that the file describes',
+) -> None:
+  """Raises UserError that lists in what `ours` differs from the file's net, as a config has it.
+
+  also: other differences that are known already.
+  """
+  if wrong := [*differences(ours, registry.net(spec, num_classes=1)), *also]:
+    raise UserError(
+      f'{path} and the config do not describe the same net:\n'
+      + '\n'.join(f'  {line}' for line in wrong)
+      + f'\n  {mend}'
+    )
+
+
+def computes(net: Composition) -> tuple[str, list[np.ndarray]]:
+  """A net's prediction as operations and constants, which tell two nets apart however spelt."""
+  side = max(97, net.least)  # of no power of two, so that ways of resizing differ
+  x = np.zeros((1, side, side, 3), np.float32)
+  made = jax.eval_shape(lambda: net.init(jax.random.key(0), x, train=False))
+  kept = {
+    kind: {name: part for name, part in made.get(kind, {}).items() if name[:10] != 'auxiliary_'}
+    for kind in ('params', 'batch_stats')
+  }
+  traced = jax.make_jaxpr(lambda v, x: net.apply(v, x, train=False))(kept, x)
+  return str(traced.jaxpr), [np.asarray(c) for c in traced.consts]
+
+
+def differences(ours: Composition, theirs: Composition) -> list[str]:
+  """One line for each option in which two nets that compute different things differ."""
+  (one, first), (two, second) = computes(ours), computes(theirs)
+  if one == two and all(map(np.array_equal, first, second)):
+    return []
+  lines = []
+  if ours.align_corners != theirs.align_corners:
+    lines.append(f'align_corners is {ours.align_corners}, in the file {theirs.align_corners}')
+  for kind, a, b in zip(KINDS, ours.parts(), theirs.parts(), strict=True):
+    if type(a) is not type(b):
+      lines.append(f'{kind} is a {type(a).__name__}, in the file a {type(b).__name__}')
+      continue
+    names = [f.name for f in dataclasses.fields(a) if f.init] if a is not None else []
+    values = ((n, getattr(a, n), getattr(b, n)) for n in names if n not in FREE)
+    lines += [f'{kind}.{n} is {v!r}, in the file {w!r}' for n, v, w in values if v != w]
+  return lines
