@@ -60,18 +60,15 @@ def _resnet(net: ResNet) -> list[Rule]:
 
 
 def _swin(net: SwinTransformer) -> list[Rule]:
-  table = families.swin(
+  return families.swin(
     net,
+    {**families.PUBLISHED, 'position_bias': r'attn\.relative_position_bias_table'},
     patches=r'backbone\.patch_embed\.proj',
     patches_norm=r'backbone\.patch_embed\.norm',
     block=lambda k: rf'backbone\.layers\.{k}\.blocks\.(\d+)',
     merge=lambda k: rf'backbone\.layers\.{k}\.downsample',
-    **families.PUBLISHED,
-    position_bias=r'attn\.relative_position_bias_table',
+    stage_norm=lambda k: rf'backbone\.norm{k}',
   )
-  for k in range(4):
-    table += layer_norm(rf'backbone\.norm{k}', f'backbone/stage{k + 1}_norm')
-  return table
 
 
 def _attention(theirs: str, ours: str) -> list[Rule]:
@@ -121,14 +118,7 @@ def _mask2former() -> list[Rule]:
   table += _feed_forward(layer, ours)
   table += layer_norm(rf'{layer}\.norm1', f'{ours}/self_residual/norm')
   table += layer_norm(rf'{layer}\.norm2', f'{ours}/forward_residual/norm')
-  for theirs, name in (
-    ('sampling_offsets', 'offsets'),
-    ('attention_weights', 'weights'),
-    ('value_proj', 'value'),
-    ('output_proj', 'out'),
-  ):
-    table += with_bias(rf'{layer}\.self_attn\.{theirs}', f'{ours}/attention/{name}', linear)
-  return table
+  return table + families.deformable_attention(rf'{layer}\.self_attn', f'{ours}/attention')
 
 
 def _maskformer() -> list[Rule]:

@@ -1,10 +1,10 @@
-"""Weights of backbones that several libraries publish, each under names of its own.
+"""Weights of parts that several libraries publish, each under names of its own.
 
 A library says what it calls the parts: patterns of names without `.weight` and `.bias`. Letters: D
 channels, L the side of a table of position biases, P positions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +24,7 @@ from car_jax.nn.swin import SwinTransformer, merged
 from car_jax.nn.vit import VisionTransformer
 
 Place = Callable[[int], str]  # of a stage, counted from 0
+Layout = Callable[[np.ndarray], np.ndarray]
 ATTENTION = ('query', 'key', 'value', 'out')
 # A block of Swin or ViT as their authors call its parts, and timm.
 PUBLISHED = {name: rf'attn\.{name}' for name in ('query', 'key', 'value')}
@@ -33,23 +34,26 @@ PUBLISHED |= {'expand': r'mlp\.fc1', 'contract': r'mlp\.fc2'}
 
 def swin(
   backbone: SwinTransformer,
+  parts: Mapping[str, str],
   *,
   patches: str,
   patches_norm: str,
   block: Place,
   merge: Place,
-  **parts: str,
+  stage_norm: Place | None = None,
+  adapted: bool = True,
 ) -> list[Rule]:
   """`block` holds a group for its number; `merge` gives what merges a stage's places into the
-  next's.
+  next's, `stage_norm` the norm of a stage's map, where there is one.
 
   parts: norm1, norm2, query, key, value, out, expand, contract and the table position_bias, below
-  a block. A table for windows of another size is resized, channels are brought in the order that
-  the backbone merges them in.
+  a block. If `adapted`, a table for windows of another size is resized, and channels are brought in
+  the order that the backbone merges them in; else they are the backbone's.
   """
   table = with_bias(patches, 'backbone/embed', convolution)
   table += layer_norm(patches_norm, 'backbone/embed_norm')
-  order = merged_order(backbone)
+  order = merged_order(backbone) if adapted else as_is
+  biases = window_biases(backbone.window) if adapted else as_is
   for k in range(len(backbone.depths)):
     ours = f'backbone/stage{k + 2}_merge'
     table += [
@@ -58,18 +62,30 @@ def swin(
       Rule(rf'{merge(k)}\.reduction\.weight', f'{ours}/kernel', lambda a: order(linear(a))),
     ]
     theirs, ours = rf'{block(k)}\.', rf'backbone/stage{k + 1}_block\1'
-    table += layer_norm(theirs + parts['norm1'], f'{ours}/norm1')
-    table += layer_norm(theirs + parts['norm2'], f'{ours}/norm2')
-    for name in ATTENTION:
-      table += with_bias(theirs + parts[name], f'{ours}/attention/{name}', linear)
-    for name in ('expand', 'contract'):
-      table += with_bias(theirs + parts[name], f'{ours}/{name}', linear)
-    biases = f'{ours}/attention/position_bias'
-    table.append(Rule(theirs + parts['position_bias'], biases, window_biases(backbone.window)))
+    table += attention_block(theirs, ours, parts)
+    place = f'{ours}/attention/position_bias'
+    table.append(Rule(theirs + parts['position_bias'], place, biases))
+  return table + stage_norms(backbone, stage_norm)
+
+
+def attention_block(theirs: str, ours: str, parts: Mapping[str, str]) -> list[Rule]:
+  """Two norms, the projections of attention, a feed-forward net."""
+  table = layer_norm(theirs + parts['norm1'], f'{ours}/norm1')
+  table += layer_norm(theirs + parts['norm2'], f'{ours}/norm2')
+  for name in ATTENTION:
+    table += with_bias(theirs + parts[name], f'{ours}/attention/{name}', linear)
+  for name in ('expand', 'contract'):
+    table += with_bias(theirs + parts[name], f'{ours}/{name}', linear)
   return table
 
 
-def merged_order(backbone: SwinTransformer) -> Callable[[np.ndarray], np.ndarray]:
+def stage_norms(backbone: SwinTransformer | ConvNeXt, norm: Place | None) -> list[Rule]:
+  """Those of the maps that stages give."""
+  stages = range(len(backbone.depths) if norm else 0)
+  return [r for k in stages for r in layer_norm(norm(k), f'backbone/stage{k + 1}_norm')]  # type: ignore[misc]
+
+
+def merged_order(backbone: SwinTransformer) -> Layout:
   """The first axis, 4 D channels of merged places, from the published order to the backbone's."""
   if not backbone.merge_by_channel:
     return as_is
@@ -83,7 +99,7 @@ def merged_order(backbone: SwinTransformer) -> Callable[[np.ndarray], np.ndarray
   return ordered
 
 
-def window_biases(side: int) -> Callable[[np.ndarray], np.ndarray]:
+def window_biases(side: int) -> Layout:
   """[L * L, heads] -> the table of windows of `side` places, resized where theirs differ."""
 
   def fitted(a: np.ndarray) -> np.ndarray:
@@ -97,11 +113,18 @@ def window_biases(side: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def convnext(
-  backbone: ConvNeXt, *, embed: Place, embed_norm: Place, block: Place, **parts: str
+  backbone: ConvNeXt,
+  parts: Mapping[str, str],
+  *,
+  embed: Place,
+  embed_norm: Place,
+  block: Place,
+  stage_norm: Place | None = None,
+  factors: Layout = as_is,
 ) -> list[Rule]:
   """`embed` and `embed_norm` are what leads into a stage; `block` holds a group for its number.
 
-  parts: depthwise, norm, expand, contract and the factors `scale`, below a block.
+  parts: depthwise, norm, expand, contract and `scale`, whose `factors` become [D], below a block.
   """
   table = []
   for k in range(len(backbone.depths)):
@@ -113,19 +136,19 @@ def convnext(
     table += layer_norm(theirs + parts['norm'], f'{ours}/norm')
     table += with_bias(theirs + parts['expand'], f'{ours}/expand', dense)
     table += with_bias(theirs + parts['contract'], f'{ours}/contract', dense)
-    table.append(Rule(theirs + parts['scale'], f'{ours}/scale', np.ravel))
-  return table
+    table.append(Rule(theirs + parts['scale'], f'{ours}/scale', factors))
+  return table + stage_norms(backbone, stage_norm)
 
 
 def vit(
   backbone: VisionTransformer,
+  parts: Mapping[str, str],
   *,
   patches: str,
   class_token: str,
   positions: str,
   last_norm: str,
   block: str,
-  **parts: str,
 ) -> list[Rule]:
   """`block` holds a group for its number. Codes for images of another size are resized.
 
@@ -136,17 +159,10 @@ def vit(
   table.append(Rule(positions, 'backbone/positions', position_codes(backbone)))
   if backbone.final_norm:
     table += layer_norm(last_norm, 'backbone/norm')
-  theirs, ours = rf'{block}\.', r'backbone/block\1'
-  table += layer_norm(theirs + parts['norm1'], f'{ours}/norm1')
-  table += layer_norm(theirs + parts['norm2'], f'{ours}/norm2')
-  for name in ATTENTION:
-    table += with_bias(theirs + parts[name], f'{ours}/attention/{name}', linear)
-  for name in ('expand', 'contract'):
-    table += with_bias(theirs + parts[name], f'{ours}/{name}', linear)
-  return table
+  return table + attention_block(rf'{block}\.', r'backbone/block\1', parts)
 
 
-def position_codes(backbone: VisionTransformer) -> Callable[[np.ndarray], np.ndarray]:
+def position_codes(backbone: VisionTransformer) -> Layout:
   """[1, 1 + P, D] -> the codes of the backbone's image size, from those of a square image."""
   size = tuple(side // backbone.patch for side in backbone.image_size)
 
@@ -159,3 +175,13 @@ def position_codes(backbone: VisionTransformer) -> Callable[[np.ndarray], np.nda
     return np.concatenate([codes[:, :1], grid.reshape(1, -1, a.shape[2])], 1)
 
   return fitted
+
+
+def deformable_attention(theirs: str, ours: str) -> list[Rule]:
+  """Of Mask2Former's pixel decoder."""
+  names = {'sampling_offsets': 'offsets', 'attention_weights': 'weights'}
+  names |= {'value_proj': 'value', 'output_proj': 'out'}
+  parts = names.items()
+  return [
+    r for name, own in parts for r in with_bias(rf'{theirs}\.{name}', f'{ours}/{own}', linear)
+  ]

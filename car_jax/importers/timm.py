@@ -22,11 +22,16 @@ def _convnext(backbone: Any, weights: Weights) -> list[Rule]:
 
   return families.convnext(
     backbone,
+    {
+      'depthwise': r'(?:conv_dw|dwconv)',
+      'norm': 'norm',
+      'scale': 'gamma',
+      'expand': r'(?:mlp\.fc1|pwconv1)',
+      'contract': r'(?:mlp\.fc2|pwconv2)',
+    },
     embed=lambda k: entry(k, 0),
     embed_norm=lambda k: entry(k, 1),
     block=lambda k: rf'stages\.{k}\.(?:blocks\.)?(\d+)',
-    **{'depthwise': r'(?:conv_dw|dwconv)', 'norm': 'norm', 'scale': 'gamma'},
-    **{'expand': r'(?:mlp\.fc1|pwconv1)', 'contract': r'(?:mlp\.fc2|pwconv2)'},
   )
 
 
@@ -34,24 +39,23 @@ def _swin(backbone: Any, weights: Weights) -> list[Rule]:
   older = any(name.startswith('layers.0.downsample.') for name in weights)
   return families.swin(
     backbone,
+    {**families.PUBLISHED, 'position_bias': r'attn\.relative_position_bias_table'},
     patches=r'patch_embed\.proj',
     patches_norm=r'patch_embed\.norm',
     block=lambda k: rf'layers\.{k}\.blocks\.(\d+)',
     merge=lambda k: rf'layers\.{k if older else k + 1}\.downsample',
-    **families.PUBLISHED,
-    position_bias=r'attn\.relative_position_bias_table',
   )
 
 
 def _vit(backbone: Any, weights: Weights) -> list[Rule]:
   return families.vit(
     backbone,
+    families.PUBLISHED,
     patches=r'patch_embed\.proj',
     class_token='cls_token',
     positions='pos_embed',
     last_norm='norm',
     block=r'blocks\.(\d+)',
-    **families.PUBLISHED,
   )
 
 

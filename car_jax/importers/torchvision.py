@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError
@@ -28,39 +29,55 @@ def _vgg(net: Any, weights: Weights) -> list[Rule]:
 def _convnext(backbone: Any, weights: Weights) -> list[Rule]:
   return families.convnext(
     backbone,
+    {
+      'depthwise': r'block\.0',
+      'norm': r'block\.2',
+      'expand': r'block\.3',
+      'contract': r'block\.5',
+      'scale': 'layer_scale',
+    },
     embed=lambda k: rf'{FEATURES}{2 * k}\.{min(k, 1)}',
     embed_norm=lambda k: rf'{FEATURES}{2 * k}\.{1 - min(k, 1)}',
     block=lambda k: rf'{FEATURES}{2 * k + 1}\.(\d+)',
-    **{'depthwise': r'block\.0', 'norm': r'block\.2', 'expand': r'block\.3'},
-    **{'contract': r'block\.5', 'scale': 'layer_scale'},
+    factors=np.ravel,  # [D, 1, 1] there
   )
 
 
 def _swin(backbone: Any, weights: Weights) -> list[Rule]:
   return families.swin(
     backbone,
+    {
+      'norm1': 'norm1',
+      'norm2': 'norm2',
+      'out': r'attn\.proj',
+      **{name: rf'attn\.{name}' for name in ('query', 'key', 'value')},
+      'expand': r'mlp\.0',
+      'contract': r'mlp\.3',
+      'position_bias': r'attn\.relative_position_bias_table',
+    },
     patches=rf'{FEATURES}0\.0',
     patches_norm=rf'{FEATURES}0\.2',
     block=lambda k: rf'{FEATURES}{2 * k + 1}\.(\d+)',
     merge=lambda k: rf'{FEATURES}{2 * k + 2}',
-    **{'norm1': 'norm1', 'norm2': 'norm2', 'out': r'attn\.proj'},
-    **{name: rf'attn\.{name}' for name in ('query', 'key', 'value')},
-    **{'expand': r'mlp\.0', 'contract': r'mlp\.3'},
-    position_bias=r'attn\.relative_position_bias_table',
   )
 
 
 def _vit(backbone: Any, weights: Weights) -> list[Rule]:
   return families.vit(
     backbone,
+    {
+      'norm1': 'ln_1',
+      'norm2': 'ln_2',
+      'out': r'self_attention\.out_proj',
+      **{name: rf'self_attention\.{name}' for name in ('query', 'key', 'value')},
+      'expand': r'mlp\.(?:0|linear_1)',
+      'contract': r'mlp\.(?:3|linear_2)',
+    },
     patches='conv_proj',
     class_token='class_token',
     positions=r'encoder\.pos_embedding',
     last_norm=r'encoder\.ln',
     block=r'encoder\.layers\.encoder_layer_(\d+)',
-    **{'norm1': 'ln_1', 'norm2': 'ln_2', 'out': r'self_attention\.out_proj'},
-    **{name: rf'self_attention\.{name}' for name in ('query', 'key', 'value')},
-    **{'expand': r'mlp\.(?:0|linear_1)', 'contract': r'mlp\.(?:3|linear_2)'},
   )
 
 

@@ -8,7 +8,7 @@ import pytest
 from car_jax.errors import UserError
 from car_jax.importers.openmmlab import model
 from car_jax.importers.openmmlab.transformers import BACKBONES
-from car_jax.importers.openmmlab.translation import Settings
+from car_jax.importers.settings import Settings
 
 VIT = dict(type='VisionTransformer', img_size=(32, 48), patch_size=8, embed_dims=8, num_heads=2)
 UP = dict(type='SETRUPHead', in_channels=8, channels=4, num_classes=3, norm_cfg=dict(type='BN'))

@@ -1,14 +1,11 @@
 """Heads of mmsegmentation that bring context to each place of a dilated ResNet's features."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from car_jax.importers.openmmlab.fcn import fcn, fcn_rules
 from car_jax.importers.openmmlab.translation import (
-  REQUIRED,
-  Settings,
   Translation,
   classifier,
   common,
@@ -17,6 +14,7 @@ from car_jax.importers.openmmlab.translation import (
   usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, norm, with_bias
+from car_jax.importers.settings import REQUIRED, Settings
 
 
 def _ann(of: Settings) -> dict[str, Any]:
@@ -29,13 +27,13 @@ def _ann(of: Settings) -> dict[str, Any]:
   return entry | dict(scales=of('key_pool_scales', (1, 3, 6, 8)), indices=of('in_index'))
 
 
-def _ann_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _ann_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = normed(rf'{prefix}bottleneck', 'bottleneck') + classifier(prefix)
   for block in ('fusion', 'context'):
     join = rf'{prefix}{block}\.bottleneck'
     table.append(Rule(rf'{join}\.conv\.weight', f'{block}/join/kernel', convolution))
     table += norm(rf'{join}\.bn', f'{block}/join_norm')
-    for i in range(entry['attentions']):
+    for i in range(part.attentions):
       theirs, ours = rf'{prefix}{block}\.stages\.{i}\.', f'{block}/attention{i + 1}'
       for name in ('query', 'key'):
         table += normed(rf'{theirs}{name}_project', f'{ours}/{name}')
@@ -48,7 +46,7 @@ def _apc(of: Settings) -> dict[str, Any]:
   return head_settings(of, name='apc', scales=scales, fusion=fusion)
 
 
-def _apc_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _apc_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = normed(rf'{prefix}bottleneck', 'bottleneck') + classifier(prefix)
   context = rf'{prefix}acm_modules\.(\d+)\.'
   table += with_bias(rf'{context}gla', r'scale\1/affinity', convolution)
@@ -75,8 +73,8 @@ def _cc(of: Settings) -> dict[str, Any]:
   return _derived(of, name='cc', passes=of('recurrence', 2))
 
 
-def _cc_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
-  table = fcn_rules(prefix, path, entry)
+def _cc_rules(prefix: str, path: str, part: Any) -> list[Rule]:
+  table = fcn_rules(prefix, path, part)
   table.append(Rule(rf'{prefix}cca\.gamma\.scale', 'attention/gamma'))
   return table + with_bias(rf'{prefix}cca\.(query|key|value)_conv', r'attention/\1', convolution)
 
@@ -91,8 +89,8 @@ def _gc(of: Settings) -> dict[str, Any]:
   return _derived(of, name='gc', ratio=float(of('ratio', 0.25)), pooling=pooling, **how)
 
 
-def _gc_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
-  table, block = fcn_rules(prefix, path, entry), rf'{prefix}gc_block\.'
+def _gc_rules(prefix: str, path: str, part: Any) -> list[Rule]:
+  table, block = fcn_rules(prefix, path, part), rf'{prefix}gc_block\.'
   table += with_bias(rf'{block}conv_mask', 'context/mask', convolution)
   for theirs, ours in (('channel_add_conv', 'shift'), ('channel_mul_conv', 'scale')):
     for i, name in ((0, 'contract'), (3, 'expand')):

@@ -1,16 +1,15 @@
 """mmsegmentation's fully convolutional head, of which others derive."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from car_jax.importers.openmmlab.translation import (
-  Settings,
   Translation,
   classifier,
   head_settings,
   normed,
 )
 from car_jax.importers.rules import Rule
+from car_jax.importers.settings import Settings
 
 
 def fcn(of: Settings) -> dict[str, Any]:
@@ -20,9 +19,9 @@ def fcn(of: Settings) -> dict[str, Any]:
   return entry | dict(concat_input=again)
 
 
-def fcn_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def fcn_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = normed(rf'{prefix}conv_cat', 'join') + classifier(prefix)
-  for i in range(entry.get('num_convs', 2)):
+  for i in range(part.num_convs):
     table += normed(rf'{prefix}convs\.{i}', f'conv{i + 1}')
   return table
 

@@ -1,11 +1,8 @@
 """mmsegmentation's feature pyramid network, and the head of semantic FPN."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from car_jax.importers.openmmlab.translation import (
-  REQUIRED,
-  Settings,
   Translation,
   classifier,
   common,
@@ -13,6 +10,7 @@ from car_jax.importers.openmmlab.translation import (
   usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, with_bias
+from car_jax.importers.settings import REQUIRED, Settings
 
 
 def _fpn(of: Settings) -> dict[str, Any]:
@@ -28,7 +26,7 @@ def _fpn(of: Settings) -> dict[str, Any]:
   return entry | dict(first=of('start_level', 0))
 
 
-def _fpn_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _fpn_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = with_bias(rf'{prefix}lateral_convs\.(\d+)\.conv', rf'{path}lateral\1', convolution)
   return table + with_bias(rf'{prefix}fpn_convs\.(\d+)\.conv', rf'{path}smooth\1', convolution)
 
@@ -39,9 +37,9 @@ def _head(of: Settings) -> dict[str, Any]:
   return entry | dict(strides=of('feature_strides'))
 
 
-def _head_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _head_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = classifier(prefix)
-  for i in range(max(entry['strides']).bit_length()):  # between convolutions, maps are enlarged
+  for i in range(max(part.strides).bit_length()):  # between convolutions, maps are enlarged
     table += normed(rf'{prefix}scale_heads\.(\d+)\.{2 * i}', rf'map\1_conv{i}')
   return table
 

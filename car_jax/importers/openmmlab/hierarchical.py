@@ -4,16 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from car_jax.errors import UserError, nearest
-from car_jax.importers.openmmlab.translation import Settings, Translation, layer_norms
-from car_jax.importers.rules import (
-  Rule,
-  as_is,
-  convolution,
-  dense,
-  layer_norm,
-  linear,
-  with_bias,
+from car_jax.importers import families
+from car_jax.importers.openmmlab.translation import (
+  Translation,
+  layer_norms,
 )
+from car_jax.importers.rules import Rule
+from car_jax.importers.settings import Settings
 
 # Blocks of the third stage, channels of the first.
 CONVNEXTS = {'tiny': (9, 96), 'small': (27, 96), 'base': (27, 128), 'large': (27, 192)}
@@ -38,25 +35,25 @@ def _swin(of: Settings) -> dict[str, Any]:
   return entry | dict(drop_path=float(of('drop_path_rate', 0.1)))
 
 
-def _swin_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
-  table = with_bias(rf'{prefix}patch_embed\.projection', f'{path}embed', convolution)
-  table += layer_norm(rf'{prefix}patch_embed\.norm', f'{path}embed_norm')
-  for k in range(len(entry['depths'])):
-    stage, ours = rf'{prefix}stages\.{k}', f'{path}stage{k + 1}'
-    table += layer_norm(rf'{prefix}norm{k}', f'{ours}_norm')
-    merge = f'{path}stage{k + 2}_merge'
-    table += layer_norm(rf'{stage}\.downsample\.norm', f'{merge}_norm')
-    table.append(Rule(rf'{stage}\.downsample\.reduction\.weight', f'{merge}/kernel', linear))
-    block, ours = rf'{stage}\.blocks\.(\d+)', rf'{ours}_block\1'
-    table += layer_norm(rf'{block}\.norm([12])', rf'{ours}/norm\2')
-    attention, inner = rf'{block}\.attn\.w_msa', f'{ours}/attention'
-    table += with_bias(rf'{attention}\.(query|key|value)', rf'{inner}/\2', linear)
-    table += with_bias(rf'{attention}\.proj', f'{inner}/out', linear)
-    bias = f'{inner}/position_bias'
-    table.append(Rule(rf'{attention}\.relative_position_bias_table', bias, as_is))
-    table += with_bias(rf'{block}\.ffn\.layers\.0\.0', f'{ours}/expand', linear)
-    table += with_bias(rf'{block}\.ffn\.layers\.1', f'{ours}/contract', linear)
-  return table
+def _swin_rules(prefix: str, path: str, part: Any) -> list[Rule]:
+  return families.swin(
+    part,
+    {
+      'norm1': 'norm1',
+      'norm2': 'norm2',
+      'out': r'attn\.w_msa\.proj',
+      **{name: rf'attn\.w_msa\.{name}' for name in ('query', 'key', 'value')},
+      'expand': r'ffn\.layers\.0\.0',
+      'contract': r'ffn\.layers\.1',
+      'position_bias': r'attn\.w_msa\.relative_position_bias_table',
+    },
+    patches=rf'{prefix}patch_embed\.projection',
+    patches_norm=rf'{prefix}patch_embed\.norm',
+    block=lambda k: rf'{prefix}stages\.{k}\.blocks\.(\d+)',
+    merge=lambda k: rf'{prefix}stages\.{k}\.downsample',
+    stage_norm=lambda k: rf'{prefix}norm{k}',
+    adapted=False,
+  )
 
 
 def _convnext(of: Settings) -> dict[str, Any]:
@@ -92,20 +89,22 @@ def _named(arch: str) -> dict[str, Any]:
   return dict(depths=(3, 3, depth, 3), channels=tuple(width * 2**k for k in range(4)))
 
 
-def _convnext_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
-  table = []
-  for k in range(len(entry['depths'])):
-    ours, embed = f'{path}stage{k + 1}', rf'{prefix}downsample_layers\.{k}'
-    table += with_bias(rf'{embed}\.{min(k, 1)}', f'{ours}_embed', convolution)
-    table += layer_norm(rf'{embed}\.{1 - min(k, 1)}', f'{ours}_embed_norm')
-    table += layer_norm(rf'{prefix}norm{k}', f'{ours}_norm')
-    block, ours = rf'{prefix}stages\.{k}\.(\d+)', rf'{ours}_block\1'
-    table += with_bias(rf'{block}\.depthwise_conv', f'{ours}/depthwise', convolution)
-    table += layer_norm(rf'{block}\.norm', f'{ours}/norm')
-    table += with_bias(rf'{block}\.pointwise_conv1', f'{ours}/expand', dense)
-    table += with_bias(rf'{block}\.pointwise_conv2', f'{ours}/contract', dense)
-    table.append(Rule(rf'{block}\.gamma', f'{ours}/scale', as_is))
-  return table
+def _convnext_rules(prefix: str, path: str, part: Any) -> list[Rule]:
+  entry = rf'{prefix}downsample_layers\.'
+  return families.convnext(
+    part,
+    {
+      'depthwise': 'depthwise_conv',
+      'norm': 'norm',
+      'scale': 'gamma',
+      'expand': 'pointwise_conv1',
+      'contract': 'pointwise_conv2',
+    },
+    embed=lambda k: rf'{entry}{k}\.{min(k, 1)}',
+    embed_norm=lambda k: rf'{entry}{k}\.{1 - min(k, 1)}',
+    block=lambda k: rf'{prefix}stages\.{k}\.(\d+)',
+    stage_norm=lambda k: rf'{prefix}norm{k}',
+  )
 
 
 BACKBONES = {

@@ -1,6 +1,5 @@
 """A whole segmenter of mmsegmentation: our net from the `model` of its config, and its weights."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,8 +16,11 @@ from car_jax.importers.openmmlab import (
   segformer,
   transformers,
 )
-from car_jax.importers.openmmlab.translation import Settings, Translation
+from car_jax.importers.openmmlab.translation import (
+  Translation,
+)
 from car_jax.importers.rules import Rule, Weights, convert, separate
+from car_jax.importers.settings import Settings
 from car_jax.nn.composed import Composition
 
 FAMILIES = (attention, fcn, fpn, hierarchical, pyramids, realtime, resnets, segformer, transformers)
@@ -87,6 +89,5 @@ def rules(net: Composition) -> Iterator[Rule]:
     place = f'{type(part).__module__}:{type(part).__name__}'
     if place not in known:
       raise UserError(f'mmsegmentation has no {type(part).__name__}')
-    entry = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.init}
     ours = '' if kind == 'decode_head' else f'{kind}/'
-    yield from known[place].rules(rf'{kind}\.', ours, entry)
+    yield from known[place].rules(rf'{kind}\.', ours, part)

@@ -1,13 +1,10 @@
 """UPerNet of mmsegmentation, and the backbone that it takes from timm."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from car_jax.errors import UserError
 from car_jax.importers.openmmlab.translation import (
-  REQUIRED,
-  Settings,
   Translation,
   classifier,
   common,
@@ -15,6 +12,7 @@ from car_jax.importers.openmmlab.translation import (
   usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, layer_norm
+from car_jax.importers.settings import REQUIRED, Settings
 from car_jax.nn.resnet import BLOCKS
 
 
@@ -25,7 +23,7 @@ def _upernet(of: Settings) -> dict[str, Any]:
   return common(of) | entry
 
 
-def _upernet_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _upernet_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = normed(rf'{prefix}psp_modules\.(\d+)\.1', r'pool/scale\1')
   for theirs, ours in (
     ('bottleneck', 'bottleneck'),
@@ -63,10 +61,10 @@ def _rounded(width: int) -> int:
   return near + 8 if near < 0.9 * width else near
 
 
-def _timm_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _timm_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   model = rf'{prefix}timm_model\.'
   table = [Rule(rf'{model}stem_conv\.weight', f'{path}stem_conv/kernel', convolution)]
-  for k in range(len(entry['blocks'])):
+  for k in range(len(part.blocks)):
     block, ours = rf'{model}stages_{k}\.blocks\.(\d+)', rf'{path}stage{k + 1}_block\1'
     skip = f'{ours}/conv_skip/kernel'
     table.append(Rule(rf'{block}\.downsample\.conv\.weight', skip, convolution))

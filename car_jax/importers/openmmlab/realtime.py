@@ -5,8 +5,6 @@ from typing import Any
 
 from car_jax.importers.openmmlab import resnets
 from car_jax.importers.openmmlab.translation import (
-  REQUIRED,
-  Settings,
   Translation,
   batch_norm,
   classifier,
@@ -15,6 +13,7 @@ from car_jax.importers.openmmlab.translation import (
   usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, norm, with_bias
+from car_jax.importers.settings import REQUIRED, Settings
 
 
 def _inner(of: Settings, *kinds: str) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def _bisenetv1(of: Settings) -> dict[str, Any]:
   return entry | dict(features=of('out_channels', 256), outputs=of('out_indices', (0, 1, 2)))
 
 
-def _bisenetv1_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _bisenetv1_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   names = {
     r'context_path\.arm(\d+)\.conv_layer': r'refine\1/project',
     r'context_path\.arm(\d+)\.atten_conv_layer\.1': r'refine\1/weigh',
@@ -53,7 +52,7 @@ def _bisenetv1_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[R
     r'ffm\.conv1': 'fusion/join',
     r'ffm\.conv_atten\.0': 'fusion/weigh',
   }
-  inner = resnets.BACKBONES['ResNet'].rules(rf'{prefix}context_path\.backbone\.', path, entry)
+  inner = resnets.BACKBONES['ResNet'].rules(rf'{prefix}context_path\.backbone\.', path, part)
   return inner + _table(prefix, path, names)
 
 
@@ -71,7 +70,7 @@ def _bisenetv2(of: Settings) -> dict[str, Any]:
   return entry | dict(corners=bool(of('align_corners', False)))
 
 
-def _bisenetv2_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _bisenetv2_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   stage, ours = r'semantic\.stage(\d)\.(\d)\.', r'stage\1_block\2'
   context = r'semantic\.stage4_CEBlock\.'
   names = {
@@ -112,11 +111,11 @@ def _icnet(of: Settings) -> dict[str, Any]:
   return entry | dict(corners=bool(of('align_corners', False)))
 
 
-def _icnet_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _icnet_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   names = {r'psp_modules\.(\d+)\.1': r'pool/scale\1', 'psp_bottleneck': 'bottleneck'}
   names |= {'conv_sub2': 'project_middle', 'conv_sub4': 'project_coarse'}
   names |= {rf'conv_sub1\.{i}': f'light{i + 1}' for i in range(3)}
-  inner = resnets.BACKBONES['ResNetV1c'].rules(rf'{prefix}backbone\.', path, entry)
+  inner = resnets.BACKBONES['ResNetV1c'].rules(rf'{prefix}backbone\.', path, part)
   return inner + _table(prefix, path, names)
 
 
@@ -129,7 +128,7 @@ def _icneck(of: Settings) -> dict[str, Any]:
   return entry | dict(corners=bool(of('align_corners', False)))
 
 
-def _icneck_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _icneck_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   names = {}
   for theirs, ours in (('24', 'middle'), ('12', 'fine')):
     names[rf'cff_{theirs}\.conv_low'] = f'fuse_{ours}/coarse'
@@ -145,7 +144,7 @@ def _mobilenetv3(of: Settings) -> dict[str, Any]:
   return entry | dict(reduction=of('reduction_factor', 1))
 
 
-def _mobilenetv3_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _mobilenetv3_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   block, ours = r'layer(\d+)\.', r'block\1/'
   names = {rf'{block}expand_conv': f'{ours}expand', rf'{block}depthwise_conv': f'{ours}depthwise'}
   names |= {rf'{block}linear_conv': f'{ours}contract', 'layer0': 'stem', r'layer\d+': 'last'}
@@ -162,7 +161,7 @@ def _lraspp(of: Settings) -> dict[str, Any]:
   return entry | dict(branches=of('branch_channels', (32, 64)))
 
 
-def _lraspp_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _lraspp_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = classifier(prefix) + with_bias(rf'{prefix}conv_up_input', 'mix', convolution)
   for theirs, ours in ((r'image_pool\.1\.conv', 'gate'), (r'convs\.conv(\d)', r'branch\1')):
     table.append(Rule(rf'{prefix}{theirs}\.weight', f'{ours}/kernel', convolution))

@@ -1,11 +1,9 @@
 """ResNets of mmsegmentation, and heads that read their last map or the last and the first."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from car_jax.errors import UserError
 from car_jax.importers.openmmlab.translation import (
-  Settings,
   Translation,
   classifier,
   head_settings,
@@ -13,6 +11,7 @@ from car_jax.importers.openmmlab.translation import (
   usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, norm
+from car_jax.importers.settings import Settings
 
 
 def _resnet(of: Settings) -> dict[str, Any]:
@@ -35,13 +34,13 @@ def _resnet(of: Settings) -> dict[str, Any]:
   return entry | dict(dilate_first=not of('contract_dilation', False))
 
 
-def _resnet_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _resnet_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   block, ours = rf'{prefix}layer(\d)\.(\d+)\.', rf'{path}stage\1_block\2'
   table = [Rule(rf'{block}conv(\d)\.weight', rf'{ours}/conv\3/kernel', convolution)]
   table += norm(rf'{block}bn(\d)', rf'{ours}/norm\3')
   table.append(Rule(rf'{block}downsample\.0\.weight', f'{ours}/conv_skip/kernel', convolution))
   table += norm(rf'{block}downsample\.1', f'{ours}/norm_skip')
-  if not entry['deep_stem']:
+  if not part.deep_stem:
     table.append(Rule(rf'{prefix}conv1\.weight', f'{path}stem_conv/kernel', convolution))
     return table + norm(rf'{prefix}bn1', f'{path}stem_norm')
   for i in range(3):  # convolution, norm, ReLU
@@ -55,7 +54,7 @@ def _psp(of: Settings) -> dict[str, Any]:
   return head_settings(of, name='psp', scales=of('pool_scales', (1, 2, 3, 6)))
 
 
-def _psp_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _psp_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = normed(rf'{prefix}psp_modules\.(\d+)\.1', r'pool/scale\1')
   return table + normed(rf'{prefix}bottleneck', 'bottleneck') + classifier(prefix)
 
@@ -69,12 +68,12 @@ def _deeplabv3plus(of: Settings) -> dict[str, Any]:
   return head_settings(of, **names)
 
 
-def _deeplabv3plus_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _deeplabv3plus_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = normed(rf'{prefix}image_pool\.1', 'aspp/pool')
   table += normed(rf'{prefix}aspp_modules\.0', 'aspp/point')
   table += normed(rf'{prefix}bottleneck', 'aspp/project')
   table += normed(rf'{prefix}c1_bottleneck', 'low_level')
-  separable = [(rf'aspp_modules\.{i + 1}', f'aspp/rate{i + 1}') for i in range(len(entry['rates']))]
+  separable = [(rf'aspp_modules\.{i + 1}', f'aspp/rate{i + 1}') for i in range(len(part.rates))]
   separable += [(rf'sep_bottleneck\.{i}', f'decode{i + 1}') for i in (0, 1)]
   for theirs, ours in separable:
     table += normed(rf'{prefix}{theirs}\.depthwise_conv', f'{ours}/depthwise')

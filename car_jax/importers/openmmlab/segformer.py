@@ -1,11 +1,8 @@
 """SegFormer of mmsegmentation."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from car_jax.importers.openmmlab.translation import (
-  REQUIRED,
-  Settings,
   Translation,
   classifier,
   common,
@@ -14,6 +11,7 @@ from car_jax.importers.openmmlab.translation import (
   usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, layer_norm, linear, point, with_bias
+from car_jax.importers.settings import REQUIRED, Settings
 
 
 def _mit(of: Settings) -> dict[str, Any]:
@@ -34,7 +32,7 @@ def _mit(of: Settings) -> dict[str, Any]:
   return entry | dict(drop_path=float(of('drop_path_rate', 0.0)))
 
 
-def _mit_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _mit_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = []
   for k in range(4):
     theirs, ours = rf'{prefix}layers\.{k}', f'{path}stage{k + 1}'
@@ -63,7 +61,7 @@ def _head(of: Settings) -> dict[str, Any]:
   return common(of) | dict(name='segformer')
 
 
-def _head_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _head_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = normed(rf'{prefix}fusion_conv', 'fuse') + classifier(prefix)
   for k in range(4):
     table += normed(rf'{prefix}convs\.{k}', f'normed{k + 1}')

@@ -1,11 +1,9 @@
 """Vision transformers of mmsegmentation, and what it puts on them: SETR and Segmenter."""
 
-from collections.abc import Mapping
 from typing import Any
 
+from car_jax.importers import families
 from car_jax.importers.openmmlab.translation import (
-  REQUIRED,
-  Settings,
   Translation,
   classifier,
   common,
@@ -15,6 +13,7 @@ from car_jax.importers.openmmlab.translation import (
   usual_norm,
 )
 from car_jax.importers.rules import Rule, convolution, layer_norm, linear, with_bias
+from car_jax.importers.settings import REQUIRED, Settings
 
 LN = {'type': 'LN', 'eps': 1e-6}  # what SETR's parts have, if nothing else is said
 
@@ -52,7 +51,7 @@ def _blocks(of: Settings) -> dict[str, Any]:
   return entry | dict(dropout=float(of('drop_rate', 0.0)), epsilon=layer_norms(of))
 
 
-def _vit_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _vit_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = [Rule(f'{prefix}cls_token', f'{path}class_token')]
   table.append(Rule(f'{prefix}pos_embed', f'{path}positions'))
   table += with_bias(rf'{prefix}patch_embed\.projection', f'{path}embed', convolution)
@@ -61,12 +60,10 @@ def _vit_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
 
 
 def _block_rules(prefix: str, path: str) -> list[Rule]:
-  block, ours = rf'{prefix}layers\.(\d+)', rf'{path}block\1'
-  table = layer_norm(rf'{block}\.ln([12])', rf'{ours}/norm\2')
-  table += with_bias(rf'{block}\.attn\.attn\.(query|key|value)', rf'{ours}/attention/\2', linear)
-  table += with_bias(rf'{block}\.attn\.attn\.out_proj', f'{ours}/attention/out', linear)
-  table += with_bias(rf'{block}\.ffn\.layers\.0\.0', f'{ours}/expand', linear)
-  return table + with_bias(rf'{block}\.ffn\.layers\.1', f'{ours}/contract', linear)
+  names = {'norm1': 'ln1', 'norm2': 'ln2', 'out': r'attn\.attn\.out_proj'}
+  names |= {name: rf'attn\.attn\.{name}' for name in ('query', 'key', 'value')}
+  names |= {'expand': r'ffn\.layers\.0\.0', 'contract': r'ffn\.layers\.1'}
+  return families.attention_block(rf'{prefix}layers\.(\d+)\.', rf'{path}block\1', names)
 
 
 def _mla_neck(of: Settings) -> dict[str, Any]:
@@ -76,7 +73,7 @@ def _mla_neck(of: Settings) -> dict[str, Any]:
   return dict(name='mla', features=of('out_channels'), epsilon=layer_norms(of, LN, 'norm_layer'))
 
 
-def _mla_neck_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _mla_neck_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = layer_norm(rf'{prefix}norm\.(\d+)', rf'{path}norm\1')
   table += normed(rf'{prefix}mla\.channel_proj\.(\d+)', rf'{path}project\1')
   return table + normed(rf'{prefix}mla\.feat_extract\.(\d+)', rf'{path}extract\1')
@@ -88,7 +85,7 @@ def _setr_up(of: Settings) -> dict[str, Any]:
   return entry | dict(kernel=of('kernel_size', 3))
 
 
-def _setr_up_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _setr_up_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = layer_norm(f'{prefix}norm', 'norm')
   return table + normed(rf'{prefix}up_convs\.(\d+)\.0', r'up\1') + classifier(prefix)
 
@@ -100,7 +97,7 @@ def _setr_mla(of: Settings) -> dict[str, Any]:
   return common(of) | entry | dict(features=of('mla_channels', 128))
 
 
-def _setr_mla_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _setr_mla_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = normed(rf'{prefix}up_convs\.(\d+)\.([01])', r'level\1_conv\2')
   return table + classifier(prefix)
 
@@ -114,7 +111,7 @@ def _segmenter(of: Settings) -> dict[str, Any]:
   return common(of, act='GELU') | entry | _blocks(of)
 
 
-def _segmenter_rules(prefix: str, path: str, entry: Mapping[str, Any]) -> list[Rule]:
+def _segmenter_rules(prefix: str, path: str, part: Any) -> list[Rule]:
   table = [Rule(f'{prefix}cls_emb', 'class_tokens'), *_block_rules(prefix, path)]
   table += with_bias(f'{prefix}dec_proj', 'project', linear)
   for theirs, ours in (('patch', 'patches'), ('classes', 'classes')):

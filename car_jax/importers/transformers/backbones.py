@@ -7,9 +7,11 @@ from typing import Any
 
 from car_jax.importers import families
 from car_jax.importers.encoders import Names
-from car_jax.importers.openmmlab.translation import Settings
-from car_jax.importers.rules import Rule, Weights, convolution, layer_norm, norm
+from car_jax.importers.rules import Rule, Weights, convolution, norm
+from car_jax.importers.settings import Settings
 from car_jax.importers.transformers import mit
+from car_jax.nn.convnext import ConvNeXt
+from car_jax.nn.resnet import ResNet
 
 words = str.split
 STAGES = ('stage1', 'stage2', 'stage3', 'stage4')
@@ -58,14 +60,11 @@ def entry(of: Settings, *kinds: str) -> dict[str, Any]:
 
 def rules(prefix: str, backbone: Any) -> list[Rule]:
   """Those of a segmenter's backbone, whose norms of maps are named alike."""
-  kind = type(backbone).__name__
-  table = {'ResNet': resnet_rules, 'ConvNeXt': convnext_rules}.get(kind, swin_rules)(
-    prefix, backbone
-  )
-  for k in range(0 if kind == 'ResNet' else 4):
-    theirs = rf'{prefix}hidden_states_norms\.(?:stage{k + 1}|{k})'
-    table += layer_norm(theirs, f'backbone/stage{k + 1}_norm')
-  return table
+  if isinstance(backbone, ResNet):
+    return resnet_rules(prefix, backbone)
+  table = convnext_rules if isinstance(backbone, ConvNeXt) else swin_rules
+  norm = lambda k: rf'{prefix}hidden_states_norms\.(?:stage{k + 1}|{k})'
+  return table(prefix, backbone) + families.stage_norms(backbone, norm)
 
 
 def _resnet(of: Settings) -> dict[str, Any]:
@@ -115,12 +114,14 @@ def swin_rules(prefix: str, backbone: Any) -> list[Rule]:
   inner = rf'{prefix}(?:swin\.|model\.)?'
   return families.swin(
     backbone,
+    {
+      **PROJECTIONS,
+      'position_bias': r'attention\.(?:self|relative_position_bias)\.relative_position_bias_table',
+    },
     patches=rf'{inner}embeddings\.patch_embeddings\.projection',
     patches_norm=rf'{inner}embeddings\.norm',
     block=lambda k: rf'{inner}encoder\.layers\.{k}\.blocks\.(\d+)',
     merge=lambda k: rf'{inner}encoder\.layers\.{k}\.downsample',
-    **PROJECTIONS,
-    position_bias=r'attention\.(?:self|relative_position_bias)\.relative_position_bias_table',
   )
 
 
@@ -143,11 +144,16 @@ def convnext_rules(prefix: str, backbone: Any) -> list[Rule]:
 
   return families.convnext(
     backbone,
+    {
+      'depthwise': 'dwconv',
+      'norm': 'layernorm',
+      'scale': 'layer_scale_parameter',
+      'expand': 'pwconv1',
+      'contract': 'pwconv2',
+    },
     embed=lambda k: entering(k, 0),
     embed_norm=lambda k: entering(k, 1),
     block=lambda k: rf'{prefix}encoder\.stages\.{k}\.layers\.(\d+)',
-    **{'depthwise': 'dwconv', 'norm': 'layernorm', 'scale': 'layer_scale_parameter'},
-    **{'expand': 'pwconv1', 'contract': 'pwconv2'},
   )
 
 
@@ -155,12 +161,12 @@ def _vit_rules(backbone: Any, weights: Weights) -> list[Rule]:
   inner = r'(?:vit\.)?'
   return families.vit(
     backbone,
+    PROJECTIONS,
     patches=rf'{inner}embeddings\.patch_embeddings\.projection',
     class_token=rf'{inner}embeddings\.cls_token',
     positions=rf'{inner}embeddings\.position_embeddings',
     last_norm=rf'{inner}layernorm',
     block=rf'{inner}(?:encoder\.layer|layers)\.(\d+)',
-    **PROJECTIONS,
   )
 
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from car_jax.importers.openmmlab.translation import Settings
+from car_jax.importers import families
 from car_jax.importers.rules import Rule, convolution, layer_norm, linear, point, with_bias
+from car_jax.importers.settings import Settings
 from car_jax.importers.transformers import backbones
 from car_jax.importers.transformers.backbones import GENERAL, SOURCE, words
 
@@ -127,11 +128,4 @@ def mask2former_rules() -> list[Rule]:
   table += with_bias(rf'{PIXELS}mask_projection', 'pixels/project', convolution)
   layer, ours = rf'{PIXELS}encoder\.layers\.(\d+)', r'pixels/layer\1'
   table += _layers(layer, ours)
-  for theirs, name in (
-    ('sampling_offsets', 'offsets'),
-    ('attention_weights', 'weights'),
-    ('value_proj', 'value'),
-    ('output_proj', 'out'),
-  ):
-    table += with_bias(rf'{layer}\.self_attn\.{theirs}', f'{ours}/attention/{name}', linear)
-  return table
+  return table + families.deformable_attention(rf'{layer}\.self_attn', f'{ours}/attention')

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax.importers.openmmlab.translation import Settings
 from car_jax.importers.rules import (
   Rule,
   Weights,
@@ -25,6 +24,7 @@ from car_jax.importers.segmenters import (
   supervised_state,
   use,
 )
+from car_jax.importers.settings import Settings
 from car_jax.importers.spellings import from_newer
 
 CLASSIFIER = 'decode_head.classifier.weight'

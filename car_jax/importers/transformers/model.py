@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from car_jax import lookup
 from car_jax.errors import UserError
-from car_jax.importers.openmmlab.translation import Settings
 from car_jax.importers.rules import Rule, Weights, convert, separate
+from car_jax.importers.settings import Settings
 from car_jax.importers.transformers import backbones, masks, mit, upernet
 from car_jax.nn.composed import Composition
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from car_jax.errors import UserError
-from car_jax.importers.openmmlab.translation import Settings
+from car_jax.importers.settings import Settings
 from car_jax.importers.transformers.backbones import words
 from car_jax.nn.composed import MEAN, STD
 

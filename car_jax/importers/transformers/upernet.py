@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from car_jax.importers.openmmlab.translation import Settings
 from car_jax.importers.rules import Rule, convolution, norm, with_bias
+from car_jax.importers.settings import Settings
 from car_jax.importers.transformers import backbones
 
 
