@@ -99,14 +99,14 @@ class Encoder:
 
 def opened(path: Any, weights: Weights, names: Iterable[Names], library: str) -> Encoder:
   """Raises UserError for weights of no kind of backbone."""
-  found = find(names, weights)
-  if found is None:
+  kind = find(names, weights)
+  if kind is None:
     kinds = ', '.join(n.part for n in names)
     raise UserError(
       f'{path} is no encoder in the names of {library}: {prefixes.described(weights)}\n'
       f'  encoders that are read: {kinds}'
     )
-  return Encoder(path, weights, found, library)
+  return Encoder(path, weights, kind, library)
 
 
 def backbone_of(net: Any) -> tuple[str, Any]:
@@ -145,5 +145,5 @@ def to_variables(
   placed = lambda name: any(re.fullmatch(rule.pattern, name) for rule in table)
   unused = lambda name: any(re.fullmatch(pattern, name) for pattern in names.unused)
   used = {n: w for n, w in weights.items() if placed(n) or not unused(n)}
-  found = convert(table, used, encoder)
-  return unflatten_dict(flat | flatten_dict(found, sep='/'), sep='/')
+  translated = convert(table, used, encoder)
+  return unflatten_dict(flat | flatten_dict(translated, sep='/'), sep='/')

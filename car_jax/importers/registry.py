@@ -17,7 +17,7 @@ def matched(models: Mapping[str, Any], files: list[pathlib.Path]) -> dict[str, p
 
   Raises UserError where a name fits several files.
   """
-  found = {}
+  file_of = {}
   for name, model in models.items():
     for pattern in (model.get('published') or {}).get('files') or ():
       fits = [f for f in files if fnmatch.fnmatchcase(f.name, pattern)]
@@ -25,9 +25,9 @@ def matched(models: Mapping[str, Any], files: list[pathlib.Path]) -> dict[str, p
         names = ', '.join(str(f) for f in fits[:4])
         raise UserError(f'{name}: several files are called {pattern}: {names}\n  keep one of them')
       if fits:
-        found[name] = fits[0]
+        file_of[name] = fits[0]
         break
-  return found
+  return file_of
 
 
 def run(study: str, weights: str, importing: Importing) -> list[str]:
@@ -43,25 +43,25 @@ def run(study: str, weights: str, importing: Importing) -> list[str]:
   if not named:
     raise UserError(f'{study} names no files of weights\n  a study that does: configs/relis.py')
   files = sorted(p for p in folder.rglob('*') if p.is_file() and not p.name.startswith('.'))
-  found = matched(named, files)
-  lines, done = [], progress.line(len(found), title='imported')
-  for name, file in found.items():
+  file_of = matched(named, files)
+  lines, done = [], progress.line(len(file_of), title='imported')
+  for name, file in file_of.items():
     out, published = pathlib.Path(models[name]['path']), named[name]['published']
     if not (out / 'config.json').exists():
       importing(published['importer'], file, published['config'], out)
     lines.append(f'{name}: {out}{_about(published)}')
     done(1)
-  missing = {k: m['published']['files'][0] for k, m in named.items() if k not in found}
+  missing = {k: m['published']['files'][0] for k, m in named.items() if k not in file_of}
   if missing:
     lines += [f'not in {folder}:', *(f'  {name}: {file}' for name, file in missing.items())]
-  if left := [str(f.relative_to(folder)) for f in files if f not in found.values()]:
+  if left := [str(f.relative_to(folder)) for f in files if f not in file_of.values()]:
     shown = ', '.join(left[:20]) + (f' and {len(left) - 20} more' if left[20:] else '')
     lines.append(f'of no model of the study: {shown}')
-  if not found:
+  if not file_of:
     raise UserError(f'{folder} holds no file of a model of {study}\n  ' + '\n  '.join(lines))
   return [
     *lines,
-    f'{len(found)} of {len(named)} models; study them: python eval.py --config {study}',
+    f'{len(file_of)} of {len(named)} models; study them: python eval.py --config {study}',
   ]
 
 

@@ -59,11 +59,11 @@ class NonLocalBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, other: Array, *, train: bool) -> Array:
-    found = jnp.zeros_like(x)
+    context = jnp.zeros_like(x)
     for i in range(1, self.attentions + 1):
       shape = self.inner, self.scales, self.shared, self.dtype
-      found += PyramidAttention(*shape, name=f'attention{i}')(x, other, train=train)
-    y = jnp.concatenate([found, x], -1)
+      context += PyramidAttention(*shape, name=f'attention{i}')(x, other, train=train)
+    y = jnp.concatenate([context, x], -1)
     kw = {'padding': 0, 'use_bias': False, 'dtype': self.dtype}
     y = conv(x.shape[-1], 1, name='join', **kw)(y)
     return BatchNorm(name='join_norm')(y, train=train)

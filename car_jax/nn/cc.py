@@ -35,10 +35,10 @@ class CrissCrossAttention(nn.Module):
     in_row = jnp.einsum('bhwd,bhjd->bhwj', query, key)
     energy = at_least_float32(jnp.concatenate([in_column, in_row], -1))
     column, row = jnp.split(jax.nn.softmax(energy).astype(value.dtype), [h], -1)
-    found = jnp.einsum('bhwi,biwd->bhwd', column, value)
-    found += jnp.einsum('bhwj,bhjd->bhwd', row, value)
+    context = jnp.einsum('bhwi,biwd->bhwd', column, value)
+    context += jnp.einsum('bhwj,bhjd->bhwd', row, value)
     gamma = self.param('gamma', nn.initializers.zeros, ())
-    return gamma.astype(x.dtype) * found + x
+    return gamma.astype(x.dtype) * context + x
 
 
 class CCHead(FCNHead):

@@ -37,12 +37,12 @@ def sampled(values: Array, at: Array, weights: Array) -> Array:
     near = jnp.prod(jnp.where(corner == 1, beyond, 1 - beyond), -1)
     inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
     index = (jnp.clip(y, 0, h - 1) * w + jnp.clip(x, 0, w - 1)).astype(np.int32)
-    found = jax.vmap(jax.vmap(lambda values, index: values[index]))(places, index)
+    sampled = jax.vmap(jax.vmap(lambda values, index: values[index]))(places, index)
     share = jnp.where(inside, near * weights, 0).astype(values.dtype)
-    return total + jnp.einsum('banpd,banp->band', found, share), None
+    return total + jnp.einsum('banpd,banp->band', sampled, share), None
 
-  # What a corner finds is P times as large as the result: one at a time is held, and it is found
-  # once more for the gradient instead of kept.
+  # What is sampled at a corner is P times as large as the result: one at a time is held, and
+  # sampled anew for the gradient.
   corners = jnp.array(list(itertools.product((0, 1), repeat=2)), at.dtype)
   total = jnp.zeros((*at.shape[:3], d), values.dtype)
   total, _ = jax.lax.scan(jax.checkpoint(with_corner), total, corners)

@@ -37,8 +37,8 @@ class GlobalContext(nn.Module):
     """[B, 1, 1, D]: a mean of all places, weighted by how much each asks for attention."""
     if self.pooling == 'mean':
       return x.mean((1, 2), keepdims=True)
-    asked = at_least_float32(conv(1, 1, padding=0, dtype=self.dtype, name='mask')(x))
-    weights = jax.nn.softmax(asked, (1, 2)).astype(x.dtype)
+    affinity = at_least_float32(conv(1, 1, padding=0, dtype=self.dtype, name='mask')(x))
+    weights = jax.nn.softmax(affinity, (1, 2)).astype(x.dtype)
     return jnp.einsum('bhwo,bhwd->bod', weights, x)[:, None]
 
   def transformed(self, context: Array, name: str) -> Array:

@@ -170,8 +170,8 @@ def attention(query: Array, key: Array, value: Array) -> Array:
   """
   if query.dtype != jnp.float64:
     return jax.nn.dot_product_attention(query, key, value)
-  asked = jnp.einsum('bmhd,bnhd->bhmn', query * query.shape[-1] ** -0.5, key)
-  return jnp.einsum('bhmn,bnhd->bmhd', jax.nn.softmax(asked), value)
+  affinity = jnp.einsum('bmhd,bnhd->bhmn', query * query.shape[-1] ** -0.5, key)
+  return jnp.einsum('bhmn,bnhd->bmhd', jax.nn.softmax(affinity), value)
 
 
 def layer_norm(name: str, epsilon: float, dtype: Any) -> nn.LayerNorm:

@@ -61,14 +61,14 @@ class Mask2FormerHead(MaskHead):
     Masks are linear in the embeddings, so that resizing these resizes the masks, with less work.
     """
     levels = self.learned('level_codes', LEVELS, self.features)
-    found = []
+    views = []
     for image, level in zip(coarse, levels.astype(pixels.dtype), strict=True):
       size = image.shape[1:3]
       values = flat(image + level)
       keys = values + flat(sine_codes(size, self.features, image.dtype))
       there = resize_bilinear(pixels, size, align_corners=self.align_corners)
-      found.append((keys, values, there))
-    return found
+      views.append((keys, values, there))
+    return views
 
   @nn.compact
   def __call__(self, maps: Sequence[Array], *, size: tuple[int, ...], train: bool) -> Array:

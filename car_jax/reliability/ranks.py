@@ -35,9 +35,9 @@ def of_study(plan: Plan, cells: Sequence[Cell]) -> list[dict[str, Any]]:
   for name in (*plan.sets, *plan.pools):
     scores = {m: correlation.scored([at[m, name]], chosen, plan) for m in plan.models}
     points = {m: tuple(of[k.name] for k in chosen) for m, of in scores.items()}
-    found = correlation.correlated(points, sides=SIDES, seed=plan.config.seed)
-    found |= dict(set=name, measures=[k.name for k in chosen], chance=by_chance(found['models']))
-    out.append(found)
+    entry = correlation.correlated(points, sides=SIDES, seed=plan.config.seed)
+    entry |= dict(set=name, measures=[k.name for k in chosen], chance=by_chance(entry['models']))
+    out.append(entry)
   return out
 
 
@@ -60,11 +60,11 @@ def finding(view: View) -> str:
   parts = [f'on {e["set"]} {_coefficients(e)}: {verdict(e)}' for e in shown]
   every = [verdict(e) for e in of_set.values()]
   sure = sum(not v.startswith(UNDECIDED) for v in every)
-  tally = f' Of all {len(every)} sets, {sure or "none"} {"is" if sure < 2 else "are"} decided.'
+  decided = f' Of all {len(every)} sets, {sure or "none"} {"is" if sure < 2 else "are"} decided.'
   bracket = ' In brackets 95 % intervals over models and images.' if any(map(_ends, shown)) else ''
   return (
     f'{QUESTION} Rank correlation of {_titles(shown[0])} over {_count(shown)} models, before '
-    f'recalibration, negative if they are: {"; ".join(parts)}.{tally}{bracket}'
+    f'recalibration, negative if they are: {"; ".join(parts)}.{decided}{bracket}'
   )
 
 
@@ -76,12 +76,18 @@ def entries(view: View) -> list[dict[str, Any]]:
 def rows(view: View) -> list[list[str]]:
   """A row under HEAD for each set; in brackets the interval over models and images."""
   return [
-    [e['set'], str(len(e['models'])), *(_text(e, k) for k in COEFFICIENTS), _chance(e), told(e)]
+    [
+      e['set'],
+      str(len(e['models'])),
+      *(_text(e, k) for k in COEFFICIENTS),
+      _chance(e),
+      conclusion(e),
+    ]
     for e in entries(view)
   ]
 
 
-def told(entry: Mapping[str, Any]) -> str:
+def conclusion(entry: Mapping[str, Any]) -> str:
   """What a row says, and what is missing of it."""
   missing = correlation.remarks(entry)
   return '; '.join(filter(None, [verdict(entry), missing]))

@@ -70,8 +70,8 @@ def test_a_file_says_what_it_is(name, tmp_path):
   image, _, _, logits = recorded(name)
   file = write(tmp_path / 'x.pth', name)
   assert command.main(['mmseg', str(file), '--out', str(tmp_path / 'run')]) == 0
-  config, found = predicted(tmp_path / 'run', image)
-  np.testing.assert_allclose(found, logits, atol=1e-5 * np.abs(logits).max())
+  config, actual = predicted(tmp_path / 'run', image)
+  np.testing.assert_allclose(actual, logits, atol=1e-5 * np.abs(logits).max())
   slide = name.endswith(('corners', 'segformer'))
   assert config.method.crop == ((48, 64) if slide else 0)
   assert config.method.stride == ((32, 40) if slide else 0)
@@ -98,18 +98,18 @@ def test_a_config_that_contradicts_the_file_is_refused(tmp_path, capsys):
   config = 'configs/segmenters_cityscapes.py:deeplabv3plus_r50'
   arguments = ['mmseg', str(file), '--config', config, '--out', str(tmp_path / 'run')]
   assert command.main(arguments) == 2
-  told = capsys.readouterr().err
-  assert 'do not describe the same net' in told
-  assert 'align_corners is True, in the file False' in told
+  error_text = capsys.readouterr().err
+  assert 'do not describe the same net' in error_text
+  assert 'align_corners is True, in the file False' in error_text
   assert not (tmp_path / 'run').exists()
 
 
 def test_a_file_that_does_not_say_is_asked_about(tmp_path, capsys):
   file = write(tmp_path / 'x.pth', 'mmseg0/corners', lambda text: '')
   assert command.main(['mmseg', str(file), '--out', str(tmp_path / 'run')]) == 2
-  told = capsys.readouterr().err
-  assert 'do not tell dilations' in told
-  assert '--config configs/segmenters_cityscapes.py:VARIANT' in told
+  error_text = capsys.readouterr().err
+  assert 'do not tell dilations' in error_text
+  assert '--config configs/segmenters_cityscapes.py:VARIANT' in error_text
 
 
 @pytest.mark.parametrize(
@@ -178,5 +178,10 @@ def test_how_a_net_is_tested_is_found_wherever_it_stands():
     test_cfg=dict(mode='slide', crop_size=9, stride=5),
     data=dict(test=dict(pipeline=[inner])),
   )
-  found = testing.testing(old)
-  assert (found.fit, found.crop, found.stride, found.mean) == ((2049, 1025), (9, 9), (5, 5), None)
+  actual = testing.testing(old)
+  assert (actual.fit, actual.crop, actual.stride, actual.mean) == (
+    (2049, 1025),
+    (9, 9),
+    (5, 5),
+    None,
+  )

@@ -73,8 +73,8 @@ WRITERS = {
 @pytest.mark.parametrize('stem', STEMS)
 @pytest.mark.parametrize('kind', WRITERS)
 def test_every_kind_of_file_gives_the_same_weights(stem, kind, tmp_path):
-  found = detectron2.opened(WRITERS[kind](tmp_path / kind, original(stem)))
-  weights = {n: v for n, v in found.weights.items() if not n.startswith('criterion')}
+  actual = detectron2.opened(WRITERS[kind](tmp_path / kind, original(stem)))
+  weights = {n: v for n, v in actual.weights.items() if not n.startswith('criterion')}
   assert weights.keys() == original(stem).keys()
   for name, value in original(stem).items():
     np.testing.assert_array_equal(weights[name], value)
@@ -85,13 +85,13 @@ def test_weights_go_where_those_of_transformers_go(stem):
   entry, classes = model.spec(json.loads(str(recorded(stem)['config'])))
   net = registry.net(entry, num_classes=classes)
   want = model.to_variables(net, transformers_weights(stem))
-  found = detectron2.to_variables(net, original(stem))
-  jax.tree.map(np.testing.assert_array_equal, found, want)
+  actual = detectron2.to_variables(net, original(stem))
+  jax.tree.map(np.testing.assert_array_equal, actual, want)
   theirs = registry.net(detectron2.spec(original(stem)), num_classes=classes)
   # what no shape tells, as published; the recorded MaskFormer has half of the heads
   expected = ['head.heads is 4, in the file 8', 'head.inner_dropout is 0.0, in the file 0.1']
-  found = [line for line in comparison.differences(net, theirs) if not line.startswith('backbone')]
-  assert found == (expected if stem == 'maskformer' else [])
+  actual = [line for line in comparison.differences(net, theirs) if not line.startswith('backbone')]
+  assert actual == (expected if stem == 'maskformer' else [])
   one, two = (x.parts()[0] for x in (net, theirs))
   assert one.plan() == two.plan() if stem == 'maskformer' else one == two
 
@@ -105,8 +105,8 @@ def test_a_file_becomes_a_run_whose_scores_are_those_recorded(stem, kind, tmp_pa
   if stem == 'maskformer':
     arguments.append('--config.method.model.head.heads=4')
   assert command.main(arguments) == 0
-  told = capsys.readouterr().out
-  assert "'model' is taken; left: " in told
+  error_text = capsys.readouterr().out
+  assert "'model' is taken; left: " in error_text
   with checkpoints.Checkpoints(tmp_path / 'run' / 'checkpoints') as saved:
     state, meta = saved.restore(0, None)
   config = meta['config']
@@ -119,11 +119,11 @@ def test_a_file_becomes_a_run_whose_scores_are_those_recorded(stem, kind, tmp_pa
   image = np.float32(want['image'] / 127.5 - 1)[None]
   variables = {k: state['net'][k] for k in ('params', 'batch_stats') if state['net'].get(k)}
   logits = jax.jit(lambda v, x: net.apply(v, x, train=False))(variables, image)
-  found = np.moveaxis(np.exp(np.asarray(logits[0], float)), -1, 0)
+  actual = np.moveaxis(np.exp(np.asarray(logits[0], float)), -1, 0)
   errors = json.loads(str(want['float32_error']))
   scale = np.abs(want['semseg']).max()
   np.testing.assert_allclose(
-    found, want['semseg'], rtol=0, atol=scale * max(10 * errors['semseg'], 2e-5)
+    actual, want['semseg'], rtol=0, atol=scale * max(10 * errors['semseg'], 2e-5)
   )
 
 
@@ -229,8 +229,8 @@ def test_what_is_no_plain_array_is_refused(change, message, tmp_path):
 
 def test_numpy_s_arrays_beside_tensors_are_not_taken_for_weights(tmp_path):
   content = {'stats': {'mean': np.ones(3)}, 'averaged': state_dict(original('maskformer'))}
-  found = detectron2.opened(write_zip(tmp_path / 'x.pth', content)).weights
-  assert found.keys() == original('maskformer').keys()
+  actual = detectron2.opened(write_zip(tmp_path / 'x.pth', content)).weights
+  assert actual.keys() == original('maskformer').keys()
 
 
 @pytest.mark.parametrize('share', [0, 0.001, 0.3, 0.99])

@@ -64,14 +64,14 @@ def flat(tree):
 def test_the_features_are_those_of_the_library(file):
   kind = file.split('/')[1]
   options = dict(epsilon=1e-12) if file == 'transformers/vit' else {}
-  net, first, found = started(file, kind, **options)
+  net, first, actual = started(file, kind, **options)
   image = np.float32(RECORDED['image'] / 127.5 - 1)
   run = jax.jit(lambda v, x: net.apply(v, x, train=False, mutable=['intermediates']))
-  _, kept = run(found, image)
+  _, kept = run(actual, image)
   (features,) = kept['intermediates']['backbone_features']
   want = RECORDED[f'{file}/features']
   np.testing.assert_allclose(features[0], want, atol=2e-5 * np.abs(want).max())
-  before, after = flat(first), flat(found)
+  before, after = flat(first), flat(actual)
   assert before.keys() == after.keys()
   for path in before:
     if not path.split('/')[1].startswith('backbone'):
@@ -102,8 +102,8 @@ def test_names_of_metas_convnext():
   net = registry.net(model_of('convnext'), num_classes=3)
   first = initialize(net, 0, np.zeros((1, 64, 64, 3)), train=False)
   names = encoders.find(timm.NAMES, older)
-  found = encoders.to_variables(net, names, older, first)
-  jax.tree.map(np.testing.assert_array_equal, found, want)
+  actual = encoders.to_variables(net, names, older, first)
+  jax.tree.map(np.testing.assert_array_equal, actual, want)
 
 
 def test_places_are_merged_in_the_order_of_the_backbone():
@@ -111,9 +111,9 @@ def test_places_are_merged_in_the_order_of_the_backbone():
   order = families.merged_order(SwinTransformer(merge_by_channel=True))
   one, two = (np.asarray(merged(x, by_channel=b)) for b in (False, True))
   np.testing.assert_array_equal(np.moveaxis(order(np.moveaxis(one, -1, 0)), 0, -1), two)
-  net, _, found = started('timm/swin', 'swin', merge_by_channel=True)
+  net, _, actual = started('timm/swin', 'swin', merge_by_channel=True)
   image = np.float32(RECORDED['image'] / 127.5 - 1)
-  _, kept = net.apply(found, image, train=False, mutable=['intermediates'])
+  _, kept = net.apply(actual, image, train=False, mutable=['intermediates'])
   (features,) = kept['intermediates']['backbone_features']
   np.testing.assert_allclose(features[0], RECORDED['timm/swin/features'], atol=1e-4)
 
@@ -122,16 +122,16 @@ def test_codes_and_biases_of_other_sizes_are_resized():
   codes = np.random.default_rng(0).normal(size=(1, 17, 3)).astype(np.float32)
   flat_ones = np.concatenate([codes[:, :1], np.ones((1, 16, 3), np.float32)], 1)
   fit = families.position_codes(VisionTransformer(image_size=(96, 160), patch=16))
-  found = fit(flat_ones)
-  assert found.shape == (1, 61, 3)
-  np.testing.assert_array_equal(found[:, 0], codes[:, 0])
-  np.testing.assert_allclose(found[:, 1:], 1, rtol=1e-6)
+  actual = fit(flat_ones)
+  assert actual.shape == (1, 61, 3)
+  np.testing.assert_array_equal(actual[:, 0], codes[:, 0])
+  np.testing.assert_allclose(actual[:, 1:], 1, rtol=1e-6)
   same = families.position_codes(VisionTransformer(image_size=(64, 64), patch=16))
   np.testing.assert_array_equal(same(codes), codes)
   column = np.broadcast_to(np.arange(5.0)[:, None, None], (5, 5, 2)).reshape(25, 2)
-  found = families.window_biases(5)(np.float32(column)).reshape(9, 9, 2)
+  actual = families.window_biases(5)(np.float32(column)).reshape(9, 9, 2)
   want = (-0.1008, 0.2593, 0.8422, 1.4582, 2, 2.5418, 3.1578, 3.7407, 4.1008)  # torch's bicubic
-  np.testing.assert_allclose(found[:, 3, 1], want, atol=1e-4)
+  np.testing.assert_allclose(actual[:, 3, 1], want, atol=1e-4)
 
 
 def config_file(path, model):
@@ -176,11 +176,11 @@ def test_newer_names_of_transformers_encoders():
     )
 
     def placed(names, table=table):
-      found = set()
+      actual = set()
       for name in names:
         rule = next((r for r in table if re.fullmatch(r.pattern, name)), None)
-        found |= {re.sub(rule.pattern, rule.path, name)} if rule else set()
-      return found
+        actual |= {re.sub(rule.pattern, rule.path, name)} if rule else set()
+      return actual
 
     assert placed(json.loads(str(RECORDED[f'{file}/newer']))) == placed(weights_of(file))
 
@@ -209,11 +209,13 @@ def test_an_encoder_alone_needs_a_config(tmp_path, capsys):
   write_safetensors(folder / 'model.safetensors', weights)
   for name, file in (('huggingface', folder), ('timm', folder / 'model.safetensors')):
     assert command.main([name, str(file), '--out', str(tmp_path / 'run')]) == 2
-    told = capsys.readouterr().err
+    error_text = capsys.readouterr().err
     if name == 'huggingface':
-      assert 'is an encoder alone (swin) in the names of transformers\n  it is a start' in told
+      assert (
+        'is an encoder alone (swin) in the names of transformers\n  it is a start' in error_text
+      )
     else:
-      assert 'is no encoder in the names of timm' in told
+      assert 'is no encoder in the names of timm' in error_text
   with pytest.raises(UserError, match='is no encoder in the names of torchvision'):
     torchvision.opened(write_zip(tmp_path / 'x.pth', state_dict(weights)))
   assert not huggingface.opened(folder).described

@@ -47,8 +47,8 @@ def test_no_file_is_that_of_two_models():
   files = [file for p in published for file in p['files'] if '*' not in file]
   assert len({*files}) == len(files)
   models = {f'{i}': dict(published=p) for i, p in enumerate(published)}
-  found = registry.matched(models, [command.pathlib.Path(n) for n in names[:3]])
-  assert len(found) == 1
+  actual = registry.matched(models, [command.pathlib.Path(n) for n in names[:3]])
+  assert len(actual) == 1
 
 
 def test_a_study_runs_on_what_there_is(tmp_path):

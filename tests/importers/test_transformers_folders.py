@@ -86,9 +86,9 @@ def output(variables, meta):
 
 def check(name, variables, meta, tolerance=2e-5):
   want = RECORDED[f'{name}/output']
-  found = output(variables, meta)
-  found = np.exp(found) if name.startswith('mask') else found
-  np.testing.assert_allclose(found, want, atol=tolerance * np.abs(want).max())
+  actual = output(variables, meta)
+  actual = np.exp(actual) if name.startswith('mask') else actual
+  np.testing.assert_allclose(actual, want, atol=tolerance * np.abs(want).max())
   assert meta['data']['num_classes'] == 6
 
 
@@ -102,8 +102,8 @@ def test_a_folder_has_the_outputs_of_its_library(name, tmp_path, capsys):
   np.testing.assert_allclose(method['model']['mean'], (127.5, 114.75, 102), rtol=1e-6)
   np.testing.assert_allclose(method['model']['std'], (51, 63.75, 76.5), rtol=1e-6)
   assert (method['crop'], method['stride']) == (0, 0)
-  told = 'were made 512 x 512 whatever their shape' in capsys.readouterr().out
-  assert (told, tuple(fit)) == ((False, (1333, 800)) if 'mask' in name else (True, ()))
+  error_text = 'were made 512 x 512 whatever their shape' in capsys.readouterr().out
+  assert (error_text, tuple(fit)) == ((False, (1333, 800)) if 'mask' in name else (True, ()))
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -112,8 +112,8 @@ def test_torch_files_in_the_names_of_newer_modules(name, tmp_path):
   file = write_zip(folder / 'pytorch_model.bin', state_dict(newer(name)))
   if name != 'upernet_convnext':
     assert newer(name).keys() != weights_of(name).keys()
-  found, want = (huggingface.opened(f) for f in (file, folder))
-  one, two = (f.state(f.config())[0].net.variables for f in (found, want))
+  actual, want = (huggingface.opened(f) for f in (file, folder))
+  one, two = (f.state(f.config())[0].net.variables for f in (actual, want))
   jax.tree.map(np.testing.assert_array_equal, one, two)
   write_safetensors(folder / 'model.safetensors', weights_of(name))
   older = huggingface.opened(folder)
@@ -137,10 +137,10 @@ def test_parts_are_joined(name, tmp_path):
   folder, weights = folder_of(tmp_path / 'x', 'upernet_swin'), weights_of('upernet_swin')
   parts = sharded(folder, weights, name=name)
   for file in (folder, folder / parts[1], folder / f'{name}.index.json', folder / 'config.json'):
-    found = huggingface.opened(file)
-    assert found.weights.keys() == weights.keys()
+    actual = huggingface.opened(file)
+    assert actual.weights.keys() == weights.keys()
     for key, value in weights.items():
-      np.testing.assert_array_equal(found.weights[key], value)
+      np.testing.assert_array_equal(actual.weights[key], value)
 
 
 def break_parts(folder, parts, how):
@@ -285,7 +285,7 @@ def test_what_is_not_done_with_images(options, message):
   ],
 )
 def test_how_images_are_prepared(options, want):
-  found = processor.images(options)
-  for one, two in zip(found, want, strict=True):
+  actual = processor.images(options)
+  for one, two in zip(actual, want, strict=True):
     assert (one is None) == (two is None)
     np.testing.assert_allclose(one or 0, two or 0)

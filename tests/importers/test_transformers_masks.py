@@ -46,8 +46,8 @@ def test_older_names_are_read_as_the_newer(stem):
   assert older.keys() != weights.keys()
   entry, classes = spec(config)
   net = registry.net(entry, num_classes=classes)
-  newer, found = (to_variables(net, w) for w in (weights, older))
-  jax.tree.map(np.testing.assert_array_equal, found, newer)
+  newer, actual = (to_variables(net, w) for w in (weights, older))
+  jax.tree.map(np.testing.assert_array_equal, actual, newer)
 
 
 @pytest.mark.parametrize(

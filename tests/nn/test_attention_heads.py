@@ -128,8 +128,8 @@ def test_adaptive_context_weighs_each_bin_alone(fusion):
   want = np.empty((4, 5, 3))
   for i, j in np.ndindex(4, 5):
     affinity = 1 / (1 + np.exp(-linear(reduced[i, j] + whole_map, p['affinity'])))
-    found = sum(a * b for a, b in zip(affinity, pooled, strict=True))
-    y = np.maximum(of(found, 'residual') + reduced[i, j], 0)
+    actual = sum(a * b for a, b in zip(affinity, pooled, strict=True))
+    y = np.maximum(of(actual, 'residual') + reduced[i, j], 0)
     want[i, j] = of(y, 'fuse') if fusion else y
   np.testing.assert_allclose(ours[0], want, rtol=1e-4, atol=1e-4)
 

@@ -21,7 +21,7 @@ def test_a_block_against_loops():
   params |= {'contract': {'kernel': draw(4 * d, d), 'bias': draw(d)}}
   x = draw(1, h, w, d)
   net = Block(1e-6, 0.5, 1e-6)
-  found = whole(lambda p, x: net.apply({'params': p}, x, train=False))(params, x)
+  actual = whole(lambda p, x: net.apply({'params': p}, x, train=False))(params, x)
   for i in range(h):
     for j in range(w):
       y = params['depthwise']['bias'].astype(float)
@@ -33,7 +33,7 @@ def test_a_block_against_loops():
       y = y @ params['expand']['kernel'] + params['expand']['bias']
       y = y * [(1 + math.erf(v / math.sqrt(2))) / 2 for v in y]
       y = y @ params['contract']['kernel'] + params['contract']['bias']
-      np.testing.assert_allclose(found[0, i, j], x[0, i, j] + params['scale'] * y, atol=1e-4)
+      np.testing.assert_allclose(actual[0, i, j], x[0, i, j] + params['scale'] * y, atol=1e-4)
 
 
 def test_maps_of_chosen_stages_and_blocks_without_factors():

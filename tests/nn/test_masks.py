@@ -45,11 +45,11 @@ def test_sampling_is_bilinear_with_zeros_beyond():
   at = rng.uniform(-2, 5, size=(2, 6, 2, 3, 2))
   at[0, 0, 0] = [(0, 0), (3, 2), (-1, 1)]  # corners, and where nothing is left of a border
   weights = rng.normal(size=(2, 6, 2, 3))
-  found = whole(sampled)(*map(np.float32, (values, at, weights)))
+  actual = whole(sampled)(*map(np.float32, (values, at, weights)))
   for b, n, a in np.ndindex(2, 6, 2):
     points = zip(at[b, n, a], weights[b, n, a], strict=True)
     want = sum(share * between(values[b, :, :, a], *point) for point, share in points)
-    np.testing.assert_allclose(found[b, n, a], want, atol=1e-5)
+    np.testing.assert_allclose(actual[b, n, a], want, atol=1e-5)
 
 
 def test_deformable_attention_is_what_its_definition_says():
@@ -60,7 +60,7 @@ def test_deformable_attention_is_what_its_definition_says():
   variables = jax.tree.map(
     draw, jax.eval_shape(lambda: layer.init(jax.random.key(0), x, codes, sizes))
   )
-  found = jax.jit(lambda v, x, codes: layer.apply(v, x, codes, sizes))(variables, x, codes)
+  actual = jax.jit(lambda v, x, codes: layer.apply(v, x, codes, sizes))(variables, x, codes)
   dense = lambda name, x: x @ leaves[name]['kernel'] + leaves[name]['bias']
   leaves, query = variables['params'], x[0] + codes
   offsets = dense('offsets', query).reshape(26, heads, 2, points, 2)
@@ -75,7 +75,7 @@ def test_deformable_attention_is_what_its_definition_says():
     dx, dy = offsets[n, a, level, p]
     place = own[n][0] * w - 0.5 + dx, own[n][1] * h - 0.5 + dy
     total[n, a] += weights[n, a, level, p] * between(maps[level][:, :, a], *place)
-  np.testing.assert_allclose(found[0], dense('out', total.reshape(26, 4)), atol=1e-4)
+  np.testing.assert_allclose(actual[0], dense('out', total.reshape(26, 4)), atol=1e-4)
 
 
 def test_points_begin_on_rays():
@@ -112,12 +112,12 @@ def test_a_query_attends_where_its_mask_lies_and_everywhere_if_nowhere():
 def test_scores_are_sums_over_queries_and_no_class_counts_for_none():
   rng = np.random.default_rng(2)
   classes, masks = rng.normal(size=(1, 4, 3)), rng.normal(size=(1, 2, 3, 4))
-  found = whole(log_scores)(*map(np.float32, (classes, masks)), (2, 3), align_corners=False)
+  actual = whole(log_scores)(*map(np.float32, (classes, masks)), (2, 3), align_corners=False)
   shares = np.exp(classes[0]) / np.exp(classes[0]).sum(-1, keepdims=True)
   want = sum(shares[q, :2] / (1 + np.exp(-masks[0, :, :, q, None])) for q in range(4))
-  np.testing.assert_allclose(np.exp(found[0]), want, rtol=1e-5)
+  np.testing.assert_allclose(np.exp(actual[0]), want, rtol=1e-5)
   np.testing.assert_allclose(
-    jax.nn.softmax(found[0]), want / want.sum(-1, keepdims=True), rtol=1e-5
+    jax.nn.softmax(actual[0]), want / want.sum(-1, keepdims=True), rtol=1e-5
   )
   nothing = whole(log_scores)(np.float32(classes), np.float32(masks) - 1e9, (2, 3), align_corners=0)
   assert np.isfinite(nothing).all()

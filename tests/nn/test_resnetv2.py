@@ -19,27 +19,27 @@ def test_a_standardised_convolution_against_loops(size, stride, dilation):
   x = rng.normal(size=(1, 7, 6, 4)).astype(np.float32)
   kernel = rng.normal(3, 2, size=(size, size, 4, 5)).astype(np.float32)
   net = StandardisedConv(5, size, stride, dilation)
-  found = whole(lambda k, x: net.apply({'params': {'kernel': k}}, x))(kernel, x)
+  actual = whole(lambda k, x: net.apply({'params': {'kernel': k}}, x))(kernel, x)
   reach = dilation * (size // 2)
   full = np.pad(x[0], ((reach, reach), (reach, reach), (0, 0))).astype(float)
-  assert found.shape == (1, -(-7 // stride), -(-6 // stride), 5)
+  assert actual.shape == (1, -(-7 // stride), -(-6 // stride), 5)
   for o in range(5):
     weights = (kernel[..., o] - kernel[..., o].mean()) / kernel[..., o].std()
-    for i, j in np.ndindex(found.shape[1:3]):
+    for i, j in np.ndindex(actual.shape[1:3]):
       y, x = i * stride, j * stride
       seen = full[y : y + 2 * reach + 1 : dilation, x : x + 2 * reach + 1 : dilation]
-      np.testing.assert_allclose(found[0, i, j, o], (seen * weights).sum(), atol=1e-4)
+      np.testing.assert_allclose(actual[0, i, j, o], (seen * weights).sum(), atol=1e-4)
 
 
 @pytest.mark.parametrize('side', [5, 6])
 def test_pooling_with_zeros_around(side):
   x = np.random.default_rng(0).normal(-1, 1, size=(1, side, 7, 2)).astype(np.float32)
-  found = whole(lambda x: max_pool3(x, border=0))(x)
+  actual = whole(lambda x: max_pool3(x, border=0))(x)
   full = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  assert found.shape == (1, 3, 4, 2)
+  assert actual.shape == (1, 3, 4, 2)
   for i, j in np.ndindex(3, 4):
     want = full[0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((0, 1))
-    np.testing.assert_array_equal(found[0, i, j], want)
+    np.testing.assert_array_equal(actual[0, i, j], want)
 
 
 def test_the_first_map_is_the_stem_and_images_do_not_see_each_other():

@@ -47,22 +47,22 @@ def test_windows_are_attention_among_the_places_of_a_shifted_grid(h, w, side, sh
   params['position_bias'] = draw((2 * side - 1) ** 2, 2)
   x = draw(2, h, w, 6)
   net = WindowAttention(2, side, shift)
-  found = whole(lambda p, x: net.apply({'params': p}, x))(params, x)
-  for image, seen in zip(x, found, strict=True):
+  actual = whole(lambda p, x: net.apply({'params': p}, x))(params, x)
+  for image, seen in zip(x, actual, strict=True):
     np.testing.assert_allclose(seen, dense(image, params, 2, side, shift), atol=2e-5)
 
 
 @pytest.mark.parametrize('by_channel', [False, True])
 def test_merged_places(by_channel):
   x = np.random.default_rng(0).normal(size=(2, 3, 5, 7)).astype(np.float32)
-  found = whole(lambda x: merged(x, by_channel=by_channel))(x)
-  assert found.shape == (2, 2, 3, 28)
+  actual = whole(lambda x: merged(x, by_channel=by_channel))(x)
+  assert actual.shape == (2, 2, 3, 28)
   full = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
   down_columns = [full[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
   along_rows = [full[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
-  want = np.stack(along_rows, -1).reshape(found.shape)
+  want = np.stack(along_rows, -1).reshape(actual.shape)
   want = want if by_channel else np.concatenate(down_columns, -1)
-  np.testing.assert_array_equal(found, want)
+  np.testing.assert_array_equal(actual, want)
 
 
 def test_maps_of_any_image_and_of_chosen_stages():

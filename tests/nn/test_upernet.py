@@ -57,8 +57,8 @@ def test_the_head_on_constant_maps():
     lambda a: rng.uniform(0.1, 1, a.shape).astype(np.float32), template['batch_stats']
   )
   run = whole(lambda v, m: net.apply(v, m, train=False))
-  found = run({'params': params, 'batch_stats': stats}, maps)
-  assert found.shape == (1, 48, 48, 3)
+  actual = run({'params': params, 'batch_stats': stats}, maps)
+  assert actual.shape == (1, 48, 48, 3)
 
   def unit(x, *names):
     p, s = params, stats
@@ -77,7 +77,7 @@ def test_the_head_on_constant_maps():
   want = (
     unit(np.concatenate(joined), 'fuse') @ params['head']['kernel'][0, 0] + params['head']['bias']
   )
-  np.testing.assert_allclose(found[0, 24, 24], want, rtol=1e-4)
+  np.testing.assert_allclose(actual[0, 24, 24], want, rtol=1e-4)
 
 
 @pytest.mark.parametrize('backbone', [SWIN, CONVNEXT, BIT])

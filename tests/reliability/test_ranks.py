@@ -50,10 +50,10 @@ def planned(models, **changes):
 
 def test_values_and_intervals_are_those_of_a_plain_nested_loop():
   cells, made = cells_of(6, np.random.default_rng(1))
-  [found] = ranks.of_study(planned(6), cells)
-  assert (found['set'], found['measures'], found['note']) == ('rain', ['miou', 'ece'], '')
+  [actual] = ranks.of_study(planned(6), cells)
+  assert (actual['set'], actual['measures'], actual['note']) == ('rain', ['miou', 'ece'], '')
   x, y = np.transpose([scores(*m, np.ones(IMAGES)) for m in made])
-  points = [(p['accuracy']['value'], p['calibration']['value']) for p in found['models']]
+  points = [(p['accuracy']['value'], p['calibration']['value']) for p in actual['models']]
   np.testing.assert_allclose(points, np.stack([x, y], -1))
   # the same images for both scores of all models; then models among them
   times = np.random.default_rng([SEED, 0]).multinomial(IMAGES, [1 / IMAGES] * IMAGES, RESAMPLES)
@@ -63,13 +63,13 @@ def test_values_and_intervals_are_those_of_a_plain_nested_loop():
     if len({*models}) > 2:
       drawn.append(np.transpose([scores(*made[m], t) for m in models]))
   for name, function in FUNCTIONS.items():
-    of = found['coefficients'][name]
+    of = actual['coefficients'][name]
     assert of['value'] == pytest.approx(function(x, y).statistic)
     ends = np.percentile([function(*pair).statistic for pair in drawn], [2.5, 97.5])
     assert of['models'] == pytest.approx(ends)
   taus = np.array([scipy.stats.kendalltau(x, o).statistic for o in itertools.permutations(y)])
-  tau = found['coefficients']['kendall']['value']
-  assert found['chance'] == pytest.approx(np.mean(np.abs(taus) > abs(tau) - 1e-9))
+  tau = actual['coefficients']['kendall']['value']
+  assert actual['chance'] == pytest.approx(np.mean(np.abs(taus) > abs(tau) - 1e-9))
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_values_and_intervals_are_those_of_a_plain_nested_loop():
 )
 def test_it_takes_three_models_and_both_scores(models, measures, used):
   cells, _ = cells_of(models, np.random.default_rng(2))
-  found = ranks.of_study(planned(models, measures=measures), cells)
-  assert [e['measures'] for e in found] == ([used] if used else [])
+  actual = ranks.of_study(planned(models, measures=measures), cells)
+  assert [e['measures'] for e in actual] == ([used] if used else [])
 
 
 def entry(name, x, y, spread=0.0, lacking=0):
@@ -95,9 +95,9 @@ def entry(name, x, y, spread=0.0, lacking=0):
   points |= {
     f'lacks {k}': (of(0.5), Scores(float('nan'), np.full(200, np.nan))) for k in range(lacking)
   }
-  found = correlation.correlated(points, sides=ranks.SIDES)
-  found |= dict(chance=ranks.by_chance(found['models']))
-  return dict(set=name, measures=['miou', 'ece']) | found
+  actual = correlation.correlated(points, sides=ranks.SIDES)
+  actual |= dict(chance=ranks.by_chance(actual['models']))
+  return dict(set=name, measures=['miou', 'ece']) | actual
 
 
 def with_ranks(*entries):
@@ -130,8 +130,8 @@ def test_the_sentence_says_which_way_and_of_how_many(case):
   assert f'on fog 1.0 Spearman {value:.2f}'.replace('-', '−') in line
   others = 'the more accurate are better calibrated'
   sure = [v for v in (verdict, others) if not v.startswith('undecided')]
-  tally = f'Of all 2 sets, {len(sure)} {"are" if len(sure) > 1 else "is"} decided.'
-  assert f': {verdict}. {tally} In brackets' in line
+  decided = f'Of all 2 sets, {len(sure)} {"are" if len(sure) > 1 else "is"} decided.'
+  assert f': {verdict}. {decided} In brackets' in line
   low, high = one['coefficients']['kendall']['models']
   assert (f'({low:.2f} to {high:.2f})'.replace('-', '−') in line) == (case != 'three')
 

@@ -58,10 +58,10 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
 
 def weights_file(folder: pathlib.Path) -> pathlib.Path:
   """The first of WEIGHTS that is there. Raises UserError."""
-  found = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
-  if found is None:
+  file = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+  if file is None:
     raise UserError(f'{folder} has no weights\n  it would have one of {", ".join(WEIGHTS)}')
-  return found
+  return file
 
 
 def _read(path: pathlib.Path) -> Mapping[str, np.ndarray]:
