@@ -1,5 +1,6 @@
 """The table of weights in what a training saved: found, said what was taken, whole or refused."""
 
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,11 +10,19 @@ from car_jax.errors import UserError
 from car_jax.importers import torch_file
 from car_jax.importers.inert_arrays import Array
 from car_jax.importers.inert_pickle import Inert, Refused
+from car_jax.importers.safetensors_file import read_safetensors
 
 KEYS = ('state_dict', 'model_state_dict', 'model', 'net', 'network')  # what trainings call it
 WRAPPERS = ('module.', '_orig_mod.')  # DataParallel's and torch.compile's
 MOST_MODULES = 100_000
 MOST_DEPTH = 5  # of tables in tables
+
+
+def read(path: str | pathlib.Path, what: str) -> dict[str, np.ndarray]:
+  """The weights of a file of safetensors, or of torch; see `find`. Raises UserError."""
+  if pathlib.Path(path).suffix == '.safetensors':
+    return read_safetensors(path)
+  return find(path, torch_file.read_saved(path, 'state_dict', 'weights'), what)
 
 
 def find(path: Any, content: Any, what: str) -> dict[str, np.ndarray]:

@@ -7,9 +7,8 @@ older versions.
 import pathlib
 from typing import Any
 
-from car_jax.importers import encoders, families, tables, torch_file
+from car_jax.importers import encoders, families, tables
 from car_jax.importers.rules import Rule, Weights, convolution, layer_norm, resnet
-from car_jax.importers.safetensors_file import read_safetensors
 
 HEADS = (r'fc\..*', r'head\..*')  # ImageNet's classes
 
@@ -89,9 +88,4 @@ NAMES = (
 
 def opened(path: str | pathlib.Path) -> encoders.Encoder:
   """Raises UserError for what is no file of an encoder of timm."""
-  if pathlib.Path(path).suffix == '.safetensors':
-    weights = read_safetensors(path)
-  else:
-    content = torch_file.read_saved(path, 'state_dict', 'weights')
-    weights = tables.find(path, content, 'file of timm')
-  return encoders.opened(path, weights, NAMES, 'timm')
+  return encoders.opened(path, tables.read(path, 'file of timm'), NAMES, 'timm')

@@ -14,13 +14,13 @@ import numpy as np
 
 from car_jax import files
 from car_jax.errors import UserError, reading
-from car_jax.importers import prefixes, tables, torch_file
-from car_jax.importers.safetensors_file import read_safetensors
+from car_jax.importers import prefixes, tables
 
 CONFIG, PROCESSOR = 'config.json', 'preprocessor_config.json'
 INDEX = '.index.json'
 WHOLE = ('model.safetensors', 'pytorch_model.bin')
 WEIGHTS = tuple(name + end for name in WHOLE for end in ('', INDEX))
+WHAT = 'file of transformers'
 PART = re.compile(r'(.+)-\d{5}-of-\d{5}(\.\w+)')
 
 
@@ -70,15 +70,7 @@ def _read(path: pathlib.Path) -> Mapping[str, np.ndarray]:
     if not index.exists():
       raise UserError(f'{path} is one of several parts, and {index.name} is not there\n  add it')
     path = index
-  return _merged(path) if path.name.endswith(INDEX) else one(path)
-
-
-def one(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """The weights of a single file, of either kind. Raises UserError."""
-  if path.suffix == '.safetensors':
-    return read_safetensors(path)
-  content = torch_file.read_saved(path, 'state_dict', 'weights')
-  return tables.find(path, content, 'file of transformers')
+  return _merged(path) if path.name.endswith(INDEX) else tables.read(path, WHAT)
 
 
 def _merged(index: pathlib.Path) -> dict[str, np.ndarray]:
@@ -96,7 +88,7 @@ def _merged(index: pathlib.Path) -> dict[str, np.ndarray]:
     )
   weights: dict[str, np.ndarray] = {}
   for part in parts:
-    inside = one(index.with_name(part))
+    inside = tables.read(index.with_name(part), WHAT)
     lacking = [n for n, p in wanted.items() if p == part and n not in inside]
     if lacking or (twice := sorted(set(inside) & set(weights))):
       what = f'lacks {lacking[0]}' if lacking else f'has {twice[0]}, as another part has'
