@@ -113,7 +113,7 @@ def beside(run: pathlib.Path) -> pathlib.Path:
 
 def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
   from car_jax.reliability import command as studies
-  from car_jax.reliability import correlation, findings, plan, view
+  from car_jax.reliability import correlation, findings, pivot, plan, view
 
   config = studies.with_models(
     plan.load(args.config, pairs),
@@ -126,9 +126,12 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
   )
   name = pathlib.Path(args.config.partition(':')[0]).stem
   content, page = studies.run(config, args.out or f'runs/{name}/study', command)
-  print('\n'.join(f'- {line}' for line in findings.findings(view.View(content))))
-  if table := correlation.terminal(content):
-    print(f'\n{table}\n')
+  seen = view.View(content)
+  for table in pivot.tables(seen):
+    print('\n'.join(pivot.lines(table)), end='\n\n')
+  print('\n'.join(f'- {line}' for line in findings.findings(seen)))
+  if predicted := correlation.terminal(content):
+    print(f'\n{predicted}\n')
   print(f'report: {page}')
   return 0
 

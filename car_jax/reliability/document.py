@@ -36,7 +36,9 @@ def build(
     versions=report.versions(),
     notes=_notes(study, cells),
     classes=names,
-    models=[dict(name=m, about=_about(study, m)) for m in plan.models],
+    models=[
+      dict(name=m, about=_about(study, m), published_miou=_published(plan, m)) for m in plan.models
+    ],
     sets=[*_sets(study, cells)],
     calibrators=[
       dict(name=PLAIN, about="the model's own probabilities"),
@@ -74,10 +76,15 @@ def write(out: pathlib.Path, content: dict, pictures: Mapping[str, bytes]) -> pa
 
 def _about(study: Study, model: str) -> str:
   spec = study.plan.models[model]
-  published = (spec.get('published') or {}).get('miou')
+  published = _published(study.plan, model)
   texts = (spec.get('about'), study.segmenter(model).about)
-  score = published and f'mIoU published on Cityscapes validation: {published:g} %'
+  score = f'mIoU published on Cityscapes validation: {published:g} %' if published else ''
   return '; '.join(filter(None, (*texts, score)))
+
+
+def _published(plan: Any, model: str) -> float | None:
+  """The published mIoU in %."""
+  return (plan.models[model].get('published') or {}).get('miou')
 
 
 def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:

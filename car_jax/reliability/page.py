@@ -23,6 +23,7 @@ def page(study: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
   view = View(dict(study))
   sections = {
     'accuracy': ('Accuracy against calibration', page_plots.scatters(view)),
+    'tables': ('By model and set', page_tables.by_set(view)),
     'shift': ('What shift does', page_plots.shifts(view)),
     'scores': ('All scores', _scores(view)),
     'confidence': ('Can the confidence be trusted?', page_plots.diagrams(view)),

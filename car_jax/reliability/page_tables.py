@@ -6,7 +6,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from car_jax.reliability import charts, legend, numbers
+from car_jax.reliability import charts, legend, numbers, pivot
 from car_jax.reliability import objects as object_scores
 from car_jax.reliability.legend import ARROWS, BETTER
 from car_jax.reliability.measures import OBJECT_MEASURES
@@ -101,6 +101,17 @@ def plain(
     f'<div class="scroll tall" tabindex="0" role="group" aria-label="{escape(label)}"><table>'
     f'<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
   )
+
+
+def by_set(view: View) -> str:
+  """The tables of papers, a row for each model and a column for each set."""
+  out = ''
+  for t in pivot.tables(view):
+    rows = [('', [*map(escape, row)]) for row in t.rows]
+    head = [*map(escape, t.head)]
+    table = plain(head, rows, label=t.title, words=range(t.names))
+    out += f'<h3>{escape(t.title)}</h3><p class="note">{escape(t.about)}.</p>{table}'
+  return f'<p>* is the best of a column.</p>{out}' if out else ''
 
 
 def class_iou(view: View) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from car_jax.evaluate import escaped
-from car_jax.reliability import correlation, findings, numbers, ranks
+from car_jax.reliability import correlation, findings, numbers, pivot, ranks
 from car_jax.reliability.legend import ARROWS, BETTER
 from car_jax.reliability.numbers import Column
 from car_jax.reliability.view import View
@@ -36,6 +36,8 @@ def markdown(study: dict[str, Any]) -> str:
   columns = numbers.columns(view)
   for group in dict.fromkeys(c.metric.group for c in columns):
     lines += _group(view, group, [c for c in columns if c.metric.group == group])
+  for table in pivot.tables(view):
+    lines += [f'## {table.title}', '', table.about, '', *escaped.table(table.head, table.rows), '']
   lines += _ranks(view) + _fits(study) + _image_level(study) + _correlations(study) + _legend(view)
   lines += [f'> {escaped.prose(n)}\n' for n in study.get('notes') or []]
   if study.get('command'):

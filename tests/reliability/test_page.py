@@ -56,8 +56,8 @@ def text():
 def test_page_is_one_whole_file(text):
   found = Document(text)
   assert found.ids == [
-    'accuracy', 'shift', 'scores', 'confidence', 'recalibration', 'unknown', 'worst', 'legend',
-    'reproduce',
+    'accuracy', 'tables', 'shift', 'scores', 'confidence', 'recalibration', 'unknown', 'worst',
+    'legend', 'reproduce',
   ]  # fmt: skip
   assert found.links == [f'#{i}' for i in found.ids]
   assert len(found.sources) == len(PICTURES) == 30
