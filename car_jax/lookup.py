@@ -108,7 +108,7 @@ TABLES = {
   'data set': DATASETS,
   'optimizer': OPTIMIZERS,
   'transform': TRANSFORMS,
-  'metric': {},  # evaluate/catalogue.py knows ours
+  'metric': {},  # metrics/catalogue.py knows ours
 }
 # What a class of the user's must have, and what is told of one that has not.
 PROTOCOLS = {
@@ -120,7 +120,7 @@ PROTOCOLS = {
   'data set': (('records', 'batch'), 'car_jax.data.options.Data, of which it is made'),
   'optimizer': (('init', 'update'), 'car_jax.optim.Adam'),
   'transform': (('__call__',), 'car_jax.data.transforms.Transform'),
-  'metric': (('score', 'title', 'better', 'text'), 'car_jax.evaluate.catalogue.OwnMetric'),
+  'metric': (('about', 'state', 'compute'), 'car_jax.metrics.base.Metric, of which it is made'),
 }
 
 

@@ -10,7 +10,7 @@ from car_jax import config as configs
 from car_jax import loop, registry
 from car_jax.data import class_flips, fake, labels, opening, transforms
 from car_jax.errors import UserError
-from car_jax.evaluate import catalogue
+from car_jax.evaluate import plan as plans
 from car_jax.generate import command
 from car_jax.generate.options import ObjectOptions, StyleOptions
 from car_jax.reliability import plan
@@ -121,7 +121,7 @@ def test_its_method_and_scores_can_be_had(name):
       transforms.from_config(config.data, True)
   assert callable(loop.build_method(config, info, 100).step)
   for spec in (config.report, *config.evals.values()):
-    assert not spec or catalogue.plan(dict(spec), info).metrics
+    assert not spec or plans.plan(dict(spec), info).metrics
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_adaptation_in_every_variant(file):
     assert method.net
     assert method.optimizer
     for spec in (config.report, *config.evals.values()):
-      assert catalogue.plan(dict(spec), info).metrics
+      assert plans.plan(dict(spec), info).metrics
     if 'source' in config.data:
       entries = {k: config.data[k].to_dict() for k in ('source', 'target')}
       entries['source']['name'] = 'fake'

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import score
-from car_jax.evaluate.catalogue import Metric
 from car_jax.evaluate.predict import READERS
 from car_jax.evaluate.results import Results
 from car_jax.evaluate.svg import Axis, Drawing, subject_colour
+from car_jax.metrics.base import Metric
+from car_jax.metrics.of_samples import PARTS, counts_of
 
 WIDTH, LEFT, RIGHT = 440, 12, 428
 ROW = 46
@@ -83,7 +83,7 @@ def decomposition(results: Results) -> str:
   parts = {
     s: [float(v) for v in means]  # type: ignore[arg-type]
     for s in results.subjects
-    if None not in (means := [results.means(s, name) for name in score.PARTS])
+    if None not in (means := [results.means(s, 'distances', name) for name in PARTS])
   }
   rows = len(parts)
   d = Drawing(WIDTH, ROW * rows + 74, 'Mean distances between samples and readers')
@@ -109,12 +109,12 @@ def decomposition(results: Results) -> str:
 
 def curve(results: Results) -> str:
   """Does the score depend on the number of samples? GED over N, both estimators."""
-  counts = score.counts_of(results.plan.samples)
+  counts = counts_of(results.plan.samples)
   lines = {
     (s, e): v
     for s in results.subjects
     for e in ('v', 'u')
-    if (v := results.means(s, f'curve/{e}')) is not None
+    if (v := results.means(s, 'distances', e)) is not None
   }
   subjects = [*dict.fromkeys(s for s, _ in lines)]
   high = max([x for v in lines.values() for x in v if not math.isnan(x)] or [1.0])

@@ -19,7 +19,7 @@ from car_jax import checkpoints, loop, progress, sharding
 from car_jax import config as configs
 from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import catalogue, folders, gallery, report, save
+from car_jax.evaluate import folders, gallery, plan, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.predict import Subject, subjects
 from car_jax.methods.inference import Inference
@@ -121,7 +121,7 @@ def asked(
   paths: Sequence[str], config: ConfigDict
 ) -> tuple[dict[str, Any], Sequence[str], Sequence[str]]:
   """What the report is of, with the checkpoints' names and folders. Raises UserError."""
-  spec = catalogue.report_spec(config)
+  spec = plan.report_spec(config)
   names, paths = zip(*names_and_folders(paths, 'checkpoints'), strict=True)
   return spec, names, paths
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from car_jax.evaluate.charts import colour_of, number
 from car_jax.evaluate.predict import READERS
-from car_jax.evaluate.results import Results, total
+from car_jax.evaluate.results import Results
 from car_jax.evaluate.svg import Axis, Drawing
 from car_jax.metrics import flips
 
@@ -38,9 +38,14 @@ def rates(results: Results) -> str:
   return d.render()
 
 
+def required(results: Results, subject: str, key: str) -> np.ndarray:
+  """[I, ..] of each image."""
+  return results.cells[subject].rows['flips'][key]
+
+
 def counts(results: Results, subject: str) -> np.ndarray:
   """Pixels of each flipping class, and the weight of its base and its twin there, summed [F, 3]."""
-  return total(results.scores[subject]['flips/counts'])
+  return required(results, subject, 'counts').sum(0)
 
 
 def names(results: Results, subject: str) -> str:
@@ -73,10 +78,10 @@ def names(results: Results, subject: str) -> str:
 
 def own_probabilities(results: Results, subject: str) -> dict[str, float]:
   """Class name -> mean probability stated where the class is and the black box is right; or {}."""
-  sums = results.scores[subject].get('flips/classes')
-  if sums is None:
+  stated = [results.rows(subject, 'flips', k) for k in flips.ClassSums._fields]
+  if stated[0] is None:
     return {}
-  means = flips.class_probabilities([sums])
+  means = flips.class_probabilities([flips.ClassSums(*stated)])
   return dict(zip(results.info.class_names, means.tolist(), strict=True))
 
 
@@ -116,6 +121,6 @@ def _chosen(all_flips: tuple[Any, ...], which: np.ndarray) -> list[Any]:
 
 def mode_masses(results: Results, subject: str) -> np.ndarray:
   """Mean weight of each mode over the images that show every flipping class; nan without one."""
-  rows = results.scores[subject]['flips/masses']
+  rows = required(results, subject, 'masses')
   seen = rows[rows.sum(1) > 0]
   return seen.mean(0) if len(seen) else np.full(rows.shape[1], np.nan)

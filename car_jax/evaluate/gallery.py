@@ -52,9 +52,9 @@ def choose(results: Results, subject: str, *, each: int = 2, diverse: int = 4) -
   whose readers differ, if there are any: an empty image on which all agree shows nothing. `each` is
   how many of each kind there are, `diverse` how many to show disagreement.
   """
-  metric = results.plan.main or next((m for m in results.plan.metrics if not m.pooled), None)
+  metric = results.plan.main or next((m for m in results.plan.metrics if m.per_image), None)
   values = None if metric is None else results.values(subject, metric)
-  spread = results.scores[subject].get('part/d_yy')
+  spread = results.rows(subject, 'distances', 'd_yy')
   if metric is None or values is None:
     return Choice([], [*range(min(diverse, len(results.ids)))])
   differ = np.ones(len(values), bool) if spread is None else np.nan_to_num(spread) > 0

@@ -1,8 +1,6 @@
-"""Scores subjects on a data set: one pass over the batches, every value kept per image.
+"""The readers' evaluation: subjects that draw samples, against all readers of a data set.
 
-A result depends on the examples, the states and the key alone: neither on the batch size nor on
-the number of devices or hosts, since draws are keyed by example and sums are added on the host.
-Letters: B examples of a batch, I images.
+Draws are keyed by example. Letters: B examples of a batch, I images.
 """
 
 import dataclasses
@@ -17,9 +15,13 @@ import numpy as np
 
 from car_jax import sharding
 from car_jax.errors import UserError
-from car_jax.evaluate import catalogue, predict, score, texts
+from car_jax.evaluate import engine, plan, predict, texts
+from car_jax.evaluate.engine import Predicted, Row
 from car_jax.evaluate.predict import READERS, Prediction, Subject
 from car_jax.evaluate.results import Results
+from car_jax.metrics.base import Outputs, Source, Traits
+from car_jax.metrics.of_probabilities import Diagram, FlipDetails, Votes
+from car_jax.metrics.of_samples import Distances
 
 Batches = Iterable[Mapping[str, np.ndarray]]
 
@@ -27,8 +29,9 @@ Batches = Iterable[Mapping[str, np.ndarray]]
 class Evaluator:
   """Compiled functions for one spec on one kind of data; call it as often as there are states.
 
-  spec: see catalogue.DEFAULTS. info: the data set's DataInfo. readers: adds the row of the readers'
-  own floor. detail: keeps what the figures of a report need. Raises UserError for a wrong spec.
+  spec: see evaluate/options.py. info: the data set's DataInfo. readers: adds the row of the
+  readers' own floor. detail: keeps what the figures of a report need. Raises UserError for a wrong
+  spec.
   """
 
   def __init__(
@@ -40,18 +43,9 @@ class Evaluator:
     detail: bool = False,
     readers: bool = False,
   ):
-    self.plan, self.info = catalogue.plan(spec, info), info
+    self.plan, self.info, self._detail = plan.plan(spec, info), info, detail
     self.mesh = mesh or sharding.make_mesh()
-    everywhere = sharding.replicated(self.mesh)
-    self._score = jax.jit(
-      functools.partial(score.score, self.plan, detail),
-      static_argnums=0,
-      out_shardings=everywhere,
-    )
-    self._census = jax.jit(
-      functools.partial(score.census, info.num_classes, self.plan.ignore), out_shardings=everywhere
-    )
-    self._everywhere = jax.jit(lambda tree: tree, out_shardings=everywhere)
+    self._everywhere = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(self.mesh))
     self._compiled: dict[Callable, Callable] = {}
     self._rows: list[Subject] = []
     if readers:
@@ -78,61 +72,56 @@ class Evaluator:
     rows = [*subjects, *self._rows]
     if len({s.name for s in rows}) < len(rows):
       raise ValueError(f'names of subjects must differ: {[s.name for s in rows]}')
-    began, parts = time.perf_counter(), []
-    for part in self._parts(rows, batches, rng, save):
-      parts.append(part)
-      if progress is not None:
-        progress(len(part['id']))
-    if not sum(len(part['id']) for part in parts):
-      raise UserError('nothing to evaluate: the split has no image\n  choose another split')
-    join = lambda *x: np.concatenate(x)
-    labels = join(*(p['labels'] for p in parts))
-    if not (labels[:, -2] > 0).any():
-      raise UserError(
-        f'nothing to evaluate: in all {len(labels):,} images of the split every pixel has the '
-        f'ignored label {self.plan.ignore}\n  choose another split, or prepare labels for it'
-      )
-    ids = join(*(p['id'] for p in parts))
-    groups = join(*(p['group'] for p in parts)) if 'group' in parts[0] else None
-    if groups is not None and len(np.unique(groups)) == len(ids):
-      groups = None  # one image each: nothing to keep together
-    return Results(
+    began = time.perf_counter()
+    stream = self._predicted(rows, batches, rng, save)
+    details = functools.partial(self._details, rows[0].name if rows else '')
+    cells = engine.count(stream, self.plan.metrics, details=details, progress=progress)
+    results = Results(
       plan=self.plan,
       info=self.info,
-      ids=ids,
-      groups=groups,
-      batch=np.repeat(np.arange(len(parts)), [len(p['id']) for p in parts]),
-      scores={s.name: jax.tree.map(join, *(p['scores'][s.name] for p in parts)) for s in rows},
+      cells=cells,
       notes={s.name: s.note for s in rows},
-      labels=labels,
-      whole=tuple(s.name for s in rows if not s.draws),
       seconds=time.perf_counter() - began,
     )
+    if not results.scorable.any():
+      raise UserError(
+        f'nothing to evaluate: in all {len(results.ids):,} images of the split every pixel has the '
+        f'ignored label {self.plan.ignore}\n  choose another split, or prepare labels for it'
+      )
+    return results
 
-  def _parts(self, rows, batches, rng, save) -> Iterator[dict[str, Any]]:
-    """Per batch: ids, groups and scores of its valid rows, fetched while the next one computes."""
-    waiting = None
+  def _predicted(self, rows, batches, rng, save) -> Iterator[Predicted]:
     for host in batches:
-      batch, scores = sharding.place_batch(host, self.mesh), {}
+      batch = sharding.place_batch(host, self.mesh)
+      place = functools.partial(sharding.place_batch, mesh=self.mesh)
+      ids, groups, keep = texts.gathered(host, place, self.fetch)
       if save is not None:
+        save.examples(ids)
         labels = self._saved_labels(batch)
-        save.examples(texts.decoded(self.fetch(texts.placed(host, self.mesh))['id']))
         save.readers(*self.fetch((labels, batch['label_weight'], batch['valid'])))
+      predicted = {}
       for subject in rows:
         prediction = self.predict(subject, batch, rng)
-        scores[subject.name] = self._score(subject.draws, prediction, batch)
+        predicted[subject.name] = Row(prediction, subject.traits)
         if save is not None:
           save.prediction(subject.name, *self.fetch((prediction, batch['valid'])))
           for kind in set(save.kinds) & set(subject.own):
             outputs = self._own(subject.own[kind])(subject.state, batch)
             save.own(subject.name, kind, *self.fetch((outputs, batch['valid'])))
-      parts = scores, self._census(batch), batch['valid'], texts.placed(host, self.mesh)
-      device = self._everywhere(parts)
-      if waiting is not None:
-        yield _valid_rows(*jax.device_get(waiting))
-      waiting = device
-    if waiting is not None:
-      yield _valid_rows(*jax.device_get(waiting))
+      yield Predicted(batch, predicted, ids, groups, keep, self.fetch)
+
+  def _details(self, first: str, name: str, traits: Traits) -> tuple[Source, ...]:
+    """What the labels hold, once; and what figures show."""
+    made: list[Source] = []
+    if name == first:
+      made.append(Votes(self.info.num_classes, self.plan.ignore))
+    if not self._detail:
+      return tuple(made)
+    if main := self.plan.main:
+      made.append(Distances(main, self.plan.samples, not traits.draws or bool(self.plan.flips)))
+    top = self.info.num_classes > 2
+    made += [Diagram(own, top, self.plan.ignore) for own in (False, True)]
+    return (*made, FlipDetails(self.plan.flips)) if self.plan.flips else tuple(made)
 
   def predict(self, subject: Subject, batch: Any, rng: jax.Array) -> Prediction:
     """plan.samples draws for each example of a placed batch, split over the mesh like it."""
@@ -149,7 +138,8 @@ class Evaluator:
   def shapes(self, subject: Subject, batch: Any, rng: jax.Array) -> None:
     """What `predict` and the scores do with a batch, by shapes alone; raises what they raise."""
     run = lambda state, batch: self.predict(dataclasses.replace(subject, state=state), batch, rng)
-    score = functools.partial(self._score, subject.draws)
+    sources = engine.sources_of(self.plan.metrics, subject.traits)
+    score = lambda prediction, batch: [s.state(Outputs(prediction), batch) for s in sources]
     jax.eval_shape(score, jax.eval_shape(run, subject.state, batch), batch)
 
   def _own(self, function: Callable) -> Callable:
@@ -166,17 +156,3 @@ class Evaluator:
   def fetch(self, tree: Any) -> Any:
     """Device arrays split over the mesh -> numpy arrays of the global batch, on every process."""
     return jax.device_get(self._everywhere(tree))
-
-
-def _valid_rows(
-  scores: Any, census: np.ndarray, valid: np.ndarray, coded: dict[str, np.ndarray]
-) -> dict[str, Any]:
-  keep = np.asarray(valid, bool)
-  rows = {name: texts.decoded(value[keep]) for name, value in coded.items()}
-  return rows | {
-    'labels': np.asarray(census, np.float64)[keep],
-    'scores': {
-      subject: jax.tree.map(lambda x: x[keep], score.widened(values))
-      for subject, values in scores.items()
-    },
-  }

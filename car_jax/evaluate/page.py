@@ -9,6 +9,7 @@ from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.page_style import CSS
 from car_jax.evaluate.predict import READERS
 from car_jax.evaluate.results import Results
+from car_jax.metrics.base import ARROWS, BETTER
 
 
 def page(results: Results, about: Any, choice: Choice, cases: dict[int, Case]) -> str:
@@ -45,7 +46,7 @@ def _scores(results: Results) -> str:
   metrics = results.plan.metrics
   head = ''.join(
     f'<th scope="col"><abbr title="{escape(m.about.title + ". " + m.about.text, quote=True)}">'
-    f'{escape(m.name)}</abbr> {tables.ARROWS[m.about.better]}'
+    f'{escape(m.name)}</abbr> {ARROWS[m.about.better]}'
     f'<small>{escape(_bracket(m.convention))}</small></th>'
     for m in metrics
   )
@@ -72,7 +73,7 @@ def _score_row(results: Results, subject: str) -> str:
   for m in results.plan.metrics:
     interval = results.interval(subject, m)
     if interval.mean != interval.mean:
-      why = m.left_out(subject not in results.whole)
+      why = m.left_out(results.cells[subject].traits)
       cells.append(f'<td>–{f"<small>{why}</small>" if why else ""}</td>')
       continue
     mean, ends, top = tables.cell(results, subject, m, ' – ')
@@ -96,17 +97,17 @@ def _explanations(results: Results) -> str:
   """One entry for each kind of score, with the exact names of those in the table."""
   by_kind: dict[str, list[Any]] = {}
   for m in results.plan.metrics:
-    by_kind.setdefault(m.kind, []).append(m)
+    by_kind.setdefault(m.about.title, []).append(m)
   items = ''
   for group in by_kind.values():
     about = group[0].about
     names = ', '.join(m.name for m in group)
     exact = ' '.join(f'<code>{escape(m.convention)}</code>' for m in group)
-    extra = _NO_SELF_PAIRS if any(m.estimator == 'u' for m in group) else ''
-    extra += _OWN if any(m.own for m in group) else ''
+    extra = _NO_SELF_PAIRS if any('[u' in m.convention for m in group) else ''
+    extra += _OWN if any('[own' in m.convention for m in group) else ''
     items += (
       f'<div><dt>{escape(names)} <span class="note">{escape(about.title)}, '
-      f'{tables.BETTER[about.better]}</span></dt>'
+      f'{BETTER[about.better]}</span></dt>'
       f'<dd>{escape(about.text)}{extra}<br>{exact}</dd></div>'
     )
   return (
@@ -149,7 +150,7 @@ def _figures(results: Results) -> str:
         'fail) and for a second hump.',
       ),
     ]
-    if any(results.means(s, 'part/d_ys') is not None for s in results.subjects):
+    if any(results.means(s, 'distances', 'd_ys') is not None for s in results.subjects):
       out.append(
         _figure(
           charts.decomposition(results),

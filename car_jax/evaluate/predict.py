@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from car_jax.methods.base import Batch, Method, Samples, example_keys
 from car_jax.methods.baselines import uniform
+from car_jax.metrics.base import Traits
 from car_jax.metrics.scores import entropy
 from car_jax.metrics.stochastic import known
 from car_jax.typing import Array
@@ -31,20 +32,26 @@ class Subject:
   draws: bool = True  # False: with their weights the samples are the whole distribution
   own: Mapping[str, Callable] = dataclasses.field(default_factory=dict)  # logits, features
 
+  @property
+  def traits(self) -> Traits:
+    return Traits(draws=self.draws)
+
 
 class Prediction(flax.struct.PyTreeNode):
-  """labels [B, N, H, W], weight [B, N], mean [B, H, W, C] of the samples' probabilities.
+  """Samples, or logits alone; metrics look at it as `metrics.base.Outputs`.
 
-  own [B, H, W, C]: class probabilities that the method states itself, or None. Labels are uint8
-  (int32 from 257 classes on): the likeliest class of each sample, the lowest of equal ones.
-  disagreement [B, H, W]: how much the samples differ, see `predict`, or None.
+  labels [B, N, H, W], weight [B, N], mean [B, H, W, C] of the samples' probabilities. own
+  [B, H, W, C]: class probabilities that the method states itself. Labels are uint8 (int32 from 257
+  classes on): the likeliest class of each sample, the lowest of equal ones. disagreement [B, H, W]:
+  how much the samples differ, see `predict`. logits [B, H, W, C].
   """
 
-  labels: Array
-  weight: Array
-  mean: Array
-  own: Array | None
+  labels: Array | None = None
+  weight: Array | None = None
+  mean: Array | None = None
+  own: Array | None = None
   disagreement: Array | None = None
+  logits: Array | None = None
 
 
 def subjects(method: Method, state: Any, prefix: str = '') -> list[Subject]:

@@ -11,7 +11,7 @@ from car_jax.data import options as data_options
 from car_jax.data import pipeline, sources
 from car_jax.data.transforms import PLAIN_CROPS
 from car_jax.errors import UserError, naming, reason
-from car_jax.evaluate import catalogue
+from car_jax.evaluate import plan
 from car_jax.evaluate.validate import Validation
 
 MOST_BYTES = 4e9  # of a training split whose images' sizes are looked up
@@ -29,7 +29,7 @@ def check(config: Any, dataset: Any, source: Any, run: Any, state: Any) -> list[
   lines: dict[str, None] = {}
   if run.method.predictors():
     with naming('config.report'):
-      spec = catalogue.report_spec(config)
+      spec = plan.report_spec(config)
       entries['report'] = Validation(run.method, dataset, config, spec, run.mesh)
   tried: set[Any] = set()
   for name, entry in entries.items():

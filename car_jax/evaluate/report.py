@@ -109,7 +109,7 @@ def _pictures(
   if main is not None:
     chart('scores.svg', f'{main.name} with 95 % intervals', charts.intervals(results, main))
     chart('per-image.svg', f'{main.name} of all images', charts.histogram(results, main))
-    if any(results.means(s, 'part/d_ys') is not None for s in results.subjects):
+    if any(results.means(s, 'distances', 'd_ys') is not None for s in results.subjects):
       title = 'Mean distances between samples and readers'
       chart('distances.svg', title, charts.decomposition(results))
       chart('samples.svg', 'GED by number of samples', charts.curve(results))

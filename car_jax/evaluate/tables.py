@@ -5,16 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import escaped, flip_charts, score
-from car_jax.evaluate.catalogue import Metric
+from car_jax.evaluate import escaped, flip_charts
 from car_jax.evaluate.charts import number
 from car_jax.evaluate.predict import READERS
 from car_jax.evaluate.results import Results
+from car_jax.metrics.base import ARROWS, BETTER, Metric
+from car_jax.metrics.of_samples import PARTS, counts_of
 from car_jax.metrics.bootstrap import Interval
 
 FORMAT = 'evaluation results, version 1'
-ARROWS = {'low': '↓', 'high': '↑', 'match': '≈'}
-BETTER = {'low': 'lower is better', 'high': 'higher is better', 'match': "as the readers' own"}
 
 
 def as_json(results: Results) -> dict[str, Any]:
@@ -51,9 +50,9 @@ def _subject(results: Results, subject: str) -> dict[str, Any]:
     m.name: results.interval(subject, m)._asdict() | {'convention': m.convention}
     for m in results.plan.metrics
   }
-  out['distances'] = {k.removeprefix('part/'): results.means(subject, k) for k in score.PARTS}
-  out['ged_by_samples'] = {'n': score.counts_of(results.plan.samples)} | {
-    k.removeprefix('curve/'): results.means(subject, k) for k in score.CURVES
+  out['distances'] = {k: results.means(subject, 'distances', k) for k in PARTS}
+  out['ged_by_samples'] = {'n': counts_of(results.plan.samples)} | {
+    k: results.means(subject, 'distances', k) for k in 'vu'
   }
   tables = {source: results.reliability(subject, source) for source in ('mean', 'own')}
   out['reliability'] = {k: t._asdict() for k, t in tables.items() if t is not None}
@@ -90,7 +89,7 @@ def plain(value: Any) -> Any:
 
 def as_csv(results: Results) -> str:
   """One row per image and subject; a column per metric that has a value per image."""
-  metrics = [m for m in results.plan.metrics if not m.pooled]
+  metrics = [m for m in results.plan.metrics if m.per_image]
   rows = []
   groups = results.groups if results.groups is not None else results.ids
   for subject in results.subjects:

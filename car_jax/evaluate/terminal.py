@@ -3,9 +3,9 @@
 import textwrap
 from collections.abc import Sequence
 
-from car_jax.evaluate.catalogue import Metric
 from car_jax.evaluate.results import Results
-from car_jax.evaluate.tables import ARROWS, BETTER, cell
+from car_jax.evaluate.tables import cell
+from car_jax.metrics.base import ARROWS, BETTER, Metric
 
 WIDTH = 80
 NAMES = 30  # most columns for the subjects' names, which are wrapped

@@ -1,20 +1,29 @@
 """Ids and groups of a batch on their way to all processes: jax arrays hold no text."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from car_jax import sharding
 from car_jax.errors import UserError
 
 BYTES = 256  # of an id or group
 
 
-def placed(host: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """The ids and groups of this process's rows as global arrays of bytes; see `decoded`."""
-  return sharding.place_batch(coded(host), mesh)
+def gathered(
+  host: Mapping[str, np.ndarray], place: Callable[[Any], Any], fetch: Callable[[Any], Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Ids, groups [B] str ('' where there are none) and valid [B] bool of all processes' rows.
+
+  place: this process's rows -> global arrays; fetch: these -> numpy, the same on every process.
+  """
+  arrays = {'valid': host['valid'], **coded(host)}
+  if jax.process_count() > 1:
+    arrays = fetch(place(arrays))
+  ids = decoded(arrays['id'])
+  groups = decoded(arrays['group']) if 'group' in arrays else np.full(len(ids), '')
+  return ids, groups, np.asarray(arrays['valid'], bool)
 
 
 def coded(host: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,5 +1,7 @@
 """A hand-made world for the tests of the evaluation: discs, readers who differ, predictors."""
 
+import copy
+import dataclasses
 import types
 import zlib
 
@@ -114,6 +116,22 @@ class Fake(Method):
 
   def predictors(self):
     return predictors(self.num_classes)
+
+
+def values(results, subject, name):
+  """Of each image, a score by its name."""
+  metric = next(m for m in results.plan.metrics if m.name == name)
+  return results.values(subject, metric)
+
+
+def changed(results, names=None, **cell):
+  """The same with other names of subjects (old -> new), or other ids and groups of images."""
+  cells = {}
+  for subject, old in results.cells.items():
+    new = copy.copy(old)
+    vars(new).update(cell)
+    cells[(names or {}).get(subject, subject)] = new
+  return dataclasses.replace(results, cells=cells, _estimates={})
 
 
 STATE = {'shift': np.float32(0.1), 'spread': np.float32(2.0)}

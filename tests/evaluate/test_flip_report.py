@@ -9,7 +9,7 @@ import pytest
 
 from car_jax.data import opening, pipeline
 from car_jax.errors import UserError
-from car_jax.evaluate import catalogue, gallery, harness, report
+from car_jax.evaluate import gallery, harness, plan, report
 from car_jax.evaluate.predict import Subject
 from car_jax.methods.base import Samples
 from car_jax.metrics import flips
@@ -48,7 +48,7 @@ def written(tmp_path_factory):
 def test_scores(written):
   results, _ = written
   ged, rates, pixels, _ = results.plan.metrics
-  assert ged.classes == (1, 2, 3, 4)  # the flipping classes and their twins
+  assert ged.pairs.classes == (1, 2, 3, 4)  # the flipping classes and their twins
   assert results.value('modes', rates) == pytest.approx(0, abs=1e-6)
   assert results.value('modes', pixels) == pytest.approx(0, abs=1e-6)
   assert results.value('never', rates) == pytest.approx((1 / 4 + 1 / 2) / 2)
@@ -76,4 +76,4 @@ def test_the_report_holds_numbers_and_charts(written):
 def test_data_without_flips_have_no_flip_error():
   plain = opening.open_dataset(dict(name='fake')).info
   with pytest.raises(UserError, match='fake has no class flips\n.*config.data.class_flips'):
-    catalogue.plan(dict(metrics=('flip_error',)), plain)
+    plan.plan(dict(metrics=('flip_error',)), plain)

@@ -10,9 +10,10 @@ import pytest
 from car_jax.data import fake, pipeline
 from car_jax.data import labels as labels_of
 from car_jax.errors import UserError
-from car_jax.evaluate import catalogue, census, harness, predict
+from car_jax.evaluate import census, harness, plan, predict
 from car_jax.methods import baselines
 from car_jax.metrics import flips
+from car_jax.metrics.base import Traits
 from tests.evaluate import scene
 from tests.whole import whole
 
@@ -45,6 +46,12 @@ def drawn(name, images=6, n=6):
   return batch, jax.device_get(whole(scene.predictors()[name])(scene.STATE, numbers(batch), RNG, n))
 
 
+def by_name(results, subject):
+  """Values of each image, by the score's name."""
+  each = {m.name: results.values(subject, m) for m in results.plan.metrics}
+  return {k: v for k, v in each.items() if v is not None}
+
+
 def plain_iou(a, b):
   union = (a | b).sum()
   return (a & b).sum() / union if union else 1.0
@@ -73,7 +80,7 @@ def test_the_listed_ece_divides_by_all_pixels(results):
 def test_scores_are_those_of_a_plain_loop_over_images(results, name):
   batch, samples = drawn(name)
   maps = samples.probs.argmax(-1) == 1
-  found = results.scores[name]
+  found = by_name(results, name)
   for i, ident in enumerate(batch['id']):
     assert results.ids[i] == ident
     readers = batch['labels'][i][batch['label_weight'][i] > 0] == 1
@@ -110,10 +117,11 @@ def test_batch_size_and_padding_change_nothing(results, batch):
   assert list(other.ids) == list(results.ids)
   assert [*other.subjects] == ['samples', 'readers']
   for name in other.subjects:
-    assert len(other.scores[name]) >= 4
-    for key, value in other.scores[name].items():
+    rows = other.cells[name].rows
+    assert len(rows) >= 4
+    for key, value in rows.items():
       near = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
-      jax.tree.map(near, results.scores[name][key], value)
+      jax.tree.map(near, results.cells[name].rows[key], value)
 
 
 def test_images_of_several_sizes_keep_their_order_and_their_scores():
@@ -125,13 +133,13 @@ def test_images_of_several_sizes_keep_their_order_and_their_scores():
   evaluator = harness.Evaluator(dict(samples=3, metrics=('ged3', 'miou')), info)
   batches = lambda records, size: pipeline.eval_batches(records, info, dict(batch=size))
   score = lambda *a: evaluator(subjects, batches(*a), rng=RNG)
-  alone = [score(part, 1).scores['samples'] for part in (records[:3], records[3:])]
-  want = {k: np.concatenate([a[k] for a in alone]) for k in alone[0]}
+  alone = [score(part, 1).cells['samples'].rows for part in (records[:3], records[3:])]
+  want = jax.tree.map(lambda *x: np.concatenate(x), *alone)
   for size in (1, 4):
     found = score(records, size)
     assert list(found.ids) == names
-    for key in want:
-      np.testing.assert_allclose(found.scores['samples'][key], want[key], atol=1e-6)
+    near = functools.partial(np.testing.assert_allclose, atol=1e-6)
+    jax.tree.map(near, found.cells['samples'].rows, want)
 
 
 def test_chunks_draw_the_asked_number_of_samples():
@@ -141,12 +149,13 @@ def test_chunks_draw_the_asked_number_of_samples():
     readers=False,
     detail=False,
   )
-  assert chunked.scores['samples']['ged6'].shape == (6,)
+  assert by_name(chunked, 'samples')['ged6'].shape == (6,)
   assert chunked.scalars()['diversity6'] > 0
   at_once = run(
     spec=dict(samples=6, metrics=('ged6', 'diversity6')), first=2, readers=False, detail=False
   )
-  np.testing.assert_allclose(chunked.scores['argmax']['ged6'], at_once.scores['argmax']['ged6'])
+  flat = (by_name(r, 'argmax')['ged6'] for r in (chunked, at_once))
+  np.testing.assert_allclose(*flat)
   assert chunked.scalars()['ged6'] != at_once.scalars()['ged6']  # other draws, as documented
 
 
@@ -298,7 +307,7 @@ def test_no_score_of_a_report_looks_at_void_pixels_and_void_images_are_skipped(s
     assert (interval.images, interval.skipped) == (3, 1), metric.name
     assert np.isfinite(interval.mean), metric.name
     again = other.interval('samples', metric)
-    if metric.left_out(False):
+    if metric.left_out(Traits(draws=False)):
       assert np.isnan(again.mean)
     else:
       assert again.mean == pytest.approx(interval.mean, abs=1e-6), metric.name
@@ -313,12 +322,12 @@ def test_no_score_of_a_report_looks_at_void_pixels_and_void_images_are_skipped(s
 def test_a_whole_distribution_has_no_unbiased_estimate(shifted):
   """Leaving self pairs out corrects draws; weighted experts, or all modes, are no draws."""
   found = shifted
-  assert 'ged6[u]' not in found.scores['samples']
-  assert 'curve/u' not in found.scores['samples']
-  assert 'ged6[u]' in found.scores['readers']
+  assert 'ged6[u]' not in by_name(found, 'samples')
+  assert found.rows('samples', 'distances', 'u') is None
+  assert 'ged6[u]' in by_name(found, 'readers')
   assert 'samples has no ged6[u]: weights, not draws: see [v].' in found.remarks()
-  modes = catalogue.plan(dict(metrics=('ged4[u]',), classes='all'), flipping()).metrics[0]
-  assert 'all modes' in modes.left_out(draws=True)
+  modes = plan.plan(dict(metrics=('ged4[u]',), classes='all'), flipping()).metrics[0]
+  assert 'all modes' in modes.left_out(Traits(draws=True))
 
 
 def flipping():

@@ -120,7 +120,7 @@ def test_every_score_stands_in_the_table_with_its_interval_and_convention(writte
 
 
 def test_one_patient_has_scores_without_intervals(written):
-  results = dataclasses.replace(written[0], groups=np.full(len(written[0].ids), 'p'), _intervals={})
+  results = scene.changed(written[0], groups=['p'] * len(written[0].ids))
   texts = tables.markdown_scores(results) + page._scores(results) + terminal.scores(results)
   texts += charts.intervals(results, results.plan.main) + '\n'.join(tables.findings(results))
   assert 'nan' not in texts
@@ -132,9 +132,7 @@ def test_one_patient_has_scores_without_intervals(written):
 def test_the_summary_fits_a_terminal_and_says_below_what_it_means(written):
   results, *_ = written
   named = lambda s: f'a model whose name is longer than a terminal likes: {s}'
-  longer = dataclasses.replace(
-    results, scores={named(s): f for s, f in results.scores.items()}, _intervals={}
-  )
+  longer = scene.changed(results, {s: named(s) for s in results.subjects})
   for found in (results, longer):
     lines = terminal.scores(found).splitlines()
     assert max(map(len, lines)) <= 80
@@ -158,7 +156,7 @@ def test_numbers_in_json_and_csv_are_those_of_the_results(written):
   assert {r['id'] for r in rows} == set(results.ids)
   for subject in numbers['subjects']:
     ged = [float(r['ged4']) for r in rows if r['subject'] == subject['name']]
-    np.testing.assert_allclose(ged, results.scores[subject['name']]['ged4'])
+    np.testing.assert_allclose(ged, scene.values(results, subject['name'], 'ged4'))
     np.testing.assert_allclose(np.mean(ged), subject['scores']['ged4']['mean'], rtol=1e-6)
   assert numbers['data']['patients'] == 3
   assert [c['id'] for c in numbers['cases']] == [results.ids[i] for _, i in choice.cases]
@@ -168,8 +166,7 @@ def test_names_of_others_are_neither_markup_nor_formulas(written):
   results, _, path = written
   first, *others = results.subjects
   bad = '<i>a|b](http://c)'
-  scores = {bad: results.scores[first]} | {s: results.scores[s] for s in others}
-  renamed = dataclasses.replace(results, scores=scores, ids=['=1+1', *results.ids[1:]])
+  renamed = scene.changed(results, {first: bad}, ids=['=1+1', *results.ids[1:]])
   table = tables.markdown_scores(renamed).split('\n\n')[0].splitlines()
   assert len({len(re.findall(r'(?<!\\)\|', line)) for line in table}) == 1
   assert '&lt;i>a\\|b]\\(http://c)' in table[2]
@@ -193,8 +190,8 @@ def test_markdown_shows_every_picture_that_is_there(written):
 
 def test_worst_and_best_cases_are_the_ends_of_the_scores(written):
   results, choice, _ = written
-  ged = results.scores[results.subjects[0]]['ged4']
-  differ = results.scores[results.subjects[0]]['part/d_yy'] > 0
+  ged = scene.values(results, results.subjects[0], 'ged4')
+  differ = results.rows(results.subjects[0], 'distances', 'd_yy') > 0
   whys = dict(reversed([(why.split()[0].lower(), i) for why, i in choice.cases]))
   assert ged[whys['worst']] == ged[differ].max()
   assert ged[whys['best']] == ged[differ].min()

@@ -44,7 +44,7 @@ def test_another_tool_finds_our_scores_in_the_arrays(saved):
     np.testing.assert_allclose(probs.sum(-1), 1, atol=1e-5)
     for i in range(5):
       ged = plain_ged(samples[i] == 1, readers[i][weight[i] > 0] == 1, 'v')
-      assert results.scores[subject]['ged5'][i] == pytest.approx(ged, abs=1e-5)
+      assert scene.values(results, subject, 'ged5')[i] == pytest.approx(ged, abs=1e-5)
 
 
 def test_index_states_every_array(saved):
@@ -110,7 +110,7 @@ def test_images_of_several_sizes_have_a_file_each(several):
     )
     assert samples.shape[1:] == readers.shape[1:] == sides
     ged = plain_ged(samples == 1, readers == 1, 'v')
-    assert results.scores['samples']['ged3'][i] == pytest.approx(ged, abs=1e-5)
+    assert scene.values(results, 'samples', 'ged3')[i] == pytest.approx(ged, abs=1e-5)
     with Image.open(folder / f'samples/class_ids/{results.ids[i]}.png') as picture:
       probs = np.load(folder / 'samples/probabilities' / f'{i:06d}.npy')
       np.testing.assert_array_equal(np.asarray(picture), probs.argmax(-1))

@@ -1,0 +1,130 @@
+"""Predictions in, cells out: the one loop in which everything is scored.
+
+A result depends on the examples, the predictions and the metrics alone: neither on the batch size
+nor on the number of devices or hosts, since sums of each image are added on the host. Letters: B
+images of a batch, H x W pixels, M readers, C classes, D features, S pixels.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax.errors import UserError
+from car_jax.evaluate.cell import Cell
+from car_jax.evaluate.predict import Prediction
+from car_jax.metrics.base import Metric, Outputs, Source, Traits
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """What one subject says of a batch; through `calibrator`, where there is one."""
+
+  prediction: Prediction
+  traits: Traits
+  calibrator: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+  """A batch that subjects have predicted, on the devices and split over the mesh by image.
+
+  batch: labels [B, M, H, W] int32, label_weight [B, M], valid [B] bool; and where there are:
+  unknown [B, H, W] bool, black_box [B, H, W], image [B, h, w, 3] in [-1, 1], features [B, D],
+  pixels [B, S] int32, those that are scored. ids, groups [B] str and keep [B] bool, False for rows
+  that pad the batch: of all processes, on each. fetch: what was computed of the arrays -> numpy.
+  """
+
+  batch: dict[str, jax.Array]
+  rows: Mapping[str, Row]
+  ids: np.ndarray
+  groups: np.ndarray
+  keep: np.ndarray
+  fetch: Callable[[Any], Any] = jax.device_get
+
+
+def count(
+  stream: Iterable[Predicted],
+  metrics: Sequence[Metric],
+  *,
+  details: Callable[[str, Traits], tuple[Source, ...]] = lambda name, traits: (),
+  progress: Callable[[int], None] | None = None,
+) -> dict[str, Cell]:
+  """A cell for each row of a stream, in which every batch has the same rows.
+
+  details: sums beyond those of the metrics. `progress(k)` is called after each batch of k images.
+  Sums are fetched while the next batch computes. Raises UserError for a stream without images, and
+  for images whose predictions are of another kind than those before.
+  """
+  cells: dict[str, Cell] = {}
+  waiting: tuple[Predicted, dict[str, Any]] | None = None
+  for predicted in stream:
+    states = {}
+    for name, row in predicted.rows.items():
+      cell = cells.setdefault(name, Cell(row.traits))
+      _check_kind(cell, row.traits, predicted)
+      sources = sources_of(metrics, row.traits) + details(name, row.traits)
+      args = sources, row.calibrator, row.prediction, predicted.batch
+      states[name] = sources, _states(*args)
+    if waiting is not None:
+      _add(cells, *waiting, progress)
+    waiting = predicted, states
+  if waiting is not None:
+    _add(cells, *waiting, progress)
+  if not any(len(cell.ids) for cell in cells.values()):
+    raise UserError('nothing to evaluate: the split has no image\n  choose another split')
+  return cells
+
+
+def sources_of(metrics: Sequence[Metric], traits: Traits) -> tuple[Source, ...]:
+  """The different sources of the scores that such predictions have."""
+  used = (m.source for m in metrics if not m.left_out(traits))
+  return tuple({s.source_name: s for s in used}.values())
+
+
+@functools.partial(jax.jit, static_argnames=('sources',))
+def _states(sources, calibrator, prediction, batch) -> tuple[Any, ...]:
+  outputs = Outputs(prediction if calibrator is None else calibrated(calibrator, prediction, batch))
+  return tuple(source.state(outputs, batch) for source in sources)
+
+
+def calibrated(calibrator: Any, prediction: Prediction, batch: Mapping[str, Any]) -> Prediction:
+  """Its logits [B, H, W, C] through a calibrator; one that needs the image needs it at their size.
+
+  Single samples are not calibrated, so they are left out.
+  """
+  logits, image = Outputs(prediction).logits, batch.get('image')
+  if image is not None and image.shape[1:3] != logits.shape[1:3]:
+    image = jax.image.resize(image, (*logits.shape[:3], 3), 'bilinear', antialias=False)
+  logits = calibrator.apply(logits, image=image, features=batch.get('features'))
+  return Prediction(logits=logits, disagreement=prediction.disagreement)
+
+
+def _check_kind(cell: Cell, traits: Traits, predicted: Predicted) -> None:
+  if cell.traits != traits:
+    raise UserError(
+      f'{predicted.ids[0]} has {_described(traits)}, images before it {_described(cell.traits)}\n'
+      '  score logits, probabilities and samples one by one'
+    )
+
+
+def _described(traits: Traits) -> str:
+  if not traits.confidence:
+    return 'classes without a confidence'
+  if traits.logits:
+    return 'logits'
+  return 'samples' if traits.disagreement else 'probabilities'
+
+
+def _add(cells: dict[str, Cell], predicted: Predicted, states: Any, progress: Any) -> None:
+  keep = np.asarray(predicted.keep, bool)
+  fetched = predicted.fetch({name: values for name, (_, values) in states.items()})
+  ids, groups = (np.asarray(x)[keep] for x in (predicted.ids, predicted.groups))
+  for name, (sources, _) in states.items():
+    rows = jax.tree.map(lambda x: np.asarray(x)[keep], fetched[name])
+    cells[name].add(sources, rows, ids, groups)
+  if progress is not None:
+    progress(int(keep.sum()))

@@ -1,0 +1,362 @@
+"""What every score says, in words for a reader who meets it for the first time."""
+
+from car_jax.metrics.base import About
+
+GROUPS = (
+  'samples and readers',
+  'accuracy',
+  'calibration',
+  'misclassification',
+  'unknown objects',
+  'image-level',
+)
+_SAMPLES, _ACCURACY, _CALIBRATION, _WRONG, _UNKNOWN, _IMAGE = GROUPS
+
+# of single pixels, against a label
+ABOUT = {
+  'miou': About(
+    'mIoU',
+    'high',
+    'For each class, the overlap of predicted and true region divided by their union, over all '
+    'images together; then the mean over classes. A rare class counts as much as the road.',
+    _ACCURACY,
+    True,
+  ),
+  'pixel_accuracy': About(
+    'pixel accuracy',
+    'high',
+    'The share of labelled pixels whose class is right. Large classes decide it.',
+    _ACCURACY,
+    True,
+  ),
+  'mean_accuracy': About(
+    'mean class accuracy',
+    'high',
+    "The share that is right among each class's pixels, averaged over the classes that occur.",
+    _ACCURACY,
+    True,
+  ),
+  'ece': About(
+    'ECE',
+    'low',
+    'Expected calibration error: sort pixels into 15 bins by confidence; in each, how far is the '
+    'mean confidence from the share that is right? The mean of these gaps, weighted by pixels. '
+    '0 means that of pixels called 80 % sure, 80 % are right.',
+    _CALIBRATION,
+    True,
+  ),
+  'ece_entropy': About(
+    'ECE of entropy',
+    'low',
+    'The same with one minus the entropy, as a share of its maximum, in place of the probability.',
+    _CALIBRATION,
+    True,
+  ),
+  'adaptive_ece': About(
+    'adaptive ECE',
+    'low',
+    'The same with bins that hold equally many pixels. It sees more where most pixels are, which '
+    'is close to full confidence.',
+    _CALIBRATION,
+    True,
+  ),
+  'adaptive_ece_relis': About(
+    "adaptive ECE, RELIS' number",
+    'low',
+    'Adaptive ECE of the published code, for comparison with its tables: pixels of the very '
+    'lowest confidence are left out, however many they are.',
+    _CALIBRATION,
+    True,
+  ),
+  'ks': About(
+    'KS error',
+    'low',
+    'The largest gap between confidence and correctness summed up from the least confident pixel '
+    'on. It needs no bins.',
+    _CALIBRATION,
+    True,
+  ),
+  'mce': About(
+    'MCE',
+    'low',
+    'The gap of the worst bin alone, however few pixels it holds. It is noisy.',
+    _CALIBRATION,
+    True,
+  ),
+  'classwise_ece': About(
+    'class-wise ECE',
+    'low',
+    "ECE of every class's own probability, averaged over the classes that occur.",
+    _CALIBRATION,
+    True,
+  ),
+  'classwise_adaptive_ece': About(
+    'class-wise adaptive ECE',
+    'low',
+    "Adaptive ECE of every class's own probability, averaged over the classes that occur.",
+    _CALIBRATION,
+    True,
+  ),
+  'classwise_adaptive_ece_relis': About(
+    "class-wise adaptive ECE, RELIS' number",
+    'low',
+    "Adaptive ECE, RELIS' number, of every class's own probability.",
+    _CALIBRATION,
+    True,
+  ),
+  'classwise_ks': About(
+    'class-wise KS error',
+    'low',
+    "KS error of every class's own probability, averaged over the classes that occur.",
+    _CALIBRATION,
+    True,
+  ),
+  'nll': About(
+    'NLL',
+    'low',
+    'Negative log-likelihood of the true class, in nats per pixel. It punishes confident errors '
+    'most and mixes accuracy with calibration.',
+    _CALIBRATION,
+    False,
+  ),
+  'brier': About(
+    'Brier score',
+    'low',
+    'Squared distance between the predicted probabilities and the truth, from 0 to 2. Like NLL '
+    'it mixes accuracy with calibration, but one wild pixel cannot dominate it.',
+    _CALIBRATION,
+    False,
+  ),
+  'auroc': About(
+    'AUROC of errors',
+    'high',
+    'Draw a wrong and a right pixel: how often is the wrong one less confident? 50 % is chance, '
+    '100 % means that a threshold finds every error.',
+    _WRONG,
+    True,
+  ),
+  'aupr_error': About(
+    'AUPR of errors',
+    'high',
+    'Precision averaged over recall when errors are searched by low confidence. Chance level is '
+    'the error rate itself, so compare models of similar accuracy.',
+    _WRONG,
+    True,
+  ),
+  'aupr_success': About(
+    'AUPR of successes',
+    'high',
+    'Precision averaged over recall when right pixels are searched by high confidence. Chance '
+    'level is the accuracy itself.',
+    _WRONG,
+    True,
+  ),
+  'fpr95': About(
+    'FPR95 of errors',
+    'low',
+    'If the threshold is set so that 95 % of the errors are flagged, this share of the right '
+    'pixels is flagged with them.',
+    _WRONG,
+    True,
+  ),
+  'prr': About(
+    'PRR',
+    'high',
+    'Prediction rejection ratio: hand the least confident pixels to a person first. 100 % is as '
+    'good as knowing the errors, 0 % no better than handing over pixels at random.',
+    _WRONG,
+    True,
+  ),
+  'prr_relis': About(
+    "PRR, RELIS' number",
+    'high',
+    'PRR against the oracle of the published code, for comparison with its tables: the more '
+    'errors a model makes, the lower it is for that alone.',
+    _WRONG,
+    True,
+  ),
+  'aurc': About(
+    'AURC',
+    'low',
+    'Mean error of the pixels that are kept, over all shares kept. It rewards accuracy and a '
+    'good order of confidences together.',
+    _WRONG,
+    True,
+  ),
+  'unknown_auroc': About(
+    'AUROC of unknown',
+    'high',
+    'Draw a pixel of an object that no training class describes and a pixel of a known class: '
+    'how often is the unknown one less confident? 50 % is chance.',
+    _UNKNOWN,
+    True,
+  ),
+  'unknown_ap': About(
+    'AP of unknown',
+    'high',
+    'Precision averaged over recall when unknown objects are searched by low confidence. Chance '
+    'level is their share of pixels, which is small.',
+    _UNKNOWN,
+    True,
+  ),
+  'unknown_aupr': About(
+    'AUPR of unknown, GenVal',
+    'high',
+    'The same by straight lines between thresholds, as GenVal publishes it; a little higher.',
+    _UNKNOWN,
+    True,
+  ),
+  'unknown_fpr95': About(
+    'FPR95 of unknown',
+    'low',
+    'If 95 % of the unknown pixels are flagged, this share of the known ones is flagged too.',
+    _UNKNOWN,
+    True,
+  ),
+  'object_auroc': About(
+    'AUROC of objects, per image',
+    'high',
+    'As AUROC of unknown within each image that holds an unknown object, then averaged.',
+    _UNKNOWN,
+    True,
+  ),
+  'object_fpr95': About(
+    'FPR95 of objects, per image',
+    'low',
+    'As FPR95 of unknown within each image that holds an unknown object, then averaged.',
+    _UNKNOWN,
+    True,
+  ),
+  'object_aupr': About(
+    'AUPR of objects, per image',
+    'high',
+    'As AUPR of unknown, GenVal, within each image that holds one, then averaged.',
+    _UNKNOWN,
+    True,
+  ),
+  'object_aupr_rest': About(
+    'AUPR of the rest, per image',
+    'high',
+    'As AUPR of objects, with all other pixels as what is searched, by high confidence.',
+    _UNKNOWN,
+    True,
+  ),
+  'object_entropy': About(
+    'entropy on objects',
+    'high',
+    'Mean entropy on an unknown object in nats, averaged over images.',
+    _UNKNOWN,
+    False,
+  ),
+  'object_entropy_ratio': About(
+    'entropy on objects, relative',
+    'high',
+    'Mean entropy on an unknown object over the mean elsewhere in the image, averaged over '
+    'images. Above 1: the object is noticed at least a little.',
+    _UNKNOWN,
+    False,
+  ),
+  'image_auroc': About(
+    'image AUROC',
+    'high',
+    'Draw an image of the known and one of another data set: how often does the other one have '
+    'the lower mean confidence? 50 % is chance.',
+    _IMAGE,
+    True,
+  ),
+}
+
+# of samples and their mean, against several readers
+OF_READERS = {
+  'ged': About(
+    'Generalised energy distance',
+    'low',
+    'How far the set of samples is from the set of readers: twice the mean distance of a sample to '
+    'a reader, minus the mean distance between two samples, minus that between two readers. The '
+    'distance is 1 − IoU. It is small when samples look like the readers and disagree as they do.',
+    _SAMPLES,
+  ),
+  'hm_iou': About(
+    'Matched IoU',
+    'high',
+    'Samples and readers are paired one to one in the best possible way; the mean IoU of the '
+    'pairs. 1 means that the samples reproduce the readers, each in its right share.',
+    _SAMPLES,
+  ),
+  'dice_max': About(
+    'Best Dice',
+    'high',
+    'For each reader, the Dice overlap with the sample that fits best. It rewards finding every '
+    'opinion and does not punish wild samples; it can only grow with the number of samples.',
+    _SAMPLES,
+  ),
+  'diversity': About(
+    'Sample diversity',
+    'match',
+    'Mean distance (1 − IoU) between two samples of an image. More is not better: it should equal '
+    'the distance between two readers, which the row of the readers shows.',
+    _SAMPLES,
+  ),
+  'd_ys': About(
+    'Sample to reader',
+    'low',
+    'Mean distance of a sample to a reader.',
+    _SAMPLES,
+  ),
+  'd_ss': About(
+    'Sample to sample',
+    'match',
+    'Mean distance between two samples.',
+    _SAMPLES,
+  ),
+  'd_yy': About(
+    'Reader to reader',
+    'match',
+    'Mean distance between two readers.',
+    _SAMPLES,
+  ),
+  'ece': About(
+    'Expected calibration error',
+    'low',
+    'Pixels are sorted into bins by their predicted probability; the gap between that probability '
+    'and the share of readers who agree, averaged over all pixels. 0: a pixel predicted at 30 % is '
+    'marked by 30 % of the readers. With [listed] as published with MoSE: see docs/metrics.md.',
+    _CALIBRATION,
+  ),
+  'nll': About(
+    'Negative log likelihood',
+    'low',
+    'Minus the log of the probability given to what the readers said, per pixel, in nats. It '
+    'punishes confident mistakes hard; probabilities count as at least 1e-7.',
+    _CALIBRATION,
+  ),
+  'brier': About(
+    'Brier score',
+    'low',
+    'Squared difference between class probabilities and what a reader said, per pixel. Where '
+    'readers differ even perfect probabilities do not reach 0.',
+    _CALIBRATION,
+  ),
+  'kl': About(
+    'Divergence from the readers',
+    'low',
+    "KL divergence of the probabilities from the readers' shares, both clamped to 1e-7; used to "
+    'choose between calibration nets.',
+    _CALIBRATION,
+  ),
+  'miou': About(
+    'Mean IoU of the likeliest class',
+    'high',
+    'Each pixel gets its most probable class; intersection over union with the readers, pooled '
+    'over all images, averaged over the scored classes.',
+    _ACCURACY,
+  ),
+  'flip_error': About(
+    'Flip frequency error',
+    'low',
+    'Some classes were renamed to a twin with a known probability. How often samples that find the '
+    "class use its twin's name, minus how often they should; mean absolute value over the classes. "
+    'With [pixels] the shares of both names among all pixels of a class, missed ones included.',
+    _SAMPLES,
+  ),
+}
