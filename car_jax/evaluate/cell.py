@@ -104,10 +104,11 @@ class Cell:
 
   @property
   def group(self) -> np.ndarray:
-    """[I]: a number for each image's group; without groups those of one id are one."""
+    """[I]: a number for each image's group; without groups those of one id are one.
+
+    By name, so that draws do not depend on the order of images.
+    """
     names = self.groups if any(self.groups) else self.ids
-    if len({*names}) == len(names):
-      return np.arange(len(names))
     return np.unique(names, return_inverse=True)[1].reshape(-1)
 
   def estimates(
@@ -140,14 +141,25 @@ class Cell:
   def _pooled(
     self, metrics: Sequence[Metric], part: np.ndarray, resamples: int, seed: int, exact: Any
   ) -> dict[str, Estimate]:
-    drawn: list[list[float]] = [[] for _ in metrics]
+    draws = self.draws(metrics, resamples=resamples, seed=seed, part=part)
+    several = {m.name: self._of_several(m, draws[m.name], part) for m in metrics}
+    return {m.name: self._estimate(m, several[m.name], part, exact.get(m.name)) for m in metrics}
+
+  def draws(
+    self,
+    metrics: Sequence[Metric],
+    *,
+    resamples: int,
+    seed: int | Sequence[int],
+    part: np.ndarray | None = None,
+  ) -> dict[str, np.ndarray]:
+    """Name -> each score over resamples [R] of groups of images, see `resampled`; nan without."""
+    part = np.arange(len(self.ids)) if part is None else part
+    out = {m.name: np.full(resamples, NAN) for m in metrics}
     sources = [*{m.source.source_name: m.source for m in metrics}.values()]
-    for totals in self.resampled(sources, part, resamples, seed):
-      for values, m in zip(drawn, metrics, strict=True):
-        values.append(m.compute(totals[m.source.source_name]))
-    out = {}
-    for m, values in zip(metrics, drawn, strict=True):
-      out[m.name] = self._estimate(m, self._of_several(m, values, part), part, exact.get(m.name))
+    for r, totals in enumerate(self.resampled(sources, part, resamples, seed)):
+      for m in metrics:
+        out[m.name][r] = m.compute(totals[m.source.source_name])
     return out
 
   def _estimate(
@@ -165,9 +177,9 @@ class Cell:
     images = len(part), len(self.ids) - len(part)
     return Estimate(value, float(low + shift), float(high + shift), bound, *images)
 
-  def _of_several(self, m: Metric, values: list[float], part: np.ndarray) -> np.ndarray:
+  def _of_several(self, m: Metric, values: np.ndarray, part: np.ndarray) -> np.ndarray:
     """Defined values of resamples; none where they do not differ and one group alone has any."""
-    known = np.array([v for v in values if not np.isnan(v)])
+    known = values[~np.isnan(values)]
     if len(known) and not np.ptp(known):
       group = self.group[part]
       each = (m.compute(self.total(m.source, part[group == g])) for g in np.unique(group))
@@ -175,7 +187,11 @@ class Cell:
     return known
 
   def resampled(
-    self, sources: Sequence[Source], part: np.ndarray, resamples: int, seed: int
+    self,
+    sources: Sequence[Source],
+    part: np.ndarray,
+    resamples: int,
+    seed: int | Sequence[int],
   ) -> Iterator[dict[str, Any]]:
     """Totals by source of groups of images drawn with replacement, as many as there are.
 
@@ -282,11 +298,14 @@ def difference(
   part = np.arange(len(one.ids)) if counted is None else np.flatnonzero(counted)
   source = metric.source
   kw: dict[str, Any] = dict(part=part, resamples=resamples, seed=seed)
-  pairs = zip(*(c.resampled([source], **kw) for c in (one, other)), strict=True)
-  name = source.source_name
-  draws = np.array([metric.compute(x[name]) - metric.compute(y[name]) for x, y in pairs])
+  left, right = (c.draws([metric], **kw)[metric.name] for c in (one, other))
+  draws = left - right
   kept = [c.total(source, part) for c in (one, other)]
-  shift = value - (metric.compute(kept[0]) - metric.compute(kept[1])) if name in one.whole else 0.0
+  shift = (
+    value - (metric.compute(kept[0]) - metric.compute(kept[1]))
+    if source.source_name in one.whole
+    else 0.0
+  )
   ends = np.nanpercentile(draws, [2.5, 97.5]) if np.isfinite(draws).any() else (NAN, NAN)
   images = len(part), len(one.ids) - len(part)
   return Estimate(value, float(ends[0] + shift), float(ends[1] + shift), 0.0, *images)

@@ -38,7 +38,7 @@ class Predicted:
   that pad the batch: of all processes, on each. fetch: what was computed of the arrays -> numpy.
   """
 
-  batch: dict[str, jax.Array]
+  batch: Mapping[str, Any]
   rows: Mapping[str, Row]
   ids: np.ndarray
   groups: np.ndarray
@@ -66,7 +66,7 @@ def count(
     for name, row in predicted.rows.items():
       cell = cells.setdefault(name, Cell(row.traits))
       _check_kind(cell, row.traits, predicted)
-      sources = sources_of(metrics, row.traits) + details(name, row.traits)
+      sources = sources_of(metrics, row.traits, details(name, row.traits))
       args = sources, row.calibrator, row.prediction, predicted.batch
       states[name] = sources, _states(*args)
     if waiting is not None:
@@ -79,10 +79,12 @@ def count(
   return cells
 
 
-def sources_of(metrics: Sequence[Metric], traits: Traits) -> tuple[Source, ...]:
-  """The different sources of the scores that such predictions have."""
-  used = (m.source for m in metrics if not m.left_out(traits))
-  return tuple({s.source_name: s for s in used}.values())
+def sources_of(
+  metrics: Sequence[Metric], traits: Traits, details: tuple[Source, ...] = ()
+) -> tuple[Source, ...]:
+  """The different sources of the scores that such predictions have, and of details."""
+  used = [m.source for m in metrics if not m.left_out(traits)]
+  return tuple({s.source_name: s for s in (*details, *used)}.values())
 
 
 @functools.partial(jax.jit, static_argnames=('sources',))

@@ -4,7 +4,6 @@ Letters: I images, S subjects, K bins.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np

@@ -10,8 +10,8 @@ from car_jax.evaluate.charts import number
 from car_jax.evaluate.predict import READERS
 from car_jax.evaluate.results import Results
 from car_jax.metrics.base import ARROWS, BETTER, Metric
-from car_jax.metrics.of_samples import PARTS, counts_of
 from car_jax.metrics.bootstrap import Interval
+from car_jax.metrics.of_samples import PARTS, counts_of
 
 FORMAT = 'evaluation results, version 1'
 

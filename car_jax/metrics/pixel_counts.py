@@ -23,6 +23,7 @@ from car_jax.metrics.onepass import (
 )
 
 ORDER = (*SCORES, EXTRA)
+SORTED = ('values', 'outcome', 'confidence')
 FINE = ('scores', 'conf', 'classwise', 'classwise_conf')  # of all images together, at K bins
 OBJECT_SCORES = ('entropy', 'max_prob', 'max_logit')  # GenVal's three, per image
 OBJECT_NUMBERS = 14
@@ -99,7 +100,8 @@ class PixelCounts(Source):
     logits = outputs.logits
     b, h, w, c = logits.shape
     flat = lambda x: None if x is None else x.reshape(*x.shape[:-2], h * w)
-    labels = jnp.moveaxis(flat(jnp.asarray(batch['labels'], jnp.int32)), 1, 0)
+    labels = jnp.asarray(batch['labels'], jnp.int32)
+    labels = jnp.moveaxis(labels.reshape(b, -1, h * w), 1, 0)
     unknown, extra = flat(batch.get('unknown')), flat(outputs.disagreement)
     logits = logits.reshape(b, h * w, c)
     if (at := batch.get('pixels')) is not None:
@@ -188,10 +190,9 @@ class SortedPixels(PixelCounts):
     if len(labels) > 1:
       raise ValueError('scores are sorted against one label only')
     every = super().state(outputs, batch)
-    names = ('values', 'outcome', 'confidence')
     maps = labels[0], counted[0], unknown, extra
     sorted_ = onepass.values(logits, *maps, ignore=self.ignore)
-    return every | dict(zip(names, sorted_, strict=True))
+    return every | dict(zip(SORTED, sorted_, strict=True))
 
   def kept(self, state):
     state = dict(state)
@@ -202,13 +203,13 @@ class SortedPixels(PixelCounts):
     return rows, whole | dict(values=values, outcome=outcome, confidence=confidence)
 
   def added(self, one, other):
-    flat = {k: np.concatenate([one[k], other[k]], -1) for k in ('values', 'outcome', 'confidence')}
-    rest = [{k: v for k, v in x.items() if k not in flat} for x in (one, other)]
+    flat = {k: np.concatenate([one[k], other[k]], -1) for k in SORTED if k in one}
+    rest = [{k: v for k, v in x.items() if k not in SORTED} for x in (one, other)]
     return super().added(*rest) | flat
 
   def total(self, rows, whole):
     whole = dict(whole)
-    flat = {k: whole.pop(k) for k in ('values', 'outcome', 'confidence') if k in whole}
+    flat = {k: whole.pop(k) for k in SORTED if k in whole}
     totals = super().total(rows, whole)
     return Sorted(totals, **flat) if flat else totals
 

@@ -21,10 +21,10 @@ import numpy as np
 from scipy import stats
 
 from car_jax.evaluate import charts
-from car_jax.reliability import image_counts, legend, measures, numbers
-from car_jax.reliability.image_counts import ImageCounts
+from car_jax.evaluate.cell import SHIFT
+from car_jax.reliability import legend, numbers
 from car_jax.reliability.plan import PLAIN, Plan
-from car_jax.reliability.study import Cell
+from car_jax.reliability.study import Cell, merged
 
 LEAST = 3  # models for a coefficient
 LEAST_DRAWN = 4  # for an interval over models: of three, hardly a draw has three
@@ -49,45 +49,36 @@ def of_study(plan: Plan, cells: Sequence[Cell]) -> list[dict[str, Any]]:
   at = {(c.model, c.set): c for c in cells if c.calibrator == PLAIN}
   out = []
   for name, pair in plan.correlations.items():
-    chosen = [measures.measure(m) for m in pair['measures']]
+    chosen = pair['measures']
     sides = {
       side: {m: scored([at[m, s] for s in pair[side]], chosen, plan, k) for m in plan.models}
       for k, side in enumerate(SIDES)
     }
     for measure in chosen:
-      points = {m: tuple(sides[side][m][measure.name] for side in SIDES) for m in plan.models}
-      entry = dict(name=name, measure=measure.name, **{side: [*pair[side]] for side in SIDES})
+      points = {m: tuple(sides[side][m][measure] for side in SIDES) for m in plan.models}
+      entry = dict(name=name, measure=measure, **{side: [*pair[side]] for side in SIDES})
       out.append(entry | correlated(points, seed=plan.config.seed))
   return out
 
 
 def scored(
-  cells: Sequence[Cell], chosen: Sequence[measures.Measure], plan: Plan, side: int = 0
+  cells: Sequence[Cell], chosen: Sequence[str], plan: Plan, side: int = 0
 ) -> dict[str, Scores]:
   """By measure, of one model on the images of all these sets together.
 
   Measures and models of one `side` are of the same resamples, if their sets are the same.
   """
-  counts = image_counts.merged([c.counts for c in cells])
+  counts, metrics = merged(cells)
   exact = cells[0].exact if len(cells) == 1 else {}
-  draws = resampled(counts, chosen, plan.config.resamples, [plan.config.seed, side])
-  pooled, coarse = counts.pooled(), counts.subset(np.arange(len(counts.ids)))
-  out = {}
-  for m, column in zip(chosen, draws.T, strict=True):
-    value = exact.get(m.name, m.of(pooled))
-    shift = value - m.of(coarse)  # of the coarser histograms that are kept of each image
-    known = abs(shift) <= measures.SHIFT
-    out[m.name] = Scores(value, column + shift if known else np.full_like(column, NAN))
-  return out
-
-
-def resampled(
-  counts: ImageCounts, chosen: Sequence[measures.Measure], resamples: int, seed: Sequence[int]
-) -> np.ndarray:
-  """[R, measures]: each measure over images, or whole groups of them, drawn with replacement."""
-  out = np.full((resamples, len(chosen)), NAN)
-  for r, part in enumerate(counts.resampled(resamples, np.random.default_rng(seed))):
-    out[r] = [m.of(part) for m in chosen]
+  used = [metrics[name] for name in chosen if counts.has(metrics[name])]
+  draws = counts.draws(used, resamples=plan.config.resamples, seed=[plan.config.seed, side])
+  out = dict.fromkeys(chosen, Scores(NAN, np.full(plan.config.resamples, NAN)))
+  for m in used:
+    value = exact.get(m.name, counts.value(m))
+    shift = value - m.compute(counts.total(m.source, np.arange(len(counts.ids))))
+    column = draws[m.name]  # of the coarser histograms that are kept of each image
+    column = column + shift if abs(shift) <= SHIFT else np.full_like(column, NAN)
+    out[m.name] = Scores(value, column)
   return out
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from car_jax.evaluate import census, folders, report, tables
+from car_jax.evaluate.cell import Estimate
 from car_jax.metrics import confusion, ranking, rejection
 from car_jax.metrics.calibration import reliability
-from car_jax.reliability import correlation, legend, measures, objects, page, ranks
+from car_jax.reliability import correlation, legend, objects, page, ranks
 from car_jax.reliability import tables as study_tables
-from car_jax.reliability.image_counts import census_of
-from car_jax.reliability.study import PLAIN, Cell, Study
+from car_jax.reliability.count import census_of
+from car_jax.reliability.study import PLAIN, Cell, Study, absent
 
 PAGE = 'report.html'
 POINTS = 101  # of a curve on the page
@@ -45,9 +46,9 @@ def build(
       *_calibrators(study, cells),
     ],
     remarks=_remarks(study, cells),
-    metrics=[legend.of_score(m.name)._asdict() for m in plan.measures],
+    metrics=[legend.of_metric(cells[0].metrics[name])._asdict() for name in plan.measures],
     cells=[_cell(plan, c) for c in cells],
-    curves=[_curves(c) for c in cells if 'max_prob' in c.counts.names],
+    curves=[_curves(c) for c in cells if c.confident],
     fits=[*_fits(study)],
     objects=[*_objects(study, cells)],
     resamples=plan.config.resamples,
@@ -91,9 +92,9 @@ def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
   how, config = study.plan.how, study.plan.config
   seen = f'{how.sampled:,} random pixels' if how.sampled else 'All pixels'
   counted = 'ranking measures come from fine histograms'
-  if how.exact:
+  if config.exact:
     counted = 'every score was sorted, but for those of pools and those within images or classes'
-  plain = dict.fromkeys(c.model for c in cells if 'max_prob' not in c.counts.names)
+  plain = dict.fromkeys(c.model for c in cells if not c.confident)
   absent = study.plan.absent
   return [
     *([f'Left out, since their runs are not there: {", ".join(absent)}.'] if absent else []),
@@ -108,7 +109,7 @@ def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
 
 
 def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
-  first = {c.set: c.counts for c in reversed(cells)}
+  first = {c.set: c for c in reversed(cells)}
   plan = study.plan
   for name in (*plan.sets, *plan.pools):
     spec, seen = plan.sets.get(name, {}), first[name]
@@ -120,18 +121,18 @@ def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
       pool=name in plan.pools,
       condition=spec.get('condition', name),
       shift=spec.get('shift'),
-      images=len(seen.ids),
-      pixels=int(seen.images['pixels'].sum()),
+      images=len(seen.counts.ids),
+      pixels=int(seen.pixels['pixels'].sum()),
     )
 
 
 def _remarks(study: Study, cells: Sequence[Cell]) -> list[str]:
   """What is unusual in the labels of each set, see evaluate/census.py."""
-  first = {c.set: c.counts for c in reversed(cells)}
+  first = {c.set: c for c in reversed(cells)}
   names, _ = study.segmenter(next(iter(study.plan.models))).classes(
     next(iter(study.plan.sets.values()))
   )
-  of = lambda counts: census.remark(census_of(counts), names, absent=counts.absent)
+  of = lambda c: census.remark(census_of(c.counts), names, absent=tuple(absent(c.metrics)))
   return census.lines({name: of(first[name]) for name in study.plan.sets})
 
 
@@ -167,15 +168,14 @@ CALIBRATORS = {
 
 def _cell(plan: Any, c: Cell) -> dict[str, Any]:
   kw = dict(resamples=plan.config.resamples, seed=plan.config.seed, exact=c.exact)
-  estimates = measures.estimates(c.counts, plan.measures, **kw)
-  pooled = c.counts.pooled()
-  iou = confusion.iou(pooled.confusion)
+  estimates = c.counts.estimates([c.metrics[name] for name in plan.measures], **kw)
+  iou = confusion.iou(c.totals.confusion)
   return dict(
     model=c.model,
     set=c.set,
     calibrator=c.calibrator,
-    values={k: vars(v) for k, v in estimates.items() if not math.isnan(v.value)},
-    iou=np.where(np.isin(np.arange(len(iou)), pooled.absent), np.nan, iou),
+    values={k: _estimate(v) for k, v in estimates.items() if not math.isnan(v.value)},
+    iou=np.where(np.isin(np.arange(len(iou)), [*absent(c.metrics)]), np.nan, iou),
     scenes=_scenes(plan, c),
   )
 
@@ -185,15 +185,20 @@ def _scenes(plan: Any, c: Cell) -> dict[str, dict[str, float]]:
   groups = np.array(c.counts.groups)
   if len({*groups}) in (1, len(groups)):
     return {}
-  shown = [m for m in plan.measures if m.name in ('miou', 'pixel_accuracy', 'ece', 'nll')]
-  part = {g: c.counts.subset(groups == g) for g in sorted({*groups})}
-  return {g: {m.name: m.of(p) for m in shown} for g, p in part.items()}
+  shown = [c.metrics[m] for m in plan.measures if m in ('miou', 'pixel_accuracy', 'ece', 'nll')]
+  shown = [m for m in shown if c.counts.has(m)]
+  of = lambda m, group: m.compute(c.counts.total(m.source, groups == group))
+  return {g: {m.name: of(m, g) for m in shown} for g in sorted({*groups})}
+
+
+def _estimate(e: Estimate) -> dict[str, float]:
+  return dict(value=e.value, low=e.low, high=e.high, bound=e.bound)
 
 
 def _curves(c: Cell) -> dict[str, Any]:
-  pooled = c.counts.pooled()
-  table = reliability(measures.ece_sums(pooled))
-  wrong, right = measures.kept_of(pooled, 'max_prob')
+  totals = c.totals
+  table = reliability(totals.bins())
+  wrong, right = totals.errors('max_prob')
   rejected, left = rejection.rejection_curve(wrong, right)
   x = np.linspace(0, 1, POINTS)[:-1]
   kept = 1 - x
@@ -208,8 +213,8 @@ def _curves(c: Cell) -> dict[str, Any]:
       best=np.maximum(left[0] - x, 0) / kept,
     ),
     roc=dict(
-      misclassification=_roc(*measures.errors_of(pooled, 'max_prob')),
-      unknown=_roc(*measures.unknown_of(pooled, 'max_prob')),
+      misclassification=_roc(wrong[::-1], right[::-1]),
+      unknown=_roc(*totals.unknown('max_prob')),
     ),
   )
 
@@ -245,7 +250,7 @@ def _objects(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   first = study.segmenter(next(iter(plan.models)))
   for c in cells:
     parts = [plan.sets[s] for s in plan.pools.get(c.set, (c.set,))]
-    if all(map(first.by_object, parts)) and 'max_prob' in c.counts.names:
+    if all(map(first.by_object, parts)) and c.confident:
       yield from objects.of_cell(c, resamples=config.resamples, seed=config.seed)
 
 
@@ -253,16 +258,16 @@ def _image_ood(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   """Every other set against the in-domain one, by the mean confidence of whole images."""
   plan = study.plan
   known = next((name for name in plan.sets if _role(plan, name) == 'in-domain'), None)
-  at = {(c.model, c.set, c.calibrator): c.counts for c in cells}
+  at = {(c.model, c.set, c.calibrator): c for c in cells}
   for model, name, calibrator in at:
     if known is None or _role(plan, name) == 'in-domain':
       continue
-    if 'max_prob' not in at[model, name, calibrator].names:
+    if not at[model, name, calibrator].confident:
       continue
     others = [at[model, s, calibrator] for s in plan.pools.get(name, (name,)) if s != known]
     for score in IMAGE_SCORES:
       ours, *rest = (
-        image_confidence(t.images, score) for t in (at[model, known, calibrator], *others)
+        image_confidence(one.pixels, score) for one in (at[model, known, calibrator], *others)
       )
       pair = ours, np.concatenate(rest)
       yield dict(
@@ -277,6 +282,6 @@ def shifted_most(study: Study, cells: Sequence[Cell]) -> str:
 
   def rank(c: Cell) -> tuple[float, float]:
     shift = study.plan.sets[c.set].get('shift')
-    return (-1 if shift is None else shift), -accuracy(c.counts.pooled())
+    return (-1 if shift is None else shift), -accuracy(c.totals)
 
   return max(plain, key=rank).set

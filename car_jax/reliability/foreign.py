@@ -17,7 +17,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from car_jax import arrays as array_files
@@ -25,10 +24,13 @@ from car_jax import files, pictures, sharding
 from car_jax.data import labels as cityscapes
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import npy, save
+from car_jax.evaluate.engine import Predicted
 from car_jax.importers.safetensors_file import read_safetensors
-from car_jax.reliability.interpret import CLASSES_ONLY, KNOWN, Reading, predicted
+from car_jax.metrics.base import Traits
+from car_jax.reliability import interpret
+from car_jax.reliability.interpret import CLASSES_ONLY, KNOWN, Reading
 from car_jax.reliability.pairing import LABEL_ENDINGS, Pair, pairs
-from car_jax.reliability.segmenters import Predicted
+from car_jax.reliability.segmenters import predicted
 
 __all__ = ['Folder', 'Pair', 'open_arrays', 'pairs', 'read', 'read_label']
 INDEX = 'index.json'
@@ -95,7 +97,7 @@ class Folder:
     """One image at a time. Raises UserError that names the file."""
     folder, labels = self.where(spec)
     if index := saved_index(folder):
-      yield from _saved(folder, index, only, self.resize)
+      yield from _saved(self.name, folder, index, only, self.resize)
       return
     every, first = self.pairs_of(folder, labels), ''
     for pair in every if only is None else [every[i] for i in only]:
@@ -108,7 +110,7 @@ class Folder:
           f'{pair.prediction} holds {kind}, files before it {first}\n'
           '  score them one by one, or give --kind'
         )
-      yield _batch(arrays, own, pair.id, pair.group)
+      yield predicted(self.name, arrays, pair.id, pair.group, traits=_traits(arrays, own))
 
   def _otherwise(self, kind: str) -> str:
     """What a user can do whose arrays were taken for what they are not."""
@@ -123,9 +125,11 @@ def _kind(arrays: Mapping[str, Any], logit_scores: bool) -> str:
   return 'samples' if 'disagreement' in arrays else KNOWN[not logit_scores]
 
 
-def _batch(arrays: Mapping[str, np.ndarray], logit_scores: bool, id: str, group: str) -> Predicted:
-  placed = jax.device_put({k: np.asarray(v)[None] for k, v in arrays.items()})
-  return Predicted(placed, np.array([id]), np.array([group]), np.array([True]), logit_scores)
+def _traits(arrays: dict[str, Any], logit_scores: bool) -> Traits:
+  """What kind of prediction arrays are; their mark of classes alone is taken out."""
+  confident = arrays.pop(CLASSES_ONLY, None) is None
+  samples = 'disagreement' in arrays
+  return Traits(samples, logit_scores, confident, disagreement=samples)
 
 
 def read(
@@ -139,7 +143,9 @@ def read(
   truth = _truth(label, classes, IGNORED, UNKNOWN, pair.label)
   how = Reading(classes, kind, resize)
   counted = label != IGNORED
-  arrays, logit_scores = predicted(open_arrays(pair.prediction), how, counted, pair.prediction)
+  arrays, logit_scores = interpret.predicted(
+    open_arrays(pair.prediction), how, counted, pair.prediction
+  )
   arrays |= truth
   if pair.image is not None:
     arrays['image'] = _image(pair.image)
@@ -271,7 +277,7 @@ def _chosen(folder: pathlib.Path, index: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _saved(
-  folder: pathlib.Path, index: Any, only: Sequence[int] | None, resize: str = ''
+  name: str, folder: pathlib.Path, index: Any, only: Sequence[int] | None, resize: str = ''
 ) -> Iterator[Predicted]:
   file, kind = _chosen(folder, index)
   features = str(pathlib.Path(file).with_name('features.npy'))
@@ -295,6 +301,9 @@ def _saved(
     labels = _truth(label, how.classes, *marks, f'{folder / "readers.npy"}, {at}')
     raw = {kind: values[i]} | ({'features': more[0][i]} if more else {})
     counted = label != index['ignore_label']
-    arrays, logit_scores = predicted(raw, how, np.asarray(counted), f'{folder / file}, {at}')
+    arrays, logit_scores = interpret.predicted(
+      raw, how, np.asarray(counted), f'{folder / file}, {at}'
+    )
     arrays |= labels
-    yield _batch(arrays, logit_scores, index['ids'][i], groups[i])
+    traits = _traits(arrays, logit_scores)
+    yield predicted(name, arrays, index['ids'][i], groups[i], traits=traits)

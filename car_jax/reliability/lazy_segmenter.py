@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 
 from car_jax.data import prepared
 from car_jax.errors import UserError
+from car_jax.evaluate.engine import Predicted
 from car_jax.reliability import foreign
 from car_jax.reliability.plan import Plan
-from car_jax.reliability.segmenters import Checkpoint, Predicted, Segmenter, digest
+from car_jax.reliability.segmenters import Checkpoint, Segmenter, digest
 
 RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lies in a run's folder
 
@@ -64,7 +65,7 @@ class LazySegmenter:
 
   def first(self, spec: Mapping[str, Any]) -> set[str]:
     """What a batch of a folder's set has besides logits and labels, by its first image."""
-    return {key for batch in self.batches(spec, [0], True) for key in batch.arrays}
+    return {key for one in self.batches(spec, [0], True) for key in one.batch}
 
   def data_print(self, spec: Mapping[str, Any]) -> str:
     """Changes when a set's files, or what is done to them, change."""

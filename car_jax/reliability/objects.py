@@ -1,6 +1,6 @@
 """Scores of each unknown object: GenVal's, per image, then averaged over the images of an object.
 
-For sets whose ids are OBJECT/NAME. See image_counts.objects_of for the scores.
+For sets whose ids are OBJECT/NAME. See pixel_counts.objects_of for the scores.
 """
 
 import math
@@ -11,10 +11,12 @@ import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.evaluate import escaped
-from car_jax.metrics import bootstrap
-from car_jax.reliability.measures import OBJECT_MEASURES
+from car_jax.metrics import bootstrap, catalogue
+from car_jax.metrics.catalogue import Setting
+from car_jax.metrics.of_pixels import OBJECT_NAMES
 from car_jax.reliability.study import Cell
 
+SETTING = Setting(class_names=('',), one_label=True)
 AVERAGES = {'images': 'all images', 'objects': 'mean of objects'}
 
 
@@ -31,8 +33,9 @@ def of_cell(c: Cell, *, resamples: int, seed: int) -> list[dict[str, Any]]:
     )
   objects = np.array([i.rpartition('/')[0] for i in c.counts.ids])
   groups = np.array(c.counts.groups if any(c.counts.groups) else c.counts.ids)
-  x = c.counts.images
-  values = np.where(x['with_objects'] > 0, x['objects'], np.nan)
+  x, kinds = c.pixels, catalogue.metrics(OBJECT_NAMES, SETTING)
+  there = [not m.left_out(c.counts.traits) for m in kinds]
+  values = np.where((x['with_objects'] > 0) & there, x['objects'], np.nan)
   how = dict(resamples=resamples, seed=seed)
   place = dict(model=c.model, set=c.set, calibrator=c.calibrator)
   out = []
@@ -42,7 +45,7 @@ def of_cell(c: Cell, *, resamples: int, seed: int) -> list[dict[str, Any]]:
     intervals = [bootstrap.interval(v, groups=groups[here], **how) for v in values[here].T]
     estimates = {
       m: dict(value=i.mean, low=i.low, high=i.high)
-      for m, i in zip(OBJECT_MEASURES, intervals, strict=True)
+      for m, i in zip(OBJECT_NAMES, intervals, strict=True)
       if not math.isnan(i.mean)
     }
     out.append(entry | dict(values=estimates))
@@ -52,7 +55,7 @@ def of_cell(c: Cell, *, resamples: int, seed: int) -> list[dict[str, Any]]:
 def _over_objects(entries: list[dict[str, Any]]) -> dict[str, Any]:
   """Each object counts once, however many images it has."""
   by_measure = {
-    m: [e['values'][m]['value'] for e in entries if m in e['values']] for m in OBJECT_MEASURES
+    m: [e['values'][m]['value'] for e in entries if m in e['values']] for m in OBJECT_NAMES
   }
   means = {
     m: dict(value=float(np.mean(v)), low=None, high=None) for m, v in by_measure.items() if v
@@ -69,11 +72,11 @@ def title(entry: Mapping[str, Any]) -> str:
 def csv(entries: Iterable[Mapping[str, Any]]) -> str:
   """One row an entry: fractions, with the ends of their intervals."""
   head = ['model', 'set', 'calibrator', 'object', 'average', 'images']
-  titles = [f'{m}{end}' for m in OBJECT_MEASURES for end in ('', '_low', '_high')]
+  titles = [f'{m}{end}' for m in OBJECT_NAMES for end in ('', '_low', '_high')]
   rows = []
   for e in entries:
     row = [e[k] for k in head]
-    for m in OBJECT_MEASURES:
+    for m in OBJECT_NAMES:
       estimate = e['values'].get(m) or {}
       row += [estimate.get(k) for k in ('value', 'low', 'high')]
     rows.append(row)

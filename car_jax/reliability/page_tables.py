@@ -6,10 +6,10 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+from car_jax.metrics.of_pixels import OBJECT_NAMES
 from car_jax.reliability import charts, legend, numbers, pivot
 from car_jax.reliability import objects as object_scores
 from car_jax.reliability.legend import ARROWS, BETTER
-from car_jax.reliability.measures import OBJECT_MEASURES
 from car_jax.reliability.numbers import Column, columns, share
 from car_jax.reliability.view import View, number
 
@@ -182,7 +182,7 @@ def image_level(view: View) -> str:
 def objects(view: View) -> str:
   """A row for each model, set and unknown object, without recalibration."""
   entries = [e for e in view.study.get('objects') or [] if e['calibrator'] == view.plain]
-  shown = [m for m in OBJECT_MEASURES if any(m in e['values'] for e in entries)]
+  shown = [m for m in OBJECT_NAMES if any(m in e['values'] for e in entries)]
   metrics = [legend.of_score(m) for m in shown]
   rows = []
   for e in entries:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from ml_collections import ConfigDict
@@ -13,8 +13,10 @@ from car_jax.calibrate import base
 from car_jax.data import labels
 from car_jax.errors import UserError, naming, nearest
 from car_jax.evaluate import folders
+from car_jax.metrics import catalogue
+from car_jax.metrics.base import Metric
+from car_jax.metrics.catalogue import Setting
 from car_jax.options import Group, Range, Share
-from car_jax.reliability import measures
 from car_jax.reliability.count import How
 
 MOST_CLASSES = 254  # 254 and 255 mean something else
@@ -174,9 +176,24 @@ class Plan:
   correlations: dict[str, dict[str, tuple[str, ...]]]  # synthetic and real sets, measures
   calibrators: dict[str, str]  # without the uncalibrated one
   calibrate_on: dict[str, Any]
-  measures: tuple[measures.Measure, ...]
+  measures: tuple[str, ...]
   how: How
   config: ConfigDict
+
+  def metrics(self, classes: Sequence[str], absent: Sequence[str] = ()) -> tuple[Metric, ...]:
+    """The scores of the study, those of its correlations among them, of a set with such classes.
+
+    absent: names of classes that its labels do not have.
+    """
+    named = [*self.measures, *(m for v in self.correlations.values() for m in v['measures'])]
+    setting = Setting(
+      class_names=tuple(classes),
+      ignore=labels.IGNORED_TRAIN_ID,
+      one_label=True,
+      absent_classes=tuple(classes.index(c) for c in absent),
+      exact=self.config.exact,
+    )
+    return catalogue.metrics(named, setting)
 
 
 def plan(config: ConfigDict) -> Plan:
@@ -191,7 +208,9 @@ def plan(config: ConfigDict) -> Plan:
     if not specs:
       raise UserError(f'the study has no {kind}\n  set config.{kind}; see configs/reliability.py')
   pools = _pools(c, sets)
-  correlations = {k: _correlation(k, v, sets, pools) for k, v in full['correlations'].items()}
+  correlations = {
+    k: _correlation(k, v, sets, pools, c.classes) for k, v in full['correlations'].items()
+  }
   # a config's keys come in alphabetical order
   sets = dict(sorted(sets.items(), key=lambda item: _place(item[1])))
   calibrators = _calibrators(c)
@@ -210,9 +229,9 @@ def plan(config: ConfigDict) -> Plan:
     ('calibrators', [PLAIN, *calibrators]),
   ):
     _check_slugs(what, names)
-  chosen = tuple(measures.measure(str(name)) for name in dict.fromkeys(c.measures))
-  named = [m.name for m in chosen] + [m for v in correlations.values() for m in v['measures']]
-  how = How(c.sampled, c.exact, any('classwise' in name for name in named), c.seed)
+  chosen = tuple(dict.fromkeys(map(str, c.measures)))
+  _check_measures(chosen, c.classes)
+  how = How(c.sampled, c.seed)
   used = on if fitted else {}
   return Plan(c.title, models, absent, sets, pools, correlations, calibrators, used, chosen, how, c)
 
@@ -268,7 +287,11 @@ def _pools(c: ConfigDict, sets: Mapping[str, Any]) -> dict[str, tuple[str, ...]]
 
 
 def _correlation(
-  name: str, given: Mapping[str, Any], sets: Mapping[str, Any], pools: Mapping[str, Any]
+  name: str,
+  given: Mapping[str, Any],
+  sets: Mapping[str, Any],
+  pools: Mapping[str, Any],
+  classes: Sequence[str],
 ) -> dict[str, tuple[str, ...]]:
   """With pools replaced by their sets. Raises UserError."""
   out: dict[str, tuple[str, ...]] = {}
@@ -287,8 +310,15 @@ def _correlation(
     )
   if not given['measures']:
     raise UserError(f"correlation {name!r} has no measures\n  it is names, such as ('miou',)")
-  named = [measures.measure(str(m)).name for m in dict.fromkeys(given['measures'])]
-  return out | {'measures': tuple(named)}
+  named = tuple(dict.fromkeys(map(str, given['measures'])))
+  _check_measures(named, classes)
+  return out | {'measures': named}
+
+
+def _check_measures(names: Sequence[str], classes: Sequence[str]) -> None:
+  """Raises UserError for a name of no score. Classes of runs are not known yet."""
+  setting = Setting(class_names=tuple(map(str, classes)), one_label=True)
+  catalogue.metrics(names, setting)
 
 
 def _calibrators(c: ConfigDict) -> dict[str, str]:

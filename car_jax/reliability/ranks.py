@@ -25,18 +25,17 @@ RARE = 0.05  # share of orders by chance from which on a set decides nothing
 
 def of_study(plan: Plan, cells: Sequence[Cell]) -> list[dict[str, Any]]:
   """For each set and pool what study.json has of it; none for fewer models than correlate."""
-  named = {m.name: m for m in plan.measures}
-  accuracy = next((a for a in ACCURACY if a in named), '')
-  if not accuracy or 'ece' not in named or len(plan.models) < correlation.LEAST:
+  accuracy = next((a for a in ACCURACY if a in plan.measures), '')
+  if not accuracy or 'ece' not in plan.measures or len(plan.models) < correlation.LEAST:
     return []
-  chosen = [named[accuracy], named['ece']]
+  chosen = [accuracy, 'ece']
   at = {(c.model, c.set): c for c in cells if c.calibrator == PLAIN}
   out = []
   for name in (*plan.sets, *plan.pools):
     scores = {m: correlation.scored([at[m, name]], chosen, plan) for m in plan.models}
-    points = {m: tuple(of[k.name] for k in chosen) for m, of in scores.items()}
+    points = {m: tuple(of[k] for k in chosen) for m, of in scores.items()}
     entry = correlation.correlated(points, sides=SIDES, seed=plan.config.seed)
-    entry |= dict(set=name, measures=[k.name for k in chosen], chance=by_chance(entry['models']))
+    entry |= dict(set=name, measures=chosen, chance=by_chance(entry['models']))
     out.append(entry)
   return out
 

@@ -4,11 +4,10 @@ A segmenter yields batches of `Predicted`. Letters: B images, H x W pixels, C cl
 """
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -21,29 +20,29 @@ from car_jax.data import opening, pipeline, sources
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import checkpointed, predict, texts
+from car_jax.evaluate.engine import Predicted, Row
+from car_jax.evaluate.predict import Prediction
+from car_jax.metrics.base import Traits
 
 
-@dataclasses.dataclass(frozen=True)
-class Predicted:
-  """A batch of predictions on the devices, split over the mesh by image.
-
-  arrays: logits [B, H, W, C] float32, labels [B, H, W] int32; and where there are: unknown
-  [B, H, W] bool, disagreement [B, H, W] in nats, image [B, h, w, 3] in [-1, 1], features [B, D].
-  ids, groups [B] str; keep [B] bool, False for rows that pad the batch; logit_scores: see
-  Segmenter; fetch: what was computed of the arrays -> numpy, the same on every process.
+def predicted(
+  name: str, arrays: Mapping[str, Any], id: str, group: str, *, traits: Traits
+) -> Predicted:
+  """One image's arrays as a batch: logits [H, W, C] float32, labels [H, W] int32; and where there
+  are: unknown [H, W] bool, disagreement [H, W] in nats, image [h, w, 3] in [-1, 1], features [D].
   """
-
-  arrays: dict[str, jax.Array]
-  ids: np.ndarray
-  groups: np.ndarray
-  keep: np.ndarray
-  logit_scores: bool = True
-  fetch: Callable[[Any], Any] = jax.device_get
+  placed = jax.device_put({k: np.asarray(v)[None] for k, v in arrays.items()})
+  prediction = Prediction(
+    logits=placed.pop('logits'), disagreement=placed.pop('disagreement', None)
+  )
+  batch = placed | {'labels': placed['labels'][:, None]}
+  batch |= {'label_weight': jnp.ones((1, 1)), 'valid': jnp.ones(1, bool)}
+  rows = {name: Row(prediction, traits)}
+  return Predicted(batch, rows, np.array([id]), np.array([group]), np.array([True]))
 
 
 class Segmenter(Protocol):
-  """A batch's logit_scores says whether its logits are a net's own: the size of logarithms of
-  probabilities means nothing."""
+  """Its batches have one row, of its name."""
 
   name: str
   about: str
@@ -91,6 +90,8 @@ class Checkpoint:
     self.about += '' if self._own else f', {wish}, {self._samples_drawn} samples'
     run = functools.partial(self._samples, known[wish], int(spec.get('chunk', 16)))
     self._predict = jax.jit(self._logits if self._own else run)
+    draws = not self._own and wish not in method.whole_distributions
+    self._traits = Traits(draws=draws, logits=self._own, disagreement=not self._own)
     self.has_features = method.has_features
     self._features = jax.jit(method.features) if self.has_features else None
     self._everywhere = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))
@@ -99,15 +100,13 @@ class Checkpoint:
   def fingerprint(self) -> str:
     return digest(self.about, self.config, self._crc)
 
-  def _logits(self, state, batch) -> dict[str, jax.Array]:
-    return {'logits': self._method.logits(state, batch)}
+  def _logits(self, state, batch) -> Prediction:
+    return Prediction(logits=self._method.logits(state, batch))
 
-  def _samples(self, predictor, chunk, state, batch) -> dict[str, Any]:
+  def _samples(self, predictor, chunk, state, batch) -> Prediction:
     ignore = self._method.ignore_label
     args = (predictor, self._samples_drawn, chunk, ignore, state, batch, self._rng)
-    prediction = predict.predict(*args, compare=True)
-    logits = jnp.log(jnp.maximum(prediction.mean, 1e-12))
-    return {'logits': logits, 'disagreement': prediction.disagreement}
+    return predict.predict(*args, compare=True)
 
   def _open(self, spec: Mapping[str, Any]) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
     """A set's DataInfo, records and data config: the run's own but for what the set says."""
@@ -158,15 +157,14 @@ class Checkpoint:
     with contextlib.closing(pipeline.eval_batches(source, info, config, **here)) as batches:
       for host in batches:
         batch = place(host, self._mesh)
-        arrays = self._predict(state, batch)
-        arrays |= {'labels': batch['labels'][:, 0], 'image': batch['image']}
-        arrays |= {k: batch[k] for k in ('unknown',) if k in batch}
+        onto = functools.partial(place, mesh=self._mesh)
+        ids, groups, keep = texts.gathered(host, onto, self._fetch)
+        rows = {self.name: Row(self._predict(state, batch), self._traits)}
+        used = ('labels', 'label_weight', 'valid', 'image', 'unknown')
+        arrays = {k: batch[k] for k in used if k in batch}
         if features and self._features:
           arrays['features'] = self._features(state, batch)
-        coded = place(texts.coded(host), self._mesh)
-        coded, valid = self._fetch((coded, batch['valid']))
-        ids, groups = (texts.decoded(coded[k]) for k in ('id', 'group'))
-        yield Predicted(arrays, ids, groups, np.asarray(valid, bool), self._own, self._fetch)
+        yield Predicted(arrays, rows, ids, groups, keep, self._fetch)
 
   def _fetch(self, tree: Any) -> Any:
     return jax.device_get(self._everywhere(tree))

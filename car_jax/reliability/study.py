@@ -9,17 +9,21 @@ OUT/study.json, .csv, .md, report.html
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from car_jax import progress, sharding
 from car_jax.calibrate import base, files
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders
-from car_jax.reliability import count, image_counts, lazy_segmenter, measures
+from car_jax.evaluate import cell, folders
+from car_jax.metrics.base import Metric
+from car_jax.metrics.of_pixels import UNBOUNDED, OfPixels
+from car_jax.metrics.pixel_counts import SORTED, Totals
+from car_jax.reliability import count, lazy_segmenter
 from car_jax.reliability.lazy_segmenter import LazySegmenter
 from car_jax.reliability.plan import PLAIN, Plan, is_file
 from car_jax.reliability.segmenters import Segmenter, digest
@@ -27,13 +31,31 @@ from car_jax.reliability.segmenters import Segmenter, digest
 
 @dataclasses.dataclass
 class Cell:
-  """One model on one set through one calibrator; `exact` values by measure, where asked for."""
+  """One model on one set, or a pool of sets, through one calibrator.
+
+  metrics: its scores by name. exact: values by name, without the error of histograms.
+  """
 
   model: str
   set: str
   calibrator: str
-  counts: image_counts.ImageCounts
-  exact: dict[str, float]
+  counts: cell.Cell
+  metrics: dict[str, Metric]
+  exact: dict[str, float] = dataclasses.field(default_factory=dict)
+
+  @property
+  def pixels(self) -> dict[str, np.ndarray]:
+    """What single pixels sum up to, of each image [I, ..]; see metrics/pixel_counts.py."""
+    return self.counts.rows[count.PIXELS.source_name]
+
+  @property
+  def totals(self) -> Totals:
+    return self.counts.total(count.PIXELS)
+
+  @property
+  def confident(self) -> bool:
+    """Whether its predictions are more than classes alone."""
+    return self.counts.traits.confidence
 
 
 @dataclasses.dataclass
@@ -81,7 +103,7 @@ class Study:
       for spec in [*sets, *on]:
         names, _ = segmenter.classes(spec)
         by_classes.setdefault(names, f'{model} on {spec["name"]}')
-        self._absent(segmenter, spec)
+        self._metrics(segmenter, spec)
         segmenter.size(spec)
         segmenter.by_object(spec)
       given = {k: f.calibrator for k, f in self._given(model, len(names)).items()}
@@ -131,7 +153,7 @@ class Study:
 
   def _fitted(self, model: str, wanted: Mapping[str, str]) -> dict[str, base.Fit]:
     spec, how = self.plan.calibrate_on, self.plan.how
-    how = dataclasses.replace(how, sampled=self.plan.config.calibration_pixels, exact=False)
+    how = dataclasses.replace(how, sampled=self.plan.config.calibration_pixels)
     segmenter = self.segmenter(model)
     if segmenter.has_features is False:
       wanted = self._without_features(model, wanted)
@@ -171,53 +193,57 @@ class Study:
     spec, segmenter = self.plan.sets[name], self.segmenter(model)
     used: dict[str, Any] = {PLAIN: None} | {k: f.calibrator for k, f in fits.items()}
     prints = {k: self._cell_print(model, spec, v) for k, v in used.items()}
-    done = {k: cell for k in used if (cell := self._saved(model, name, k, prints[k]))}
+    metrics = self._metrics(segmenter, spec)
+    done = {k: saved for k in used if (saved := self._saved(model, name, k, prints[k]))}
     missing = {k: v for k, v in used.items() if k not in done}
     if missing:
       features = any(base.needs(v) == 'features' for v in missing.values())
       meter = self._progress(f'{model} on {name}', segmenter.size(spec))
       batches = segmenter.batches(spec, features=features)
-      absent = self._absent(segmenter, spec)
-      by_calibrator = count.image_counts(batches, missing, self.plan.how, progress=meter)
+      every = [*metrics.values()]
+      by_calibrator = count.cells(batches, every, missing, self.plan.how, progress=meter)
       for k, counts in by_calibrator.items():
-        counts.absent = absent
-        values = self._exact(counts)
+        values = self._exact(counts, metrics)
         if jax.process_index() == 0:
           counts.save(self._cell(model, name, k), dict(print=prints[k], exact=values))
         done[k] = counts, values
       sharding.barrier(f'cell {model} {name}')
-    return (Cell(model, name, k, *done[k]) for k in used)
+    return (Cell(model, name, k, done[k][0], metrics, done[k][1]) for k in used)
 
-  def _absent(self, segmenter: LazySegmenter, spec: Mapping[str, Any]) -> tuple[int, ...]:
+  def _metrics(self, segmenter: LazySegmenter, spec: Mapping[str, Any]) -> dict[str, Metric]:
+    """The study's scores on a set. Raises UserError for an absent class that it has not."""
     names = segmenter.classes(spec)[0]
     if unknown := [c for c in spec.get('absent', ()) if c not in names]:
       raise UserError(
         f'set {spec["name"]!r} has no class {unknown[0]!r}\n{nearest(unknown[0], names)}'
       )
-    return tuple(names.index(c) for c in spec.get('absent', ()))
+    return {m.name: m for m in self.plan.metrics(names, spec.get('absent', ()))}
 
-  def _exact(self, counts: image_counts.ImageCounts) -> dict[str, float]:
-    if (values := counts.exact) is None:
+  def _exact(self, counts: cell.Cell, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Where all scores were sorted; what was sorted is then let go."""
+    if not self.plan.config.exact:
       return {}
-    pooled = count.Exact(counts.pooled(), *values)
-    listed = [m for m in self.plan.measures if not m.name.startswith(measures.UNBOUNDED)]
-    return {m.name: m.of(pooled) for m in listed}
+    kinds = [m for m in metrics.values() if isinstance(m, OfPixels) and counts.has(m)]
+    values = {m.name: counts.value(m) for m in kinds if not m.name.startswith(UNBOUNDED)}
+    whole = counts.whole[count.PIXELS.source_name]
+    for key in SORTED:
+      whole.pop(key)
+    return values
 
   def _pooled(self, cells: list[Cell]) -> list[Cell]:
     """Cells of the plan's pools, merged from those of their sets."""
     out = []
     for pool, of in self.plan.pools.items():
       for k in dict.fromkeys(c.calibrator for c in cells):
-        parts = [c for c in cells if c.calibrator == k and c.set in of]
-        counts = image_counts.merged([c.counts for c in parts])
-        out.append(Cell(parts[0].model, pool, k, counts, {}))
+        counts, metrics = merged([c for c in cells if c.calibrator == k and c.set in of])
+        out.append(Cell(cells[0].model, pool, k, counts, metrics))
     return out
 
   def _saved(self, model: str, name: str, calibrator: str, wanted: str) -> Any:
     path = self._cell(model, name, calibrator)
     if not path.exists():
       return None
-    counts, about = image_counts.load(path)
+    counts, about = cell.load(path)
     return (counts, about['exact']) if about.get('print') == wanted else None
 
   def _cell(self, model: str, name: str, calibrator: str) -> pathlib.Path:
@@ -236,16 +262,34 @@ class Study:
 
   def _cell_print(self, model: str, spec: Mapping[str, Any], calibrator: Any) -> str:
     segmenter, how = self.segmenter(model), self.plan.how
-    chosen = [m.name for m in self.plan.measures] if how.exact else []
+    chosen = [self.plan.config.exact, *self.plan.metrics(segmenter.classes(spec)[0])]
     fitted = None if calibrator is None else files.digest(calibrator)
     seen = segmenter.fingerprint, segmenter.data_print(spec), segmenter.classes(spec)[0]
-    return digest(seen, dataclasses.asdict(how), chosen, fitted)
+    return digest(seen, dataclasses.asdict(how), [*map(str, chosen)], fitted)
 
   def _progress(self, what: str, total: int) -> Any:
     if jax.process_index():
       return None
     self.say(f'{what}: {total:,} images')
     return progress.line(total)
+
+
+def merged(cells: Sequence[Cell]) -> tuple[cell.Cell, dict[str, Metric]]:
+  """Cells of one model as one, and its scores: a class is absent that all of them lack."""
+  first = cells[0].metrics
+  sources = {m.source.source_name: m.source for m in first.values()}
+  sources.setdefault(count.PIXELS.source_name, count.PIXELS)
+  everywhere = set.intersection(*(absent(c.metrics) for c in cells))
+  metrics = {
+    k: dataclasses.replace(m, absent=tuple(sorted(everywhere))) if isinstance(m, OfPixels) else m
+    for k, m in first.items()
+  }
+  return cell.merged([c.counts for c in cells], [*sources.values()]), metrics
+
+
+def absent(metrics: Mapping[str, Metric]) -> set[int]:
+  """Classes that the labels of a set cannot have."""
+  return {c for m in metrics.values() if isinstance(m, OfPixels) for c in m.absent}
 
 
 def _on_features(kind: str) -> bool:

@@ -12,7 +12,9 @@ from car_jax import files
 from car_jax import pictures as decoding
 from car_jax.errors import UserError
 from car_jax.evaluate import folders, pictures
+from car_jax.evaluate.engine import Predicted
 from car_jax.metrics import scores
+from car_jax.metrics.base import Outputs
 from car_jax.reliability.document import shifted_most
 from car_jax.reliability.segmenters import digest
 from car_jax.reliability.study import PLAIN, Cell, Study
@@ -37,13 +39,13 @@ def images(study: Study, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], d
 
 def chosen(c: Cell, count: int) -> dict[int, str]:
   """Index -> why: the lowest accuracies, and the image that is most sure of what is wrong."""
-  x = c.counts.images
+  x = c.pixels
   seen = x['confusion'].sum((1, 2))
   right = np.einsum('ikk->i', x['confusion'])
   accuracy = np.where(seen > 0, right / np.maximum(seen, 1), np.inf)
   excess = x['image'][:, 0] / np.maximum(x['pixels'], 1) - accuracy
   out = {int(i): 'lowest pixel accuracy' for i in np.argsort(accuracy)[: max(1, count - 1)]}
-  if count > 1 and 'max_prob' in c.counts.names:
+  if count > 1 and c.confident:
     rest = [int(i) for i in np.argsort(-excess) if int(i) not in out]
     out |= dict.fromkeys(rest[:1], 'most overconfident')
   return {i: why for i, why in out.items() if np.isfinite(accuracy[i])}
@@ -63,7 +65,7 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
   entries: list[dict[str, Any]] = []
   images: dict[str, bytes] = {}
   for batch in segmenter.batches(spec, only=list(wanted)):
-    fetched = batch.fetch(batch.arrays)
+    fetched = batch.fetch(_arrays(batch))
     for row in np.flatnonzero(batch.keep):
       i = list(wanted)[len(entries)]
       drawn = draw({k: np.asarray(v[row]) for k, v in fetched.items()}, np.asarray(palette))
@@ -73,6 +75,14 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
   if jax.process_index() == 0:
     _save(folder, images, dict(print=mark, entries=entries, crc=digest(entries)))
   return entries, images
+
+
+def _arrays(predicted: Predicted) -> dict[str, Any]:
+  """What `draw` takes, [B, ..]."""
+  (row,) = predicted.rows.values()
+  batch = predicted.batch
+  shown = {k: batch[k] for k in ('image', 'unknown') if k in batch}
+  return shown | {'logits': Outputs(row.prediction).logits, 'labels': batch['labels'][:, 0]}
 
 
 def _saved(folder: pathlib.Path, mark: str) -> tuple[list[dict[str, Any]], dict[str, bytes]] | None:
@@ -97,11 +107,11 @@ def _save(folder: pathlib.Path, images: dict[str, bytes], index: dict[str, Any])
 
 
 def _entry(c: Cell, i: int, name: str, why: str, names: dict[str, str]) -> dict[str, Any]:
-  x = {k: v[i] for k, v in c.counts.images.items()}
+  x = {k: v[i] for k, v in c.pixels.items()}
   values = {
     'pixel_accuracy': float(np.trace(x['confusion']) / max(x['confusion'].sum(), 1)),
   }
-  if 'max_prob' in c.counts.names:
+  if c.confident:
     values['confidence'] = float(x['image'][0] / max(x['pixels'], 1))
   return dict(model=c.model, set=c.set, id=name, why=why, values=values, pictures=names)
 

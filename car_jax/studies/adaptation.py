@@ -127,7 +127,7 @@ def runs_in(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str) -> Scored:
   """Confusion matrices of each name's runs on its data's split. Raises UserError."""
   from car_jax import sharding
-  from car_jax.reliability import count, image_counts, segmenters
+  from car_jax.reliability import count, segmenters
 
   mesh, classes = sharding.make_mesh(), {}
   matrices: dict[str, dict[str, np.ndarray]] = {}
@@ -141,9 +141,9 @@ def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
       names, palette = model.classes(spec)
       classes[names], images = path, model.size(spec)
       print(f'{path}: {images:,} images', file=sys.stderr, flush=True)
-      counts = count.image_counts(model.batches(spec), {'none': None}, count.How())['none']
-      remarks[split] = census.remark(image_counts.census_of(counts), names, absent=counts.absent)
-      matrices[name]['.' if path.name == name else path.name] = counts.pooled().confusion
+      cell = count.cells(model.batches(spec), (), {'none': None}, count.How())['none']
+      remarks[split] = census.remark(count.census_of(cell), names)
+      matrices[name]['.' if path.name == name else path.name] = cell.total(count.PIXELS).confusion
   if len(classes) > 1:
     first, second, *_ = classes.values()
     raise UserError(f'{first} and {second} have different classes; study them apart')

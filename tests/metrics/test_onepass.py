@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from car_jax.reliability.image_counts import ImageCounts, merged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import entr, log_softmax, logsumexp, softmax
@@ -16,7 +17,6 @@ from sklearn.metrics import roc_auc_score
 from car_jax.errors import UserError
 from car_jax.metrics import calibration, onepass, ranking
 from car_jax.reliability import count, measures
-from car_jax.reliability.image_counts import ImageCounts, merged
 from tests.whole import whole
 
 CLASSES = 5
