@@ -14,9 +14,10 @@ import numpy as np
 
 from benchmarks import timing
 from car_jax.calibrate import base
-from car_jax.metrics import onepass
-from car_jax.reliability import measures
-from car_jax.reliability.image_counts import ImageCounts
+from car_jax.evaluate.cell import Cell
+from car_jax.metrics import catalogue, onepass
+from car_jax.metrics.base import Traits
+from car_jax.metrics.pixel_counts import PixelCounts
 
 PIXELS, CHUNK, FITTED, CLASSES, REPEATS = 20_000_000, 1024 * 2048, 2_000_000, 19, 3
 ALL: tuple[str, ...] = ('miou', 'ece', 'adaptive_ece', 'ks', 'mce', 'nll', 'brier', 'auroc')
@@ -36,11 +37,12 @@ def chunk(rng: np.random.Generator, pixels: int) -> tuple[np.ndarray, np.ndarray
 
 
 def one_pass(logits: jax.Array, labels: np.ndarray, times: int) -> dict[str, float]:
-  counted, counts = np.ones(labels.shape, bool), ImageCounts()
+  counted, cell, source = np.ones(labels.shape, bool), Cell(Traits(logits=True)), PixelCounts()
   for k in range(times):
-    counts.add(onepass.counts(logits, labels, counted), [str(k)], [''], [True])
-  pooled = counts.pooled()
-  return {name: measures.measure(name).of(pooled) for name in ALL}
+    counts = jax.device_get(onepass.counts(logits, labels, counted))._asdict()
+    cell.add([source], [{k: v for k, v in counts.items() if v is not None}], [str(k)], [''])
+  setting = catalogue.Setting(class_names=('',) * CLASSES, one_label=True)
+  return {m.name: cell.value(m) for m in catalogue.metrics(ALL, setting)}
 
 
 def passes(pixels: int, size: int) -> list[str]:

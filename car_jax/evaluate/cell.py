@@ -218,6 +218,7 @@ class Cell:
     for kind, of in (('rows', self.rows), ('whole', self.whole)):
       arrays |= {f'{kind}/{name}/{k}': v for name, sums in of.items() for k, v in sums.items()}
     names = dict(ids=self.ids, groups=self.groups, traits=dataclasses.asdict(self.traits))
+    names |= dict(arrays=[*arrays])
     head = json.dumps(names | dict(about=about, format=FORMAT))
     with folders.whole(path) as part, part.open('wb') as file:
       np.savez_compressed(file, head=np.array(head), **arrays)
@@ -236,6 +237,8 @@ def load(path: pathlib.Path) -> tuple[Cell, Any]:
     head = json.loads(str(arrays.pop('head')))
     if head.get('format') != FORMAT:
       return Cell(), {}
+    if strange := {*arrays} ^ {*head['arrays']}:
+      raise ValueError(f'{min(strange)} is unknown or missing')
     cell = Cell(Traits(**head['traits']))
     cell.ids, cell.groups = head['ids'], head['groups']
     parts: dict[str, dict[str, Sums]] = {'rows': {}, 'whole': {}}

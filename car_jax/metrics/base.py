@@ -37,7 +37,7 @@ class About:
   title: str
   better: Better
   text: str
-  group: str = ''
+  group: str = 'further scores'
   percent: bool = False
   paper: str = ''
 

@@ -8,20 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from car_jax.reliability.image_counts import ImageCounts, merged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import entr, log_softmax, logsumexp, softmax
 from sklearn.metrics import roc_auc_score
 
 from car_jax.errors import UserError
+from car_jax.evaluate import cell
 from car_jax.metrics import calibration, onepass, ranking
-from car_jax.reliability import count, measures
+from car_jax.metrics.pixel_counts import Sorted
+from tests.metrics import pixels
 from tests.whole import whole
 
 CLASSES = 5
 # without averages over images, which know which pixels belong together
-EVERY = tuple(name for name in measures.NAMES if not name.startswith('object'))
+EVERY = tuple(name for name in pixels.NAMES if not name.startswith('object'))
 EVERY += ('auroc[entropy]', 'prr[margin]', 'aurc[energy]')
 EVERY += ('unknown_auroc[max_logit]', 'unknown_ap[entropy]')
 
@@ -37,20 +38,20 @@ def drawn(seed, n, scale=3.0, unknown=0.1, void=0.2):
 
 def counts_of(logits, labels, unknown, cuts=(), classwise=True):
   """One image for each part between the cuts, all pooled."""
-  counts = ImageCounts()
+  counts = pixels.empty()
   for k, part in enumerate(
     zip(*(np.split(x, cuts) for x in (logits, labels, unknown)), strict=True)
   ):
     x, y, u = (a[None] for a in part)
     if y.size:
       found = onepass.counts(x, y, np.ones(y.shape, bool), u, classwise=classwise)
-      counts.add(found, [str(k)], [''], [True])
+      pixels.add(counts, found, [str(k)])
   return counts
 
 
 def scored(counts):
-  pooled = counts.pooled()
-  return np.array([measures.measure(name).of(pooled) for name in EVERY])
+  total = pixels.totals(counts)
+  return np.array([pixels.value(name, total) for name in EVERY])
 
 
 @settings(max_examples=6, deadline=None)
@@ -67,11 +68,11 @@ def test_any_cut_and_any_order_give_the_same_numbers(seed, cuts):
 @given(st.integers(0, 1000), st.sampled_from([0.3, 3.0, 8.0]))
 def test_measures_are_those_of_plain_numpy(seed, scale):
   logits, labels, unknown = drawn(seed, 300, scale)
-  pooled = counts_of(logits, labels, unknown).pooled()
+  pooled = pixels.totals(counts_of(logits, labels, unknown))
   p, seen = softmax(logits.astype(np.float64), -1), (labels != 255) & ~unknown
   q, y = p[seen], labels[seen]
   wrong, conf = q.argmax(-1) != y, q.max(-1)
-  value = lambda name: measures.measure(name).of(pooled)
+  value = lambda name: pixels.value(name, pooled)
   assert value('pixel_accuracy') == pytest.approx(1 - wrong.mean())
   logs = log_softmax(logits.astype(np.float64), -1)[seen]
   assert value('nll') == pytest.approx(-np.mean(np.take_along_axis(logs, y[:, None], -1)), rel=1e-5)
@@ -85,24 +86,24 @@ def test_measures_are_those_of_plain_numpy(seed, scale):
   for score, c in scores.items():
     exact = ranking.by_value(-c, wrong)
     for kind, f in dict(auroc=ranking.auroc, aupr_error=ranking.average_precision).items():
-      m = measures.measure(f'{kind}[{score}]')
-      assert abs(m.of(pooled) - f(*exact)) <= m.bound(pooled) + 1e-6
+      m = pixels.metric(f'{kind}[{score}]')
+      assert abs(m.compute(pooled) - f(*exact)) <= m.bound(pooled) + 1e-6
       assert m.bound(pooled) < 0.2
   both = (labels != 255) | unknown
   top = logits.max(-1)[both]
   want = ranking.auroc(*ranking.by_value(-top, unknown[both]))
-  m = measures.measure('unknown_auroc[max_logit]')
-  assert abs(m.of(pooled) - want) <= m.bound(pooled) + 1e-6
+  m = pixels.metric('unknown_auroc[max_logit]')
+  assert abs(m.compute(pooled) - want) <= m.bound(pooled) + 1e-6
   for name, f in (('adaptive_ece', calibration.adaptive_ece), ('ks', calibration.ks_error)):
-    assert abs(value(name) - f(groups)) <= measures.measure(name).bound(pooled) + 1e-6
+    assert abs(value(name) - f(groups)) <= pixels.metric(name).bound(pooled) + 1e-6
 
 
 def test_classwise_errors_are_those_of_plain_numpy():
   logits, labels, unknown = drawn(3, 3000, unknown=0.0)
-  pooled = counts_of(logits, labels, unknown).pooled()
+  pooled = pixels.totals(counts_of(logits, labels, unknown))
   p, y = softmax(logits.astype(np.float64), -1)[labels != 255], labels[labels != 255]
   each = [calibration.tied(p[:, c].astype(np.float32), y == c) for c in range(CLASSES)]
-  value = lambda name: measures.measure(name).of(pooled)
+  value = lambda name: pixels.value(name, pooled)
   want = np.mean([calibration.ece(calibration.binned(g), len(y)) for g in each])
   assert value('classwise_ece') == pytest.approx(want, abs=2e-3)
   assert value('classwise_ks') == pytest.approx(
@@ -110,7 +111,7 @@ def test_classwise_errors_are_those_of_plain_numpy():
   )
   want = np.mean([calibration.adaptive_ece(g) for g in each])
   assert value('classwise_adaptive_ece') == pytest.approx(want, abs=2e-3)
-  bound = measures.measure('classwise_adaptive_ece').bound(pooled)
+  bound = pixels.metric('classwise_adaptive_ece').bound(pooled)
   assert abs(value('classwise_adaptive_ece') - want) <= bound < 0.1
 
 
@@ -131,7 +132,7 @@ def test_a_model_that_says_nan_is_named():
   pair = np.stack([logits, broken]), np.stack([labels] * 2)
   found = onepass.counts(*pair, counted, unknown, classwise=True)
   with pytest.raises(UserError, match='image b: its logits are not finite'):
-    ImageCounts().add(found, ['a', 'b'], ['', ''], [True, True])
+    pixels.add(pixels.empty(), found, ['a', 'b'])
 
 
 def test_images_may_be_larger_than_a_block(monkeypatch):
@@ -169,7 +170,7 @@ def test_far_and_near_logits_keep_their_order(case, temperature, gap):
   lead = x[:, -1] - logsumexp(x[:, :-1], -1)
   wrong = rng.random(2000) < 1 / (1 + np.exp(lead - np.median(lead)))
   labels = np.where(wrong, (logits.argmax(-1) + 1) % classes, logits.argmax(-1))
-  pooled = counts_of(logits, labels, np.zeros(2000, bool), classwise=False).pooled()
+  pooled = pixels.totals(counts_of(logits, labels, np.zeros(2000, bool), classwise=False))
   want = dict(max_prob=lead, max_logit=x[:, -1], energy=logsumexp(x, -1))
   one = np.ones((1, 2000), bool)
   found, outcome, _ = (
@@ -177,11 +178,11 @@ def test_far_and_near_logits_keep_their_order(case, temperature, gap):
   )
   assert not np.isnan(found).any()
   for k, score in enumerate(onepass.SCORES):
-    m = measures.measure(f'auroc[{score}]')
+    m = pixels.metric(f'auroc[{score}]')
     exact = ranking.auroc(*ranking.by_value(-found[0, k], outcome[0] == onepass.WRONG))
     if score in want:
       assert exact == pytest.approx(roc_auc_score(wrong, -want[score]), abs=1e-4)
-    assert abs(m.of(pooled) - exact) <= min(m.bound(pooled), 0.003) + 1e-6
+    assert abs(m.compute(pooled) - exact) <= min(m.bound(pooled), 0.003) + 1e-6
   if classes == 2:  # margin and entropy are functions of the one gap
     assert ranking.auroc(
       *ranking.by_value(-found[0, 2], outcome[0] == onepass.WRONG)
@@ -218,46 +219,46 @@ def test_ties_stay_ties_also_where_nothing_is_left_for_other_classes(logits):
   n = 300
   x = np.tile(np.array(logits, np.float32), (n, 1))
   labels = np.arange(n) % 2
-  pooled = counts_of(x, labels, labels < 0).pooled()
+  pooled = pixels.totals(counts_of(x, labels, labels < 0))
   one = np.ones((1, n), bool)
   found, outcome, _ = (np.asarray(v) for v in whole(onepass.values)(x[None], labels[None], one))
   assert not np.isnan(found).any()
   for k, score in enumerate(onepass.SCORES):
-    assert measures.measure(f'auroc[{score}]').of(pooled) == 0.5
-    assert measures.measure(f'auroc[{score}]').bound(pooled) == 0.5  # of one bin anything can hide
+    assert pixels.value(f'auroc[{score}]', pooled) == 0.5
+    assert pixels.metric(f'auroc[{score}]').bound(pooled) == 0.5  # of one bin anything can hide
     assert ranking.auroc(*ranking.by_value(-found[0, k], outcome[0] == onepass.WRONG)) == 0.5
-  exact = count.Exact(pooled, found[0], outcome[0], softmax(x, -1).max(-1))
-  assert measures.measure('auroc').of(exact) == 0.5
+  exact = Sorted(pooled, found[0], outcome[0], softmax(x, -1).max(-1))
+  assert pixels.value('auroc', exact) == 0.5
   top = softmax(x, -1).max()
   for name in ('ece', 'adaptive_ece', 'ks', 'mce'):
-    m = measures.measure(name)
-    assert m.of(pooled) == pytest.approx(abs(top - 0.5), abs=1e-5)
-    assert m.bound(pooled) <= max(m.of(pooled), 1 - m.of(pooled))
+    m = pixels.metric(name)
+    assert m.compute(pooled) == pytest.approx(abs(top - 0.5), abs=1e-5)
+    assert m.bound(pooled) <= max(m.compute(pooled), 1 - m.compute(pooled))
 
 
 def test_classes_of_constant_probability_are_in_every_calibration_error():
   x = np.tile(np.log([0.6, 0.3, 0.1]).astype(np.float32), (300, 1))
   labels = np.arange(300) % 3
-  pooled = counts_of(x, labels, labels < 0).pooled()
+  pooled = pixels.totals(counts_of(x, labels, labels < 0))
   want = np.mean(np.abs(np.array([0.6, 0.3, 0.1]) - 1 / 3))
   for name in ('classwise_ece', 'classwise_adaptive_ece', 'classwise_ks'):
-    assert measures.measure(name).of(pooled) == pytest.approx(want, abs=1e-5)
-  assert measures.measure('classwise_adaptive_ece_relis').of(pooled) == 0
-  flat = counts_of(np.zeros_like(x), labels, labels < 0).pooled()
-  assert measures.measure('ece_entropy').of(flat) == pytest.approx(1 / 3, abs=1e-5)
+    assert pixels.value(name, pooled) == pytest.approx(want, abs=1e-5)
+  assert pixels.value('classwise_adaptive_ece_relis', pooled) == 0
+  flat = pixels.totals(counts_of(np.zeros_like(x), labels, labels < 0))
+  assert pixels.value('ece_entropy', flat) == pytest.approx(1 / 3, abs=1e-5)
 
 
 def test_intervals_say_nothing_where_one_image_or_coarse_bins_decide():
   rng = np.random.default_rng(0)
-  wanted = [measures.measure(m) for m in ('ece', 'auroc', 'unknown_auroc')]
+  wanted = [pixels.metric(m) for m in ('ece', 'auroc', 'unknown_auroc')]
   x, y, u = (np.stack(v) for v in zip(*(drawn(k, 200) for k in range(4)), strict=True))
   u[1:] = False
 
   def estimated(logits, groups):
-    counts = ImageCounts()
+    counts = pixels.empty()
     found = onepass.counts(logits, y, np.ones(y.shape, bool), u)
-    counts.add(found, list('abcd'), groups, [True] * 4)
-    return measures.estimates(counts, wanted, resamples=50)
+    pixels.add(counts, found, list('abcd'), groups)
+    return counts.estimates(wanted, resamples=50)
 
   free, one = estimated(x, [''] * 4), estimated(x, ['p'] * 4)
   assert free['ece'].low < free['ece'].value < free['ece'].high
@@ -310,18 +311,14 @@ def test_half_precision_logits_and_logarithms_of_probabilities():
   np.testing.assert_allclose(found[own], want[own], atol=2e-3)
 
 
-def test_counts_merge_and_a_batch_of_images_equals_one_at_a_time(tmp_path):
+def test_counts_merge_and_a_batch_of_images_equals_one_at_a_time():
   a, b = drawn(0, 300), drawn(1, 300)
   x, y, u = (np.stack(pair) for pair in zip(a, b, strict=True))
-  both = ImageCounts()
+  both = pixels.empty()
   counted = np.ones(y.shape, bool)
-  both.add(onepass.counts(x, y, counted, u, classwise=True), ['a', 'b'], ['', ''], [True, True])
-  apart = merged([counts_of(*a), counts_of(*b)])
+  pixels.add(both, onepass.counts(x, y, counted, u, classwise=True), ['a', 'b'])
+  apart = cell.merged([counts_of(*a), counts_of(*b)], [pixels.SOURCE])
   np.testing.assert_allclose(scored(apart), scored(both), atol=1e-6)
-  half = ImageCounts()
-  half.add(onepass.counts(x, y, counted, u, classwise=True), ['a', 'b'], ['', ''], [True, False])
-  np.testing.assert_allclose(scored(half), scored(counts_of(*a)), atol=1e-6)
-  assert half.ids == ['a']
 
 
 WORKER = """

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from car_jax import config as configs
 from car_jax import loop
+from car_jax.metrics.base import Outputs
 from car_jax.reliability import plan
 from datasets import prepare
 
@@ -49,6 +50,21 @@ def study(models: dict, data: pathlib.Path, names: dict, **changes) -> ConfigDic
   for k, v in changes.items():
     c[k] = v
   return c
+
+
+def arrays(predicted):
+  """What a batch of one subject holds: logits, labels [B, H, W], and what else there is."""
+  (row,) = predicted.rows.values()
+  batch = {k: v for k, v in predicted.batch.items() if k not in ('label_weight', 'valid')}
+  batch |= {'logits': Outputs(row.prediction).logits, 'labels': batch['labels'][:, 0]}
+  if row.prediction.disagreement is not None:
+    batch['disagreement'] = row.prediction.disagreement
+  return batch
+
+
+def traits(predicted):
+  (row,) = predicted.rows.values()
+  return row.traits
 
 
 def foreign(where: pathlib.Path, sets: tuple[str, ...] = ('clear', 'fog')) -> ConfigDict:

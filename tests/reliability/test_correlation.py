@@ -10,23 +10,24 @@ import pytest
 import scipy.stats
 
 from car_jax.errors import UserError
-from car_jax.metrics.onepass import SCORES
-from car_jax.reliability import correlation, image_counts, measures, objects, page, plan, tables
+from car_jax.metrics.onepass import COARSE, SCORES
+from car_jax.reliability import correlation, objects, page, plan, tables
 from car_jax.reliability.correlation import Scores
 from car_jax.reliability.study import Cell
-from tests.metrics import published
+from tests.metrics import pixels, published
 from tests.reliability import fake_study, runs
 
 CLASSES = 3
+MIOU = {'miou': pixels.metric('miou')}
 
 
 def made_counts(confusions, ids=None, groups=None):
-  """ImageCounts of which only the confusion matrices [I, C, C] mean something."""
-  counts = image_counts.ImageCounts(SCORES)
+  """A cell of which only the confusion matrices [I, C, C] mean something."""
+  counts = pixels.empty()
   count = len(confusions)
   counts.ids = [str(i) for i in range(count)] if ids is None else ids
   counts.groups = [''] * count if groups is None else groups
-  bins = image_counts.COARSE
+  bins = COARSE
   part = dict(
     confusion=np.asarray(confusions, np.int64), scores=np.zeros((count, len(SCORES), 3, bins)),
     conf=np.zeros((count, bins)), ece=np.zeros((count, 2, 15, 2)),
@@ -34,7 +35,7 @@ def made_counts(confusions, ids=None, groups=None):
     losses=np.zeros((count, 2)), image=np.zeros((count, 3)), pixels=np.ones(count, np.int64),
     objects=np.zeros((count, 14)), with_objects=np.zeros((count, 14), np.int64),
   )  # fmt: skip
-  counts._parts = [part]
+  counts._parts = [{'pixels': part}]
   return counts
 
 
@@ -51,7 +52,7 @@ def random_cells(models, seed=0, images=6, groups=None):
     for name in ('made a', 'made b', 'real'):
       x = rng.integers(0, 9, (images, CLASSES, CLASSES)) + (4 + 5 * k) * np.eye(CLASSES, dtype=int)
       at[f'm{k}', name] = x
-      cells.append(Cell(f'm{k}', name, 'none', made_counts(x, groups=groups), {}))
+      cells.append(Cell(f'm{k}', name, 'none', made_counts(x, groups=groups), MIOU))
   return cells, at
 
 
@@ -85,8 +86,11 @@ def test_coefficients_are_scipys_over_scores_of_pooled_images():
 
 def test_images_are_drawn_alike_for_all_models_and_whole_scenes_at_once():
   cells, at = random_cells(2, groups=['s', 's', 't', 't', 'u', 'u'])
-  chosen = [measures.measure('miou')]
-  drawn = [correlation.resampled(c.counts, chosen, 30, [7])[:, 0] for c in cells if c.set == 'real']
+  drawn = [
+    c.counts.draws([*MIOU.values()], resamples=30, seed=[7])['miou']
+    for c in cells
+    if c.set == 'real'
+  ]
   rng = np.random.default_rng([7])
   times = rng.multinomial(3, np.full(3, 1 / 3), 30)
   for k, column in enumerate(drawn):
@@ -155,7 +159,7 @@ def test_too_few_models_ties_and_missing_scores_are_said(points, note, spearman)
     (dict(real=('rael',)), "no set or pool 'rael'\n  did you mean: real"),
     (dict(real=('made a', 'real')), "'made a' is on both sides"),
     (dict(measures=()), "correlation 'w' has no measures"),
-    (dict(measures=('miuo',)), "unknown measure 'miuo'"),
+    (dict(measures=('miuo',)), "unknown metric 'miuo'"),
     (dict(sets=('real',)), 'sets'),
   ],
 )
@@ -168,8 +172,8 @@ def test_mistakes_in_a_correlation(change, message):
 def by_object():
   """A cell of six images of three objects; and GenVal's numbers of each image by sorting."""
   rng = np.random.default_rng(3)
-  counts, want = image_counts.ImageCounts(), []
-  cell = Cell('m', 'objects', 'none', made_counts(np.zeros((6, CLASSES, CLASSES))), {})
+  want = []
+  cell = Cell('m', 'objects', 'none', made_counts(np.zeros((6, CLASSES, CLASSES))), MIOU)
   for k in range(6):
     logits, mask = rng.normal(size=(4, 5, CLASSES)), np.zeros((4, 5), bool)
     mask[1:3, 1 : 2 + k % 3] = k != 4  # that image shows no object
@@ -177,12 +181,11 @@ def by_object():
   names = ('entropy', 'confidence', 'logits')
   keys = ['raw_entropy', 'rel_entropy']
   keys += [f'{n}_{kind}' for n in names for kind in ('auroc', 'fpr', 'aupr_in', 'aupr_out')]
-  part = cell.counts.images
+  part = cell.pixels
   for k, row in enumerate(want):
     if row:
       part['objects'][k], part['with_objects'][k] = [row[key] for key in keys], 1
   cell.counts.ids = ['ball/0', 'ball/1', 'deer/0', 'deer/7', 'lion/1', 'polar bear/a/1']
-  assert counts.ids == []
   return cell, want, keys
 
 

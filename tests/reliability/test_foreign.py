@@ -18,6 +18,7 @@ from car_jax.evaluate.predict import Prediction
 from car_jax.reliability import command, foreign, plan, study
 from tests.evaluate import scene
 from tests.importers.test_huggingface import write_safetensors
+from tests.reliability import runs
 
 CLASSES = 4
 
@@ -64,15 +65,15 @@ def read(where, name, **changes):
 def test_arrays_of_every_layout_mean_the_same(folder):
   where, labels, logits = folder
   one, two = read(where, 'a/one'), read(where, 'a/two')
-  np.testing.assert_array_equal(one.arrays['logits'][0], logits['a/one'])
-  np.testing.assert_array_equal(two.arrays['logits'][0], logits['a/two'])
+  np.testing.assert_array_equal(runs.arrays(one)['logits'][0], logits['a/one'])
+  np.testing.assert_array_equal(runs.arrays(two)['logits'][0], logits['a/two'])
   assert one.groups[0] == 'a/one'
-  assert one.logit_scores
-  assert two.logit_scores
-  unknown = np.asarray(one.arrays['unknown'][0])
+  assert runs.traits(one).logits
+  assert runs.traits(two).logits
+  unknown = np.asarray(runs.arrays(one)['unknown'][0])
   np.testing.assert_array_equal(unknown, labels['a/one'] == 254)
   want = np.where(labels['a/one'] == 254, 255, labels['a/one'])
-  np.testing.assert_array_equal(one.arrays['labels'][0], want)
+  np.testing.assert_array_equal(runs.arrays(one)['labels'][0], want)
 
 
 def test_samples_of_class_ids(folder):
@@ -82,12 +83,12 @@ def test_samples_of_class_ids(folder):
     path.unlink()
   np.savez(where / 'predictions' / 'b' / 'three.npz', samples=ids)
   three = read(where, 'b/three')
-  assert not three.logit_scores
+  assert not runs.traits(three).logits
   share = np.stack([(ids == c).mean(0) for c in range(CLASSES)], -1)
-  found = softmax(np.asarray(three.arrays['logits'][0]), -1)
+  found = softmax(np.asarray(runs.arrays(three)['logits'][0]), -1)
   np.testing.assert_allclose(found, share, atol=1e-6)
   entropy = -np.sum(np.where(share > 0, share * np.log(np.maximum(share, 1e-30)), 0), -1)
-  np.testing.assert_allclose(three.arrays['disagreement'][0], entropy, atol=1e-5)
+  np.testing.assert_allclose(runs.arrays(three)['disagreement'][0], entropy, atol=1e-5)
 
 
 def test_probabilities_samples_of_them_and_safetensors(folder):
@@ -97,18 +98,20 @@ def test_probabilities_samples_of_them_and_safetensors(folder):
   (at / 'one_leftImg8bit.npy').unlink()
   np.savez(at / 'one.npz', probabilities=probs)
   batch = read(where, 'a/one')
-  assert not batch.logit_scores
-  np.testing.assert_allclose(softmax(np.asarray(batch.arrays['logits'][0]), -1), probs, atol=1e-6)
+  assert not runs.traits(batch).logits
+  np.testing.assert_allclose(
+    softmax(np.asarray(runs.arrays(batch)['logits'][0]), -1), probs, atol=1e-6
+  )
   np.savez(at / 'one.npz', samples=np.stack([probs, probs[::-1]]), features=np.ones(3))
   batch = read(where, 'a/one')
-  found = softmax(np.asarray(batch.arrays['logits'][0]), -1)
+  found = softmax(np.asarray(runs.arrays(batch)['logits'][0]), -1)
   np.testing.assert_allclose(found, (probs + probs[::-1]) / 2, atol=1e-6)
-  assert float(batch.arrays['disagreement'].min()) >= 0
-  assert not batch.logit_scores
-  assert batch.arrays['features'].shape == (1, 3)
+  assert float(runs.arrays(batch)['disagreement'].min()) >= 0
+  assert not runs.traits(batch).logits
+  assert runs.arrays(batch)['features'].shape == (1, 3)
   (at / 'one.npz').unlink()
   write_safetensors(at / 'one.safetensors', {'logits': logits['a/one']})
-  np.testing.assert_array_equal(read(where, 'a/one').arrays['logits'][0], logits['a/one'])
+  np.testing.assert_array_equal(runs.arrays(read(where, 'a/one'))['logits'][0], logits['a/one'])
 
 
 def test_a_list_of_pairs_tells_labels_images_and_groups(folder):
@@ -125,8 +128,8 @@ def test_a_list_of_pairs_tells_labels_images_and_groups(folder):
   batch, other = one.segmenter('mine').batches(one.plan.sets[command.PREDICTIONS])
   assert other.groups[0] == other.ids[0] == 'b/three'
   assert (batch.ids[0], batch.groups[0]) == ('a/two', 'night')
-  assert float(batch.arrays['image'].min()) == 1
-  np.testing.assert_array_equal(batch.arrays['logits'][0], logits['a/two'])
+  assert float(runs.arrays(batch)['image'].min()) == 1
+  np.testing.assert_array_equal(runs.arrays(batch)['logits'][0], logits['a/two'])
 
 
 def test_pipes_and_damaged_files_are_refused_by_name(folder):
@@ -182,20 +185,20 @@ def test_saved_probabilities_of_a_deterministic_model_are_its_own(saved, tmp_pat
     del index['arrays']['mine/probabilities.npy']['one_hot']
     path.write_text(json.dumps(index))
   found = batches_of(tmp_path / 'arrays')
-  assert [(b.ids[0], b.groups[0], b.logit_scores) for b in found] == [
+  assert [(b.ids[0], b.groups[0], runs.traits(b).logits) for b in found] == [
     ('x', 'x', False),
     ('y', 'y', False),
   ]
-  logits = np.concatenate([b.arrays['logits'] for b in found])
+  logits = np.concatenate([runs.arrays(b)['logits'] for b in found])
   np.testing.assert_allclose(softmax(logits, -1), own if sharp else mean, atol=1e-6)
 
 
 def test_saved_logits_and_features(saved, tmp_path):
   logits, _, _ = saved('probabilities,logits,features')
   found = batches_of(tmp_path / 'arrays')
-  np.testing.assert_array_equal(np.concatenate([b.arrays['logits'] for b in found]), logits)
-  assert all(b.logit_scores for b in found)
-  assert found[0].arrays['features'].shape == (1, 3)
+  np.testing.assert_array_equal(np.concatenate([runs.arrays(b)['logits'] for b in found]), logits)
+  assert all(runs.traits(b).logits for b in found)
+  assert runs.arrays(found[0])['features'].shape == (1, 3)
 
 
 @pytest.mark.parametrize(

@@ -180,14 +180,14 @@ def test_damaged_cells_are_named(tmp_path):
   raw = path.read_bytes()
   with np.load(path) as file:
     good = dict(file)
-  told = json.loads(str(good['told']))
-  few = {k: v for k, v in good.items() if k != 'fine/scores'}
-  negative = good | {'image/confusion': good['image/confusion'] - 1000}
-  other = good | {'told': np.array(json.dumps(told | {'ids': ['0']}))}
-  deep = good | {'told': np.array('[' * 100_000)}
+  head = json.loads(str(good['head']))
+  few = {k: v for k, v in good.items() if k != 'whole/pixels/scores'}
+  negative = good | {'rows/pixels/confusion': good['rows/pixels/confusion'] - 1000}
+  other = good | {'head': np.array(json.dumps(head | {'ids': ['0']}))}
+  deep = good | {'head': np.array('[' * 100_000)}
   for spoilt, message in (
     (few, 'scores is unknown or missing'),
-    (negative, 'image/confusion holds -|confusion holds -'),
+    (negative, 'pixels/confusion holds -'),
     (other, r'rows of \[1, 2\] images'),
     (deep, 'Recursion'),
   ):

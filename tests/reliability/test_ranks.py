@@ -13,11 +13,15 @@ from car_jax.reliability import correlation, findings, page, plan, ranks, tables
 from car_jax.reliability.correlation import Scores
 from car_jax.reliability.study import Cell
 from car_jax.reliability.view import View
+from tests.metrics import pixels
 from tests.reliability import fake_study
 from tests.reliability.test_correlation import made_counts, miou
 
 FUNCTIONS = {'spearman': scipy.stats.spearmanr, 'kendall': scipy.stats.kendalltau}
 IMAGES, RESAMPLES, SEED = 5, 30, 3
+
+
+SCORES = {name: pixels.metric(name) for name in ('miou', 'pixel_accuracy', 'ece')}
 
 
 def cells_of(models, rng):
@@ -27,8 +31,9 @@ def cells_of(models, rng):
     matrices = rng.integers(0, 9, (IMAGES, 3, 3)) + 4 * k * np.eye(3, dtype=int)
     right, sure = rng.random((2, IMAGES, 15)) * (3 + rng.random())
     counts = made_counts(matrices)
-    counts.images['ece'][:, 0, :, 1], counts.images['ece_conf'][:, 0] = right, sure
-    cells.append(Cell(f'm{k}', 'rain', 'none', counts, {}))
+    rows = counts.rows['pixels']
+    rows['ece'][:, 0, :, 1], rows['ece_conf'][:, 0] = right, sure
+    cells.append(Cell(f'm{k}', 'rain', 'none', counts, SCORES))
     made.append((matrices, right, sure))
   return cells, made
 

@@ -13,8 +13,9 @@ from scipy.special import softmax
 import eval as evaluation
 from car_jax import sharding
 from car_jax.errors import UserError
+from car_jax.evaluate import cell as cells
 from car_jax.metrics import calibration, ranking
-from car_jax.reliability import command, image_counts, lazy_segmenter, plan, study
+from car_jax.reliability import command, lazy_segmenter, plan, study
 from tests.reliability import runs
 
 
@@ -49,7 +50,7 @@ def predictions(full, name):
   """Logits, labels and unknown of all pixels of a set, in numpy."""
   one = study.Study(plan.plan(full), None, sharding.make_mesh(), lambda text: None)
   parts = [
-    {k: np.asarray(v)[b.keep] for k, v in b.arrays.items()}
+    {k: np.asarray(v)[b.keep] for k, v in runs.arrays(b).items()}
     for b in one.segmenter('segformer').batches(one.plan.sets[name])
   ]
   flat = lambda k, *s: np.concatenate([p[k].reshape(-1, *s) for p in parts])
@@ -113,9 +114,9 @@ def test_a_pool_scores_the_images_of_its_sets_together(finished):
 def test_what_is_done_is_skipped_and_what_changed_is_done_again(finished, monkeypatch):
   full, found, page = finished
   counted = []
-  real = study.count.image_counts
+  real = study.count.cells
   monkeypatch.setattr(
-    study.count, 'image_counts', lambda b, c, *a, **k: counted.append([*c]) or real(b, c, *a, **k)
+    study.count, 'cells', lambda b, m, c, *a, **k: counted.append([*c]) or real(b, m, c, *a, **k)
   )
   again, _ = command.run(full, str(page.parent), 'python eval.py')
   assert counted == []
@@ -256,12 +257,12 @@ def test_models_of_other_classes_are_not_mixed(made, tmp_path):
 def test_counts_survive_their_file(finished, tmp_path):
   _, _, page = finished
   path = page.parent / 'cells' / 'segformer' / 'clear' / 'none.npz'
-  first, about = image_counts.load(path)
+  first, about = cells.load(path)
   first.save(tmp_path / 'copy.npz', about)
-  again, told = image_counts.load(tmp_path / 'copy.npz')
+  again, told = cells.load(tmp_path / 'copy.npz')
   assert told == about
   assert again.ids == first.ids
-  jax.tree.map(np.testing.assert_array_equal, again.images, first.images)
+  jax.tree.map(np.testing.assert_array_equal, again.rows, first.rows)
 
 
 @pytest.mark.slow

@@ -363,12 +363,15 @@ def test_scores_go_by_run_and_other_classes_do_not_mix(monkeypatch):
 
   class Counted:
     confusion = np.eye(2, dtype=int)
-    pooled = lambda self: self
-    absent = ()
-    images = dict(confusion=confusion[None], scores=2 * confusion[:1, None], pixels=confusion[:1])
+    total = lambda self, source: self
+    rows = {
+      'pixels': dict(
+        confusion=confusion[None], scores=2 * confusion[:1, None], pixels=confusion[:1]
+      )
+    }
 
   monkeypatch.setattr(segmenters, 'Checkpoint', Model)
-  monkeypatch.setattr(count, 'image_counts', lambda *_: {'none': Counted()})
+  monkeypatch.setattr(count, 'cells', lambda *_: {'none': Counted()})
   with pytest.raises(UserError, match='a and b have different classes; study them apart'):
     adaptation.scored({'source': ['a'], 'sac': ['b']}, '', 'test')
   found = adaptation.scored({'source': ['x/seed3'], 'sac': ['x/sac']}, '', 'test')
