@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.evaluate.cell import Cell
 from car_jax.evaluate.predict import Prediction
 from car_jax.metrics.base import Metric, Outputs, Source, Traits
+
+LOGITS = Traits(draws=False, logits=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,28 @@ class Predicted:
   groups: np.ndarray
   keep: np.ndarray
   fetch: Callable[[Any], Any] = jax.device_get
+
+
+def of_logits(
+  logits: Any,
+  labels: Any,
+  ids: Sequence[str],
+  *,
+  groups: Sequence[str] | None = None,
+  name: str = 'logits',
+  traits: Traits = LOGITS,
+  **more: Any,
+) -> Predicted:
+  """Logits [B, H, W, C] and their labels [B, H, W] as a batch of one row.
+
+  more: what else a batch may have, and disagreement [B, H, W] in nats.
+  """
+  labels = jnp.asarray(labels)
+  rows = {name: Row(Prediction(logits=logits, disagreement=more.pop('disagreement', None)), traits)}
+  keep = np.ones(len(labels), bool)
+  batch = dict(labels=labels[:, None], label_weight=jnp.ones((len(labels), 1)), valid=keep) | more
+  names = np.asarray(ids), np.asarray([''] * len(labels) if groups is None else groups)
+  return Predicted(batch, rows, *names, keep)
 
 
 def count(

@@ -46,12 +46,12 @@ class Prediction(flax.struct.PyTreeNode):
   how much the samples differ, see `predict`. logits [B, H, W, C].
   """
 
-  labels: Array | None = None
-  weight: Array | None = None
-  mean: Array | None = None
-  own: Array | None = None
-  disagreement: Array | None = None
-  logits: Array | None = None
+  labels: Any = None
+  weight: Any = None
+  mean: Any = None
+  own: Any = None
+  disagreement: Any = None
+  logits: Any = None
 
 
 def subjects(method: Method, state: Any, prefix: str = '') -> list[Subject]:

@@ -16,7 +16,7 @@ from car_jax.methods.train_state import for_evaluation
 class Validation:
   """One entry of config.evals: make it once, call it with each state -> {metric name: value}.
 
-  spec: see catalogue.DEFAULTS; `split` must be named. The predictor is the method's first one. All
+  spec: see evaluate/options.py; `split` must be named. The predictor is the method's first one. All
   calls draw with the same key, so two states are compared on the same draws.
   """
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -19,7 +18,7 @@ from car_jax import sharding
 from car_jax.data import opening, pipeline, sources
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import checkpointed, predict, texts
+from car_jax.evaluate import checkpointed, engine, predict, texts
 from car_jax.evaluate.engine import Predicted, Row
 from car_jax.evaluate.predict import Prediction
 from car_jax.metrics.base import Traits
@@ -32,13 +31,7 @@ def predicted(
   are: unknown [H, W] bool, disagreement [H, W] in nats, image [h, w, 3] in [-1, 1], features [D].
   """
   placed = jax.device_put({k: np.asarray(v)[None] for k, v in arrays.items()})
-  prediction = Prediction(
-    logits=placed.pop('logits'), disagreement=placed.pop('disagreement', None)
-  )
-  batch = placed | {'labels': placed['labels'][:, None]}
-  batch |= {'label_weight': jnp.ones((1, 1)), 'valid': jnp.ones(1, bool)}
-  rows = {name: Row(prediction, traits)}
-  return Predicted(batch, rows, np.array([id]), np.array([group]), np.array([True]))
+  return engine.of_logits(**placed, ids=[id], groups=[group], name=name, traits=traits)
 
 
 class Segmenter(Protocol):
