@@ -16,6 +16,7 @@ from car_jax.evaluate import npy, predict, save
 from car_jax.reliability import foreign
 from tests.evaluate import scene
 from tests.evaluate.test_harness import plain_ged
+from tests.reliability import runs
 
 RNG = jax.random.key(0)
 
@@ -122,10 +123,11 @@ def test_a_study_reads_images_of_several_sizes(several):
   folder, _ = several
   model = foreign.Folder('m', str(folder), ('background', 'nodule'))
   found = list(model.batches(dict(name='s')))
-  assert [f.arrays['logits'].shape[1:] for f in found] == [(s, s, 2) for s in (16, 16, 24, 24, 20)]
+  shapes = [runs.arrays(f)['logits'].shape[1:] for f in found]
+  assert shapes == [(s, s, 2) for s in (16, 16, 24, 24, 20)]
   for i, one in enumerate(found):
     logits = np.load(folder / 'samples/logits' / f'{i:06d}.npy')
-    np.testing.assert_array_equal(one.arrays['logits'][0], logits)
+    np.testing.assert_array_equal(runs.arrays(one)['logits'][0], logits)
   assert [str(f.ids[0]) for f in model.batches(dict(name='s'), only=[3, 0])] == ['24-1', '16-0']
 
 
