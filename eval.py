@@ -28,7 +28,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add('--checkpoint', default=[], action='append', help='[NAME=]FOLDER of a run; may be repeated')
+  add(
+    '--checkpoint',
+    default=[],
+    action='append',
+    help='[NAME=]FOLDER of a run, or of runs seed0, seed1, ..; may be repeated',
+  )
   add('--config', default='', help='a study, such as configs/reliability.py')
   add('--own', default=[], action='append', help='a module of your own that the checkpoint names')
   train.add_cluster(parser)
@@ -77,6 +82,7 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
   from car_jax.evaluate import checkpointed, terminal
 
   first = checkpointed.name_and_folder(args.checkpoint[0])[1]
+  first = str(checkpointed.trainings(first)[0])
   changes = [pair for pair in pairs if pair[0].startswith('method.')]
   checkpointed.check_changes(changes)
   config = configs.override(checkpointed.read_config(first, args.step), pairs)
@@ -93,7 +99,8 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
       changes=changes,
     )
   print(terminal.scores(results))
-  print(''.join(f'- {line}\n' for line in results.remarks()), end='')
+  lines = [*results.comparison(), *results.remarks()]
+  print(''.join(f'- {line}\n' for line in lines), end='')
   print(f'report: {page}')
   return 0
 

@@ -55,6 +55,18 @@ def names_and_folders(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
   return given
 
 
+def trainings(folder: str | pathlib.Path) -> list[pathlib.Path]:
+  """Runs seed0, seed1, .. in a folder, by their numbers; the folder itself where it has none."""
+  folder = pathlib.Path(folder)
+  number = lambda path: path.name.removeprefix('seed')
+  several = [p for p in folder.glob('seed*') if number(p).isdigit() and is_run(p)]
+  return sorted(several, key=lambda p: int(number(p))) or [folder]
+
+
+def is_run(path: pathlib.Path) -> bool:
+  return (path / 'checkpoints').is_dir()
+
+
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
   """The config that a checkpoint was trained with, completed. Raises UserError."""
   return checkpoints.read(path, wish, lambda saved, step: configs.saved(saved.meta(step)['config']))
@@ -108,6 +120,21 @@ def _opened(
   return Loaded(saved.folder / str(step), step, config, method, for_evaluation(state), meta['crc'])
 
 
+def of_seeds(
+  paths: Sequence[tuple[str, str]],
+) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
+  """Names and folders, folders of several trainings replaced by their runs; and model -> names."""
+  out, seeds = [], {}
+  for name, path in paths:
+    runs = trainings(path)
+    if runs == [pathlib.Path(path)]:
+      out.append((name, path))
+      continue
+    seeds[name] = [f'{name}/{run.name}' for run in runs]
+    out += zip(seeds[name], map(str, runs), strict=True)
+  return out, seeds
+
+
 def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:
   """Every predictor of every checkpoint, under the checkpoint's name where there are several."""
   rows = []
@@ -117,13 +144,15 @@ def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:
   return rows
 
 
-def asked(
-  paths: Sequence[str], config: ConfigDict
-) -> tuple[dict[str, Any], Sequence[str], Sequence[str]]:
-  """What the report is of, with the checkpoints' names and folders. Raises UserError."""
-  spec = plan.report_spec(config)
-  names, paths = zip(*names_and_folders(paths, 'checkpoints'), strict=True)
-  return spec, names, paths
+def by_predictor(seeds: dict[str, list[str]], subjects: Sequence[str]) -> dict[str, list[str]]:
+  """Model and predictor -> the subjects that are trainings of it."""
+  out: dict[str, list[str]] = {}
+  for model, runs in seeds.items():
+    for subject in subjects:
+      run, _, predictor = subject.partition(': ')
+      if run in runs:
+        out.setdefault(f'{model}: {predictor}', []).append(subject)
+  return out
 
 
 def evaluate(
@@ -139,10 +168,13 @@ def evaluate(
   """Scores checkpoints on config.data and config.report, writes the report -> (Results, page).
 
   `saved` names some of save.KINDS, joined by commas: arrays for other tools, in out/../arrays.
-  A path may be NAME=FOLDER; `step` and `changes` are the wish and the changes of `load`, of every
-  checkpoint; `command` is printed in the report, to repeat it. Raises UserError.
+  A path may be NAME=FOLDER, and FOLDER hold runs seed0, seed1, ..; `step` and `changes` are the wish
+  and the changes of `load`, of every checkpoint; `command` is printed in the report, to repeat it.
+  Raises UserError.
   """
-  spec, names, paths = asked(paths, config)
+  spec = plan.report_spec(config)
+  runs, seeds = of_seeds(names_and_folders(paths, 'checkpoints'))
+  names, paths = zip(*runs, strict=True)
   folders.check_replaceable(pathlib.Path(out), report.RESULTS)
   mesh = sharding.make_mesh()
   sharding.check_batch(config.data, mesh)
@@ -168,6 +200,7 @@ def evaluate(
       arrays = stack.enter_context(saver)
     meter = progress.line(len(source)) if jax.process_index() == 0 else None
     results = evaluator(rows, batches, rng=rng, progress=meter, save=arrays)
+    results.seeds = by_predictor(seeds, results.subjects)
     if arrays is not None:
       print(f'arrays in {arrays.close(results, command=command)}')
   choice = gallery.choose(results, rows[0].name)

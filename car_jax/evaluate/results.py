@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import cell, census
+from car_jax.evaluate import cell, census, ranking
 from car_jax.evaluate.cell import Cell, Estimate
 from car_jax.evaluate.plan import Plan
+from car_jax.evaluate.predict import READERS
+from car_jax.evaluate.ranking import OverSeeds, Ranking
 from car_jax.metrics import calibration
 from car_jax.metrics.base import Metric
 from car_jax.metrics.bootstrap import Interval
@@ -21,7 +23,7 @@ from car_jax.metrics.of_probabilities import Diagram
 class Results:
   """A cell for each subject, in the order of the report, all of the same images.
 
-  notes: subject -> what it is.
+  notes: subject -> what it is. seeds: model -> its subjects, one for each of several trainings.
   """
 
   plan: Plan
@@ -30,6 +32,7 @@ class Results:
   notes: dict[str, str]
   seconds: float
   resamples: int = 1000
+  seeds: dict[str, list[str]] = dataclasses.field(default_factory=dict)
   _estimates: dict[str, dict[str, Estimate]] = dataclasses.field(default_factory=dict)
 
   @property
@@ -111,6 +114,28 @@ class Results:
       return None
     e = cell.difference(one, other, metric, resamples=self.resamples, counted=self.scorable)
     return Interval(e.value, e.low, e.high, e.images, e.skipped)
+
+  def ranking(self, metric: Metric) -> Ranking | None:
+    """The order of the models by a score, without the readers' floor, and how sure it is."""
+    models = {s: c for s, c in self.cells.items() if s != READERS}
+    part = np.flatnonzero(self.scorable)
+    return ranking.ranking(models, metric, resamples=self.resamples, part=part)
+
+  def over_seeds(self, metric: Metric) -> list[OverSeeds]:
+    return ranking.over_seeds(self.cells, self.seeds, metric)
+
+  def comparison(self) -> list[str]:
+    """How sure the order of models is, by the main score, and what that leaves out."""
+    first = self.plan.main or next(iter(self.plan.metrics), None)
+    order = None if first is None else self.ranking(first)
+    if first is None or order is None:
+      return []
+    lines = [ranking.sentence(first.name, order), ranking.SEEDS]
+    return lines + [
+      f'{one.name}: {first.name} {one.mean:.4g} ± {one.deviation:.2g}, mean and standard deviation '
+      f'over {len(one.values)} trainings.'
+      for one in self.over_seeds(first)
+    ]
 
   def scalars(self, subject: str | None = None) -> dict[str, float]:
     """Metric name -> value over all images, for one subject (the first)."""

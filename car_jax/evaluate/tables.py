@@ -1,5 +1,6 @@
 """Results as JSON, CSV and Markdown."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -29,6 +30,8 @@ def as_json(results: Results) -> dict[str, Any]:
       metrics=[_metric(m) for m in results.plan.metrics],
       subjects=[_subject(results, s) for s in results.subjects],
       differences=_differences(results),
+      rankings=_rankings(results),
+      seeds=_seeds(results),
       seconds=results.seconds,
     )
   )
@@ -70,6 +73,21 @@ def _differences(results: Results) -> list[dict[str, Any]]:
       if difference := results.difference(ours, other, m):
         out.append(dict(metric=m.name, subject=ours, minus=other) | difference._asdict())
   return out
+
+
+def _rankings(results: Results) -> list[dict[str, Any]]:
+  """The order of models by each score that orders them, see ranking.Ranking."""
+  orders = [(m, results.ranking(m)) for m in results.plan.metrics]
+  return [dict(metric=m.name) | dataclasses.asdict(r) for m, r in orders if r is not None]
+
+
+def _seeds(results: Results) -> list[dict[str, Any]]:
+  """Each score of models that were trained several times."""
+  return [
+    dict(metric=m.name, model=s.name, values=s.values, mean=s.mean, deviation=s.deviation)
+    for m in results.plan.metrics
+    for s in results.over_seeds(m)
+  ]
 
 
 def plain(value: Any) -> Any:
@@ -143,6 +161,7 @@ def findings(results: Results) -> list[str]:
   span = ends(interval, places, ' to ')
   few = f'no interval: fewer than two {results.units[1]} with this score'
   sure = f'95 % interval {span}' if span else few
+  comparison = results.comparison()
   lines = [f'{ours}: {main.name} {number(interval.mean, places)} ({sure}).']
   for other in others:
     gap = results.difference(ours, other, main)
@@ -159,7 +178,7 @@ def findings(results: Results) -> list[str]:
       near, far = sorted((abs(gap.low), abs(gap.high)))
       span = f'{number(near, places)} to {number(far, places)}'
       lines.append(f'{word} than {other} by {size} ({span}, on the same images).')
-  return lines
+  return lines + comparison
 
 
 def markdown_scores(results: Results) -> str:

@@ -108,13 +108,10 @@ def first_configs(runs: Mapping[str, Sequence[pathlib.Path]]) -> dict[str, dict[
 
 def runs_in(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   """The runs of each name, by seed. Raises UserError for a folder without any."""
-  is_run = lambda path: (path / 'checkpoints').is_dir()
-  seed = lambda path: int(path.name.removeprefix('seed'))
-  runs = {}
-  for name in TITLES:
-    several = [p for p in (folder / name).glob('seed*') if is_run(p) and p.name[4:].isdigit()]
-    if several or is_run(folder / name):
-      runs[name] = sorted(several, key=seed) or [folder / name]
+  from car_jax.evaluate import checkpointed
+
+  every = {name: checkpointed.trainings(folder / name) for name in TITLES}
+  runs = {name: of for name, of in every.items() if all(map(checkpointed.is_run, of))}
   if not runs:
     raise UserError(
       f'{folder} holds no run; looked for {", ".join(TITLES)}, and seed0, seed1, .. in them\n'

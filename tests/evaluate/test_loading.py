@@ -36,3 +36,20 @@ def test_what_is_known_of_the_data_survives_json():
   assert dataclasses.replace(again, palette=info.palette) == info
   assert np.array_equal(again.palette, info.palette)
   assert sources.from_json({'num_classes': 2}).num_classes == 2
+
+
+def test_a_folder_of_trainings_is_its_runs_by_their_seeds(tmp_path):
+  for name in ('seed10', 'seed2', 'seed', 'other'):
+    (tmp_path / 'mose' / name / 'checkpoints').mkdir(parents=True)
+  (tmp_path / 'mose' / 'seed3').mkdir()  # was never trained
+  (tmp_path / 'car' / 'checkpoints').mkdir(parents=True)
+  given = [('MoSE', str(tmp_path / 'mose')), ('CAR', str(tmp_path / 'car'))]
+  runs, seeds = checkpointed.of_seeds(given)
+  assert [name for name, _ in runs] == ['MoSE/seed2', 'MoSE/seed10', 'CAR']
+  assert runs[0][1] == str(tmp_path / 'mose' / 'seed2')
+  assert seeds == {'MoSE': ['MoSE/seed2', 'MoSE/seed10']}
+  subjects = ['MoSE/seed2: samples', 'MoSE/seed2: mean', 'MoSE/seed10: samples', 'CAR: samples']
+  assert checkpointed.by_predictor(seeds, subjects) == {
+    'MoSE: samples': ['MoSE/seed2: samples', 'MoSE/seed10: samples'],
+    'MoSE: mean': ['MoSE/seed2: mean'],
+  }

@@ -1,0 +1,112 @@
+"""Which subject is better, and how sure is the order? Subjects see the same draws of images.
+
+What is resampled are images, or whole groups of them: another training, from another seed, may
+order models otherwise. Runs of several seeds say how much; see `over_seeds`. Letters: S subjects,
+R resamples.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from car_jax.evaluate.cell import Cell
+from car_jax.metrics.base import Metric
+
+SEEDS = (
+  'Intervals and orders are of other images of this kind, not of another training: the noise '
+  'between seeds comes on top.'
+)
+
+
+SHOWN = 5  # subjects that a sentence names
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+  """order: subjects, the best first. best: in which share of the resamples each is the best.
+  places: where each stands in 95 % of them, from 1. held: share in which the whole order holds."""
+
+  order: tuple[str, ...]
+  best: dict[str, float]
+  places: dict[str, tuple[float, float]]
+  held: float
+
+
+def ranking(
+  cells: Mapping[str, Cell],
+  metric: Metric,
+  *,
+  resamples: int,
+  seed: int | Sequence[int] = 0,
+  part: np.ndarray | None = None,
+) -> Ranking | None:
+  """Of the subjects that have the score, on the same images; None of fewer than two of them.
+
+  None also for a score of which neither end is good, and where images are too few to be drawn
+  again. part: indices of the images that count.
+  """
+  sign = {'high': -1.0, 'low': 1.0}.get(metric.about.better)
+  scored = {s: c for s, c in cells.items() if not np.isnan(c.value(metric))}
+  if sign is None or len(scored) < 2:
+    return None
+  how: dict[str, Any] = dict(resamples=resamples, seed=seed, part=part)
+  draws = np.stack([c.draws([metric], **how)[metric.name] for c in scored.values()], -1)  # [R, S]
+  draws = draws[~np.isnan(draws).any(-1)]
+  if not len(draws):
+    return None
+  names = [*scored]
+  values = sign * np.array([c.value(metric) for c in scored.values()])
+  places = stats.rankdata(sign * draws, axis=-1)
+  low, high = np.percentile(places, [2.5, 97.5], axis=0)
+  order = np.argsort(values, kind='stable')
+  in_order = np.diff(sign * draws[:, order], axis=-1) >= 0
+  first = (sign * draws == np.min(sign * draws, -1, keepdims=True)).astype(float)
+  best = (first / first.sum(-1, keepdims=True)).mean(0)  # a tie is shared
+  return Ranking(
+    order=tuple(names[k] for k in order),
+    best=dict(zip(names, best.tolist(), strict=True)),
+    places={n: (float(a), float(b)) for n, a, b in zip(names, low, high, strict=True)},
+    held=float(in_order.all(-1).mean()),
+  )
+
+
+def sentence(name: str, r: Ranking) -> str:
+  """How sure the order by a score is."""
+  first, second = r.order[:2]
+  share = lambda x: f'{100 * x:.0f} %'
+  line = f'By {name} {first} is the best in {share(r.best[first])} of the resampled sets of images'
+  if len(r.order) == 2:
+    return f'{line}, {second} in {share(r.best[second])}.'
+  shown = [*r.order[:SHOWN], *(['..'] if r.order[SHOWN:] else [])]
+  return f'{line}; the whole order ({", ".join(shown)}) holds in {share(r.held)}.'
+
+
+@dataclasses.dataclass(frozen=True)
+class OverSeeds:
+  """A score of several trainings of one model; deviation: standard deviation over them."""
+
+  name: str
+  values: tuple[float, ...]
+
+  @property
+  def mean(self) -> float:
+    return float(np.mean(self.values))
+
+  @property
+  def deviation(self) -> float:
+    return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else float('nan')
+
+
+def over_seeds(
+  cells: Mapping[str, Cell], seeds: Mapping[str, Sequence[str]], metric: Metric
+) -> list[OverSeeds]:
+  """seeds: model -> its subjects, one for each training. Those without the score are left out."""
+  out = []
+  for name, subjects in seeds.items():
+    values = [cells[s].value(metric) for s in subjects if s in cells]
+    if known := tuple(v for v in values if not np.isnan(v)):
+      out.append(OverSeeds(name, known))
+  return out

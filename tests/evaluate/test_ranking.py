@@ -1,0 +1,76 @@
+"""Orders of subjects and how sure they are, against what is known of made-up scores."""
+
+import numpy as np
+import pytest
+
+from car_jax.evaluate import ranking
+from car_jax.evaluate.cell import Cell
+from tests.evaluate.test_cell import SHARE, SIZE
+
+
+def cell(values):
+  values = np.asarray(values, np.float32)
+  c = Cell()
+  state = {'sum': values, 'images': np.ones(len(values), np.int32)}
+  c.add([SIZE], [state], [f'{i:03d}' for i in range(len(values))], [''] * len(values))
+  return c
+
+
+@pytest.fixture
+def base():
+  return np.random.default_rng(0).normal(size=80)
+
+
+def test_a_shift_of_every_image_is_a_sure_order_however_the_images_differ(base):
+  cells = {'b': cell(base + 0.1), 'a': cell(base), 'c': cell(base + 0.2)}
+  r = ranking.ranking(cells, SIZE, resamples=100)
+  assert r.order == ('a', 'b', 'c')  # low is good
+  assert (r.held, r.best['a']) == (1, 1)
+  assert r.places == {'a': (1, 1), 'b': (2, 2), 'c': (3, 3)}
+
+
+def test_subjects_that_differ_by_chance_share_the_first_place():
+  rng = np.random.default_rng(1)
+  cells = {name: cell(rng.normal(size=400)) for name in 'ab'}
+  shares = ranking.ranking(cells, SIZE, resamples=400).best
+  gap = cells['a'].value(SIZE) - cells['b'].value(SIZE)
+  deviation = np.sqrt(2 / 400)
+  from scipy import stats
+
+  assert shares['a'] == pytest.approx(stats.norm.cdf(-gap / deviation), abs=0.08)
+  assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_equal_subjects_tie(base):
+  r = ranking.ranking({'a': cell(base), 'b': cell(base)}, SIZE, resamples=20)
+  assert r.best == {'a': 0.5, 'b': 0.5}
+  assert r.places['a'] == (1.5, 1.5)
+
+
+@pytest.mark.parametrize('kind', ['one subject', 'no score', 'one image'])
+def test_what_cannot_be_ranked_is_not(base, kind):
+  cells = {'a': cell(base), 'b': cell(base)}
+  if kind == 'one subject':
+    cells.pop('b')
+  if kind == 'one image':
+    cells = {'a': cell([1.0]), 'b': cell([2.0])}
+  metric = SHARE if kind == 'no score' else SIZE
+  assert ranking.ranking(cells, metric, resamples=20) is None
+
+
+def test_sentences_say_shares(base):
+  cells = {'a': cell(base), 'b': cell(base + 1)}
+  two = ranking.sentence('size', ranking.ranking(cells, SIZE, resamples=20))
+  assert two == 'By size a is the best in 100 % of the resampled sets of images, b in 0 %.'
+  cells['c'] = cell(base + 2)
+  three = ranking.sentence('size', ranking.ranking(cells, SIZE, resamples=20))
+  assert three.endswith('the whole order (a, b, c) holds in 100 %.')
+
+
+def test_several_trainings_have_a_mean_and_a_spread(base):
+  cells = {'m/seed0': cell(base), 'm/seed1': cell(base + 1), 'other': cell(base)}
+  (found,) = ranking.over_seeds(cells, {'m': ['m/seed0', 'm/seed1']}, SIZE)
+  assert found.mean == pytest.approx(base.mean() + 0.5, abs=1e-6)
+  assert found.deviation == pytest.approx(np.sqrt(0.5), abs=1e-6)
+  (alone,) = ranking.over_seeds(cells, {'m': ['m/seed0']}, SIZE)
+  assert np.isnan(alone.deviation)
