@@ -79,10 +79,10 @@ STUDY = ('predictions', 'labels', 'kind', 'resize', 'calibrator')
 
 
 def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
-  from car_jax.evaluate import checkpointed, terminal
+  from car_jax.evaluate import checkpointed, folders, terminal
 
   first = checkpointed.name_and_folder(args.checkpoint[0])[1]
-  first = str(checkpointed.trainings(first)[0])
+  first = str(folders.trainings(first)[0])
   changes = [pair for pair in pairs if pair[0].startswith('method.')]
   checkpointed.check_changes(changes)
   config = configs.override(checkpointed.read_config(first, args.step), pairs)

@@ -55,18 +55,6 @@ def names_and_folders(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
   return given
 
 
-def trainings(folder: str | pathlib.Path) -> list[pathlib.Path]:
-  """Runs seed0, seed1, .. in a folder, by their numbers; the folder itself where it has none."""
-  folder = pathlib.Path(folder)
-  number = lambda path: path.name.removeprefix('seed')
-  several = [p for p in folder.glob('seed*') if number(p).isdigit() and is_run(p)]
-  return sorted(several, key=lambda p: int(number(p))) or [folder]
-
-
-def is_run(path: pathlib.Path) -> bool:
-  return (path / 'checkpoints').is_dir()
-
-
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
   """The config that a checkpoint was trained with, completed. Raises UserError."""
   return checkpoints.read(path, wish, lambda saved, step: configs.saved(saved.meta(step)['config']))
@@ -126,7 +114,7 @@ def of_seeds(
   """Names and folders, folders of several trainings replaced by their runs; and model -> names."""
   out, seeds = [], {}
   for name, path in paths:
-    runs = trainings(path)
+    runs = folders.trainings(path)
     if runs == [pathlib.Path(path)]:
       out.append((name, path))
       continue
@@ -168,9 +156,9 @@ def evaluate(
   """Scores checkpoints on config.data and config.report, writes the report -> (Results, page).
 
   `saved` names some of save.KINDS, joined by commas: arrays for other tools, in out/../arrays.
-  A path may be NAME=FOLDER, and FOLDER hold runs seed0, seed1, ..; `step` and `changes` are the wish
-  and the changes of `load`, of every checkpoint; `command` is printed in the report, to repeat it.
-  Raises UserError.
+  A path may be NAME=FOLDER, and FOLDER hold runs seed0, seed1, ..; `step` and `changes` are the
+  wish and the changes of `load`, of every checkpoint; `command` is printed in the report, to repeat
+  it. Raises UserError.
   """
   spec = plan.report_spec(config)
   runs, seeds = of_seeds(names_and_folders(paths, 'checkpoints'))

@@ -86,3 +86,15 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def slug(name: str) -> str:
   """'calibration net, argmax' -> 'calibration-net-argmax', for file names and anchors."""
   return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') or 'x'
+
+
+def trainings(folder: str | pathlib.Path) -> list[pathlib.Path]:
+  """Runs seed0, seed1, .. in a folder, by their numbers; the folder itself where it has none."""
+  folder = pathlib.Path(folder)
+  number = lambda path: path.name.removeprefix('seed')
+  several = [p for p in folder.glob('seed*') if number(p).isdigit() and is_run(p)]
+  return sorted(several, key=lambda p: int(number(p))) or [folder]
+
+
+def is_run(path: pathlib.Path) -> bool:
+  return (path / 'checkpoints').is_dir()

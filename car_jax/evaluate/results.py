@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import cell, census, ranking
+from car_jax.evaluate import cell, census, order
 from car_jax.evaluate.cell import Cell, Estimate
+from car_jax.evaluate.order import OverSeeds, Ranking
 from car_jax.evaluate.plan import Plan
 from car_jax.evaluate.predict import READERS
-from car_jax.evaluate.ranking import OverSeeds, Ranking
 from car_jax.metrics import calibration
 from car_jax.metrics.base import Metric
 from car_jax.metrics.bootstrap import Interval
@@ -119,18 +119,18 @@ class Results:
     """The order of the models by a score, without the readers' floor, and how sure it is."""
     models = {s: c for s, c in self.cells.items() if s != READERS}
     part = np.flatnonzero(self.scorable)
-    return ranking.ranking(models, metric, resamples=self.resamples, part=part)
+    return order.ranking(models, metric, resamples=self.resamples, part=part)
 
   def over_seeds(self, metric: Metric) -> list[OverSeeds]:
-    return ranking.over_seeds(self.cells, self.seeds, metric)
+    return order.over_seeds(self.cells, self.seeds, metric)
 
   def comparison(self) -> list[str]:
     """How sure the order of models is, by the main score, and what that leaves out."""
     first = self.plan.main or next(iter(self.plan.metrics), None)
-    order = None if first is None else self.ranking(first)
-    if first is None or order is None:
+    ranking = None if first is None else self.ranking(first)
+    if first is None or ranking is None:
       return []
-    lines = [ranking.sentence(first.name, order), ranking.SEEDS]
+    lines = [order.sentence(first.name, ranking), order.SEEDS]
     return lines + [
       f'{one.name}: {first.name} {one.mean:.4g} ± {one.deviation:.2g}, mean and standard deviation '
       f'over {len(one.values)} trainings.'

@@ -3,6 +3,7 @@
 study.json, study.csv, study.md, objects.csv (where sets are by object), report.html.
 """
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import census, folders, report, tables
+from car_jax.evaluate import census, folders, order, report, tables
 from car_jax.evaluate.cell import Estimate
 from car_jax.metrics import confusion, ranking, rejection
 from car_jax.metrics.calibration import reliability
@@ -53,6 +54,8 @@ def build(
     objects=[*_objects(study, cells)],
     resamples=plan.config.resamples,
     ranks=ranks.of_study(plan, cells),
+    rankings=[*_rankings(plan, cells)],
+    seeds=[*_seeds(plan, cells)],
     correlations=correlation.of_study(plan, cells),
     image_ood=[*_image_ood(study, cells)],
     worst=list(worst),
@@ -100,6 +103,7 @@ def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
     *([f'Left out, since their runs are not there: {", ".join(absent)}.'] if absent else []),
     f'{seen} of each image were scored; {counted}.',
     f'Intervals: 95 %, bootstrap over images or scenes, {config.resamples} resamples.',
+    *([order.SEEDS] if len(study.plan.models) > 1 else []),
     *(
       f'{model} gives classes without a confidence: calibration, known errors and unknown objects '
       'are not available.'
@@ -242,6 +246,29 @@ def image_confidence(pooled: Mapping[str, np.ndarray], score: str) -> np.ndarray
   """[I] mean confidence of each image: largest probability, or minus the entropy."""
   pixels = np.maximum(pooled['pixels'], 1)
   return pooled['image'][:, 0] / pixels if score == 'max_prob' else -pooled['image'][:, 1] / pixels
+
+
+def _rankings(plan: Any, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
+  """The order of models by accuracy and by calibration error on each set, and how sure it is."""
+  chosen = [m for m in ('miou', 'pixel_accuracy', 'ece') if m in plan.measures]
+  for name in (*plan.sets, *plan.pools):
+    here = {c.model: c for c in cells if c.set == name and c.calibrator == PLAIN}
+    counts, metrics = {m: c.counts for m, c in here.items()}, next(iter(here.values())).metrics
+    for m in chosen:
+      how = dict(resamples=plan.config.resamples, seed=plan.config.seed)
+      if ranked := order.ranking(counts, metrics[m], **how):
+        yield dict(set=name, metric=m) | dataclasses.asdict(ranked)
+
+
+def _seeds(plan: Any, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
+  """Each score of models that were trained several times, before recalibration."""
+  for name in (*plan.sets, *plan.pools):
+    here = {c.model: c for c in cells if c.set == name and c.calibrator == PLAIN}
+    counts = {m: c.counts for m, c in here.items()}
+    for m in plan.measures:
+      for s in order.over_seeds(counts, plan.seeds, next(iter(here.values())).metrics[m]):
+        about = dict(set=name, metric=m, model=s.name)
+        yield about | dict(values=s.values, mean=s.mean, deviation=s.deviation)
 
 
 def _objects(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from car_jax.evaluate import order
+from car_jax.evaluate.order import Ranking
 from car_jax.reliability import numbers, ranks
 from car_jax.reliability.view import View, mean, number
 
@@ -14,6 +16,8 @@ def findings(view: View) -> list[str]:
     _fall(view),
     _apart(view),
     _leaders(view),
+    *_orders(view),
+    *_seeds(view),
     ranks.finding(view),
     *_recalibration(view),
     _errors(view),
@@ -93,6 +97,28 @@ def _leaders(view: View) -> str:
       shown = _show(view, metric, values[name])
       parts.append(f'{name} is the {word} ({view.metrics[metric].title} {shown})')
   return f'On {view.strongest}, before recalibration, {" and ".join(parts)}.' if parts else ''
+
+
+def _orders(view: View) -> list[str]:
+  """How sure the first place is by accuracy, on the in-domain set and the strongest shift."""
+  shown = [s for s in dict.fromkeys((view.reference, view.strongest)) if s]
+  entries = {(r['set'], r['metric']): r for r in view.study.get('rankings') or []}
+  here = [(s, entries[s, view.accuracy]) for s in shown if (s, view.accuracy) in entries]
+  title = lambda s: f'{view.metrics[view.accuracy].title} on {s}'
+  keys = ('order', 'best', 'places', 'held')
+  return [order.sentence(title(s), Ranking(**{k: e[k] for k in keys})) for s, e in here]
+
+
+def _seeds(view: View) -> list[str]:
+  """The spread over trainings, by accuracy in-domain."""
+  here = [e for e in view.study.get('seeds') or [] if e['set'] == view.reference]
+  return [
+    f'{e["model"]}, {len(e["values"])} trainings: {view.metrics[e["metric"]].title} on {e["set"]} '
+    f'{_show(view, e["metric"], e["mean"])}, standard deviation '
+    f'{_show(view, e["metric"], number(e["deviation"]))}.'
+    for e in here
+    if e['metric'] == view.accuracy
+  ]
 
 
 def _recalibration(view: View) -> list[str]:

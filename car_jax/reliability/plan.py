@@ -47,7 +47,7 @@ class Model(Group):
   """config.models.NAME: a run of ours, or a folder of anybody's predictions."""
 
   path: str
-  """The folder; {set} in it stands for the name of a set."""
+  """The folder, of a run or of runs seed0, seed1, ..; {set} in it stands for the name of a set."""
   step: str | int = ''
   """Of a run: best, latest or a number."""
   predictor: str = ''
@@ -179,6 +179,8 @@ class Plan:
   measures: tuple[str, ...]
   how: How
   config: ConfigDict
+  seeds: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  """Model -> its trainings among `models`, where it has several."""
 
   def metrics(self, classes: Sequence[str], absent: Sequence[str] = ()) -> tuple[Metric, ...]:
     """The scores of the study, those of its correlations among them, of a set with such classes.
@@ -203,6 +205,7 @@ def plan(config: ConfigDict) -> Plan:
   full = options.completed(StudyOptions, c.to_dict())
   models = {name: _spec(name, m) for name, m in full['models'].items()}
   models, absent = _present(models) if full['missing'] == 'skip' else (models, ())
+  models, seeds = _trainings(models)
   sets = {name: _spec(name, s) for name, s in full['sets'].items()}
   for kind, specs in (('models', models), ('sets', sets)):
     if not specs:
@@ -233,7 +236,9 @@ def plan(config: ConfigDict) -> Plan:
   _check_measures(chosen, c.classes)
   how = How(c.sampled, c.seed)
   used = on if fitted else {}
-  return Plan(c.title, models, absent, sets, pools, correlations, calibrators, used, chosen, how, c)
+  return Plan(
+    c.title, models, absent, sets, pools, correlations, calibrators, used, chosen, how, c, seeds
+  )
 
 
 def _present(
@@ -248,6 +253,23 @@ def _present(
       '  import published weights: python -m car_jax.importers registry CONFIG --weights FOLDER'
     )
   return there, tuple(name for name in models if name not in there)
+
+
+def _trainings(
+  models: dict[str, dict[str, Any]],
+) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[str, ...]]]:
+  """Models, a folder of runs seed0, seed1, .. replaced by its runs; and model -> their names."""
+  out: dict[str, dict[str, Any]] = {}
+  seeds: dict[str, tuple[str, ...]] = {}
+  for name, spec in models.items():
+    runs = folders.trainings(spec['path'])
+    if runs == [pathlib.Path(spec['path'])]:
+      out[name] = spec
+      continue
+    seeds[name] = tuple(f'{name}/{run.name}' for run in runs)
+    for key, run in zip(seeds[name], runs, strict=True):
+      out[key] = spec | dict(name=key, path=str(run))
+  return out, seeds
 
 
 def _check_values(c: ConfigDict) -> None:

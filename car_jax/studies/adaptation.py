@@ -108,10 +108,8 @@ def first_configs(runs: Mapping[str, Sequence[pathlib.Path]]) -> dict[str, dict[
 
 def runs_in(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   """The runs of each name, by seed. Raises UserError for a folder without any."""
-  from car_jax.evaluate import checkpointed
-
-  every = {name: checkpointed.trainings(folder / name) for name in TITLES}
-  runs = {name: of for name, of in every.items() if all(map(checkpointed.is_run, of))}
+  every = {name: folders.trainings(folder / name) for name in TITLES}
+  runs = {name: of for name, of in every.items() if all(map(folders.is_run, of))}
   if not runs:
     raise UserError(
       f'{folder} holds no run; looked for {", ".join(TITLES)}, and seed0, seed1, .. in them\n'

@@ -1,6 +1,7 @@
 """Correlations over models and scores of each object, against plain numpy and scipy."""
 
 import copy
+import dataclasses
 import json
 import math
 import re
@@ -11,7 +12,7 @@ import scipy.stats
 
 from car_jax.errors import UserError
 from car_jax.metrics.onepass import COARSE, SCORES
-from car_jax.reliability import correlation, objects, page, plan, tables
+from car_jax.reliability import correlation, document, objects, page, plan, tables
 from car_jax.reliability.correlation import Scores
 from car_jax.reliability.study import Cell
 from tests.metrics import pixels, published
@@ -295,3 +296,17 @@ def test_a_set_of_foreign_predictions_may_be_by_object(tmp_path):
   content = document.build(one, cells, [])
   named = [(e['set'], objects.title(e), e['images']) for e in content['objects']]
   assert named == [('fog', 'deer', 2), ('fog', 'all images', 2), ('fog', 'mean of objects', 2)]
+
+
+def test_a_study_says_how_sure_its_order_is_and_how_far_trainings_differ():
+  cells, at = random_cells(4)
+  made = planned(4, resamples=50, sets={s: dict(labels='x') for s in ('made a', 'made b', 'real')})
+  made = dataclasses.replace(made, measures=('miou',), seeds={'m': ('m0', 'm1')}, pools={})
+  first, *_ = document._rankings(made, cells)
+  values = {m: miou(at[m, 'made a'].sum(0)) for m in ('m0', 'm1', 'm2', 'm3')}
+  assert first['order'] == tuple(sorted(values, key=values.get, reverse=True))
+  assert sum(first['best'].values()) == pytest.approx(1)
+  seeds = {(e['set'], e['model']): e for e in document._seeds(made, cells)}
+  pair = values['m0'], values['m1']
+  found = seeds['made a', 'm']
+  assert (found['mean'], found['deviation']) == pytest.approx((np.mean(pair), np.std(pair, ddof=1)))

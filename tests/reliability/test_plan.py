@@ -201,3 +201,15 @@ def test_damaged_cells_are_named(tmp_path):
   os.mkfifo(path)
   with pytest.raises(UserError, match='none.npz is no regular file'):
     command.run(config, str(tmp_path / 'out'), '')
+
+
+def test_a_folder_of_trainings_is_a_model_for_each(tmp_path):
+  for seed in (0, 1):
+    (tmp_path / 'mine' / f'seed{seed}' / 'checkpoints').mkdir(parents=True)
+  c = plan.defaults()
+  c.models, c.sets = {'mine': str(tmp_path / 'mine')}, {'fog': dict(data=dict(name='x'))}
+  made = plan.plan(c)
+  assert made.seeds == {'mine': ('mine/seed0', 'mine/seed1')}
+  assert [m['path'] for m in made.models.values()] == [
+    str(tmp_path / 'mine' / f'seed{k}') for k in (0, 1)
+  ]

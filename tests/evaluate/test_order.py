@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from car_jax.evaluate import ranking
+from car_jax.evaluate import order
 from car_jax.evaluate.cell import Cell
 from tests.evaluate.test_cell import SHARE, SIZE
 
@@ -23,7 +23,7 @@ def base():
 
 def test_a_shift_of_every_image_is_a_sure_order_however_the_images_differ(base):
   cells = {'b': cell(base + 0.1), 'a': cell(base), 'c': cell(base + 0.2)}
-  r = ranking.ranking(cells, SIZE, resamples=100)
+  r = order.ranking(cells, SIZE, resamples=100)
   assert r.order == ('a', 'b', 'c')  # low is good
   assert (r.held, r.best['a']) == (1, 1)
   assert r.places == {'a': (1, 1), 'b': (2, 2), 'c': (3, 3)}
@@ -32,7 +32,7 @@ def test_a_shift_of_every_image_is_a_sure_order_however_the_images_differ(base):
 def test_subjects_that_differ_by_chance_share_the_first_place():
   rng = np.random.default_rng(1)
   cells = {name: cell(rng.normal(size=400)) for name in 'ab'}
-  shares = ranking.ranking(cells, SIZE, resamples=400).best
+  shares = order.ranking(cells, SIZE, resamples=400).best
   gap = cells['a'].value(SIZE) - cells['b'].value(SIZE)
   deviation = np.sqrt(2 / 400)
   from scipy import stats
@@ -42,7 +42,7 @@ def test_subjects_that_differ_by_chance_share_the_first_place():
 
 
 def test_equal_subjects_tie(base):
-  r = ranking.ranking({'a': cell(base), 'b': cell(base)}, SIZE, resamples=20)
+  r = order.ranking({'a': cell(base), 'b': cell(base)}, SIZE, resamples=20)
   assert r.best == {'a': 0.5, 'b': 0.5}
   assert r.places['a'] == (1.5, 1.5)
 
@@ -55,22 +55,22 @@ def test_what_cannot_be_ranked_is_not(base, kind):
   if kind == 'one image':
     cells = {'a': cell([1.0]), 'b': cell([2.0])}
   metric = SHARE if kind == 'no score' else SIZE
-  assert ranking.ranking(cells, metric, resamples=20) is None
+  assert order.ranking(cells, metric, resamples=20) is None
 
 
 def test_sentences_say_shares(base):
   cells = {'a': cell(base), 'b': cell(base + 1)}
-  two = ranking.sentence('size', ranking.ranking(cells, SIZE, resamples=20))
+  two = order.sentence('size', order.ranking(cells, SIZE, resamples=20))
   assert two == 'By size a is the best in 100 % of the resampled sets of images, b in 0 %.'
   cells['c'] = cell(base + 2)
-  three = ranking.sentence('size', ranking.ranking(cells, SIZE, resamples=20))
+  three = order.sentence('size', order.ranking(cells, SIZE, resamples=20))
   assert three.endswith('the whole order (a, b, c) holds in 100 %.')
 
 
 def test_several_trainings_have_a_mean_and_a_spread(base):
   cells = {'m/seed0': cell(base), 'm/seed1': cell(base + 1), 'other': cell(base)}
-  (found,) = ranking.over_seeds(cells, {'m': ['m/seed0', 'm/seed1']}, SIZE)
+  (found,) = order.over_seeds(cells, {'m': ['m/seed0', 'm/seed1']}, SIZE)
   assert found.mean == pytest.approx(base.mean() + 0.5, abs=1e-6)
   assert found.deviation == pytest.approx(np.sqrt(0.5), abs=1e-6)
-  (alone,) = ranking.over_seeds(cells, {'m': ['m/seed0']}, SIZE)
+  (alone,) = order.over_seeds(cells, {'m': ['m/seed0']}, SIZE)
   assert np.isnan(alone.deviation)
