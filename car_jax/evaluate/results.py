@@ -13,7 +13,7 @@ import numpy as np
 
 from car_jax.evaluate import census, score
 from car_jax.evaluate.catalogue import Metric, Plan
-from car_jax.metrics import bootstrap, calibration, confusion
+from car_jax.metrics import bootstrap, calibration, confusion_matrix
 from car_jax.metrics.bootstrap import Interval
 
 
@@ -117,7 +117,7 @@ class Results:
       return float('nan')
     if metric.pooled:
       return score.finish(metric, total(value))
-    return confusion.known_mean(value)
+    return confusion_matrix.known_mean(value)
 
   def reliability(self, subject: str, source: str) -> calibration.Reliability | None:
     """The table behind a reliability diagram of 'mean' or 'own' probabilities."""

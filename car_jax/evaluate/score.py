@@ -14,7 +14,7 @@ from car_jax.evaluate.catalogue import Metric, Plan
 from car_jax.evaluate.predict import Prediction
 from car_jax.methods.base import Batch
 from car_jax.metrics import calibration, flips, stochastic
-from car_jax.metrics.confusion import mean_iou
+from car_jax.metrics.confusion_matrix import mean_iou
 from car_jax.typing import Array
 
 # What a figure needs besides the metrics; kept per image like them.

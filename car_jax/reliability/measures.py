@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from car_jax.errors import UserError, nearest
-from car_jax.metrics import calibration, confusion, onepass, ranking, rejection
+from car_jax.metrics import calibration, confusion_matrix, onepass, ranking, rejection
 from car_jax.metrics.onepass import EXTRA, RIGHT, SCORES, UNKNOWN, WRONG
 from car_jax.reliability.image_counts import OBJECT_SCORES, ImageCounts, Pooled
 
@@ -89,9 +89,9 @@ def _ece(groups: calibration.Tied) -> float:
 
 
 PLAIN: dict[str, Value] = {
-  'miou': lambda p: confusion.mean_iou(p.confusion, present(p)),
-  'pixel_accuracy': lambda p: confusion.pixel_accuracy(p.confusion),
-  'mean_accuracy': lambda p: confusion.mean_accuracy(p.confusion),
+  'miou': lambda p: confusion_matrix.mean_iou(p.confusion, present(p)),
+  'pixel_accuracy': lambda p: confusion_matrix.pixel_accuracy(p.confusion),
+  'mean_accuracy': lambda p: confusion_matrix.mean_accuracy(p.confusion),
   'ece': lambda p: calibration.ece(ece_sums(p), np.sum(p.confusion)),
   'ece_entropy': lambda p: calibration.ece(ece_sums(p, 1), np.sum(p.confusion)),
   'adaptive_ece': lambda p: calibration.adaptive_ece(groups_of(p)),
