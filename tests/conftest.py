@@ -31,6 +31,7 @@ CHECKED = (
   'scores',
   'stochastic',
   'transport',
+  'wide',
 )
 install_import_hook(
   ['car_jax.losses', *(f'car_jax.metrics.{name}' for name in CHECKED)],
