@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int32, Int64, Integer, UInt32
+from jaxtyping import Bool, Float, Int32, Integer, UInt32
 
 from car_jax.metrics import onepass
 from car_jax.typing import Array
@@ -35,8 +35,8 @@ def total(x: UInt32[Array, 'N *at 2']) -> UInt32[Array, '*at 2']:
   return jnp.stack(jax.lax.reduce((x[..., 0], x[..., 1]), (zero, zero), _add, (0,)), -1)
 
 
-def int64(x: UInt32[Array, '*at 2']) -> Int64[np.ndarray, '*at']:
-  """On the host."""
+def int64(x: UInt32[Array, '*at 2']) -> Any:
+  """int64 [..] of numpy, on the host."""
   words = np.asarray(x).astype(np.uint64)
   return (words[..., 0] << np.uint64(32) | words[..., 1]).view(np.int64)
 

@@ -1,4 +1,4 @@
-"""The scores as `clu.metrics.Metric`: for loops of clu, metrax, kauldron, and one's own.
+"""The scores as `clu.metrics.Metric`, for loops that take those and for one's own.
 
 Each reads model outputs by name, is a pytree of whole numbers, runs under `jit`, and is `compute`d
 on the host. Merging is exact addition of 64-bit numbers: neither order nor batches that are cut

@@ -16,6 +16,7 @@ from car_jax.typing import Array
 
 SUM_OFF = 1e-3  # by which probabilities may miss a sum of one
 SUM_OFF_16 = 0.02  # the same where they have 16 bits
+LEAVE_OUT, ONE_MORE = 'ignore={0}', 'num_classes={1}'  # what may be wrong where an id is
 
 
 @runtime_checkable
@@ -66,6 +67,8 @@ def array(what: str, x: Any) -> Array:
   try:
     only_dlpack = isinstance(x, HasDLPack) and not isinstance(x, HasArray)
     return np.from_dlpack(x) if only_dlpack else np.asarray(x)
+  except jax.errors.TracerArrayConversionError:  # a list of arrays under jit
+    return jnp.asarray(x)
   except (ValueError, TypeError, RuntimeError, BufferError) as e:
     raise TypeError(f'{what} cannot be read as an array ({reason(e)})') from e
 
@@ -92,7 +95,8 @@ def sets(
   for what, ids, weight in zip(('samples', 'labels'), (samples, maps), weights, strict=True):
     if not all(ids.shape[1:]):
       raise ValueError(f'{function}: {what} of shape {ids.shape} hold no pixel')
-    _check_ids(f'{function}: {what}', ids, weight, num_classes, ignore)
+    mends = LEAVE_OUT, ONE_MORE
+    _check_ids(f'{function}: {what}', ids, _used(weight), num_classes, ignore, mends)
   return Sets(samples, maps, *weights, alone)
 
 
@@ -108,7 +112,7 @@ def probabilities(
     raise ValueError(f'{what} need two classes in their last axis, got shape {probs.shape}; {more}')
   pixels = _of_readers(function, probs, probs.shape[:-1], labels, label_weight, 'probs')
   _check_sums(what, pixels, ignore)
-  return _with_known_labels(function, pixels, probs.shape[-1], ignore)
+  return _with_known_labels(function, pixels, probs.shape[-1], ignore, (LEAVE_OUT,))
 
 
 def label_maps(
@@ -124,10 +128,10 @@ def label_maps(
   shapes = {1: '[N]', 2: '[H, W]', 3: '[B, H, W]'}
   predicted = _ids(what, _shaped(what, predicted, shapes, 'class ids'))
   pixels = _of_readers(function, predicted, predicted.shape, labels, label_weight, 'predicted')
-  maps, weight = pixels.predicted[:, None], np.ones((len(pixels.predicted), 1))
   # what is predicted where nobody knows the label does not matter
-  _check_ids(what, maps, weight, num_classes, None, at=_counted(pixels, ignore))
-  return _with_known_labels(function, pixels, num_classes, ignore)
+  counted = _counted(pixels, ignore)[:, None]
+  _check_ids(what, pixels.predicted[:, None], counted, num_classes, None, (ONE_MORE,))
+  return _with_known_labels(function, pixels, num_classes, ignore, (LEAVE_OUT, ONE_MORE))
 
 
 def ranked(function: str, score: Any, positive: Any, counted: Any) -> Ranked:
@@ -190,7 +194,7 @@ def _ids(what: str, x: Array) -> Array:
     return x.astype(np.uint8)
   if not jnp.issubdtype(x.dtype, jnp.integer):
     raise TypeError(f'{what} must be class ids, whole numbers, got {x.dtype}')
-  return x
+  return x.astype(jnp.int32) if isinstance(x, jax.Array) else x
 
 
 def _real(what: str, x: Array) -> Array:
@@ -236,47 +240,49 @@ def _weight(what: str, weight: Any, shape: tuple[int, ...]) -> Array:
   return jnp.broadcast_to(jnp.asarray(weight, jnp.float32), shape)
 
 
-def _check_ids(what, ids, weight, num_classes: int, ignore: int | None, at: Any = True) -> None:
-  """Of maps [B, X, H, W] with a weight that is not 0, at pixels [B, H, W]."""
-  if not _known(ids, weight, at) or not ids.size:
-    return
-  if ids.min() >= 0 and ids.max() < num_classes:
+def _check_ids(what, ids, counted, num_classes: int, ignore: int | None, mends) -> None:
+  """Of maps [B, X, H, W], where `counted`, which is as large or 1; `mends` for the message."""
+  if not _known(ids, counted) or not ids.size or (ids.min() >= 0 and ids.max() < num_classes):
     return
   ids = np.asarray(ids)
-  wrong = ((ids < 0) | (ids >= num_classes)) & (np.asarray(weight) > 0)[..., None, None]
-  wrong &= np.expand_dims(at, 1) if np.ndim(at) else at
+  wrong = ((ids < 0) | (ids >= num_classes)) & np.asarray(counted)
   if ignore is not None:
     wrong &= ids != ignore
   if np.any(wrong):
     value = int(ids[wrong][0])
-    mend = f'ignore={value}' + (f' or num_classes={value + 1}' if value >= 0 else '')
     known = f'0 to {num_classes - 1}' + ('' if ignore is None else f', {ignore} ignored')
-    raise ValueError(f'{what} hold {value}, but classes are {known}; give {mend}?')
+    mends = [m.format(value, value + 1) for m in mends if value >= 0 or m != ONE_MORE]
+    mend = f'; give {" or ".join(mends)}?' if mends else ''
+    raise ValueError(f'{what} hold {value}, but classes are {known}{mend}')
 
 
-def _with_known_labels(function, pixels: Pixels, num_classes: int, ignore: int | None) -> Pixels:
+def _with_known_labels(function, pixels: Pixels, num_classes: int, ignore, mends) -> Pixels:
   """After the check ids fit into int32."""
-  labels, weight = pixels.labels, pixels.label_weight
-  _check_ids(f'{function}: labels', labels, weight, num_classes, ignore)
+  labels, read = pixels.labels, _used(pixels.label_weight)
+  _check_ids(f'{function}: labels', labels, read, num_classes, ignore, mends)
   return pixels._replace(labels=labels.astype(np.int32))
 
 
-def _counted(pixels: Pixels, ignore: int | None) -> Any:
-  """Where some reader says something [B, H, W]; True under jit."""
-  if not _known(pixels.labels, pixels.label_weight):
-    return True
-  there = (np.asarray(pixels.label_weight) > 0)[..., None, None]
-  labels = np.asarray(pixels.labels)
-  return np.any(there & (True if ignore is None else labels != ignore), 1)
+def _used(weight: Array) -> Array:
+  """[B, X] -> [B, X, 1, 1]"""
+  return (weight > 0)[..., None, None]
+
+
+def _counted(pixels: Pixels, ignore: int | None) -> Array:
+  """Where some reader says something [B, H, W]."""
+  said = jnp.broadcast_to(_used(pixels.label_weight), pixels.labels.shape)
+  said = said if ignore is None else said & (pixels.labels != ignore)
+  return said.any(1)
 
 
 def _check_sums(what: str, pixels: Pixels, ignore: int | None) -> None:
-  if not _known(pixels.predicted):
+  counted = _counted(pixels, ignore)
+  if not _known(pixels.predicted, counted):
     return
   probs = np.asarray(pixels.predicted)
   off = SUM_OFF_16 if probs.dtype.itemsize == 2 else SUM_OFF
   total, low = np.sum(probs.astype(np.float32), -1), np.min(probs, -1, initial=0)
-  wrong = _counted(pixels, ignore) & ~((np.abs(total - 1) <= off) & (low >= 0))
+  wrong = np.asarray(counted) & ~((np.abs(total - 1) <= off) & (low >= 0))
   if np.any(wrong):
     place = tuple(map(int, np.argwhere(wrong)[0]))
     about = f'those of image {place[0]} at {place[1:]} sum to {total[place]:.4g}'
