@@ -131,6 +131,7 @@ def test_padding_images_do_not_count(name):
   found = metric.from_model_output(**given, mask=mask)
   want = metric.from_model_output(**cut(given, 0, 4))
   np.testing.assert_allclose(found.compute(), want.compute(), atol=1e-6)
+  assert name not in MEANS or found.images() == want.images() == (3, 1)
   with pytest.raises(ValueError, match=rf'{name}: mask must be \[6\], got shape \(5,\)'):
     metric.from_model_output(**given, mask=mask[1:])
 
