@@ -24,13 +24,14 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 # Shapes and types of arrays are checked. Other metrics take whatever numpy makes an array of.
 CHECKED = (
   'calibration',
-  'confusion',
+  'confusion_matrix',
   'flips',
   'onepass',
   'overlap',
   'scores',
   'stochastic',
   'transport',
+  'wide',
 )
 install_import_hook(
   ['car_jax.losses', *(f'car_jax.metrics.{name}' for name in CHECKED)],

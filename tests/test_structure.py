@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from car_jax.losses import segmentation
-from car_jax.metrics import confusion
+from car_jax.metrics import confusion_matrix
 
 FILES = {
   '.'.join(p.with_suffix('').parts).removesuffix('.__init__'): p
@@ -61,8 +61,8 @@ def test_torch_and_tensorflow_are_never_needed():
 def test_shapes_in_annotations_are_checked_here():
   """By the hook of conftest.py: without it neither call would raise jaxtyping's error."""
   square, mask = np.zeros((2, 2)), np.zeros((1, 3, 3), bool)
-  assert np.isnan(confusion.iou(square)).all()
+  assert np.isnan(confusion_matrix.iou(square)).all()
   with pytest.raises(jaxtyping.TypeCheckError, match='matrix'):
-    confusion.iou(square[:1])
+    confusion_matrix.iou(square[:1])
   with pytest.raises(jaxtyping.TypeCheckError, match='mask'):
     segmentation.cross_entropy(np.zeros((1, 2, 2, 3)), np.zeros((1, 2, 2), int), mask)

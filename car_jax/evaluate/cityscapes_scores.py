@@ -20,7 +20,7 @@ from car_jax.data import labels
 from car_jax.errors import UserError, command_line, exit_on_user_error
 from car_jax.evaluate import folders
 from car_jax.metrics import cityscapes_official as official
-from car_jax.metrics.confusion import known_mean
+from car_jax.metrics.confusion_matrix import known_mean
 
 FRAME = re.compile(r'[a-z-]+_\d{6}_\d{6}')
 ROWS, COLUMNS = labels.CLASS_NAMES[: labels.SCORED], ('IoU', 'iIoU')

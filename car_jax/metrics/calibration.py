@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import xlogy
-from jaxtyping import Bool, Float, Integer, Real, Shaped
+from jaxtyping import Bool, Float, Int32, Integer, Real, Shaped
 
 from car_jax.typing import Array
 
@@ -34,6 +34,14 @@ class BinSums(NamedTuple):
   hits: Float[Array, '*R K']  # summed truth: share of readers that agree
 
 
+class Confidence(NamedTuple):
+  """Of each pixel: how sure, how right, and whether it counts."""
+
+  conf: Float[Array, 'B H W']
+  hits: Float[Array, 'B H W']  # share of readers that agree
+  seen: Bool[Array, 'B H W']
+
+
 def bin_sums(
   conf: Float[Array, 'R N'],
   hits: Shaped[Array, 'R N'],
@@ -50,13 +58,19 @@ def bin_sums(
   conf, hits = conf.astype(jnp.float32), hits.astype(jnp.float32)
   piece = jnp.arange(conf.shape[1]) // PIECE
   shape = (-(-conf.shape[1] // PIECE), num_bins)
-  bins = jnp.clip(jnp.ceil(conf * num_bins).astype(jnp.int32) - 1, 0, num_bins - 1)
+  bins = bins_of(conf, num_bins)
 
   def row(k, c, hit, ok):
     add = lambda v, t: jnp.zeros(shape, t).at[piece, k].add(jnp.where(ok, v, 0).astype(t)).sum(0)
     return BinSums(add(1, jnp.int32), add(c, jnp.float32), add(hit, jnp.float32))
 
   return jax.vmap(row)(bins, conf, hits, valid)
+
+
+def bins_of(conf: Float[Array, '*at'], num_bins: int) -> Int32[Array, '*at']:
+  """The bins of `bin_sums`."""
+  k = jnp.ceil(conf.astype(jnp.float32) * num_bins).astype(jnp.int32) - 1
+  return jnp.clip(k, 0, num_bins - 1)
 
 
 def top_label_sums(
@@ -68,10 +82,17 @@ def top_label_sums(
   ignore: int | None = None,
 ) -> BinSums:
   """Confidence of the likeliest class against the share of readers that say it -> [BH, K]."""
+  found = top_label(probs, labels, label_weight, ignore=ignore)
+  return bin_sums(_rows(found.conf), _rows(found.hits), _rows(found.seen), num_bins)
+
+
+def top_label(
+  probs: Probs, labels: Labels, label_weight: Weight, *, ignore: int | None = None
+) -> Confidence:
+  """Probability of the likeliest class, and the share of readers that say it."""
   weight, seen = votes(labels, label_weight, ignore)
   agree = jnp.argmax(probs, -1)[:, None] == labels
-  hits = jnp.sum(jnp.where(agree, weight, 0.0), 1)
-  return bin_sums(_rows(jnp.max(probs, -1)), _rows(hits), _rows(seen), num_bins)
+  return Confidence(jnp.max(probs, -1), jnp.sum(jnp.where(agree, weight, 0.0), 1), seen)
 
 
 def class_sums(
@@ -84,9 +105,22 @@ def class_sums(
   ignore: int | None = None,
 ) -> BinSums:
   """Probability of one class against the share of readers that say it -> [BH, K]."""
+  found = one_class(probs, labels, label_weight, class_id=class_id, ignore=ignore)
+  return bin_sums(_rows(found.conf), _rows(found.hits), _rows(found.seen), num_bins)
+
+
+def one_class(
+  probs: Probs,
+  labels: Labels,
+  label_weight: Weight,
+  *,
+  class_id: int = 1,
+  ignore: int | None = None,
+) -> Confidence:
+  """Probability of one class, and the share of readers that say it."""
   weight, seen = votes(labels, label_weight, ignore)
   share = jnp.sum(jnp.where(labels == class_id, weight, 0.0), 1)
-  return bin_sums(_rows(probs[..., class_id]), _rows(share), _rows(seen), num_bins)
+  return Confidence(probs[..., class_id], share, seen)
 
 
 def listed_sums(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.metrics.confusion import ratio
+from car_jax.metrics.confusion_matrix import ratio
 
 LABEL_IDS = 34
 CLASSES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, Integer, Real
 
-from car_jax.metrics.confusion import known_mean
+from car_jax.metrics.confusion_matrix import known_mean
 from car_jax.typing import Array
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from car_jax.metrics import calibration, confusion, onepass, ranking, rejection
+from car_jax.metrics import calibration, confusion_matrix, onepass, ranking, rejection
 from car_jax.metrics.base import About, Metric, Source
 from car_jax.metrics.onepass import EXTRA
 from car_jax.metrics.pixel_counts import OBJECT_SCORES, PixelCounts, Totals
@@ -55,8 +55,8 @@ def _ece(groups: calibration.Tied) -> float:
 
 
 PLAIN: dict[str, Value] = {
-  'pixel_accuracy': lambda t: confusion.pixel_accuracy(t.confusion),
-  'mean_accuracy': lambda t: confusion.mean_accuracy(t.confusion),
+  'pixel_accuracy': lambda t: confusion_matrix.pixel_accuracy(t.confusion),
+  'mean_accuracy': lambda t: confusion_matrix.mean_accuracy(t.confusion),
   'ece': lambda t: calibration.ece(t.bins(), np.sum(t.confusion)),
   'ece_entropy': lambda t: calibration.ece(t.bins(1), np.sum(t.confusion)),
   'adaptive_ece': lambda t: calibration.adaptive_ece(t.tied()),
@@ -177,7 +177,7 @@ class OfPixels(Metric):
   def compute(self, total):
     if self.kind == 'miou':
       there = tuple(c for c in range(len(total.confusion)) if c not in self.absent)
-      return confusion.mean_iou(total.confusion, there)
+      return confusion_matrix.mean_iou(total.confusion, there)
     if self.kind in RANKED:
       counts, function = RANKED[self.kind]
       return function(*counts(total, self.confidence))

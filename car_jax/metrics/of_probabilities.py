@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from car_jax.metrics import calibration, confusion, flips
+from car_jax.metrics import calibration, confusion_matrix, flips
 from car_jax.metrics.base import Metric, Outputs, PerImage, Source
 from car_jax.metrics.texts import OF_READERS
 from car_jax.typing import Array
@@ -124,7 +124,7 @@ class MeanIoU(Metric):
     return {'confusion': confused(said, batch, self.num_classes, self.ignore)}
 
   def compute(self, total):
-    return confusion.mean_iou(total['confusion'], self.classes)
+    return confusion_matrix.mean_iou(total['confusion'], self.classes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

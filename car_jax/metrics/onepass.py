@@ -35,6 +35,7 @@ SPANS = dict(
   max_logit=(-FARTHEST, 0.1),
   energy=(-FARTHEST, 0.1),
   disagreement=(-90.0, 8.0),
+  any=(-FARTHEST, 1e-4),  # a score of which nothing is known
 )
 ODDS, ODDS_BINS = 32.0, 8192  # of the classes' own probabilities: log-odds from -ODDS to ODDS
 SMALL = 0.05  # spread of logits below which log C minus entropy is taken from their variance
@@ -179,8 +180,15 @@ def spreads(num_bins: int = BINS, classes: int = 2) -> Float[np.ndarray, ' K']:
   return np.diff(np.append(expit(odds[:-1]), 1.0))
 
 
+def odds_bins_of(odds: Float[Array, '*at'], num_bins: int = ODDS_BINS) -> Int32[Array, '*at']:
+  """log(p / (1 - p)) -> bins of equal width; what lies outside their range joins the outermost."""
+  k = jnp.floor((odds + ODDS) * (num_bins / 2 / ODDS))
+  return jnp.clip(k, 0, num_bins - 1).astype(jnp.int32)
+
+
 def class_spreads(num_bins: int = ODDS_BINS) -> Float[np.ndarray, ' K']:
-  """The same for one class's own probability; the outermost bins reach to 0 and 1."""
+  """By how much a probability can differ within each bin of `odds_bins_of`; the outermost reach to
+  0 and 1."""
   inner = expit(np.linspace(-ODDS, ODDS, num_bins + 1)[1:-1])
   return np.diff(np.concatenate([[0.0], inner, [1.0]]))
 
@@ -345,8 +353,7 @@ def _classwise(logits: Array, p: Parts, labels: Array, scored: Array) -> tuple[A
   likeliest = jnp.arange(c) == p.predicted[:, None]
   odds = jnp.where(likeliest, 1 / jnp.maximum(p.rest, 1e-30)[:, None], e / others)
   odds = jnp.log(jnp.maximum(odds, 1e-30))
-  k = jnp.floor((odds + ODDS) * (ODDS_BINS / 2 / ODDS)).astype(jnp.int32)
-  k = jnp.clip(k, 0, ODDS_BINS - 1)
+  k = odds_bins_of(odds)
   at = jnp.where(scored[:, None], jnp.arange(c) * ODDS_BINS + k, c * ODDS_BINS)
   pair = jnp.stack([jnp.ones((n, c), jnp.int32), labels[:, None] == jnp.arange(c)], -1)
   pixels = _add(jnp.zeros((c * ODDS_BINS, 2), jnp.int32), at, pair.astype(jnp.int32))

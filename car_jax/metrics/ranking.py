@@ -35,6 +35,8 @@ def roc(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
   """The probability that a positive scores higher than a negative; equal ones count half."""
+  if not np.sum(positives) or not np.sum(negatives):
+    return float('nan')
   fpr, tpr = roc(positives, negatives)
   return float(np.trapezoid(tpr, fpr))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from car_jax.evaluate import census, folders, order, report, tables
 from car_jax.evaluate.cell import Estimate
-from car_jax.metrics import confusion, ranking, rejection
+from car_jax.metrics import confusion_matrix, ranking, rejection
 from car_jax.metrics.calibration import reliability
 from car_jax.reliability import correlation, legend, objects, page, ranks
 from car_jax.reliability import tables as study_tables
@@ -173,7 +173,7 @@ CALIBRATORS = {
 def _cell(plan: Any, c: Cell) -> dict[str, Any]:
   kw = dict(resamples=plan.config.resamples, seed=plan.config.seed, exact=c.exact)
   estimates = c.counts.estimates([c.metrics[name] for name in plan.measures], **kw)
-  iou = confusion.iou(c.totals.confusion)
+  iou = confusion_matrix.iou(c.totals.confusion)
   return dict(
     model=c.model,
     set=c.set,
@@ -305,7 +305,7 @@ def _image_ood(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
 def shifted_most(study: Study, cells: Sequence[Cell]) -> str:
   """The set of the strongest shift; among equals the one of the lowest accuracy."""
   plain = [c for c in cells if c.calibrator == PLAIN and c.set in study.plan.sets]
-  accuracy = lambda p: confusion.pixel_accuracy(p.confusion)
+  accuracy = lambda p: confusion_matrix.pixel_accuracy(p.confusion)
 
   def rank(c: Cell) -> tuple[float, float]:
     shift = study.plan.sets[c.set].get('shift')

@@ -26,7 +26,7 @@ from car_jax import errors, files
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
 from car_jax.evaluate import census, escaped, folders, svg
-from car_jax.metrics import confusion
+from car_jax.metrics import confusion_matrix
 from car_jax.studies import adaptation_page, adaptation_plots
 from car_jax.studies.adaptation_page import differences, percent, unpaired
 from car_jax.studies.adaptation_plots import TITLES
@@ -196,13 +196,13 @@ def summary(
   models = {}
   for name, runs in matrices.items():
     confusions = [*runs.values()]
-    each = [confusion.iou(m) for m in confusions]
+    each = [confusion_matrix.iou(m) for m in confusions]
     models[name] = {
       'runs': [*runs],
       'iou': [_plain(values) for values in each],
-      'accuracy': [confusion.pixel_accuracy(m) for m in confusions],
+      'accuracy': [confusion_matrix.pixel_accuracy(m) for m in confusions],
       'miou': {
-        title: _plain([confusion.mean_iou(m, classes) for m in confusions])
+        title: _plain([confusion_matrix.mean_iou(m, classes) for m in confusions])
         for title, classes in kept.items()
       },
     }

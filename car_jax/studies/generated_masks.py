@@ -29,7 +29,7 @@ from car_jax.evaluate import checkpointed, folders
 from car_jax.generate import pipelines, samplers, style, weights
 from car_jax.generate.captioned import Captioned, Drawn
 from car_jax.generate.export import export
-from car_jax.metrics import confusion
+from car_jax.metrics import confusion_matrix
 
 CONFIG, SEGMENTER = 'configs/genval_tiny.py', 'configs/segmenters_street_scenes.py:deeplabv3plus'
 BATCH, SHOWN, ZOOM, GAP = 8, 6, 3, 4
@@ -212,7 +212,10 @@ def agreement(seen: np.ndarray, truth: np.ndarray) -> dict[str, float]:
   counted, classes = truth != labels.IGNORED_TRAIN_ID, labels.SCORED
   cells = truth[counted].astype(np.int64) * classes + seen[counted]
   matrix = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-  return {'miou': confusion.mean_iou(matrix), 'accuracy': confusion.pixel_accuracy(matrix)}
+  return {
+    'miou': confusion_matrix.mean_iou(matrix),
+    'accuracy': confusion_matrix.pixel_accuracy(matrix),
+  }
 
 
 def table(scores: dict[str, dict[str, float]]) -> str:

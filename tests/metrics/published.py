@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import entr, softmax
 
-from car_jax.metrics import confusion, flips, ranking
+from car_jax.metrics import confusion_matrix, flips, ranking
 from car_jax.metrics.flips import FLIPS
 
 
@@ -31,8 +31,8 @@ def pooled(maps) -> np.ndarray:
 
 
 def present_iou(matrix) -> np.ndarray:
-  """`confusion.iou`, nan also for classes that the truth lacks (RELIS, arXiv 2303.11298)."""
-  return np.where(np.sum(matrix, 1) > 0, confusion.iou(matrix), np.nan)
+  """`confusion_matrix.iou`, nan also for classes that the truth lacks (RELIS, arXiv 2303.11298)."""
+  return np.where(np.sum(matrix, 1) > 0, confusion_matrix.iou(matrix), np.nan)
 
 
 def object_metrics(logits, mask) -> dict[str, float]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from car_jax.data import labels
 from car_jax.metrics import cityscapes_official as official
-from car_jax.metrics.confusion import known_mean
+from car_jax.metrics.confusion_matrix import known_mean
 from tests.metrics import published
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from car_jax.metrics import calibration, confusion
+from car_jax.metrics import calibration, confusion_matrix
 from tests.metrics import published
 
 CASES = st.tuples(st.integers(0, 10_000), st.integers(1, 80), st.sampled_from([4, 16, 10_000]))
@@ -115,12 +115,12 @@ def test_iou_is_that_of_sets_of_pixels(seed, classes):
   truth, said = rng.integers(0, classes, (2, 30)) * rng.integers(0, 2, (2, 30))
   matrix = np.zeros((classes, classes), int)
   np.add.at(matrix, (truth, said), 1)
-  for c, found in enumerate(confusion.iou(matrix)):
+  for c, found in enumerate(confusion_matrix.iou(matrix)):
     union = np.sum((truth == c) | (said == c))
     want = np.sum((truth == c) & (said == c)) / union if union else np.nan
     assert found == pytest.approx(want, nan_ok=True)
-  assert confusion.pixel_accuracy(matrix) == pytest.approx(np.mean(truth == said))
+  assert confusion_matrix.pixel_accuracy(matrix) == pytest.approx(np.mean(truth == said))
   each = [np.mean(said[truth == c] == c) for c in np.unique(truth)]
-  assert confusion.mean_accuracy(matrix) == pytest.approx(np.mean(each))
+  assert confusion_matrix.mean_accuracy(matrix) == pytest.approx(np.mean(each))
   present = published.present_iou(matrix)
   assert np.isnan(present[[c for c in range(classes) if c not in truth]]).all()

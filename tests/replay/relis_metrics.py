@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import entr, softmax
 
-from car_jax.metrics import calibration, confusion, ranking, rejection, scores
+from car_jax.metrics import calibration, confusion_matrix, ranking, rejection, scores
 from tests.metrics import published
 from tests.replay import Replay, replays
 
@@ -116,17 +116,20 @@ def segmentations(r: Replay) -> None:
     total = matrices.sum(0)
     absent = [c for c in (9, 16) if name == 'idd']  # no id of IDD means terrain or train
     kept = tuple(c for c in range(classes) if c not in absent)
-    found = confusion.iou(total)
+    found = confusion_matrix.iou(total)
     found[absent] = np.nan
     r.check(f'{name}_hist', total, 0)
     r.check(f'{name}_iou', np.nan_to_num(found, nan=-1), 1e-5)
-    r.check(f'{name}_miou', confusion.mean_iou(total, kept), 1e-5)
-    r.check(f'{name}_pixel_acc_percent', 100 * confusion.pixel_accuracy(total), 1e-4)
-    r.check(f'{name}_mean_acc_fraction', confusion.mean_accuracy(total), 1e-5)
+    r.check(f'{name}_miou', confusion_matrix.mean_iou(total, kept), 1e-5)
+    r.check(f'{name}_pixel_acc_percent', 100 * confusion_matrix.pixel_accuracy(total), 1e-4)
+    r.check(f'{name}_mean_acc_fraction', confusion_matrix.mean_accuracy(total), 1e-5)
     each = lambda f, matrices=matrices: np.nan_to_num([f(m) for m in matrices], nan=-1)
-    r.check(f'{name}_image_iou', each(confusion.iou), 1e-5)
+    r.check(f'{name}_image_iou', each(confusion_matrix.iou), 1e-5)
     r.check(f'{name}_image_present_iou', each(published.present_iou), 1e-5)
-    accuracies = [(100 * confusion.pixel_accuracy(m), confusion.mean_accuracy(m)) for m in matrices]
+    accuracies = [
+      (100 * confusion_matrix.pixel_accuracy(m), confusion_matrix.mean_accuracy(m))
+      for m in matrices
+    ]
     r.check(f'{name}_image_acc', accuracies, 1e-4)
   probs = softmax(np.moveaxis(r['entropy_logits'], 1, -1), -1)
   found = np.asarray(scores.entropy(probs))

@@ -4,7 +4,7 @@ import numpy as np
 
 from car_jax.data import importance, labels
 from car_jax.metrics import cityscapes_official as official
-from car_jax.metrics.confusion import known_mean
+from car_jax.metrics.confusion_matrix import known_mean
 from tests.metrics import published
 from tests.replay import Replay, replays
 from tests.replay.relis_metrics import matrix
