@@ -1,27 +1,11 @@
 """What each metric of a study says, in words for a reader who meets it for the first time.
 
-The page, the tables and whoever writes a study's `metrics` agree by it on titles, directions and
-groups.
+They become the study's `metrics`, from which its page and tables take titles, directions and groups.
 """
 
-from typing import Any, NamedTuple
+from car_jax.reliability.view import Metric
 
 GROUPS = ('accuracy', 'calibration', 'misclassification', 'unknown objects', 'image-level')
-ARROWS = {'high': '↑', 'low': '↓', '': ''}
-BETTER = {'high': 'higher is better', 'low': 'lower is better', '': 'neither end is better'}
-
-
-class Metric(NamedTuple):
-  """`percent`: values are fractions that are shown times 100."""
-
-  name: str
-  title: str
-  better: str
-  percent: bool
-  group: str
-  about: str
-
-
 _ACCURACY, _CALIBRATION, _WRONG, _UNKNOWN, _IMAGE = GROUPS
 
 KNOWN = {
@@ -201,28 +185,3 @@ def of_score(name: str) -> Metric:
   short, _, more = SCORES[score].partition(', ')
   about = f'{metric.about} Confidence is here by {short}{f" ({more})" if more else ""}.'
   return metric._replace(title=f'{metric.title}, by {short}', about=about)
-
-
-def described(entry: dict[str, Any]) -> Metric:
-  """A study's metric, what it leaves out taken from KNOWN; an unknown one keeps its bare name."""
-  name = str(entry['name'])
-  base = KNOWN.get(name, Metric(name, name, '', False, _ACCURACY, ''))
-  given = {k: v for k, v in entry.items() if k in Metric._fields and v is not None}
-  return base._replace(**given)
-
-
-TERMS = {
-  'confidence': 'The probability of the class that the model predicts for a pixel.',
-  'calibrated': 'Among pixels predicted at 80 %, 80 % are right. A model can be accurate and '
-  'badly calibrated, or the reverse.',
-  'recalibration': 'A correction of the confidences that is learnt on a few labelled images after '
-  'training: most often the logits are divided by a number, the temperature. Above 1 it makes the '
-  'model less sure. One temperature for all classes never changes a prediction.',
-  'in-domain and shifted': 'In-domain images look like those of the training. Shifted ones come '
-  'from elsewhere or from other weather; the shift runs from 0 (none) to 1 (strongest).',
-  '95 % interval': 'What another draw of as many images would give, found by drawing images again '
-  'with replacement. It does not cover another training run. There is none where fewer than two '
-  'images, or scenes, have the score.',
-  'rejection curve': 'Take the least confident pixels away first: the error of those kept should '
-  'fall fast.',
-}

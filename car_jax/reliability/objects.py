@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from car_jax.errors import UserError
-from car_jax.evaluate import escaped
 from car_jax.metrics import bootstrap
 from car_jax.reliability.measures import OBJECT_MEASURES
 from car_jax.reliability.study import Cell
+from car_jax.report import table
 
 AVERAGES = {'images': 'all images', 'objects': 'mean of objects'}
 
@@ -77,4 +77,4 @@ def csv(entries: Iterable[Mapping[str, Any]]) -> str:
       estimate = e['values'].get(m) or {}
       row += [estimate.get(k) for k in ('value', 'low', 'high')]
     rows.append(row)
-  return escaped.csv([*head, *titles], rows)
+  return table.csv([*head, *titles], rows)
