@@ -79,7 +79,8 @@ STUDY = ('predictions', 'labels', 'kind', 'resize', 'calibrator')
 
 
 def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
-  from car_jax.evaluate import checkpointed, folders, terminal
+  from car_jax.evaluate import checkpointed, folders, tables
+  from car_jax.report import evaluation
 
   first = checkpointed.name_and_folder(args.checkpoint[0])[1]
   first = str(folders.trainings(first)[0])
@@ -98,7 +99,7 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
       command=command,
       changes=changes,
     )
-  print(terminal.scores(results))
+  print(evaluation.terminal(tables.as_json(results)))
   lines = [*results.comparison(), *results.remarks()]
   print(''.join(f'- {line}\n' for line in lines), end='')
   print(f'report: {page}')
@@ -135,10 +136,10 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
   content, page = studies.run(config, args.out or f'runs/{name}/study', command)
   seen = view.View(content)
   for table in pivot.tables(seen):
-    print('\n'.join(pivot.lines(table)), end='\n\n')
+    print('\n'.join([f'{table.title}: {table.about}', *table.terminal()]), end='\n\n')
   print('\n'.join(f'- {line}' for line in findings.findings(seen)))
-  if predicted := correlation.terminal(content):
-    print(f'\n{predicted}\n')
+  if correlated := correlation.as_table(seen):
+    print('\n'.join(['', correlated.title, *correlated.terminal(), '']))
   print(f'report: {page}')
   return 0
 

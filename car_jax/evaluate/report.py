@@ -13,19 +13,10 @@ import jax
 import numpy as np
 
 import car_jax
-from car_jax.evaluate import (
-  charts,
-  escaped,
-  flip_charts,
-  folders,
-  page,
-  page_pictures,
-  pictures,
-  svg,
-  tables,
-)
+from car_jax.evaluate import folders, tables, tiles
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.results import Results
+from car_jax.report import evaluation, svg
 
 RESULTS = 'results.json'
 
@@ -72,91 +63,40 @@ def write(
   folder = pathlib.Path(folder)
   if jax.process_index() == 0:
     with folders.replaced(folder, RESULTS) as part:
-      (part / 'pictures').mkdir()
-      numbers = _numbers(results, about, choice)
-      (part / RESULTS).write_text(json.dumps(numbers, indent=1, allow_nan=False) + '\n')
+      content, by_index = content_of(results, about, choice), dict(cases)
+      (part / RESULTS).write_text(json.dumps(content, indent=1, allow_nan=False) + '\n')
       (part / 'per_image.csv').write_text(tables.as_csv(results))
-      (part / 'report.html').write_text(page.page(results, about, choice, dict(cases)))
-      drawn = _pictures(part / 'pictures', results, choice, dict(cases))
-      (part / 'report.md').write_text(_markdown(results, about, drawn))
+      gallery = evaluation.Gallery(
+        tiles.legend(results, max([len(c.readers) for c in by_index.values()], default=0)),
+        tiles.cases(results, choice, by_index),
+        tiles.diversity(results, choice, by_index),
+      )
+      (part / 'report.html').write_text(evaluation.page(content, gallery))
+      (part / 'pictures').mkdir()
+      strips = tiles.strips(results, results.subjects[0], choice, by_index)
+      for name, (_, picture) in strips.items():
+        (part / 'pictures' / name).write_bytes(picture)
+      drawn = evaluation.figures(content)
+      for name, figure in drawn.items():
+        (part / 'pictures' / name).write_text(svg.standalone(figure))
+      titles = {k: f.title for k, f in drawn.items()} | {k: t for k, (t, _) in strips.items()}
+      (part / 'report.md').write_text(evaluation.markdown(content, titles))
   return folder / 'report.html'
 
 
-def _numbers(results: Results, about: About, choice: Choice) -> dict[str, Any]:
+def content_of(results: Results, about: About, choice: Choice) -> dict[str, Any]:
+  """Everything of results.json: what was evaluated, all numbers, and which cases are shown."""
   info = results.info
   data = dict(
     name=info.name,
     split=about.split,
     classes=[str(n) for n in info.class_names],
     images=len(results.ids),
+    readers=info.readers,
     patients=None if results.groups is None else results.units[0],
+    citation=info.citation,
+    licence=info.licence,
   )
   cases = [dict(why=why, id=str(results.ids[i])) for why, i in choice.cases]
   words = {k: v for k, v in dataclasses.asdict(about).items() if k != 'split'}
   return tables.plain(words | dict(data=data) | tables.as_json(results) | dict(cases=cases))
-
-
-def _pictures(
-  folder: pathlib.Path, results: Results, choice: Choice, cases: dict[int, Case]
-) -> dict[str, str]:
-  """Writes charts and strips as files -> file name by what it shows."""
-  out, main = {}, results.plan.main
-
-  def chart(name: str, title: str, drawing: str) -> None:
-    (folder / name).write_text(svg.standalone(drawing))
-    out[name] = title
-
-  if main is not None:
-    chart('scores.svg', f'{main.name} with 95 % intervals', charts.intervals(results, main))
-    chart('per-image.svg', f'{main.name} of all images', charts.histogram(results, main))
-    if any(results.means(s, 'distances', 'd_ys') is not None for s in results.subjects):
-      title = 'Mean distances between samples and readers'
-      chart('distances.svg', title, charts.decomposition(results))
-      chart('samples.svg', 'GED by number of samples', charts.curve(results))
-  for subject in results.subjects:
-    if results.reliability(subject, 'mean') is not None:
-      name = f'reliability-{folders.slug(subject)}.svg'
-      chart(name, f'Reliability: {subject}', charts.reliability(results, subject))
-  if results.plan.flips:
-    chart('flips.svg', 'How often each class is flipped', flip_charts.rates(results))
-    for subject in results.subjects:
-      name = f'modes-{folders.slug(subject)}.svg'
-      chart(name, f'Mass of every mode: {subject}', flip_charts.masses(results, subject))
-  subject = results.subjects[0]
-  for name, picture in page_pictures.strips(results, subject, choice, cases).items():
-    (folder / name).write_bytes(pictures.png(picture))
-    index = int(name.removesuffix('.png').rsplit('-', 1)[1])
-    out[name] = f'{name.split("-")[1].capitalize()}: {results.ids[index]}'
-  return out
-
-
-def _markdown(results: Results, about: About, drawn: Mapping[str, str]) -> str:
-  count, unit = results.units
-  people = '' if unit == 'images' else f' of {count:,} {unit}'
-  data = f'{results.info.name}, {about.split}: {len(results.ids):,} images{people}'
-  shown = f'image, readers, samples of {results.subjects[0]}, their mean, its entropy'
-  lines = [
-    f'# {escaped.prose(about.title)}',
-    '',
-    f'{escaped.prose(data)}, {results.plan.samples} samples per image. {about.created}.',
-    '',
-    *(
-      f'- {escaped.prose(line)}'
-      for line in (*about.models, *tables.findings(results), *results.remarks())
-    ),
-    '',
-    '## Scores',
-    '',
-    f'Mean and 95 % interval (bootstrap over {count:,} {unit}); the best in bold.',
-    '',
-    tables.markdown_scores(results),
-    '## Pictures',
-    '',
-    f'Cases show, from left to right: {escaped.prose(shown)}.',
-    '',
-  ]
-  titles = {name: escaped.prose(title) for name, title in drawn.items()}
-  lines += [f'{title}\n\n![{title}](pictures/{name})\n' for name, title in titles.items()]
-  lines += ['## How to reproduce', '', *escaped.block(about.command), '']
-  lines += [', '.join(f'{k} {v}' for k, v in about.versions.items()), '']
-  return '\n'.join(lines)

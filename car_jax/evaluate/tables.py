@@ -1,4 +1,4 @@
-"""Results as JSON, CSV and Markdown."""
+"""Results as the plain content of results.json, of which the report's page is made, and as CSV."""
 
 import dataclasses
 import math
@@ -6,30 +6,37 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import escaped, flip_charts
-from car_jax.evaluate.charts import number
 from car_jax.evaluate.predict import READERS
 from car_jax.evaluate.results import Results
-from car_jax.metrics.base import ARROWS, BETTER, Metric
-from car_jax.metrics.bootstrap import Interval
+from car_jax.metrics import flips
+from car_jax.metrics.base import Metric
 from car_jax.metrics.of_samples import PARTS, counts_of
+from car_jax.report import table
 
 FORMAT = 'evaluation results, version 1'
+BINS = 28  # of the histogram of an image's scores
 
 
 def as_json(results: Results) -> dict[str, Any]:
   """All numbers of the report as plain data; what is not a number is None."""
   count, unit = results.units
+  main = results.plan.main
   return plain(
     dict(
       format=FORMAT,
       images=len(results.ids),
       interval=f'95 % percentile bootstrap, {results.resamples} resamples of {count} {unit}',
+      units=dict(count=count, name=unit),
       samples=results.plan.samples,
       remarks=results.remarks(),
+      main=main.name if main else '',
+      floor=READERS if READERS in results.subjects else '',
       metrics=[_metric(m) for m in results.plan.metrics],
       subjects=[_subject(results, s) for s in results.subjects],
+      histograms=_histograms(results, main) if main else {},
+      flips=_flips(results),
       differences=_differences(results),
+      comparison=results.comparison(),
       rankings=_rankings(results),
       seeds=_seeds(results),
       seconds=results.seconds,
@@ -40,17 +47,28 @@ def as_json(results: Results) -> dict[str, Any]:
 def _metric(m: Metric) -> dict[str, Any]:
   return dict(
     name=m.name,
+    kind=m.about.title,
     title=m.about.title,
     convention=m.convention,
     better=m.about.better,
     explanation=m.about.text,
+    more=' '.join(text for mark, text in _MORE.items() if mark in m.convention),
   )
+
+
+_MORE = {
+  '[u,': 'With [u], no map is compared with itself: the expectation is then the same for any '
+  'number of samples, and it may be negative.',
+  '[own ': 'With [own], of the probabilities that a method states itself, else of its samples’ '
+  'mean.',
+}
 
 
 def _subject(results: Results, subject: str) -> dict[str, Any]:
   out: dict[str, Any] = dict(name=subject, what=results.notes.get(subject, ''))
   out['scores'] = {
-    m.name: results.interval(subject, m)._asdict() | {'convention': m.convention}
+    m.name: results.interval(subject, m)._asdict()
+    | dict(convention=m.convention, left_out=m.left_out(results.cells[subject].traits))
     for m in results.plan.metrics
   }
   out['distances'] = {k: results.means(subject, 'distances', k) for k in PARTS}
@@ -60,8 +78,57 @@ def _subject(results: Results, subject: str) -> dict[str, Any]:
   tables = {source: results.reliability(subject, source) for source in ('mean', 'own')}
   out['reliability'] = {k: t._asdict() for k, t in tables.items() if t is not None}
   if results.plan.flips:
-    out['flips'] = flip_charts.as_json(results, subject)
+    out['flips'] = _flip_numbers(results, subject)
   return out
+
+
+def _histograms(results: Results, main: Metric) -> dict[str, Any]:
+  """Counts of images by their main score: {edges, counts and median by subject}."""
+  values = {s: v for s in results.subjects if (v := results.values(s, main)) is not None}
+  values = {s: v[~np.isnan(v)] for s, v in values.items()}
+  values = {s: v for s, v in values.items() if len(v)}
+  every = np.concatenate([*values.values(), np.zeros(1)])
+  low, high = float(every.min()), float(every.max())
+  edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+  return dict(
+    edges=edges,
+    counts={s: np.histogram(v, edges)[0] for s, v in values.items()},
+    medians={s: float(np.median(v)) for s, v in values.items()},
+  )
+
+
+def _flips(results: Results) -> dict[str, Any]:
+  """The right frequencies: of each class by its names, and of each combination of flips."""
+  listed = results.plan.flips
+  if not listed:
+    return {}
+  names = results.info.class_names
+  flipped = flips.mode_flips(listed)
+  modes = [
+    ' + '.join(names[f.base] for f, on in zip(listed, row, strict=True) if on) or 'none'
+    for row in flipped
+  ]
+  return dict(
+    classes=[dict(base=names[f.base], twin=names[f.twin], share=f.probability) for f in listed],
+    modes=dict(zip(modes, flips.mode_weights(listed).tolist(), strict=True)),
+  )
+
+
+def _flip_numbers(results: Results, subject: str) -> dict[str, Any]:
+  # Pixels of each flipping class, and the weight of its base and its twin there, summed [F, 3].
+  kept = results.cells[subject].rows['flips']
+  counts, rows = kept['counts'].sum(0), kept['masses']
+  sums = [kept[k] for k in flips.ClassSums._fields if k in kept]
+  stated = flips.class_probabilities([flips.ClassSums(*sums)]).tolist() if sums else []
+  seen = rows[rows.sum(1) > 0]  # images that show every flipping class
+  return dict(
+    error=flips.frequency_error(counts, results.plan.flips),
+    flip_rates=flips.flip_rates(counts),
+    frequencies=flips.frequencies(counts),
+    # where the class is and the black box is right
+    stated=dict(zip(results.info.class_names, stated, strict=False)),
+    mode_masses=seen.mean(0) if len(seen) else np.full(rows.shape[1], np.nan),
+  )
 
 
 def _differences(results: Results) -> list[dict[str, Any]]:
@@ -114,84 +181,4 @@ def as_csv(results: Results) -> str:
     columns = [results.values(subject, m) for m in metrics]
     for i, (name, group) in enumerate(zip(results.ids, groups, strict=True)):
       rows.append([name, group, subject, *(None if c is None else c[i] for c in columns)])
-  return escaped.csv(['id', 'group', 'subject', *(m.name for m in metrics)], rows)
-
-
-def digits(results: Results, metric: Metric) -> int:
-  """Decimals that show a column: a small score such as an ECE gets one more."""
-  values = [results.interval(s, metric).mean for s in results.subjects]
-  size = max([abs(v) for v in values if not math.isnan(v)], default=1.0)
-  return 3 if size >= 0.1 else 4
-
-
-def ends(interval: Interval, places: int, joint: str) -> str:
-  """'0.110 to 0.135', or nothing for an interval without ends, such as that of one image."""
-  if math.isnan(interval.low) or math.isnan(interval.high):
-    return ''
-  return f'{number(interval.low, places)}{joint}{number(interval.high, places)}'
-
-
-def cell(
-  results: Results, subject: str, metric: Metric, joint: str = ' to '
-) -> tuple[str, str, bool]:
-  """The score, the ends of its interval ('' without any), and whether it is the best."""
-  i, places = results.interval(subject, metric), digits(results, metric)
-  return number(i.mean, places), ends(i, places, joint), subject in best(results, metric)
-
-
-def best(results: Results, metric: Metric) -> set[str]:
-  """Subjects with the best score (all of them in a tie); the readers' floor does not compete."""
-  values = {s: results.interval(s, metric).mean for s in results.subjects}
-  floor = values.pop(READERS, float('nan'))
-  values = {s: v for s, v in values.items() if not math.isnan(v)}
-  if metric.about.better == 'match' and math.isnan(floor):
-    return set()
-  rank = {'low': lambda v: v, 'high': lambda v: -v, 'match': lambda v: abs(v - floor)}
-  ranks = {s: rank[metric.about.better](v) for s, v in values.items()}
-  return {s for s, r in ranks.items() if r == min(ranks.values())} if len(ranks) > 1 else set()
-
-
-def findings(results: Results) -> list[str]:
-  """The main score in sentences: the first subject, against each other one, and the floor."""
-  main = results.plan.main
-  if main is None:
-    return []
-  ours, *others = results.subjects
-  interval, places = results.interval(ours, main), digits(results, main)
-  span = ends(interval, places, ' to ')
-  few = f'no interval: fewer than two {results.units[1]} with this score'
-  sure = f'95 % interval {span}' if span else few
-  comparison = results.comparison()
-  lines = [f'{ours}: {main.name} {number(interval.mean, places)} ({sure}).']
-  for other in others:
-    gap = results.difference(ours, other, main)
-    if gap is None or math.isnan(gap.low):
-      continue
-    size = number(abs(gap.mean), places)
-    if gap.low <= 0 <= gap.high:
-      lines.append(f'No clear difference to {other}: the interval of the difference holds 0.')
-    elif other == READERS:
-      word = 'above' if gap.mean > 0 else 'below'
-      lines.append(f"{size} {word} the readers' own floor.")
-    else:
-      word = 'Better' if gap.mean < 0 else 'Worse'
-      near, far = sorted((abs(gap.low), abs(gap.high)))
-      span = f'{number(near, places)} to {number(far, places)}'
-      lines.append(f'{word} than {other} by {size} ({span}, on the same images).')
-  return lines + comparison
-
-
-def markdown_scores(results: Results) -> str:
-  """Subjects by metrics with 95 % intervals, the best in bold, conventions below."""
-  metrics = results.plan.metrics
-  head, rows = ['', *(f'{m.name} {ARROWS[m.about.better]}' for m in metrics)], []
-  for subject in results.subjects:
-    cells = []
-    for m in metrics:
-      mean, span, top = cell(results, subject, m)
-      mean = f'**{mean}**' if top else mean
-      cells.append(f'{mean} ({span})' if span else mean)
-    rows.append([subject, *cells])
-  legend = [[m.name, f'`{m.convention}`', BETTER[m.about.better], m.about.text] for m in metrics]
-  below = escaped.table(['score', 'exactly', 'better', 'what it says'], legend)
-  return '\n'.join([*escaped.table(head, rows), '', *below]) + '\n'
+  return table.csv(['id', 'group', 'subject', *(m.name for m in metrics)], rows)

@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from car_jax.evaluate import charts
 from car_jax.evaluate.cell import SHIFT
-from car_jax.reliability import legend, numbers
 from car_jax.reliability.plan import PLAIN, Plan
 from car_jax.reliability.study import Cell, merged
+from car_jax.reliability.view import View
+from car_jax.report import table
 
+QUESTION = 'Does synthetic shift predict real shift?'
 LEAST = 3  # models for a coefficient
 LEAST_DRAWN = 4  # for an interval over models: of three, hardly a draw has three
 SIDES = ('synthetic', 'real')
@@ -169,32 +170,32 @@ def _estimate(scores: Scores) -> dict[str, float]:
   return dict(value=scores.value, low=low, high=high)
 
 
-def number(value: Any) -> str:
-  """'0.97', and a dash for what is undefined."""
-  return charts.number(NAN if value is None else float(value), 2)
-
-
 def ends(pair: Any, joint: str = ' to ') -> str:
   """'0.80 to 1.00', or nothing for an interval that is undefined."""
-  texts = [number(v) for v in pair or ()]
+  texts = [table.number(v, 2) for v in pair or ()]
   return '' if not texts or '–' in texts else joint.join(texts)
 
 
-HEAD = ('sets', 'score', 'models', *(k.title() for k in COEFFICIENTS), '')
+def as_table(view: View) -> table.Table | None:
+  """A row for each pair and measure, with both intervals; none for a study that has none."""
+  rows = [
+    [
+      c['name'],
+      view.about(c['measure']).title,
+      str(len(c['models'])),
+      *(_coefficient(c['coefficients'][k]) for k in COEFFICIENTS),
+      remarks(c),
+    ]
+    for c in view.study.get('correlations') or []
+  ]
+  head = ('sets', 'score', 'models', *(k.title() for k in COEFFICIENTS), 'remarks')
+  return table.table(QUESTION, head, rows, words=(0, 1, 6)) if rows else None
 
 
-def rows(study: Mapping[str, Any]) -> list[list[str]]:
-  """A row under HEAD for each pair and measure; in brackets the interval over models."""
-  out = []
-  for c in study.get('correlations') or []:
-    cells = []
-    for k in COEFFICIENTS:
-      of = c['coefficients'][k]
-      span = ends(of['models'])
-      cells.append(f'{number(of["value"])}{f" ({span})" if span else ""}')
-    title = legend.of_score(c['measure']).title
-    out.append([c['name'], title, str(len(c['models'])), *cells, remarks(c)])
-  return out
+def _coefficient(of: Mapping[str, Any]) -> table.Cell:
+  spans = ((kind, ends(of[kind])) for kind in ('images', 'models'))
+  note = ', '.join(f'{kind} {span}' for kind, span in spans if span)
+  return table.Cell(table.number(of['value'], 2), note)
 
 
 def remarks(entry: Mapping[str, Any]) -> str:
@@ -202,24 +203,3 @@ def remarks(entry: Mapping[str, Any]) -> str:
   left = entry['left_out'] if entry['models'] else ()
   without = [f'without {m}, which has no such score' for m in left]
   return '; '.join(filter(None, [entry['note'], *without]))
-
-
-def terminal(study: Mapping[str, Any]) -> str:
-  """The table as text; '' for a study that correlates nothing."""
-  table_rows = rows(study)
-  if not table_rows:
-    return ''
-  widths = [max(len(row[i]) for row in (HEAD, *table_rows)) for i in range(len(HEAD) - 1)]
-  lines = ['Does the score on the synthetic sets predict that on the real ones?']
-  for row in (HEAD, *table_rows):
-    cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-    lines.append('  '.join(cells).rstrip())
-  lines.append('in brackets 95 % intervals over models and images')
-  lines += [f'{sets}, {score}: {note}' for sets, score, *_, note in table_rows if note]
-  return '\n'.join(lines)
-
-
-def point_text(measure: str, value: Any) -> str:
-  """A score as the study's tables write it."""
-  metric = legend.of_score(measure)
-  return numbers.text(metric, NAN if value is None else float(value), 1 if metric.percent else 3)

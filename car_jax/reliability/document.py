@@ -16,10 +16,12 @@ from car_jax.evaluate import census, folders, order, report, tables
 from car_jax.evaluate.cell import Estimate
 from car_jax.metrics import confusion_matrix, ranking, rejection
 from car_jax.metrics.calibration import reliability
-from car_jax.reliability import correlation, legend, objects, page, ranks
-from car_jax.reliability import tables as study_tables
+from car_jax.metrics.of_pixels import OBJECT_NAMES
+from car_jax.reliability import correlation, legend, objects, ranks
 from car_jax.reliability.count import census_of
 from car_jax.reliability.study import PLAIN, Cell, Study, absent
+from car_jax.report import study as page
+from car_jax.report import study_tables
 
 PAGE = 'report.html'
 POINTS = 101  # of a curve on the page
@@ -47,7 +49,7 @@ def build(
       *_calibrators(study, cells),
     ],
     remarks=_remarks(study, cells),
-    metrics=[legend.of_metric(cells[0].metrics[name])._asdict() for name in plan.measures],
+    metrics=[m._asdict() for m in _scored(cells)],
     cells=[_cell(plan, c) for c in cells],
     curves=[_curves(c) for c in cells if c.confident],
     fits=[*_fits(study)],
@@ -63,11 +65,19 @@ def build(
   return tables.plain(content)
 
 
+def _scored(cells: Sequence[Cell]) -> list[Any]:
+  """Every score that the study has: of cells, of correlations, of objects, of whole images."""
+  named = {m.name: legend.of_metric(m) for m in cells[0].metrics.values()}
+  more = (*OBJECT_NAMES, 'image_auroc')
+  named |= {m: legend.KNOWN[m] if m in legend.KNOWN else legend.of_score(m) for m in more}
+  return [*named.values()]
+
+
 def write(out: pathlib.Path, content: dict, pictures: Mapping[str, bytes]) -> pathlib.Path:
   """Writes the files, each whole or not at all -> the page."""
   texts = {
     'study.json': json.dumps(content, indent=1, allow_nan=False) + '\n',
-    'study.csv': study_tables.csv(content),
+    'study.csv': study_tables.to_csv(content),
     'study.md': study_tables.markdown(content),
     **({'objects.csv': objects.csv(content['objects'])} if content['objects'] else {}),
     PAGE: page.page(content, dict(pictures)),
@@ -117,7 +127,7 @@ def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   plan = study.plan
   for name in (*plan.sets, *plan.pools):
     spec, seen = plan.sets.get(name, {}), first[name]
-    about = spec.get('about') or ' + '.join(plan.pools.get(name, ())) or _described(spec)
+    about = spec.get('about') or ' + '.join(plan.pools.get(name, ())) or _data_words(spec)
     yield dict(
       name=name,
       about=about,
@@ -146,7 +156,7 @@ def _role(plan: Any, name: str) -> str:
   return 'in-domain' if roles == {'in-domain'} else 'shifted'
 
 
-def _described(spec: Mapping[str, Any]) -> str:
+def _data_words(spec: Mapping[str, Any]) -> str:
   data = spec.get('data', {})
   parts = [data.get('name'), spec.get('split'), data.get('corruption'), spec.get('labels')]
   return ', '.join(filter(None, parts))
@@ -238,7 +248,7 @@ def _fits(study: Study) -> Iterable[dict[str, Any]]:
       table = np.atleast_1d(np.asarray(a.get('temperatures') or [], float)).reshape(-1)
       keys = ('nll_before', 'nll_after', 'ece_before', 'ece_after', 'warnings')
       scores = {k: a.get(k) for k in keys} | {'warnings': a.get('warnings') or []}
-      on = _described(study.plan.calibrate_on)
+      on = _data_words(study.plan.calibrate_on)
       yield dict(model=model, calibrator=name, set=on, temperatures=table) | scores
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from car_jax.errors import UserError
-from car_jax.evaluate import escaped
 from car_jax.metrics import bootstrap, catalogue
 from car_jax.metrics.catalogue import Setting
 from car_jax.metrics.of_pixels import OBJECT_NAMES
 from car_jax.reliability.study import Cell
+from car_jax.report import table
 
 SETTING = Setting(class_names=('',), one_label=True)
 AVERAGES = {'images': 'all images', 'objects': 'mean of objects'}
@@ -80,4 +80,4 @@ def csv(entries: Iterable[Mapping[str, Any]]) -> str:
       estimate = e['values'].get(m) or {}
       row += [estimate.get(k) for k in ('value', 'low', 'high')]
     rows.append(row)
-  return escaped.csv([*head, *titles], rows)
+  return table.csv([*head, *titles], rows)

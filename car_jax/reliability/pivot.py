@@ -6,28 +6,14 @@ and after recalibration, unknown pixels, images of another data set, errors foun
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from car_jax.reliability import legend, numbers
-from car_jax.reliability.legend import ARROWS, Metric
-from car_jax.reliability.view import View, number
+from car_jax.metrics.base import ARROWS
+from car_jax.reliability import numbers
+from car_jax.reliability.view import Metric, View, number
+from car_jax.report.table import Cell, Table, table
 
-NAME = 16  # columns of a name on the terminal
 Row = tuple[tuple[str, ...], Sequence[float]]  # names, and a value for each set
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """head has a name for each column; the first `names` cells of a row name it, others are values.
-
-  The best value of a column ends in *.
-  """
-
-  title: str
-  about: str
-  head: tuple[str, ...]
-  rows: tuple[tuple[str, ...], ...]
-  names: int
 
 
 def tables(view: View) -> list[Table]:
@@ -36,21 +22,10 @@ def tables(view: View) -> list[Table]:
     _accuracy(view),
     _calibration(view),
     _plain(view, 'unknown_auroc', 'Pixels of unknown objects'),
-    _whole_images(view),
+    *(t for t in image_level(view)[:1]),
     _plain(view, 'prr', 'Errors found by rejecting unsure pixels'),
   )
   return [t for t in made if t is not None and t.rows]
-
-
-def lines(table: Table) -> Iterator[str]:
-  """The table for a terminal, where long names are cut."""
-  rows = [[c[:NAME] for c in row] for row in (table.head, *table.rows)]
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  yield f'{table.title}: {table.about}'
-  for row in rows:
-    pairs = [*zip(row, widths, strict=True)]
-    cells = [c.ljust(w) for c, w in pairs[: table.names]]
-    yield '  '.join(cells + [c.rjust(w) for c, w in pairs[table.names :]]).rstrip()
 
 
 def _accuracy(view: View) -> Table | None:
@@ -79,17 +54,31 @@ def _calibration(view: View) -> Table | None:
   return _table(title, view.metrics['ece'], ('model', 'calibrator'), view.sets, rows)
 
 
-def _whole_images(view: View) -> Table | None:
-  """Images of each other set against those of the in-domain one, before recalibration."""
-  entries = [e for e in view.study.get('image_ood') or [] if e['calibrator'] == view.plain]
-  if not entries:
-    return None
-  first = entries[0]['score']
-  auroc = {(e['model'], e['other']): number(e['auroc']) for e in entries if e['score'] == first}
-  sets = [*dict.fromkeys(other for _, other in auroc)]
-  rows = [((m,), [auroc.get((m, s), math.nan) for s in sets]) for m in view.models]
-  metric = legend.KNOWN['image_auroc']
-  return _table('Images of another data set', metric, ('model',), sets, rows)
+def unknown(view: View) -> list[Table]:
+  """A table for each score of unknown objects."""
+  names = [m.name for m in view.metrics.values() if m.group == view.about('unknown_auroc').group]
+  made = [_plain(view, name, view.metrics[name].title) for name in names if name in view.metrics]
+  return [t for t in made if t is not None and t.rows] if 'unknown_auroc' in view.metrics else []
+
+
+IMAGE_LEVEL = {'auroc': ('AUROC', 'high'), 'aupr': ('AUPR', 'high'), 'fpr95': ('FPR95', 'low')}
+
+
+def image_level(view: View) -> list[Table]:
+  """Images of each other set against those of the known one: a table for each score and way to
+  judge it."""
+  entries = view.study.get('image_ood') or []
+  out = []
+  for score in dict.fromkeys(e.get('score') for e in entries):
+    of = {(e['model'], e['calibrator'], e['other']): e for e in entries if e.get('score') == score}
+    sets = [*dict.fromkeys(other for _, _, other in of)]
+    for key, (title, better) in IMAGE_LEVEL.items():
+      who = dict.fromkeys((model, way) for model, way, _ in of)
+      rows = [(w, [number((of.get((*w, s)) or {}).get(key)) for s in sets]) for w in who]
+      metric = Metric(key, title, better, percent=True)
+      names = ('model', 'calibrator')
+      out.append(_table(f'{title} of whole images by {score}', metric, names, sets, rows))
+  return [t for t in out if t.rows]
 
 
 def _values(view: View, model: str, calibrator: str, name: str) -> list[float]:
@@ -105,17 +94,17 @@ def _table(
   best = {i: _best(metric, [values[i] for _, values in rows]) for i in kept}
   digits = 1 if metric.percent else 3
 
-  def cell(i: int, value: float) -> str:
-    shown = numbers.text(metric, value, digits, unit=False)
-    return f'{shown}*' if value == best[i] else shown
+  def cell(i: int, value: float) -> Cell:
+    return Cell(numbers.text(metric, value, digits, unit=False), best=value == best[i])
 
-  return Table(
-    title=title,
-    about=f'{metric.title} {ARROWS[metric.better]}{", in %" if metric.percent else ""}',
-    head=(*names, *(sets[i] for i in kept)),
-    rows=tuple((*who, *(cell(i, values[i]) for i in kept)) for who, values in rows),
-    names=len(names),
+  made = table(
+    title,
+    (*names, *(sets[i] for i in kept)),
+    [(*who, *(cell(i, values[i]) for i in kept)) for who, values in rows],
+    words=range(len(names)),
   )
+  about = f'{metric.title} {ARROWS[metric.better]}{", in %" if metric.percent else ""}'
+  return dataclasses.replace(made, about=about)
 
 
 def _best(metric: Metric, values: Sequence[float]) -> float:

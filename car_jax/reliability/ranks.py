@@ -10,15 +10,15 @@ from typing import Any
 
 from scipy import stats
 
-from car_jax.reliability import correlation, legend
+from car_jax.reliability import correlation
 from car_jax.reliability.plan import PLAIN, Plan
 from car_jax.reliability.study import Cell
 from car_jax.reliability.view import ACCURACY, View, number
+from car_jax.report import table
 
 QUESTION = 'Are the more accurate models better calibrated?'
 SIDES = ('accuracy', 'calibration')
 COEFFICIENTS = ('spearman', 'kendall')
-HEAD = ('set', 'models', *(k.title() for k in COEFFICIENTS), 'by chance', 'what it says')
 UNDECIDED = 'undecided'
 RARE = 0.05  # share of orders by chance from which on a set decides nothing
 
@@ -62,7 +62,7 @@ def finding(view: View) -> str:
   decided = f' Of all {len(every)} sets, {sure or "none"} {"is" if sure < 2 else "are"} decided.'
   bracket = ' In brackets 95 % intervals over models and images.' if any(map(_ends, shown)) else ''
   return (
-    f'{QUESTION} Rank correlation of {_titles(shown[0])} over {_count(shown)} models, before '
+    f'{QUESTION} Rank correlation of {_titles(view, shown[0])} over {_count(shown)} models, before '
     f'recalibration, negative if they are: {"; ".join(parts)}.{decided}{bracket}'
   )
 
@@ -72,9 +72,9 @@ def entries(view: View) -> list[dict[str, Any]]:
   return [e for e in view.study.get('ranks') or [] if not math.isnan(_values(e)[0])]
 
 
-def rows(view: View) -> list[list[str]]:
-  """A row under HEAD for each set; in brackets the interval over models and images."""
-  return [
+def as_table(view: View) -> table.Table | None:
+  """A row for each set; in brackets the interval over models and images. None for too few models."""
+  rows = [
     [
       e['set'],
       str(len(e['models'])),
@@ -84,6 +84,8 @@ def rows(view: View) -> list[list[str]]:
     ]
     for e in entries(view)
   ]
+  head = ('set', 'models', *(k.title() for k in COEFFICIENTS), 'by chance', 'what it says')
+  return table.table(QUESTION, head, rows, words=(0, 5)) if rows else None
 
 
 def conclusion(entry: Mapping[str, Any]) -> str:
@@ -112,7 +114,7 @@ def covers(view: View) -> str:
   count, resamples = _count(shown), view.study.get('resamples')
   times = f' {resamples:,} times' if resamples else ''
   return (
-    f'Spearman and Kendall (tau-b): how alike the orders of {count} models by {_titles(shown[0])} '
+    f'Spearman and Kendall (tau-b): how alike the orders of {count} models by {_titles(view, shown[0])} '
     'are, before recalibration; 1 is the same, −1 reversed. Negative: the more accurate a model, '
     'the smaller its calibration error. In brackets 95 % intervals: models were drawn again with '
     f'replacement, and images or scenes with them{times}. They cover what other models of the same '
@@ -125,8 +127,8 @@ def covers(view: View) -> str:
   )
 
 
-def _titles(entry: Mapping[str, Any]) -> str:
-  return ' and '.join(legend.of_score(m).title for m in entry['measures'])
+def _titles(view: View, entry: Mapping[str, Any]) -> str:
+  return ' and '.join(view.about(m).title for m in entry['measures'])
 
 
 def _count(shown: Sequence[Mapping[str, Any]]) -> str:
@@ -148,12 +150,11 @@ def _ends(entry: Mapping[str, Any]) -> list[tuple[float, float]]:
 def _text(entry: Mapping[str, Any], coefficient: str) -> str:
   of = entry['coefficients'][coefficient]
   span = correlation.ends(of['models'])
-  return f'{correlation.number(of["value"])}{f" ({span})" if span else ""}'
+  return f'{table.number(of["value"], 2)}{f" ({span})" if span else ""}'
 
 
 def _chance(entry: Mapping[str, Any]) -> str:
-  share = number(entry['chance'])
-  return '–' if math.isnan(share) else f'{100 * share:.1f} %'
+  return table.share(entry['chance'])
 
 
 def _coefficients(entry: Mapping[str, Any]) -> str:

@@ -2,11 +2,30 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
-
-from car_jax.reliability import legend
+from typing import Any, NamedTuple
 
 ACCURACY = ('miou', 'pixel_accuracy')
+
+
+class Metric(NamedTuple):
+  """A score in words. better: 'high', 'low', or '' where neither end is. `percent`: values are
+  fractions that are shown times 100."""
+
+  name: str
+  title: str
+  better: str = ''
+  percent: bool = False
+  group: str = 'other'
+  about: str = ''
+
+  @property
+  def scale(self) -> float:
+    return 100.0 if self.percent else 1.0
+
+  @property
+  def heading(self) -> str:
+    """'ECE, %'"""
+    return f'{self.title}, %' if self.percent else self.title
 
 
 def number(value: Any) -> float:
@@ -32,15 +51,20 @@ class View:
     self.sets = _about(study, 'sets', (k[1] for k in self.cells))
     self.calibrators = _about(study, 'calibrators', (k[2] for k in self.cells)) or {'none': {}}
     self.plain = next(iter(self.calibrators))
+    listed = (Metric(**_known_fields(m)) for m in study.get('metrics') or [])
+    self.described = {m.name: m for m in listed}
     used = {m for k, c in self.cells.items() for m in c.get('values') or {} if self._has(k, m)}
-    listed = [legend.described(m) for m in study.get('metrics') or [] if m['name'] in used]
-    unlisted = sorted(used - {m.name for m in listed})
-    listed += [legend.described({'name': m}) for m in unlisted]
-    order = [*legend.GROUPS, *(m.group for m in listed)]
-    self.metrics = {m.name: m for m in sorted(listed, key=lambda m: order.index(m.group))}
+    unlisted = sorted(used - {*self.described})
+    shown = [m for m in self.described.values() if m.name in used] + [*map(self.about, unlisted)]
+    order = [*dict.fromkeys(m.group for m in shown)]
+    self.metrics = {m.name: m for m in sorted(shown, key=lambda m: order.index(m.group))}
     self.accuracy = next((m for m in ACCURACY if m in self.metrics), '')
     self.reference = self._reference()
     self.strongest = self._strongest()
+
+  def about(self, name: str) -> Metric:
+    """The study's words on a score; one that it does not describe has its bare name."""
+    return self.described.get(name) or Metric(name, name)
 
   def entry(self, model: str, dataset: str, calibrator: str, metric: str) -> dict[str, Any]:
     """value, low, high and bound, as far as the study has them."""
@@ -107,6 +131,11 @@ class View:
 
     names = [s for s in self.shifted() if s != self.reference]
     return max(names, key=rank) if names else ''
+
+
+def _known_fields(entry: dict[str, Any]) -> dict[str, Any]:
+  given = {k: v for k, v in entry.items() if k in Metric._fields and v is not None}
+  return {'title': entry['name']} | given
 
 
 def _key(entry: dict[str, Any]) -> tuple[str, str, str]:

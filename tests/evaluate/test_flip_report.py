@@ -13,6 +13,7 @@ from car_jax.evaluate import gallery, harness, plan, report
 from car_jax.evaluate.predict import Subject
 from car_jax.methods.base import Samples
 from car_jax.metrics import flips
+from tests.report.document import Document
 
 DATA = opening.open_dataset(
   dict(
@@ -68,7 +69,14 @@ def test_the_report_holds_numbers_and_charts(written):
   assert never['stated']['disc 1'] == 1
   text = (folder / 'report.html').read_text()
   assert 'Class flips' in text
-  assert 'disc 1: ' in text
+  figures = Document(text).figures
+  modes = figures['Does every combination of flips get its mass?']
+  right = [float(r['mass']) for r in modes if r['series'] == 'as it should be']
+  np.testing.assert_allclose(right, flips.mode_weights(DATA.info.flips), rtol=1e-4)
+  assert [r['row'] for r in modes[:4]] == ['none', 'disc 2', 'disc 1', 'disc 1 + disc 2']
+  names = figures['How often is each name used?']
+  stated = [r for r in names if r['series'] == 'never, as it states itself']
+  assert [float(r['share of all pixels of the class']) for r in stated] == [1, 0, 1, 0]
   assert (folder / 'pictures' / 'flips.svg').read_text().count('<svg') == 1
   assert 'flips.svg' in (folder / 'report.md').read_text()
 

@@ -1,11 +1,14 @@
 """The report: files that agree with the results, a page that needs nothing but itself."""
 
 import csv
-import html.parser
+import dataclasses
+import io
 import json
 import re
 import shutil
 import subprocess
+import types
+import xml.etree.ElementTree as ElementTree
 
 import cv2
 import jax
@@ -13,22 +16,15 @@ import numpy as np
 import pytest
 
 from car_jax.errors import UserError
-from car_jax.evaluate import (
-  charts,
-  escaped,
-  gallery,
-  harness,
-  page,
-  predict,
-  report,
-  tables,
-  terminal,
-)
+from car_jax.evaluate import gallery, harness, predict, report, tables
+from car_jax.metrics.base import ARROWS
+from car_jax.report import evaluation
+from car_jax.report.table import number
 from tests.evaluate import scene
+from tests.report.document import Document, network, weight
 
 RNG = jax.random.key(0)
 SPEC = dict(samples=4, metrics=('ged4', 'ged4[u]', 'hm_iou4', 'diversity4', 'ece', 'nll'))
-VOID = {'meta', 'br', 'img', 'circle', 'path', 'line', 'rect'}
 
 
 def evaluated(num_classes=2, images=6, spec=SPEC):
@@ -57,48 +53,31 @@ def written(of_six, tmp_path_factory):
   return results, choice, report.write(folder, *of_six)
 
 
-class Document(html.parser.HTMLParser):
-  """Fails on tags that do not match; collects ids, links, sources and the text of table rows."""
-
-  def __init__(self, text):
-    super().__init__()
-    self.open, self.ids, self.links, self.sources, self.tags = [], [], [], [], set()
-    self.rows, self.texts = [], []
-    self.feed(text)
-    assert self.open == []
-
-  def handle_starttag(self, tag, attrs):
-    attrs = dict(attrs)
-    self.tags.add(tag)
-    self.ids += [attrs['id']] if 'id' in attrs else []
-    self.links += [attrs['href']] if 'href' in attrs else []
-    self.sources += [attrs['src']] if 'src' in attrs else []
-    if tag == 'tr':
-      self.rows.append('')
-    if tag not in VOID or tag in ('circle', 'path', 'rect'):
-      self.open.append(tag)
-
-  def handle_startendtag(self, tag, attrs):
-    self.tags.add(tag)
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-
-  def handle_data(self, data):
-    self.texts.append(data)
-    if self.rows:
-      self.rows[-1] += data + ' '
+def renamed(content, names):
+  """The content with other names of subjects."""
+  new = lambda s: names.get(s, s)
+  histograms = content['histograms']
+  return content | dict(
+    subjects=[s | dict(name=new(s['name'])) for s in content['subjects']],
+    differences=[
+      d | dict(subject=new(d['subject']), minus=new(d['minus'])) for d in content['differences']
+    ],
+    histograms=histograms
+    | {k: {new(s): v for s, v in histograms[k].items()} for k in ('counts', 'medians')},
+  )
 
 
 def test_the_page_needs_nothing_else_and_its_links_lead_somewhere(written):
-  page = Document(written[2].read_text())
-  assert not page.tags & {'script', 'link', 'iframe', 'object'}
+  text = written[2].read_text()
+  page = Document(text)
+  assert not page.tags & {'link', 'iframe', 'object'}
   assert page.sources
   assert all(s.startswith('data:image/png;base64,') for s in page.sources)
   assert page.links
   assert all(link[0] == '#' and link[1:] in page.ids for link in page.links)
   assert len(page.ids) == len(set(page.ids))
-  assert 'url(' not in written[2].read_text()
+  assert network(text) == []
+  assert weight(text) < 100_000
   assert 'A <b> & c' in page.texts  # escaped in the source, so it reads as it was given
 
 
@@ -107,43 +86,70 @@ def test_every_score_stands_in_the_table_with_its_interval_and_convention(writte
   page = Document(path.read_text())
   assert len(page.rows) == 1 + len(results.subjects)
   for row, subject in zip(page.rows[1:], results.subjects, strict=True):
-    assert subject in row
-    for m in results.plan.metrics:
-      found = results.interval(subject, m)
-      if np.isfinite(found.mean):
-        numbers = [float(x.replace('−', '-')) for x in re.findall(r'[−]?\d+\.\d+', row)]
-        for value in (found.mean, found.low, found.high):
-          assert min(abs(n - value) for n in numbers) < 6e-4
+    assert subject in row[0]
+    for m, cell in zip(results.plan.metrics, row[1:], strict=True):
+      actual = results.interval(subject, m)
+      if np.isfinite(actual.mean):
+        numbers = [float(x.replace('−', '-')) for x in re.findall(r'[−]?\d+\.\d{3,4}', cell)]
+        np.testing.assert_allclose(numbers, actual[:3], atol=6e-4)
   for m in results.plan.metrics:
     assert m.convention in page.texts
 
 
-def test_one_patient_has_scores_without_intervals(written):
+def test_every_figure_has_its_data_beside(written):
+  results, _, path = written
+  figures = Document(path.read_text()).figures
+  assert {*results.subjects} < {*figures}  # reliability
+  ged = results.plan.main
+  for row in figures['How good, and how sure is it?']:
+    if row['series'] in results.subjects:
+      actual = results.interval(row['series'], ged)
+      assert row['row'] == row['series']
+      values = [float(row[k]) for k in (ged.convention, 'from', 'to')]
+      np.testing.assert_allclose(values, actual[:3], rtol=1e-3)
+  rows = figures['Is it good everywhere?']
+  for subject in results.subjects:
+    count = sum(float(r['images'] or 0) for r in rows if r['series'] == subject)
+    assert count == len(results.ids)
+  table = results.reliability('samples', 'mean')
+  rows = [r for r in figures['samples'] if r['series'] == 'mean of the samples']
+  kept = table.pixels > 0
+  for column, actual in (
+    ('predicted probability', table.confidence),
+    ('readers marking it', table.frequency),
+    ('pixels', table.pixels),
+  ):
+    np.testing.assert_allclose([float(r[column]) for r in rows], actual[kept], rtol=1e-3)
+
+
+def test_one_patient_has_scores_without_intervals(of_six, written):
   results = scene.changed(written[0], groups=['p'] * len(written[0].ids))
-  texts = tables.markdown_scores(results) + page._scores(results) + terminal.scores(results)
-  texts += charts.intervals(results, results.plan.main) + '\n'.join(tables.findings(results))
-  assert 'nan' not in texts
-  assert ' to –' not in texts
-  assert 'no intervals' in texts
-  assert 'no interval: fewer than two patients' in texts
+  content = report.content_of(results, *of_six[1:3])
+  text = Document(evaluation.page(content, evaluation.Gallery({}, [], []))).text
+  text += evaluation.markdown(content, {}) + evaluation.terminal(content)
+  assert 'nan' not in text
+  assert ' to –' not in text
+  assert 'no intervals' in text
+  assert 'no interval: fewer than two patients' in text
 
 
 def test_the_summary_fits_a_terminal_and_says_below_what_it_means(written):
   results, *_ = written
+  content = tables.as_json(results)
   named = lambda s: f'a model whose name is longer than a terminal likes: {s}'
-  longer = scene.changed(results, {s: named(s) for s in results.subjects})
-  for found in (results, longer):
-    lines = terminal.scores(found).splitlines()
+  for shown in (content, renamed(content, {s: named(s) for s in results.subjects})):
+    lines = evaluation.terminal(shown).splitlines()
     assert max(map(len, lines)) <= 80
     end = next(i for i, line in enumerate(lines) if line.startswith('* the best'))
     table, legend = ' '.join(lines[:end]), ' '.join(' '.join(lines[end:]).split())
-    for subject in found.subjects:
+    for subject in results.subjects:
       assert subject.split()[-1] in table
-      for m in found.plan.metrics:
-        if np.isfinite(value := found.value(subject, m)):
-          assert charts.number(value, tables.digits(found, m)) in table
-    for m in found.plan.metrics:
-      assert f'{m.name} {tables.ARROWS[m.about.better]}' in table
+      for m in results.plan.metrics:
+        if np.isfinite(value := results.value(subject, m)):
+          digits = 4 if m.about.title == 'ece' else 3
+          assert number(value, digits) in table
+    for m in results.plan.metrics:
+      assert f'{m.name} {ARROWS[m.about.better]}' in table
       assert m.convention in legend
       assert m.about.text in legend
 
@@ -161,20 +167,38 @@ def test_numbers_in_json_and_csv_are_those_of_the_results(written):
   assert [c['id'] for c in numbers['cases']] == [results.ids[i] for _, i in choice.cases]
 
 
-def test_names_of_others_are_neither_markup_nor_formulas(written):
-  results, _, path = written
-  first = results.subjects[0]
-  bad = '<i>a|b](http://c)'
-  renamed = scene.changed(results, {first: bad}, ids=['=1+1', *results.ids[1:]])
-  table = tables.markdown_scores(renamed).split('\n\n')[0].splitlines()
-  assert len({len(re.findall(r'(?<!\\)\|', line)) for line in table}) == 1
-  assert '&lt;i>a\\|b]\\(http://c)' in table[2]
-  row = next(csv.DictReader(tables.as_csv(renamed).splitlines()))
+HOSTILE = '<script>alert(1)</script>"\'|a](http://c)\n=cmd'
+
+
+def test_names_of_others_are_neither_markup_nor_formulas(of_six, written):
+  results, about, choice, cases = of_six
+  first, *others = results.subjects
+  cases = {
+    k: dataclasses.replace(
+      c, id=HOSTILE, predictions={HOSTILE if s == first else s: p for s, p in c.predictions.items()}
+    )
+    for k, c in cases.items()
+  }
+  other = scene.changed(results, {first: HOSTILE}, ids=['=1+1', *results.ids[1:]])
+  named = vars(other.info) | dict(name=HOSTILE, class_names=('a', HOSTILE))
+  other.info = types.SimpleNamespace(**named)
+  about = dataclasses.replace(about, title=HOSTILE, command=HOSTILE, notes=(HOSTILE,))
+  path = report.write(written[2].parents[1] / 'hostile', other, about, choice, cases)
+  text = path.read_text()
+  assert 'alert(1)</script>' not in text
+  page = Document(text)
+  assert ' '.join(HOSTILE.split()) in page.text
+  assert {r['series'] for r in page.figures['How good, and how sure is it?']} >= {HOSTILE}
+  markdown = (path.parent / 'report.md').read_text()
+  assert re.findall(r'<(?!/?pre>)', markdown) == []
+  assert '](http' not in re.sub('<pre>.*?</pre>', '', markdown, flags=re.S)
+  rows = [line for line in markdown.splitlines() if line.startswith('|')]
+  assert len({len(re.findall(r'(?<!\\)\|', line)) for line in rows[:6]}) == 1
+  row = next(csv.DictReader(io.StringIO((path.parent / 'per_image.csv').read_text())))
   assert row['id'] == "'=1+1"
-  assert row['subject'] == bad
-  text = (path.parent / 'report.md').read_text()
-  assert text.startswith('# A &lt;b> & c')
-  assert re.findall(r'<(?!/?pre>)', text) == []
+  assert row['subject'] == HOSTILE
+  for drawing in (path.parent / 'pictures').glob('*.svg'):
+    ElementTree.fromstring(drawing.read_text())
 
 
 def test_markdown_shows_every_picture_that_is_there(written):
@@ -226,8 +250,3 @@ def test_a_browser_shows_the_page(written, tmp_path):
   assert np.median(picture) > 220
   assert (picture < 100).mean() > 0.01
   assert (picture[:, -4:] > 200).all()  # nothing runs over the edge
-
-
-def test_a_csv_has_no_formula_and_nothing_for_what_is_no_number():
-  rows = [['=a', np.float32('nan'), np.float32(0.5)], ['b', float('inf'), 3]]
-  assert escaped.csv(['name', 'x', 'y'], rows) == "name,x,y\n'=a,,0.5\nb,,3\n"

@@ -43,7 +43,7 @@ def study(models=3, sets=6, calibrators=4, *, seed=0, points=21):
       for n, r, c, s in datasets
     ],
     'calibrators': [{'name': n, 'about': a} for n, a in ways],
-    'metrics': [m._asdict() for m in legend.KNOWN.values() if m.group != 'image-level'],
+    'metrics': [m._asdict() for m in legend.KNOWN.values()],
   }
   out['cells'], out['curves'] = [], []
   for i, model in enumerate(names):

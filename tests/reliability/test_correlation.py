@@ -12,11 +12,15 @@ import scipy.stats
 
 from car_jax.errors import UserError
 from car_jax.metrics.onepass import COARSE, SCORES
-from car_jax.reliability import correlation, document, objects, page, plan, tables
+from car_jax.reliability import correlation, document, objects, plan
 from car_jax.reliability.correlation import Scores
 from car_jax.reliability.study import Cell
+from car_jax.reliability.view import View
+from car_jax.report import study as page
+from car_jax.report import study_tables as tables
 from tests.metrics import pixels, published
 from tests.reliability import fake_study, runs
+from tests.report.document import Document
 
 CLASSES = 3
 MIOU = {'miou': pixels.metric('miou')}
@@ -253,7 +257,9 @@ def test_the_page_and_the_table_show_both():
   study = with_both()
   text = page.page(study, fake_study.images(study))
   section = text[text.index('<section id="correlation"') :].partition('</section>')[0]
-  assert section.count('class="mark"') == 5
+  figures = {k: v for k, v in Document(text).figures.items() if k.startswith('fog & night')}
+  models = [r['series'] for rows in figures.values() for r in rows]
+  assert len([m for m in models if m != 'the same score']) == 5
   for name in ('&lt;b&gt;', 'm|1', 'long name of a model', 'fog &amp; night', 'made &lt;1&gt;'):
     assert name in section
   value = study['correlations'][0]['coefficients']['pearson']['value']
@@ -262,11 +268,11 @@ def test_the_page_and_the_table_show_both():
   unknown = text[text.index('<section id="unknown"') :].partition('</section>')[0]
   assert 'polar bear/a' in unknown
   assert unknown.index('lion') < unknown.index('all images') < unknown.index('mean of objects')
-  printed = correlation.terminal(study)
-  assert 'fog & night  mIoU' in printed
+  printed = '\n'.join(correlation.as_table(View(study)).terminal())
+  assert 'fog & night' in printed
   assert f'{value:.2f} (' in printed
-  assert 'fog & night, ECE: no model has both scores' in printed
-  assert all(len(line) <= 120 for line in printed.splitlines())
+  assert 'no model has both scores' in printed
+  assert all(len(line) <= 80 for line in printed.splitlines())
   assert '## Does synthetic shift predict real shift?' in tables.markdown(study)
 
 
@@ -275,8 +281,8 @@ def test_a_study_without_either_has_no_section():
   text = page.page(study, {})
   assert 'id="correlation"' not in text
   assert 'Each object' not in text
-  assert correlation.terminal(study) == ''
-  assert correlation.terminal(copy.deepcopy(study) | {'correlations': []}) == ''
+  assert correlation.as_table(View(study)) is None
+  assert correlation.as_table(View(copy.deepcopy(study) | {'correlations': []})) is None
 
 
 def test_a_set_of_foreign_predictions_may_be_by_object(tmp_path):

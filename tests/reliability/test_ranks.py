@@ -9,10 +9,12 @@ import pytest
 import scipy.stats
 
 from car_jax.evaluate import tables as results
-from car_jax.reliability import correlation, findings, page, plan, ranks, tables
+from car_jax.reliability import correlation, findings, plan, ranks
 from car_jax.reliability.correlation import Scores
 from car_jax.reliability.study import Cell
 from car_jax.reliability.view import View
+from car_jax.report import study as page
+from car_jax.report import study_tables as tables
 from tests.metrics import pixels
 from tests.reliability import fake_study
 from tests.reliability.test_correlation import made_counts, miou

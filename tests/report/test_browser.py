@@ -1,13 +1,14 @@
 """The page in a real browser: its script runs, sorts and chooses, and nothing is too wide."""
 
 import html
+import json
 import re
 import shutil
 import subprocess
 
 import pytest
 
-from car_jax.reliability import page
+from car_jax.report import study as page
 from tests.reliability import fake_study
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome')
@@ -51,7 +52,8 @@ def test_sorting_and_choosing(written, tmp_path):
   dom = browse(tmp_path, f'{written.as_uri()}#check=1&sort=ece&calibrator=local', '--dump-dom')
   assert root(dom) == {'ready': '1', 'overflow': ''}
   study = fake_study.study()
-  ranked = sorted(study['cells'], key=lambda c: float(f'{c["values"]["ece"]["value"]:.6g}'))
+  # by what is shown; equal numbers stay in the study's order
+  ranked = sorted(study['cells'], key=lambda c: float(f'{100 * c["values"]["ece"]["value"]:.1f}'))
   plain = lambda c: '' if c['calibrator'] == 'none' else f' · {c["calibrator"]}'
   rows = body_rows(dom, 'scores')
   assert [r for r, _ in rows] == [f'{c["model"]} {c["set"]}{plain(c)}' for c in ranked]
@@ -74,6 +76,46 @@ def test_an_error_of_the_script_is_noted(tmp_path):
   found = root(browse(tmp_path, path.as_uri(), '--dump-dom'))
   assert 'nothing is not defined' in found['errors']
   assert found['ready'] == '1'
+
+
+def test_a_name_alone_and_the_values_of_a_point(written, tmp_path):
+  path = tmp_path / 'used.html'
+  path.write_text(written.read_text().replace('</body>', f'<script>{USE}</script></body>'))
+  found = json.loads(root(browse(tmp_path, path.as_uri(), '--dump-dom'))['found'])
+  assert found['alone'] == ['SETR-PUP']
+  assert found['pressed'] == 'SETR-PUP alone'
+  again = fake_study.study()['cells']
+  values = next(
+    c['values'] for c in again
+    if (c['model'], c['set'], c['calibrator']) == ('SETR-PUP', 'fog 1.0', 'none')
+  )  # fmt: skip
+  name, label, *numbers = found['tip'].split('\n')
+  assert name == 'SETR-PUP'
+  assert label in ('label: fog 1.0', 'label: night 1.0')  # they have the same values
+  assert [float(n.rpartition(': ')[2]) for n in numbers] == pytest.approx(
+    [100 * values[m]['value'] for m in ('miou', 'ece')], rel=1e-3
+  )
+  assert found['saved'].startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+  assert '--s0:' in found['saved']
+
+
+# Chooses a model in the first figure, points at its last marker, and saves the figure.
+USE = """
+var svg=document.querySelector('#accuracy .fig'),keys=svg.querySelectorAll('.k'),out={};
+keys[1].dispatchEvent(new Event('click'));
+out.pressed=svg.querySelector('[aria-pressed=true]').getAttribute('aria-label');
+out.alone=Array.from(svg.querySelectorAll('.s:not(.dim)>title')).map(t=>t.textContent);
+var last=Array.from(svg.querySelectorAll('.s')[1].querySelectorAll('.m')).pop().getAttribute('d');
+var at=last.slice(last.lastIndexOf('M')+1).split(/[ a-z-]/).map(Number);
+var box=svg.getBoundingClientRect(),scale=box.width/svg.viewBox.baseVal.width;
+svg.dispatchEvent(new PointerEvent('pointermove',
+  {clientX:box.left+at[0]*scale,clientY:box.top+at[1]*scale}));
+out.tip=document.querySelector('.tip').textContent;
+window.Blob=function(parts){out.saved=parts[0];return new File(parts,'x');};
+HTMLAnchorElement.prototype.click=function(){};
+Array.from(svg.parentNode.querySelectorAll('button')).pop().click();
+document.documentElement.dataset.found=JSON.stringify(out);
+"""
 
 
 def test_a_phone_sees_no_overflow(written, tmp_path):

@@ -7,15 +7,18 @@ import re
 
 import pytest
 
-from car_jax.reliability import findings, legend, numbers, tables
+from car_jax.metrics.base import BETTER
+from car_jax.metrics.texts import GROUPS
+from car_jax.reliability import findings, legend, numbers
 from car_jax.reliability.view import View
+from car_jax.report import study_tables as tables
 from tests.reliability import fake_study
 
 STUDY = fake_study.study()
 
 
 def test_csv_has_a_row_per_cell_with_exact_numbers():
-  rows = [*csv.DictReader(io.StringIO(tables.csv(STUDY)))]
+  rows = [*csv.DictReader(io.StringIO(tables.to_csv(STUDY)))]
   assert len(rows) == len(STUDY['cells']) == 72
   for row, cell in zip(rows, STUDY['cells'], strict=True):
     assert [row[k] for k in ('model', 'set', 'calibrator')] == [
@@ -41,8 +44,8 @@ def test_markdown_tables_are_whole_and_mark_the_best():
   for block in re.findall(r'(?:^\|.*\n)+', text, re.M):
     widths = {len(re.findall(r'(?<!\\)\|', line)) for line in block.splitlines()}
     assert len(widths) == 1
-  assert '| a\\|b | fog 1.0 | none | 38.0 % (36.5 to 39.1) |' in text
-  assert '**42.0 %**' in text
+  assert '| a\\|b | fog 1.0 | none | 38.0 (36.5 to 39.1) |' in text
+  assert '**42.0**' in text
   assert '<shift>' not in text
   assert 'edge of the grid' in text
 
@@ -53,7 +56,7 @@ def test_names_of_strangers_stay_text():
   for cell in study['cells']:
     cell['model'] = '=1+1' if cell['model'] == 'SegFormer-B0' else cell['model']
   study['models'][0]['name'] = '=1+1'
-  rows = [*csv.reader(io.StringIO(tables.csv(study)))]
+  rows = [*csv.reader(io.StringIO(tables.to_csv(study)))]
   assert "'=1+1" in {row[0] for row in rows}
   assert not any(cell[:1] in ('=', '@') for row in rows for cell in row)
   text = tables.markdown(study)
@@ -123,20 +126,20 @@ def test_nothing_but_names():
   ):
     assert findings.findings(View(study)) == []
     assert tables.markdown(study).startswith('# ')
-    assert len(tables.csv(study).splitlines()) == 1
+    assert len(tables.to_csv(study).splitlines()) == 1
 
 
 def test_names_and_metrics_that_only_cells_know():
   cell = dict(model='m', set='s', calibrator='c', values={'ece': dict(value=0.1), 'own': 2.0})
   view = View({'cells': [cell]})
   assert ([*view.models], [*view.sets], [*view.calibrators]) == (['m'], ['s'], ['c'])
-  assert view.metrics['ece'].better == 'low'
+  assert view.metrics['own'].title == 'own'  # in no words but its name
   assert view.value('m', 's', 'c', 'own') == 2
-  assert '| m | s | c | 10.0 % |' in tables.markdown({'cells': [cell]})
+  assert '| m | s | c | 0.100 |' in tables.markdown({'cells': [cell]})
 
 
 def test_every_known_metric_is_explained():
   for m in legend.KNOWN.values():
-    assert m.group in legend.GROUPS
-    assert m.better in legend.BETTER
+    assert m.group in GROUPS
+    assert m.better in BETTER
     assert 40 < len(m.about) < 330
