@@ -55,7 +55,7 @@ def _metric(m: Metric) -> dict[str, Any]:
 _MORE = {
   'u': 'With [u], no map is compared with itself: the expectation is then the same for any number '
   'of samples, and it may be negative.',
-  'own': ' With [own], of the probabilities that a method states itself, else of its samples’ mean.',
+  'own': 'With [own], of the probabilities that a method states itself, else of its samples’ mean.',
 }
 
 

@@ -1,6 +1,6 @@
 """What each metric of a study says, in words for a reader who meets it for the first time.
 
-They become the study's `metrics`, from which its page and tables take titles, directions and groups.
+They become the study's `metrics`, of which its page and tables are made.
 """
 
 from car_jax.reliability.view import Metric
