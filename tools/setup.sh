@@ -43,7 +43,7 @@ sh tools/install.sh "$venv" -r requirements-dev.txt || {
   echo "  a package index is needed, and 1.5 GB of disk; then run the same command again" >&2
   exit 2
 }
-"$venv/bin/python" -c 'import cv2, flax, grain, jax, matplotlib, optax, orbax.checkpoint
+"$venv/bin/python" -c 'import cv2, flax, grain, jax, jinja2, optax, orbax.checkpoint
 import tensorflow_datasets
 import sys
 print("ready:", sys.argv[1], "with Python", sys.version.split()[0] + ", jax", jax.__version__,

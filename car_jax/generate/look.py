@@ -7,8 +7,7 @@ page then shows the lines to put into DIR/rejected_by_eye.txt, which it does not
 import argparse
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,59 +16,16 @@ from car_jax import errors, files
 from car_jax import pictures as decoding
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
-from car_jax.evaluate import folders, html, pictures
+from car_jax.evaluate import folders, pictures
 from car_jax.generate import records, sets
 from car_jax.generate.sets import ACCEPTED, STATUSES, STRUCK, Item
-from car_jax.reliability import page_tables
-from car_jax.reliability.page_plots import controls, select
-from car_jax.reliability.page_style import CSS, SCRIPT, WATCH
+from car_jax.report.page import Card, Strip, Tile, render, select
+from car_jax.report.table import Table, share, table
 
 PAGE = 'look.html'
 WIDTH = 240  # pixels of a picture on the page
 BOX, DIM = (255, 176, 0), 0.3
 QUALITY = 85
-
-_CSS = """
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,500px),1fr));
-  gap:14px 28px}
-.card{border-top:1px solid var(--grid);padding-top:10px;min-width:0}
-.card .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(140px,1fr));gap:6px;
-  margin-top:6px;clear:both}
-.card .tile,.card .tile img{width:100%}
-.card .tile img{image-rendering:auto}
-.card h3{font:600 13px/1.4 ui-monospace,Menlo,Consolas,monospace}
-.card.struck{opacity:.35}
-.card button{display:none;font:inherit;font-size:13px;color:var(--ink);background:var(--wash);
-  border:1px solid var(--grid);border-radius:6px;padding:2px 10px;cursor:pointer;float:right}
-.js .card button{display:inline-block}
-.lines{position:sticky;bottom:0;background:var(--paper);border-top:2px solid var(--ink);
-  padding:8px 0;display:none}
-.js .lines.some{display:block}
-.lines textarea{width:100%;height:90px;font:13px/1.5 ui-monospace,Menlo,Consolas,monospace;
-  color:var(--ink);background:var(--wash);border:1px solid var(--grid);border-radius:6px}
-""".replace('\n', '')
-
-_STRIKE = """
-(function(){
-'use strict';
-var lines=document.querySelector('.lines'),area=lines.querySelector('textarea');
-function show(){
-  var ids=Array.from(document.querySelectorAll('.card.struck[data-strike]')).map(function(c){
-    return c.dataset.strike;});
-  area.value=ids.length?ids.join('\\n')+'\\n':'';
-  lines.classList.toggle('some',ids.length>0);
-  lines.querySelector('b').textContent=ids.length;
-}
-document.querySelectorAll('.card button').forEach(function(b){
-  b.addEventListener('click',function(){
-    var struck=b.closest('.card').classList.toggle('struck');
-    b.textContent=struck?'keep':'strike out';
-    show();
-  });
-});
-show();
-})();
-"""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -110,87 +66,69 @@ def page(
   folder: pathlib.Path, items: Sequence[Item], shown: Sequence[Item], notes: Sequence[str]
 ) -> str:
   """The whole document: the counts of all `items`, pictures of those `shown`."""
-  cards = ''.join(map(card, shown))
-  groups = [*dict.fromkeys(item.group for item in shown)]
   there = {item.status for item in shown}
-  bar = controls(
-    select('group', groups, label='domain or object'),
-    select('status', [s for s in STATUSES if s in there]),
+  return render(
+    'look.html.j2',
+    kicker='Generated set',
+    title=folder.resolve().name,
+    facts=_facts(items, shown),
+    counts=_counts(items),
+    notes=notes,
+    controls=[
+      select('group', [item.group for item in shown], label='domain or object'),
+      select('status', [s for s in STATUSES if s in there]),
+    ],
+    cards=map(card, shown),  # one in memory at a time
+    struck=STRUCK,
+    by_eye=str(folder / sets.BY_EYE),
   )
-  below = ''.join(f'<p class="note">{escape(note)}</p>' for note in notes)
-  where = escape(str(folder / sets.BY_EYE))
-  images = (
-    '<p>An image is bad where it shows something else than its labels, or an object elsewhere than '
-    'its mask. Strike it out: what a segmenter gets wrong there is no fault of its own.</p>'
-    f'{bar}<div class="cards">{cards}</div>'
-    '<div class="lines"><p><b>0</b> struck out. Put these lines into '
-    f'<code>{where}</code>; <code>#</code> begins a remark. Sets that are prepared already are '
-    'prepared again with <code>--overwrite</code>.</p><textarea readonly></textarea></div>'
-  )
-  sections = {
-    'counts': ('What was accepted', _counts(items) + below),
-    'images': ('Images', images),
-  }
-  title, head = folder.resolve().name, _facts(items, shown)
-  scripts = dict(watch=WATCH, script=SCRIPT + _STRIKE)
-  return html.document('Generated set', title, head, sections, css=CSS + _CSS, **scripts)
 
 
-def _facts(items: Sequence[Item], shown: Sequence[Item]) -> str:
+def _facts(items: Sequence[Item], shown: Sequence[Item]) -> dict[str, Any]:
   made = {item.record.get('generator', 'unknown') for item in items}
-  return html.facts(
-    {
-      'images': f'{len(items):,} <small>{len(shown):,} shown</small>',
-      'domains, objects': f'{len({i.group for i in items})}',
-      'generator': escape(', '.join(sorted(map(str, made)))),
-      'scenes': f'{len({i.scene for i in items if i.scene}) or "–"}',
-    }
-  )
+  return {
+    'images': (f'{len(items):,}', f'{len(shown):,} shown'),
+    'domains, objects': f'{len({i.group for i in items})}',
+    'generator': ', '.join(sorted(map(str, made))),
+    'scenes': f'{len({i.scene for i in items if i.scene}) or "–"}',
+  }
 
 
-def _counts(items: Sequence[Item]) -> str:
-  rows = []
-  for group, of in sets.counts(items).items():
-    share = page_tables.share(of[ACCEPTED] / of.total())
-    rows.append(('', [escape(group), share, *(f'{of[s]:,}' for s in STATUSES)]))
-  return page_tables.plain(['', 'share accepted', *STATUSES], rows, label='accepted')
+def _counts(items: Sequence[Item]) -> Table:
+  rows = [
+    [group, share(of[ACCEPTED] / of.total()), *(f'{of[s]:,}' for s in STATUSES)]
+    for group, of in sets.counts(items).items()
+  ]
+  return table('accepted', ['', 'share accepted', *STATUSES], rows)
 
 
-def card(item: Item) -> str:
+def card(item: Item) -> Card:
   """An image with what belongs to it. Raises UserError for a picture that cannot be read."""
-  tiles = ''.join(
-    f'<figure class="tile"><img src="{uri}" alt="{escape(f"{what} of {item.id}", quote=True)}" '
-    f'loading="lazy">{what}</figure>'
-    for what, uri in tiles_of(item).items()
-  )
-  struck = item.status == STRUCK
-  marks = page_tables.attributes(group=item.group, status=item.status)
-  strike = '' if struck else f' data-strike="{escape(item.id, quote=True)}"'
-  button = '' if struck else '<button type="button">strike out</button>'
-  tag = '' if item.status == ACCEPTED else f'<span class="tag">{item.status}</span>'
   about = [item.reason, *map(str, dict(item.record.get('prompts') or {}).values())]
-  note = escape('; '.join(filter(None, about)))
-  return (
-    f'<div class="card{" struck" if struck else ""}"{marks}{strike}>{button}'
-    f'<h3>{escape(item.id)}</h3>{tag}<span class="note">{note}</span>'
-    f'<div class="tiles">{tiles}</div></div>'
+  return Card(
+    item.id,
+    (Strip('', '', tuple(tiles_of(item))),),
+    tag='' if item.status == ACCEPTED else item.status,
+    note='; '.join(filter(None, about)),
+    labels=dict(group=item.group, status=item.status),
   )
 
 
-def tiles_of(item: Item) -> dict[str, str]:
-  """What is shown of an image -> a data URI."""
+def tiles_of(item: Item) -> Iterator[Tile]:
+  """What is shown of an image."""
+  tile = lambda what, content, kind='image/jpeg': Tile(content, what, f'{what} of {item.id}', kind)
   image = colours(item.picture)
-  out = {'image': photograph(image)}
+  yield tile('image', photograph(image))
   if 'original' in item.files:
-    out['original'] = photograph(colours(item.files['original']))
+    yield tile('original', photograph(colours(item.files['original'])))
   if 'refined' in item.files:
-    out['before refinement'] = photograph(colours(item.files['image']))
+    yield tile('before refinement', photograph(colours(item.files['image'])))
   if 'mask' in item.files or 'box' in item.files:
-    out['mask'] = photograph(marked(image, item))
+    yield tile('mask', photograph(marked(image, item)))
   ids = ids_of(item.files['labels'])
   palette = np.asarray(labels.PALETTE[: labels.SCORED])
   drawn = pictures.class_map(small(labels.CITYSCAPES_TO_TRAIN_ID[ids], nearest=True), palette)
-  return out | {'labels': pictures.data_uri(pictures.png(drawn))}
+  yield tile('labels', pictures.png(drawn), 'image/png')
 
 
 def marked(image: np.ndarray, item: Item) -> np.ndarray:
@@ -250,11 +188,11 @@ def small(array: np.ndarray, nearest: bool = False) -> np.ndarray:
   return cv2.resize(array, (WIDTH, max(1, height * WIDTH // width)), interpolation=how)
 
 
-def photograph(image: np.ndarray) -> str:
-  """uint8 [H, W, 3] as the data URI of a small JPEG."""
+def photograph(image: np.ndarray) -> bytes:
+  """uint8 [H, W, 3] as a small JPEG."""
   import cv2
 
   done, coded = cv2.imencode('.jpg', small(image)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
   if not done:
     raise ValueError(f'a picture of shape {image.shape} cannot be coded as JPEG')
-  return pictures.data_uri(coded.tobytes(), 'image/jpeg')
+  return coded.tobytes()

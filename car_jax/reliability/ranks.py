@@ -73,7 +73,7 @@ def entries(view: View) -> list[dict[str, Any]]:
 
 
 def as_table(view: View) -> table.Table | None:
-  """A row for each set; in brackets the interval over models and images. None for too few models."""
+  """A row for each set, in brackets the interval over models and images; none for few models."""
   rows = [
     [
       e['set'],
@@ -114,16 +114,17 @@ def covers(view: View) -> str:
   count, resamples = _count(shown), view.study.get('resamples')
   times = f' {resamples:,} times' if resamples else ''
   return (
-    f'Spearman and Kendall (tau-b): how alike the orders of {count} models by {_titles(view, shown[0])} '
-    'are, before recalibration; 1 is the same, −1 reversed. Negative: the more accurate a model, '
-    'the smaller its calibration error. In brackets 95 % intervals: models were drawn again with '
-    f'replacement, and images or scenes with them{times}. They cover what other models of the same '
-    'sorts and other images of the same sets might show, as if models had been drawn at random. '
-    'They do not cover other trainings of these models, sorts of models and sets that are not '
-    f'here, or that several sets were looked at. Of {count} models they are rough and, away from '
-    '0, too narrow: one that leaves out 0 counts only where orders that agree or disagree as much '
-    f'(by Kendall) come in less than {100 * RARE:.0f} % of all orders by chance. Ranks do not say '
-    'how far models are apart, nor what causes what.'
+    f'Spearman and Kendall (tau-b): how alike the orders of {count} models by '
+    f'{_titles(view, shown[0])} are, before recalibration; 1 is the same, −1 reversed. '
+    'Negative: the more accurate a model, the smaller its calibration error. In brackets 95 % '
+    'intervals: models were drawn again with replacement, and images or scenes with '
+    f'them{times}. They cover what other models of the same sorts and other images of the same '
+    'sets might show, as if models had been drawn at random. They do not cover other trainings '
+    'of these models, sorts of models and sets that are not here, or that several sets were '
+    f'looked at. Of {count} models they are rough and, away from 0, too narrow: one that leaves '
+    'out 0 counts only where orders that agree or disagree as much (by Kendall) come in less '
+    f'than {100 * RARE:.0f} % of all orders by chance. Ranks do not say how far models are '
+    'apart, nor what causes what.'
   )
 
 

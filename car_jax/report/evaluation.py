@@ -170,7 +170,7 @@ def findings(content: Content) -> list[str]:
 
 def figures(content: Content) -> dict[str, Figure]:
   """By the name of their file: what the page and the Markdown show."""
-  out = {}
+  out: dict[str, Figure] = {}
   if content['main']:
     out |= {'scores.svg': _intervals(content), 'per-image.svg': _histogram(content)}
     if any(s['distances'].get('d_ys') is not None for s in content['subjects']):
@@ -200,8 +200,8 @@ def _intervals(content: Content) -> Figure:
   shown = [s for s in content['subjects'] if s['scores'][main]['mean'] is not None]
   for k, s in enumerate(shown):
     entry = s['scores'][main]
-    ends = dict(left=_value(entry['low']), right=_value(entry['high']))
-    series.append(Series(s['name'], styles[s['name']], (Point(entry['mean'], k, **ends),)))
+    point = Point(entry['mean'], k, left=_value(entry['low']), right=_value(entry['high']))
+    series.append(Series(s['name'], styles[s['name']], (point,)))
   floor = [s['scores'][main]['mean'] for s in shown if s['name'] == content['floor']]
   everywhere = tuple(Point(v, k) for v in floor for k in range(len(shown)))
   series.insert(0, Series("readers' floor", Style('muted', 'tick'), everywhere))
@@ -232,7 +232,7 @@ def _histogram(content: Content) -> Figure:
   series = []
   for k, name in enumerate(names):
     points = tuple(
-      Point((a + b) / 2, k, left=a, right=b, count=float(n))
+      Point((a + b) / 2, k, left=a, right=b, counted=float(n))
       for (a, b), n in zip(spans, found['counts'][name], strict=True)
       if n
     )
@@ -284,8 +284,8 @@ def _by_samples(content: Content) -> Figure:
     for s in content['subjects']:
       found = s['ged_by_samples']
       if found.get(estimator) is not None:
-        dashed = dict(dash='' if estimator == 'v' else '2 5', hollow=estimator == 'u')
-        style = styles[s['name']]._replace(**dashed)
+        own = estimator == 'u'
+        style = styles[s['name']]._replace(dash='2 5' if own else '', hollow=own)
         points = of_values(found['n'], found[estimator])
         series.append(Series(f'{s["name"]} ({estimator})', style, points))
   counts = tuple(content['subjects'][0]['ged_by_samples']['n'])
@@ -306,8 +306,8 @@ def _reliability(content: Content, subject: Mapping[str, Any]) -> Figure:
   for source, name in SOURCES.items():
     if not (found := subject['reliability'].get(source)):
       continue
-    columns = dict(count=found['pixels']) if source == 'mean' else {}
-    points = of_values(found['confidence'], found['frequency'], **columns)
+    pixels = found['pixels'] if source == 'mean' else ()
+    points = of_values(found['confidence'], found['frequency'], pixels)
     drawn = style._replace(dash='2 5', hollow=True) if source == 'own' else style
     series.append(Series(name, drawn, points))
     errors.append(f'ECE {_ece(found):.4f} {name}')
@@ -345,8 +345,8 @@ def _flip_rates(content: Content) -> Figure:
     None,
     (Series('as it should be', TICK, right), *series),
     rows=tuple(c['base'] for c in classes),
-    caption='Among the pixels of a class that samples call by either of its names, the share of the '
-    "twin's; ticks where it should be.",
+    caption='Among the pixels of a class that samples call by either of its names, the share of '
+    "the twin's; ticks where it should be.",
   )
 
 
@@ -411,10 +411,8 @@ def markdown(content: Content, drawn: Mapping[str, str]) -> str:
   out = [f'# {prose(content["title"])}', '']
   out += [f'{prose(about)}, {content["samples"]} samples per image. {content["created"]}.', '']
   out += [*(f'- {prose(line)}' for line in lines), '', '## Scores', '']
-  out += [
-    f'Mean and 95 % interval (bootstrap over {units["count"]:,} {units["name"]}); the best in bold.',
-    '',
-  ]
+  over = f'{units["count"]:,} {units["name"]}'
+  out += [f'Mean and 95 % interval (bootstrap over {over}); the best in bold.', '']
   out += [*scores(content).markdown(), '', *table('', head, legend, words=range(4)).markdown(), '']
   out += ['## Pictures', '', f'Cases show, from left to right: {prose(shown)}.', '']
   titles = {name: prose(title) for name, title in drawn.items()}

@@ -5,6 +5,7 @@ the axis names, so a share of an axis in per cent is 12.3 and not 0.123.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ def styles(names: Iterable[str], *, floor: str = '') -> dict[str, Style]:
 
 class Point(NamedTuple):
   """y is the place of a row in a figure of rows. low and high are ends of an interval of y, left
-  and right of x. count: how many pixels or images, drawn as a column. label: what the point is."""
+  and right of x. counted: pixels or images, drawn as a column. label: what the point is."""
 
   x: float
   y: float
@@ -55,7 +56,7 @@ class Point(NamedTuple):
   high: float = NAN
   left: float = NAN
   right: float = NAN
-  count: float = NAN
+  counted: float = NAN
   label: str = ''
   hollow: bool = False
 
@@ -94,7 +95,8 @@ class Axis:
 class Figure:
   """rows: names of the rows of y, or none for an axis y. labels: what controls choose it by.
 
-  counted: what the counts of its points are, '' where they have none.
+  counted: what the counts of its points are, '' where they have none. background: a PNG over the
+  plane of both axes.
   """
 
   title: str
@@ -107,6 +109,7 @@ class Figure:
   legend: bool = True
   labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
   size: tuple[int, int] = (440, 300)
+  background: bytes = b''
 
   @property
   def empty(self) -> bool:
@@ -121,7 +124,7 @@ class Figure:
     for s in self.series:
       for p in s.points:
         place = p.y if self.y else self.rows[round(p.y)]
-        values = (s.name, p.label, p.x, p.left, p.right, place, p.low, p.high, p.count)
+        values = (s.name, p.label, p.x, p.left, p.right, place, p.low, p.high, p.counted)
         for column, value in zip(columns.values(), values, strict=True):
           column.append(_short(value))
     kept = {k: v for k, v in columns.items() if any(x not in ('', None) for x in v)}
@@ -137,14 +140,11 @@ def _short(value: Any) -> Any:
   return f'{value:.0f}' if value == round(value) else f'{value:.4g}'
 
 
-def of_values(x: Sequence[Any], y: Sequence[Any], **columns: Sequence[Any]) -> tuple[Point, ...]:
+def of_values(x: Iterable[Any], y: Iterable[Any], counted: Iterable[Any] = ()) -> tuple[Point, ...]:
   """Points of columns of plain content, in which a missing number is None."""
-  number = lambda v: v if isinstance(v, str | bool) else NAN if v is None else float(v)
-  rows = zip(x, y, *columns.values(), strict=True)
-  return tuple(
-    Point(number(a), number(b), **dict(zip(columns, map(number, more), strict=True)))
-    for a, b, *more in rows
-  )
+  number = lambda v: NAN if v is None else float(v)
+  rows = itertools.zip_longest(zip(x, y, strict=True), counted)
+  return tuple(Point(number(a), number(b), counted=number(n)) for (a, b), n in rows)
 
 
 def thinned(points: Sequence[Point], tolerance: float) -> tuple[Point, ...]:

@@ -1,6 +1,8 @@
-"""HTML pages from templates: one file each, no network, light and dark, readable without a script."""
+"""HTML pages from templates: one file each, no network, light and dark.
 
-import base64
+Their script sorts, chooses, isolates and saves; without it everything is shown.
+"""
+
 import dataclasses
 import pathlib
 import urllib.parse
@@ -10,7 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from car_jax.evaluate import folders
+from car_jax.evaluate import folders, pictures
 from car_jax.metrics.base import BETTER
 from car_jax.report import svg
 from car_jax.report.figure import Figure
@@ -31,7 +33,7 @@ class Tile:
 
   @property
   def uri(self) -> str:
-    return data_uri(self.content, self.kind)
+    return pictures.data_uri(self.content, self.kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +82,6 @@ class Select:
 
 def select(axis: str, names: Iterable[Any], **how: str) -> Select:
   return Select(axis, tuple(dict.fromkeys(map(str, names))), **how)
-
-
-def data_uri(content: bytes, kind: str = 'image/png') -> str:
-  return f'data:{kind};base64,{base64.b64encode(content).decode()}'
 
 
 def sentence(text: str) -> str:

@@ -182,10 +182,10 @@ def reliability(view: View) -> list[Figure]:
     for name in (c for c in view.calibrators if c in by):
       percent = lambda key, of=by[name]: [None if v is None else 100 * v for v in of.get(key) or []]
       points = of_values(
-        percent('confidence'), percent('frequency'), count=by[name].get('pixels') or []
+        percent('confidence'), percent('frequency'), counted=by[name].get('pixels') or []
       )
       style = look[name] if len(by) <= MARKED else look[name]._replace(shape='')
-      series.append(Series(name, style, tuple(p for p in points if p.count > 0)))
+      series.append(Series(name, style, tuple(p for p in points if p.counted > 0)))
     x, y = Axis('confidence, %', 0, 100), Axis('right, % of pixels', 0, 100)
     labels = dict(model=model, set=dataset)
     title = f'{model} on {dataset}'

@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
+from car_jax.evaluate import pictures
 from car_jax.report.figure import Axis, Figure, Point, Series
 
 CSS = pathlib.Path(__file__).with_name('figure.css').read_text().replace('\n', '')
@@ -153,7 +154,7 @@ def _plane(figure: Figure, top: float, names: list[tuple[float, int, Series]]) -
   assert figure.y is not None
   points = [p for s in figure.series for p in s.points]
   width, height = figure.size
-  counted = any(math.isfinite(p.count) for p in points)
+  counted = any(math.isfinite(p.counted) for p in points)
   bottom = top + height - 70
   low = bottom + (STRIP + 8 if counted else 0)
   x = Scale(figure.x, (v for p in points for v in (p.x, p.left, p.right)), 46, width - RIGHT)
@@ -162,17 +163,26 @@ def _plane(figure: Figure, top: float, names: list[tuple[float, int, Series]]) -
   numbers = [_text(40, y(t) + 4, n) for t, n in y.ticks.items()]
   if counted:
     numbers += [_text(40, low - 12, figure.counted), _text(40, low, '(log)')]
-  parts = [f'<path class="g" d="{grid}"/>', _side('end', numbers)]
+  parts = [_image(figure.background, (x.start, y.end, x.end, y.start))] if figure.background else []
+  parts += [f'<path class="g" d="{grid}"/>', _side('end', numbers)]
   parts.append(_side('start', [_text(4, top - 9, figure.y.name)]))
   parts += _across(x, figure.x.name, top, bottom, low + 15)
-  most = math.log10(max([10.0, *(p.count for p in points if math.isfinite(p.count))]))
+  most = math.log10(max([10.0, *(p.counted for p in points if math.isfinite(p.counted))]))
   # One of them must not vanish: its logarithm is 0.
-  tall = lambda p: max(1.5, STRIP * math.log10(max(p.count, 1)) / most) if p.count > 0 else 0.0
+  tall = lambda p: max(1.5, STRIP * math.log10(max(p.counted, 1)) / most) if p.counted > 0 else 0.0
   for s in figure.series:
     inside = _columns(s, x, lambda p: low, tall) if counted else ''
     inside += _marks(s, lambda p: x(p.x), lambda p: y(p.y), x, y)
     parts.append(_group(s, inside))
   return _document(figure, low + 36, parts, names)
+
+
+def _image(png: bytes, box: tuple[float, float, float, float]) -> str:
+  left, top, right, bottom = box
+  return (
+    f'<image href="{pictures.data_uri(png)}" x="{left:.0f}" y="{top:.0f}" opacity=".35" '
+    f'width="{right - left:.0f}" height="{bottom - top:.0f}" preserveAspectRatio="none"/>'
+  )
 
 
 def _group(s: Series, inside: str) -> str:
@@ -188,7 +198,7 @@ def _rows(figure: Figure, top: float, names: list[tuple[float, int, Series]]) ->
     for row in dict.fromkeys(round(p.y) for p in s.points):
       there[row].append(id(s))
   points = [p for s in figure.series for p in s.points]
-  stems = any(math.isfinite(p.count) for p in points)
+  stems = any(math.isfinite(p.counted) for p in points)
   step = 9 if max(map(len, there), default=1) < 6 else 6
   heights = [STEM_ROW if stems else max(24, step * len(ids) + 10) for ids in there]
   tops = [top + sum(heights[:k]) for k in range(len(heights))]
@@ -207,9 +217,9 @@ def _rows(figure: Figure, top: float, names: list[tuple[float, int, Series]]) ->
     texts.append(_text(left - 8, tops[k] + heights[k] / 2 + 4, shown))
   parts.append(f'<g class="end">{"".join(texts)}</g>')
   for s in figure.series:
-    most = max((p.count for p in s.points if math.isfinite(p.count)), default=1.0) or 1.0
+    most = max((p.counted for p in s.points if math.isfinite(p.counted)), default=1.0) or 1.0
     base = lambda p: tops[round(p.y)] + STEM_ROW - 6
-    inside = _columns(s, x, base, lambda p, most=most: (STEM_ROW - 14) * p.count / most)
+    inside = _columns(s, x, base, lambda p, most=most: (STEM_ROW - 14) * p.counted / most)
     if s.style.shape == 'tick':
       inside += _ticks(s, x, tops, heights)
     elif not stems:
@@ -228,7 +238,7 @@ def _ticks(s: Series, x: Scale, tops: Sequence[float], heights: Sequence[float])
 
 def _columns(s: Series, x: Scale, base: Callable, tall: Callable) -> str:
   """Columns for the counts of points, as wide as their interval of x, or thin."""
-  known = [p for p in s.points if p.count > 0]
+  known = [p for p in s.points if p.counted > 0]
   shape = ''.join(f'M{_at(x(p.x))} {base(p):.0f}v-{_at(tall(p))}' for p in known)
   wide = max((x(p.right) - x(p.left) - 1 for p in known if math.isfinite(p.left)), default=5.0)
   style = '' if wide == 5 else f' style="stroke-width:{max(1, wide):.1f}"'
@@ -244,7 +254,7 @@ def _marks(s: Series, at: Callable, up: Callable, x: Scale, y: Scale | None) -> 
     out += _path('b', f'{_joined(ends)}z', s)
   whiskers = ''
   for p in s.points:
-    if math.isfinite(p.left + p.right) and not math.isfinite(p.count):
+    if math.isfinite(p.left + p.right) and not math.isfinite(p.counted):
       whiskers += f'M{_at(x(p.left))} {_at(up(p))}H{_at(x(p.right))}'
     if y is not None and not s.band and math.isfinite(p.low + p.high):
       whiskers += f'M{_at(at(p))} {_at(y(p.low))}V{_at(y(p.high))}'

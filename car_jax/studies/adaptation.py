@@ -17,6 +17,7 @@ import json
 import pathlib
 import shlex
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,11 +26,13 @@ import numpy as np
 from car_jax import errors, files
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
-from car_jax.evaluate import census, escaped, folders, svg
+from car_jax.evaluate import census, folders, report, tables
 from car_jax.metrics import confusion_matrix
-from car_jax.studies import adaptation_page, adaptation_plots
-from car_jax.studies.adaptation_page import differences, percent, unpaired
-from car_jax.studies.adaptation_plots import TITLES
+from car_jax.report import adaptation as pages
+from car_jax.report import svg
+from car_jax.report.adaptation import TITLES, differences, unpaired
+from car_jax.report.table import prose
+from car_jax.studies import adaptation_views
 
 
 class Scored(NamedTuple):
@@ -63,32 +66,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
   from car_jax.ahead import use_compilation_cache
 
   use_compilation_cache()
-  views = adaptation_plots.views(str(runs['sac'][0]), args.data) if 'sac' in runs else b''
+  views = adaptation_views.views(str(runs['sac'][0]), args.data) if 'sac' in runs else b''
   study = scored(runs, args.data, args.split)
   results = summary(study.matrices, study.classes)
   results['remarks'] = list(study.remarks)
   results['pseudo_labels'] = pseudo_labels(runs.get('sac', ()))
   command = shlex.join(sys.argv[1:] if arguments is None else arguments)
-  about = adaptation_page.About(
+  about = pages.About(
     split=args.split,
     images=study.images,
     palette=study.palette,
     command=f'python -m car_jax.studies.adaptation {command}',
-    configs=first_configs(runs),
+    configs=tables.plain(first_configs(runs)),
+    created=time.strftime('%Y-%m-%d %H:%M'),
+    versions=report.versions(),
   )
-  print(f'{tables(results)}\nreport: {write(out, results, about, views)}')
+  print(f'{markdown(results)}\nreport: {write(out, results, about, views)}')
   return 0
 
 
 def write(
-  out: pathlib.Path, results: Mapping[str, Any], about: adaptation_page.About, views: bytes
+  out: pathlib.Path, results: Mapping[str, Any], about: pages.About, views: bytes
 ) -> pathlib.Path:
   """Writes the study's files, each whole, and returns the path of its page, the last."""
   texts = {
     'results.json': json.dumps(results, indent=1, allow_nan=False) + '\n',
-    'tables.md': tables(results),
-    'classes.svg': svg.standalone(adaptation_plots.per_class(results)),
-    'report.html': adaptation_page.page(results, about, views),
+    'tables.md': markdown(results),
+    'classes.svg': svg.standalone(pages.per_class(results)),
+    'report.html': pages.page(results, about, views),
   }
   if views:
     with folders.whole(out / 'views.png') as part:
@@ -227,29 +232,21 @@ def gains(models: Mapping[str, Any], title: str) -> dict[str, list[float]]:
   return {name: values for name, values in by_name.items() if values}
 
 
-def tables(results: Mapping[str, Any]) -> str:
-  """Markdown: per cent, mean over runs and their standard deviation, a row for each class."""
-  models, classes = results['models'], results['classes']
+def markdown(results: Mapping[str, Any]) -> str:
+  """The table of classes, and each gain run by run."""
+  models = results['models']
   runs = ', '.join(f'{TITLES[name]} {len(m["iou"])}' for name, m in models.items())
-  rows = [
-    [name, *(percent([values[k] for values in m['iou']]) for m in models.values())]
-    for k, name in enumerate(classes)
-  ]
-  for title in next(iter(models.values()))['miou']:
-    means = [percent(m['miou'][title]) for m in models.values()]
-    rows.append([f'**{text}**' for text in (title, *means)])
-  rows.append(['pixels right', *(percent(m['accuracy']) for m in models.values())])
   lines = [
     f'IoU on the target in per cent, mean ± standard deviation over runs ({runs}).',
     '',
-    *escaped.table(['class', *(TITLES[name] for name in models)], rows, numbers=True),
+    *pages.classes(results).markdown(),
   ]
   for name, points in results['gain'].items():
     each = ', '.join(f'{100 * g:+.1f}' for g in points)
     mean = f'{100 * np.mean(points):+.1f} points of mIoU'
     lines += ['', f'{TITLES[name]} over source-only: {mean} ({each}).']
   remarks = results.get('remarks') or []
-  lines += [part for line in (*unpaired(models), *remarks) for part in ('', line)]
+  lines += [part for line in (*unpaired(models), *remarks) for part in ('', prose(line))]
   return '\n'.join(lines) + '\n'
 
 

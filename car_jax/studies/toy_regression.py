@@ -21,7 +21,11 @@ import numpy as np
 from car_jax import arrays as array_files
 from car_jax import errors, files
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
-from car_jax.evaluate import escaped, folders
+from car_jax.evaluate import folders
+from car_jax.report import svg
+from car_jax.report import toy as pages
+from car_jax.report.figure import Figure
+from car_jax.report.table import Table, table
 
 LAWS = [(pi, sigma) for pi in (0.5, 0.6, 0.9) for sigma in (0.01, 0.02, 0.03)]
 # Figure 1's law and seeds: the published one, and the law's first two of figure 2.
@@ -41,7 +45,7 @@ MEASURED = {
 def parse(arguments: list[str]) -> argparse.Namespace:
   parser = errors.parser('car_jax.studies.toy_regression', __doc__)
   add = parser.add_argument
-  add('--out', required=True, help='folder of the runs, results.json, tables.md and the figures')
+  add('--out', required=True, help='folder of the runs, report.html, results.json, tables.md')
   add('--seeds', type=int, default=5, help='runs per law (default 5)')
   add('--steps', type=int, default=5000, help='adversarial steps (default 5000)')
   add('--calibration-steps', type=int, default=1500, help="F's steps before (default 1500)")
@@ -166,27 +170,31 @@ def load(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def draw(out: pathlib.Path, args: argparse.Namespace) -> None:
-  from car_jax.studies import toy_plots
-
   results: dict[str, Any] = {}
-  tables = []
+  tables: list[Table] = []
+  curves: list[Figure] = []
+  numbers: dict[str, np.ndarray] = {}
   if args.figure != '1':
     laws = {law: load(run_file(out, law)) for law in LAWS}
     results['figure2'] = over_all_runs(laws)
     results['laws'] = [by_law(law, numbers) for law, numbers in laws.items()]
     tables += [table_of_medians(results['figure2']), table_of_laws(results['laws'])]
-    toy_plots.figure2(out / 'toy_figure2.png', results['figure2'])
+    curves = pages.likelihood(results['figure2'])
   if args.figure != '2':
     numbers = load(portrait_file(out))
     results['figure1'] = by_law(FIGURE_1[0], numbers)
     tables.append(table_of_laws([results['figure1']]))
-    toy_plots.figure1(out / 'toy_figure1.png', numbers)
-  text = '\n\n'.join(tables)
-  for name, content in (('results.json', json.dumps(results, indent=1)), ('tables.md', text)):
+  text = '\n\n'.join('\n'.join([f'{t.title}:', '', *t.markdown()]) for t in tables)
+  texts = {
+    'results.json': json.dumps(results, indent=1) + '\n',
+    'tables.md': text + '\n',
+    **({'toy_figure2.svg': svg.standalone(curves[0])} if curves else {}),
+    'report.html': pages.page(tables, numbers, curves),
+  }
+  for name, content in texts.items():
     with folders.whole(out / name) as part:
-      part.write_text(content + '\n')
-  pictures = ', '.join(str(p) for p in sorted(out.glob('toy_figure*.png')))
-  print(f'{text}\n\nwrote {pictures}, results.json and tables.md')
+      part.write_text(content)
+  print(f'{text}\n\nreport: {out / "report.html"}')
 
 
 def over_all_runs(laws: dict[tuple[float, float], dict[str, np.ndarray]]) -> dict[str, Any]:
@@ -248,8 +256,8 @@ def by_law(law: tuple[float, float], numbers: dict[str, np.ndarray]) -> dict[str
   )
 
 
-def table_of_medians(medians: dict[str, Any]) -> str:
-  """Markdown: median [quartiles] of all runs at the steps of the tables, by weight."""
+def table_of_medians(medians: dict[str, Any]) -> Table:
+  """Median [quartiles] of all runs at the steps of the tables, by weight."""
   at = shown(medians['step'])
   head = ['weight', 'a branch lost', '|P(upper) - pi|', 'stays above 0 from']
   rows = []
@@ -257,12 +265,12 @@ def table_of_medians(medians: dict[str, Any]) -> str:
     places = [int(np.argmin(np.abs(np.array(medians['step']) - s))) for s in at]
     cells = [f'{c["median"][i]:.2f} [{c["low"][i]:.2f}, {c["high"][i]:.2f}]' for i in places]
     rows.append([weight, c['lost'], f'{c["share_error"]:.3f}', c['crosses_zero'], *cells])
-  title = f'Log likelihood, median [quartiles] over {medians["runs"]} runs of 9 laws:'
-  return '\n'.join([title, '', *escaped.table([*head, *(f'step {s:,}' for s in at)], rows)])
+  title = f'Log likelihood, median [quartiles] over {medians["runs"]} runs of 9 laws'
+  return table(title, [*head, *(f'step {s:,}' for s in at)], rows)
 
 
-def table_of_laws(rows: list[dict[str, Any]]) -> str:
-  """Markdown: each law with each weight, and below it the published code's single run."""
+def table_of_laws(rows: list[dict[str, Any]]) -> Table:
+  """Each law with each weight, and below it the published code's single run."""
   at, runs = rows[0]['at'], rows[0]['runs']
   head = ['pi', 'sigma', 'weight', 'F(0.2) (exact)', "F's loss", 'P(upper | x = 0.2)']
   cells = []
@@ -279,8 +287,8 @@ def table_of_laws(rows: list[dict[str, Any]]) -> str:
         share = '' if known[1] is None else f'{known[1]:.3f}'
         law[-1] = f'{weight} published code'
         cells.append([*law, '', '', share, *values])
-  title = f'One law at a time ({runs} run{"s" * (runs > 1)} each, medians; upper: each run):'
-  return '\n'.join([title, '', *escaped.table([*head, *(f'{s:,}' for s in at)], cells)])
+  title = f'One law at a time ({runs} run{"s" * (runs > 1)} each, medians; upper: each run)'
+  return table(title, [*head, *(f'{s:,}' for s in at)], cells)
 
 
 if __name__ == '__main__':

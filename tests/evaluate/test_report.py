@@ -172,7 +172,7 @@ HOSTILE = '<script>alert(1)</script>"\'|a](http://c)\n=cmd'
 
 def test_names_of_others_are_neither_markup_nor_formulas(of_six, written):
   results, about, choice, cases = of_six
-  first, *others = results.subjects
+  first = results.subjects[0]
   cases = {
     k: dataclasses.replace(
       c, id=HOSTILE, predictions={HOSTILE if s == first else s: p for s, p in c.predictions.items()}

@@ -6,7 +6,7 @@ import io
 import re
 import urllib.parse
 
-VOID = {'meta', 'br', 'img', 'path', 'col'}
+VOID = {'meta', 'br', 'img', 'path', 'image', 'col'}
 
 
 class Document(html.parser.HTMLParser):

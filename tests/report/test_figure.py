@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -88,7 +89,7 @@ def test_rows_hold_a_mark_for_each_series_one_below_the_other():
 
 
 def test_counts_are_columns_on_a_logarithmic_scale():
-  points = of_values([2, 5, 8], [1, 2, 3], count=[10, 1000, 0])
+  points = of_values([2, 5, 8], [1, 2, 3], counted=[10, 1000, 0])
   drawing = Drawing(svg.svg(plane(Series('one', ONE['one'], points), counted='pixels')))
   tall = [float(v) for v in re.findall(r'v-([\d.]+)', drawing.shape('one', 'c'))]
   assert len(tall) == 2  # nothing has no column
@@ -172,7 +173,7 @@ def test_nothing_to_draw_is_a_drawing():
 )
 @hypothesis.settings(max_examples=60, deadline=None)
 def test_any_values_are_drawn_inside(values):
-  points = tuple(Point(x, y, low=y - abs(r), high=y + abs(r), count=n) for x, y, r, n in values)
+  points = tuple(Point(x, y, low=y - abs(r), high=y + abs(r), counted=n) for x, y, r, n in values)
   series = Series('one', Style('s0', 'circle'), points, band=True)
   drawing = Drawing(svg.svg(Figure('t', Axis('x'), Axis('y'), (series,), counted='pixels')))
   assert len(drawing.marks('one')) == len(points)
@@ -195,7 +196,7 @@ def test_a_thinned_curve_keeps_its_ends_and_misses_no_point(values):
     # off a line by at most as far along y as a point is off it at right angles, over its slope
     wide = points[-1].x - points[0].x or 1
     for p in points:
-      near = min(_distance(p, a, b, wide, tall) for a, b in zip(kept[:-1], kept[1:], strict=True))
+      near = min(_distance(p, a, b, wide, tall) for a, b in itertools.pairwise(kept))
       assert near <= 0.01 + 1e-9
 
 

@@ -96,7 +96,7 @@ def test_reliability_diagrams_and_counts():
     table = entry['reliability']
     rows = zip(table['confidence'], table['frequency'], table['pixels'], strict=True)
     wanted = [(100 * c, 100 * f, n) for c, f, n in rows if n]
-    found = [(p.x, p.y, p.count) for p in points(drawn[model, dataset], calibrator)]
+    found = [(p.x, p.y, p.counted) for p in points(drawn[model, dataset], calibrator)]
     assert found == [pytest.approx(row) for row in wanted]
 
 

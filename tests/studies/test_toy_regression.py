@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from car_jax.methods.car_toy import CARToy
 from car_jax.studies import toy_regression as study
 from car_jax.studies import toy_runs
+from tests.report.document import Document, network, weight
 
 SHORT = ['--seeds', '2', '--steps', '20', '--calibration-steps', '10', '--workers', '2']
 
@@ -28,10 +30,12 @@ def folder(tmp_path_factory):
 
 
 def test_a_shortened_study_leaves_figures_numbers_and_tables(folder):
-  for name in ('toy_figure1.png', 'toy_figure2.png'):
-    picture = (folder / name).read_bytes()
-    assert picture.startswith(b'\x89PNG')
-    assert len(picture) < 150_000
+  text = (folder / 'report.html').read_text()
+  assert network(text) == []
+  assert weight(text) < 400_000
+  figures = Document(text).figures
+  assert {'data and calibration net', 'without (weight 0)', 'the last two fifths'} <= {*figures}
+  ElementTree.fromstring((folder / 'toy_figure2.svg').read_text())
   results = json.loads((folder / 'results.json').read_text())
   assert len(results['laws']) == 9
   curve = results['figure2']
@@ -40,6 +44,9 @@ def test_a_shortened_study_leaves_figures_numbers_and_tables(folder):
   files = [dict(np.load(study.run_file(folder, law))) for law in study.LAWS]
   runs = np.concatenate([numbers['log_likelihood'][0] for numbers in files])
   np.testing.assert_allclose(curve['curves']['1']['median'], np.median(runs, 0), atol=1e-4)
+  rows = [r for r in figures['median and quartiles over 18 runs'] if 'weight 1' in r['series']]
+  drawn = [float(r['log likelihood of a draw']) for r in rows]
+  np.testing.assert_allclose(drawn, np.median(runs, 0), rtol=1e-3)
   tables = (folder / 'tables.md').read_text()
   assert 'stays above 0 from | step 20 |' in tables
   widths = {len(re.split(r'(?<!\\)\|', line)) for line in tables.split('\n\n')[3].splitlines()}
@@ -48,12 +55,12 @@ def test_a_shortened_study_leaves_figures_numbers_and_tables(folder):
 
 def test_a_finished_study_is_only_redrawn_and_a_missing_law_is_trained(folder, capsys, monkeypatch):
   before = {p: p.stat().st_mtime_ns for p in (folder / 'runs').iterdir()}
-  (folder / 'toy_figure2.png').unlink()
+  (folder / 'report.html').unlink()
   monkeypatch.setattr(toy_runs, 'Runs', None)  # nothing may be trained
   assert study.main(['--out', str(folder), *SHORT]) == 0
   assert {p: p.stat().st_mtime_ns for p in (folder / 'runs').iterdir()} == before
-  assert (folder / 'toy_figure2.png').exists()
-  assert 'toy_figure2.png' in capsys.readouterr().out
+  assert (folder / 'report.html').exists()
+  assert 'report.html' in capsys.readouterr().out
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
