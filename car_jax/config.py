@@ -75,16 +75,22 @@ def load(path: str, changes: Sequence[tuple[str, str]] = ()) -> ConfigDict:
 def read(path: str) -> ConfigDict:
   """What the file's get_config returns.
 
-  A path that does not exist from the current folder is looked up from the repository's.
+  A path that does not exist from the current folder is looked up from the repository's; one of
+  its configs may be named without folder and ending.
   Raises UserError for a missing file, a file without get_config, an unknown variant.
   """
   name, _, variant = str(path).partition(':')
   with reading(name[:200], 'a config'):
-    file = next((p for p in (pathlib.Path(name), REPOSITORY / name) if p.is_file()), None)
+    places = [pathlib.Path(name), REPOSITORY / name]
+    if bare := name.isidentifier():
+      places.append(REPOSITORY / 'configs' / f'{name}.py')
+    file = next((p for p in places if p.is_file()), None)
   if file is None:
     if name and pathlib.Path(name).exists():
       files.check_regular(name)
-    known = [f'configs/{p.name}' for p in (REPOSITORY / 'configs').glob('[!_]*.py')]
+    known = [
+      p.stem if bare else f'configs/{p.name}' for p in (REPOSITORY / 'configs').glob('[!_]*.py')
+    ]
     raise UserError(f'no config file {name}\n{nearest(name, known)}')
   if file.suffix != '.py':
     raise UserError(f'{file} is no Python file; a config is one, such as configs/demo.py')

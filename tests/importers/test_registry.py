@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+import eval as evaluation
 from car_jax import config as configs
 from car_jax import registry as parts
 from car_jax.errors import UserError
@@ -28,8 +29,16 @@ def test_a_study_names_its_models(study, count):
   assert len(models) == count
   assert all(m.path == f'runs/{study}/{name}' for name, m in models.items())
   assert plan.load(f'configs/{study}.py:x/y').models['SETR-MLA'].path == 'x/y/SETR-MLA'
-  with pytest.raises(UserError, match=rf'none of the {count} models .*\n.*importers registry'):
-    plan.plan(plan.load(f'configs/{study}.py:x/y'))
+  assert plan.load(study) == plan.load(f'configs/{study}.py')
+  assert plan.load(f'{study}:x/y') == plan.load(f'configs/{study}.py:x/y')
+
+
+@pytest.mark.parametrize('path', ['relis:x/y', 'configs/genval.py:x/y'])
+def test_a_study_without_runs_says_how_to_make_them(path, tmp_path, capsys):
+  assert evaluation.main(['--config', path, '--out', str(tmp_path / 'out')]) == 2
+  error_text = capsys.readouterr().err
+  assert re.search(r'none of the \d+ models of the study is there', error_text)
+  assert f'car_jax.importers registry {path} --weights FOLDER' in error_text
 
 
 @pytest.mark.parametrize('path', MODELS)
@@ -173,6 +182,7 @@ def test_mistakes(study, tmp_path, capsys):
     ([str(study), '--weights', str(tmp_path / 'files')], 'holds no file of a model'),
     (['configs/reliability.py', '--weights', str(tmp_path / 'files')], 'names no files of weights'),
     (['configs/demo.py:car', '--weights', str(tmp_path)], 'this config trains'),
+    (['rellis', '--weights', str(tmp_path)], 'no config file rellis\n  did you mean: relis'),
   ):
     assert command.main(['registry', *arguments]) == 2
     assert message in capsys.readouterr().err
