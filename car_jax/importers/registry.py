@@ -14,6 +14,7 @@ from car_jax import progress
 from car_jax import registry as parts
 from car_jax.errors import UserError
 from car_jax.importers import comparison
+from car_jax.importers.segmenters import FRAME
 from car_jax.nn.composed import Composition
 from car_jax.reliability import plan
 
@@ -21,7 +22,8 @@ Importing = Callable[[Mapping[str, Any], pathlib.Path, pathlib.Path], None]
 CONFIG = 'config.json'
 ROUNDING = 0.0051  # of the millions of parameters in a table
 # What a run's config says of how a net is tested, beside the net itself.
-TESTED = ('method.model.mean', 'method.model.std', 'method.crop', 'method.stride', 'data.fit')
+TESTED: tuple[str, ...] = ('method.model.mean', 'method.model.std', 'method.crop', 'method.stride')
+TESTED += tuple(f'data.{key}' for key in FRAME)
 
 
 def matched(models: Mapping[str, Any], files: list[pathlib.Path]) -> dict[str, pathlib.Path]:
