@@ -133,7 +133,7 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
     resize=args.resize,
   )
   name = pathlib.Path(args.config.partition(':')[0]).stem
-  content, page = studies.run(config, args.out or f'runs/{name}/study', command)
+  content, page = studies.run(config, args.out or f'runs/{name}/study', command, args.config)
   seen = view.View(content)
   for table in pivot.tables(seen):
     print('\n'.join([f'{table.title}: {table.about}', *table.terminal()]), end='\n\n')

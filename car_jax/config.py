@@ -68,23 +68,29 @@ def load(path: str, changes: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     how = f'python -m car_jax.generate {kind} --config {path}'
     raise UserError(f'{path} generates, nothing to train\n  {how}')
   with naming(str(path).partition(':')[0]):
-    full = complete(renamed_parts(config, changes))
+    full = complete(renamed_parts(config.to_dict(), changes))
   return override(full, changes)
 
 
 def read(path: str) -> ConfigDict:
   """What the file's get_config returns.
 
-  A path that does not exist from the current folder is looked up from the repository's.
+  A path that does not exist from the current folder is looked up from the repository's; one of
+  its configs may be named without folder and ending.
   Raises UserError for a missing file, a file without get_config, an unknown variant.
   """
   name, _, variant = str(path).partition(':')
   with reading(name[:200], 'a config'):
-    file = next((p for p in (pathlib.Path(name), REPOSITORY / name) if p.is_file()), None)
+    places = [pathlib.Path(name), REPOSITORY / name]
+    if bare := name.isidentifier():
+      places.append(REPOSITORY / 'configs' / f'{name}.py')
+    file = next((p for p in places if p.is_file()), None)
   if file is None:
     if name and pathlib.Path(name).exists():
       files.check_regular(name)
-    known = [f'configs/{p.name}' for p in (REPOSITORY / 'configs').glob('[!_]*.py')]
+    known = [
+      p.stem if bare else f'configs/{p.name}' for p in (REPOSITORY / 'configs').glob('[!_]*.py')
+    ]
     raise UserError(f'no config file {name}\n{nearest(name, known)}')
   if file.suffix != '.py':
     raise UserError(f'{file} is no Python file; a config is one, such as configs/demo.py')
@@ -181,10 +187,12 @@ def override(
 ) -> ConfigDict:
   """A completed config with each dotted key set to what its option allows.
 
-  An entry of a dict of the user's, such as config.init, may be new. Raises UserError for an unknown
-  key (with the nearest one) and for a value that cannot be.
+  An entry of a dict of the user's, such as config.init, may be new. Where another part is chosen by
+  its name, defaults of the one before give way to its own. Raises UserError for an unknown key
+  (with the nearest one) and for a value that cannot be.
   """
-  given = config.to_dict()
+  given = renamed_parts(options.beyond_defaults(schema, config.to_dict()), pairs)
+  given = complete(given, schema).to_dict()
   for key, text in pairs:
     known = options.leaves(schema, given)
     *parents, leaf = key.split('.')
@@ -205,9 +213,8 @@ def _at(tree: dict[str, Any], keys: Sequence[str]) -> Any:
   return functools.reduce(lambda node, key: node[key], keys, tree)
 
 
-def renamed_parts(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-  """The config with other parts chosen by `NAME.name=..`, before their options are completed."""
-  given = config.to_dict()
+def renamed_parts(given: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+  """A config with other parts chosen by `NAME.name=..`, before their options are completed."""
   for key, text in pairs:
     *parents, leaf = key.split('.')
     if leaf == 'name':

@@ -312,6 +312,23 @@ def completed_part(kind: str, given: Any, where: str) -> dict[str, Any]:
   return {'name': name, **completed(cls, rest, f'{where}.', f'{kind} {name!r}')}
 
 
+def beyond_defaults(cls: type, full: Mapping[str, Any]) -> dict[str, Any]:
+  """A completed config without what is as by default, but for the names of its parts."""
+  out: dict[str, Any] = {}
+  for key, option in declared(cls).items():
+    value = full[key]
+    if (kind := part_of(option.type)) and value is not None:
+      name = value['name']
+      out[key] = {'name': name, **beyond_defaults(lookup.find(kind, name), value)}
+    elif (group := group_of(option.type)) and value is not None:
+      out[key] = beyond_defaults(group, value) or value  # an empty one may mean none
+    elif group := entries_of(option.type):
+      out[key] = {name: beyond_defaults(group, v) for name, v in value.items()}
+    elif value != option.default:
+      out[key] = value
+  return out
+
+
 def instance(cls: type, full: Mapping[str, Any]) -> Any:
   """A completed group as an object of its class, the groups in it too."""
   fields = {}

@@ -36,7 +36,7 @@ Mask2Former      R  mask2former_swin_large 215.46 83.30 model_final_17c1ee.pkl
 SegFormer-B5_v2  RG segformer_b5_whole      81.97     - segformer_mit-b5_4x1_1024x1024_80k_cityscapes_v2*
 SegFormer-B5_v3  RG segformer_b5_whole      81.97     - segformer_mit-b5_4x1_1024x1024_80k_cityscapes_v3*
 Segmenter_short  R  segmenter              333.82     - segmenter_vit-l_mask_4x1_769x769_80k_cityscapes*
-MaskFormer       R  maskformer_r101c        60.29 79.70 model_final_4f8ff9.pkl
+MaskFormer       R  maskformer_r101c        60.39 79.70 model_final_4f8ff9.pkl
 SwinLarge        RG upernet_swin_large     231.88     - upernet_swin_large_patch4_window7_512x512_pretrain_224x224_22K_160k_cityscapes*
 ANN-R50          G  ann_r50                 43.86 78.88 ann_r50-d8_769x769_80k_cityscapes_20200607_044426-cc7ff323.pth
 ANN-R101         G  ann_r101                62.86 78.80 ann_r101-d8_769x769_80k_cityscapes_20200607_013713-a9d4be8d.pth

@@ -122,7 +122,9 @@ def segformer(variant):
 
 
 def maskformer():
-  return net(resnet(101, False), dict(name='maskformer'), align_corners=False)
+  """On DeepLab's ResNet-101, whose batch norms train here and stay as they are in the paper."""
+  backbone = resnet(101, False, stem_channels=128, width=64, multi_grid=(1, 2, 4))
+  return net(backbone, dict(name='maskformer', inner_dropout=0.1), align_corners=False)
 
 
 def mask2former():
@@ -143,6 +145,7 @@ CONVNEXT = ADAMW | dict(lr=1e-4, weight_decay=0.05, rates=tuple(STAGES))
 CONVNEXT |= dict(decays=((r'(bias|scale|factor)$', 0.0),))
 MASKS = dict(name='adamw', lr=1e-4, weight_decay=0.05, schedule='poly', power=0.9, clip=0.01)
 MASKS |= dict(rates=((r'^backbone/', 0.1),))
+MASKS |= dict(decays=((r'norm|position_bias|^(query|query_codes|level_codes)$', 0.0),))
 
 SLIDE = dict(crop=769, stride=513, fit=(2049, 1025))
 WIDE = dict(crop=768, stride=512, fit=(2049, 1025))
@@ -243,7 +246,7 @@ MODELS: dict[str, Any] = {
     for variant in SEGFORMERS
   },
   'segformer_b5_whole': (lambda: segformer('b5'), ADAMW, 80, 4, 1024, WHOLE),
-  'maskformer_r101c': (maskformer, MASKS, 90, 16, 769, WHOLE),
+  'maskformer_r101c': (maskformer, MASKS | dict(weight_decay=1e-4), 90, 16, 769, WHOLE),
   'mask2former_swin_large': (mask2former, MASKS, 90, 16, 769, WHOLE),
 }
 

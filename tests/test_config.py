@@ -82,6 +82,42 @@ def test_a_wrong_override_is_named(arguments, message):
     configs.override(demo(), configs.split_overrides(arguments))
 
 
+@pytest.mark.parametrize(
+  'pairs',
+  [
+    [('data.name', 'fake'), ('data.count', '8')],
+    [('data.count', '8'), ('data.name', 'fake')],
+    [('data.name', 'toy_regression'), ('data.sigma', '0.5'), ('data.batch', '3')],
+    [('method.optim.momentum', '0.5'), ('method.optim.name', 'sgd')],
+    [('method.model.backbone.name', 'mit'), ('method.model.head.name', 'segformer')],
+  ],
+)
+def test_another_part_in_a_config_that_is_complete(pairs):
+  """As of a file or a checkpoint: what the part before had by default is not asked of it."""
+  backbone, head = dict(name='vit'), dict(name='psp')
+  model = dict(name='composed', backbone=backbone, head=head, auxiliary={}, mean=(1.0, 2.0, 3.0))
+  method = dict(name='supervised', model=model, crop=(48, 64))
+  config = configs.complete(dict(method=method, data=dict(name='cityscapes/scale1', batch=2)))
+  actual = configs.override(config, pairs)
+  assert actual.method.model.mean == (1.0, 2.0, 3.0)
+  assert actual.method.crop == (48, 64)
+  flat = configs.flatten(actual)
+  assert [str(flat[key]) for key, _ in pairs] == [text for _, text in pairs]
+  assert flat == configs.flatten(configs.complete(actual))
+
+
+def test_another_part_is_not_given_what_the_one_before_was():
+  config = configs.complete(
+    dict(
+      method=dict(name='supervised', model=dict(name='segnet'), optim=dict(name='adam', b1=0.8)),
+      data=dict(name='fake'),
+    )
+  )
+  with pytest.raises(UserError, match="'method.optim.b1': optimizer 'sgd' has no option 'b1'"):
+    configs.override(config, [('method.optim.name', 'sgd')])
+  assert configs.override(config, []) == config
+
+
 def test_a_missing_config_names_the_nearest():
   with pytest.raises(UserError, match='did you mean: configs/car_lidc.py'):
     configs.load('configs/car_lidcc.py')

@@ -90,6 +90,7 @@ def shrink(node) -> None:
       value.update({k: v for k, v in small.items() if k in value})
       if 'stem_channels' in value and 'depth' in value:
         value.update(stem_channels=8, blocks=(1, 1, 1, 1))
+        value.update({k: v for k, v in dict(width=0, multi_grid=()).items() if k in value})
       shrink(value)
 
 

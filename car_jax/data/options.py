@@ -151,6 +151,11 @@ class Data(Group):
   """Side of the central square that evaluation sees; 0 for whole images."""
   fit: Size | tuple[()] = ()
   """Longer and shorter side that evaluation scales images into; () for none."""
+  fit_multiple: Positive = 1
+  """Whole multiples of it that the sides of an image in `fit` are rounded up to, its shape changed
+  by so much; antialiased, as transformers has it. 1 for none, as mmsegmentation has it."""
+  resize: Size | tuple[()] = ()
+  """Height and width that evaluation makes of any image, antialiased; () for none."""
   threads: Annotated[int, Range(0, 1024)] = 2
   """How many threads of the host read and change images."""
   workers: Annotated[int, Range(0, 1024)] = 0

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Annotated, Any, Protocol
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from car_jax import registry
@@ -248,6 +249,28 @@ def fitted_size(height: int, width: int, long: int, short: int) -> tuple[int, in
   return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
+def rounded_size(height: int, width: int, long: int, short: int, multiple: int) -> tuple[int, int]:
+  """As `fitted_size`, each side rounded up to a multiple of a number.
+
+  As transformers does it, which rounds the shorter side before, and the longer one down.
+  """
+  scale = min(long / max(height, width), short / min(height, width))
+  least = min(height, width)
+  sides = (round(s * scale) if s == least else int(s * scale) for s in (height, width))
+  height, width = (-(-side // multiple) * multiple for side in sides)
+  return height, width
+
+
+def antialiased(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """uint8 [H, W, 1 or 3] -> [height, width, 1 or 3], bilinear as Pillow has it, where each pixel of
+  a smaller image sees all that it covers."""
+  if (height, width) == image.shape[:2]:
+    return image
+  picture = Image.fromarray(image if image.shape[-1] > 1 else image[..., 0])
+  resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+  return np.asarray(resized).reshape(height, width, -1)
+
+
 def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
   """uint8 [H, W, channels] -> [height, width, channels], as OpenCV has it, without antialiasing."""
   if (height, width) == image.shape[:2]:
@@ -262,16 +285,33 @@ def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
 class Fit:
   """The image alone at `fitted_size`, `bilinear`; labels keep their size.
 
-  For nets that are scored at the size they were trained on (RELIS, arXiv 2303.11298).
+  For nets that are scored at the size they were trained on (RELIS, arXiv 2303.11298). With a
+  `multiple`, at `rounded_size`, `antialiased`, as transformers has it.
   """
 
   long: int
   short: int
+  multiple: int = 1
 
   def __call__(self, example: Example, rng: np.random.Generator | None = None) -> Example:
-    height, width = example['image'].shape[:2]
-    h, w = fitted_size(height, width, self.long, self.short)
-    return example | {'image': bilinear(example['image'], h, w)}
+    image = example['image']
+    height, width = image.shape[:2]
+    if self.multiple == 1:
+      h, w = fitted_size(height, width, self.long, self.short)
+      return example | {'image': bilinear(image, h, w)}
+    h, w = rounded_size(height, width, self.long, self.short, self.multiple)
+    return example | {'image': antialiased(image, h, w)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Resize:
+  """The image alone at one size whatever its shape, `antialiased`; labels keep their size."""
+
+  height: int
+  width: int
+
+  def __call__(self, example: Example, rng: np.random.Generator | None = None) -> Example:
+    return example | {'image': antialiased(example['image'], self.height, self.width)}
 
 
 PLAIN_CROPS: dict[str, Any] = {'centre': CentreCrop, 'random': RandomCrop}
@@ -284,9 +324,9 @@ SCALED_CROPS: dict[str, Any] = {
 def from_config(data: Any, train: bool, ignore_label: int | None = None) -> list[Transform]:
   """config.data's `pad`; in training its `size`, `crop` (with `scales`), `mirror`, `mirror_rows`,
   `rot90`, `rotate` and `transforms`; in evaluation its `eval_size` (images stay whole without) and
-  `fit`.
+  `fit` or `resize`.
 
-  Raises UserError for a crop without its size or scales.
+  Raises UserError for a crop without its size or scales, and for two sizes of the whole image.
   """
   data = data_options.of(data)
   size, scaled = data.size, data.crop in SCALED_CROPS
@@ -302,7 +342,13 @@ def from_config(data: Any, train: bool, ignore_label: int | None = None) -> list
     if data.eval_size:
       chain += [Pad(data.eval_size, ignore_label)] if data.pad else []
       chain += [CentreCrop(data.eval_size, 'eval_size')]
-    return chain + ([Fit(max(data.fit), min(data.fit))] if data.fit else [])
+    if data.fit and data.resize:
+      raise UserError(
+        f'config.data.fit {data.fit} and config.data.resize {data.resize} both size the image\n'
+        "  leave one out: --config.data.resize='()'"
+      )
+    chain += [Fit(max(data.fit), min(data.fit), data.fit_multiple)] if data.fit else []
+    return chain + ([Resize(*data.resize)] if data.resize else [])
   if size:
     chain += [Pad(size, ignore_label)] if data.pad else []
     kind = data.crop

@@ -19,6 +19,7 @@ from car_jax.generate.clip_text import ClipText
 from car_jax.generate.samplers import NoiseSchedule, Spacing
 from car_jax.generate.unet import ControlNet, UNet
 from car_jax.generate.vae import VAE
+from car_jax.nn.layers import check_divides
 
 MOST, MOST_LAYERS = 2**20, 64  # of any size: a net is not made on the word of a damaged file
 DOWN = {True: 'CrossAttnDownBlock2D', False: 'DownBlock2D'}
@@ -232,8 +233,7 @@ def _check_divisible(net: nn.Module, path: Any) -> None:
       parts += [(net.num_heads, 'attention_head_dim (the number of heads)'), (2, 'cosine and sine')]
   for width in widths:
     for count, what in parts:
-      if width % count:
-        raise UserError(f'{path}: a width of {width} is not divided by {count}, {what}')
+      check_divides(count, width, f'{path}: a width, of {what}')
 
 
 def of_module(kind: str, net: nn.Module) -> dict[str, Any]:

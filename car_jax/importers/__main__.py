@@ -11,7 +11,8 @@ is an error. `eval.py --checkpoint DIR` then scores it; config.init of train.py 
 python -m car_jax.importers registry STUDY --weights DIR: the files of a study's models.
 
 STUDY is a config such as configs/relis.py, which names the published file of each model. What lies
-in the folder and is not imported yet is imported; what is missing is named.
+in the folder and is not imported yet is imported; what is missing is named. A file whose net has
+another size than the study says is refused; where it computes something else, the lines say so.
 """
 
 import argparse
@@ -56,16 +57,18 @@ def imported(
 ) -> tuple[ConfigDict, Any, dict[str, Any]]:
   """-> config of the run, its state, what is known of its data.
 
-  given: the path of the config that a user names; fallback: of the one for a file that does not say
-  what it holds.
+  given: the path of the config that a user names; fallback: of the one for a segmenter whose file
+  does not say what it is.
   """
+  from car_jax.importers.encoders import Encoder  # imports jax
+
   module, published = IMPORTERS[name]
   importer = importlib.import_module(f'car_jax.importers.{module}')
   if published:
     config = configs.override(configs.load(given or published), changes)
     return config, *importer.to_state(path, config)
   file = importer.opened(path)
-  given = given or ('' if file.described else fallback)
+  given = given or ('' if file.described or isinstance(file, Encoder) else fallback)
   if given:
     config = configs.load(given)
     file.check(config)
@@ -91,8 +94,11 @@ def of_study(study: str, weights: str) -> int:
   """Imports what a folder holds of a study's models."""
   from car_jax.importers import registry
 
-  def importing(importer: str, file: pathlib.Path, fallback: str, out: pathlib.Path) -> None:
-    write(str(file), out, *imported(importer, str(file), '', (), fallback))
+  def importing(published: Mapping[str, Any], file: pathlib.Path, out: pathlib.Path) -> None:
+    run = imported(published['importer'], str(file), '', (), published['config'])
+    config, _, info = run
+    registry.check_size(file, config, info['num_classes'], published)
+    write(str(file), out, *run)
 
   print('\n'.join(registry.run(study, weights, importing)))
   return 0

@@ -38,19 +38,34 @@ def check(
 
 def computes(net: Composition) -> tuple[str, list[np.ndarray]]:
   """A net's prediction as operations and constants, which tell two nets apart however spelt."""
-  side = max(97, net.least)  # of no power of two, so that ways of resizing differ
-  x = np.zeros((1, side, side, 3), np.float32)
-  made = jax.eval_shape(lambda: net.init(jax.random.key(0), x, train=False))
-  kept = {
+  x = _image(net)
+  traced = jax.make_jaxpr(lambda v, x: net.apply(v, x, train=False))(variables(net), x)
+  return str(traced.jaxpr), [np.asarray(c) for c in traced.consts]
+
+
+def variables(net: Composition) -> dict[str, Any]:
+  """Shapes of what a prediction reads: all but the heads that training alone has."""
+  made = jax.eval_shape(lambda: net.init(jax.random.key(0), _image(net), train=False))
+  return {
     kind: {name: part for name, part in made.get(kind, {}).items() if name[:10] != 'auxiliary_'}
     for kind in ('params', 'batch_stats')
   }
-  traced = jax.make_jaxpr(lambda v, x: net.apply(v, x, train=False))(kept, x)
-  return str(traced.jaxpr), [np.asarray(c) for c in traced.consts]
+
+
+def millions(net: Composition) -> float:
+  """Of parameters, without those of heads that training alone has."""
+  return sum(leaf.size for leaf in jax.tree.leaves(variables(net)['params'])) / 1e6
+
+
+def _image(net: Composition) -> np.ndarray:
+  side = max(97, net.least)  # of no power of two, so that ways of resizing differ
+  return np.zeros((1, side, side, 3), np.float32)
 
 
 def differences(ours: Composition, theirs: Composition) -> list[str]:
   """One line for each option in which two nets that compute different things differ."""
+  if ours == theirs:
+    return []
   (one, first), (two, second) = computes(ours), computes(theirs)
   if one == two and all(map(np.array_equal, first, second)):
     return []

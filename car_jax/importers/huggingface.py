@@ -47,14 +47,15 @@ class Checkpoint:
     """Of a run of its net, which sees whole images."""
     if not self.spec:
       return configs.load(f'{SEGFORMER}:{mit.variant_of(self.weights) or "b0"}')
-    if self.images and self.images.exact:
-      height, width = self.images.exact
+    frame = self.images.frame if self.images else {}
+    if 'resize' in frame:
+      height, width = frame['resize']
       print(
-        f'{self.path}: its images were made {height} x {width} whatever their shape; here they are '
-        'seen as they are\n  scaled into a frame: --config.data.fit=LONG,SHORT',
+        f'{self.path}: images are made {height} x {width} whatever their shape, as its '
+        "preprocessor_config.json says\n  as they are: --config.data.resize='()'",
         flush=True,
       )
-    return run_config(self.spec, fit=(self.images and self.images.fit) or ())
+    return run_config(self.spec, **dict(fit=()) | frame)
 
   def check(self, config: ConfigDict) -> None:
     """Raises UserError where config.json says that its net computes something else."""

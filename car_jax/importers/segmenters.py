@@ -16,6 +16,7 @@ from car_jax.nn.composed import Composition
 from car_jax.nn.segformer import VARIANTS
 
 SEGFORMER = 'configs/segformer_cityscapes.py'
+FRAME = ('fit', 'fit_multiple', 'resize')  # how config.data says which size images are seen at
 
 
 def count(weights: Weights, pattern: str) -> int:
@@ -68,12 +69,12 @@ def composition(path: Any, config: ConfigDict, holds: str) -> Composition:
 
 
 def run_config(spec: Mapping[str, Any], **of: Any) -> ConfigDict:
-  """The config of a run of a net on Cityscapes; of: windows (crop, stride) and the frame (fit).
+  """The config of a run of a net on Cityscapes; of: windows (crop, stride) and FRAME.
 
   Without, whole images are seen at once.
   """
   given = configs.load(f'{SEGFORMER}:b0').to_dict()
-  given['data'] |= {k: of.pop(k) for k in ('fit',) if k in of}
+  given['data'] |= {k: of.pop(k) for k in FRAME if k in of}
   given['method'] |= dict(model=spec, crop=0, stride=0) | of
   return configs.complete(given)
 

@@ -29,6 +29,7 @@ from car_jax.generate.unet import UNet
 from car_jax.generate.vae import PIXEL_SCALE, VAE, Pixels
 from car_jax.methods.base import Array, Batch, Logs, Method
 from car_jax.methods.train_state import TrainState, create, saved_variables
+from car_jax.nn.layers import check_divides
 from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Depth, Optim, Positive, Width
 
@@ -134,10 +135,7 @@ class Diffusion(Method):
         f'config.method.attention says of {len(self.attention)} levels whether they have '
         f'transformers; widths has {len(self.widths)}'
       )
-    if self.text_width % self.heads:
-      raise UserError(
-        f'config.method.text_width is {self.text_width}, not divided by heads, {self.heads}'
-      )
+    check_divides(self.heads, self.text_width, 'config.method.text_width, of heads')
     configs.module('unet', configs.of_module('unet', self._unet(3)), 'config.method')
 
   @property

@@ -25,6 +25,13 @@ def block_output(x: Array) -> Array:
   return checkpoint_name(x, BLOCK)
 
 
+def check_divides(parts: int, width: int, what: str) -> None:
+  """Raises UserError, naming the nearest valid width, unless `width` is a multiple of `parts`."""
+  if width % parts:
+    near = max(1, round(width / parts)) * parts
+    raise UserError(f'{what}: {width} is no multiple of {parts}; nearest {near}')
+
+
 def at_least_float32(x: Array) -> Array:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 

@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Head
-from car_jax.nn.layers import at_least_float32, conv, layer_norm, resize_bilinear
+from car_jax.nn.layers import at_least_float32, check_divides, conv, layer_norm, resize_bilinear
 from car_jax.options import Depth, Share, Width
 from car_jax.typing import Array
 
@@ -43,13 +42,6 @@ def sine_codes(size: Sequence[int], width: int, dtype: Any = None) -> Array:
 def flat(x: Array) -> Array:
   """[..., h, w, D] -> [..., h * w, D]"""
   return x.reshape(*x.shape[:-3], -1, x.shape[-1])
-
-
-def check_divides(parts: int, width: int, what: str) -> None:
-  """Raises UserError, naming the nearest valid width, unless `width` is a multiple of `parts`."""
-  if width % parts:
-    near = max(1, round(width / parts)) * parts
-    raise UserError(f'{what}: {width} is no multiple of {parts}; nearest {near}')
 
 
 class Attention(nn.Module):

@@ -14,7 +14,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import block_output, max_pool3
+from car_jax.nn.layers import block_output, check_divides, max_pool3
 from car_jax.options import Depth, Share, Width
 from car_jax.typing import Array
 
@@ -106,9 +106,7 @@ class ResNetV2(Backbone):
         '  give one of each per stage'
       )
     for width, multiple in ((self.stem_channels, GROUPS), *((w, 4 * GROUPS) for w in self.widths)):
-      if width % multiple:
-        near = max(multiple, round(width / multiple) * multiple)
-        raise UserError(f'ResNetV2 of {width} channels has no {GROUPS} groups; nearest {near}')
+      check_divides(multiple, width, f"channels of ResNetV2's {GROUPS} groups")
 
   def plan(self) -> list[tuple[int, list[int]]]:
     """Of each stage its stride and the dilations of its blocks."""

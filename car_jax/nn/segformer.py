@@ -18,6 +18,7 @@ from car_jax.nn.layers import (
   NormedConv,
   attention,
   block_output,
+  check_divides,
   conv,
   layer_norm,
   resize_bilinear,
@@ -132,11 +133,7 @@ class MixTransformer(Backbone):
         '  give one of each per stage'
       )
     for width, heads in zip(self.widths, self.heads, strict=True):
-      if width % heads:
-        near = max(1, round(width / heads)) * heads
-        raise UserError(
-          f'SegFormer of width {width} cannot have {heads} heads; nearest width {near}'
-        )
+      check_divides(heads, width, "channels of SegFormer's heads")
 
   @property
   def least(self) -> int:

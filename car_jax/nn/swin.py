@@ -15,7 +15,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import at_least_float32, block_output, conv, layer_norm
+from car_jax.nn.layers import at_least_float32, block_output, check_divides, conv, layer_norm
 from car_jax.options import Count, Depth, Factor, Share, Weight, Width
 from car_jax.typing import Array
 
@@ -184,8 +184,7 @@ class SwinTransformer(Backbone):
         f'Swin has {len(self.depths)} depths and {len(self.heads)} heads\n  give one per stage'
       )
     for k, heads in enumerate(self.heads):
-      if self.width * 2**k % heads:
-        raise UserError(f'Swin of {self.width * 2**k} channels cannot have {heads} heads')
+      check_divides(heads, self.width * 2**k, f"channels of Swin's heads in stage {k}")
     if wrong := [k for k in self.outputs if k >= len(self.depths)]:
       raise UserError(f'Swin has no stage {wrong[0]}; the last is {len(self.depths) - 1}')
 

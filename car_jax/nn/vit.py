@@ -19,6 +19,7 @@ from car_jax.nn.composed import Backbone
 from car_jax.nn.layers import (
   attention,
   block_output,
+  check_divides,
   conv,
   layer_norm,
   resize_bicubic,
@@ -38,11 +39,7 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     b, n, d = x.shape
-    if d % self.heads:
-      near = max(1, round(d / self.heads)) * self.heads
-      raise UserError(
-        f'attention of width {d} cannot have {self.heads} heads; nearest width {near}'
-      )
+    check_divides(self.heads, d, "channels of attention's heads")
     dense = lambda name: nn.Dense(d, self.use_bias, self.dtype, name=name)
     split = lambda name: dense(name)(x).reshape(b, n, self.heads, d // self.heads)
     y = attention(split('query'), split('key'), split('value'))

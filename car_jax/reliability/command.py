@@ -57,12 +57,17 @@ def with_models(
   return config
 
 
-def run(config: ConfigDict, out: str, command: str) -> tuple[dict[str, Any], pathlib.Path]:
-  """Carries a study out, or what is left of it -> (study.json's dict, the page). UserError."""
+def run(
+  config: ConfigDict, out: str, command: str, path: str = 'CONFIG'
+) -> tuple[dict[str, Any], pathlib.Path]:
+  """Carries a study out, or what is left of it -> (study.json's dict, the page). UserError.
+
+  command, path: what a user typed, and the config in it.
+  """
   folder = pathlib.Path(out)
   _check_out(folder)
   began = time.perf_counter()
-  study = Study(plan(config), folder, sharding.make_mesh())
+  study = Study(plan(config, path), folder, sharding.make_mesh())
   cells: list[Cell] = []
   entries: list[dict[str, Any]] = []
   pictures: dict[str, bytes] = {}

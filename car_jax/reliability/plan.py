@@ -198,13 +198,13 @@ class Plan:
     return catalogue.metrics(named, setting)
 
 
-def plan(config: ConfigDict) -> Plan:
-  """Raises UserError for anything that would stop a study later."""
+def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
+  """Raises UserError for anything that would stop a study later; `path` is the config's there."""
   c = config
   _check_values(c)
   full = options.completed(StudyOptions, c.to_dict())
   models = {name: _spec(name, m) for name, m in full['models'].items()}
-  models, absent = _present(models) if full['missing'] == 'skip' else (models, ())
+  models, absent = _present(models, path) if full['missing'] == 'skip' else (models, ())
   models, seeds = _trainings(models)
   sets = {name: _spec(name, s) for name, s in full['sets'].items()}
   for kind, specs in (('models', models), ('sets', sets)):
@@ -242,7 +242,7 @@ def plan(config: ConfigDict) -> Plan:
 
 
 def _present(
-  models: dict[str, dict[str, Any]],
+  models: dict[str, dict[str, Any]], path: str
 ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
   """The models whose folders are there, and names of the others. Raises UserError for none."""
   there = {k: v for k, v in models.items() if '{' in v['path'] or pathlib.Path(v['path']).exists()}
@@ -250,7 +250,7 @@ def _present(
     name, spec = next(iter(models.items()))
     raise UserError(
       f'none of the {len(models)} models of the study is there; such as {name} in {spec["path"]}\n'
-      '  import published weights: python -m car_jax.importers registry CONFIG --weights FOLDER'
+      f'  import published weights: python -m car_jax.importers registry {path} --weights FOLDER'
     )
   return there, tuple(name for name in models if name not in there)
 

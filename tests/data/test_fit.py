@@ -1,4 +1,7 @@
-"""config.data.fit: the image at the size a net was trained on, the labels at their own."""
+"""config.data.fit, resize: the image at the size a net was trained on, the labels at their own."""
+
+import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -50,9 +53,67 @@ def test_the_image_alone_is_resized(channels):
   np.testing.assert_array_equal(found['labels'], labels)
 
 
-def test_an_image_of_that_size_stays():
+@pytest.mark.parametrize('change', [transforms.Fit(8, 4), transforms.Resize(4, 8)])
+def test_an_image_of_that_size_stays(change):
   image = RNG.integers(0, 256, (4, 8, 3), np.uint8)
-  assert transforms.Fit(8, 4)({'image': image}, RNG)['image'] is image
+  assert change({'image': image}, RNG)['image'] is image
+
+
+def shortest_and_longest_edge(height, width, short, long):
+  """What transformers makes of an image before it rounds up, by fractions."""
+  low, high = min(height, width), max(height, width)
+  edge = Fraction(short)
+  if edge * high / low > long:
+    edge = Fraction(long * low, high)
+  other = int(edge * high / low)
+  return (round(edge), other) if height <= width else (other, round(edge))
+
+
+@pytest.mark.parametrize('frame', [(1333, 800), (2048, 1024), (640, 640)])
+def test_sides_are_rounded_up_as_transformers_has_it(frame):
+  for size in (
+    (720, 1280),
+    (1080, 1920),
+    (1024, 2048),
+    (500, 375),
+    (333, 500),
+    (64, 64),
+    (97, 131),
+  ):
+    height, width = shortest_and_longest_edge(*size, frame[1], frame[0])
+    want = 32 * math.ceil(height / 32), 32 * math.ceil(width / 32)
+    assert transforms.rounded_size(*size, *frame, 32) == want
+
+
+def antialiased(x, height, width):
+  """Each new pixel the mean of what lies below a triangle, as wide as a pixel of the smaller."""
+  for axis, target in enumerate((height, width)):
+    scale = x.shape[axis] / target
+    centres = (np.arange(target) + 0.5) * scale
+    away = np.abs(np.arange(x.shape[axis]) + 0.5 - centres[:, None]) / max(scale, 1)
+    share = np.maximum(1 - away, 0)
+    x = np.moveaxis(np.tensordot(share / share.sum(1, keepdims=True), x, (1, axis)), 0, axis)
+  return x
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize(
+  ('config', 'size'),
+  [(dict(resize=(10, 45)), (10, 45)), (dict(fit=(16, 12), fit_multiple=4), (12, 16))],
+)
+def test_the_image_is_shrunk_without_aliases(channels, config, size):
+  image = RNG.integers(0, 256, (30, 50, channels), np.uint8)
+  labels = RNG.integers(0, 5, (2, 30, 50), np.uint8)
+  (change,) = transforms.from_config(config, False)
+  actual = change({'image': image, 'labels': labels}, RNG)
+  assert actual['image'].shape == (*size, channels)
+  assert np.abs(actual['image'] - antialiased(image.astype(float), *size)).max() <= 1.01
+  np.testing.assert_array_equal(actual['labels'], labels)
+
+
+def test_one_size_of_an_image():
+  with pytest.raises(UserError, match='both size the image\n  leave one out'):
+    transforms.from_config(dict(fit=(4, 3), resize=(2, 2)), False)
 
 
 def test_batches_hold_images_and_labels_of_different_sizes():

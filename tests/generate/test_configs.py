@@ -62,8 +62,11 @@ SDXL |= dict(transformer_layers_per_block=[1, 2, 10], projection_class_embedding
     (dict(num_attention_heads=8), 'num_attention_heads = 8'),
     (dict(attention_type='gated', new_key=3), "attention_type = 'gated', new_key = 3"),
     (dict(attention_head_dim=[4, 8, 8, 8]), r'attention_head_dim is \[4, 8, 8, 8\]'),
-    (dict(attention_head_dim=7), 'width of 320 is not divided by 7, .*number of heads'),
-    (dict(norm_num_groups=48), 'width of 320 is not divided by 48'),
+    (
+      dict(attention_head_dim=7),
+      'a width, of attention_head_dim .*heads.: 320 is no multiple of 7',
+    ),
+    (dict(norm_num_groups=48), 'a width, of norm_num_groups: 320 is no multiple of 48'),
     (dict(block_out_channels=[32, 2**40]), 'block_out_channels is'),
     (dict(block_out_channels=[]), 'block_out_channels is .*no list'),
     (dict(block_out_channels=[64, 64]), '4 down_block_types, 2 block_out_channels'),

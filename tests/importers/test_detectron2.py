@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from car_jax import checkpoints, registry
+from car_jax import config as configs
 from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
 from car_jax.importers import comparison, detectron2, mmseg
@@ -159,6 +160,24 @@ def test_published_nets_have_these_names_shapes_and_sizes(name):
     assert backbone.plan()[-1] == (2, [1, 2, 4])
   elif 'R' in name:
     assert backbone.plan()[-1] == (2, [1, 1, 1])
+
+
+@pytest.mark.parametrize(
+  ('name', 'variant'),
+  [('maskformer_R101c', 'maskformer_r101c'), ('mask2former_swin_large', 'mask2former_swin_large')],
+)
+def test_configs_of_published_nets_are_those_of_their_files(name, variant):
+  manifest = models.model(*PUBLISHED[name][:2])
+  weights = {n: np.broadcast_to(np.float32(0), shape) for n, shape in manifest.items()}
+  config = configs.load(f'configs/segmenters_cityscapes.py:{variant}')
+  theirs, ours = (
+    registry.net(detectron2.spec(weights), num_classes=19),
+    registry.net(config.method.model.to_dict(), num_classes=19),
+  )
+  assert comparison.differences(ours, theirs) == []
+  shares = ('dropout', 'inner_dropout', 'drop_path')
+  for a, b in zip(ours.parts(), theirs.parts(), strict=True):
+    assert [getattr(a, n, 0) for n in shares] == [getattr(b, n, 0) for n in shares]
 
 
 def test_pixels_mean_and_deviation_in_a_file_become_options():

@@ -1,17 +1,20 @@
 """The published segmenters of two studies: how many, how large, and a folder of their files."""
 
+import functools
+import json
 import re
 
-import jax
 import numpy as np
 import pytest
 
+import eval as evaluation
 from car_jax import config as configs
 from car_jax import registry as parts
 from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
-from car_jax.importers import registry
+from car_jax.importers import comparison, mmseg, registry
 from car_jax.reliability import plan
+from tests.importers import test_described, torch_writer
 
 STUDIES = {'relis': 27, 'genval': 42}
 MODELS = {}  # by the config of the net
@@ -26,19 +29,23 @@ def test_a_study_names_its_models(study, count):
   assert len(models) == count
   assert all(m.path == f'runs/{study}/{name}' for name, m in models.items())
   assert plan.load(f'configs/{study}.py:x/y').models['SETR-MLA'].path == 'x/y/SETR-MLA'
-  with pytest.raises(UserError, match=rf'none of the {count} models .*\n.*importers registry'):
-    plan.plan(plan.load(f'configs/{study}.py:x/y'))
+  assert plan.load(study) == plan.load(f'configs/{study}.py')
+  assert plan.load(f'{study}:x/y') == plan.load(f'configs/{study}.py:x/y')
+
+
+@pytest.mark.parametrize('path', ['relis:x/y', 'configs/genval.py:x/y'])
+def test_a_study_without_runs_says_how_to_make_them(path, tmp_path, capsys):
+  assert evaluation.main(['--config', path, '--out', str(tmp_path / 'out')]) == 2
+  error_text = capsys.readouterr().err
+  assert re.search(r'none of the \d+ models of the study is there', error_text)
+  assert f'car_jax.importers registry {path} --weights FOLDER' in error_text
 
 
 @pytest.mark.parametrize('path', MODELS)
 def test_nets_are_as_large_as_published(path):
   net = parts.net(configs.load(path).method.model.to_dict(), num_classes=19)
-  side = max(64, net.least)
-  x = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
-  made = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), x)['params']
-  kept = {k: v for k, v in made.items() if not k.startswith('auxiliary_')}
-  count = sum(leaf.size for leaf in jax.tree.leaves(kept))
-  assert {p['parameters'] for p in MODELS[path].values()} == {round(count / 1e6, 2)}
+  published = {p['parameters'] for p in MODELS[path].values()}
+  assert published == {round(comparison.millions(net), 2)}
 
 
 def test_no_file_is_that_of_two_models():
@@ -81,8 +88,8 @@ def test_a_folder_is_imported_and_told_about(study, tmp_path):
     (folder / name).write_text('x')
   made = []
 
-  def importing(importer, file, config, out):
-    made.append((importer, file.name))
+  def importing(published, file, out):
+    made.append((published['importer'], file.name))
     out.mkdir(parents=True)
     (out / 'config.json').write_text('{}')
 
@@ -100,6 +107,74 @@ def test_a_folder_is_imported_and_told_about(study, tmp_path):
     registry.run(str(study), str(folder), importing)
 
 
+def config_file(path, content):
+  path.write_text(
+    f'from ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict({content!r})\n'
+  )
+  return str(path)
+
+
+def toy_study(folder, **published):
+  """Arguments that import the file toy.pth of FOLDER/files by a study of one model."""
+  entry = dict(path=f'{folder}/run', published=dict(files=('toy.pth',), **published))
+  path = config_file(folder / 'study.py', dict(models=dict(toy=entry), sets={}))
+  return ['registry', path, '--weights', str(folder / 'files')]
+
+
+@pytest.fixture
+def toy(tmp_path):
+  """-> a function: what a study says of the model, of a recorded file -> arguments."""
+  (tmp_path / 'files').mkdir()
+  test_described.write(tmp_path / 'files' / 'toy.pth', 'mmseg0/edges')
+  return functools.partial(toy_study, tmp_path)
+
+
+def size_of(name):
+  """Millions of parameters in a recorded file, without those of training's head."""
+  weights = test_described.recorded(name)[2]
+  learned = [n for n in weights if not re.search('running_|num_batches|^auxiliary_head', n)]
+  return sum(weights[n].size for n in learned) / 1e6
+
+
+def test_a_file_of_another_size_is_another_model(toy, tmp_path, capsys):
+  size = size_of('mmseg0/edges')
+  assert command.main(toy(parameters=size + 0.02)) == 2
+  error_text = capsys.readouterr().err
+  assert (
+    f"net has {size:.2f} M parameters for 5 classes, the study's {size + 0.02:g} M" in error_text
+  )
+  assert f'car_jax.importers mmseg {tmp_path}/files/toy.pth --out FOLDER' in error_text
+  assert not (tmp_path / 'run').exists()
+  assert command.main(toy(parameters=round(size, 2))) == 0
+  assert (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_a_file_of_another_net_than_the_study_s_config_is_named(toy, tmp_path, capsys):
+  other = mmseg.opened(test_described.write(tmp_path / 'x.pth', 'mmseg0/corners')).config()
+  path = config_file(tmp_path / 'net.py', other.to_dict())
+  for _ in range(2):  # imported; imported before
+    assert command.main(toy(config=path)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = lines.index(f'  as its file says, and not as {path}:')
+    assert lines[first + 1] == '    align_corners is True, in the file False'
+    assert '    method.crop is (48, 64), in the file 0' in lines
+    assert '    data.fit is (2049, 1025), in the file (2048, 1024)' in lines
+  config = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert config['method']['model']['align_corners'] is False
+  assert command.main(toy(config=config_file(tmp_path / 'same.py', config))) == 0
+  assert 'as its file says' not in capsys.readouterr().out
+
+
+def test_an_encoder_alone_is_no_model_of_a_study(tmp_path, capsys):
+  folder = tmp_path / 'files'
+  folder.mkdir()
+  weights = {'segformer.encoder.patch_embeddings.0.proj.weight': np.ones((4, 3, 7, 7), np.float32)}
+  torch_writer.write_zip(folder / 'toy.pth', torch_writer.state_dict(weights))
+  config = 'configs/segformer_cityscapes.py'
+  assert command.main(toy_study(tmp_path, importer='huggingface', config=config)) == 2
+  assert 'is an encoder alone (mit)' in capsys.readouterr().err
+
+
 def test_mistakes(study, tmp_path, capsys):
   for arguments, message in (
     ([str(study)], 'registry takes a study'),
@@ -107,6 +182,7 @@ def test_mistakes(study, tmp_path, capsys):
     ([str(study), '--weights', str(tmp_path / 'files')], 'holds no file of a model'),
     (['configs/reliability.py', '--weights', str(tmp_path / 'files')], 'names no files of weights'),
     (['configs/demo.py:car', '--weights', str(tmp_path)], 'this config trains'),
+    (['rellis', '--weights', str(tmp_path)], 'no config file rellis\n  did you mean: relis'),
   ):
     assert command.main(['registry', *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -14,6 +14,7 @@ from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
 from car_jax.importers import huggingface
 from car_jax.importers.transformers import processor
+from car_jax.nn.composed import MEAN, STD
 from tests.golden.fill import state_dict as filled
 from tests.importers.test_huggingface import write_safetensors
 from tests.importers.torch_writer import state_dict, write_zip
@@ -98,12 +99,14 @@ def test_a_folder_has_the_outputs_of_its_library(name, tmp_path, capsys):
   write_safetensors(folder / 'model.safetensors', weights_of(name))
   variables, meta = imported(folder, tmp_path / 'run')
   check(name, variables, meta)
-  method, fit = meta['config']['method'], meta['config']['data']['fit']
+  method, data = meta['config']['method'], meta['config']['data']
   np.testing.assert_allclose(method['model']['mean'], (127.5, 114.75, 102), rtol=1e-6)
   np.testing.assert_allclose(method['model']['std'], (51, 63.75, 76.5), rtol=1e-6)
   assert (method['crop'], method['stride']) == (0, 0)
-  error_text = 'were made 512 x 512 whatever their shape' in capsys.readouterr().out
-  assert (error_text, tuple(fit)) == ((False, (1333, 800)) if 'mask' in name else (True, ()))
+  frame = tuple(data['fit']), data['fit_multiple'], tuple(data['resize'])
+  assert frame == (((1333, 800), 32, ()) if 'mask' in name else ((), 1, (512, 512)))
+  text = capsys.readouterr().out
+  assert ('images are made 512 x 512 whatever their shape' in text) == ('mask' not in name)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -261,6 +264,8 @@ def test_a_config_of_ours_must_compute_the_same(change, message, tmp_path):
     (dict(image_mean=[0.1]), 'it is three numbers'),
     (dict(rescale_factor=0), 'it is a positive number'),
     (dict(sharpen=1), r'preprocessor_config\.sharpen'),
+    (dict(resample=3), r'resample = 3'),
+    (dict(size_divisor=2.5), 'it is a whole number'),
   ],
 )
 def test_what_is_not_done_with_images(options, message):
@@ -271,21 +276,32 @@ def test_what_is_not_done_with_images(options, message):
 @pytest.mark.parametrize(
   ('options', 'want'),
   [
-    ({}, ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), None, None)),
-    (dict(size=512), ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), None, (512, 512))),
-    (dict(size=640, max_size=2560, do_normalize=False), ((0,) * 3, (255,) * 3, (2560, 640), None)),
+    ({}, (MEAN, STD, {})),
+    (dict(size=512), (MEAN, STD, dict(resize=(512, 512)))),
+    (
+      dict(size=500, image_processor_type='MaskFormerImageProcessorFast'),
+      (MEAN, STD, dict(resize=(512, 512))),
+    ),
+    (
+      dict(size=640, max_size=2560, do_normalize=False),
+      ((0,) * 3, (255,) * 3, dict(fit=(2560, 640), fit_multiple=1)),
+    ),
+    (
+      dict(size=640, max_size=2560, feature_extractor_type='MaskFormerFeatureExtractor'),
+      (MEAN, STD, dict(fit=(2560, 640), fit_multiple=32)),
+    ),
+    (
+      dict(size={'shortest_edge': 9, 'longest_edge': 20}, size_divisor=0),
+      (MEAN, STD, dict(fit=(20, 9), fit_multiple=1)),
+    ),
     (
       dict(do_rescale=False, image_mean=[1, 2, 3], image_std=[4, 5, 6], size=9, do_resize=False),
-      ((1, 2, 3), (4, 5, 6), None, None),
+      ((1, 2, 3), (4, 5, 6), {}),
     ),
-    (
-      dict(image_mean=0.5, image_std=0.5, rescale_factor=1 / 127.5),
-      (*[(63.75,) * 3] * 2, None, None),
-    ),
+    (dict(image_mean=0.5, image_std=0.5, rescale_factor=1 / 127.5), (*[(63.75,) * 3] * 2, {})),
   ],
 )
 def test_how_images_are_prepared(options, want):
   actual = processor.images(options)
-  for one, two in zip(actual, want, strict=True):
-    assert (one is None) == (two is None)
-    np.testing.assert_allclose(one or 0, two or 0)
+  np.testing.assert_allclose(actual[:2], want[:2])
+  assert actual.frame == want[2]

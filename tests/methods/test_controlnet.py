@@ -261,8 +261,8 @@ def test_its_folder_holds_the_averaged_networks_and_the_tokenizer(scratch, folde
   ('given', 'message'),
   [
     (dict(attention=(True, False)), 'of 2 levels .* widths has 1'),
-    (dict(widths=(6,), groups=4), '6 is not divided by 4'),
-    (dict(text_width=5), 'text_width is 5, not divided by heads, 2'),
+    (dict(widths=(6,), groups=4), '6 is no multiple of 4'),
+    (dict(text_width=5), 'text_width, of heads: 5 is no multiple of 2'),
   ],
 )
 def test_sizes_that_do_not_go_together(given, message):

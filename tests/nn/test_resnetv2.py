@@ -68,8 +68,8 @@ def test_stages_beyond_the_output_stride_are_dilated():
   ('options', 'message'),
   [
     (dict(widths=(256, 512, 1024)), '4 numbers of blocks and 3 widths'),
-    (dict(widths=(256, 512, 1000, 2048)), '1000 channels has no 32 groups; nearest 1024'),
-    (dict(stem_channels=40), '40 channels has no 32 groups; nearest 32'),
+    (dict(widths=(256, 512, 1000, 2048)), '32 groups: 1000 is no multiple of 128; nearest 1024'),
+    (dict(stem_channels=40), '32 groups: 40 is no multiple of 32; nearest 32'),
   ],
 )
 def test_options_that_it_refuses(options, message):

@@ -45,7 +45,7 @@ def test_low_precision_inside_gives_float32_logits(net):
   ('options', 'message'),
   [
     (dict(variant='b6'), "no SegFormer 'b6'\n  known: b0, b1"),
-    (dict(widths=(4, 5, 5, 8)), 'width 5 cannot have 2 heads; nearest width 4'),
+    (dict(widths=(4, 5, 5, 8)), 'heads: 5 is no multiple of 2; nearest 4'),
     (dict(widths=(4, 4, 5)), '3 widths, 4 depths, 4 heads and 4 reductions'),
   ],
 )

@@ -77,7 +77,7 @@ def test_maps_of_any_image_and_of_chosen_stages():
   ('options', 'message'),
   [
     (dict(heads=(3, 6, 12)), '4 depths and 3 heads'),
-    (dict(width=32), 'of 32 channels cannot have 3 heads'),
+    (dict(width=32), 'heads in stage 0: 32 is no multiple of 3; nearest 33'),
     (dict(outputs=(0, 4)), 'no stage 4; the last is 3'),
   ],
 )

@@ -213,5 +213,5 @@ def test_parameter_counts_of_the_published_nets():
 def test_sizes_that_it_refuses():
   with pytest.raises(UserError, match='depth 2 has no block 2\n  the last one is 1'):
     VisionTransformer(**TINY, outputs=(0, 2))
-  with pytest.raises(UserError, match='width 8 cannot have 3 heads; nearest width 9'):
+  with pytest.raises(UserError, match='attention.s heads: 8 is no multiple of 3; nearest 9'):
     shapes(VisionTransformer(**TINY | dict(heads=3)), (1, 16, 16, 3))
