@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from car_jax import lookup, options
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate.options import MOST_SAMPLES, Evaluation
+from car_jax.evaluate.predict import Says
 from car_jax.metrics import stochastic
 from car_jax.metrics.flips import switchable
 
@@ -193,18 +194,23 @@ class Metric:
       parts += [f'{"class" if self.listed and self.ignored == "class" else "ignore"}={self.ignore}']
     return f'{self.kind}[{", ".join(parts)}]'
 
-  def left_out(self, draws: bool) -> str:
-    """Why a subject, whose samples are draws or not, has no such score; '' where it has.
+  def left_out(self, says: Says) -> str:
+    """Why a subject has no such score; '' where it has.
 
     Leaving out self pairs corrects for a finite number of draws; a distribution that is known
     whole has nothing to correct, and without its self pairs it is another one.
     """
+    if not says.confidence and self.kind in ('ece', 'nll', 'brier', 'kl'):
+      return 'one label map says nothing of confidence'
     if self.estimator != 'u':
       return ''
     if self.flips and self.kind in ('ged', 'd_yy'):
       return 'readers are all modes with their weights, not draws: see [v]'
-    if not draws and self.kind in ('ged', 'diversity', 'd_ss'):
-      return 'weights, not draws: see [v]'
+    if self.kind in ('ged', 'diversity', 'd_ss'):
+      if says.single:
+        return 'one segmentation says nothing of a spread: see [v]'
+      if not says.draws:
+        return 'weights, not draws: see [v]'
     return ''
 
 

@@ -56,9 +56,8 @@ class Evaluator:
     self._rows: list[Subject] = []
     if readers:
       note = 'the floor: masks drawn from the same readers that they are scored against'
-      self._rows = [
-        Subject(READERS, predict.draw_readers(info.num_classes, self.plan.ignore), None, note)
-      ]
+      draw = predict.draw_readers(info.num_classes, self.plan.ignore)
+      self._rows = [Subject(READERS, draw, None, note, summarised=True)]
 
   def __call__(
     self,
@@ -105,7 +104,7 @@ class Evaluator:
       scores={s.name: jax.tree.map(join, *(p['scores'][s.name] for p in parts)) for s in rows},
       notes={s.name: s.note for s in rows},
       labels=labels,
-      whole=tuple(s.name for s in rows if not s.draws),
+      says={s.name: s.says for s in rows},
       seconds=time.perf_counter() - began,
     )
 
@@ -120,7 +119,7 @@ class Evaluator:
         save.readers(*self.fetch((labels, batch['label_weight'], batch['valid'])))
       for subject in rows:
         prediction = self.predict(subject, batch, rng)
-        scores[subject.name] = self._score(subject.draws, prediction, batch)
+        scores[subject.name] = self._score(subject.says, prediction, batch)
         if save is not None:
           save.prediction(subject.name, *self.fetch((prediction, batch['valid'])))
           for kind in set(save.kinds) & set(subject.own):
@@ -141,7 +140,7 @@ class Evaluator:
       ignore = self.plan.ignore  # a class like others, or no class at all
       ignore = None if ignore is not None and ignore >= self.info.num_classes else ignore
       run: Any = lambda state, batch, rng: f(state, batch, rng, self.plan.samples)
-      if all(f is not row.predict for row in self._rows):
+      if not subject.summarised:
         run = functools.partial(predict.predict, f, self.plan.samples, self.plan.chunk, ignore)
       self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))
     return self._compiled[f](subject.state, batch, rng)
@@ -149,7 +148,7 @@ class Evaluator:
   def shapes(self, subject: Subject, batch: Any, rng: jax.Array) -> None:
     """What `predict` and the scores do with a batch, by shapes alone; raises what they raise."""
     run = lambda state, batch: self.predict(dataclasses.replace(subject, state=state), batch, rng)
-    score = functools.partial(self._score, subject.draws)
+    score = functools.partial(self._score, subject.says)
     jax.eval_shape(score, jax.eval_shape(run, subject.state, batch), batch)
 
   def _own(self, function: Callable) -> Callable:

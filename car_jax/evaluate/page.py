@@ -72,7 +72,7 @@ def _score_row(results: Results, subject: str) -> str:
   for m in results.plan.metrics:
     interval = results.interval(subject, m)
     if interval.mean != interval.mean:
-      why = m.left_out(subject not in results.whole)
+      why = m.left_out(results.says[subject])
       cells.append(f'<td>–{f"<small>{why}</small>" if why else ""}</td>')
       continue
     mean, ends, top = tables.cell(results, subject, m, ' – ')

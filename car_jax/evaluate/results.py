@@ -13,6 +13,7 @@ import numpy as np
 
 from car_jax.evaluate import census, score
 from car_jax.evaluate.catalogue import Metric, Plan
+from car_jax.evaluate.predict import Says
 from car_jax.metrics import bootstrap, calibration, confusion
 from car_jax.metrics.bootstrap import Interval
 
@@ -34,7 +35,7 @@ class Results:
   notes: dict[str, str]  # subject -> what it is
   seconds: float
   labels: np.ndarray  # [I, C + 2], see score.census
-  whole: tuple[str, ...] = ()  # subjects whose samples are no draws, see predict.Subject
+  says: dict[str, Says]  # subject -> what its samples are
   resamples: int = 1000
   _intervals: dict[tuple[str, str], Interval] = dataclasses.field(default_factory=dict)
 
@@ -92,7 +93,7 @@ class Results:
     if none := int((~self.scorable).sum()):
       lines.append(f'{none:,} of {len(self.ids):,} images have no pixel that counts: skipped.')
     for s in self.subjects:
-      why = {m.name: m.left_out(s not in self.whole) for m in self.plan.metrics}
+      why = {m.name: m.left_out(self.says[s]) for m in self.plan.metrics}
       for reason in dict.fromkeys(filter(None, why.values())):
         names = ', '.join(name for name, text in why.items() if text == reason)
         lines.append(f'{s} has no {names}: {reason}.')

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.evaluate.catalogue import Metric, Plan
-from car_jax.evaluate.predict import Prediction
+from car_jax.evaluate.predict import Prediction, Says
 from car_jax.methods.base import Batch
 from car_jax.metrics import calibration, flips, stochastic
 from car_jax.metrics.confusion import mean_iou
@@ -29,19 +29,19 @@ def counts_of(samples: int) -> tuple[int, ...]:
 
 
 def score(
-  plan: Plan, detail: bool, draws: bool, prediction: Prediction, batch: Batch
+  plan: Plan, detail: bool, says: Says, prediction: Prediction, batch: Batch
 ) -> dict[str, Any]:
   """Name -> [B] values, or sums with a first axis B for what is pooled over images.
 
   `detail` adds what the report draws: the parts of the main GED, its curve over N, and the bins of
-  reliability diagrams. Without `draws`, as in Subject, what is of draws only is left out. The rows
-  of padding images are scored too; the host drops them.
+  reliability diagrams. What a subject that `says` this has no score of is left out. The rows of
+  padding images are scored too; the host drops them.
   """
   pairs: dict[Any, stochastic.Comparison] = {}
-  metrics = [m for m in plan.metrics if not m.left_out(draws)]
+  metrics = [m for m in plan.metrics if not m.left_out(says)]
   scores = {m.name: _one(m, prediction, batch, pairs) for m in metrics}
   if detail:
-    scores |= _details(plan, draws, prediction, batch, pairs)
+    scores |= _details(plan, says, prediction, batch, pairs)
   return {name: value for name, value in scores.items() if value is not None}
 
 
@@ -151,12 +151,12 @@ def confusion(predicted: Array, batch: Batch, num_classes: int, ignore: int | No
 
 
 def _details(
-  plan: Plan, draws: bool, prediction: Prediction, batch: Batch, pairs: dict
+  plan: Plan, says: Says, prediction: Prediction, batch: Batch, pairs: dict
 ) -> dict[str, Any]:
   details: dict[str, Any] = {}
   if main := plan.main:
     c = _compared(main, prediction, batch, pairs)
-    whole = not draws or bool(plan.flips)
+    whole = not says.draws or says.single or bool(plan.flips)
     estimator = 'v' if whole else main.estimator
     parts = stochastic.ged(first(c, main.samples), estimator=estimator, distance=main.distance)
     details |= dict(zip(PARTS, parts[1:], strict=True))
@@ -169,7 +169,7 @@ def _details(
   top = prediction.mean.shape[-1] > 2
   ignore = plan.ignore
   for source in ('mean', 'own'):
-    if (probs := getattr(prediction, source)) is not None:
+    if says.confidence and (probs := getattr(prediction, source)) is not None:
       details[f'bins/{source}'] = bins(probs, batch, top=top, num_bins=15, ignore=ignore)
   return details | (_flip_details(plan, prediction, batch) if plan.flips else {})
 

@@ -280,7 +280,7 @@ VOID_SPEC = dict(samples=4, metrics=METRICS[:4] + METRICS[5:])
 
 def voided(batches, draws=True, readers=True):
   made = predict.subjects(scene.Fake(), scene.STATE)[0]
-  subject = predict.Subject('samples', made.predict, scene.STATE, draws=draws)
+  subject = predict.Subject('samples', made.predict, scene.STATE, says=predict.Says(draws))
   kw = dict(rng=RNG, readers=readers, detail=True)
   return scene.evaluate([subject], batches, VOID_SPEC, scene.info(ignore_label=255), **kw)
 
@@ -298,7 +298,7 @@ def test_no_score_of_a_report_looks_at_void_pixels_and_void_images_are_skipped(s
     assert (interval.images, interval.skipped) == (3, 1), metric.name
     assert np.isfinite(interval.mean), metric.name
     again = other.interval('samples', metric)
-    if metric.left_out(False):
+    if metric.left_out(predict.Says(draws=False)):
       assert np.isnan(again.mean)
     else:
       assert again.mean == pytest.approx(interval.mean, abs=1e-6), metric.name
@@ -318,7 +318,7 @@ def test_a_whole_distribution_has_no_unbiased_estimate(shifted):
   assert 'ged6[u]' in found.scores['readers']
   assert 'samples has no ged6[u]: weights, not draws: see [v].' in found.remarks()
   modes = catalogue.plan(dict(metrics=('ged4[u]',), classes='all'), flipping()).metrics[0]
-  assert 'all modes' in modes.left_out(draws=True)
+  assert 'all modes' in modes.left_out(predict.Says())
 
 
 def flipping():
