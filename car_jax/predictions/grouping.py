@@ -22,7 +22,6 @@ from car_jax.reliability import pairing
 from car_jax.reliability.pairing import Files
 
 LAYOUTS = ('image', 'folder', 'suffix')
-FILE_PER = ('image', 'sample')
 LABELS = (*pairing.LABEL_ENDINGS, *pairing.ENDINGS)
 WORDS = ('s', 'sample', 'r', 'reader', 'rater', 'annotator', 'expert')
 _NUMBERED = re.compile(r'(?:(?P<word>[A-Za-z]+)[_-]?)?(?P<number>\d{1,9})')
@@ -44,7 +43,7 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class _Choice:
-  """A layout of the predictions and one of the labels, each with the files that it makes of them."""
+  """A layout of the predictions and one of the labels, each with the files by image."""
 
   layouts: tuple[str, str]
   predictions: Files
@@ -85,7 +84,11 @@ def groups(folder: pathlib.Path, labels: str, file_per: str = '') -> list[Group]
   if labels.lower().endswith('.csv'):
     listed = pairing.pairs(folder, labels)
     return [Group(p.id, p.group, (p.prediction,), (p.label,), p.image) for p in listed]
-  predictions = pairing.prediction_files(folder, labels)
+  return matched(folder, pairing.prediction_files(folder, labels), labels, file_per)
+
+
+def matched(folder: pathlib.Path, predictions: Files, labels: str, file_per: str) -> list[Group]:
+  """As `groups`, of predictions by their place in `folder` and a folder of labels."""
   place = pathlib.Path(labels)
   inside = files.walk(place)
   known = pairing.label_files(place, inside, LABELS)
@@ -111,7 +114,9 @@ def _chosen(folder: pathlib.Path, predictions: Files, labels: Files, file_per: s
     if not file_per or (one == 'image') == (file_per == 'image')
   ]
   if not every:
-    raise UserError(f'{folder} has no names such as IMAGE/0.png or IMAGE_0.png for --file-per sample')
+    raise UserError(
+      f'{folder} has no names such as IMAGE/0.png or IMAGE_0.png for --file-per sample'
+    )
   fitting = [choice for choice in every if choice.fits]
   plain = next((c for c in every if c.layouts == ('image', 'image')), None)
   if plain is not None and plain.fitting:

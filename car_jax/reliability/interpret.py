@@ -41,9 +41,7 @@ class Values:
   array: np.ndarray
 
 
-def understood(
-  name: str, raw: np.ndarray, how: Reading, counted: np.ndarray, path: Any
-) -> Values:
+def understood(name: str, raw: np.ndarray, how: Reading, counted: np.ndarray, path: Any) -> Values:
   """The array that a file calls `name`, one of KINDS, or '' where it has no such name.
 
   counted: bool [H, W], pixels whose label counts. Raises UserError by path.
@@ -118,7 +116,9 @@ def _checked_ids(
       f'  save {kind if kind in KNOWN else "logits or probabilities"} as floats'
     )
   if (wrong := raw[(raw < 0) | (raw >= how.classes)]).size:
-    masks = '\n  write masks as (mask > 0).astype(np.uint8)' if {*np.unique(raw)} == {0, 255} else ''
+    masks = (
+      '\n  write masks as (mask > 0).astype(np.uint8)' if {*np.unique(raw)} == {0, 255} else ''
+    )
     raise UserError(f'{path}: class id {wrong[0]}; expected 0 to {how.classes - 1}{masks}')
   return raw
 

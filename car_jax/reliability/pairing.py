@@ -138,7 +138,8 @@ def matched(ids: Files, known: Files, place: pathlib.Path, lying: str = '') -> F
         f'{ids[key][0]} has no label at its place and two of its name:\n  {one}\n  {two}\n'
         f'  put it at {place / key}.png, or give --labels FILE.csv'
       )
-    out |= {key: known[fit] for fit in fits}
+    if fits:
+      out[key] = known[fits[0]]
   if missing := [key for key in ids if key not in out]:
     shown = '\n'.join(f'  {ids[key][0]}' for key in missing[:20])
     names = {pathlib.Path(key).name for key in known}
