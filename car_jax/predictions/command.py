@@ -57,7 +57,7 @@ def metrics(data: Dataset) -> tuple[str, ...]:
     out += [kind.format(which) for which in of for kind in kinds]
   if any(s.says.confidence for s in data.subjects):
     top = [] if data.info.num_classes > 2 else ['ece[top]']
-    out += ['ece', *top, 'ece[listed]', 'nll', 'brier', 'kl']
+    out += ['ece', *top, 'ece[listed]', 'nll', 'brier']
   if any(s.own for s in data.summaries):
     out += ['ece[own]', 'nll[own]', 'brier[own]']
   return tuple(out)

@@ -84,12 +84,17 @@ class Dataset:
     self.predictions: list[Predictions] = [p for several, _ in opened for p in several]
     self.labels: Labels = opened[0][1]
     self.ids = _same_ids(self.predictions)
-    _check_same_labels([own for _, own in opened], [at for _, at in given], self.ids)
+    if not pathlib.Path(labels or '?').is_dir():  # which is the same for all of them
+      _check_same_labels([own for _, own in opened], [at for _, at in given], self.ids)
     names = class_names.names(classes, self.labels, self.predictions, self.ids)
     self.how = Reading(len(names), kind, resize)
     self.summaries = [Summary() for _ in self.predictions]
     self.sizes: list[tuple[int, int]] = []
-    readers = max(map(self._add, self.ids))
+    marks = [mark for mark in (self.labels.ignored, self.labels.unknown) if mark is not None]
+    void, readers = any(mark < len(names) for mark in marks), 0
+    for id in self.ids:
+      maps = self._add(id)
+      void, readers = void or bool(np.isin(maps, marks).any()), max(readers, len(maps))
     self.samples = max(summary.samples for summary in self.summaries)
     self.info = DataInfo(
       name=pathlib.Path(labels or given[0][1]).absolute().name,
@@ -97,19 +102,19 @@ class Dataset:
       class_names=names,
       palette=class_names.palette(names),
       readers=readers,
-      ignore_label=self.labels.ignored,
-      unknown_label=self.labels.unknown,
+      ignore_label=self.labels.ignored if void else None,  # else conventions would name it
+      unknown_label=self.labels.unknown if void else None,
     )
     self.subjects = [self._subject(k) for k in range(len(self.predictions))]
 
-  def _add(self, id: str) -> int:
-    """Reads an image into the summaries -> the number of its readers."""
+  def _add(self, id: str) -> np.ndarray:
+    """Reads an image into the summaries -> its readers' labels [M, H, W]."""
     maps, _ = self.labels.read(id, self.how.classes)
     counted = _counted(maps, self.labels.ignored)
     for predictions, summary in zip(self.predictions, self.summaries, strict=True):
       summary.add(predictions.read(id, self.how, counted), f'{predictions.about}: {id}')
     self.sizes.append(counted.shape)
-    return len(maps)
+    return maps
 
   def _subject(self, k: int) -> Subject:
     summary, of = self.summaries[k], self.predictions[k]
