@@ -16,6 +16,7 @@ from car_jax.data.sources import DataInfo
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import predict
 from car_jax.evaluate.gallery import as_large
+from car_jax.evaluate.options import MOST_SAMPLES
 from car_jax.evaluate.predict import Prediction, Says, Subject
 from car_jax.predictions import classes as class_names
 from car_jax.predictions import sources
@@ -30,10 +31,11 @@ GREY = 127  # of an image that is not there
 
 @dataclasses.dataclass
 class Summary:
-  """What is known of one subject when all of its images were read: what its files hold, the largest
-  N, whether no sample weighs more than another, whether there are `mean` and `own`."""
+  """What is known of one subject when all of its images were read: what its files hold, the least
+  and the largest N, whether no sample weighs more than another, whether there are `mean`, `own`."""
 
   kind: str = ''
+  least: int = MOST_SAMPLES
   samples: int = 0
   equal: bool = True
   mean: bool = False
@@ -45,7 +47,8 @@ class Summary:
         f'{where} holds {stored.kind}, files before it {self.kind}\n'
         '  score them one by one, or give --kind'
       )
-    self.kind, self.samples = stored.kind, max(self.samples, len(stored.labels))
+    n = len(stored.labels)
+    self.kind, self.least, self.samples = stored.kind, min(self.least, n), max(self.samples, n)
     self.equal &= stored.equal
     self.mean, self.own = stored.mean is not None, stored.own is not None
 
@@ -58,8 +61,9 @@ class Summary:
   def words(self) -> str:
     if self.samples == 1:
       return f'one for each image, {self.kind}'
-    count = f'up to {self.samples:,} samples for each image'
-    return f'{count}, {self.kind}{"" if self.equal else ", with weights"}'
+    span = '' if self.least == self.samples else f'{self.least:,} to '
+    words = f'{span}{self.samples:,} samples for each image, {self.kind}'
+    return words if self.equal else f'{words}, with weights'
 
 
 class Dataset:

@@ -7,13 +7,16 @@ import pathlib
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 import eval as evaluation
+from car_jax.errors import UserError
 from car_jax.predictions import command
+from car_jax.predictions.dataset import Dataset
 from tests.evaluate import scene
 
 PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'predictions.md').read_text()
@@ -222,6 +225,64 @@ def test_files_of_a_sample_or_a_reader_each_are_those_of_an_image(uneven, tmp_pa
         assert np.isnan(got)
       else:
         assert got == pytest.approx(want[name], abs=1e-5), (seed, name)
+
+
+def test_a_list_of_pairs_names_patients_and_pictures(uneven, tmp_path):
+  rows = ['prediction,label,group,image']
+  for seed in SEEDS:
+    labels, _, _ = drawn(seed)
+    np.savez(tmp_path / f'i{seed}.npz', readers=labels, other=labels[:1])
+    Image.fromarray(np.full((12, 14, 3), 40 * seed, np.uint8)).save(tmp_path / f'{seed}.png')
+    # a relative path starts from the predictions, where there is a file of this name too
+    rows.append(f'i{seed}.npz,{tmp_path}/i{seed}.npz,patient {seed // 2},{seed}.png')
+  (tmp_path / 'pairs.csv').write_text('\n'.join(rows))
+  shutil.copytree(uneven / 'last', tmp_path / 'last')
+  listed = scored([tmp_path / 'last'], tmp_path / 'pairs.csv', tmp_path / 'out')
+  plain = scored([uneven / 'last'], uneven / 'own', tmp_path / 'out')
+  assert listed.units == (2, 'patients')
+  assert plain.units == (4, 'images')
+  assert listed.scalars() == pytest.approx(plain.scalars(), nan_ok=True)
+  data = Dataset([('last', str(tmp_path / 'last'))], str(tmp_path / 'pairs.csv'))
+  image = next(data.batches())['image'][0]
+  assert image.shape == (6, 8, 3)
+  np.testing.assert_allclose(image, -1)
+  assert data[3]['image'].min() == 120
+
+
+def test_logits_of_another_size_are_resized(tmp_path):
+  rng = np.random.default_rng(0)
+  for part in ('small', 'full', 'labels'):
+    (tmp_path / part).mkdir()
+  small = rng.normal(size=(3, 4, 4, CLASSES)).astype(np.float32)
+  full = jax.image.resize(small, (3, 8, 8, CLASSES), 'bilinear')
+  np.savez(tmp_path / 'small/a.npz', samples=np.moveaxis(small, -1, 1))
+  np.savez(tmp_path / 'full/a.npz', samples=full)
+  np.save(tmp_path / 'labels/a.npy', rng.integers(0, CLASSES, (2, 8, 8)))
+  with pytest.raises(UserError, match='4 x 4 pixels; its label is 8 x 8\n  give --resize bilinear'):
+    scored([tmp_path / 'small'], tmp_path / 'labels', tmp_path / 'out', classes='a,b,c')
+  options = dict(classes='a,b,c', kind='logits', resize='bilinear')
+  given = [tmp_path / 'small', tmp_path / 'full']
+  results = scored(given, tmp_path / 'labels', tmp_path / 'out', **options)
+  assert results.info.class_names == ('a', 'b', 'c')
+  assert results.scalars('small') == pytest.approx(results.scalars('full'), abs=1e-5)
+
+
+def test_foreground_probabilities_of_samples(tmp_path):
+  """Floats [N, H, W] of two classes, under either name, are [N, H, W, 2]."""
+  rng = np.random.default_rng(0)
+  for part in ('one', 'named', 'both', 'labels'):
+    (tmp_path / part).mkdir()
+  p = rng.uniform(0, 1, (5, 8, 8)).astype(np.float32)
+  np.save(tmp_path / 'one/a.npy', p)
+  np.savez(tmp_path / 'named/a.npz', samples=p[:2])
+  np.savez(tmp_path / 'both/a.npz', samples=np.stack([1 - p, p], -1)[:2])
+  np.save(tmp_path / 'labels/a.npy', rng.integers(0, 2, (2, 8, 8)))
+  given, spec = [tmp_path / n for n in ('one', 'named', 'both')], ('ged[v]', 'nll', 'ece')
+  results = scored(given, tmp_path / 'labels', tmp_path / 'out', classes='2', metrics=spec)
+  assert results.scalars('named') == pytest.approx(results.scalars('both'), abs=1e-6)
+  labels = np.load(tmp_path / 'labels/a.npy')
+  want = plain(p > 0.5, np.full(5, 1 / 5), labels, (1,))
+  assert results.scores['one']['ged[v]'][0] == pytest.approx(want['ged[v]'], abs=1e-5)
 
 
 def test_what_void_pixels_hold_changes_no_score(uneven, tmp_path):
