@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,6 +81,8 @@ def evaluate(
   folders.check_replaceable(pathlib.Path(out), report.RESULTS)
   _config((), 1, changes)  # a wrong key is said before files are read
   data = Dataset(named, labels, **options)
+  for subject in data.subjects:
+    sharding.say(f'{subject.name}: {subject.note}', sys.stderr)
   config = _config(metrics(data), data.samples, changes)
   mesh = sharding.make_mesh()
   evaluator = Evaluator(config.report, data.info, mesh=mesh, detail=True, readers=True)

@@ -87,6 +87,7 @@ class Dataset:
     opened = [sources.opened(name, pathlib.Path(at), labels, file_per) for name, at in given]
     self.predictions: list[Predictions] = [p for several, _ in opened for p in several]
     self.labels: Labels = opened[0][1]
+    _check_names([predictions.name for predictions in self.predictions])
     self.ids = _same_ids(self.predictions)
     if not pathlib.Path(labels or '?').is_dir():  # which is the same for all of them
       _check_same_labels([own for _, own in opened], [at for _, at in given], self.ids)
@@ -136,11 +137,13 @@ class Dataset:
 
   def batches(
     self, *, host: int = 0, hosts: int = 1, devices: int = 1
-  ) -> Generator[dict[str, Any]]:
+  ) -> Generator[dict[str, Any], None, None]:
     """Every image once, in order, as pipeline.eval_batches gives them, with the predictions."""
     numbers = sum(s.samples + 8 * self.how.classes for s in self.summaries) + 4 * self.info.readers
     pixels = max(h * w for h, w in self.sizes)
-    size = max(1, min(MOST_BATCH, BATCH_BYTES // (numbers * pixels)) // devices) * devices
+    size = (
+      max(1, min(MOST_BATCH, len(self), BATCH_BYTES // (numbers * pixels)) // devices) * devices
+    )
     shares = dict(host=host, hosts=hosts, devices=devices)
     for batch in pipeline.eval_batches(self, self.info, dict(batch=size), **shares):
       yield batch | self._predicted(batch)
@@ -197,12 +200,20 @@ def _counted(maps: np.ndarray, ignored: int | None) -> np.ndarray:
   return np.ones(maps.shape[1:], bool) if ignored is None else (maps != ignored).any(0)
 
 
+def _check_names(names: Sequence[str]) -> None:
+  """Raises UserError for a name that two rows of the report would have."""
+  rows = [*names, predict.READERS]
+  if twice := [name for name in names if rows.count(name) > 1]:
+    raise UserError(f'two rows would be called {twice[0]!r}\n  give --predictions NAME=FOLDER')
+
+
 def _same_ids(predictions: Sequence[Predictions]) -> list[str]:
   """The ids that all have. Raises UserError for images that only some have."""
   first, *others = predictions
   for other in others:
     for one, two in ((first, other), (other, first)):
-      if missing := [id for id in one.ids if id not in {*two.ids}]:
+      there = {*two.ids}
+      if missing := [id for id in one.ids if id not in there]:
         listed = '\n'.join(f'  {id}' for id in missing[:20])
         raise UserError(
           f'{len(missing)} images of {one.about} have no prediction in {two.about}:\n{listed}\n'

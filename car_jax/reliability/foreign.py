@@ -169,7 +169,7 @@ def read_label(path: pathlib.Path) -> np.ndarray:
 
 
 def _class_ids(path: pathlib.Path, picture: pictures.Picture) -> np.ndarray:
-  ids = picture.values
+  ids = picture.values.astype(np.uint8) if picture.values.dtype == bool else picture.values
   if ids.ndim != 2 or ids.dtype != np.uint8 or picture.alpha is not None:
     kind = 'colours' if ids.ndim == 3 else f'{ids.dtype} numbers'
     kind += '' if picture.alpha is None else ' and transparency'

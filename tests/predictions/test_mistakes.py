@@ -172,6 +172,27 @@ def test_a_frame_without_a_label_does_not_make_samples_of_frames(tmp_path):
     layout(tmp_path, numbered('{}_{}.png', 'f', 10), numbered('{}_{}.png', 'f', 9))
 
 
+def test_no_row_takes_the_name_of_the_readers(tmp_path):
+  folder, place = made(tmp_path, ['a.npy'], ['a.npy'])
+  with pytest.raises(
+    UserError, match="two rows would be called 'readers'\n  give --predictions NA"
+  ):
+    Dataset([('readers', str(folder))], place)
+
+
+def test_masks_of_one_bit_are_of_two_classes(tmp_path):
+  half = np.arange(24).reshape(SIZE) % 2 == 0
+  folder, place = made(
+    tmp_path, {'a.png': half, 'b.tif': [half, ~half]}, {'a.png': half, 'b.npy': half}
+  )
+  data = Dataset([('p', str(folder))], place)
+  batch = next(data.batches())
+  assert data.info.num_classes == 2
+  np.testing.assert_array_equal(batch['labels'][:, 0], [half, half])
+  np.testing.assert_array_equal(batch['prediction 0/labels'], [[half, 0 * half], [half, ~half]])
+  np.testing.assert_array_equal(batch['prediction 0/weight'], [[1, 0], [0.5, 0.5]])
+
+
 def test_folders_of_other_images_are_not_compared(tmp_path):
   put(tmp_path / 'q' / 'b.npy')
   folder, place = made(tmp_path, ['a.npy', 'b.npy'], ['a.npy', 'b.npy'])
