@@ -139,6 +139,11 @@ def numbered(pattern, images, count, first=0):
     (numbered('{}_s{}.npy', 'ab', 3), numbered('{}/r{}.png', 'ab', 2), {'a': (3, 2), 'b': (3, 2)}),
     (['a_s3.png', 'a_s9.png'], ['a.png'], {'a': (2, 1)}),  # after a word numbers may have gaps
     (['f_0.npy', 'f_1.npy'], ['f_0.png', 'f_1.png'], {'f_0': (1, 1), 'f_1': (1, 1)}),
+    (
+      numbered('{}/00029{}.npy', 'ab', 2, 4),
+      numbered('{}/00029{}.png', 'ab', 2, 4),
+      dict.fromkeys(['a/000294', 'a/000295', 'b/000294', 'b/000295'], (1, 1)),
+    ),
     (['a_b_000001_000019.npy'], ['a_b_000001_000019.png'], {'a_b_000001_000019': (1, 1)}),
   ],
 )

@@ -54,16 +54,19 @@ def test_saved_samples_are_scored_back_to_the_same_numbers(run, tmp_path):
 
 
 def test_labels_in_files_take_the_place_of_saved_readers(run, tmp_path):
-  index = json.loads((run / 'arrays' / 'index.json').read_text())
+  shutil.copytree(run / 'arrays', tmp_path / 'arrays')
+  index = json.loads((run / 'arrays' / 'index.json').read_text()) | dict(groups=[*'ppqqq'])
+  (tmp_path / 'arrays' / 'index.json').write_text(json.dumps(index))
   readers = np.load(run / 'arrays' / 'readers.npy')
   for id, maps in zip(index['ids'], readers, strict=True):
     (tmp_path / 'labels' / id).parent.mkdir(parents=True, exist_ok=True)
     np.save(tmp_path / 'labels' / f'{id}.npy', maps[:2])
   metrics = [('report.metrics', "('ged4',)")]
-  given = [str(run / 'arrays')]
+  given = [str(tmp_path / 'arrays')]
   results, _ = command.evaluate(given, str(tmp_path / 'labels'), tmp_path / 'a', changes=metrics)
   assert results.info.readers == 2
   assert list(results.ids) == index['ids']
+  assert list(results.groups) == index['groups']
   where = index['subjects']['samples']
   samples, weight = (np.load(run / 'arrays' / where / f'{n}.npy') for n in ('samples', 'weight'))
   for i in range(len(samples)):
