@@ -153,10 +153,10 @@ class Dataset:
     there are any, KEY/mean and KEY/own [B, H, W, C]; an image with fewer samples has some of
     weight 0."""
     out: dict[str, list[np.ndarray]] = {}
-    there = batch['label_weight'] > 0
+    present = batch['label_weight'] > 0
     masks = [
       _counted(maps[m], self.info.ignore_label)
-      for maps, m in zip(batch['labels'], there, strict=True)
+      for maps, m in zip(batch['labels'], present, strict=True)
     ]
     for k, (predictions, summary) in enumerate(zip(self.predictions, self.summaries, strict=True)):
       for id, counted in zip(batch['id'], masks, strict=True):
@@ -212,8 +212,8 @@ def _same_ids(predictions: Sequence[Predictions]) -> list[str]:
   first, *others = predictions
   for other in others:
     for one, two in ((first, other), (other, first)):
-      there = {*two.ids}
-      if missing := [id for id in one.ids if id not in there]:
+      known = {*two.ids}
+      if missing := [id for id in one.ids if id not in known]:
         listed = '\n'.join(f'  {id}' for id in missing[:20])
         raise UserError(
           f'{len(missing)} images of {one.about} have no prediction in {two.about}:\n{listed}\n'

@@ -95,10 +95,10 @@ def matched(folder: pathlib.Path, predictions: Files, labels: str, file_per: str
   choice = _chosen(folder, predictions, known, file_per)
   hint = f'read as {choice.words}; --file-per image or sample says what a file is of'
   with naming(folder, hint):
-    found = pairing.matched(choice.predictions, choice.labels, place)
-  pairing.say_unused(found, choice.labels, place, inside, LABELS)
+    labelled = pairing.matched(choice.predictions, choice.labels, place)
+  pairing.say_unused(labelled, choice.labels, place, inside, LABELS)
   sharding.say(f'{folder}: {choice.words}', sys.stderr)
-  return [Group(key, key, choice.predictions[key], own) for key, own in found.items()]
+  return [Group(key, key, choice.predictions[key], own) for key, own in labelled.items()]
 
 
 def _chosen(folder: pathlib.Path, predictions: Files, labels: Files, file_per: str) -> _Choice:

@@ -148,8 +148,8 @@ def _weight(arrays: Arrays, n: int, path: Any) -> tuple[np.ndarray, bool]:
       f'{path}: {name} from {weight.min():g} to {weight.max():g}\n'
       '  a weight is a number of at least 0, and one of an image is larger'
     )
-  there = weight[weight > 0]
-  return (weight / weight.sum()).astype(np.float32), bool(np.ptp(there) <= 1e-6 * there.max())
+  positive = weight[weight > 0]
+  return (weight / weight.sum()).astype(np.float32), bool(np.ptp(positive) <= 1e-6 * positive.max())
 
 
 def raw_readers(paths: Sequence[pathlib.Path]) -> np.ndarray:

@@ -19,7 +19,7 @@ from car_jax.predictions import reading as files
 from car_jax.predictions.grouping import Group
 from car_jax.predictions.reading import Arrays, Stored
 from car_jax.reliability import foreign, pairing
-from car_jax.reliability.interpret import Reading
+from car_jax.reliability.interpret import Reading, understood
 
 SCORED = ('samples', 'probabilities', 'logits')  # arrays of --save, of which one must be there
 
@@ -181,14 +181,19 @@ class Saved:
 
   def arrays(self, id: str) -> list[tuple[Any, Arrays]]:
     rows = {kind: self._row(id, kind) for kind in (*SCORED, 'weight')}
-    there = {kind: row for kind, row in rows.items() if row is not None}
-    if 'samples' not in there:
-      there.pop('weight', None)
-    return [(f'{self.index.folder / self.where}, {id}', there)]
+    arrays = {kind: row for kind, row in rows.items() if row is not None}
+    if 'samples' not in arrays:
+      arrays.pop('weight', None)
+    return [(f'{self.index.folder / self.where}, {id}', arrays)]
 
   def read(self, id: str, how: Reading, counted: np.ndarray) -> Stored:
-    stored = files.read(self.arrays(id), how, counted)
-    return dataclasses.replace(stored, own=self._row(id, 'own'))
+    stored, own = files.read(self.arrays(id), how, counted), self._row(id, 'own')
+    if own is None:
+      return stored
+    path = f'{self.index.folder / self.where / "own.npy"}, {id}'
+    return dataclasses.replace(
+      stored, own=understood('probabilities', own, how, counted, path).array
+    )
 
   def _row(self, id: str, kind: str) -> np.ndarray | None:
     rows = self.index.array(f'{self.where}/{kind}.npy')
@@ -201,17 +206,17 @@ def saved(name: str, folder: pathlib.Path) -> list[Saved]:
   Raises UserError where no array of SCORED is there.
   """
   index = Index(folder)
-  there = [
+  subjects = [
     (subject, where)
     for subject, where in index.index['subjects'].items()
     if subject != READERS and any(f'{where}/{kind}.npy' in index.index['arrays'] for kind in SCORED)
   ]
-  if not there:
+  if not subjects:
     raise UserError(
       f'{folder} has none of {", ".join(SCORED)}\n  save them: eval.py --save samples'
     )
-  title = lambda subject: f'{name}: {subject}' if len(there) > 1 else name
-  return [Saved(title(subject), f'{folder}, {subject}', index, at) for subject, at in there]
+  title = lambda subject: f'{name}: {subject}' if len(subjects) > 1 else name
+  return [Saved(title(subject), f'{folder}, {subject}', index, at) for subject, at in subjects]
 
 
 def opened(
@@ -232,5 +237,5 @@ def _labels_of(index: Index, labels: str) -> LabelFiles:
   if not pathlib.Path(labels).is_dir():
     raise UserError(f'{labels!r} is no folder of labels for {index.folder}\n  leave --labels out')
   ids: pairing.Files = {key: (index.folder / key,) for key in index.place}
-  found = grouping.matched(index.folder, ids, labels, 'image')
-  return LabelFiles({g.id: dataclasses.replace(g, group=index.group(g.id)) for g in found})
+  groups = grouping.matched(index.folder, ids, labels, 'image')
+  return LabelFiles({g.id: dataclasses.replace(g, group=index.group(g.id)) for g in groups})

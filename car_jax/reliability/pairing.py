@@ -47,9 +47,9 @@ def pairs(folder: pathlib.Path, labels: str) -> list[Pair]:
   place = pathlib.Path(labels)
   inside = files.walk(place)
   known = label_files(place, inside)
-  found = matched(ids, known, place, _lying(inside))
-  say_unused(found, known, place, inside)
-  out = [Pair(key, key, *ids[key], *label) for key, label in found.items()]
+  labelled = matched(ids, known, place, _lying(inside))
+  say_unused(labelled, known, place, inside)
+  out = [Pair(key, key, *ids[key], *label) for key, label in labelled.items()]
   _check_shared(out)
   return out
 

@@ -115,7 +115,7 @@ def written(tmp_path_factory):
 
 
 def test_three_layouts_of_a_numpy_script_are_a_plain_loop_over_pixels(written):
-  found, content = numbers(written / 'report')
+  means, content = numbers(written / 'report')
   images = [np.load(written / 'arrays' / f'{k}.npz')['samples'] for k in 'abc']
   readers = [np.load(written / 'labels' / f'{k}.npz')['readers'] for k in 'abc']
   weight = np.full(5, 1 / 5)
@@ -123,7 +123,7 @@ def test_three_layouts_of_a_numpy_script_are_a_plain_loop_over_pixels(written):
     each = [plain(s, weight, r, (1,), skip) for s, r in zip(images, readers, strict=True)]
     want = {k: np.mean([one[k] for one in each]) for k in each[0]}
     for name in ('arrays', 'files', 'pages'):
-      got = found[name]
+      got = means[name]
       assert got[f'ged[v,{absent}]'] == pytest.approx(want['ged[v]'], abs=1e-5)
       assert got[f'ged[u,{absent}]'] == pytest.approx(want['ged[u]'], abs=1e-5)
       assert got[f'hm_iou[{absent}]'] == pytest.approx(want['hm_iou'], abs=1e-5)
@@ -131,9 +131,9 @@ def test_three_layouts_of_a_numpy_script_are_a_plain_loop_over_pixels(written):
   probs = [np.stack([1 - s.mean(0), s.mean(0)], -1) for s in images]
   nll, brier, ece = calibration(probs, readers)
   for name in ('arrays', 'files', 'pages'):
-    got = [found[name][k] for k in ('nll', 'brier', 'ece')]
+    got = [means[name][k] for k in ('nll', 'brier', 'ece')]
     np.testing.assert_allclose(got, [nll, brier, ece], rtol=1e-4, atol=1e-6)
-  assert found['arrays'] == found['files'] == found['pages']
+  assert means['arrays'] == means['files'] == means['pages']
   assert content['subjects'][0]['scores']['ged[u,absent=1]']['convention'] == 'ged5[u,absent=1,fg]'
 
 
@@ -212,8 +212,8 @@ def test_probabilities_logits_and_weights_of_uneven_images(uneven, tmp_path):
 
 def test_files_of_a_sample_or_a_reader_each_are_those_of_an_image(uneven, tmp_path, capsys):
   results = scored([uneven / 'folders'], uneven / 'beside', tmp_path / 'out')
-  told = capsys.readouterr().err
-  assert 'one file for each sample, IMAGE/NUMBER (1 to 4 for each image), labels one' in told
+  messages = capsys.readouterr().err
+  assert 'one file for each sample, IMAGE/NUMBER (1 to 4 for each image), labels one' in messages
   for i, seed in enumerate(SEEDS):
     labels, probs, _ = drawn(seed)
     n = len(probs)

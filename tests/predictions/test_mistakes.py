@@ -233,10 +233,10 @@ def test_what_is_left_over_is_named(tmp_path, capsys):
   (folder / 'notes.txt').write_text('')
   (pathlib.Path(place) / 'readme.md').write_text('')
   grouping.groups(folder, place)
-  told = capsys.readouterr().err
-  assert 'notes.txt is no prediction' in told
-  assert '1 labels in' in told
-  assert 'readme.md is no label' in told
+  messages = capsys.readouterr().err
+  assert 'notes.txt is no prediction' in messages
+  assert '1 labels in' in messages
+  assert 'readme.md is no label' in messages
 
 
 def test_pages_of_a_tiff_come_in_their_order(tmp_path):

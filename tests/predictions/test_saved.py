@@ -45,9 +45,9 @@ def test_saved_samples_are_scored_back_to_the_same_numbers(run, tmp_path):
   ours, theirs = scores(run / 'report'), scores(tmp_path / 'out')
   assert len(ours) > 2
   assert [*theirs] == [name if name == 'readers' else f'run: {name}' for name in ours]
-  for expected, found in zip(ours.values(), theirs.values(), strict=True):
+  for expected, scored in zip(ours.values(), theirs.values(), strict=True):
     for metric, want in expected.items():
-      got = found[metric]
+      got = scored[metric]
       assert got['convention'] == want['convention']
       for key in ('mean', 'low', 'high'):
         assert got[key] == pytest.approx(want[key], abs=2e-6), (metric, key)
@@ -107,6 +107,12 @@ def test_saved_folders_of_other_readers_or_without_predictions_are_refused(run, 
   with pytest.raises(UserError, match='other has none of samples, probabilities, logits'):
     Dataset(given[1:], '')
   index = json.loads((run / 'arrays' / 'index.json').read_text())
+  where = next(w for w in index['subjects'].values() if f'{w}/own.npy' in index['arrays'])
+  damaged = np.zeros_like(np.load(run / 'arrays' / where / 'own.npy'))
+  np.save(tmp_path / 'other' / where / 'own.npy', damaged)
+  (tmp_path / 'other' / 'index.json').write_text(json.dumps(index))
+  with pytest.raises(UserError, match=r'own.npy, .*: the probabilities do not sum to one'):
+    Dataset(given[1:], '')
   index['arrays'].pop('readers.npy')
   (tmp_path / 'other' / 'index.json').write_text(json.dumps(index))
   with pytest.raises(UserError, match='has no readers'):
