@@ -1,8 +1,11 @@
-"""Scores checkpoints against several readers, or carries out a reliability study.
+"""Scores checkpoints or anybody's files against several readers, or carries out a study.
 
 python eval.py --checkpoint runs/demo/car [--config.report.split=test]
   The config comes from the (first) checkpoint; --config.KEY=VALUE changes it. Several checkpoints,
   or NAME=FOLDER, are compared in one report: report.html, report.md, results.json, per_image.csv.
+python eval.py --predictions [NAME=]FOLDER --labels FOLDER
+  The same report of label maps, logits, probabilities or samples that anybody wrote as files, with
+  every score that they have; several folders are compared. See docs/predictions.md.
 python eval.py --config configs/reliability.py [--checkpoint RUN | --predictions FOLDER]
   Accuracy, calibration and detection under shift, of the config's models or of those named here.
 
@@ -13,6 +16,7 @@ weights, arrays and pictures are data, and nothing in them runs.
 import argparse
 import pathlib
 import shlex
+from typing import Any
 
 import train
 from car_jax import config as configs
@@ -38,19 +42,28 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add('--own', default=[], action='append', help='a module of your own that the checkpoint names')
   train.add_cluster(parser)
   add('--out', help='folder of the report (default: report in the checkpoint, runs/NAME/study)')
-  one = parser.add_argument_group('without --config')
+  one = parser.add_argument_group('with --checkpoint alone')
   one.add_argument('--step', default='', help='best, latest or a number (default: best, if kept)')
   one.add_argument(
     '--save',
     default='',
     help='samples, probabilities, logits, features, labels (joined by commas): also write these',
   )
+  given = parser.add_argument_group('predictions made elsewhere')
+  more = given.add_argument
+  more('--predictions', default=[], action='append', help="[NAME=]FOLDER of anybody's files")
+  more('--labels', default='', help='their labels: a folder, or a CSV of pairs')
+  more('--kind', default='', choices=KINDS, help='where their arrays do not say which they are')
+  more(
+    '--resize',
+    default='',
+    choices=['bilinear'],
+    help='brings their arrays to the size of the labels',
+  )
+  more('--classes', default='', help='without --config: NUMBER or NAME,NAME,.. of their classes')
+  more('--file-per', default='', choices=['image', 'sample'], help='what a file is of, if unclear')
   study = parser.add_argument_group('with --config')
   more = study.add_argument
-  more('--predictions', default=[], action='append', help="[NAME=]FOLDER of anybody's arrays")
-  more('--labels', default='', help='their labels: a folder of PNGs, or a CSV of pairs')
-  more('--kind', default='', help='logits or probabilities, where their arrays do not say which')
-  more('--resize', default='', help='bilinear: brings their arrays to the size of the labels')
   more('--calibrator', default=[], action='append', help='[NAME=]FILE.npz that a study fitted')
   return parser.parse_known_args(arguments)
 
@@ -59,12 +72,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
   pairs = configs.split_overrides(rest)
-  for other, group in ((('step', 'save'), args.config), (STUDY, not args.config)):
-    if group and (given := [k for k in other if getattr(args, k)]):
-      word = 'without' if args.config else 'with'
-      raise UserError(f'--{given[0]} goes {word} --config\n  see eval.py --help')
-  if not (args.config or args.checkpoint):
-    raise UserError('nothing to score\n  give --checkpoint RUN or --config configs/reliability.py')
+  _check(args)
   for module in args.own:
     lookup.own('module', f'{module}:__name__')
   from car_jax import ahead  # imports jax
@@ -72,15 +80,36 @@ def main(arguments: list[str]) -> int:
   ahead.use_compilation_cache()
   train.join_cluster(args)
   command = f'python eval.py {shlex.join(arguments)}'
-  return (study if args.config else readers)(args, pairs, command)
+  run = study if args.config else files if args.predictions else readers
+  return run(args, pairs, command)
 
 
-STUDY = ('predictions', 'labels', 'kind', 'resize', 'calibrator')
+KINDS = ('logits', 'probabilities')
+CHECKPOINT, FILES, STUDY = ('step', 'save'), ('classes', 'file_per'), ('calibrator',)
+OF_FILES = ('labels', 'kind', 'resize', *FILES)
+
+
+def _check(args: argparse.Namespace) -> None:
+  """Raises UserError for options that do not go together."""
+  given = lambda names: [f'--{k.replace("_", "-")}' for k in names if getattr(args, k)]
+  if not (args.config or args.checkpoint or args.predictions):
+    raise UserError(
+      'nothing to score\n'
+      '  give --checkpoint RUN, --predictions FOLDER or --config configs/reliability.py'
+    )
+  if wrong := given((*CHECKPOINT, *FILES)) if args.config else given(STUDY):
+    word = 'without' if args.config else 'with'
+    raise UserError(f'{wrong[0]} goes {word} --config\n  see eval.py --help')
+  if args.checkpoint and args.predictions:
+    raise UserError('--checkpoint and --predictions do not go together\n  score them one by one')
+  if wrong := given(CHECKPOINT if args.predictions else OF_FILES):
+    raise UserError(
+      f'{wrong[0]} belongs to --{"checkpoint" if args.predictions else "predictions"}'
+    )
 
 
 def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
-  from car_jax.evaluate import checkpointed, folders, tables
-  from car_jax.report import evaluation
+  from car_jax.evaluate import checkpointed, folders
 
   first = checkpointed.name_and_folder(args.checkpoint[0])[1]
   first = str(folders.trainings(first)[0])
@@ -99,11 +128,32 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
       command=command,
       changes=changes,
     )
+  show(results, page)
+  return 0
+
+
+def files(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
+  from car_jax.predictions import command as predictions
+
+  out = pathlib.Path(args.out or 'runs/predictions/report')
+  options = {name: getattr(args, name) for name in ('kind', 'resize', *FILES)}
+  with writing(out):
+    results, page = predictions.evaluate(
+      args.predictions, args.labels, out, changes=pairs, command=command, **options
+    )
+  show(results, page)
+  return 0
+
+
+def show(results: Any, page: pathlib.Path) -> None:
+  """The summary on the terminal."""
+  from car_jax.evaluate import tables
+  from car_jax.report import evaluation
+
   print(evaluation.terminal(tables.as_json(results)))
   lines = [*results.comparison(), *results.remarks()]
   print(''.join(f'- {line}\n' for line in lines), end='')
   print(f'report: {page}')
-  return 0
 
 
 def beside(run: pathlib.Path) -> pathlib.Path:

@@ -2,8 +2,8 @@
 
 A decoder fills with grey what is missing of a file, and passes over flipped bits and low bytes.
 Here a PNG's checksums, lengths and pixel count are verified, the depth is that of the file's own
-header, and a file of several pages is refused. Letters: H x W pixels, as the picture is seen, that
-is, turned as its own EXIF tag says.
+header, and a file of several pages is refused unless all of them are wanted. Letters: H x W
+pixels, as the picture is seen, that is, turned as its own EXIF tag says.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from car_jax.errors import reading
 ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.gif')
 EXACT = ('.png', '.bmp', '.tif', '.tiff', '.gif')  # those of whose numbers nothing is lost
 MOST_PIXELS = 1 << 28
+MOST_PAGES = 1 << 12
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's colour types
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
@@ -58,6 +59,16 @@ class Picture:
 
 def open_picture(path: str | pathlib.Path) -> Picture:
   """Decodes a whole file. Raises UserError, by path: missing, damaged, several pages, too large."""
+  (picture,) = _opened(path, most=1)
+  return picture
+
+
+def open_pages(path: str | pathlib.Path) -> list[Picture]:
+  """Every page of a TIFF, in their order; one picture of other kinds. Raises as `open_picture`."""
+  return _opened(path, most=MOST_PAGES)
+
+
+def _opened(path: str | pathlib.Path, most: int) -> list[Picture]:
   path = pathlib.Path(path)
   raw = files.read_bytes(path, 'a picture')
   with reading(path, 'a picture'):
@@ -65,39 +76,57 @@ def open_picture(path: str | pathlib.Path) -> Picture:
       raise Unusable('an empty file')
     if raw.startswith(SIGNATURE):
       check_png(raw)
-    return _decoded(raw)
+    return _decoded(raw, most if raw[:4] in TIFF else 1)
 
 
-def _decoded(raw: bytes) -> Picture:
-  from PIL import Image, ImageOps, UnidentifiedImageError
+def _decoded(raw: bytes, most: int) -> list[Picture]:
+  """Its pages, which are at most `most`."""
+  from PIL import Image, UnidentifiedImageError
 
   try:
     opened: Image.Image = Image.open(io.BytesIO(raw))
   except UnidentifiedImageError:
     if raw[:4] in TIFF:  # a TIFF of several deep channels
-      return _by_opencv(raw)
+      return _by_opencv(raw, most)
     raise
   with opened as image:
-    if (pages := getattr(image, 'n_frames', 1)) > 1:
-      raise Unusable(f'{pages} pages or frames; one is expected')
-    if image.width * image.height > MOST_PIXELS:
-      raise Unusable(f'{image.width}x{image.height} is more than {MOST_PIXELS:,} pixels')
-    deep = _deep(raw, image)
-    image.load()
-    if deep:  # PIL keeps the upper byte of colour, OpenCV all
-      orientation = image.getexif().get(0x0112, 1)
-      return _upright(_by_opencv(raw), orientation)
-    image = ImageOps.exif_transpose(image)
-    alpha = None
-    if image.mode in ('LA', 'PA', 'RGBA', 'La', 'RGBa'):
-      alpha = np.asarray(image.getchannel('A'))
-      image = image.convert('L' if image.mode[0] == 'L' else 'RGB')
-    if image.mode == 'P':
-      colours = np.array(image.getpalette('RGB'), np.uint8)
-      return Picture(np.asarray(image), _padded(colours.reshape(-1, 3)), alpha)
-    if image.mode not in ('1', 'L', 'I', 'F', 'RGB') and not image.mode.startswith('I;16'):
-      image = image.convert('RGB')
-    return Picture(_signed(np.asarray(image), opened), None, alpha)
+    pages = getattr(image, 'n_frames', 1)
+    _check_pages(pages, most)
+    out = []
+    for page in range(pages):
+      image.seek(page)
+      if image.width * image.height * pages > MOST_PIXELS:
+        raise Unusable(f'{image.width}x{image.height} is more than {MOST_PIXELS:,} pixels')
+      if _deep(raw, image):  # PIL keeps the upper byte of colour, OpenCV all
+        image.load()
+        orientation = image.getexif().get(0x0112, 1)
+        return [_upright(picture, orientation) for picture in _by_opencv(raw, most)]
+      out.append(_page(image))
+    return out
+
+
+def _check_pages(pages: int, most: int) -> None:
+  if pages > most:
+    expected = 'one is' if most == 1 else f'at most {most:,} are'
+    raise Unusable(f'{pages} pages or frames; {expected} expected')
+
+
+def _page(opened: Any) -> Picture:
+  """The page that a picture of Pillow's is at."""
+  from PIL import ImageOps
+
+  opened.load()
+  image = ImageOps.exif_transpose(opened)
+  alpha = None
+  if image.mode in ('LA', 'PA', 'RGBA', 'La', 'RGBa'):
+    alpha = np.asarray(image.getchannel('A'))
+    image = image.convert('L' if image.mode[0] == 'L' else 'RGB')
+  if image.mode == 'P':
+    colours = np.array(image.getpalette('RGB'), np.uint8)
+    return Picture(np.asarray(image), _padded(colours.reshape(-1, 3)), alpha)
+  if image.mode not in ('1', 'L', 'I', 'F', 'RGB') and not image.mode.startswith('I;16'):
+    image = image.convert('RGB')
+  return Picture(_signed(np.asarray(image), opened), None, alpha)
 
 
 def _signed(values: np.ndarray, opened: Any) -> np.ndarray:
@@ -138,13 +167,18 @@ def _deep(raw: bytes, image: Any) -> bool:
   return False
 
 
-def _by_opencv(raw: bytes) -> Picture:
+def _by_opencv(raw: bytes, most: int) -> list[Picture]:
   import cv2
 
   _, pages = cv2.imdecodemulti(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
-  if len(pages) != 1:
-    raise Unusable(f'{len(pages)} pages; one is expected' if pages else 'no known form of picture')
-  (pixels,) = pages
+  if not pages:
+    raise Unusable('no known form of picture')
+  _check_pages(len(pages), most)
+  return [_of_pixels(pixels) for pixels in pages]
+
+
+def _of_pixels(pixels: np.ndarray) -> Picture:
+  """OpenCV's [H, W] or [H, W, channels], blue first."""
   if pixels.ndim == 2:
     return Picture(pixels)
   if pixels.shape[-1] not in (3, 4):

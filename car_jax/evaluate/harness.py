@@ -50,9 +50,8 @@ class Evaluator:
     self._rows: list[Subject] = []
     if readers:
       note = 'the floor: masks drawn from the same readers that they are scored against'
-      self._rows = [
-        Subject(READERS, predict.draw_readers(info.num_classes, self.plan.ignore), None, note)
-      ]
+      draw = predict.draw_readers(info.num_classes, self.plan.ignore)
+      self._rows = [Subject(READERS, draw, None, note, summarised=True)]
 
   def __call__(
     self,
@@ -118,9 +117,11 @@ class Evaluator:
     if not self._detail:
       return tuple(made)
     if main := self.plan.main:
-      made.append(Distances(main, self.plan.samples, not traits.draws or bool(self.plan.flips)))
+      whole = not traits.draws or traits.single or bool(self.plan.flips)
+      made.append(Distances(main, self.plan.samples, whole))
     top = self.info.num_classes > 2
-    made += [Diagram(own, top, self.plan.ignore) for own in (False, True)]
+    if traits.confidence:
+      made += [Diagram(own, top, self.plan.ignore) for own in (False, True)]
     return (*made, FlipDetails(self.plan.flips)) if self.plan.flips else tuple(made)
 
   def predict(self, subject: Subject, batch: Any, rng: jax.Array) -> Prediction:
@@ -130,7 +131,7 @@ class Evaluator:
       ignore = self.plan.ignore  # a class like others, or no class at all
       ignore = None if ignore is not None and ignore >= self.info.num_classes else ignore
       run: Any = lambda state, batch, rng: f(state, batch, rng, self.plan.samples)
-      if all(f is not row.predict for row in self._rows):
+      if not subject.summarised:
         run = functools.partial(predict.predict, f, self.plan.samples, self.plan.chunk, ignore)
       self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))
     return self._compiled[f](subject.state, batch, rng)

@@ -21,20 +21,23 @@ from car_jax.typing import Array
 READERS = 'readers'
 
 
+DRAWS = Traits()
+
+
 @dataclasses.dataclass(frozen=True)
 class Subject:
-  """A row of the report: predict(state, batch, rng, n) -> Samples as in methods/base.py."""
+  """A row of the report: predict(state, batch, rng, n) -> Samples as in methods/base.py.
+
+  summarised: predict gives a Prediction instead, of as many samples as there are.
+  """
 
   name: str
-  predict: Callable[[Any, Batch, Array, int], Samples]
+  predict: Callable[[Any, Batch, Array, int], Any]
   state: Any
   note: str = ''  # what it is, for the report
-  draws: bool = True  # False: with their weights the samples are the whole distribution
+  traits: Traits = DRAWS
+  summarised: bool = False
   own: Mapping[str, Callable] = dataclasses.field(default_factory=dict)  # logits, features
-
-  @property
-  def traits(self) -> Traits:
-    return Traits(draws=self.draws)
 
 
 class Prediction(flax.struct.PyTreeNode):
@@ -59,7 +62,7 @@ def subjects(method: Method, state: Any, prefix: str = '') -> list[Subject]:
   own = {'logits': method.logits} if method.has_logits else {}
   own |= {'features': method.features} if method.has_features else {}
   rows = [
-    Subject(prefix + name, f, state, draws=name not in method.whole_distributions)
+    Subject(prefix + name, f, state, traits=Traits(draws=name not in method.whole_distributions))
     for name, f in method.predictors().items()
   ]
   return [dataclasses.replace(rows[0], own=own), *rows[1:]]
@@ -178,14 +181,18 @@ def draw_readers(num_classes: int, ignore: int | None = None):
     drawn = jax.vmap(draw)(example_keys(rng, batch), weight)  # [B, n]
     labels = jnp.take_along_axis(readers, drawn[:, :, None, None], 1)
     counts = jax.nn.one_hot(drawn, weight.shape[1]).mean(1)  # [B, M]
-    classes = jnp.arange(num_classes)
-
-    def add(m, total):
-      here = readers[:, m, ..., None] == classes
-      return total + counts[:, m, None, None, None] * here
-
-    start = jnp.zeros((*readers[:, 0].shape, num_classes))
-    mean = jax.lax.fori_loop(0, weight.shape[1], add, start)
+    mean = shares(readers, counts, num_classes)
     return Prediction(labels.astype(label_type(num_classes)), uniform(len(weight), n), mean, None)
 
   return floor
+
+
+def shares(labels: Array, weight: Array, num_classes: int) -> Array:
+  """labels [B, L, H, W] and their weight [B, L] -> the weight of each class [B, H, W, C]."""
+  classes = jnp.arange(num_classes)
+
+  def add(k, total):
+    return total + weight[:, k, None, None, None] * (labels[:, k, ..., None] == classes)
+
+  start = jnp.zeros((*labels[:, 0].shape, num_classes))
+  return jax.lax.fori_loop(0, weight.shape[1], add, start)

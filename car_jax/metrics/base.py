@@ -45,10 +45,12 @@ class About:
 @dataclasses.dataclass(frozen=True)
 class Traits:
   """What kind of prediction it is. draws: samples were drawn; else, with their weights, they are
-  the whole distribution. logits: a net's own, whose size means something. confidence: more than
-  classes alone. disagreement: samples differ, and how much is known."""
+  the whole distribution. single: one segmentation of each image, which tells nothing of a spread.
+  logits: a net's own, whose size means something. confidence: more than classes alone.
+  disagreement: samples differ, and how much is known."""
 
   draws: bool = True
+  single: bool = False
   logits: bool = False
   confidence: bool = True
   disagreement: bool = False

@@ -10,12 +10,16 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.metrics import calibration, confusion_matrix, flips
-from car_jax.metrics.base import Metric, Outputs, PerImage, Source
+from car_jax.metrics.base import Metric, Outputs, PerImage, Source, Traits
 from car_jax.metrics.texts import OF_READERS
 from car_jax.typing import Array
 
 LOSSES = dict(nll=calibration.nll, brier=calibration.brier, kl=calibration.kl_to_readers)
 BINS = 15  # of reliability diagrams
+
+
+def left_out(traits: Traits) -> str:
+  return '' if traits.confidence else 'one label map says nothing of confidence'
 
 
 def probabilities(outputs: Outputs, own: bool) -> Array | None:
@@ -44,6 +48,9 @@ class Loss(PerImage):
   @property
   def convention(self):
     return named(self.kind, self.own, self.samples, ignore=_ignoring(self.ignore))
+
+  def left_out(self, traits):
+    return left_out(traits)
 
   def score(self, outputs, batch):
     probs = probabilities(outputs, self.own)
@@ -77,6 +84,9 @@ class CalibrationError(Metric):
     a_class = self.classes is not None and self.ignored == 'class'
     ignore = _ignoring(self.ignore, 'class' if a_class else 'ignore')
     return named('ece', self.own, self.samples, which, f'{self.bins} bins', ignore=ignore)
+
+  def left_out(self, traits):
+    return left_out(traits)
 
   def state(self, outputs, batch):
     probs = probabilities(outputs, self.own)

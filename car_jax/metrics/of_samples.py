@@ -82,8 +82,11 @@ class OfSamples(PerImage):
       return ''
     if self.all_modes and self.kind in ('ged', 'd_yy'):
       return 'readers are all modes with their weights, not draws: see [v]'
-    if not traits.draws and self.kind in ('ged', 'diversity', 'd_ss'):
-      return 'weights, not draws: see [v]'
+    if self.kind in ('ged', 'diversity', 'd_ss'):
+      if traits.single:
+        return 'one segmentation says nothing of a spread: see [v]'
+      if not traits.draws:
+        return 'weights, not draws: see [v]'
     return ''
 
   def score(self, outputs, batch):

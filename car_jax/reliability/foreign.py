@@ -129,7 +129,7 @@ def _traits(arrays: dict[str, Any], logit_scores: bool) -> Traits:
   """What kind of prediction arrays are; their mark of classes alone is taken out."""
   confident = arrays.pop(CLASSES_ONLY, None) is None
   samples = 'disagreement' in arrays
-  return Traits(samples, logit_scores, confident, disagreement=samples)
+  return Traits(draws=samples, logits=logit_scores, confidence=confident, disagreement=samples)
 
 
 def read(
@@ -140,7 +140,7 @@ def read(
   kind and resize: see interpret.Reading. Raises UserError by path.
   """
   label = read_label(pair.label)
-  truth = _truth(label, classes, IGNORED, UNKNOWN, pair.label)
+  truth = checked_labels(label, classes, IGNORED, UNKNOWN, pair.label)
   how = Reading(classes, kind, resize)
   counted = label != IGNORED
   arrays, logit_scores = interpret.predicted(
@@ -148,12 +148,12 @@ def read(
   )
   arrays |= truth
   if pair.image is not None:
-    arrays['image'] = _image(pair.image)
+    arrays['image'] = np.asarray(read_image(pair.image), np.float32) / 127.5 - 1
   return arrays, logit_scores
 
 
-def _truth(
-  label: np.ndarray, classes: int, ignored: int | None, unknown: int, path: Any
+def checked_labels(
+  label: np.ndarray, classes: int, ignored: int | None, unknown: int | None, path: Any
 ) -> dict[str, np.ndarray]:
   """labels and unknown as in Predicted. Raises UserError for an id that is neither a class,
   `ignored` nor `unknown`."""
@@ -171,8 +171,11 @@ def read_label(path: pathlib.Path) -> np.ndarray:
 
   Raises UserError, by path, for another kind of picture, a damaged one, and ids of no class.
   """
-  picture = pictures.open_picture(path)
-  ids = picture.values
+  return _class_ids(path, pictures.open_picture(path))
+
+
+def _class_ids(path: pathlib.Path, picture: pictures.Picture) -> np.ndarray:
+  ids = picture.values.astype(np.uint8) if picture.values.dtype == bool else picture.values
   if ids.ndim != 2 or ids.dtype != np.uint8 or picture.alpha is not None:
     kind = 'colours' if ids.ndim == 3 else f'{ids.dtype} numbers'
     kind += '' if picture.alpha is None else ' and transparency'
@@ -184,29 +187,36 @@ def read_label(path: pathlib.Path) -> np.ndarray:
   return cityscapes.scored_train_ids(ids)
 
 
-def _image(path: pathlib.Path) -> np.ndarray:
-  """float32 [h, w, 3] in [-1, 1]."""
+def read_image(path: pathlib.Path) -> np.ndarray:
+  """uint8 [h, w, 3]. Raises UserError by path."""
   picture = pictures.open_picture(path)
   if picture.values.dtype not in (np.uint8, bool):
     raise UserError(f'{path} is a picture of {picture.values.dtype} numbers; expected 8 bits')
   shown = picture.shown
   shown = shown * np.uint8(255) if shown.dtype == bool else shown
-  rgb = shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, -1)
-  return np.asarray(rgb, np.float32) / 127.5 - 1
+  return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, -1)
 
 
 def open_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
   """The arrays of a file by name; a nameless one, or a picture's, is called ''.
 
-  Raises UserError, by path, for damage.
+  Of several pages it is [N, H, W]. Raises UserError, by path, for damage.
   """
   path = files.check_regular(path)
   if path.suffix.lower() == '.safetensors':
     with reading(path, 'a .safetensors file'):
       return read_safetensors(path)
   if path.suffix.lower() in LABEL_ENDINGS:
-    return {'': read_label(path)}
+    return {'': _maps(path)}
   return array_files.read(path)
+
+
+def _maps(path: pathlib.Path) -> np.ndarray:
+  """Class ids of a picture [H, W], or of its pages [N, H, W]."""
+  maps = [_class_ids(path, page) for page in pictures.open_pages(path)]
+  if len({m.shape for m in maps}) > 1:
+    raise UserError(f'{path} has pages of several sizes: {sorted({m.shape for m in maps})}')
+  return maps[0] if len(maps) == 1 else np.stack(maps)
 
 
 def is_saved(folder: pathlib.Path) -> bool:
@@ -298,7 +308,7 @@ def _saved(
     label, at = np.asarray(truth[i][0]), f'image {i}'
     unknown = index.get('unknown_label')
     marks = index['ignore_label'], UNKNOWN if unknown is None else unknown
-    labels = _truth(label, how.classes, *marks, f'{folder / "readers.npy"}, {at}')
+    labels = checked_labels(label, how.classes, *marks, f'{folder / "readers.npy"}, {at}')
     raw = {kind: values[i]} | ({'features': more[0][i]} if more else {})
     counted = label != index['ignore_label']
     arrays, logit_scores = interpret.predicted(

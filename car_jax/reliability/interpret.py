@@ -32,31 +32,53 @@ class Reading:
   resize: str = ''
 
 
+@dataclasses.dataclass(frozen=True)
+class Values:
+  """One array of a file, understood: class ids [(N,) H, W], or of each class logits or
+  probabilities float32 [(N,) H, W, C]. kind: 'ids', 'logits' or 'probabilities'."""
+
+  kind: str
+  array: np.ndarray
+
+
+def understood(name: str, raw: np.ndarray, how: Reading, counted: np.ndarray, path: Any) -> Values:
+  """The array that a file calls `name`, one of KINDS, or '' where it has no such name.
+
+  counted: bool [H, W], pixels whose label counts. Raises UserError by path.
+  """
+  if not raw.size:
+    raise UserError(f'{path}: an array of shape {raw.shape}, without a number')
+  if raw.dtype.kind in 'iub':
+    return Values('ids', _checked_ids(raw, name, how, counted.shape, path))
+  if raw.dtype.kind != 'f' and raw.dtype != jax.numpy.bfloat16:
+    raise UserError(f'{path}: numbers of type {raw.dtype}; expected float32, or class ids')
+  with np.errstate(over='ignore'):  # refused below, as not finite
+    x = np.asarray(raw, np.float32)
+  x, single = _classes_last(x, name, how, counted.shape, path)
+  _check_finite(x, name, path)
+  if x.shape[-3:-1] != counted.shape:
+    x = _resized(x, counted.shape, path)
+  stated = name if name in KNOWN else how.kind
+  likely = _are_probabilities(x, stated, counted, single, path)
+  if single:
+    x = np.concatenate([1 - x if likely else np.zeros_like(x), x], -1)
+  return Values('probabilities' if likely else 'logits', x)
+
+
 def predicted(
   arrays: Mapping[str, np.ndarray], how: Reading, counted: np.ndarray, path: Any
 ) -> tuple[dict[str, np.ndarray], bool]:
   """logits [H, W, C] float32, and disagreement and features where the file has them.
 
   And whether the file gave logits, whose size means something, and not probabilities or samples.
-  counted: bool [H, W], pixels whose label counts. A map of class ids [H, W] becomes logits that
-  are certain, and has the entry CLASSES_ONLY. Raises UserError by path.
+  counted: as in `understood`. A map of class ids [H, W] becomes logits that are certain, and has
+  the entry CLASSES_ONLY. Raises UserError by path.
   """
-  kind, raw = _chosen(arrays, path)
-  extra = _features(arrays, path)
-  if raw.dtype.kind in 'iub':
-    return extra | _of_ids(raw, kind, how, counted.shape, path), False
-  if raw.dtype.kind != 'f' and raw.dtype != jax.numpy.bfloat16:
-    raise UserError(f'{path}: numbers of type {raw.dtype}; expected float32, or class ids')
-  with np.errstate(over='ignore'):  # refused below, as not finite
-    x = np.asarray(raw, np.float32)
-  x, single = _classes_last(x, kind, how, counted.shape, path)
-  _check_finite(x, kind, path)
-  if x.shape[-3:-1] != counted.shape:
-    x = _resized(x, counted.shape, path)
-  stated = kind if kind in KNOWN else how.kind
-  likely = _are_probabilities(x, stated, counted, single, path)
-  if single:
-    x = np.concatenate([1 - x if likely else np.zeros_like(x), x], -1)
+  values = understood(*_chosen(arrays, path), how, counted, path)
+  extra, x = _features(arrays, path), values.array
+  if values.kind == 'ids':
+    return extra | _of_ids(x, how.classes), False
+  likely = values.kind == 'probabilities'
   if x.ndim == 3:
     return extra | {'logits': np.log(np.maximum(x, FLOOR)) if likely else x}, not likely
   return extra | _of_samples(x if likely else np.asarray(jax.nn.softmax(x))), False
@@ -67,10 +89,7 @@ def _chosen(arrays: Mapping[str, np.ndarray], path: Any) -> tuple[str, np.ndarra
   names = [k for k in KINDS if k in arrays]
   if not names and len(arrays) != 1:
     raise UserError(f'{path} holds {sorted(arrays)}; name one of them {" or ".join(KINDS)}')
-  raw = arrays[names[0]] if names else next(iter(arrays.values()))
-  if not raw.size:
-    raise UserError(f'{path}: an array of shape {raw.shape}, without a number')
-  return names[0] if names else '', raw
+  return (names[0], arrays[names[0]]) if names else ('', next(iter(arrays.values())))
 
 
 def _features(arrays: Mapping[str, np.ndarray], path: Any) -> dict[str, np.ndarray]:
@@ -85,9 +104,9 @@ def _features(arrays: Mapping[str, np.ndarray], path: Any) -> dict[str, np.ndarr
   return {'features': x}
 
 
-def _of_ids(
+def _checked_ids(
   raw: np.ndarray, kind: str, how: Reading, size: tuple[int, ...], path: Any
-) -> dict[str, np.ndarray]:
+) -> np.ndarray:
   """Class ids of samples [N, H, W], or of one map [H, W] that says no confidence."""
   binary = raw.dtype != bool or how.classes == 2
   if kind in KNOWN or not binary or raw.ndim not in (2, 3) or raw.shape[-2:] != size:
@@ -97,9 +116,16 @@ def _of_ids(
       f'  save {kind if kind in KNOWN else "logits or probabilities"} as floats'
     )
   if (wrong := raw[(raw < 0) | (raw >= how.classes)]).size:
-    raise UserError(f'{path}: class id {wrong[0]}; expected 0 to {how.classes - 1}')
-  ids = raw.reshape(-1, *size)
-  mean = np.stack([(ids == c).mean(0) for c in range(how.classes)], -1).astype(np.float32)
+    masks = (
+      '\n  write masks as (mask > 0).astype(np.uint8)' if {*np.unique(raw)} == {0, 255} else ''
+    )
+    raise UserError(f'{path}: class id {wrong[0]}; expected 0 to {how.classes - 1}{masks}')
+  return raw
+
+
+def _of_ids(raw: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+  ids = raw.reshape(-1, *raw.shape[-2:])
+  mean = np.stack([(ids == c).mean(0) for c in range(classes)], -1).astype(np.float32)
   logits = {'logits': np.log(np.maximum(mean, FLOOR))}
   if raw.ndim == 2:
     return logits | {CLASSES_ONLY: np.array(True)}
@@ -137,7 +163,8 @@ def _classes_last(
   for axis, here in ((-1, x.shape[-3:-1]), (-3, x.shape[-2:])):
     if here == size:
       raise UserError(
-        f'{path}: {x.shape[axis]} classes; the study has {how.classes}\n  see config.classes'
+        f'{path}: {x.shape[axis]} classes; {how.classes} are named\n'
+        '  by config.classes of a study, by --classes without one'
       )
     if x.shape[axis] == how.classes and not how.resize and _of_one_shape(here, size):
       raise UserError(

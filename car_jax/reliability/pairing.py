@@ -21,7 +21,7 @@ LABEL_ENDS = ('_gtFine_labelTrainIds', '_gtFine_labelIds', '_gt_labelTrainIds', 
 IMAGE_ENDS = ('_leftImg8bit', '_rgb_anon', '_logits', '_probabilities', '_samples')
 PLACES = ('prediction', 'label', 'image')  # a CSV's columns of files
 COLUMNS = (*PLACES, 'group')
-Files = dict[str, pathlib.Path]
+Files = dict[str, tuple[pathlib.Path, ...]]  # an image's id -> its files; of pairs one each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,22 @@ def pairs(folder: pathlib.Path, labels: str) -> list[Pair]:
   """
   if labels.lower().endswith('.csv'):
     return _listed(folder, pathlib.Path(labels))
+  ids = prediction_files(folder, labels)
+  place = pathlib.Path(labels)
+  inside = files.walk(place)
+  known = label_files(place, inside)
+  labelled = matched(ids, known, place, _lying(inside))
+  say_unused(labelled, known, place, inside)
+  out = [Pair(key, key, *ids[key], *label) for key, label in labelled.items()]
+  _check_shared(out)
+  return out
+
+
+def prediction_files(folder: pathlib.Path, labels: str) -> Files:
+  """The predictions of a folder by their place in it, without ending; see `pairs`.
+
+  Raises UserError where there is none, where one place has two, and where labels are no folder.
+  """
   if not folder.is_dir():
     raise UserError(f'no folder of predictions {folder}\n  see docs/reliability.md for its layout')
   inside = files.walk(folder)
@@ -61,11 +77,9 @@ def pairs(folder: pathlib.Path, labels: str) -> list[Pair]:
     key = str(path.relative_to(folder).with_name(_bare(path, (*IMAGE_ENDS, *LABEL_ENDS))))
     if any('\ud800' <= letter <= '\udfff' for letter in key):  # what a text cannot hold
       raise UserError(f'{str(path)!a} has a name that is no UTF-8\n  rename it')
-    if ids.setdefault(key, path) != path:
-      raise UserError(f'one image has two predictions:\n  {ids[key]}\n  {path}')
-  out = [Pair(key, key, ids[key], label) for key, label in _labelled(ids, labels).items()]
-  _check_shared(out)
-  return out
+    if (other := ids.setdefault(key, (path,))) != (path,):
+      raise UserError(f'one image has two predictions:\n  {other[0]}\n  {path}')
+  return ids
 
 
 def _lying(inside: Sequence[pathlib.Path]) -> str:
@@ -101,51 +115,67 @@ def _check_shared(every: Sequence[Pair]) -> None:
     sharding.say(f'{len(shared)} predictions share a label with another: {named}', sys.stderr)
 
 
-def _labelled(ids: Files, labels: str) -> Files:
-  """Predictions by id -> their labels, in the same order."""
-  place = pathlib.Path(labels)
-  inside = files.walk(place)
-  known, named = _label_files(place, inside)
-  taken = {known[key] for key in ids if key in known}  # not free for others of the name
+def candidates(ids: Iterable[str], known: Iterable[str]) -> dict[str, list[str]]:
+  """Id -> ids of `known` that may be the same image: it, or else those of its name alone which are
+  nobody's own."""
+  ids, places = [*ids], {*known}
+  named: dict[str, list[str]] = {}
+  for key in sorted(places - {*ids}):
+    named.setdefault(pathlib.Path(key).name, []).append(key)
+  return {key: [key] if key in places else named.get(pathlib.Path(key).name, []) for key in ids}
+
+
+def matched(ids: Files, known: Files, place: pathlib.Path, lying: str = '') -> Files:
+  """Predictions by id -> the files of their labels, in the same order; see `candidates`.
+
+  place: the folder of labels; lying: what is there, where that is no label. Raises UserError.
+  """
   out: Files = {}
-  for key, path in ids.items():
-    alike = [p for p in named.get(pathlib.Path(key).name, ()) if p not in taken]
-    fits = [known[key]] if key in known else alike
+  for key, fits in candidates(ids, known).items():
     if len(fits) > 1:
+      one, two = (known[fit][0] for fit in fits[:2])
       raise UserError(
-        f'{path} has no label at its place and two of its name:\n  {fits[0]}\n  {fits[1]}\n'
+        f'{ids[key][0]} has no label at its place and two of its name:\n  {one}\n  {two}\n'
         f'  put it at {place / key}.png, or give --labels FILE.csv'
       )
-    out.update(zip([key], fits, strict=False))
+    if fits:
+      out[key] = known[fits[0]]
   if missing := [key for key in ids if key not in out]:
-    shown = '\n'.join(f'  {ids[key]}' for key in missing[:20])
-    close = nearest(pathlib.Path(missing[0]).name, named) if named else ''
-    close = close or f'  labels are {", ".join(LABEL_ENDINGS)}{_lying(inside)}'
-    raise UserError(f'{len(missing)} predictions have no label in {labels}:\n{shown}\n{close}')
-  end = lambda p: p.stem.removeprefix(_bare(p, LABEL_ENDS))
-  ends = {end(p) for p in out.values()}  # pictures of other kinds are no labels
-  unused = {p for p in known.values() if end(p) in ends} - {*out.values()}
-  if unused:
-    sharding.say(f'{len(unused)} labels in {labels} have no prediction: not scored', sys.stderr)
-  other = [p for p in inside if p.suffix.lower() not in LABEL_ENDINGS]
-  _say_left(place, other, f'is no label ({", ".join(LABEL_ENDINGS)}): not read')
+    shown = '\n'.join(f'  {ids[key][0]}' for key in missing[:20])
+    names = {pathlib.Path(key).name for key in known}
+    close = nearest(pathlib.Path(missing[0]).name, names) if names else ''
+    close = close or f'  labels are {", ".join(LABEL_ENDINGS)}{lying}'
+    raise UserError(f'{len(missing)} predictions have no label in {place}:\n{shown}\n{close}')
   return out
 
 
-def _label_files(
-  folder: pathlib.Path, inside: Iterable[pathlib.Path]
-) -> tuple[Files, dict[str, list[pathlib.Path]]]:
-  """Pictures by their place in the folder, and by name alone. Train ids go before label ids."""
+def say_unused(
+  used: Files,
+  known: Files,
+  place: pathlib.Path,
+  inside: Sequence[pathlib.Path],
+  endings: Sequence[str] = LABEL_ENDINGS,
+) -> None:
+  """Lines on stderr for labels without a prediction, and for files that are no labels."""
+  end = lambda paths: paths[0].stem.removeprefix(_bare(paths[0], LABEL_ENDS))
+  ends = {end(paths) for paths in used.values()}  # pictures of other kinds are no labels
+  if unused := {paths for paths in known.values() if end(paths) in ends} - {*used.values()}:
+    sharding.say(f'{len(unused)} labels in {place} have no prediction: not scored', sys.stderr)
+  other = [p for p in inside if p.suffix.lower() not in endings]
+  _say_left(place, other, f'is no label ({", ".join(endings)}): not read')
+
+
+def label_files(
+  folder: pathlib.Path, inside: Iterable[pathlib.Path], endings: Sequence[str] = LABEL_ENDINGS
+) -> Files:
+  """Labels by their place in the folder, without ending. Train ids go before label ids."""
   known: Files = {}
-  named: dict[str, list[pathlib.Path]] = {}
-  for path in sorted((p for p in inside if p.suffix.lower() in LABEL_ENDINGS), reverse=True):
+  for path in sorted((p for p in inside if p.suffix.lower() in endings), reverse=True):
     name = _bare(path, LABEL_ENDS)
-    other = known.setdefault(str(path.relative_to(folder).with_name(name)), path)
-    if other == path:
-      named.setdefault(name, []).insert(0, path)
-    elif other.name != path.name.replace('_labelIds', '_labelTrainIds'):
+    (other,) = known.setdefault(str(path.relative_to(folder).with_name(name)), (path,))
+    if other != path and other.name != path.name.replace('_labelIds', '_labelTrainIds'):
       raise UserError(f'one image has two labels:\n  {path}\n  {other}')
-  return known, named
+  return known
 
 
 def _bare(path: pathlib.Path, ends: Sequence[str]) -> str:

@@ -160,14 +160,18 @@ def thinned(points: Sequence[Point], tolerance: float) -> tuple[Point, ...]:
   while spans:
     first, last = spans.pop()
     a, b = known[first], known[last]
-    dx, dy = (b.x - a.x) / wide, (b.y - a.y) / tall
-    length = math.hypot(dx, dy) or 1.0
-    off = [
-      abs(dx * (p.y - a.y) / tall - dy * (p.x - a.x) / wide) / length
-      for p in known[first + 1 : last]
-    ]
+    line = (b.x - a.x) / wide, (b.y - a.y) / tall
+    off = [_off(((p.x - a.x) / wide, (p.y - a.y) / tall), line) for p in known[first + 1 : last]]
     if off and max(off) > tolerance:
       middle = first + 1 + off.index(max(off))
       kept.add(middle)
       spans += [(first, middle), (middle, last)]
   return tuple(known[k] for k in sorted(kept))
+
+
+def _off(p: tuple[float, float], line: tuple[float, float]) -> float:
+  """How far a point is off the line from (0, 0), beyond its ends off these."""
+  length = line[0] ** 2 + line[1] ** 2
+  share = (p[0] * line[0] + p[1] * line[1]) / length if length else 0.0
+  share = min(1.0, max(0.0, share))
+  return math.hypot(p[0] - share * line[0], p[1] - share * line[1])

@@ -289,7 +289,7 @@ VOID_SPEC = dict(samples=4, metrics=METRICS[:4] + METRICS[5:])
 
 def voided(batches, draws=True, readers=True):
   made = predict.subjects(scene.Fake(), scene.STATE)[0]
-  subject = predict.Subject('samples', made.predict, scene.STATE, draws=draws)
+  subject = predict.Subject('samples', made.predict, scene.STATE, traits=Traits(draws=draws))
   kw = dict(rng=RNG, readers=readers, detail=True)
   return scene.evaluate([subject], batches, VOID_SPEC, scene.info(ignore_label=255), **kw)
 

@@ -287,7 +287,7 @@ def spoil(where, what):
 @pytest.mark.parametrize(
   ('what', 'message'),
   [
-    ('classes', 'two.npz: 7 classes; the study has 4'),
+    ('classes', 'two.npz: 7 classes; 4 are named'),
     ('nan', 'two.npz: 1 of 192 values are not finite'),
     ('none', 'two.npz: 1 pixels have no class, all their logits are -inf'),
     ('npz', 'two.npy cannot be read as a .npy file .by its content it is an .npz'),

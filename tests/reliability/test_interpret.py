@@ -77,7 +77,7 @@ def test_one_channel_of_two_classes_is_the_second(tmp_path):
       np.testing.assert_allclose(found, want, atol=1e-6)
   with pytest.raises(UserError, match='probabilities from -'):
     probabilities(tmp_path, x[None], label, 2, kind='probabilities')
-  with pytest.raises(UserError, match='x.npy: 1 classes; the study has 3'):
+  with pytest.raises(UserError, match='x.npy: 1 classes; 3 are named'):
     probabilities(tmp_path, expit(x)[None])
 
 

@@ -211,7 +211,9 @@ def test_the_command_line(finished, made, capsys):
 
 def test_options_that_do_not_go_together(capsys):
   cases = {
-    ('--checkpoint', 'x', '--predictions', 'y'): '--predictions goes with --config',
+    ('--checkpoint', 'x', '--predictions', 'y'): '--checkpoint and --predictions do not go',
+    ('--predictions', 'y', '--save', 'logits'): '--save belongs to --checkpoint',
+    ('--checkpoint', 'x', '--labels', 'y'): '--labels belongs to --predictions',
     ('--config', 'configs/reliability.py', '--save', 'logits'): '--save goes without --config',
     (): 'nothing to score',
     ('--config', 'configs/reliability.py', '--labels', 'x'): '--labels belongs to --predictions',
