@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax.errors import UserError, naming
+from car_jax.errors import UserError, naming, reading
 from car_jax.importers import comparison, encoders, prefixes, spellings
 from car_jax.importers.rules import Weights, rows
 from car_jax.importers.segmenters import SEGFORMER, composition, run_config, supervised_state
@@ -104,8 +104,11 @@ def opened(path: str | pathlib.Path) -> Checkpoint | encoders.Encoder:
     if not rows(weights, mit.CLASSIFIER):
       raise UserError(f'{path} is no SegFormer of transformers: {prefixes.described(weights)}')
     return Checkpoint(path, weights, {}, rows(weights, mit.CLASSIFIER), None)
-  with naming(path):
+  with reading(path, 'the configs of a folder of transformers'), naming(path):
     spec, classes = model.spec(config)
+    if kind == 'segformer' and config.get('id2label') and classes != rows(weights, mit.CLASSIFIER):
+      has = rows(weights, mit.CLASSIFIER)
+      raise UserError(f'its config has {classes} classes, its weights have {has}')
     images = processor.images(prepared) if prepared else None
   if images:
     spec |= dict(mean=images.mean, std=images.std)

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax.errors import UserError, naming
+from car_jax.errors import UserError, naming, reading
 from car_jax.importers import comparison, prefixes, spellings, tables, torch_file
 from car_jax.importers.openmmlab import config_text, model, testing
 from car_jax.importers.rules import Weights, rows
@@ -28,7 +28,9 @@ from car_jax.importers.segmenters import (
 from car_jax.importers.transformers import mit
 from car_jax.nn.composed import Composition
 
-CLASSES = ('decode_head.conv_seg.weight', 'decode_head.cls_emb')
+# Weights with a row for each class, of whose kind a head has one.
+CLASSES = ('decode_head.conv_seg.weight', 'decode_head.mask_norm.weight')
+TEXT = 'the config of a checkpoint of mmsegmentation'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +63,17 @@ class Checkpoint:
       '  name the net: --config configs/segmenters_cityscapes.py:VARIANT'
     )
 
+  @property
+  def classes(self) -> int:
+    """0 where the file is no segmenter's."""
+    return next((rows(self.weights, n) for n in CLASSES if n in self.weights), 0)
+
   def spec(self) -> dict[str, Any]:
-    """The net that the text describes. Raises UserError."""
-    entry, _ = model.spec(self.text['model'])
+    """The net that the text describes. Raises UserError, also where the weights are of another."""
+    with reading(self.path, TEXT), naming(self.path):
+      entry, classes = model.spec(self.text['model'])
+      if self.classes and classes != self.classes:
+        raise UserError(f'its config has {classes} classes, its weights have {self.classes}')
     backbone = entry['backbone']
     if backbone['name'] == 'vit' and 'backbone.patch_embed.projection.bias' not in self.weights:
       backbone['embed_bias'] = False  # the default since version 1, which the text leaves out
@@ -71,8 +81,8 @@ class Checkpoint:
 
   def from_text(self) -> ConfigDict:
     """The config that the text describes."""
-    with naming(self.path):
-      spec = self.spec()
+    spec = self.spec()
+    with reading(self.path, TEXT), naming(self.path):
       test = testing.testing(self.text)
       testing.check_frame(test)
     if test.mean is not None:
@@ -90,14 +100,13 @@ class Checkpoint:
       transformers = spellings.from_nvlabs(self.weights)
       epsilons = dict(norm_epsilon=1e-6, embed_epsilon=1e-5)
       return mit.linear_state(self.path, config, transformers, **epsilons)
-    classes = next((rows(self.weights, n) for n in CLASSES if n in self.weights), 0)
-    if not classes or not any(name.startswith('backbone.') for name in self.weights):
+    if not self.classes or not any(name.startswith('backbone.') for name in self.weights):
       raise UserError(
         f'{self.path} is no segmenter as mmsegmentation names its parts: '
         f'{prefixes.described(self.weights)}'
       )
     self.net(config)
-    return supervised_state(self.path, config, classes, model.to_variables, self.weights)
+    return supervised_state(self.path, config, self.classes, model.to_variables, self.weights)
 
   def net(self, config: ConfigDict) -> Composition:
     """What the config trains. Raises UserError unless it is put together from parts."""

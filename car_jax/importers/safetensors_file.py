@@ -8,6 +8,7 @@ import safetensors
 
 from car_jax import files
 from car_jax.errors import UserError, reading
+from car_jax.importers import foreign
 
 DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
 DTYPES |= {'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'BOOL': np.bool_}
@@ -18,8 +19,11 @@ DTYPES |= {'F8_E4M3': ml_dtypes.float8_e4m3fn, 'F8_E5M2': ml_dtypes.float8_e5m2}
 def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """The arrays by name, read-only. Raises UserError by path: damaged, cut short, another format."""
   data = files.read_bytes(path, 'a safetensors file')
-  with reading(path, 'a safetensors file'):
-    parts = safetensors.deserialize(data)
+  with reading(path, 'a safetensors file', 'where it is cut short, download it again'):
+    try:
+      parts = safetensors.deserialize(data)
+    except safetensors.SafetensorError as e:
+      raise ValueError(foreign.described(data[:32]) or str(e)) from e
   arrays = {}
   for name, part in parts:
     if part['dtype'] not in DTYPES:

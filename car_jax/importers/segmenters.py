@@ -84,8 +84,9 @@ def supervised_state(
 ) -> tuple[Any, dict[str, Any]]:
   """A state of the supervised method with `translate(net, weights, template)` as its net's
   variables; `mend` is what to do where they do not fit."""
-  net = registry.net(config.method.model.to_dict(), num_classes=classes)
-  state = first_state(config, classes, side=max(64, net.least))
+  with naming(path), configs.setting_up('method.model'):
+    net = registry.net(config.method.model.to_dict(), num_classes=classes)
+    state = first_state(config, classes, side=max(64, net.least))
   shape = lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype)
   template = jax.tree.map(shape, state.net.variables)
   bare = state.replace(net=state.net.replace(**dict.fromkeys(template)))

@@ -6,6 +6,7 @@ from typing import Any
 from car_jax.errors import UserError, nearest
 
 REQUIRED = object()
+UNREAD = object()  # what a config computes, where nothing of it is run
 
 
 class Settings:
@@ -23,6 +24,12 @@ class Settings:
     value = self.given.get(key, default)
     if value is REQUIRED:
       raise UserError(f'its config has no {self.where}.{key}')
+    if value is UNREAD:
+      raise UserError(
+        f'its config computes {self.where}.{key}, and no config is run\n'
+        '  keep its weights alone, and name the net: '
+        '--config configs/segmenters_cityscapes.py:VARIANT'
+      )
     return _tuples(value)
 
   def part(self, key: str, default: Any = REQUIRED) -> 'Settings':

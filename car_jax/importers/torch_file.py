@@ -21,7 +21,7 @@ import numpy as np
 
 from car_jax import files
 from car_jax.errors import UserError, reading
-from car_jax.importers import inert_arrays
+from car_jax.importers import foreign, inert_arrays
 from car_jax.importers.inert_pickle import (
   Budget,
   CutShort,
@@ -256,7 +256,7 @@ class _Archive:
       raise Refused('a zip archive with two members of one name')
     pickles = [n for n in names if n.rpartition('/')[2] == 'data.pkl']
     if not pickles:
-      raise Refused('a zip archive without data.pkl')
+      raise ValueError('a zip archive without data.pkl')
     if len(pickles) > 1:
       raise Refused('a zip archive with more than one data.pkl')
     self.root = pickles[0].removesuffix('data.pkl')
@@ -319,7 +319,8 @@ def _read(path: pathlib.Path) -> Any:
   if head == b'PK' or not head:  # a zip archive's directory is at its end
     raise CutShort
   if head[:1] != PICKLE:
-    raise ValueError('neither a pickle nor a zip archive')
+    known = foreign.described(stream.getvalue()[:32])
+    raise ValueError(known or 'neither a pickle nor a zip archive')
   content = Machine(stream, budget, _stand_ins(budget)).load()
   if type(content) is int and content == LEGACY_MAGIC:
     content = _legacy(stream, budget)

@@ -130,6 +130,12 @@ def test_a_file_that_does_not_say_is_asked_about(tmp_path, capsys):
     ),
     (lambda t: t + '\n)', 'its config cannot be read'),
     (lambda t: t.replace('c1_channels=6', 'c1_channels=7'), 'weights do not fit'),
+    (
+      lambda t: t.replace('c1_channels=6', 'c1_channels=2 * 3'),
+      'computes model.decode_head.c1_channels',
+    ),
+    (lambda t: t.replace('num_classes=', 'num_classes=1'), 'classes, its weights have 5'),
+    (lambda t: t.replace('crop_size=', 'crop_size=[], old='), 'cannot be read as the config of'),
   ],
 )
 def test_what_no_net_here_does_is_refused(change, message, tmp_path, capsys):
@@ -137,6 +143,19 @@ def test_what_no_net_here_does_is_refused(change, message, tmp_path, capsys):
   assert command.main(['mmseg', str(file), '--out', str(tmp_path / 'run')]) == 2
   assert message in capsys.readouterr().err
   assert not (tmp_path / 'run').exists()
+
+
+ZOO = sorted(p for p in pathlib.Path('tests/golden/zoo').glob('*.npz') if p.stem[-3:] != '_hf')
+
+
+@pytest.mark.parametrize('path', ZOO, ids=lambda p: p.stem)
+def test_checkpoints_of_every_kind_of_net_are_read(path, tmp_path):
+  with np.load(path) as z:
+    shapes, text = json.loads(str(z['manifest'])), f'model = {json.loads(str(z["config"]))!r}\n'
+  weights = {n: np.broadcast_to(np.float32(0), shape) for n, shape in shapes.items()}
+  content = dict(meta=dict(config=text), state_dict=torch_writer.state_dict(weights))
+  file = mmseg.opened(torch_writer.write_zip(tmp_path / 'x.pth', content))
+  assert file.state(file.config())[1] == {'num_classes': 11}
 
 
 def test_a_text_is_read_and_not_run(tmp_path):

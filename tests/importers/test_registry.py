@@ -175,6 +175,47 @@ def test_an_encoder_alone_is_no_model_of_a_study(tmp_path, capsys):
   assert 'is an encoder alone (mit)' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('importer', ['mmseg', 'huggingface', 'detectron2'])
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (b'\x89PNG\r\n', 'cannot be read as a file of torch weights (it is a PNG picture)'),
+    (b'<!DOCTYPE html>', 'it is a page of the web or XML'),
+    (b'version https://git-lfs.github.com/spec/v1\n', '`git lfs pull` fetches'),
+    (b'what', 'neither a pickle nor a zip archive'),
+    (0.5, 'toy.pth is cut short'),
+    ('classes', 'its config has 19 classes, its weights have 5'),
+    ('zip', 'a zip archive without data.pkl'),
+  ],
+)
+def test_damaged_and_foreign_files(importer, content, message, tmp_path, capsys):
+  """By the importer itself and by the registry: one message, and no run."""
+  (tmp_path / 'files').mkdir()
+  file = tmp_path / 'files' / 'toy.pth'
+  if content == 'classes':
+    message = message if importer == 'mmseg' else 'toy.pth is no '
+    nineteen = lambda text: re.sub(r'num_classes=\d+', 'num_classes=19', text)
+    test_described.write(file, 'mmseg0/edges', nineteen)
+  elif content == 'zip':
+    np.savez(file.with_suffix('.npz'), np.ones(3))
+    file.with_suffix('.npz').rename(file)
+  elif isinstance(content, float):
+    data = test_described.write(file, 'mmseg0/edges').read_bytes()
+    file.write_bytes(data[: int(content * len(data))])
+  else:
+    file.write_bytes(content)
+  run = tmp_path / 'run'
+  for arguments in (
+    [importer, str(file), '--out', str(run)],
+    toy_study(tmp_path, importer=importer, config='configs/segmenters_cityscapes.py'),
+  ):
+    assert command.main(arguments) == 2
+    error_text = capsys.readouterr().err
+    assert message in error_text
+    assert error_text.count('error: ') == 1
+    assert not run.exists()
+
+
 def test_mistakes(study, tmp_path, capsys):
   for arguments, message in (
     ([str(study)], 'registry takes a study'),

@@ -208,6 +208,13 @@ def test_folders_that_do_not_fit(options, message, tmp_path, capsys):
   assert not (tmp_path / 'run').exists()
 
 
+def test_a_segformer_has_the_classes_that_its_config_names(tmp_path, capsys):
+  folder = folder_of(tmp_path / 'x', 'segformer', id2label={'0': 'a', '1': 'b', '2': 'c'})
+  write_safetensors(folder / 'model.safetensors', weights_of('segformer'))
+  assert command.main(['huggingface', str(folder), '--out', str(tmp_path / 'run')]) == 2
+  assert 'its config has 3 classes, its weights have 6' in capsys.readouterr().err
+
+
 def test_folders_without_something(tmp_path):
   with pytest.raises(UserError, match=r'has no config\.json'):
     huggingface.opened(tmp_path)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from car_jax.errors import UserError
+from car_jax.importers.settings import UNREAD
 
 MOST_CHARACTERS = 2**20
-UNREAD = object()
 
 
 def read(text: Any, path: Any) -> dict[str, Any]:
