@@ -210,6 +210,17 @@ def diversity(
   return Diversity(ged(samples, readers, **of, **kw, **weights).d_ss, variance(readers, **weights))
 
 
+def pairwise_dice(
+  samples: Integer[Array, 'B N H W'], *, classes: tuple[int, ...], **options
+) -> Float[Array, ' B']:
+  """How much samples agree, as the confidence of an image (arXiv 2406.03323): 1 - their diversity.
+
+  Mean over pairs of two samples of the mean over classes of Dice. nan with one sample. Options as
+  in `diversity`.
+  """
+  return 1 - diversity(samples, classes=classes, estimator='u', distance='dice', **options).d_ss
+
+
 def pixel_variance(
   samples: Integer[Array, 'B N H W'],
   readers: Readers = None,
