@@ -40,8 +40,8 @@ from car_jax.metrics import borders, spatial
 from car_jax.metrics.confusion import known_mean
 
 # for a table of image failures, beside `stochastic.pairwise_dice` and `soft_dice.confidence`
-TABLE = ('mean', 'patch[10]', 'above_quantile[0.9]', 'foreground', 'boundary[4]')
-TABLE += ('mass_ratio[edges]',)
+TABLE: tuple[str, ...] = ('mean', 'patch[10]', 'above_quantile[0.9]', 'foreground')
+TABLE += ('boundary[4]', 'mass_ratio[edges]')
 
 
 @dataclasses.dataclass(frozen=True)
