@@ -126,9 +126,15 @@ def ece(sums: BinSums, pixels: float | np.number | None = None) -> float:
 
 def mce(sums: BinSums) -> float:
   """BinSums of [K] -> the largest gap between confidence and truth of any bin; nan without any."""
-  pixels = np.asarray(sums.pixels, np.float64)
-  gaps = np.abs(np.asarray(sums.conf) - np.asarray(sums.hits))[pixels > 0] / pixels[pixels > 0]
+  gaps = _gaps(sums)
   return float(np.max(gaps)) if len(gaps) else float('nan')
+
+
+def _gaps(sums: BinSums) -> np.ndarray:
+  """|confidence - truth| of the bins that are not empty."""
+  pixels = np.asarray(sums.pixels, np.float64)
+  full = pixels > 0
+  return np.abs(np.asarray(sums.conf) - np.asarray(sums.hits))[full] / pixels[full]
 
 
 class Tied(NamedTuple):
@@ -150,17 +156,34 @@ def tied(conf: Float[Array, ' N'], hits: Shaped[Array, ' N']) -> Tied:
   return Tied(pixels, pixels * values.astype(np.float64), hits)
 
 
-def binned(groups: Tied, num_bins: int = 15, *, zero: bool = True) -> BinSums:
+def binned(
+  groups: Tied, num_bins: int = 15, *, zero: bool = True, closed: str = 'right'
+) -> BinSums:
   """Bins (k/K, (k+1)/K] of equal width; a confidence of exactly 0 joins the first.
 
-  zero=False: it is in none, as published (arXiv 2303.11298).
+  zero=False: it is in none, as published (arXiv 2303.11298). closed='left': [k/K, (k+1)/K), and 1
+  alone in one more bin, as torchmetrics has them; they differ where confidences lie on edges.
   """
-  conf = _means(groups)
-  k = np.ceil(conf.astype(np.float32) * np.float32(num_bins)).astype(int) - 1
+  conf = _means(groups).astype(np.float32)
+  if closed == 'left':
+    edges = np.linspace(0, 1, num_bins + 1).astype(np.float32)
+    k, num_bins = np.searchsorted(edges, conf, side='right') - 1, num_bins + 1
+  else:
+    k = np.ceil(conf * np.float32(num_bins)).astype(int) - 1
   inside = (k >= 0) | zero
   k = np.maximum(k, 0)
   add = lambda x: np.bincount(k[inside], np.asarray(x)[inside], num_bins)
   return BinSums(*(add(x) for x in groups))
+
+
+def average_gap(sums: BinSums) -> float:
+  """BinSums of [K] -> mean over the bins that are not empty of |confidence - truth|, unweighted.
+
+  The average calibration error of arXiv 2401.08501, with 20 bins there. A bin of few pixels counts
+  as much as any.
+  """
+  gaps = _gaps(sums)
+  return float(np.mean(gaps)) if len(gaps) else float('nan')
 
 
 def adaptive_ece(groups: Tied, num_bins: int = 15) -> float:
