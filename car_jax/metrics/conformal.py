@@ -128,7 +128,7 @@ def exact(
   scores: of each image those of the pixels to be found, in any shape. Takes all of them at once.
   """
   scores = [np.asarray(s, np.float64).reshape(-1) for s in scores]
-  sizes = np.array([s.size for s in scores])
+  sizes = np.array([s.size for s in scores], int)
   every = np.concatenate([*scores, np.zeros(0)])
   share = np.repeat(1 / np.maximum(sizes, 1), sizes)
   values, at = np.unique(every, return_inverse=True)
