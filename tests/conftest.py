@@ -24,11 +24,15 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 # Shapes and types of arrays are checked. Other metrics take whatever numpy makes an array of.
 CHECKED = (
   'calibration',
+  'conformal_counts',
   'confusion',
   'flips',
+  'multilabel',
   'onepass',
   'overlap',
+  'readers',
   'scores',
+  'soft_dice',
   'stochastic',
   'transport',
 )

@@ -6,6 +6,8 @@ made from the counts of each image. `GRID` has its edges at k / 1024, where binn
 multiplies by a power of two and is exact; other grids are searched.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ GRID = np.arange(STEPS + 1, dtype=np.float32) / STEPS
 FORMS = ('mean', 'marking', 'worst', 'union', 'majority', 'share')
 
 
-def bins(p: Float[Array, '*at'], edges: np.ndarray = GRID) -> Int32[Array, '*at']:
+def bins(p: Float[Array, '*at'], edges: Float[Array, ' K'] = GRID) -> Int32[Array, '*at']:
   """Bin k holds edge_k <= p < edge_(k+1); the last one all from its edge on.
 
   edges [K]: ascending float32, the first at most as large as any p.
@@ -31,7 +33,7 @@ def bins(p: Float[Array, '*at'], edges: np.ndarray = GRID) -> Int32[Array, '*at'
 
 
 def histogram(
-  p: Float[Array, 'B N'], weight: Integer[Array, 'B R N'], edges: np.ndarray = GRID
+  p: Float[Array, 'B N'], weight: Integer[Array, 'B R N'], edges: Float[Array, ' K'] = GRID
 ) -> Int32[Array, 'B R K']:
   """How often each bin is met, every pixel counted `weight` times: 1 where it is to be found."""
   k, size = bins(p, edges), len(edges)
@@ -48,7 +50,7 @@ def label_counts(
   counted: Bool[Array, ' N'],
   *,
   classes: int,
-  edges: np.ndarray = GRID,
+  edges: Float[Array, ' K'] = GRID,
 ) -> Int32[Array, '2 C K']:
   """Pixels by whether the likeliest class is right (1, else 0), label, and bin of its probability.
 
@@ -67,7 +69,7 @@ def image_label_counts(
   labels: Integer[Array, 'B N'],
   *,
   void: int = 255,
-  edges: np.ndarray = GRID,
+  edges: Float[Array, ' K'] = GRID,
 ) -> Int32[Array, 'B 2 C K']:
   """`label_counts` of images. Labels that are void, or of no class, do not count."""
   classes = probs.shape[-1]
@@ -164,7 +166,7 @@ def reader_losses(counts: np.ndarray, form: str) -> np.ndarray:
   return _share(np.nansum(missed, 1), marking.sum(1))
 
 
-def lac_sets(probs: Float[Array, '*at C'], threshold: float) -> Bool[Array, '*at C']:
+def lac_sets(probs: Float[Array, '*at C'], threshold: Any) -> Bool[Array, '*at C']:
   """{c: p_c >= threshold} and the likeliest class (arXiv 1609.00451); lambda = 1 - threshold."""
   top = jnp.arange(probs.shape[-1]) == jnp.argmax(probs, -1)[..., None]
   return top | (probs >= threshold)
@@ -181,7 +183,7 @@ def aps_before(probs: Float[Array, '*at C'], label: Integer[Array, '*at']) -> Fl
   return jnp.sum(jnp.where((probs > own) | ((probs == own) & first), probs, 0), -1)
 
 
-def aps_sets(probs: Float[Array, '*at C'], limit: float) -> Bool[Array, '*at C']:
+def aps_sets(probs: Float[Array, '*at C'], limit: Any) -> Bool[Array, '*at C']:
   """Likeliest classes up to the first whose cumulated probability exceeds lambda (2006.02544)."""
   full = lambda c: jnp.full(probs.shape[:-1], c)
   before = [aps_before(probs, full(c)) for c in range(probs.shape[-1])]
@@ -191,7 +193,7 @@ def aps_sets(probs: Float[Array, '*at C'], limit: float) -> Bool[Array, '*at C']
 def aps_counts(
   probs: Float[Array, 'B N C'],
   labels: Integer[Array, 'B N'],
-  limits: np.ndarray = GRID,
+  limits: Float[Array, ' K'] = GRID,
   *,
   void: int = 255,
 ) -> Int32[Array, 'B K+1']:
