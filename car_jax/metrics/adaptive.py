@@ -24,20 +24,20 @@ TEMPERATURE = 0.05
 ROUNDING = 1e-9
 
 
-def oracle_threshold(found: np.ndarray, alpha: float) -> float:
+def oracle_threshold(positives: np.ndarray, alpha: float) -> float:
   """Scores of an image's pixels to be found -> the largest t with 1 - alpha of them in {p >= t}.
 
   nan of none.
   """
-  found = np.asarray(found, np.float64).reshape(-1)
-  count = int(np.ceil((1 - alpha) * found.size - 1e-9))
-  if not found.size:
+  positives = np.asarray(positives, np.float64).reshape(-1)
+  count = int(np.ceil((1 - alpha) * positives.size - 1e-9))
+  if not positives.size:
     return float('nan')
-  return float(np.sort(found)[::-1][count - 1]) if count else 1.0
+  return float(np.sort(positives)[::-1][count - 1]) if count else 1.0
 
 
 def shift(
-  found: Sequence[np.ndarray],
+  positives: Sequence[np.ndarray],
   thresholds: np.ndarray,
   alpha: float,
   *,
@@ -45,11 +45,12 @@ def shift(
 ) -> conformal.Choice:
   """The least s for predicted thresholds [B] in [0, 1]; `value` is s.
 
-  found: as in `conformal.exact`. A pixel of probability 1 is in every set. The largest shift, 1,
-  is for the whole image. s is a billionth too large, so that no rounding of tau - s loses a pixel.
+  positives: the scores of `conformal.exact`. A pixel of probability 1 is in every set. The largest
+  shift, 1, is for the whole image. s is a billionth too large, so that no rounding of tau - s loses
+  a pixel.
   """
   certain = lambda s, t: np.where(s >= 1, 2.0, s - t)  # beyond any shift
-  above = [certain(np.asarray(s), t) for s, t in zip(found, thresholds, strict=True)]
+  above = [certain(np.asarray(s), t) for s, t in zip(positives, thresholds, strict=True)]
   choice = conformal.exact(above, alpha, empty=empty, largest=-1.0)
   return dataclasses.replace(choice, value=float(np.clip(ROUNDING - choice.value, -1, 1)))
 

@@ -65,7 +65,7 @@ class Kept:
   share_above: float
   """of images whose loss is above alpha; the promise is of the mean alone"""
   gap: float
-  """mean |loss - alpha|: how far images are from what was asked of their mean"""
+  """mean |loss - alpha|: how far single images are from the promise"""
 
 
 def add_up(losses: np.ndarray, *, empty: str = 'leave_out') -> Losses:

@@ -93,14 +93,14 @@ def fnr(counts: np.ndarray) -> np.ndarray:
   return 1 - _share(met, met[..., :1])
 
 
-def fdr(found: np.ndarray, every: np.ndarray) -> np.ndarray:
+def fdr(positives: np.ndarray, every: np.ndarray) -> np.ndarray:
   """Counts of pixels to be found and of all [.., K] -> the share of {p >= edge} that is wrong.
 
   Wrong pixels are fewer in smaller sets, but not always: this is the largest share at this edge or
   any above, and 0 where nothing is above. It falls along K, and the safe end is the last: give
   `conformal.choose` values and losses turned round, with largest=inf.
   """
-  right, size = above(found), above(every)
+  right, size = above(positives), above(every)
   wrong = np.where(size > 0, 1 - _share(right, np.maximum(size, 1)), 0.0)
   return np.maximum.accumulate(wrong[..., ::-1], -1)[..., ::-1]
 

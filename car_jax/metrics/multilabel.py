@@ -1,7 +1,7 @@
 """Calibration of labels that may hold at once, each with a probability of its own (a sigmoid's).
 
 Letters: B images, H x W pixels, L labels, K bins. Probabilities are given, never guessed from what
-looks like logits; nothing is normalised over labels. Two questions are asked of each label:
+looks like logits; nothing is normalised over labels. Of each label there are two errors:
   presence   does a label of probability p hold for a share p of the pixels?
   decision   is the better one of yes and no, of confidence max(p, 1 - p), right that often?
 The second is small wherever the label is rare.
