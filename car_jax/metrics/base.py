@@ -56,6 +56,9 @@ class Traits:
   disagreement: bool = False
 
 
+UNSURE = 'one label map says nothing of confidence'  # why scores are left out
+
+
 class Outputs:
   """What a model says of a batch, as scores look at it. Made within a compiled function.
 

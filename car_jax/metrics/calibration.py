@@ -55,22 +55,30 @@ def bin_sums(
   float32 additions into one cell drift; `Streaming` adds them in float64. Within a row the drift of
   two thousand equal values is still 2e-5, hence the pieces.
   """
-  conf, hits = conf.astype(jnp.float32), hits.astype(jnp.float32)
+  dtype = jnp.result_type(float)  # float64 where it is enabled
+  conf, hits = conf.astype(dtype), hits.astype(dtype)
   piece = jnp.arange(conf.shape[1]) // PIECE
   shape = (-(-conf.shape[1] // PIECE), num_bins)
   bins = bins_of(conf, num_bins)
 
   def row(k, c, hit, ok):
     add = lambda v, t: jnp.zeros(shape, t).at[piece, k].add(jnp.where(ok, v, 0).astype(t)).sum(0)
-    return BinSums(add(1, jnp.int32), add(c, jnp.float32), add(hit, jnp.float32))
+    return BinSums(add(1, jnp.int32), add(c, dtype), add(hit, dtype))
 
   return jax.vmap(row)(bins, conf, hits, valid)
 
 
 def bins_of(conf: Float[Array, '*at'], num_bins: int) -> Int32[Array, '*at']:
   """The bins of `bin_sums`."""
-  k = jnp.ceil(conf.astype(jnp.float32) * num_bins).astype(jnp.int32) - 1
+  k = jnp.ceil(conf.astype(jnp.result_type(float)) * num_bins).astype(jnp.int32) - 1
   return jnp.clip(k, 0, num_bins - 1)
+
+
+def piecewise_sum(x: Float[Array, 'R N']) -> Float[Array, ' R']:
+  """Sums of rows, in pieces of PIECE, so that float32 rounding does not add up."""
+  while x.shape[1] > 1:
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % PIECE))).reshape(len(x), -1, PIECE).sum(-1)
+  return x[:, 0]
 
 
 def top_label_sums(
@@ -160,9 +168,15 @@ def ece(sums: BinSums, pixels: float | np.number | None = None) -> float:
 
 def mce(sums: BinSums) -> float:
   """BinSums of [K] -> the largest gap between confidence and truth of any bin; nan without any."""
-  pixels = np.asarray(sums.pixels, np.float64)
-  gaps = np.abs(np.asarray(sums.conf) - np.asarray(sums.hits))[pixels > 0] / pixels[pixels > 0]
+  gaps = _gaps(sums)
   return float(np.max(gaps)) if len(gaps) else float('nan')
+
+
+def _gaps(sums: BinSums) -> np.ndarray:
+  """|confidence - truth| of the bins that are not empty."""
+  pixels = np.asarray(sums.pixels, np.float64)
+  full = pixels > 0
+  return np.abs(np.asarray(sums.conf) - np.asarray(sums.hits))[full] / pixels[full]
 
 
 class Tied(NamedTuple):
@@ -184,17 +198,40 @@ def tied(conf: Float[Array, ' N'], hits: Shaped[Array, ' N']) -> Tied:
   return Tied(pixels, pixels * values.astype(np.float64), hits)
 
 
-def binned(groups: Tied, num_bins: int = 15, *, zero: bool = True) -> BinSums:
+def binned(
+  groups: Tied, num_bins: int = 15, *, zero: bool = True, closed: str = 'right'
+) -> BinSums:
   """Bins (k/K, (k+1)/K] of equal width; a confidence of exactly 0 joins the first.
 
-  zero=False: it is in none, as published (arXiv 2303.11298).
+  zero=False: it is in none, as published (arXiv 2303.11298). closed='left': [k/K, (k+1)/K), and 1
+  alone in one more bin, as torchmetrics has them; they differ where confidences lie on edges.
   """
-  conf = _means(groups)
-  k = np.ceil(conf.astype(np.float32) * np.float32(num_bins)).astype(int) - 1
+  k = bin_of(_means(groups), num_bins, closed)
   inside = (k >= 0) | zero
-  k = np.maximum(k, 0)
-  add = lambda x: np.bincount(k[inside], np.asarray(x)[inside], num_bins)
+  size, k = num_bins + (closed == 'left'), np.maximum(k, 0)
+  add = lambda x: np.bincount(k[inside], np.asarray(x)[inside], size)
   return BinSums(*(add(x) for x in groups))
+
+
+def bin_of(conf: np.ndarray, num_bins: int, closed: str = 'right') -> np.ndarray:
+  """Confidences [K] as float32 -> their bins, see `binned`; -1 for a confidence of exactly 0."""
+  conf = np.asarray(conf, np.float32)
+  if closed == 'right':
+    return np.ceil(conf * np.float32(num_bins)).astype(int) - 1
+  # as torch.linspace rounds k/K: float32 steps from the nearer end, added in one operation
+  step, at = float(np.float32(1 / num_bins)), np.arange(num_bins + 1)
+  edges = np.where(at < (num_bins + 1) // 2, at * step, 1 - (num_bins - at) * step)
+  return np.searchsorted(edges.astype(np.float32), conf, side='right') - 1
+
+
+def average_gap(sums: BinSums) -> float:
+  """BinSums of [K] -> mean over the bins that are not empty of |confidence - truth|, unweighted.
+
+  The average calibration error of arXiv 2401.08501, with 20 bins there. A bin of few pixels counts
+  as much as any.
+  """
+  gaps = _gaps(sums)
+  return float(np.mean(gaps)) if len(gaps) else float('nan')
 
 
 def adaptive_ece(groups: Tied, num_bins: int = 15) -> float:

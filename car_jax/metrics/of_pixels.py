@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from car_jax.metrics import calibration, confusion_matrix, onepass, ranking, rejection
-from car_jax.metrics.base import About, Metric, Source
+from car_jax.metrics.base import UNSURE, About, Metric, Source
 from car_jax.metrics.onepass import EXTRA
 from car_jax.metrics.pixel_counts import OBJECT_SCORES, PixelCounts, Totals
 from car_jax.metrics.texts import ABOUT
@@ -166,7 +166,7 @@ class OfPixels(Metric):
     if self.all_modes:
       return 'readers are all modes with their weights, not labels'
     if not traits.confidence and self.kind not in OF_CLASSES:
-      return 'classes without a confidence'
+      return UNSURE
     by = self.name.rstrip(']').partition('[')[2]
     if by in NET_SCORES and not traits.logits:
       return 'no logits of a net'

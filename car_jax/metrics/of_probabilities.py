@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.metrics import calibration, confusion_matrix, flips
-from car_jax.metrics.base import Metric, Outputs, PerImage, Source, Traits
+from car_jax.metrics.base import UNSURE, Metric, Outputs, PerImage, Source, Traits
 from car_jax.metrics.texts import OF_READERS
 from car_jax.typing import Array
 
@@ -19,7 +19,7 @@ BINS = 15  # of reliability diagrams
 
 
 def left_out(traits: Traits) -> str:
-  return '' if traits.confidence else 'one label map says nothing of confidence'
+  return '' if traits.confidence else UNSURE
 
 
 def probabilities(outputs: Outputs, own: bool) -> Array | None:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int8, Int32, Integer, UInt32
 from scipy.special import expit
 
+from car_jax.metrics.calibration import piecewise_sum
 from car_jax.typing import Array
 
 RIGHT, WRONG, UNKNOWN, VOID = range(4)
@@ -362,7 +363,5 @@ def _classwise(logits: Array, p: Parts, labels: Array, scored: Array) -> tuple[A
 
 
 def _sum(x: Array) -> Array:
-  """Sum of [n] in pieces of 64, so that float32 rounding does not add up."""
-  while x.size > 1:
-    x = jnp.pad(x, (0, -x.size % 64)).reshape(-1, 64).sum(-1)
-  return x.reshape(())
+  """Sum of [n]."""
+  return piecewise_sum(x[None])[0]

@@ -17,6 +17,7 @@ from car_jax.typing import Array
 
 BLOCK_ELEMENTS = 1 << 21  # one-hot elements held at a time: 8 MiB of float32 stay in a cache
 BLOCK = 1 << 16  # pixels in a block at most
+ABSENT = dict(one=1.0, zero=0.0, skip=float('nan'))  # what a class is worth that neither map has
 
 
 class Overlap(NamedTuple):
@@ -104,25 +105,29 @@ def _count(maps: Array, ids: Array, ignore: int | None, known: Array | None):
 def iou(counts: Overlap) -> Float[Array, 'B L L K']:
   """Intersection over union per class; nan where neither map has the class."""
   union = counts.first + counts.second - counts.both
-  return jnp.where(union > 0, counts.both / jnp.maximum(union, 1), jnp.nan)
+  return _ratio(counts.both, union)
 
 
 def dice(counts: Overlap) -> Float[Array, 'B L L K']:
   """2 |A and B| / (|A| + |B|) per class; nan where neither map has the class."""
   size = counts.first + counts.second
-  return jnp.where(size > 0, 2 * counts.both / jnp.maximum(size, 1), jnp.nan)
+  return _ratio(2 * counts.both, size)
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+  part = part.astype(jnp.result_type(float))  # float64 where it is enabled
+  return jnp.where(whole > 0, part / jnp.maximum(whole, 1), jnp.nan)
 
 
 def class_mean(values: Float[Array, '*pair K'], absent: str) -> Float[Array, '*pair']:
-  """Mean over classes. A class absent from both maps (nan) counts as 1, or is skipped.
+  """Mean over classes. A class absent from both maps (nan) counts as 1, as 0, or is skipped.
 
-  absent='one': perfect agreement; 'skip': left out of the mean, which is nan if none is left.
+  absent='one': perfect agreement; 'zero': none; 'skip': left out of the mean, which is nan if none
+  is left.
   """
-  if absent == 'one':
-    return jnp.mean(jnp.where(jnp.isnan(values), 1.0, values), -1)
-  if absent == 'skip':
-    return jnp.nanmean(values, -1)
-  raise ValueError(f"absent must be 'one' or 'skip', not {absent!r}")
+  if absent not in ABSENT:
+    raise ValueError(f'absent must be one of {tuple(ABSENT)}, not {absent!r}')
+  return jnp.nanmean(jnp.where(jnp.isnan(values), ABSENT[absent], values), -1)
 
 
 def mirrored(matrix: Float[Array, 'B L L *K']) -> Float[Array, 'B L L *K']:

@@ -11,6 +11,7 @@ A positive is what the score should be high for. All functions return nan where 
 from collections.abc import Callable
 
 import numpy as np
+from scipy import stats
 
 
 def by_value(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +76,27 @@ def average_precision(positives: np.ndarray, negatives: np.ndarray) -> float:
     return float('nan')
   precision, recall = precision_recall(positives, negatives)
   return float(np.sum(precision[1:] * np.diff(recall)))
+
+
+def best_f1(positives: np.ndarray, negatives: np.ndarray) -> tuple[float, int]:
+  """The largest F1 of any threshold, and the lowest group that it accepts (score >= its own).
+
+  A threshold that is chosen on the data it is judged by flatters; say where it was chosen. nan, -1
+  without positives.
+  """
+  hits, alarms = _cumulative(positives)[1:], _cumulative(negatives)[1:]
+  if not hits.size or not hits[-1]:
+    return float('nan'), -1
+  f1 = 2 * hits / (hits + alarms + hits[-1])
+  best = int(np.argmax(f1))
+  return float(f1[best]), len(f1) - 1 - best
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+  """Rank correlation of x and y [N], equal values at their mean rank; nan where one is constant."""
+  if len(x) < 2 or np.all(x == x[0]) or np.all(y == y[0]):
+    return float('nan')
+  return float(stats.spearmanr(x, y).statistic)
 
 
 def image_level(known: np.ndarray, other: np.ndarray) -> dict[str, float]:

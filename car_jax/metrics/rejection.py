@@ -8,7 +8,8 @@ wrong and right [K]. Errors among equal confidences count as spread evenly.
 """
 
 import numpy as np
-from scipy.special import digamma
+
+from car_jax.metrics import selective
 
 
 def rejection_curve(wrong: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,16 +70,13 @@ def prr_relis(wrong: np.ndarray, right: np.ndarray) -> float:
 def aurc(wrong: np.ndarray, right: np.ndarray) -> float:
   """Area under risk over coverage: mean over k of the error rate among the k surest pixels."""
   wrong, right = (np.asarray(x, np.float64)[::-1] for x in (wrong, right))
-  size = wrong + right
-  wrong, size = wrong[size > 0], size[size > 0]
-  n = np.sum(size)
-  if not n:
-    return float('nan')
-  before, errors = np.cumsum(size) - size, np.cumsum(wrong) - wrong
-  share = wrong / size
-  # within a group the k-th pixel adds `share` errors: sum of share + (errors - share before) / k
-  harmonic = digamma(before + size + 1) - digamma(before + 1)
-  return float(np.sum(wrong + (errors - share * before) * harmonic) / n)
+  return float(selective.Curve(np.cumsum(wrong + right), np.cumsum(wrong)).aurc())
+
+
+def augrc(wrong: np.ndarray, right: np.ndarray) -> float:
+  """Area under the generalized risk (arXiv 2407.01032), as the mean over k = 1 .. N pixels."""
+  wrong, right = (np.asarray(x, np.float64)[::-1] for x in (wrong, right))
+  return float(selective.Curve(np.cumsum(wrong + right), np.cumsum(wrong)).augrc())
 
 
 def _ratio(measured: np.ndarray) -> float:

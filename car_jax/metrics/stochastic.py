@@ -8,7 +8,9 @@ readers, or samples, are all padding scores nan.
 Published scores differ in conventions, so each of them is an argument (docs/metrics.md):
   classes   the class ids that are scored
   absent    a class that neither map of a pair has: 'one' = IoU 1, 'skip' = left out of the class
-            mean; a pair without any class left is nan, and so is its image
+            mean; a pair without any class left is nan, and so is its image; 'zero' = IoU 0, even
+            of a map and itself, as published with D-Persona (arXiv 2403.13438), where an image
+            that no reader marks then loses 1 of its GED
   ignore    the label of pixels of which a reader says nothing; which pixels count then:
   ignored   'void': nobody knows what is there, so no score looks there. A reader counts where that
             reader knows, two readers where both do, two samples where any reader does; a reader
@@ -160,19 +162,30 @@ def hm_iou(samples: Samples, readers: Readers = None, **conventions) -> Float[Ar
   return jnp.where(unknown, jnp.nan, matched)
 
 
-def max_dice(samples: Samples, readers: Readers = None, **conventions) -> Float[Array, ' B']:
-  """D_max of arXiv:2304.04745: each reader's best Dice over the samples, mean over readers.
+def max_dice(
+  samples: Samples, readers: Readers = None, *, best: str = 'samples', **conventions
+) -> Float[Array, ' B']:
+  """Dice of the best match, mean over the other side; a pair without the classes has `absent`.
 
-  The paper's authors did not publish its code. A pair without any of the classes has Dice 1
-  (absent='one'). It can only grow with N: compare it at equal N alone.
+  best: 'samples'  each reader's best sample, mean over readers: D_max of arXiv:2304.04745, whose
+                   authors did not publish its code
+        'readers'  each sample's best reader, mean over samples
+        'both'     half the sum of the two
+  D-Persona (arXiv 2403.13438) prints all three, 'readers' as Dice_max and 'samples' as its reverse.
+  The best of samples can only grow with N: compare it at equal N alone.
   """
   c = _comparison(samples, readers, conventions)
+  if best == 'both':
+    return (max_dice(c, best='samples') + max_dice(c, best='readers')) / 2
+  if best not in ('samples', 'readers'):
+    raise ValueError(f"best must be 'samples', 'readers' or 'both', not {best!r}")
   M = c.reader_weight.shape[1]
-  used = (c.sample_weight > 0)[:, None]
-  pairs = c.dice[:, :M, M:]
-  best = jnp.max(jnp.where(used, pairs, -jnp.inf), -1)
-  best = jnp.where(jnp.any(used, -1), best, jnp.nan)
-  return _sum(best, c.reader_weight, (1,))
+  pairs, weight, used = c.dice[:, :M, M:], c.reader_weight, c.sample_weight > 0
+  if best == 'readers':
+    pairs, weight, used = jnp.swapaxes(pairs, 1, 2), c.sample_weight, c.reader_weight > 0
+  largest = jnp.max(jnp.where(used[:, None], pairs, -jnp.inf), -1)
+  largest = jnp.where(jnp.any(used, -1, keepdims=True), largest, jnp.nan)
+  return _sum(largest, weight, (1,))
 
 
 class Diversity(NamedTuple):
@@ -208,6 +221,17 @@ def diversity(
     return Diversity(ged(alone, **of).d_yy, variance(sample_weight=sample_weight))
   weights: dict[str, Any] = dict(sample_weight=sample_weight, reader_weight=reader_weight)
   return Diversity(ged(samples, readers, **of, **kw, **weights).d_ss, variance(readers, **weights))
+
+
+def pairwise_dice(
+  samples: Integer[Array, 'B N H W'], *, classes: tuple[int, ...], **options
+) -> Float[Array, ' B']:
+  """How much samples agree, as the confidence of an image (arXiv 2406.03323): 1 - their diversity.
+
+  Mean over pairs of two samples of the mean over classes of Dice. nan with one sample. Options as
+  in `diversity`.
+  """
+  return 1 - diversity(samples, classes=classes, estimator='u', distance='dice', **options).d_ss
 
 
 def pixel_variance(
@@ -264,7 +288,7 @@ def convention(
   are not. `estimator` only for the scores that have one; 'fg' means every class but 0.
   """
   parts = [] if estimator is None else [estimator]
-  parts.append({'one': 'absent=1', 'skip': 'absent=skip'}[absent])
+  parts.append({'one': 'absent=1', 'zero': 'absent=0'}.get(absent, f'absent={absent}'))
   if tuple(classes) == tuple(range(num_classes)):
     parts.append('all')
   elif tuple(classes) == tuple(range(1, num_classes)):
@@ -292,7 +316,7 @@ def _similarity(c: Comparison, distance: str) -> Array:
 
 def _normalised(weight: Array | float, shape: tuple[int, ...]) -> Array:
   """[B, X], [X] or a number -> [B, X] summing to one over X; nan where nothing has weight."""
-  weight = jnp.broadcast_to(jnp.asarray(weight, jnp.float32), shape)
+  weight = jnp.broadcast_to(jnp.asarray(weight, jnp.result_type(float)), shape)
   return weight / jnp.sum(weight, -1, keepdims=True)
 
 

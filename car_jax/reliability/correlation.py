@@ -21,6 +21,7 @@ import numpy as np
 from scipy import stats
 
 from car_jax.evaluate.cell import SHIFT
+from car_jax.metrics import ranking
 from car_jax.reliability.plan import PLAIN, Plan
 from car_jax.reliability.study import Cell, merged
 from car_jax.reliability.view import View
@@ -134,7 +135,7 @@ def coefficients(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     return dict.fromkeys(COEFFICIENTS, NAN)
   return dict(
     pearson=float(stats.pearsonr(x, y).statistic),
-    spearman=float(stats.spearmanr(x, y).statistic),
+    spearman=ranking.spearman(x, y),
     kendall=float(stats.kendalltau(x, y).statistic),
   )
 

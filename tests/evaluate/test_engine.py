@@ -149,7 +149,7 @@ def test_scores_without_meaning_are_left_out_with_a_reason():
   made = catalogue.metrics(names, Setting(class_names=('a', 'b', 'c'), samples=SAMPLES))
   reasons = [m.left_out(Traits(draws=False)) for m in made]
   assert reasons == ['no logits of a net', '', 'weights, not draws: see [v]']
-  assert made[1].left_out(Traits(confidence=False)) == 'classes without a confidence'
+  assert made[1].left_out(Traits(confidence=False)) == 'one label map says nothing of confidence'
 
 
 def test_predictions_of_another_kind_are_one_message():

@@ -5,9 +5,9 @@ Letters: H x W pixels, C classes.
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import entr, softmax
+from scipy.special import entr, softmax, xlog1py
 
-from car_jax.metrics import confusion_matrix, flips, ranking
+from car_jax.metrics import confusion_matrix, flips, ranking, selective
 from car_jax.metrics.flips import FLIPS
 
 
@@ -75,3 +75,26 @@ def true_probabilities(present, table=FLIPS) -> np.ndarray:
   for flip in table:
     truth[flip.base], truth[flip.twin] = 1 - flip.probability, flip.probability
   return np.where(present, truth, 0.0)
+
+
+def aurc_limit(rate: float) -> float:
+  """What fd-shifts takes from AURC of 0/1 risks: the best order's, for ever more images."""
+  return rate + xlog1py(1 - rate, -rate)
+
+
+def aurc_achievable(confidence, risk) -> float:
+  """fd-shifts' area under S / K between points, the errors S linear in K; of 0/1 risks through the
+  corners of the lower hull alone."""
+  c = selective.curve(confidence, risk)
+  x, y = np.append(0, c.coverage), np.append(0, c.generalized_risk)
+  if np.all((risk == 0) | (risk == 1)):
+    corners: list[int] = []
+    for i in range(len(x)):
+      turn = lambda a, b, i=i: (y[b] - y[a]) * (x[i] - x[a]) - (y[i] - y[a]) * (x[b] - x[a])
+      while len(corners) > 1 and turn(*corners[-2:]) >= -1e-15:
+        corners.pop()
+      corners.append(i)
+    x, y = x[corners], y[corners]
+  slope = np.diff(y) / np.diff(x)
+  start = (y[:-1] - slope * x[:-1])[1:]
+  return float(np.sum(slope * np.diff(x)) + np.sum(start * np.log(x[2:] / x[1:-1])))

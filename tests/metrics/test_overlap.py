@@ -79,5 +79,6 @@ def test_class_mean_of_absent_classes():
   values = jnp.array([[0.5, jnp.nan], [jnp.nan, jnp.nan]])
   np.testing.assert_allclose(overlap.class_mean(values, 'one'), [0.75, 1])
   np.testing.assert_allclose(overlap.class_mean(values, 'skip'), [0.5, np.nan])
-  with pytest.raises(ValueError, match="'one' or 'skip', not 'zero'"):
-    overlap.class_mean(values, 'zero')
+  np.testing.assert_allclose(overlap.class_mean(values, 'zero'), [0.25, 0])
+  with pytest.raises(ValueError, match="not 'half'"):
+    overlap.class_mean(values, 'half')

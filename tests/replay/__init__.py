@@ -2,10 +2,12 @@
 
 A replay set NAME is the modules `tests/replay/NAME_*.py`. Each registers, per file stem, functions
 that compare our values with the recorded ones through a `Replay`. A key of a file that no function
-compared and none declared as an input is a MISS: nothing recorded is passed over in silence.
+compared, declared as an input or left out with a reason is a MISS: nothing recorded is passed over
+in silence.
 """
 
 import dataclasses
+import fnmatch
 import importlib
 import pathlib
 import pkgutil
@@ -33,16 +35,18 @@ class Row:
   key: str
   error: float
   tolerance: float
+  left_out: str = ''  # why it is not compared
 
   @property
   def ok(self) -> bool:
-    return bool(self.error <= self.tolerance)  # nan is a miss
+    return bool(self.left_out or self.error <= self.tolerance)  # nan is a miss
 
 
 class Replay:
   """One golden file being replayed: `r['x']` reads an input, `r.check('y', ours, ...)` compares.
 
-  Reading a key with [] declares it an input; `check` declares it compared.
+  Reading a key with [] declares it an input; `check` declares it compared, `leave_out` that it
+  is not.
   """
 
   def __init__(self, folder: pathlib.Path, stem: str):
@@ -72,12 +76,20 @@ class Replay:
     if ours.shape != want.shape:
       error = float('inf')
     else:
-      error = float(np.max(np.abs(ours - want), initial=0.0))
+      same = (ours == want) | (np.isnan(ours) & np.isnan(want))
+      with np.errstate(invalid='ignore'):
+        error = float(np.max(np.where(same, 0.0, np.abs(ours - want)), initial=0.0))
       if relative or scale is not None:
-        error /= float(
-          scale if scale is not None else max(np.max(np.abs(want), initial=0.0), 1e-30)
-        )
+        size = np.max(np.abs(want), initial=0.0, where=~np.isnan(want))
+        error /= float(scale if scale is not None else max(size, 1e-30))
     self.rows.append(Row(self.stem, name or key, error, tolerance))
+
+  def leave_out(self, reason: str, *patterns: str) -> None:
+    """Keys, by shell patterns, that record what ours is not to do."""
+    for key in self.keys():
+      if key not in self.used and any(fnmatch.fnmatchcase(key, p) for p in patterns):
+        self.used.add(key)
+        self.rows.append(Row(self.stem, key, 0.0, 0.0, reason))
 
 
 def run(name: str, folder: str | pathlib.Path, only: str | None = None) -> list[Row]:

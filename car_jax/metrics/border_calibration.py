@@ -1,0 +1,85 @@
+"""Are models as sure as they are right near borders of the truth? Calibration by distance.
+
+Bands are of the truth's borders alone, never the prediction's, which would select by the outcome.
+Void pixels are no class and make no border. On the host, in float64; nothing is published for it.
+
+Letters: N pixels, L bands, K bins. The bands end at EDGES, the last has no end.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from car_jax.metrics import borders, calibration
+from car_jax.metrics.calibration import BinSums, Tied
+
+EDGES = (1, 2, 4, 8)
+
+
+def distance(labels: np.ndarray, *, void: int = 255) -> np.ndarray:
+  """Euclidean distance of labelled pixels to the nearest labelled one of another class [H, W].
+
+  inf where there is none, nan at void pixels.
+  """
+  out = np.full(labels.shape, np.nan)
+  seen = labels != void
+  for c in np.unique(labels[seen]):
+    own = labels == c
+    out[own] = np.sqrt(borders.squared_distance(seen & ~own))[own]
+  return out
+
+
+@dataclasses.dataclass(frozen=True)
+class BandSums:
+  """Of each band, from its nearest on; two of them merge by addition."""
+
+  bins: BinSums
+  """[L, K]"""
+  brier: np.ndarray
+  """[L], summed"""
+
+  def __add__(self, other: 'BandSums') -> 'BandSums':
+    bins = BinSums(*(a + b for a, b in zip(self.bins, other.bins, strict=True)))
+    return BandSums(bins, self.brier + other.brier)
+
+
+@dataclasses.dataclass(frozen=True)
+class BandScores:
+  """[L] each, nan of a band without a pixel."""
+
+  pixels: np.ndarray
+  accuracy: np.ndarray
+  confidence: np.ndarray
+  ece: np.ndarray
+  brier: np.ndarray
+
+
+def band_sums(
+  probs: np.ndarray,
+  labels: np.ndarray,
+  far: np.ndarray,
+  *,
+  edges: tuple[float, ...] = EDGES,
+  num_bins: int = 15,
+) -> BandSums:
+  """probs [.., C], labels and their `distance` [..] -> sums; where that is nan nothing counts."""
+  kept = ~np.isnan(far)
+  p, y = np.asarray(probs, np.float64)[kept], labels[kept].astype(int)
+  band = np.searchsorted(np.asarray(edges, np.float64), far[kept], side='left')
+  right, conf = p.argmax(-1) == y, p.max(-1)
+  squares = np.sum(p * p, -1) - 2 * np.take_along_axis(p, y[:, None], -1)[:, 0] + 1
+  rows = []
+  for b in range(len(edges) + 1):
+    here = band == b
+    groups = Tied(np.ones(int(here.sum())), conf[here], right[here].astype(np.float64))
+    rows.append(calibration.binned(groups, num_bins))
+  bins = BinSums(*(np.stack(x) for x in zip(*rows, strict=True)))
+  return BandSums(bins, np.bincount(band, squares, len(edges) + 1))
+
+
+def band_scores(sums: BandSums) -> BandScores:
+  pixels, conf, hits = (np.asarray(x, np.float64).sum(-1) for x in sums.bins)
+  share = lambda x: np.where(pixels > 0, x / np.maximum(pixels, 1), np.nan)
+  each = [BinSums(*row) for row in zip(*sums.bins, strict=True)]
+  ece = np.array([calibration.ece(row) for row in each])
+  return BandScores(pixels, share(hits), share(conf), ece, share(sums.brier))

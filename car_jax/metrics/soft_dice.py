@@ -1,0 +1,100 @@
+"""Soft Dice Confidence: the Dice score that a model expects of its own mask (arXiv 2402.10665).
+
+Letters: B images, H x W pixels, C classes. For a mask y and probabilities p of the foreground
+  SDC = 2 sum p y / (sum p + sum y)
+which estimates E[Dice] by a ratio of expectations, for pixels that are independent. A mask without
+a pixel has no such ratio, and `empty` says what it is worth:
+  zero   0, as published, where two empty masks have Dice 0. A sure and right empty image is then
+         the worst of all.
+  share  how probable an empty image is, which is E[Dice] where two empty masks have Dice 1: the
+         share of samples without a foreground pixel, or without samples prod (1 - p), which holds
+         for independent pixels and is 0 for nearly any image.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Integer
+
+from car_jax.typing import Array
+
+EMPTY = ('share', 'zero')
+
+
+def soft_dice(
+  p: Float[Array, 'B H W'], mask: Bool[Array, 'B H W'], valid: Bool[Array, 'B H W'] | None = None
+) -> Float[Array, ' B']:
+  """2 sum p y / (sum p + sum y) over valid pixels; nan where the mask has none of them."""
+  p, mask = jnp.where(_all(valid, mask), p, 0), mask & _all(valid, mask)
+  size = jnp.sum(mask, (1, 2))
+  score = 2 * _sum(jnp.where(mask, p, 0)) / jnp.maximum(_sum(p) + size, 1)
+  return jnp.where(size > 0, score, jnp.nan)
+
+
+def confidence(
+  p: Float[Array, 'B H W'],
+  mask: Bool[Array, 'B H W'] | None = None,
+  *,
+  empty: str = 'share',
+  samples: Integer[Array, 'B N H W'] | None = None,
+  valid: Bool[Array, 'B H W'] | None = None,
+) -> Float[Array, ' B']:
+  """SDC of a foreground; the mask is p > 0.5 unless given. `samples`: label maps, 0 background."""
+  mask = p > 0.5 if mask is None else mask
+  score = soft_dice(p, mask, valid)
+  return jnp.where(jnp.isnan(score), _of_empty(p, empty, samples, valid), score)
+
+
+def class_confidence(
+  probs: Float[Array, 'B H W C'],
+  predicted: Integer[Array, 'B H W'] | None = None,
+  *,
+  empty: str = 'share',
+  samples: Integer[Array, 'B N H W'] | None = None,
+  valid: Bool[Array, 'B H W'] | None = None,
+) -> Float[Array, ' B']:
+  """Mean of `class_scores` over those of the classes 1 .. C-1 that are predicted.
+
+  Where none is, `empty` of all of them. Nothing is published for several classes.
+  """
+  scores = class_scores(probs, predicted, valid)[:, 1:]
+  score = jnp.nanmean(scores, 1)
+  return jnp.where(jnp.isnan(score), _of_empty(1 - probs[..., 0], empty, samples, valid), score)
+
+
+def class_scores(
+  probs: Float[Array, 'B H W C'],
+  predicted: Integer[Array, 'B H W'] | None = None,
+  valid: Bool[Array, 'B H W'] | None = None,
+) -> Float[Array, 'B C']:
+  """SDC of each class where it is predicted, which is where it is likeliest unless given; nan where
+  it is nowhere."""
+  predicted = jnp.argmax(probs, -1) if predicted is None else predicted
+  each = [soft_dice(probs[..., c], predicted == c, valid) for c in range(probs.shape[-1])]
+  return jnp.stack(each, -1)
+
+
+def convention(empty: str, mask: str = 'p>0.5') -> str:
+  """The score's name with what it depends on, such as 'sdc[p>0.5,empty=share]'."""
+  return f'sdc[{mask},empty={empty}]'
+
+
+def _of_empty(p: Array, empty: str, samples: Array | None, valid: Array | None) -> Array:
+  if empty not in EMPTY:
+    raise ValueError(f'empty must be one of {EMPTY}, not {empty!r}')
+  seen = jnp.any(_all(valid, p), (1, 2))
+  if empty == 'zero':
+    score = jnp.zeros(len(p))
+  elif samples is None:
+    score = jnp.exp(_sum(jnp.where(_all(valid, p), jnp.log1p(-p), 0)))
+  else:
+    marked = (samples != 0) & _all(valid, p)[:, None]
+    score = 1 - jnp.mean(jnp.any(marked, (2, 3)), 1)
+  return jnp.where(seen, score, jnp.nan)
+
+
+def _all(valid: Array | None, like: Array) -> Array:
+  return jnp.ones(like.shape, bool) if valid is None else valid
+
+
+def _sum(x: Array) -> Array:
+  """[B, H, W] -> [B], rows first, so that float32 rounding does not add up."""
+  return jnp.sum(jnp.sum(x, -1), -1)
