@@ -11,6 +11,7 @@ from typing import Any
 
 from car_jax import lookup, options
 from car_jax.options import Option
+from car_jax.report.table import table
 
 TITLES = {
   'method': 'Methods (`method`)',
@@ -99,14 +100,13 @@ def _summary(kind: str, cls: type) -> list[str]:
 
 
 def _rows(cls: type, without: Mapping[str, Option] = {}) -> list[str]:
-  lines = ['| key | default | values | meaning |', '|---|---|---|---|']
+  rows = []
   for key, o in options.declared(cls).items():
     if without.get(key) == o:
       continue
     default = 'required' if o.default is options.REQUIRED else f'`{_plain(o.default)!r}`'
-    cells = [f'`{key}`', default, options.words(o.type), o.about]
-    lines.append('| ' + ' | '.join(c.replace('|', '\\|') for c in cells) + ' |')
-  return lines
+    rows.append([f'`{key}`', default, options.words(o.type), o.about])
+  return table('', ('key', 'default', 'values', 'meaning'), rows, words=range(4)).markdown()
 
 
 def _plain(value: Any) -> Any:

@@ -76,7 +76,8 @@ def write(
       strips = tiles.strips(results, results.subjects[0], choice, by_index)
       for name, (_, picture) in strips.items():
         (part / 'pictures' / name).write_bytes(picture)
-      drawn = evaluation.figures(content)
+      sections = evaluation.figures.by_section(content).values()
+      drawn = {name: f for of in sections for name, f in of.items()}
       for name, figure in drawn.items():
         (part / 'pictures' / name).write_text(svg.standalone(figure))
       titles = {k: f.title for k, f in drawn.items()} | {k: t for k, (t, _) in strips.items()}

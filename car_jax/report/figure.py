@@ -142,9 +142,13 @@ def _short(value: Any) -> Any:
 
 def of_values(x: Iterable[Any], y: Iterable[Any], counted: Iterable[Any] = ()) -> tuple[Point, ...]:
   """Points of columns of plain content, in which a missing number is None."""
-  number = lambda v: NAN if v is None else float(v)
   rows = itertools.zip_longest(zip(x, y, strict=True), counted)
-  return tuple(Point(number(a), number(b), counted=number(n)) for (a, b), n in rows)
+  return tuple(Point(value(a), value(b), counted=value(n)) for (a, b), n in rows)
+
+
+def value(number: Any) -> float:
+  """None, as plain content has it, as nan."""
+  return NAN if number is None else float(number)
 
 
 def thinned(points: Sequence[Point], tolerance: float) -> tuple[Point, ...]:

@@ -90,6 +90,7 @@ function isolate(key){
   });
 }
 all('.k').forEach(function(key){
+  key.ownerSVGElement.setAttribute('role','group'); // an image would hide its buttons
   key.setAttribute('role','button');
   key.setAttribute('tabindex','0');
   key.setAttribute('aria-label',text(key)+' alone');

@@ -7,6 +7,7 @@ light and dark. The k-th marker of a series is the k-th of its rows in the figur
 how the page's script knows what is pointed at.
 """
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,7 @@ CSS = pathlib.Path(__file__).with_name('figure.css').read_text().replace('\n', '
 LETTER = 6.2  # pixels of a letter, about
 LINE = 18  # pixels of a line of the legend
 STRIP = 46  # pixels of the counts below a figure of two axes
-STEM_ROW = 56  # pixels of a row with counts
+COLUMNS = 56  # pixels of a row with counts
 LONGEST = 24  # letters of a row's name
 RIGHT = 12
 
@@ -44,18 +45,31 @@ def svg(figure: Figure) -> str:
   """The drawing for a page that has the style sheet CSS."""
   names = _legend(figure)
   top = LINE * (1 + max((line for _, line, _ in names), default=-1)) + (22 if figure.y else 6)
-  return _rows(figure, top, names) if figure.rows else _plane(figure, top, names)
-
-
-def _document(
-  figure: Figure, height: float, parts: Iterable[str], names: Sequence[tuple[float, int, Series]]
-) -> str:
-  width, title = figure.size[0], escape(figure.title)
-  keys = ''.join(_entry(*name) for name in names)
-  return (
-    f'<svg class="fig" viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{title}">'
-    f'{"".join(parts)}{keys}</svg>'
+  frame = (_rows if figure.rows else _plane)(figure, top)
+  series = (
+    f'<g class="s {s.style.colour}"><title>{escape(s.name)}</title>{_marks(s, frame)}</g>'
+    for s in figure.series
   )
+  keys = (_entry(*name) for name in names)
+  return (
+    f'<svg class="fig" viewBox="0 0 {figure.size[0]} {frame.height:.0f}" role="img" '
+    f'aria-label="{escape(figure.title)}">{"".join([*frame.parts, *series, *keys])}</svg>'
+  )
+
+
+@dataclasses.dataclass
+class Frame:
+  """Grid and numbers as SVG, and where a point of a series is: its abscissa by x, its ordinate by
+  `up`, what its column stands on, how tall that is. y: None in a figure of rows."""
+
+  height: float
+  parts: list[str]
+  x: 'Scale'
+  y: 'Scale | None'
+  up: Callable[[Series, Point], float]
+  base: Callable[[Point], float]
+  tall: Callable[[Series, Point], float]
+  tick: Callable[[Point], float]  # half the height of a mark of the shape 'tick'
 
 
 def _legend(figure: Figure) -> list[tuple[float, int, Series]]:
@@ -74,7 +88,11 @@ def _legend(figure: Figure) -> list[tuple[float, int, Series]]:
 def _entry(left: float, line: int, s: Series) -> str:
   y = LINE * line + 9
   outline = OUTLINES.get(s.style.shape, '')
-  bar = _path('l', f'M{left:.0f} {y}h24', s) if s.line or not outline else ''
+  bar = (
+    _path('l', f'M{left:.0f} {y}h24', s)
+    if (s.line and s.style.shape != 'tick') or not outline
+    else ''
+  )
   sign = _markers(f'M{left + 12:.0f} {y}{outline}', s) if outline else ''
   text = _text(left + 30, y + 4, s.name if len(s.name) <= 60 else f'{s.name[:59]}…')
   return f'<g class="k {s.style.colour}">{bar}{sign}{text}</g>'
@@ -149,32 +167,28 @@ def _across(x: Scale, name: str, top: float, bottom: float, labels: float) -> li
   return [f'<path class="g" d="{grid}"/>', _side('middle', texts)]
 
 
-def _plane(figure: Figure, top: float, names: list[tuple[float, int, Series]]) -> str:
-  """Points on two axes, with the counts of points in a strip below."""
+def _plane(figure: Figure, top: float) -> Frame:
+  """Two axes, with a strip for the counts of points below where there are any."""
   assert figure.y is not None
   points = [p for s in figure.series for p in s.points]
-  width, height = figure.size
-  counted = any(math.isfinite(p.counted) for p in points)
-  bottom = top + height - 70
-  low = bottom + (STRIP + 8 if counted else 0)
-  x = Scale(figure.x, (v for p in points for v in (p.x, p.left, p.right)), 46, width - RIGHT)
+  counts = [p.counted for p in points if math.isfinite(p.counted)]
+  width, bottom = figure.size[0] - RIGHT, top + figure.size[1] - 70
+  low = bottom + (STRIP + 8 if counts else 0)
+  x = Scale(figure.x, (v for p in points for v in (p.x, p.left, p.right)), 46, width)
   y = Scale(figure.y, (v for p in points for v in (p.y, p.low, p.high)), bottom, top)
-  grid = ''.join(f'M46 {_at(y(t))}H{width - RIGHT}' for t in y.ticks)
+  grid = ''.join(f'M46 {_at(y(t))}H{width}' for t in y.ticks)
   numbers = [_text(40, y(t) + 4, n) for t, n in y.ticks.items()]
-  if counted:
+  if counts:
     numbers += [_text(40, low - 12, figure.counted), _text(40, low, '(log)')]
   parts = [_image(figure.background, (x.start, y.end, x.end, y.start))] if figure.background else []
   parts += [f'<path class="g" d="{grid}"/>', _side('end', numbers)]
   parts.append(_side('start', [_text(4, top - 9, figure.y.name)]))
   parts += _across(x, figure.x.name, top, bottom, low + 15)
-  most = math.log10(max([10.0, *(p.counted for p in points if math.isfinite(p.counted))]))
+  most = math.log10(max([10.0, *counts]))
   # One of them must not vanish: its logarithm is 0.
-  tall = lambda p: max(1.5, STRIP * math.log10(max(p.counted, 1)) / most) if p.counted > 0 else 0.0
-  for s in figure.series:
-    inside = _columns(s, x, lambda p: low, tall) if counted else ''
-    inside += _marks(s, lambda p: x(p.x), lambda p: y(p.y), x, y)
-    parts.append(_group(s, inside))
-  return _document(figure, low + 36, parts, names)
+  tall = lambda s, p: max(1.5, STRIP * math.log10(max(p.counted, 1)) / most)
+  up = lambda s, p: y(p.y)
+  return Frame(low + 36, parts, x, y, up, lambda p: low, tall, lambda p: 6)
 
 
 def _image(png: bytes, box: tuple[float, float, float, float]) -> str:
@@ -185,89 +199,77 @@ def _image(png: bytes, box: tuple[float, float, float, float]) -> str:
   )
 
 
-def _group(s: Series, inside: str) -> str:
-  return f'<g class="s {s.style.colour}"><title>{escape(s.name)}</title>{inside}</g>'
-
-
-def _rows(figure: Figure, top: float, names: list[tuple[float, int, Series]]) -> str:
-  """Points of several series side by side in each row, over one axis."""
-  width = figure.size[0]
-  ranked = [s for s in figure.series if s.style.shape != 'tick']
-  there: list[list[int]] = [[] for _ in figure.rows]
-  for s in ranked:
-    for row in dict.fromkeys(round(p.y) for p in s.points):
-      there[row].append(id(s))
+def _rows(figure: Figure, top: float) -> Frame:
+  """Named rows over one axis, in each of them the points of several series, one below the other."""
+  there: list[list[str]] = [[] for _ in figure.rows]
+  for s in figure.series:
+    for row in {round(p.y) for p in s.points} if s.style.shape != 'tick' else ():
+      there[row].append(s.name)
   points = [p for s in figure.series for p in s.points]
-  stems = any(math.isfinite(p.counted) for p in points)
+  columns = any(math.isfinite(p.counted) for p in points)
   step = 9 if max(map(len, there), default=1) < 6 else 6
-  heights = [STEM_ROW if stems else max(24, step * len(ids) + 10) for ids in there]
-  tops = [top + sum(heights[:k]) for k in range(len(heights))]
+  heights = [COLUMNS if columns else max(24, step * len(names) + 10) for names in there]
+  middles = [top + sum(heights[:k]) + heights[k] / 2 for k in range(len(heights))]
   bottom = top + sum(heights)
   left = 14 + LETTER * min(LONGEST, max(map(len, figure.rows), default=0))
-  x = Scale(figure.x, (v for p in points for v in (p.x, p.left, p.right)), left, width - RIGHT)
-
-  def middle(s: Series, p: Point) -> float:
-    row, ids = round(p.y), there[round(p.y)]
-    shift = ids.index(id(s)) - (len(ids) - 1) / 2 if id(s) in ids else 0
-    return tops[row] + heights[row] / 2 + step * shift
-
-  parts, texts = _across(x, figure.x.name, top, bottom, bottom + 15), []
-  for k, name in enumerate(figure.rows):
-    shown = name if len(name) <= LONGEST else f'{name[: LONGEST - 1]}…'
-    texts.append(_text(left - 8, tops[k] + heights[k] / 2 + 4, shown))
+  values = (v for p in points for v in (p.x, p.left, p.right))
+  x = Scale(figure.x, values, left, figure.size[0] - RIGHT)
+  shown = (n if len(n) <= LONGEST else f'{n[: LONGEST - 1]}…' for n in figure.rows)
+  texts = [_text(left - 8, at + 4, name) for at, name in zip(middles, shown, strict=True)]
+  parts = _across(x, figure.x.name, top, bottom, bottom + 15)
   parts.append(f'<g class="end">{"".join(texts)}</g>')
-  for s in figure.series:
-    most = max((p.counted for p in s.points if math.isfinite(p.counted)), default=1.0) or 1.0
-    base = lambda p: tops[round(p.y)] + STEM_ROW - 6
-    inside = _columns(s, x, base, lambda p, most=most: (STEM_ROW - 14) * p.counted / most)
-    if s.style.shape == 'tick':
-      inside += _ticks(s, x, tops, heights)
-    elif not stems:
-      inside += _marks(s, lambda p: x(p.x), lambda p, s=s: middle(s, p), x, None)
-    parts.append(_group(s, inside))
-  return _document(figure, bottom + 36, parts, names)
+
+  def up(s: Series, p: Point) -> float:
+    names = there[round(p.y)]
+    shift = names.index(s.name) - (len(names) - 1) / 2 if s.name in names else 0
+    return middles[round(p.y)] + step * shift
+
+  base = lambda p: middles[round(p.y)] + COLUMNS / 2 - 6
+  tall = lambda s, p: (COLUMNS - 14) * p.counted / max(q.counted for q in s.points)
+  return Frame(bottom + 36, parts, x, None, up, base, tall, lambda p: heights[round(p.y)] / 2 - 3)
 
 
-def _ticks(s: Series, x: Scale, tops: Sequence[float], heights: Sequence[float]) -> str:
-  shape = ''
-  for p in s.points:
-    row = round(p.y)
-    shape += f'M{_at(x(p.x))} {tops[row] + 3:.0f}v{heights[row] - 6:.0f}'
-  return _path('m', shape, s) if shape else ''
-
-
-def _columns(s: Series, x: Scale, base: Callable, tall: Callable) -> str:
+def _columns(s: Series, frame: Frame) -> str:
   """Columns for the counts of points, as wide as their interval of x, or thin."""
-  known = [p for p in s.points if p.counted > 0]
-  shape = ''.join(f'M{_at(x(p.x))} {base(p):.0f}v-{_at(tall(p))}' for p in known)
+  x, known = frame.x, [p for p in s.points if p.counted > 0]
+  shape = ''.join(f'M{_at(x(p.x))} {frame.base(p):.0f}v-{_at(frame.tall(s, p))}' for p in known)
   wide = max((x(p.right) - x(p.left) - 1 for p in known if math.isfinite(p.left)), default=5.0)
   style = '' if wide == 5 else f' style="stroke-width:{max(1, wide):.1f}"'
   return f'<path class="c" d="{shape}"{style}/>' if shape else ''
 
 
-def _marks(s: Series, at: Callable, up: Callable, x: Scale, y: Scale | None) -> str:
-  """Band, whiskers, line and markers of a series."""
-  out, places = '', [(at(p), up(p)) for p in s.points]
-  spans = [p for p in s.points if y is not None and math.isfinite(p.low + p.high)]
-  if s.band and y is not None and len(spans) > 1:
-    ends = [(at(p), y(p.low)) for p in spans] + [(at(p), y(p.high)) for p in reversed(spans)]
+def _marks(s: Series, frame: Frame) -> str:
+  """Columns, band, whiskers, line and markers of a series."""
+  x, y, out = frame.x, frame.y, _columns(s, frame)
+  if out and y is None:
+    return out
+  places = [(x(p.x), frame.up(s, p)) for p in s.points]
+  spans = [(x(p.x), y(p.low), y(p.high)) for p in s.points if y and math.isfinite(p.low + p.high)]
+  if s.band and len(spans) > 1:
+    ends = [(a, low) for a, low, _ in spans] + [(a, high) for a, _, high in reversed(spans)]
     out += _path('b', f'{_joined(ends)}z', s)
-  whiskers = ''
-  for p in s.points:
-    if math.isfinite(p.left + p.right) and not math.isfinite(p.counted):
-      whiskers += f'M{_at(x(p.left))} {_at(up(p))}H{_at(x(p.right))}'
-    if y is not None and not s.band and math.isfinite(p.low + p.high):
-      whiskers += f'M{_at(at(p))} {_at(y(p.low))}V{_at(y(p.high))}'
+  whiskers = ''.join(
+    f'M{_at(x(p.left))} {_at(b)}H{_at(x(p.right))}'
+    for p, (_, b) in zip(s.points, places, strict=True)
+    if math.isfinite(p.left + p.right)
+  )
+  if not s.band:
+    whiskers += ''.join(f'M{_at(a)} {_at(low)}V{_at(high)}' for a, low, high in spans)
   out += _path('w', whiskers, s) if whiskers else ''
   if s.arrow and len(places) > 1:
     out += _arrow(places[0], places[-1], s)
-  elif s.line and len(places) > 1:
+  elif s.line and y and len(places) > 1:
     out += _path('l', _joined(places), s)
-  if outline := OUTLINES.get(s.style.shape, ''):
-    for hollow in (False, True):
-      chosen = [c for c, p in zip(places, s.points, strict=True) if p.hollow == hollow]
-      shape = ''.join(f'M{_at(a)} {_at(b)}{outline}' for a, b in chosen)
-      out += _markers(shape, s, hollow=hollow) if shape else ''
+  if s.style.shape == 'tick':
+    half = map(frame.tick, s.points)
+    upright = (
+      f'M{_at(a)} {_at(b - h)}v{_at(2 * h)}' for (a, b), h in zip(places, half, strict=True)
+    )
+    return out + _path('m', ''.join(upright), s) if places else out
+  for hollow in (False, True) if s.style.shape else ():
+    chosen = [c for c, p in zip(places, s.points, strict=True) if p.hollow == hollow]
+    shape = ''.join(f'M{_at(a)} {_at(b)}{OUTLINES[s.style.shape]}' for a, b in chosen)
+    out += _markers(shape, s, hollow=hollow) if shape else ''
   return out
 
 

@@ -104,10 +104,11 @@ class Table:
 
   def terminal(self, width: int = WIDTH) -> list[str]:
     """Lines; as many columns side by side as fit, the others below; * is beside the best."""
-    names = [textwrap.wrap(row.cells[0].text, NAMES) or [''] for row in self.rows]
+    names = [textwrap.wrap(_printable(row.cells[0].text), NAMES) or [''] for row in self.rows]
     first = max((len(part) for name in names for part in name), default=0)
     texts = [
-      [c.title, *(_plain(r.cells[k]) for r in self.rows)] for k, c in enumerate(self.columns)
+      [_printable(c.title), *(_plain(r.cells[k]) for r in self.rows)]
+      for k, c in enumerate(self.columns)
     ]
     columns = [_aligned(t, c) for t, c in zip(texts, self.columns, strict=True)][1:]
     lines: list[str] = []
@@ -148,8 +149,13 @@ def _aligned(texts: Sequence[str], column: Column) -> list[str]:
 
 
 def _plain(c: Cell) -> str:
-  shown = c.text + ('*' if c.best else ' ')
-  return (shown + (f'({c.note})' if c.note else '')).rstrip()
+  shown = _printable(c.text) + ('*' if c.best else ' ')
+  return (shown + (f'({_printable(c.note)})' if c.note else '')).rstrip()
+
+
+def _printable(text: str) -> str:
+  """One line without codes that a terminal would obey."""
+  return ' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())
 
 
 def _markdown(c: Cell) -> str:

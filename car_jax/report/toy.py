@@ -35,13 +35,13 @@ def portraits(numbers: Mapping[str, Any]) -> dict[str, list[Figure]]:
   """By run: the data with F, then with each weight G's draws and their mean over D's opinion."""
   out = {}
   for r, seed in enumerate(numbers['seeds']):
-    f = Series('F', MEAN, of_values(numbers['x'], numbers['f'][r]))
+    f = Series('F', MEAN, _inside(numbers['x'], numbers['f'][r]))
     bins = [np.linspace(0, 1, 81), np.linspace(-0.6, 0.6, 97)]
     density, *_ = np.histogram2d(numbers['data_x'], numbers['data_y'], bins)
     figures = [_panel('data and calibration net', [f], np.log1p(density.T))]
     for w, name in enumerate(NAMES.values()):
-      mean = of_values(numbers['mean_x'], numbers['sample_mean'][w, r])
-      draw = of_values(numbers['x'], numbers['sample'][w, r])
+      mean = _inside(numbers['mean_x'], numbers['sample_mean'][w, r])
+      draw = _inside(numbers['x'], numbers['sample'][w, r])
       dots = Style('ink', 'circle', hollow=True)
       series = [
         Series('one draw', dots, draw, line=False),
@@ -51,6 +51,11 @@ def portraits(numbers: Mapping[str, Any]) -> dict[str, list[Figure]]:
       figures.append(_panel(name, series, numbers['judged'][w, r]))
     out[f'seed {seed}'] = figures
   return out
+
+
+def _inside(x: np.ndarray, y: np.ndarray) -> tuple[Point, ...]:
+  """Without the points beyond the picture; a net that diverged has some."""
+  return tuple(p for p in of_values(x, y) if Y.low <= p.y <= Y.high)
 
 
 def _panel(title: str, series: Sequence[Series], behind: np.ndarray) -> Figure:

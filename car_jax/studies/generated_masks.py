@@ -30,6 +30,7 @@ from car_jax.generate import pipelines, samplers, style, weights
 from car_jax.generate.captioned import Captioned, Drawn
 from car_jax.generate.export import export
 from car_jax.metrics import confusion_matrix
+from car_jax.report import table as tables
 
 CONFIG, SEGMENTER = 'configs/genval_tiny.py', 'configs/segmenters_street_scenes.py:deeplabv3plus'
 BATCH, SHOWN, ZOOM, GAP = 8, 6, 3, 4
@@ -220,15 +221,12 @@ def agreement(seen: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 def table(scores: dict[str, dict[str, float]]) -> str:
   """Markdown."""
-  lines = [
-    '| what the segmenter sees, and is compared with | mIoU | pixels right |',
-    '|---|---|---|',
+  head = ('what the segmenter sees, and is compared with', 'mIoU', 'pixels right')
+  rows = [
+    (title, *(tables.share(scores[name][k]) for k in ('miou', 'accuracy')))
+    for name, title in ROWS.items()
   ]
-  per_cent = lambda x: f'{100 * x:.1f} %'
-  for name, title in ROWS.items():
-    row = scores[name]
-    lines.append(f'| {title} | {per_cent(row["miou"])} | {per_cent(row["accuracy"])} |')
-  return '\n'.join(lines) + '\n'
+  return '\n'.join(tables.table('', head, rows).markdown()) + '\n'
 
 
 def picture(ids: np.ndarray, scenes: np.ndarray, made: dict[str, np.ndarray]) -> Image.Image:

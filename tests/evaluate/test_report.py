@@ -122,6 +122,14 @@ def test_every_figure_has_its_data_beside(written):
     np.testing.assert_allclose([float(r[column]) for r in rows], actual[kept], rtol=1e-3)
 
 
+def test_the_page_can_be_made_of_results_json_alone(of_six, written):
+  content = json.loads((written[2].parent / 'results.json').read_text())
+  gallery = evaluation.Gallery({}, [], [])
+  assert evaluation.page(content, gallery) == evaluation.page(
+    report.content_of(*of_six[:3]), gallery
+  )
+
+
 def test_one_patient_has_scores_without_intervals(of_six, written):
   results = scene.changed(written[0], groups=['p'] * len(written[0].ids))
   content = report.content_of(results, *of_six[1:3])

@@ -82,6 +82,7 @@ def test_rows_hold_a_mark_for_each_series_one_below_the_other():
   (u0, v0), (u1, v1) = drawing.marks('two')
   np.testing.assert_allclose([drawing.x(v) for v in (x0, x1, u0, u1)], [3, 6, 3, 7], atol=0.05)
   assert y0 < v0 < y1 < v1
+  assert drawing.shape('as it should be', 'l') == ''  # nothing joins them
   span = re.findall(r'M([\d.]+) [\d.]+H([\d.]+)', drawing.shape('one', 'w'))
   np.testing.assert_allclose([drawing.x(float(v)) for v in span[0]], [2, 5], atol=0.05)
   ticks = [float(v) for v in re.findall(r'M([\d.]+) ', drawing.shape('as it should be', 'm'))]
