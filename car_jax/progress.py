@@ -1,9 +1,13 @@
-"""A line on the terminal that says how far long work is, at what rate, and when it will be done."""
+"""A line that says how far long work is, at what rate, and when it will be done."""
 
+import sys
+import time
 from collections.abc import Callable
 from typing import IO
 
 import tqdm
+
+EVERY = 10.0  # seconds between the lines of a log
 
 
 def line(
@@ -11,13 +15,22 @@ def line(
 ) -> Callable[[int], None]:
   """-> progress(k): k more of `total` (in units of `what`) are done, of the work called `title`.
 
-  Quiet where `out` (standard error) is no terminal.
+  A bar where `out` (standard error) is a terminal; in a log a line every 10 s, and at the end.
   """
+  out = out or sys.stderr
   bar = tqdm.tqdm(total=total, desc=title or None, unit=f' {what}', file=out, disable=None)
+  began = time.perf_counter()
+  done, shown = 0, began
 
   def progress(k: int) -> None:
+    nonlocal done, shown
+    done, now = done + k, time.perf_counter()
     bar.update(k)
-    if bar.n >= total:
+    if done >= total:
       bar.close()
+    if bar.disable and (done >= total or now - shown >= EVERY):
+      shown = now
+      words = dict(prefix=title, unit=f' {what}', ncols=0)
+      print(bar.format_meter(done, total, now - began, **words), file=out, flush=True)
 
   return progress

@@ -1,7 +1,8 @@
-"""The line of progress: a rate and the time left on a terminal, nothing in a file."""
+"""The line of progress: a rate and the time left on a terminal, lines in a log."""
 
 import io
 import time
+import types
 
 from car_jax import progress
 
@@ -24,8 +25,12 @@ def test_a_terminal_sees_rate_and_time_left_also_of_slow_work():
   assert text.endswith('\n')
 
 
-def test_a_file_stays_empty():
-  out = io.StringIO()
-  done = progress.line(2, out=out)
-  done(2)
-  assert out.getvalue() == ''
+def test_a_log_has_a_line_every_so_often_and_one_at_the_end(monkeypatch):
+  out, clock = io.StringIO(), iter([0.0, 4.0, 11.0, 12.0, 14.0])
+  monkeypatch.setattr(progress, 'time', types.SimpleNamespace(perf_counter=lambda: next(clock)))
+  done = progress.line(40, title='test', out=out)
+  for _ in range(4):
+    done(10)
+  lines = out.getvalue().splitlines()
+  assert [line.partition(' [')[0] for line in lines] == ['test: 50% 20/40', 'test: 100% 40/40']
+  assert lines[0].endswith('[00:11<00:11,  1.82 images/s]')
