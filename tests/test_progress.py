@@ -32,5 +32,5 @@ def test_a_log_has_a_line_every_so_often_and_one_at_the_end(monkeypatch):
   for _ in range(4):
     done(10)
   lines = out.getvalue().splitlines()
-  assert [line.partition(' [')[0] for line in lines] == ['test: 50% 20/40', 'test: 100% 40/40']
+  assert [line.partition(' [')[0] for line in lines] == ['test:  50% 20/40', 'test: 100% 40/40']
   assert lines[0].endswith('[00:11<00:11,  1.82 images/s]')
