@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
   'ece_grid': ('temperature:fit', {'objective': 'ece'}),
   'per_class': ('temperature:fit_per_class', {}),
   'per_class_ece': ('temperature:fit_per_class', {'objective': 'ece'}),
+  'clusters': ('clusters:fit_best', {}),
   'clusters8': ('clusters:fit', {'clusters': 8}),
   'clusters8_ece': ('clusters:fit', {'clusters': 8, 'objective': 'ece'}),
   'selective': ('selective:fit', {}),

@@ -158,6 +158,19 @@ def sweep(
   return Sweep(rows, min(ks, key=mean))
 
 
+def fit_best(sample: Sample, *, seed: int = 0, ks: Sequence[int] = (4, 8, 16, 32)) -> Clusters:
+  """`fit` with the number of clusters that is best on held-out images, see `sweep`.
+
+  Raises UserError for a sample of fewer than five images, of which no number can be judged.
+  """
+  if sample.images < 5:
+    raise UserError(f'clusters of {sample.images} images\n  use 5 and more, or a number: clusters2')
+  folds = min(5, sample.images)
+  least = sample.images - -(-sample.images // folds)  # images of the smallest training part
+  known = [k for k in ks if k <= least] or [least]
+  return fit(sample, clusters=sweep(sample, known, (seed,), folds=folds).best, seed=seed)
+
+
 def _fold_scores(sample: Sample, parts: list[np.ndarray], **options: Any) -> dict[str, float]:
   """NLL and ECE, each fold's weighted by its pixels that count."""
   folds = []

@@ -44,6 +44,7 @@ def with_models(
     given = checkpointed.names_and_folders(checkpoints or predictions, 'models')
     # a config's key has no dot
     config.models = ConfigDict({name.replace('.', '_'): path for name, path in given})
+    config.title = ''  # the config's is of its own models
   if predictions:
     config.kind, config.resize = kind or config.kind, resize or config.resize
     about = dict(labels=labels, role='in-domain', about=labels or 'labels saved beside')

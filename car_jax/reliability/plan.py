@@ -21,6 +21,7 @@ from car_jax.reliability.count import How
 
 MOST_CLASSES = 254  # 254 and 255 mean something else
 MOST_SAMPLES = 100_000
+MOST_TITLED = 3  # names in a title
 PLAIN = 'none'  # the calibrator that leaves logits as they are
 Samples = Annotated[int, Range(1, MOST_SAMPLES)]
 Pixels = Annotated[int, Range(0, 10**9)]
@@ -113,8 +114,8 @@ DEFAULT_MEASURES = (
 class StudyOptions(Group):
   """Everything that a study's config may say."""
 
-  title: str = 'Reliability under shift'
-  """Heading of the page."""
+  title: str = ''
+  """Heading of the page; empty for its models and sets."""
   models: dict[str, Model] = dataclasses.field(default_factory=dict)
   """What is studied, by names of your own."""
   missing: Literal['error', 'skip'] = 'error'
@@ -235,9 +236,9 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
   chosen = tuple(dict.fromkeys(map(str, c.measures)))
   _check_measures(chosen, c.classes)
   how = How(c.sampled, c.seed)
-  used = on if fitted else {}
+  used, title = on if fitted else {}, c.title or _title([*full['models']], [*sets])
   return Plan(
-    c.title, models, absent, sets, pools, correlations, calibrators, used, chosen, how, c, seeds
+    title, models, absent, sets, pools, correlations, calibrators, used, chosen, how, c, seeds
   )
 
 
@@ -253,6 +254,17 @@ def _present(
       f'  import published weights: python -m car_jax.importers registry {path} --weights FOLDER'
     )
   return there, tuple(name for name in models if name not in there)
+
+
+def _title(models: Sequence[str], sets: Sequence[str]) -> str:
+  """'A and B on clear, fog and snow'; of many, how many."""
+
+  def listed(names: Sequence[str], what: str) -> str:
+    if len(names) > MOST_TITLED:
+      return f'{len(names)} {what}'
+    return ' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))
+
+  return f'{listed(models, "models")} on {listed(sets, "sets")}'
 
 
 def _trainings(

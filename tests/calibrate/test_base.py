@@ -26,7 +26,7 @@ def make_sample(scale=1.8):
 
 
 SAMPLE = make_sample()
-KINDS = ['temperature', 'per_class', 'clusters:3', 'clusters2_ece', 'selective']
+KINDS = ['temperature', 'per_class', 'clusters:3', 'clusters2_ece', 'clusters', 'selective']
 GRID = {'clusters2_ece': dict(grid=np.arange(0.5, 4, 0.1))}
 
 

@@ -110,3 +110,11 @@ def test_a_sweep_scores_images_that_were_left_out():
     logp = z - np.log(np.exp(z).sum(-1, keepdims=True))
     want.append(-np.take_along_axis(logp, SAMPLE.labels[part][..., None], -1).mean())
   assert found.rows[0]['nll'] == pytest.approx(np.mean(want), rel=1e-5)
+
+
+def test_clusters_without_a_number_are_as_many_as_is_best_on_held_out_images():
+  found = clusters.fit_best(SAMPLE, seed=0, ks=(1, 3))
+  want = clusters.fit(SAMPLE, clusters=3, seed=0)
+  np.testing.assert_array_equal(found.table, want.table)
+  with pytest.raises(UserError, match='clusters of 4 images'):
+    clusters.fit_best(SAMPLE.take(np.arange(4)))

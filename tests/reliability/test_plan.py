@@ -213,3 +213,25 @@ def test_a_folder_of_trainings_is_a_model_for_each(tmp_path):
   assert [m['path'] for m in made.models.values()] == [
     str(tmp_path / 'mine' / f'seed{k}') for k in (0, 1)
   ]
+
+
+@pytest.mark.parametrize(
+  ('given', 'models', 'title'),
+  [
+    ('Mine', 1, 'Mine'),
+    ('', 1, 'm0 on clear and fog'),
+    ('', 3, 'm0, m1 and m2 on clear and fog'),
+    ('', 4, '4 models on clear and fog'),
+  ],
+)
+def test_a_study_without_a_title_is_called_by_its_models_and_sets(given, models, title):
+  c = plan.defaults()
+  c.title, c.models = given, {f'm{k}': 'nowhere' for k in range(models)}
+  c.sets = {'clear': dict(labels='x', role='in-domain'), 'fog': dict(labels='x')}
+  assert plan.plan(c).title == title
+
+
+def test_a_study_of_other_models_is_not_called_by_the_config_s():
+  c = plan.defaults()
+  c.title = 'Two small segmenters in worsening weather'
+  assert command.with_models(c, predictions=['mine=x'], labels='y').title == ''
