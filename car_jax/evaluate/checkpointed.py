@@ -4,7 +4,6 @@ Every checkpoint brings its config; the first one's says which data and scores a
 are scored on that data.
 """
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -15,15 +14,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, loop, progress, sharding
+from car_jax import checkpoints, loop, sharding
 from car_jax import config as configs
 from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders, gallery, plan, report, save
+from car_jax.evaluate import folders, plan, report, reporting, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.predict import Subject, subjects
 from car_jax.methods.inference import Inference
 from car_jax.methods.train_state import for_evaluation
+from car_jax.report import table
 
 INFERENCE = tuple(f.name for f in dataclasses.fields(Inference))
 
@@ -168,34 +168,12 @@ def evaluate(
   sharding.check_batch(config.data, mesh)
   data = opening.open_dataset(config.data)
   loaded = [load(path, step, data.info, mesh, changes) for path in paths]
-  rows, rng = named(loaded, names), jax.random.key(config.seed)
-  wanted = [k for k in (save.kinds_of(saved) if saved else ()) if k in save.OWN]
-  if lost := [k for k in wanted if not any(k in row.own for row in rows)]:
-    raise UserError(f'none of the checkpoints has {lost[0]}\n  --save probabilities, or samples')
-  source = data.split(spec['split'])
-  evaluator = Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True)
+  rows, source = named(loaded, names), data.split(spec['split'])
   if line := pipeline.cut(source, config.data):
     sharding.say(line)
   hosts = dict(host=jax.process_index(), hosts=jax.process_count(), devices=mesh.size)
-  stream = lambda: pipeline.eval_batches(source, data.info, config.data, **hosts)
-  with contextlib.ExitStack() as stack:
-    batches = stack.enter_context(contextlib.closing(stream()))
-    arrays = None
-    if saved:
-      several = len({*pipeline.shapes(source, config.data)}) > 1
-      place = pathlib.Path(out).parent / 'arrays'
-      saver = save.Saver(place, saved, data.info, len(source), several_sizes=several)
-      arrays = stack.enter_context(saver)
-    meter = progress.line(len(source)) if jax.process_index() == 0 else None
-    results = evaluator(rows, batches, rng=rng, progress=meter, save=arrays)
-    results.seeds = by_predictor(seeds, results.subjects)
-    if arrays is not None:
-      print(f'arrays in {arrays.close(results, command=command)}')
-  choice = gallery.choose(results, rows[0].name)
-  with contextlib.closing(stream()) as batches:
-    cases = gallery.collect(evaluator, rows, batches, results, choice.indices, rng=rng)
   about = report.About(
-    title=' and '.join(filter(None, (', '.join(names[:-1]), names[-1]))),
+    title=table.joined(names),
     split=spec['split'],
     models=tuple(
       f'{name}: {one.path}, step {one.step:,}' for name, one in zip(names, loaded, strict=True)
@@ -203,4 +181,27 @@ def evaluate(
     command=command,
     config=config.to_dict(),
   )
-  return results, report.write(out, results, about, choice, cases)
+  return reporting.evaluate(
+    Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True),
+    rows,
+    lambda: pipeline.eval_batches(source, data.info, config.data, **hosts),
+    out,
+    about,
+    images=len(source),
+    seed=config.seed,
+    saver=_saver(saved, rows, pathlib.Path(out).parent / 'arrays', data.info, source, config.data),
+    trainings=by_predictor(seeds, [row.name for row in rows]),
+  )
+
+
+def _saver(
+  saved: str, rows: Sequence[Subject], place: pathlib.Path, info: Any, source: Any, data: Any
+) -> save.Saver | None:
+  """Of the kinds that `saved` names. Raises UserError for one that no subject has."""
+  if not saved:
+    return None
+  wanted = [k for k in save.kinds_of(saved) if k in save.OWN]
+  if lost := [k for k in wanted if not any(k in row.own for row in rows)]:
+    raise UserError(f'none of the checkpoints has {lost[0]}\n  --save probabilities, or samples')
+  several = len({*pipeline.shapes(source, data)}) > 1
+  return save.Saver(place, saved, info, len(source), several_sizes=several)

@@ -1,6 +1,5 @@
 """What `eval.py --predictions` does without a study: anybody's files -> the readers' report."""
 
-import contextlib
 import dataclasses
 import itertools
 import pathlib
@@ -12,15 +11,16 @@ import jax
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import progress, sharding
+from car_jax import sharding
 from car_jax.errors import UserError
-from car_jax.evaluate import checkpointed, folders, gallery, report
+from car_jax.evaluate import checkpointed, folders, report, reporting
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.options import Evaluation
 from car_jax.evaluate.results import Results
 from car_jax.metrics import catalogue
 from car_jax.options import Group
 from car_jax.predictions.dataset import Dataset
+from car_jax.report import table
 
 LISTED = 8  # classes at most that have pair scores of their own
 OF_PIXELS = ('adaptive_ece', 'ks', 'auroc', 'aupr_error', 'fpr95', 'prr', 'aurc')
@@ -93,21 +93,22 @@ def evaluate(
     name = next(names, 'config.report.samples')
     raise UserError(f'{name}: {most} samples; the largest number is {data.samples}')
   place = dict(host=jax.process_index(), hosts=jax.process_count(), devices=mesh.size)
-  rng, meter = jax.random.key(config.seed), progress.line(len(data))
-  with contextlib.closing(data.batches(**place)) as batches:
-    shown = meter if jax.process_index() == 0 else None
-    results = evaluator(data.subjects, batches, rng=rng, progress=shown)
-  choice = gallery.choose(results, data.subjects[0].name)
-  with contextlib.closing(data.batches(**place)) as batches:
-    cases = gallery.collect(evaluator, data.subjects, batches, results, choice.indices, rng=rng)
   about = report.About(
-    title=' and '.join(filter(None, (', '.join(n for n, _ in named[:-1]), named[-1][0]))),
+    title=table.joined([name for name, _ in named]),
     split=f'labels in {labels or named[0][1]}',
     models=tuple(f'{s.name}: {s.note}' for s in data.subjects),
     command=command,
     config=config.to_dict(),
   )
-  return results, report.write(out, results, about, choice, cases)
+  return reporting.evaluate(
+    evaluator,
+    data.subjects,
+    lambda: data.batches(**place),
+    out,
+    about,
+    images=len(data),
+    seed=config.seed,
+  )
 
 
 def _config(names: Sequence[str], samples: int, changes: Sequence[tuple[str, str]]) -> ConfigDict:

@@ -18,6 +18,7 @@ from car_jax.metrics.base import Metric
 from car_jax.metrics.catalogue import Setting
 from car_jax.options import Group, Range, Share
 from car_jax.reliability.count import How
+from car_jax.report.table import joined
 
 MOST_CLASSES = 254  # 254 and 255 mean something else
 MOST_SAMPLES = 100_000
@@ -258,13 +259,8 @@ def _present(
 
 def _title(models: Sequence[str], sets: Sequence[str]) -> str:
   """'A and B on clear, fog and snow'; of many, how many."""
-
-  def listed(names: Sequence[str], what: str) -> str:
-    if len(names) > MOST_TITLED:
-      return f'{len(names)} {what}'
-    return ' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))
-
-  return f'{listed(models, "models")} on {listed(sets, "sets")}'
+  many = lambda names, what: f'{len(names)} {what}' if names[MOST_TITLED:] else joined(names)
+  return f'{many(models, "models")} on {many(sets, "sets")}'
 
 
 def _trainings(

@@ -164,6 +164,11 @@ def _markdown(c: Cell) -> str:
   return f'{text} ({cell(c.note)})' if c.note else text
 
 
+def joined(names: Sequence[str]) -> str:
+  """'A, B and C'."""
+  return ' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))
+
+
 def prose(value: Any) -> str:
   """A line of Markdown's running text: neither HTML nor a link begins in it."""
   return ' '.join(str(value).replace('<', '&lt;').replace('](', ']\\(').split())
