@@ -103,24 +103,28 @@ class Table:
     return [line(cell(c.title) for c in self.columns), f'|{rule}', *rows]
 
   def terminal(self, width: int = WIDTH) -> list[str]:
-    """Lines; as many columns side by side as fit, the others below; * is beside the best."""
+    """Lines; as many columns side by side as fit, the others below, all beside the columns of names
+    that come first; * is beside the best."""
     names = [textwrap.wrap(_printable(row.cells[0].text), NAMES) or [''] for row in self.rows]
     first = max((len(part) for name in names for part in name), default=0)
     texts = [
       [_printable(c.title), *(_plain(r.cells[k]) for r in self.rows)]
       for k, c in enumerate(self.columns)
     ]
-    columns = [_aligned(t, c) for t, c in zip(texts, self.columns, strict=True)][1:]
+    aligned = [_aligned(t, c) for t, c in zip(texts, self.columns, strict=True)]
+    lead = next((k for k, c in enumerate(self.columns) if k and not c.words), 1)
+    beside, columns = aligned[1:lead], aligned[lead:] or [[''] * len(texts[0])]
     lines: list[str] = []
     while columns:
-      taken, used = 1, first + 2 + len(columns[0][0])
+      taken, used = 1, first + sum(2 + len(c[0]) for c in (*beside, columns[0]))
       while taken < len(columns) and used + 2 + len(columns[taken][0]) <= width:
         used += 2 + len(columns[taken][0])
         taken += 1
       lines += [''] if lines else []
-      lines.append('  '.join([self.columns[0].name.ljust(first), *(c[0] for c in columns[:taken])]))
+      shown = [*beside, *columns[:taken]]
+      lines.append('  '.join([self.columns[0].name.ljust(first), *(c[0] for c in shown)]))
       for row, name in enumerate(names, 1):
-        lines.append('  '.join([name[0].ljust(first), *(c[row] for c in columns[:taken])]))
+        lines.append('  '.join([name[0].ljust(first), *(c[row] for c in shown)]))
         lines += name[1:]
       columns = columns[taken:]
     return [line.rstrip() for line in lines]

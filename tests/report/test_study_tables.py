@@ -12,6 +12,7 @@ from car_jax.metrics.texts import GROUPS
 from car_jax.reliability import findings, legend, numbers
 from car_jax.reliability.view import View
 from car_jax.report import study_tables as tables
+from car_jax.report import table
 from tests.reliability import fake_study
 
 STUDY = fake_study.study()
@@ -143,3 +144,13 @@ def test_every_known_metric_is_explained():
     assert m.group in GROUPS
     assert m.better in BETTER
     assert 40 < len(m.about) < 330
+
+
+def test_all_columns_of_names_stand_beside_every_part_of_a_wide_table():
+  head = ['model', 'calibrator', *(f'set {k}' for k in range(12))]
+  made = table.table('wide', head, [['a', 'none', *['12.3'] * 12]], words=(0, 1))
+  lines = made.terminal(60)
+  parts = [line for line in lines if line.startswith('a ')]
+  assert len(parts) > 1
+  assert all(line.split()[:2] == ['a', 'none'] for line in parts)
+  assert max(map(len, lines)) <= 60
