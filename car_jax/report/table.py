@@ -106,7 +106,7 @@ class Table:
     """Lines; as many columns side by side as fit, the others below, all beside the columns of names
     that come first; * is beside the best."""
     names = [textwrap.wrap(_printable(row.cells[0].text), NAMES) or [''] for row in self.rows]
-    first = max((len(part) for name in names for part in name), default=0)
+    first = max(len(part) for name in (*names, [self.columns[0].name]) for part in name)
     texts = [
       [_printable(c.title), *(_plain(r.cells[k]) for r in self.rows)]
       for k, c in enumerate(self.columns)
