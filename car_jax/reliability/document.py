@@ -4,6 +4,7 @@ study.json, study.csv, study.md, objects.csv (where sets are by object), report.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
@@ -14,7 +15,14 @@ import numpy as np
 
 from car_jax.evaluate import census, folders, order, report, tables
 from car_jax.evaluate.cell import Estimate
-from car_jax.metrics import confusion_matrix, ranking, rejection
+from car_jax.metrics import (
+  border_calibration,
+  confusion_matrix,
+  of_borders,
+  of_maps,
+  ranking,
+  rejection,
+)
 from car_jax.metrics.calibration import reliability
 from car_jax.metrics.of_pixels import OBJECT_NAMES
 from car_jax.reliability import correlation, legend, objects, ranks
@@ -104,6 +112,8 @@ def _published(plan: Any, model: str) -> float | None:
 def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
   how, config = study.plan.how, study.plan.config
   seen = f'{how.sampled:,} random pixels' if how.sampled else 'All pixels'
+  whole = how.sampled and any(m.partition('[')[0] in of_maps.OPTIONS for m in study.plan.measures)
+  maps = ', all of them for components and borders' if whole else ''
   counted = 'ranking measures come from fine histograms'
   if config.exact:
     counted = 'every score was sorted, but for those of pools and those within images or classes'
@@ -111,7 +121,7 @@ def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
   absent = study.plan.absent
   return [
     *([f'Left out, since their runs are not there: {", ".join(absent)}.'] if absent else []),
-    f'{seen} of each image were scored; {counted}.',
+    f'{seen} of each image were scored{maps}; {counted}.',
     f'Intervals: 95 %, bootstrap over images or scenes, {config.resamples} resamples.',
     *([order.SEEDS] if len(study.plan.models) > 1 else []),
     *(
@@ -230,7 +240,19 @@ def _curves(c: Cell) -> dict[str, Any]:
       misclassification=_roc(wrong[::-1], right[::-1]),
       unknown=_roc(*totals.unknown('max_prob')),
     ),
+    near=_near_borders(c),
   )
+
+
+def _near_borders(c: Cell) -> dict[str, Any] | None:
+  """Calibration by distance to a border, where the study has such a score."""
+  bands = next((m.bands for m in c.metrics.values() if isinstance(m, of_borders.NearBorders)), None)
+  if bands is None:
+    return None
+  scores = border_calibration.band_scores(c.counts.total(bands))
+  names = [of_borders.band_name(*ends) for ends in itertools.pairwise(of_borders.ENDS)]
+  keys = ('pixels', 'accuracy', 'confidence', 'ece')
+  return dict(bands=names) | {k: v for k, v in vars(scores).items() if k in keys}
 
 
 def _roc(positives: np.ndarray, negatives: np.ndarray) -> dict[str, Any] | None:
