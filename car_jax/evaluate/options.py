@@ -21,7 +21,7 @@ class Evaluation(Group):
   """Names of scores, such as ged16 or hm_iou16[absent=skip]; see docs/metrics.md."""
   classes: str | tuple[str | int, ...] = ''
   """fg, all, flips, or names of classes; empty: fg for two classes, flips for flips, else all."""
-  absent: Literal['one', 'skip'] = 'one'
+  absent: Literal['one', 'skip', 'zero'] = 'one'
   """IoU of a class that neither of two maps has."""
   ignored: Literal['void', 'class'] = 'void'
   """The ignored label: nobody knows what is there, or a class that models emit as with CAR."""

@@ -8,14 +8,17 @@ import importlib
 from typing import Any
 
 HOMES = {
-  'functional.sets': ('ged', 'hm_iou', 'dice_max', 'diversity'),
-  'functional.probabilities': ('ece', 'adaptive_ece', 'ks_error', 'nll', 'brier'),
-  'functional.rankings': ('auroc', 'aupr', 'average_precision', 'fpr95', 'prr', 'aurc'),
+  'functional.sets': ('ged', 'hm_iou', 'dice_max', 'dice_match', 'crps_area', 'diversity'),
+  'functional.probabilities': ('ece', 'adaptive_ece', 'ks_error', 'nll', 'brier', 'dice_soft'),
+  'functional.rankings': ('auroc', 'aupr', 'average_precision', 'fpr95', 'prr', 'aurc', 'augrc'),
   'functional.label_maps': ('confusion', 'iou', 'miou'),
-  'clu_metrics.of_images': ('GED', 'HMIoU', 'DiceMax', 'Diversity', 'NLL', 'Brier'),
+  'clu_metrics.of_images': (
+    *('GED', 'HMIoU', 'DiceMax', 'DiceMatch', 'CRPSArea', 'Diversity'),
+    *('NLL', 'Brier', 'DiceSoft'),
+  ),
   'clu_metrics.of_pixels': (
     *('ECE', 'AdaptiveECE', 'KSError', 'Confusion', 'MeanIoU'),
-    *('AUROC', 'AUPR', 'AveragePrecision', 'FPR95', 'PRR', 'AURC'),
+    *('AUROC', 'AUPR', 'AveragePrecision', 'FPR95', 'PRR', 'AURC', 'AUGRC'),
   ),
 }
 """Where a public name is: it is imported when it is used, so that a process which loads data and

@@ -17,9 +17,12 @@ from car_jax.metrics.base import Metric
 from car_jax.metrics.flips import Flip, switchable
 from car_jax.metrics.of_pixels import OfPixels
 from car_jax.metrics.of_probabilities import CalibrationError, FlipError, Loss, MeanIoU
+from car_jax.metrics.of_readers import Insight, SoftDice
 from car_jax.metrics.of_samples import OfSamples, Pairs
 from car_jax.metrics.onepass import EXTRA, SCORES
+from car_jax.metrics.overlap import ABSENT
 from car_jax.metrics.pixel_counts import PixelCounts, SortedPixels
+from car_jax.metrics.stochastic import BEST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +48,22 @@ class Setting:
   exact: bool = False
 
 
-_PAIRS = ('fg', 'all', 'flips', 'classes=', 'absent=', 'ignore=')
+_CLASSES = ('fg', 'all', 'flips', 'classes=')
+_PAIRS = (*_CLASSES, 'absent=', 'ignore=')
 _SPREAD = ('v', 'u', 'dice', *_PAIRS)
 OPTIONS: dict[str, tuple[str, ...]] = {
   **dict.fromkeys(of_samples.NAMES, _SPREAD),
   'hm_iou': _PAIRS,
-  'dice_max': _PAIRS,
+  'dice_max': ('best=', *_PAIRS),
+  'dice_match': _PAIRS,
+  'pairwise_dice': _PAIRS,
   'd_ys': ('dice', *_PAIRS),
+  'crps_area': ('v', 'u', *_CLASSES, 'ignore='),
+  'ci': ('self', 'harmonic', *_CLASSES, 'ignore='),
+  'dice_soft': ('own', *_CLASSES, 'absent='),
   'ece': ('own', 'top', 'listed', 'bins=', 'classes='),
   **dict.fromkeys(of_probabilities.LOSSES, ('own',)),
-  'miou': ('own', 'fg', 'all', 'flips', 'classes='),
+  'miou': ('own', *_CLASSES),
   'flip_error': ('pixels',),
 }
 """Of scores of samples and readers; of_pixels.NAMES and of_maps.OPTIONS have the others."""
@@ -156,6 +165,10 @@ def _option(option: str, name: str, kind: str, setting: Setting) -> dict[str, An
     return {'classes': classes_of(value.split('+') if equals else key, setting)}
   if key == 'absent':
     return {'absent': _absent(value)}
+  if key == 'best' and value not in BEST:
+    raise UserError(f'{option!r} in {name!r}\n{nearest(value, BEST)}')
+  if key in ('best', 'self'):
+    return {'best': value} if equals else {'self_pairs': True}
   if key in ('ignore', 'bins'):
     if not value.isdigit():
       raise UserError(f'{option!r} in {name!r}: {key} must be a whole number')
@@ -175,16 +188,20 @@ def _made(kind: str, samples: int, chosen: dict[str, Any], setting: Setting) -> 
       ignore=take('ignore', setting.ignore),
       ignored=setting.ignored,
     )
+    chosen |= of_samples.FIXED.get(kind, {})
+    make = Insight if kind == 'ci' else OfSamples
     modes = bool(setting.flips)
-    return OfSamples(name=name, kind=kind, pairs=pairs, num_classes=many, all_modes=modes, **chosen)
+    return make(name=name, kind=kind, pairs=pairs, num_classes=many, all_modes=modes, **chosen)
   if kind == 'flip_error':
     return FlipError(name=name, samples=samples, flips=setting.flips, **chosen)
   common: dict[str, Any] = dict(name=name, samples=samples, ignore=setting.ignore)
+  classes = take('classes', None) or classes_of(setting.classes, setting)
   if kind == 'miou':
-    classes = take('classes', None) or classes_of(setting.classes, setting)
     return MeanIoU(classes=classes, num_classes=many, **common, **chosen)
+  if kind == 'dice_soft':
+    common['absent'] = take('absent', _absent(setting.absent))
+    return SoftDice(classes=classes, num_classes=many, **common, **chosen)
   if kind == 'ece':
-    classes = take('classes', None) or classes_of(setting.classes, setting)
     chosen['classes'] = classes if take('listed', False) else None
     common |= dict(bins=setting.bins, top=many > 2, ignored=setting.ignored)
     return CalibrationError(**(common | chosen))
@@ -192,9 +209,9 @@ def _made(kind: str, samples: int, chosen: dict[str, Any], setting: Setting) -> 
 
 
 def _absent(value: Any) -> str:
-  convention = {'1': 'one', 'one': 'one', 'skip': 'skip'}.get(str(value))
-  if convention is None:
-    raise UserError(f'absent={value!r}\n{nearest(str(value), ("one", "skip"))}')
+  convention = {'1': 'one', '0': 'zero'}.get(str(value), str(value))
+  if convention not in ABSENT:
+    raise UserError(f'absent={value!r}\n{nearest(str(value), ABSENT)}')
   return convention
 
 

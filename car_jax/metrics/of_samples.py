@@ -3,14 +3,28 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from car_jax.metrics import stochastic
+from car_jax.metrics import readers, stochastic
 from car_jax.metrics.base import Metric, PerImage, Source
 from car_jax.metrics.texts import OF_READERS
 
-NAMES = ('ged', 'hm_iou', 'dice_max', 'diversity', 'd_ys', 'd_ss', 'd_yy')
-SPREAD = ('ged', 'diversity', 'd_ss', 'd_yy')  # whose value an estimator changes
+NAMES: tuple[str, ...] = (
+  'ged',
+  'hm_iou',
+  'dice_max',
+  'dice_match',
+  'diversity',
+  'd_ys',
+  'd_ss',
+  'd_yy',
+)
+NAMES += ('pairwise_dice', 'crps_area', 'ci')
+OF_PAIRS = ('diversity', 'd_ss', 'pairwise_dice', 'crps_area')  # an estimator says of which samples
+SPREAD = ('ged', 'd_yy', *OF_PAIRS)  # whose value an estimator changes
+NO_ABSENT = ('crps_area', 'ci')  # of which a class that neither map has is worth a fixed value
+FIXED: dict[str, dict[str, str]] = {'pairwise_dice': dict(estimator='u', distance='dice')}
 PARTS = ('d_ys', 'd_ss', 'd_yy')
 
 
@@ -26,40 +40,43 @@ class Pairs:
 
   def compared(self, outputs: Any, batch: Any) -> stochastic.Comparison:
     """All pairs of maps, compared once for all scores that share these conventions."""
-    every = dataclasses.replace(self, samples=0)
+    every = dataclasses.replace(self, samples=0, absent='one')
 
     def make():
       return stochastic.compare(
         outputs.labels,
         batch['labels'],
         classes=self.classes,
-        absent=self.absent,
         ignore=self.ignore,
         ignored=self.ignored,
         sample_weight=outputs.weight,
         reader_weight=batch['label_weight'],
       )
 
-    return first(outputs.once(every, make), self.samples)
+    return first(stochastic.with_absent(outputs.once(every, make), self.absent), self.samples)
 
 
 def first(c: stochastic.Comparison, n: int) -> stochastic.Comparison:
   """The comparison without the samples after the first n."""
   end, weight = c.reader_weight.shape[1] + n, c.sample_weight[:, :n]
   weight = weight / jnp.sum(weight, -1, keepdims=True)
-  return stochastic.Comparison(c.iou[:, :end, :end], c.dice[:, :end, :end], c.reader_weight, weight)
+  iou, dice, counts, pixels = jax.tree.map(
+    lambda x: x[:, :end, :end], (c.iou, c.dice, c.counts, c.pixels)
+  )
+  return stochastic.Comparison(iou, dice, c.reader_weight, weight, counts, pixels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfSamples(PerImage):
-  """A score by `kind`, one of NAMES. all_modes: readers are all modes of the labels with their
-  weights, see metrics/flips.py."""
+  """A score by `kind`, one of NAMES. best: see `stochastic.max_dice`. all_modes: readers are all
+  modes of the labels with their weights, see metrics/flips.py."""
 
   kind: str
   pairs: Pairs
   num_classes: int
   estimator: str = 'v'
   distance: str = 'iou'
+  best: str = 'samples'
   all_modes: bool = False
 
   @property
@@ -73,20 +90,30 @@ class OfSamples(PerImage):
     kw |= dict(ignored=p.ignored, num_classes=self.num_classes, distance=self.distance)
     if self.kind in SPREAD:
       kw['estimator'] = self.estimator
-    return stochastic.convention(self.kind, p.samples, **kw)
+    if self.kind in NO_ABSENT:
+      kw['absent'] = None
+    return stochastic.convention(self.kind, p.samples, **kw, more=self.further)
+
+  @property
+  def further(self) -> tuple[str, ...]:
+    """The end of the convention."""
+    return () if self.best == 'samples' else (f'best={self.best}',)
 
   def left_out(self, traits):
     """Leaving out self pairs corrects for a finite number of draws; a distribution that is known
     whole has nothing to correct, and without its self pairs it is another one."""
+    if self.kind == 'dice_match' and self.all_modes:
+      return 'readers are all modes with their weights: a match one to one has none'
     if self.estimator != 'u':
       return ''
     if self.all_modes and self.kind in ('ged', 'd_yy'):
       return 'readers are all modes with their weights, not draws: see [v]'
-    if self.kind in ('ged', 'diversity', 'd_ss'):
+    if self.kind in ('ged', *OF_PAIRS):
+      other = 'diversity[v,dice]' if self.kind == 'pairwise_dice' else '[v]'
       if traits.single:
-        return 'one segmentation says nothing of a spread: see [v]'
+        return f'one segmentation says nothing of a spread: see {other}'
       if not traits.draws:
-        return 'weights, not draws: see [v]'
+        return f'weights, not draws: see {other}'
     return ''
 
   def score(self, outputs, batch):
@@ -94,8 +121,14 @@ class OfSamples(PerImage):
     if self.kind == 'hm_iou':
       return stochastic.hm_iou(c)
     if self.kind == 'dice_max':
-      return stochastic.max_dice(c)
+      return stochastic.max_dice(c, best=self.best)
+    if self.kind == 'dice_match':
+      return readers.dice_match(c)
+    if self.kind == 'crps_area':
+      return readers.crps_area(c, estimator=self.estimator)
     parts = stochastic.ged(c, estimator=self.estimator, distance=self.distance)
+    if self.kind == 'pairwise_dice':
+      return 1 - parts.d_ss
     return getattr(parts, {'diversity': 'd_ss'}.get(self.kind, self.kind))
 
 

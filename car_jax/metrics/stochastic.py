@@ -23,7 +23,7 @@ Published scores differ in conventions, so each of them is an argument (docs/met
   distance  'iou' or 'dice': one minus which of the two
 
 `compare` does the work per pixel, once; `ged`, `hm_iou` and `max_dice` take its result in place of
-`samples, readers`, so that one pass over the pixels serves them all.
+`samples, readers`, so that one pass over the pixels serves them all, and those of readers.py too.
 """
 
 import functools
@@ -37,18 +37,22 @@ from car_jax.metrics import overlap, transport
 from car_jax.typing import Array
 
 IGNORED = ('void', 'class')
+BEST = ('samples', 'readers', 'both')
 
 
 class Comparison(NamedTuple):
-  """Class means for all pairs of an image's maps, the M readers first, then the N samples.
+  """What is known of all pairs of an image's maps, the M readers first, then the N samples.
 
-  iou and dice are symmetric; the weights sum to one.
+  iou and dice are means over classes, and symmetric; the weights sum to one. counts: of each class;
+  pixels: how many count for a pair.
   """
 
   iou: Float[Array, 'B L L']
   dice: Float[Array, 'B L L']
   reader_weight: Float[Array, 'B M']
   sample_weight: Float[Array, 'B N']
+  counts: overlap.Overlap
+  pixels: Integer[Array, 'B L L']
 
 
 Samples = Integer[Array, 'B N H W'] | Comparison
@@ -81,16 +85,28 @@ def compare(
   weight = lambda w, like: _normalised(1.0 if w is None else w, like.shape[:2])
   by_reader, by_sample = weight(reader_weight, readers), weight(sample_weight, samples)
   which: dict[str, Any] = {'ignore': ignore}
-  no_pixel: Any = False
+  maps, area = readers.shape[1] + samples.shape[1], readers.shape[2] * readers.shape[3]
+  pixels = jnp.full((len(readers), maps, maps), area, jnp.int32)
   if ignore is not None and ignored == 'void':
     knows = known(readers, by_reader, ignore)
     by_reader = _normalised(jnp.where(jnp.any(knows, (2, 3)), by_reader, 0.0), by_reader.shape)
     which = {'known': (knows, jnp.any(knows, 1, keepdims=True))}
-    no_pixel = _apart(knows, samples.shape[1])
+    pixels = _pixels(knows, samples.shape[1])
   counts = overlap.overlap((readers, samples), tuple(classes), **which)
+  return _valued(counts, pixels, by_reader, by_sample, absent)
+
+
+def with_absent(c: Comparison, absent: str) -> Comparison:
+  """The same with another value of a class that neither map has."""
+  return _valued(c.counts, c.pixels, c.reader_weight, c.sample_weight, absent)
+
+
+def _valued(
+  counts: overlap.Overlap, pixels: Array, by_reader: Array, by_sample: Array, absent: str
+) -> Comparison:
   mean = lambda of: overlap.class_mean(overlap.mirrored(of(counts)), absent)
-  score = lambda of: jnp.where(no_pixel, jnp.nan, mean(of))
-  return Comparison(score(overlap.iou), score(overlap.dice), by_reader, by_sample)
+  score = lambda of: jnp.where(pixels == 0, jnp.nan, mean(of))
+  return Comparison(score(overlap.iou), score(overlap.dice), by_reader, by_sample, counts, pixels)
 
 
 def known(
@@ -104,14 +120,14 @@ def known(
   return there if ignore is None else there & (jnp.asarray(readers, jnp.int32) != ignore)
 
 
-def _apart(knows: Array, samples: int) -> Array:
-  """Pairs of maps without a pixel that both know [B, L, L], the N samples last."""
+def _pixels(knows: Array, samples: int) -> Array:
+  """How many pixels both maps of a pair know [B, L, L], the N samples last."""
   flat = knows.reshape(*knows.shape[:2], -1).astype(jnp.float32)
-  alone = jnp.einsum('bip,bjp->bij', flat, flat) == 0
-  none = jnp.sum(flat, -1) == 0
-  by_sample = jnp.broadcast_to(none[:, :, None], (*none.shape, samples))
-  nobody = jnp.broadcast_to(jnp.all(none, 1)[:, None, None], (len(none), samples, samples))
-  upper, lower = (alone, by_sample), (jnp.swapaxes(by_sample, 1, 2), nobody)
+  both = jnp.einsum('bip,bjp->bij', flat, flat).astype(jnp.int32)
+  of_each, of_any = jnp.sum(knows, (2, 3)), jnp.sum(jnp.any(knows, 1), (1, 2))
+  by_sample = jnp.broadcast_to(of_each[:, :, None], (*of_each.shape, samples))
+  among = jnp.broadcast_to(of_any[:, None, None], (len(of_any), samples, samples))
+  upper, lower = (both, by_sample), (jnp.swapaxes(by_sample, 1, 2), among)
   return jnp.concatenate([jnp.concatenate(upper, 2), jnp.concatenate(lower, 2)], 1)
 
 
@@ -177,15 +193,15 @@ def max_dice(
   c = _comparison(samples, readers, conventions)
   if best == 'both':
     return (max_dice(c, best='samples') + max_dice(c, best='readers')) / 2
-  if best not in ('samples', 'readers'):
-    raise ValueError(f"best must be 'samples', 'readers' or 'both', not {best!r}")
+  if best not in BEST:
+    raise ValueError(f'best must be one of {BEST}, not {best!r}')
   M = c.reader_weight.shape[1]
   pairs, weight, used = c.dice[:, :M, M:], c.reader_weight, c.sample_weight > 0
   if best == 'readers':
     pairs, weight, used = jnp.swapaxes(pairs, 1, 2), c.sample_weight, c.reader_weight > 0
   largest = jnp.max(jnp.where(used[:, None], pairs, -jnp.inf), -1)
   largest = jnp.where(jnp.any(used, -1, keepdims=True), largest, jnp.nan)
-  return _sum(largest, weight, (1,))
+  return weighted_sum(largest, weight, (1,))
 
 
 class Diversity(NamedTuple):
@@ -276,28 +292,38 @@ def convention(
   *,
   classes: tuple[int, ...],
   num_classes: int,
-  absent: str = 'one',
+  absent: str | None = 'one',
   estimator: str | None = None,
   distance: str = 'iou',
   ignore: int | None = None,
   ignored: str = 'void',
+  more: tuple[str, ...] = (),
 ) -> str:
   """The name of a score together with what it depends on, such as 'ged16[v,absent=1,fg]'.
 
   Everything that changes the number is in it: two equal strings are comparable, two different ones
-  are not. `estimator` only for the scores that have one; 'fg' means every class but 0.
+  are not. `estimator` and `absent` only for the scores that have one; 'fg' means every class but 0.
   """
   parts = [] if estimator is None else [estimator]
-  parts.append({'one': 'absent=1', 'zero': 'absent=0'}.get(absent, f'absent={absent}'))
-  if tuple(classes) == tuple(range(num_classes)):
-    parts.append('all')
-  elif tuple(classes) == tuple(range(1, num_classes)):
-    parts.append('fg')
-  else:
-    parts.append('classes=' + '+'.join(map(str, classes)))
+  parts += [] if absent is None else [absent_part(absent)]
+  parts.append(classes_part(classes, num_classes))
   parts += [] if distance == 'iou' else [distance]
   parts += [] if ignore is None else [{'void': f'ignore={ignore}'}.get(ignored, f'class={ignore}')]
-  return f'{name}{n}[{",".join(parts)}]'
+  return f'{name}{n}[{",".join([*parts, *more])}]'
+
+
+def absent_part(absent: str) -> str:
+  """What a convention says of classes that neither map has."""
+  return {'one': 'absent=1', 'zero': 'absent=0'}.get(absent, f'absent={absent}')
+
+
+def classes_part(classes: tuple[int, ...], num_classes: int) -> str:
+  """What a convention says of the classes that are scored."""
+  if tuple(classes) == tuple(range(num_classes)):
+    return 'all'
+  if tuple(classes) == tuple(range(1, num_classes)):
+    return 'fg'
+  return 'classes=' + '+'.join(map(str, classes))
 
 
 def _comparison(samples, readers, conventions) -> Comparison:
@@ -320,7 +346,7 @@ def _normalised(weight: Array | float, shape: tuple[int, ...]) -> Array:
   return weight / jnp.sum(weight, -1, keepdims=True)
 
 
-def _sum(values: Array, weight: Array, axes: tuple[int, ...]) -> Array:
+def weighted_sum(values: Array, weight: Array, axes: tuple[int, ...]) -> Array:
   """Weighted sum in which weight 0 silences nan, and nan weights stay nan."""
   return jnp.sum(jnp.where(weight == 0, 0.0, values * weight), axes)
 
@@ -331,4 +357,4 @@ def _mean(far: Array, left: Array, right: Array, *, self_pairs: bool = True) -> 
   if not self_pairs:
     weight = weight * (1 - jnp.eye(far.shape[1]))
     weight = weight / jnp.sum(weight, (1, 2), keepdims=True)
-  return _sum(far, weight, (1, 2))
+  return weighted_sum(far, weight, (1, 2))

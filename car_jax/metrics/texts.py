@@ -289,8 +289,54 @@ OF_READERS = {
     'Best Dice',
     'high',
     'For each reader, the Dice overlap with the sample that fits best. It rewards finding every '
-    'opinion and does not punish wild samples; it can only grow with the number of samples.',
+    'opinion and does not punish wild samples; it can only grow with the number of samples. '
+    '[best=readers] is the other way round, for each sample the reader that fits best: it punishes '
+    'wild samples and not what is missing. [best=both] is half the sum.',
     _SAMPLES,
+    paper='arXiv:2304.04745, arXiv:2403.13438',
+  ),
+  'dice_match': About(
+    'Matched Dice',
+    'high',
+    'Each reader gets a sample of its own, in the best possible way; the mean Dice of the pairs. '
+    'Samples that are left over do not count, so it is high where one set has an answer for every '
+    'reader. There is none with fewer samples than readers.',
+    _SAMPLES,
+    paper='arXiv:2403.13438',
+  ),
+  'dice_soft': About(
+    'Dice over thresholds',
+    'high',
+    'Where is the probability of a class above 10 %, and where is the share of readers who say so? '
+    'Dice of the two regions, averaged with the same for 30, 50, 70 and 90 %. It rewards '
+    'probabilities that follow how many readers agree.',
+    _SAMPLES,
+    paper='arXiv:2403.13438',
+  ),
+  'pairwise_dice': About(
+    'Agreement of samples',
+    'match',
+    'Mean Dice of two different samples of an image: how sure the model is of it. More is not '
+    "better: it should equal the readers' own.",
+    _SAMPLES,
+    paper='arXiv:2406.03323',
+  ),
+  'crps_area': About(
+    'CRPS of the area',
+    'low',
+    "In pixels: how far the samples' areas are from a reader's on average, less half of how far "
+    'they are from each other. It is lowest where areas scatter as the readers do; of a single '
+    'segmentation it is the error of its area.',
+    _SAMPLES,
+  ),
+  'ci': About(
+    'Collective insight',
+    'high',
+    'Three numbers in one: the share of what any reader marks that some sample marks, the best '
+    'Dice for each reader, and whether two samples differ about as much as two readers. For small '
+    'objects the last is near 1 for any model.',
+    _SAMPLES,
+    paper='arXiv:2304.04745',
   ),
   'diversity': About(
     'Sample diversity',

@@ -1,13 +1,16 @@
 """Is the predicted volume one of the readers'? CRPS of volumes; what all readers agree on.
 
 Letters: M readers, N samples; leading axes are free. Volumes of images are areas; their unit is the
-caller's: pixels, voxels, or times the size of one. On the host, in float64.
+caller's: pixels, voxels, or times the size of one. On the host, in float64, but for `crps_for_one`,
+which takes any arrays.
 """
 
 import numpy as np
+from jaxtyping import Float, Real
 from scipy import stats
 
 from car_jax.metrics.confusion_matrix import ratio
+from car_jax.typing import Array
 
 
 def crps(samples: np.ndarray, readers: np.ndarray, *, estimator: str = 'v') -> np.ndarray:
@@ -17,14 +20,31 @@ def crps(samples: np.ndarray, readers: np.ndarray, *, estimator: str = 'v') -> n
   a sample with itself, 'u' does not, which is nan for one sample.
   """
   samples, readers = np.asarray(samples, np.float64), np.asarray(readers, np.float64)
-  return _apart(samples, readers) - _spread(samples, estimator) / 2
+  each = crps_for_one(samples[..., None, :], readers, _equal(samples), estimator=estimator)
+  return np.mean(each, -1)
+
+
+def crps_for_one(
+  samples: Real[Array, '*#at N'],
+  reader: Real[Array, '*#at'],
+  weight: Float[Array, '*#at N'],
+  *,
+  estimator: str = 'v',
+) -> Float[Array, '*at']:
+  """The same for one reader and samples with weights, which sum to one; of numpy or jax, as given.
+
+  'u' divides by the weight of pairs of two samples: 1 - sum w^2.
+  """
+  apart = (weight * abs(samples - reader[..., None])).sum(-1)
+  return apart - _spread(samples, weight, estimator) / 2
 
 
 def energy(samples: np.ndarray, readers: np.ndarray, *, estimator: str = 'v') -> np.ndarray:
   """2 mean |V_s - v_m| - mean |V_s - V_s'| - mean |v_m - v_m'|: GED of volumes."""
   samples, readers = np.asarray(samples, np.float64), np.asarray(readers, np.float64)
-  own = _spread(samples, estimator) + _spread(readers, estimator)
-  return 2 * _apart(samples, readers) - own
+  return 2 * crps(samples, readers, estimator=estimator) - _spread(
+    readers, _equal(readers), estimator
+  )
 
 
 def curvas_crps(predicted: np.ndarray, readers: np.ndarray, *, form: str = 'closed') -> np.ndarray:
@@ -79,13 +99,17 @@ def _agreed(readers: np.ndarray, class_id: int) -> tuple[np.ndarray, np.ndarray]
   return marks.all(0), ~marks.any(0)
 
 
-def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  return np.abs(a[..., :, None] - b[..., None, :]).mean((-2, -1))
+def _equal(values: np.ndarray) -> np.ndarray:
+  return np.full(values.shape[-1], 1 / values.shape[-1])
 
 
-def _spread(x: np.ndarray, estimator: str) -> np.ndarray:
-  """Mean over pairs, with those of a value and itself ('v') or without ('u')."""
+def _spread(x: Array, weight: Array, estimator: str) -> Array:
+  """Mean distance of pairs, with those of a value and itself ('v') or without ('u')."""
   if estimator not in ('v', 'u'):
     raise ValueError(f"estimator must be 'v' or 'u', not {estimator!r}")
-  n = x.shape[-1]
-  return _apart(x, x) * (1 if estimator == 'v' else n / (n - 1) if n > 1 else np.nan)
+  pairs = weight[..., :, None] * weight[..., None, :]
+  far = (pairs * abs(x[..., :, None] - x[..., None, :])).sum((-2, -1))
+  if estimator == 'v':
+    return far
+  with np.errstate(invalid='ignore'):  # of one value: 0 / 0
+    return far / (1 - (weight * weight).sum(-1))

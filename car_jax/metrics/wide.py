@@ -25,6 +25,14 @@ def of(x: Integer[Array, '*at']) -> UInt32[Array, '*at 2']:
   return jnp.stack([high, x.astype(jnp.uint32)], -1)
 
 
+def steps(values: Float[Array, '*at']) -> UInt32[Array, '*at 2']:
+  """The nearest multiples of STEP, as their numbers; of values below 2^31 in size."""
+  whole = jnp.floor(values)
+  high, low = jnp.moveaxis(of(whole.astype(jnp.int32)), -1, 0)
+  shifted = jnp.stack([high << 20 | low >> 12, low << 20], -1)
+  return add(shifted, of(jnp.round((values - whole) / STEP).astype(jnp.int32)))
+
+
 def add(a: UInt32[Array, '*at 2'], b: UInt32[Array, '*at 2']) -> UInt32[Array, '*at 2']:
   return jnp.stack(_add((a[..., 0], a[..., 1]), (b[..., 0], b[..., 1])), -1)
 

@@ -22,6 +22,7 @@ from car_jax.options import Group
 from car_jax.predictions.dataset import Dataset
 from car_jax.report import table
 
+ABSENT = ('absent=1', 'absent=skip')
 LISTED = 8  # classes at most that have pair scores of their own
 OF_PIXELS = ('adaptive_ece', 'ks', 'auroc', 'aupr_error', 'fpr95', 'prr', 'aurc')
 
@@ -47,10 +48,13 @@ def metrics(data: Dataset) -> tuple[str, ...]:
     spread.append('u')
   out = ['miou']
   if several:
-    absent = ('absent=1', 'absent=skip')
-    out = [f'ged[{e},{a}]' for e, a in itertools.product(spread, absent)] + ['ged[v,dice]']
-    out += [f'{kind}[{a}]' for kind in ('hm_iou', 'dice_max') for a in absent]
-    out += [f'diversity[{e}]' for e in spread if data.samples > 1] + ['miou']
+    out = [f'ged[{e},{a}]' for e, a in itertools.product(spread, ABSENT)] + ['ged[v,dice]']
+    out += ['ged[v,absent=0]', *(f'hm_iou[{a}]' for a in ABSENT)]
+    out += [f'dice_max[{best}{a}]' for best in ('', 'best=readers,') for a in ABSENT]
+    out += [f'dice_match[{a}]' for a in ABSENT if data.samples >= data.info.readers]
+    out += [f'crps_area[{e}]' for e in ('vu' if data.samples > 1 else 'v')]
+    out += [f'diversity[{e}]' for e in spread if data.samples > 1]
+    out += ['miou']
   else:
     out.append('dice_max')
   if data.info.num_classes > 2:
@@ -61,6 +65,7 @@ def metrics(data: Dataset) -> tuple[str, ...]:
   if any(s.traits.confidence for s in data.subjects):
     top = [] if data.info.num_classes > 2 else ['ece[top]']
     out += ['ece', *top, 'ece[listed]', 'nll', 'brier', *OF_PIXELS]
+    out += [f'dice_soft[{a}]' for a in ABSENT]
   if any(s.own for s in data.summaries):
     out += ['ece[own]', 'nll[own]', 'brier[own]']
   return tuple(out)

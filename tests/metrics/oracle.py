@@ -19,7 +19,7 @@ def pair(first, second, classes, absent='one', ignore=None, distance='iou', keep
     a, b = (first == k) & keep, (second == k) & keep
     both, either = np.sum(a & b), np.sum(a | b)
     if either == 0:
-      found += [1.0] if absent == 'one' else []
+      found += {'one': [1.0], 'zero': [0.0], 'skip': []}[absent]
     else:
       found.append(both / either if distance == 'iou' else 2 * both / (np.sum(a) + np.sum(b)))
   return float(np.mean(found)) if found else float('nan')
@@ -82,9 +82,70 @@ def matched_iou(samples, readers, **conventions):
   return np.mean(iou[rows, columns])
 
 
-def best_dice(samples, readers, **conventions):
+def best_dice(samples, readers, best='samples', **conventions):
   dice = 1 - between(samples, readers, distance='dice', **conventions)
-  return np.mean(dice.max(1)) if len(dice) else np.nan
+  return np.mean(dice.max(1 if best == 'samples' else 0)) if len(dice) else np.nan
+
+
+def matched_dice(samples, readers, **conventions):
+  """The best of all ways to give each reader a sample of its own."""
+  dice = 1 - between(samples, readers, distance='dice', **conventions)
+  M, N = dice.shape
+  if not M or M > N:
+    return np.nan
+  return max(np.mean(dice[range(M), way]) for way in itertools.permutations(range(N), M))
+
+
+def area_crps(samples, readers, classes, estimator='v', ignore=None):
+  """Mean over readers who know a pixel, and over classes, of areas within what the reader knows."""
+  found = []
+  for reader, k in itertools.product(knowing(readers, ignore, 'void'), classes):
+    known = reader != ignore
+    areas = [np.sum((s == k) & known) for s in samples]
+    apart = np.mean([abs(a - np.sum(reader == k)) for a in areas])
+    pairs = itertools.product if estimator == 'v' else itertools.permutations
+    of_two = dict(repeat=2) if estimator == 'v' else dict(r=2)
+    among = [abs(a - b) for a, b in pairs(areas, **of_two)]
+    found.append(apart - np.mean(among) / 2 if among else np.nan)
+  return np.mean(found) if found else np.nan
+
+
+def soft_dice(probs, readers, classes, thresholds, absent='one', ignore=None):
+  """probs [H, W, C] against the share of the readers who know a pixel, pixel by pixel."""
+  at = [p for p in np.ndindex(readers[0].shape) if any(r[p] != ignore for r in readers)]
+  shares = {p: [r[p] for r in readers if r[p] != ignore] for p in at}
+  values = []
+  for t in thresholds:
+    each = []
+    for k in classes:
+      said = {p for p in at if probs[p][k] > t}
+      truth = {p for p in at if np.mean([c == k for c in shares[p]]) > t + 1e-9}
+      size = len(said) + len(truth)
+      empty = {'one': [1.0], 'zero': [0.0], 'skip': []}[absent]
+      each += [2 * len(said & truth) / size] if size else empty
+    values += [np.mean(each)] if each else []
+  return np.mean(values) if values else np.nan
+
+
+def insight(samples, readers, k, ignore=None, own=False):
+  """S, D and A of collective insight for class k, over the pixels of `distances`."""
+  readers = knowing(readers, ignore, 'void')
+  somebody = np.any([r != ignore for r in readers], 0)
+
+  def ends(maps, known):
+    values = []
+    for i, j in itertools.product(range(len(maps)), repeat=2):
+      if own or i != j:
+        far = (maps[i] == k).astype(int) - (maps[j] == k)
+        values.append(np.var(far[known[i] & known[j]]))
+    return np.array([max(values), min(values)]) if values else np.full(2, np.nan)
+
+  marked = np.any([r == k for r in readers], 0)
+  met = marked & np.any([s == k for s in samples], 0)
+  sense = np.sum(met) / np.sum(marked) if marked.any() else 1.0
+  best = best_dice(samples, readers, classes=(k,), ignore=ignore, ignored='void')
+  far = ends(readers, [r != ignore for r in readers]) - ends(samples, [somebody] * len(samples))
+  return sense, best, 1 - np.abs(far).mean()
 
 
 def ece(conf, hits, valid, bins):

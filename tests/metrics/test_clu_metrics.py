@@ -21,9 +21,12 @@ FUNCTIONS = {
   'GED': 'ged',
   'HMIoU': 'hm_iou',
   'DiceMax': 'dice_max',
+  'DiceMatch': 'dice_match',
+  'CRPSArea': 'crps_area',
   'Diversity': 'diversity',
   'NLL': 'nll',
   'Brier': 'brier',
+  'DiceSoft': 'dice_soft',
   'ECE': 'ece',
   'AdaptiveECE': 'adaptive_ece',
   'KSError': 'ks_error',
@@ -35,9 +38,12 @@ FUNCTIONS = {
   'FPR95': 'fpr95',
   'PRR': 'prr',
   'AURC': 'aurc',
+  'AUGRC': 'augrc',
 }
-MEANS = ('GED', 'HMIoU', 'DiceMax', 'Diversity', 'NLL', 'Brier')
+OF_SETS = ('GED', 'HMIoU', 'DiceMax', 'DiceMatch', 'CRPSArea', 'Diversity')
+MEANS = (*OF_SETS, 'NLL', 'Brier', 'DiceSoft')
 BOUNDED = ('AdaptiveECE', 'KSError', 'AUROC', 'AUPR', 'AveragePrecision', 'FPR95', 'PRR', 'AURC')
+BOUNDED += ('AUGRC',)
 assert {*FUNCTIONS} == {n for home, of in metrics.HOMES.items() if 'clu' in home for n in of}
 
 
@@ -59,9 +65,9 @@ def configured(name):
   """The metric, the function, and which of the model's outputs the function takes."""
   metric, function = getattr(metrics, name), getattr(metrics, FUNCTIONS[name])
   options = {k: v for k, v in SETS.items() if k in metric.options}
-  reads = dict(NLL='probs', Brier='probs', ECE='probs', AdaptiveECE='probs', KSError='probs')
+  reads = dict.fromkeys(('NLL', 'Brier', 'DiceSoft', 'ECE', 'AdaptiveECE', 'KSError'), 'probs')
   reads |= dict(Confusion='predicted', MeanIoU='predicted')
-  if name in MEANS[:4]:
+  if name in OF_SETS:
     first = 'samples'
   else:
     first = reads.get(name, 'score')

@@ -17,7 +17,9 @@ from tests.metrics import oracle
 
 SEEDS = st.integers(0, 10_000)
 SETS = (metrics.ged, metrics.hm_iou, metrics.dice_max, metrics.diversity)
+SETS += (metrics.dice_match, metrics.crps_area)
 OF_PROBS = (metrics.ece, metrics.adaptive_ece, metrics.ks_error, metrics.nll, metrics.brier)
+OF_PROBS += (metrics.dice_soft,)
 OF_MAPS = (metrics.confusion, metrics.iou, metrics.miou)
 OF_SCORES = tuple(getattr(metrics, n) for n in metrics.HOMES['functional.rankings'])
 VOID = 255
@@ -78,7 +80,7 @@ def calls(seed=0):
 
 CALLS = calls()
 assert {*CALLS} == {n for h, names in metrics.HOMES.items() if 'functional' in h for n in names}
-per_image = ('ged', 'hm_iou', 'dice_max', 'diversity', 'nll', 'brier')
+per_image = {f.__name__ for f in SETS} | {'nll', 'brier', 'dice_soft'}
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -107,15 +109,17 @@ def test_an_image_alone_scores_as_in_a_batch(name):
 
 
 @settings(max_examples=15, deadline=None)
-@given(SEEDS, st.sampled_from(['one', 'skip']), st.sampled_from(['void', 'class']))
+@given(SEEDS, st.sampled_from(['one', 'zero', 'skip']), st.sampled_from(['void', 'class']))
 def test_sets_equal_loops(seed, absent, ignored):
   samples, labels, _ = drawn(seed, images=1)
   options = dict(absent=absent, ignore=VOID, ignored=ignored)
   how = dict(classes=(0, 1, 2), **options)
-  found = {f.__name__: f(samples[0], labels[0], num_classes=3, **options) for f in SETS}
+  pairs = [f for f in SETS if f is not metrics.crps_area]
+  found = {f.__name__: f(samples[0], labels[0], num_classes=3, **options) for f in pairs}
   ged, _, d_ss, _ = oracle.energy(samples[0], labels[0], **how)
   want = dict(ged=ged, diversity=d_ss, hm_iou=oracle.matched_iou(samples[0], labels[0], **how))
   want['dice_max'] = oracle.best_dice(samples[0], labels[0], **how)
+  want['dice_match'] = oracle.matched_dice(samples[0], labels[0], **how)
   for name, value in want.items():
     assert found[name] == pytest.approx(value, abs=2e-6, nan_ok=True), name
 
@@ -129,6 +133,21 @@ def test_classes_are_the_foreground_of_two_else_all():
   without = metrics.ged(samples, labels, num_classes=3, ignore=2)
   assert (without == metrics.ged(samples, labels, num_classes=3, classes=(0, 1), ignore=2)).all()
   assert metrics.miou(samples[:, 0], labels) == metrics.iou(samples[:, 0], labels)[1]
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS, st.sampled_from('vu'), st.sampled_from(['one', 'zero', 'skip']))
+def test_areas_and_soft_dice_equal_loops(seed, estimator, absent):
+  samples, labels, probs = drawn(seed)
+  areas = metrics.crps_area(samples, labels, num_classes=3, estimator=estimator, ignore=VOID)
+  how = dict(absent=absent, ignore=VOID)
+  dice = metrics.dice_soft(probs, labels, classes=(1, 2), **how)
+  for i in range(2):
+    want = oracle.area_crps(samples[i], labels[i], range(3), estimator, VOID)
+    assert areas[i] == pytest.approx(want, abs=1e-5)
+    limits = (0.1, 0.3, 0.5, 0.7, 0.9)
+    want = oracle.soft_dice(probs[i], labels[i], (1, 2), limits, **how)
+    assert dice[i] == pytest.approx(want, abs=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
@@ -364,6 +383,8 @@ def test_each_docstring_says_the_name_of_the_convention():
 
   for f in SETS:
     spread = dict(estimator='v') if 'estimator' in inspect.signature(f).parameters else {}
-    name = stochastic.convention(f.__name__, 16, classes=(1,), num_classes=2, **spread)
+    absent = None if f is metrics.crps_area else 'one'
+    how = dict(classes=(1,), num_classes=2, absent=absent, **spread)
+    name = stochastic.convention(f.__name__, 16, **how)
     assert f.__doc__.startswith(f'{name}: ')
   assert functional.__doc__

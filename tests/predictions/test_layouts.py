@@ -18,6 +18,7 @@ from car_jax.errors import UserError
 from car_jax.predictions import command
 from car_jax.predictions.dataset import Dataset
 from tests.evaluate import scene
+from tests.metrics import oracle
 
 PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'predictions.md').read_text()
 VOID = 255
@@ -67,6 +68,11 @@ def plain(samples, weight, readers, classes, skip=False):
     'ged[u]': 2 * d_ys - apart(ss, weight) / among(weight) - apart(yy, equal) / among(equal),
     'hm_iou': np.mean(pairs[rows, columns]),  # of equal weights
     'dice_max': np.mean([max(1 - far) for far in out['dice'][0]]),
+    'dice_max_of_samples': np.sum(weight * (1 - out['dice'][0]).max(0)),
+    'dice_match': max(
+      (np.mean(1 - out['dice'][0][range(M), way]) for way in itertools.permutations(range(N), M)),
+      default=np.nan,
+    ),
   }
 
 
@@ -128,6 +134,19 @@ def test_three_layouts_of_a_numpy_script_are_a_plain_loop_over_pixels(written):
       assert got[f'ged[u,{absent}]'] == pytest.approx(want['ged[u]'], abs=1e-5)
       assert got[f'hm_iou[{absent}]'] == pytest.approx(want['hm_iou'], abs=1e-5)
       assert got[f'dice_max[{absent}]'] == pytest.approx(want['dice_max'], abs=1e-5)
+      of_samples = got[f'dice_max[best=readers,{absent}]']
+      assert of_samples == pytest.approx(want['dice_max_of_samples'], abs=1e-5)
+      assert got[f'dice_match[{absent}]'] == pytest.approx(want['dice_match'], abs=1e-5)
+  areas, soft = {'v': [], 'u': []}, []
+  for s, r in zip(images, readers, strict=True):
+    for e, values in areas.items():
+      values.append(oracle.area_crps(s, r, (1,), e))
+    probs = np.stack([1 - s.mean(0), s.mean(0)], -1)
+    soft.append(oracle.soft_dice(probs, r, (1,), (0.1, 0.3, 0.5, 0.7, 0.9)))
+  for name in ('arrays', 'files', 'pages'):
+    for e, values in areas.items():
+      assert means[name][f'crps_area[{e}]'] == pytest.approx(np.mean(values), abs=1e-4)
+    assert means[name]['dice_soft[absent=1]'] == pytest.approx(np.mean(soft), abs=1e-6)
   probs = [np.stack([1 - s.mean(0), s.mean(0)], -1) for s in images]
   nll, brier, ece = calibration(probs, readers)
   for name in ('arrays', 'files', 'pages'):
@@ -178,7 +197,8 @@ def uneven(tmp_path_factory):
 
 
 SPEC = ('ged[v,all]', 'ged[v,classes=1+2,absent=skip]', 'ged[u,all]', 'dice_max[all]', 'nll', 'ece')
-SPEC += ('brier', 'miou', 'hm_iou[all]')
+SPEC += ('brier', 'miou', 'hm_iou[all]', 'dice_match[all]', 'crps_area[all]', 'dice_soft[all]')
+SPEC += ('dice_max[best=readers,all,absent=zero]', 'ci[self,fg]')
 
 
 def scored(given, labels, out, **options):
@@ -316,7 +336,7 @@ def test_single_maps_and_probabilities_have_what_they_can(tmp_path):
   results, _ = command.evaluate(given, str(tmp_path / 'labels'), tmp_path / 'out')
   names = [m.name for m in results.plan.metrics]
   assert names[:7] == ['miou', 'dice_max', 'ece', 'ece[top]', 'ece[listed]', 'nll', 'brier']
-  assert names[7:] == [*command.OF_PIXELS]
+  assert names[7:] == [*command.OF_PIXELS, 'dice_soft[absent=1]', 'dice_soft[absent=skip]']
   assert results.scalars('maps')['miou'] == results.scalars('probs')['miou']
   assert np.isfinite([*results.scalars('probs').values()][:9]).all()  # of errors there are none
   assert np.isnan(results.scalars('maps')['nll'])

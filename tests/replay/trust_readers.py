@@ -41,14 +41,15 @@ def scores(readers: np.ndarray, probs: np.ndarray) -> dict[str, np.ndarray]:
   with jax.enable_x64(True):
     c = compared(probs > 0.5, readers)
     dice = {k: np.asarray(stochastic.max_dice(c, best=k)) for k in ('readers', 'samples')}
-    soft = reader_scores.soft_counts(probs, readers.astype(np.int32))
-  return dict(
-    dice_max=dice['readers'],
-    dice_max_reverse=dice['samples'],
-    dice_match=reader_scores.dice_match(c),
-    dice_each=reader_scores.dice_each(c),
-    dice_soft=reader_scores.dice_soft(soft),
-  )
+    front = probs.mean(1)
+    found = dict(
+      dice_max=dice['readers'],
+      dice_max_reverse=dice['samples'],
+      dice_match=reader_scores.dice_match(c),
+      dice_each=reader_scores.dice_each(c),
+      dice_soft=reader_scores.dice_soft(np.stack([1 - front, front], -1), readers.astype(np.int32)),
+    )
+  return {k: np.asarray(v) for k, v in found.items()}
 
 
 @replays('trust', 'readers')
@@ -60,14 +61,16 @@ def spec(r: Replay) -> None:
   ours |= {k: found[k] for k in ('dice_match', 'dice_soft')}
   with jax.enable_x64(True):
     c = compared(probs > 0.5, readers)
-    ours |= {f'ged_{e}': np.asarray(stochastic.ged(c, estimator=e).ged) for e in 'vu'}
-  maps = (probs > 0.5).astype(np.int32), readers.astype(np.int32)
-  for pairs in ('self', 'distinct'):
-    ci = reader_scores.collective_insight(*maps, pairs=pairs)
-    ours |= {f'D_a_{pairs}': ci.diversity, f'CI_{pairs}': ci.value}
-  harmonic = reader_scores.collective_insight(*maps, mean='harmonic')
-  ours |= dict(S_c=ci.sensitivity, D_max=ci.max_dice, CI_harmonic_distinct=harmonic.value)
+    ours |= {f'ged_{e}': stochastic.ged(c, estimator=e).ged for e in 'vu'}
+    areas = {e: np.asarray(reader_scores.crps_area(c, estimator=e)) for e in 'vu'}
+    maps = (probs > 0.5).astype(np.int32), readers.astype(np.int32)
+    for pairs in ('self', 'distinct'):
+      ci = reader_scores.collective_insight(*maps, c, pairs=pairs)
+      ours |= {f'D_a_{pairs}': ci.diversity, f'CI_{pairs}': ci.value}
+    harmonic = reader_scores.collective_insight(*maps, c, mean='harmonic')
+    ours |= dict(S_c=ci.sensitivity, D_max=ci.max_dice, CI_harmonic_distinct=harmonic.value)
   for name, values in ours.items():
+    values = np.asarray(values)
     r.check(f'spec/{name}', values, 1e-9)
     r.check(f'spec/mean/{name}', np.mean(values), 1e-9)
   sizes = [np.sum(x, (2, 3)) for x in maps]
@@ -75,4 +78,5 @@ def spec(r: Replay) -> None:
   r.check('spec/reader_volumes', sizes[1], 0)
   for e in 'vu':
     r.check(f'spec/crps_samples_{e}', volumes.crps(*sizes, estimator=e), 1e-9)
+    r.check(f'spec/crps_samples_{e}', areas[e], 1e-9)
   r.check('spec/volume_energy_v', volumes.energy(*sizes), 1e-9)

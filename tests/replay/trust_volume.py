@@ -4,6 +4,7 @@ import numpy as np
 
 from car_jax.metrics import calibration, readers, volumes
 from tests.replay import Replay, replays
+from tests.whole import whole
 
 THRESHOLDS_2025 = (0.1, 0.24, 0.38, 0.52, 0.66, 0.8)
 PAD = ((20, 20),) * 3
@@ -66,11 +67,10 @@ def one_organ(r: Replay) -> None:
     r.check(f'{at}/predicted_volume', p.sum(), 1e-6)
     crps = volumes.curvas_crps(p.sum(), size, form='curvas')
     r.check(f'{at}/crps', crps, 5e-3, relative=True)
-    stack = lambda x: np.moveaxis(x, 1, -2).reshape(1, len(x), x.shape[-2], -1)
-    counts = readers.soft_counts(
-      stack(p[None]), stack(y).astype(np.int32), thresholds=THRESHOLDS_2025
-    )
-    r.check(f'{at}/thresholded_dice', readers.dice_soft(counts)[0], 1e-6)
+    probs_of_all = np.stack([1 - p, p], -1).reshape(1, 1, -1, 2)
+    maps = y.astype(np.int32).reshape(1, len(y), 1, -1)
+    dice = whole(readers.dice_soft)(probs_of_all, maps, thresholds=THRESHOLDS_2025)
+    r.check(f'{at}/thresholded_dice', dice[0], 1e-6)
     if f'{at}/ece_padded' not in r:
       continue  # nobody marks anything
     box = widened(np.pad(y.any(0), PAD))

@@ -29,9 +29,9 @@ class ImageMean(Counts):
     values = jnp.atleast_1d(jnp.asarray(cls.score(**arrays, **cls.options), jnp.float32))
     there = masked(cls, mask, len(values))
     has = there & ~jnp.isnan(values)
-    steps = jnp.where(has, jnp.round(values / wide.STEP), 0).astype(jnp.int32)
+    total = wide.total(wide.steps(jnp.where(has, values, 0)))
     number = lambda which: wide.of(jnp.sum(which, dtype=jnp.int32))
-    return cls(wide.total(wide.of(steps)), number(has), number(there & ~has))
+    return cls(total, number(has), number(there & ~has))
 
   @classmethod
   def shapes(cls) -> dict[str, tuple[int, ...]]:
@@ -95,7 +95,31 @@ class DiceMax(ImageMean):
   """
 
   score = staticmethod(sets.dice_max)
-  options = options_of(sets.compared)
+  options = options_of(sets.dice_max, sets.compared)
+
+
+class DiceMatch(ImageMean):
+  """Mean of `dice_match` over images; reads samples, labels, and their weights.
+
+  >>> from car_jax.metrics import DiceMatch
+  >>> DiceMatch.from_model_output(samples=[[[1, 1]], [[0, 1]]], labels=[[0, 1]]).compute()
+  1.0
+  """
+
+  score = staticmethod(sets.dice_match)
+  options = options_of(sets.dice_match, sets.compared)
+
+
+class CRPSArea(ImageMean):
+  """Mean of `crps_area` over images, in pixels; reads samples, labels, and their weights.
+
+  >>> from car_jax.metrics import CRPSArea
+  >>> CRPSArea.from_model_output(samples=[[[1, 1]], [[0, 1]]], labels=[[0, 1]]).compute()
+  0.25
+  """
+
+  score = staticmethod(sets.crps_area)
+  options = {k: v for k, v in options_of(sets.crps_area, sets.compared).items() if k != 'absent'}
 
 
 class NLL(ImageMean):
@@ -122,3 +146,17 @@ class Brier(ImageMean):
   score = staticmethod(probabilities.brier)
   reads = ('probs', 'labels', 'label_weight')
   options = options_of(probabilities.brier)
+
+
+class DiceSoft(ImageMean):
+  """Mean of `dice_soft` over images; reads probs, labels and label_weight.
+
+  >>> from car_jax.metrics import DiceSoft
+  >>> metric = DiceSoft.with_options(thresholds=(0.5,))
+  >>> metric.from_model_output(probs=[[0.25, 0.75], [0.75, 0.25]], labels=[1, 0]).compute()
+  1.0
+  """
+
+  score = staticmethod(probabilities.dice_soft)
+  reads = ('probs', 'labels', 'label_weight')
+  options = options_of(probabilities.dice_soft)

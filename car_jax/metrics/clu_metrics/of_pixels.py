@@ -237,6 +237,17 @@ class AURC(Ranking):
   kernel = staticmethod(surest_last(rejection.aurc))
 
 
+class AUGRC(Ranking):
+  """`augrc` over all pixels, from a histogram; reads score, an uncertainty, and positive, errors.
+
+  >>> from car_jax.metrics import AUGRC
+  >>> AUGRC.from_model_output(score=[0.9, 0.6, 0.2, 0.1], positive=[1, 0, 0, 0]).compute()
+  0.0625
+  """
+
+  kernel = staticmethod(surest_last(rejection.augrc))
+
+
 class Confusion(Counts):
   """`confusion` over all pixels; reads predicted, labels and label_weight.
 

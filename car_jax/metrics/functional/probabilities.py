@@ -1,4 +1,4 @@
-"""Class probabilities against one reader or many: calibration errors, NLL, Brier score.
+"""Class probabilities against one reader or many: calibration, NLL, Brier score, soft Dice.
 
 Arguments:
   probs         [N, C] of pixels, [H, W, C] of an image or [B, H, W, C]; they sum to one
@@ -6,20 +6,24 @@ Arguments:
                 [M, H, W] or [B, M, H, W]; a pixel's truth is the share of readers that say a class
   label_weight  [M] or [B, M]. None: equal; 0: padding
   ignore        a reader who gave this label abstains at that pixel; one without readers is void
-NLL and Brier score are a float for an image, float64 [B] for a batch; calibration errors are pooled
-over all pixels. nan where nothing counts. Docstrings begin with the convention's name.
+NLL, Brier score and Dice are a float for an image, float64 [B] for a batch; calibration errors are
+pooled over all pixels. nan where nothing counts. Docstrings begin with the convention's name.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from car_jax.metrics import calibration
+from car_jax.metrics import calibration, readers
 from car_jax.metrics.functional import inputs
 
 _nll = jax.jit(calibration.nll, static_argnames='ignore')
 _brier = jax.jit(calibration.brier, static_argnames='ignore')
+_dice_soft = jax.jit(
+  readers.dice_soft, static_argnames=('classes', 'thresholds', 'absent', 'ignore')
+)
 _binary = jax.jit(calibration.one_class, static_argnames=('class_id', 'ignore'))
 _top_label = jax.jit(calibration.top_label, static_argnames='ignore')
 
@@ -110,6 +114,35 @@ def brier(probs: Any, labels: Any, *, label_weight: Any = None, ignore: int | No
   """
   p = inputs.probabilities('brier', probs, labels, label_weight, ignore)
   return inputs.per_image(_brier(p.predicted, p.labels, p.label_weight, ignore=ignore), p.alone)
+
+
+def dice_soft(
+  probs: Any,
+  labels: Any,
+  *,
+  classes: Sequence[int] | None = None,
+  thresholds: Sequence[float] = readers.SOFT_THRESHOLDS,
+  label_weight: Any = None,
+  absent: str = 'one',
+  ignore: int | None = None,
+) -> Any:
+  """dice_soft[own probabilities, above 0.1+0.3+0.5+0.7+0.9, absent=1, fg]: 1 is best.
+
+  Dice of where the probability of a class and where its share of readers is above a threshold, mean
+  over classes and thresholds (arXiv:2403.13438). classes: None for 1 of two classes, of more all
+  but the ignored one. absent: what a region that neither has is worth, as in `ged`.
+
+  >>> from car_jax.metrics import dice_soft
+  >>> probs = [[0.25, 0.75], [0.75, 0.25]]  # two pixels
+  >>> dice_soft(probs, [[1, 0], [1, 0], [1, 1], [0, 0]])  # readers say 3/4 and 1/4
+  1.0
+  >>> round(dice_soft(probs, [1, 0]), 4)  # (2/3 + 1 + 1 + 1 + 0) / 5
+  0.7333
+  """
+  p = inputs.probabilities('dice_soft', probs, labels, label_weight, ignore)
+  ids = inputs.scored('dice_soft', classes, p.predicted.shape[-1], ignore)
+  how = dict(classes=ids, thresholds=tuple(thresholds), absent=absent, ignore=ignore)
+  return inputs.per_image(_dice_soft(p.predicted, p.labels, p.label_weight, **how), p.alone)
 
 
 def confidences(

@@ -90,6 +90,21 @@ def aurc(score: Any, positive: Any, *, counted: Any = None) -> float:
   return _value('aurc', surest_last(rejection.aurc), score, positive, counted)
 
 
+def augrc(score: Any, positive: Any, *, counted: Any = None) -> float:
+  """augrc: area under generalized risk over coverage (arXiv:2407.01032); 0 is best.
+
+  The mean over k of the errors among the k surest, as a share of all; by trapezoids, as published,
+  it is less by half the error rate over the number of all. Half the error rate at random.
+
+  >>> from car_jax.metrics import augrc
+  >>> augrc([0.9, 0.6, 0.2, 0.1], [1, 0, 0, 0])  # (0 + 0 + 0 + 1/4) / 4
+  0.0625
+  >>> augrc([0.1, 0.6, 0.2, 0.9], [1, 0, 0, 0])  # the error is among the surest: 4 x 1/4 / 4
+  0.25
+  """
+  return _value('augrc', surest_last(rejection.augrc), score, positive, counted)
+
+
 def _value(function: str, kernel: Kernel, score: Any, positive: Any, counted: Any) -> float:
   x = inputs.ranked(function, score, positive, counted)
   seen = np.asarray(x.counted)

@@ -1,4 +1,4 @@
-"""Samples of a segmentation against its readers: GED, matched IoU, best Dice, diversity.
+"""Samples of a segmentation against its readers: GED, matched IoU, Dice, areas, diversity.
 
 Arguments:
   samples   class ids, [N, H, W] of an image or [B, N, H, W]
@@ -13,12 +13,12 @@ from typing import Any, TypedDict, Unpack
 
 import jax
 
-from car_jax.metrics import stochastic
+from car_jax.metrics import readers, stochastic
 from car_jax.metrics.functional import inputs
 
 
-class Conventions(TypedDict, total=False):
-  """What scores of sets depend on; see metrics/stochastic.py for absent, ignore and ignored."""
+class Maps(TypedDict, total=False):
+  """What is read and how; see metrics/stochastic.py for ignore and ignored."""
 
   num_classes: int
   """2. Another id in an array is an error."""
@@ -28,17 +28,24 @@ class Conventions(TypedDict, total=False):
   """[N] or [B, N]. None: equal; 0: padding."""
   label_weight: Any
   """[M] or [B, M]. None: equal; 0: padding."""
-  absent: str
-  """'one'."""
   ignore: int | None
   """None."""
   ignored: str
   """'void'."""
 
 
+class Conventions(Maps, total=False):
+  """What scores of pairs of maps depend on."""
+
+  absent: str
+  """'one'; see metrics/stochastic.py."""
+
+
 _ged = jax.jit(stochastic.ged, static_argnames=('estimator', 'distance'))
 _hm_iou = jax.jit(stochastic.hm_iou)
-_max_dice = jax.jit(stochastic.max_dice)
+_max_dice = jax.jit(stochastic.max_dice, static_argnames='best')
+_dice_match = jax.jit(readers.dice_match, static_argnames='unmatched')
+_crps_area = jax.jit(readers.crps_area, static_argnames='estimator')
 _compare = jax.jit(stochastic.compare, static_argnames=('classes', 'absent', 'ignore', 'ignored'))
 
 
@@ -102,10 +109,13 @@ def hm_iou(samples: Any, labels: Any, **conventions: Unpack[Conventions]) -> Any
   return inputs.per_image(_hm_iou(maps), alone)
 
 
-def dice_max(samples: Any, labels: Any, **conventions: Unpack[Conventions]) -> Any:
+def dice_max(
+  samples: Any, labels: Any, *, best: str = 'samples', **conventions: Unpack[Conventions]
+) -> Any:
   """dice_max16[absent=1,fg]: Dice of the best sample for each reader, their mean; 1 is best.
 
-  D_max of arXiv:2304.04745. It grows with the number of samples.
+  D_max of arXiv:2304.04745. It grows with the number of samples. best: as in `stochastic.max_dice`;
+  'readers' is Dice_max of arXiv:2403.13438.
 
   >>> from car_jax.metrics import dice_max
   >>> dice_max([[[1, 1]], [[0, 1]], [[0, 0]]], [[[0, 1]], [[1, 1]]])
@@ -114,7 +124,43 @@ def dice_max(samples: Any, labels: Any, **conventions: Unpack[Conventions]) -> A
   0.8333
   """
   maps, alone = compared('dice_max', samples, labels, **conventions)
-  return inputs.per_image(_max_dice(maps), alone)
+  return inputs.per_image(_max_dice(maps, best=best), alone)
+
+
+def dice_match(
+  samples: Any, labels: Any, *, unmatched: str = 'nan', **conventions: Unpack[Conventions]
+) -> Any:
+  """dice_match16[absent=1,fg]: Dice of readers and samples matched one to one; 1 is best.
+
+  Dice_match of arXiv:2403.13438: samples that are left over do not count. Fewer samples than
+  readers: nan, or unmatched='zero' counts 0 for a reader without one.
+
+  >>> from car_jax.metrics import dice_match
+  >>> dice_match([[[1, 1]], [[0, 1]], [[0, 0]]], [[[0, 1]], [[1, 1]]])
+  1.0
+  >>> dice_match([[[0, 1]]], [[[0, 1]], [[1, 1]]], unmatched='zero')
+  0.5
+  """
+  maps, alone = compared('dice_match', samples, labels, **conventions)
+  return inputs.per_image(_dice_match(maps, unmatched=unmatched), alone)
+
+
+def crps_area(
+  samples: Any, labels: Any, *, estimator: str = 'v', **conventions: Unpack[Maps]
+) -> Any:
+  """crps_area16[v,fg]: CRPS of the samples' areas for each reader's, in pixels; 0 is best.
+
+  A reader's area and those of samples are within what this reader knows. estimator: as in `ged`, of
+  pairs of samples.
+
+  >>> from car_jax.metrics import crps_area
+  >>> crps_area([[[0, 1]], [[1, 1]]], [[0, 1]])  # (0 + 1) / 2 - 1 / 4
+  0.25
+  >>> crps_area([[[1, 1]]], [[0, 1]])  # one sample: the error of its area
+  1.0
+  """
+  maps, alone = compared('crps_area', samples, labels, **conventions)
+  return inputs.per_image(_crps_area(maps, estimator=estimator), alone)
 
 
 def compared(
