@@ -20,6 +20,7 @@ from car_jax.metrics.base import Metric, PerImage, Source, Sums, Traits
 
 FORMAT = 4  # of files
 SHIFT = 0.05  # between totals and what is kept of images, beyond which the latter say nothing
+OF_MAPS = 2  # bytes of a number at most: maps for the host, which are not widened
 NAN = float('nan')
 
 
@@ -58,13 +59,16 @@ class Cell:
     for source, state in zip(sources, states, strict=True):
       if state is None:
         continue
-      wide = {k: _widened(v) for k, v in state.items()}
+      wide = {
+        k: v if np.asarray(v).dtype.itemsize <= OF_MAPS else _widened(v) for k, v in state.items()
+      }
       if (broken := source.broken(wide)) is not None and broken.any():
         name = np.asarray(ids)[broken][0]
         raise UserError(
           f'image {name}: its logits are not finite\n  the model or its file is broken'
         )
-      rows[source.source_name], whole = source.kept(wide)
+      kept, whole = source.kept(wide)
+      rows[source.source_name] = {k: _widened(v) for k, v in kept.items()}
       if whole and source.source_name in self.whole:
         whole = source.added(self.whole[source.source_name], whole)
       if whole:

@@ -191,6 +191,24 @@ class Metric(Source):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class OfLabels(Metric):
+  """A score against a label of every pixel; each of several readers gives one.
+
+  absent: classes that the labels cannot have. all_modes: readers are weighted modes, not labels.
+  """
+
+  absent: tuple[int, ...] = ()
+  all_modes: bool = False
+
+  @property
+  def convention(self):
+    return f'{self.name}[each reader a label]'
+
+  def left_out(self, traits):
+    return 'readers are all modes with their weights, not labels' if self.all_modes else ''
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PerImage(Metric):
   """A score of every image; that of a data set is their mean. Give it `score`."""
 

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from car_jax.metrics import borders, calibration
-from car_jax.metrics.calibration import BinSums, Tied
+from car_jax.metrics.calibration import BinSums
 
 EDGES = (1, 2, 4, 8)
 
@@ -65,19 +65,38 @@ def band_sums(
   """probs [.., C], labels and their `distance` [..] -> sums; where that is nan nothing counts."""
   kept = ~np.isnan(far)
   p, y = np.asarray(probs, np.float64)[kept], labels[kept].astype(int)
-  band = np.searchsorted(np.asarray(edges, np.float64), far[kept], side='left')
   right, conf = p.argmax(-1) == y, p.max(-1)
   squares = np.sum(p * p, -1) - 2 * np.take_along_axis(p, y[:, None], -1)[:, 0] + 1
-  rows = []
-  for b in range(len(edges) + 1):
-    here = band == b
-    groups = Tied(np.ones(int(here.sum())), conf[here], right[here].astype(np.float64))
-    rows.append(calibration.binned(groups, num_bins))
-  bins = BinSums(*(np.stack(x) for x in zip(*rows, strict=True)))
-  return BandSums(bins, np.bincount(band, squares, len(edges) + 1))
+  k = np.maximum(calibration.bin_of(conf, num_bins), 0)
+  bins = band_bins(far[kept], k, conf, right, edges=edges, num_bins=num_bins)
+  return BandSums(bins, np.bincount(band_of(far[kept], edges), squares, len(edges) + 1))
 
 
-def band_scores(sums: BandSums) -> BandScores:
+def band_of(far: np.ndarray, edges: tuple[float, ...] = EDGES) -> np.ndarray:
+  """Distances [N] -> their bands."""
+  return np.searchsorted(np.asarray(edges, np.float64), far, side='left')
+
+
+def band_bins(
+  far: np.ndarray,
+  k: np.ndarray,
+  conf: np.ndarray,
+  right: np.ndarray,
+  *,
+  edges: tuple[float, ...] = EDGES,
+  num_bins: int = 15,
+) -> BinSums:
+  """Distance, bin of the confidence, confidence and rightness of pixels [N] -> sums [L, K]."""
+  shape = len(edges) + 1, num_bins
+  at = band_of(far, edges) * num_bins + k
+  add = lambda weights: np.bincount(at, weights, shape[0] * shape[1]).reshape(shape)
+  return BinSums(add(None), add(conf), add(right))
+
+
+def band_scores(sums: BandSums | BinSums) -> BandScores:
+  """Of BinSums alone without Brier scores."""
+  if isinstance(sums, BinSums):
+    sums = BandSums(sums, np.full(len(sums.pixels), np.nan))
   pixels, conf, hits = (np.asarray(x, np.float64).sum(-1) for x in sums.bins)
   share = lambda x: np.where(pixels > 0, x / np.maximum(pixels, 1), np.nan)
   each = [BinSums(*row) for row in zip(*sums.bins, strict=True)]

@@ -8,15 +8,15 @@ no class in either map; a prediction that they cut has a border there, as the tr
 import math
 
 import numpy as np
-from scipy import ndimage
 
 from car_jax.metrics import borders
 from car_jax.metrics.confusion_matrix import ratio
 
 
 def width(shape: tuple[int, ...], share: float = 0.02) -> int:
-  """d of an image: this share of its diagonal, rounded half to even, and 1 at least."""
-  return max(1, round(share * math.hypot(*shape)))
+  """d of an image: this share of its diagonal, rounded half to even, and 1 at least; pixels if 1 or
+  more."""
+  return max(1, round(share if share >= 1 else share * math.hypot(*shape)))
 
 
 def inner_band(mask: np.ndarray, d: int) -> np.ndarray:
@@ -24,8 +24,11 @@ def inner_band(mask: np.ndarray, d: int) -> np.ndarray:
 
   What d erosions by 3 x 3 pixels take away.
   """
-  kept = ndimage.minimum_filter(mask.astype(np.uint8), 2 * d + 1, mode='constant', cval=0)
-  return mask & (kept == 0)
+  import cv2
+
+  square = np.ones((2 * d + 1, 2 * d + 1), np.uint8)
+  flat = mask.astype(np.uint8)
+  return mask & (cv2.erode(flat, square, borderType=cv2.BORDER_CONSTANT, borderValue=0) == 0)
 
 
 def iou_counts(
@@ -44,7 +47,10 @@ def iou_counts(
   d = width(labels.shape, share)
   out = np.zeros((classes, 2), np.int64)
   for c in range(classes):
-    ours, theirs = inner_band(cut == c, d), inner_band(labels == c, d)
+    masks = cut == c, labels == c
+    if not any(mask.any() for mask in masks):
+      continue
+    ours, theirs = (inner_band(mask, d) for mask in masks)
     out[c] = np.sum(ours & theirs), np.sum(ours | theirs)
   return out
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from car_jax import lookup
 from car_jax.errors import UserError, nearest
-from car_jax.metrics import of_pixels, of_probabilities, of_samples
+from car_jax.metrics import of_maps, of_pixels, of_probabilities, of_samples
 from car_jax.metrics.base import Metric
 from car_jax.metrics.flips import Flip, switchable
 from car_jax.metrics.of_pixels import OfPixels
@@ -57,13 +57,14 @@ OPTIONS: dict[str, tuple[str, ...]] = {
   'miou': ('own', 'fg', 'all', 'flips', 'classes='),
   'flip_error': ('pixels',),
 }
-"""Of scores of samples and readers; of_pixels.NAMES has the others."""
+"""Of scores of samples and readers; of_pixels.NAMES and of_maps.OPTIONS have the others."""
 _NAME = re.compile(r'([a-z_]+?)(\d+)?(?:\[(.*)\])?')
 
 
 def number_of(name: str) -> int | None:
   """The number of samples that a name asks for: 16 of 'ged16[u]'."""
-  match = None if name.partition('[')[0] in of_pixels.NAMES else _NAME.fullmatch(name)
+  without = name.partition('[')[0] in (*of_pixels.NAMES, *of_maps.OPTIONS)
+  match = None if without else _NAME.fullmatch(name)
   return int(match[2]) if match and match[2] else None
 
 
@@ -83,6 +84,8 @@ def metric(name: str, setting: Setting, pixels: PixelCounts | None = None) -> Me
   of_labels = first in of_pixels.NAMES and (setting.one_label or first not in OPTIONS)
   if of_labels or name in of_pixels.OBJECT_NAMES:
     return _of_pixels(name, setting, pixels or PixelCounts('classwise' in name, setting.ignore))
+  if first in of_maps.OPTIONS:
+    return _of_maps(name, setting)
   match = _NAME.fullmatch(name)
   kind, number, options = match.groups() if match else (name, None, None)
   if kind not in OPTIONS or (number and kind not in of_samples.NAMES):
@@ -95,7 +98,19 @@ def metric(name: str, setting: Setting, pixels: PixelCounts | None = None) -> Me
 
 def _known(setting: Setting, number: str | None) -> list[str]:
   with_number = [f'{k}{number or setting.samples}' for k in of_samples.NAMES]
-  return [*with_number, *(k for k in OPTIONS if k not in of_samples.NAMES), *of_pixels.NAMES]
+  others = [k for k in OPTIONS if k not in of_samples.NAMES]
+  return [*with_number, *others, *of_pixels.NAMES, *of_maps.OPTIONS]
+
+
+def _of_maps(name: str, setting: Setting) -> Metric:
+  return of_maps.made(
+    name,
+    classes=len(setting.class_names),
+    ignore=setting.ignore,
+    bins=setting.bins,
+    absent=setting.absent_classes,
+    all_modes=bool(setting.flips),
+  )
 
 
 def _of_pixels(name: str, setting: Setting, pixels: PixelCounts) -> OfPixels:

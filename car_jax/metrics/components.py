@@ -68,24 +68,47 @@ def components(
   The benchmark predicts where score > threshold, with the threshold of the best F1 on the test set
   itself; say which, and where it was chosen.
   """
-  labels = np.asarray(labels)
-  seen = labels != void
-  ours, theirs = _labelled(np.asarray(predicted, bool) & seen), _labelled(labels == 1)
-  ours = _without(ours, np.bincount(ours.reshape(-1)) < (least_predicted or 0))
-  small = np.bincount(theirs.reshape(-1)) < least_true
-  small[0] = False
-  seen = seen & ~small[theirs]
-  truth, said = _renumbered(theirs[seen]), _renumbered(ours[seen])
-  shape = truth.max(initial=0) + 1, said.max(initial=0) + 1
-  table = np.bincount(truth * shape[1] + said, minlength=shape[0] * shape[1]).reshape(shape)
-  size = table.sum(0)[1:]
-  return Components(
-    true_size=table.sum(1)[1:],
-    true_siou=_siou(table),
-    predicted_size=size,
-    predicted_siou=_siou(table.T),
-    ppv=table[1:, 1:].sum(0) / np.maximum(size, 1),
-  )
+  truth = Truth.of(labels, least_true, void)
+  return truth.against(predicted, least_predicted)
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+  """The true components of an image, to be compared with any number of predictions."""
+
+  seen: np.ndarray  # bool [H, W]
+  place: np.ndarray  # of every pixel of a true component, in the flat image
+  component: np.ndarray  # its component, from 1 on; 0 of one that is too small, and so void
+  size: np.ndarray  # [K]
+
+  @classmethod
+  def of(cls, labels: np.ndarray, least: int = 0, void: int = 255) -> 'Truth':
+    labels = np.asarray(labels)
+    flat = ndimage.label(labels == 1, EIGHT)[0].reshape(-1)
+    place = np.flatnonzero(flat)
+    size = np.bincount(flat[place], minlength=1)
+    large = (size >= max(least, 1)) & (np.arange(len(size)) > 0)
+    return cls(labels != void, place, _numbers(large)[flat[place]], size[large])
+
+  def against(self, predicted: np.ndarray, least: int | None = None) -> Components:
+    """predicted: bool [H, W]."""
+    flat = ndimage.label(np.asarray(predicted, bool) & self.seen, EIGHT)[0].reshape(-1)
+    size = np.bincount(flat[flat > 0], minlength=1)
+    there = (size >= (least or 0)) & (np.arange(len(size)) > 0)
+    on = flat[self.place]
+    size = size - np.bincount(on[self.component == 0], minlength=len(size))
+    there &= size > 0  # what lies on void alone is gone
+    size = size[there]
+    said, shape = _numbers(there)[on], (len(self.size) + 1, len(size) + 1)
+    pairs = np.bincount(self.component * shape[1] + said, minlength=shape[0] * shape[1])
+    shared = pairs.reshape(shape)[1:, 1:]
+    return Components(
+      true_size=self.size,
+      true_siou=_siou(shared, self.size, size),
+      predicted_size=size,
+      predicted_siou=_siou(shared.T, size, self.size),
+      ppv=shared.sum(0) / np.maximum(size, 1),
+    )
 
 
 def joined(images: Iterable[Components]) -> Components:
@@ -110,26 +133,14 @@ def scores(images: Iterable[Components], thresholds: np.ndarray = THRESHOLDS) ->
   )
 
 
-def _labelled(mask: np.ndarray) -> np.ndarray:
-  return ndimage.label(mask, EIGHT)[0]
+def _numbers(kept: np.ndarray) -> np.ndarray:
+  """Of components, which are kept (bool) -> their new numbers from 1 on, 0 for the others."""
+  return np.where(kept, np.cumsum(kept), 0)
 
 
-def _without(labels: np.ndarray, dropped: np.ndarray) -> np.ndarray:
-  return np.where(dropped[labels], 0, labels)
-
-
-def _renumbered(labels: np.ndarray) -> np.ndarray:
-  """The same with no number left out; 0 stays."""
-  there = np.bincount(labels, minlength=1) > 0
-  there[0] = False
-  return np.where(labels > 0, np.cumsum(there)[labels], 0)
-
-
-def _siou(table: np.ndarray) -> np.ndarray:
-  """Pixels by first and second component, 0 for none -> sIoU of each first one."""
-  touches = table[1:, 1:] > 0
-  sizes, taken = table.sum(0)[1:], table[1:, 1:].sum(0)
-  own = table[1:, 1:].sum(1)
-  union = touches @ sizes
-  others = touches @ taken - own  # pixels of P on other true components
-  return own / np.maximum(union + table[1:].sum(1) - own - others, 1)
+def _siou(shared: np.ndarray, own: np.ndarray, others: np.ndarray) -> np.ndarray:
+  """Pixels that components share [K, J] and the sizes of both sides -> sIoU of each first one."""
+  touches, both = shared > 0, shared.sum(1)
+  union = touches @ others
+  elsewhere = touches @ shared.sum(0) - both  # pixels of P on other true components
+  return both / np.maximum(union + own - both - elsewhere, 1)

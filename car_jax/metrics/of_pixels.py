@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from car_jax.metrics import calibration, confusion_matrix, onepass, ranking, rejection
-from car_jax.metrics.base import UNSURE, About, Metric, Source
+from car_jax.metrics.base import UNSURE, About, OfLabels, Source, Traits
 from car_jax.metrics.onepass import EXTRA
 from car_jax.metrics.pixel_counts import OBJECT_SCORES, PixelCounts, Totals
 from car_jax.metrics.texts import ABOUT
@@ -128,21 +128,36 @@ RANKED: dict[str, tuple[Callable[[Totals, str], Pair], Callable[..., float]]] = 
 NAMES = ('miou', *PLAIN, *OBJECT_NAMES, *RANKED)
 
 
+def without(score: str, traits: Traits) -> str:
+  """Why predictions of this kind have no such score of confidence; '' where they have."""
+  if not traits.confidence:
+    return UNSURE
+  if score in NET_SCORES and not traits.logits:
+    return 'no logits of a net'
+  if score == EXTRA and not traits.disagreement:
+    return 'no samples that could disagree'
+  return ''
+
+
+def by(about: About, score: str) -> About:
+  """The words on a score that another confidence than the largest probability ranks."""
+  short, _, more = TITLES[score].partition(', ')
+  text = f'{about.text} Confidence is here by {short}{f" ({more})" if more else ""}.'
+  return dataclasses.replace(about, title=f'{about.title}, by {short}', text=text)
+
+
 def _uncertain(errors: Pair) -> Pair:
   """In the order of falling certainty: errors should come last."""
   return errors[0][::-1], errors[1][::-1]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OfPixels(Metric):
-  """A score by `kind`, one of NAMES. confidence: of a ranking score, what ranks. absent: classes
-  that the labels cannot have. all_modes: readers are weighted modes, which count as no pixels."""
+class OfPixels(OfLabels):
+  """A score by `kind`, one of NAMES. confidence: of a ranking score, what ranks."""
 
   kind: str
   pixels: PixelCounts
   confidence: str = 'max_prob'
-  absent: tuple[int, ...] = ()
-  all_modes: bool = False
 
   @property
   def source(self) -> Source:
@@ -151,28 +166,14 @@ class OfPixels(Metric):
   @property
   def about(self) -> About:
     about = ABOUT[self.kind.partition('[')[0]]
-    _, _, by = self.name.rstrip(']').partition('[')
-    if not by or by not in TITLES:
-      return about
-    short, _, more = TITLES[by].partition(', ')
-    text = f'{about.text} Confidence is here by {short}{f" ({more})" if more else ""}.'
-    return dataclasses.replace(about, title=f'{about.title}, by {short}', text=text)
-
-  @property
-  def convention(self):
-    return f'{self.name}[each reader a label]'
+    score = self.name.rstrip(']').partition('[')[2]
+    return by(about, score) if score in TITLES else about
 
   def left_out(self, traits):
-    if self.all_modes:
-      return 'readers are all modes with their weights, not labels'
-    if not traits.confidence and self.kind not in OF_CLASSES:
-      return UNSURE
-    by = self.name.rstrip(']').partition('[')[2]
-    if by in NET_SCORES and not traits.logits:
-      return 'no logits of a net'
-    if by == EXTRA and not traits.disagreement:
-      return 'no samples that could disagree'
-    return ''
+    if self.kind in OF_CLASSES:
+      return super().left_out(traits)
+    score = self.name.rstrip(']').partition('[')[2]
+    return super().left_out(traits) or without(score, traits)
 
   def compute(self, total):
     if self.kind == 'miou':

@@ -4,6 +4,7 @@ Letters as in metrics/onepass.py, and I images, M readers. Sums over images are 
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from car_jax.metrics.onepass import (
   UNKNOWN,
   WRONG,
 )
+from car_jax.typing import Array
 
 ORDER = (*SCORES, EXTRA)
 SORTED = ('values', 'outcome', 'confidence')
@@ -140,6 +142,13 @@ class PixelCounts(Source):
 
   def broken(self, state):
     return ~np.isfinite(state['image']).all((1, 2))
+
+
+def known(batch: Mapping[str, Array], classes: int, ignore: int | None) -> Array:
+  """Which labels [B, M, H, W] are of a class; no label of a padding reader is."""
+  labels = batch['labels']
+  one = (labels >= 0) & (labels < classes) & (batch['label_weight'] > 0)[..., None, None]
+  return one if ignore is None else one & (labels != ignore)
 
 
 def _joined(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,11 +6,13 @@ GROUPS = (
   'samples and readers',
   'accuracy',
   'calibration',
+  'borders',
   'misclassification',
   'unknown objects',
   'image-level',
 )
-_SAMPLES, _ACCURACY, _CALIBRATION, _WRONG, _UNKNOWN, _IMAGE = GROUPS
+_SAMPLES, _ACCURACY, _CALIBRATION, BORDERS, _WRONG, UNKNOWN_OBJECTS, _IMAGE = GROUPS
+_UNKNOWN = UNKNOWN_OBJECTS
 
 # of single pixels, against a label
 ABOUT = {

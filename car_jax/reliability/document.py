@@ -4,6 +4,7 @@ study.json, study.csv, study.md, objects.csv (where sets are by object), report.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
@@ -14,7 +15,7 @@ import numpy as np
 
 from car_jax.evaluate import census, folders, order, report, tables
 from car_jax.evaluate.cell import Estimate
-from car_jax.metrics import confusion_matrix, ranking, rejection
+from car_jax.metrics import border_calibration, confusion_matrix, of_borders, ranking, rejection
 from car_jax.metrics.calibration import reliability
 from car_jax.metrics.of_pixels import OBJECT_NAMES
 from car_jax.reliability import correlation, legend, objects, ranks
@@ -230,7 +231,19 @@ def _curves(c: Cell) -> dict[str, Any]:
       misclassification=_roc(wrong[::-1], right[::-1]),
       unknown=_roc(*totals.unknown('max_prob')),
     ),
+    near=_near_borders(c),
   )
+
+
+def _near_borders(c: Cell) -> dict[str, Any] | None:
+  """Calibration by distance to a border, where the study has such a score."""
+  bands = next((m.bands for m in c.metrics.values() if isinstance(m, of_borders.NearBorders)), None)
+  if bands is None:
+    return None
+  scores = border_calibration.band_scores(c.counts.total(bands))
+  names = [of_borders.band_name(*ends) for ends in itertools.pairwise(of_borders.ENDS)]
+  keys = ('pixels', 'accuracy', 'confidence', 'ece')
+  return dict(bands=names) | {k: v for k, v in vars(scores).items() if k in keys}
 
 
 def _roc(positives: np.ndarray, negatives: np.ndarray) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from car_jax import progress, sharding
 from car_jax.calibrate import base, files
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import cell, folders
-from car_jax.metrics.base import Metric
+from car_jax.metrics.base import Metric, OfLabels
 from car_jax.metrics.of_pixels import UNBOUNDED, OfPixels
 from car_jax.metrics.pixel_counts import SORTED, Totals
 from car_jax.reliability import count, lazy_segmenter
@@ -281,7 +281,7 @@ def merged(cells: Sequence[Cell]) -> tuple[cell.Cell, dict[str, Metric]]:
   sources.setdefault(count.PIXELS.source_name, count.PIXELS)
   everywhere = set.intersection(*(absent(c.metrics) for c in cells))
   metrics = {
-    k: dataclasses.replace(m, absent=tuple(sorted(everywhere))) if isinstance(m, OfPixels) else m
+    k: dataclasses.replace(m, absent=tuple(sorted(everywhere))) if isinstance(m, OfLabels) else m
     for k, m in first.items()
   }
   return cell.merged([c.counts for c in cells], [*sources.values()]), metrics
@@ -289,7 +289,7 @@ def merged(cells: Sequence[Cell]) -> tuple[cell.Cell, dict[str, Metric]]:
 
 def absent(metrics: Mapping[str, Metric]) -> set[int]:
   """Classes that the labels of a set cannot have."""
-  return {c for m in metrics.values() if isinstance(m, OfPixels) for c in m.absent}
+  return {c for m in metrics.values() if isinstance(m, OfLabels) for c in m.absent}
 
 
 def _on_features(kind: str) -> bool:

@@ -37,6 +37,7 @@ def page(study: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     calibrators_by_shift=figures.calibrators_by_shift(view),
     by_set=figures.by_set(view),
     reliability=figures.reliability(view),
+    near_borders=figures.near_borders(view),
     errors=figures.errors(view),
     tables=dict(
       sets=tables.sets(view),

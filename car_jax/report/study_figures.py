@@ -194,6 +194,31 @@ def reliability(view: View) -> list[Figure]:
   return out
 
 
+def near_borders(view: View) -> list[Figure]:
+  """Where is it badly calibrated? Of each set the ECE by distance to a border of the label, a mark
+  per model, before recalibration."""
+  by_set: dict[str, dict[str, Any]] = {}
+  for (model, dataset, calibrator), entry in view.curves.items():
+    if calibrator == view.plain and entry.get('near'):
+      by_set.setdefault(dataset, {})[model] = entry['near']
+  look, out = styles(view.models), []
+  for dataset, by in by_set.items():
+    series = [Series(m, look[m], _bands(by[m]), line=False) for m in view.models if m in by]
+    x, rows = Axis('ECE, %, ↓ lower is better', 0), tuple(next(iter(by.values()))['bands'])
+    labels = dict(set=dataset)
+    title = f'By distance to a border, {dataset}'
+    out.append(Figure(title, x, None, tuple(series), rows=rows, labels=labels, size=SMALL))
+  return [f for f in out if not f.empty]
+
+
+def _bands(near: Mapping[str, Any]) -> tuple[Point, ...]:
+  rows = zip(near['ece'], near['confidence'], near['accuracy'], near['pixels'], strict=True)
+  word = lambda conf, right, n: (
+    f'confidence {100 * number(conf):.1f} %, accuracy {100 * number(right):.1f} %, {n:,.0f} pixels'
+  )
+  return tuple(Point(100 * number(e), k, label=word(*of)) for k, (e, *of) in enumerate(rows))
+
+
 def errors(view: View) -> list[Figure]:
   """Does it know when it is wrong? Of each set rejection curve and ROC, a line per model, before
   recalibration."""
