@@ -15,7 +15,14 @@ import numpy as np
 
 from car_jax.evaluate import census, folders, order, report, tables
 from car_jax.evaluate.cell import Estimate
-from car_jax.metrics import border_calibration, confusion_matrix, of_borders, ranking, rejection
+from car_jax.metrics import (
+  border_calibration,
+  confusion_matrix,
+  of_borders,
+  of_maps,
+  ranking,
+  rejection,
+)
 from car_jax.metrics.calibration import reliability
 from car_jax.metrics.of_pixels import OBJECT_NAMES
 from car_jax.reliability import correlation, legend, objects, ranks
@@ -105,6 +112,8 @@ def _published(plan: Any, model: str) -> float | None:
 def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
   how, config = study.plan.how, study.plan.config
   seen = f'{how.sampled:,} random pixels' if how.sampled else 'All pixels'
+  whole = how.sampled and any(m.partition('[')[0] in of_maps.OPTIONS for m in study.plan.measures)
+  maps = ', all of them for components and borders' if whole else ''
   counted = 'ranking measures come from fine histograms'
   if config.exact:
     counted = 'every score was sorted, but for those of pools and those within images or classes'
@@ -112,7 +121,7 @@ def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
   absent = study.plan.absent
   return [
     *([f'Left out, since their runs are not there: {", ".join(absent)}.'] if absent else []),
-    f'{seen} of each image were scored; {counted}.',
+    f'{seen} of each image were scored{maps}; {counted}.',
     f'Intervals: 95 %, bootstrap over images or scenes, {config.resamples} resamples.',
     *([order.SEEDS] if len(study.plan.models) > 1 else []),
     *(

@@ -23,18 +23,14 @@ OF_READERS = ('ged3', 'ged3[u]', 'ged2[absent=skip]', 'hm_iou3', 'dice_max3', 'd
 OF_READERS += ('ece', 'ece[own]', 'ece[listed]', 'nll', 'brier', 'kl', 'miou', 'miou[fg]')
 OF_PIXELS = ('auroc', 'auroc[entropy]', 'auroc[disagreement]', 'prr', 'aurc', 'adaptive_ece', 'ks')
 OF_PIXELS += ('classwise_ece', 'pixel_accuracy', 'unknown_auroc', 'object_auroc')
-OF_MAPS = (
-  'component_f1[seg=2,ins=1]',
-  'component_siou[entropy,seg=0,ins=2,at=0.6]',
-  'component_ppv',
-)
+OF_MAPS = ('component_f1[seg=2,ins=1]', 'component_siou[entropy,seg=0,ins=2,at=0.6]')
 OF_MAPS += (
+  'component_ppv[seg=0,ins=1]',
   'boundary_iou',
   'boundary_iou[width=1,images]',
   'boundary_f',
-  'ece_near',
-  'ece_near[0-1]',
 )
+OF_MAPS += ('ece_near', 'ece_near[0-1]')
 NAMES = (*OF_READERS, *OF_PIXELS, *OF_MAPS)
 
 
