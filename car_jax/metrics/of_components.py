@@ -1,31 +1,36 @@
 """Unknown objects found as objects: scores of components by name, see metrics/components.py.
 
-A pixel is predicted where its uncertainty is above a threshold: a given one, or of the COARSE
-levels of uncertainty the one of the best F1 of single pixels over all images that are scored. The
-device gives the level of each pixel; the host finds components at every level that occurs.
+A pixel is predicted where its uncertainty is above a threshold: a given one, or of some levels of
+uncertainty the one of the best F1 of single pixels over all images that are scored. The device
+gives the level of each pixel; the host finds components at every level that occurs.
 
 Letters: B images, H x W pixels, C classes, L levels from the most uncertain on, T limits of sIoU.
 """
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit, logit
 
-from car_jax.metrics import of_pixels, onepass, pixel_counts, ranking
+from car_jax.metrics import of_pixels, onepass, pixel_counts
 from car_jax.metrics.base import About, OfLabels, Outputs, Source, Sums
 from car_jax.metrics.components import THRESHOLDS, Truth
 from car_jax.metrics.confusion_matrix import known_mean, ratio
-from car_jax.metrics.onepass import COARSE, EXTRA
+from car_jax.metrics.onepass import EXTRA
 from car_jax.metrics.texts import UNKNOWN_OBJECTS
 from car_jax.typing import Array
 
 PREDICTED, TRUE = 50, 10  # least sizes in pixels: of the obstacle track
 VOID = 255
 UNBOUNDED = ('max_logit', 'energy')  # whose uncertainty is minus the score; of others it is a share
+# levels of uncertainty, falling; fewer than 256, so that one byte holds them and a last one of pixels
+# that are never predicted
+SHARES = expit(np.linspace(8, -8, 129))
+LOGITS = np.sinh(np.linspace(1, -1, 255) * np.arcsinh(200))
 PAPER = 'arXiv 2104.14812'
 ABOUT = {
   'component_f1': About(
@@ -79,20 +84,15 @@ def coordinates(outputs: Outputs, score: str) -> Array | None:
   return jax.vmap(lambda image: jax.lax.map(row, image, batch_size=size))(logits)
 
 
-def coordinate_of(uncertainty: float, score: str, classes: int) -> float:
+def coordinate_of(uncertainty: Any, score: str, classes: int) -> np.ndarray:
   """The coordinate of an uncertainty: 1 - max_prob, 1 - margin, entropy or disagreement over log C,
   minus the logit or the energy (log mean exp)."""
-  if score in UNBOUNDED:
-    return -uncertainty
-  return (math.log(max(classes - 1, 1)) if score == 'max_prob' else 0.0) - float(logit(uncertainty))
+  return -uncertainty if score in UNBOUNDED else _least(score, classes) - logit(uncertainty)
 
 
-def uncertainty_of(level: int, score: str, classes: int) -> float:
-  """The uncertainty that the pixels of a level and of those before it are above."""
-  x = onepass.edge(level + 1, score, COARSE)
-  if score in UNBOUNDED:
-    return -x
-  return float(expit((math.log(max(classes - 1, 1)) if score == 'max_prob' else 0.0) - x))
+def _least(score: str, classes: int) -> float:
+  """How far the coordinate is above the log-odds of the score."""
+  return math.log(max(classes - 1, 1)) if score == 'max_prob' else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +112,11 @@ class ComponentCounts(Source):
     return f'components/{self.confidence}/{at}/{self.least_predicted}/{self.least_true}'
 
   @property
-  def levels(self) -> int:
-    return COARSE if self.at is None else 1
+  def thresholds(self) -> np.ndarray:
+    """Of uncertainty [L], falling."""
+    if self.at is not None:
+      return np.array([self.at])
+    return LOGITS if self.confidence in UNBOUNDED else SHARES
 
   def state(self, outputs, batch):
     key = ('coordinates', self.confidence)
@@ -121,21 +124,19 @@ class ComponentCounts(Source):
     if x is None or 'unknown' not in batch:
       return None
     classes = outputs.logits.shape[-1]
-    if self.at is None:
-      level = onepass.bins_of(x, self.confidence, COARSE)
-    else:
-      level = x >= coordinate_of(self.at, self.confidence, classes)
+    edges = coordinate_of(self.thresholds, self.confidence, classes)
+    level = jnp.searchsorted(jnp.asarray(edges, jnp.float32), x, side='right')
     known = jnp.any(pixel_counts.known(batch, classes, self.ignore), 1)
     truth = jnp.where(batch['unknown'], 1, jnp.where(known, 0, VOID))
     return {'level': level.astype(jnp.uint8), 'truth': truth.astype(jnp.uint8)}
 
   def kept(self, state):
     maps = [*zip(state['level'], state['truth'], strict=True)]
-    n, levels = len(maps), self.levels
+    n, levels = len(maps), len(self.thresholds)
     shapes = dict(counts=(levels, len(THRESHOLDS), 3), predicted=(levels,), true=())
     rows: Sums = {k: np.zeros((n, *shape), np.int64) for k, shape in shapes.items()}
     rows |= {k: np.zeros((n, levels)) for k in ('siou', 'ppv')}
-    rows['pixels'] = np.zeros((n, levels, 2), np.int64)
+    rows['pixels'] = np.zeros((n, levels + 1, 2), np.int64)
     for i, (level, truth) in enumerate(maps):
       objects = Truth.of(truth, self.least_true)
       rows['true'][i] = len(objects.size)
@@ -145,9 +146,9 @@ class ComponentCounts(Source):
   def _fill(self, row: Sums, level: np.ndarray, labels: np.ndarray, objects: Truth) -> None:
     """The numbers of an image at each level; where it has no pixel, those of the level before."""
     for k, kind in enumerate((1, 0)):
-      row['pixels'][:, k] = np.bincount(level[labels == kind], minlength=self.levels)[: self.levels]
+      row['pixels'][:, k] = np.bincount(level[labels == kind], minlength=len(row['pixels']))
     found = None
-    for at in range(self.levels):
+    for at in range(len(row['counts'])):
       if found is None or row['pixels'][at].any():
         found = objects.against(level <= at, self.least_predicted)
       row['counts'][at], row['predicted'][at] = found.counts(), len(found.ppv)
@@ -161,7 +162,6 @@ class OfComponents(OfLabels):
 
   kind: str
   counts: ComponentCounts
-  classes: int
 
   @property
   def source(self) -> Source:
@@ -195,8 +195,7 @@ class OfComponents(OfLabels):
     if level < 0 or not total['true']:
       return float('nan')
     if self.kind == 'component_threshold':
-      at = self.counts.at
-      return uncertainty_of(level, self.counts.confidence, self.classes) if at is None else at
+      return float(self.counts.thresholds[level])
     if self.kind == 'component_f1':
       tp, fn, fp = total['counts'][level].T
       return known_mean(ratio(2 * tp, 2 * tp + fn + fp))
@@ -211,6 +210,6 @@ class OfComponents(OfLabels):
     """-1 where there is no positive pixel to choose it by."""
     if self.counts.at is not None:
       return 0
-    positives, negatives = total['pixels'][::-1].T
-    group = ranking.best_f1(positives, negatives)[1]
-    return len(positives) - 1 - group if group >= 0 else -1
+    positives = total['pixels'][:, 0].sum()
+    hits, alarms = np.cumsum(total['pixels'][:-1], 0).T
+    return int(np.argmax(2 * hits / (hits + alarms + positives))) if positives else -1

@@ -52,7 +52,7 @@ def made(
     chosen.get('ins', of_components.TRUE),
   )
   counts = ComponentCounts(score, at, predicted, true, ignore)
-  return OfComponents(kind=kind, counts=counts, classes=classes, **common)
+  return OfComponents(kind=kind, counts=counts, **common)
 
 
 def _option(option: str, name: str, kind: str) -> dict[str, Any]:

@@ -174,12 +174,6 @@ def _stretched(x: Any, score: str) -> Any:
   return jnp.sign(x) * jnp.log(far + jnp.sqrt(far * far + 1))
 
 
-def edge(k: int, score: str, num_bins: int = BINS) -> float:
-  """The lowest coordinate of a bin of `bins_of`."""
-  low, high = (float(_stretched(end, score)) for end in (SPANS[score][0], FARTHEST))
-  return SPANS[score][1] * float(np.sinh(low + k * (high - low) / num_bins))
-
-
 def spreads(num_bins: int = BINS, classes: int = 2) -> Float[np.ndarray, ' K']:
   """By how much the largest probability can differ within each bin of max_prob."""
   s = SPANS['max_prob'][1]
