@@ -27,8 +27,8 @@ from car_jax.typing import Array
 PREDICTED, TRUE = 50, 10  # least sizes in pixels: of the obstacle track
 VOID = 255
 UNBOUNDED = ('max_logit', 'energy')  # whose uncertainty is minus the score; of others it is a share
-# levels of uncertainty, falling; fewer than 256, so that one byte holds them and a last one of pixels
-# that are never predicted
+# levels of uncertainty, falling; fewer than 256, so that one byte holds them and a last one of
+# pixels that are never predicted
 SHARES = expit(np.linspace(8, -8, 129))
 LOGITS = np.sinh(np.linspace(1, -1, 255) * np.arcsinh(200))
 PAPER = 'arXiv 2104.14812'
