@@ -1,8 +1,8 @@
 """Time and memory of the set metrics: python -m benchmarks.metrics
 
 Scores 32 images of 128 x 128 with 4 readers: GED, HM-IoU, D_max both ways, Dice_match and the CRPS
-of areas from one pass over the pixels, compiled, warm, in the shortest of several runs (other work on
-the machine only ever adds time). Limits: 150 ms for 16 samples, 200 ms for 100; exit status 1
+of areas from one pass over the pixels, compiled, warm, in the shortest of several runs (other work
+on the machine only ever adds time). Limits: 150 ms for 16 samples, 200 ms for 100; exit status 1
 beyond them.
 """
 
