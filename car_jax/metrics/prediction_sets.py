@@ -1,0 +1,172 @@
+"""Sets of classes at a threshold: how much of an image they miss, and how large they are.
+
+The losses that conformal risk control (metrics/conformal.py) keeps below alpha, by LOSSES:
+
+  miscoverage  the share of an image's labelled pixels whose label is not in their set
+               {c: p_c >= t} with the likeliest class (LAC, arXiv 1609.00451)
+  balanced     the same by class of the label, then the mean over the classes that the image has
+  fnr          the share of the foreground's pixels outside the mask {p >= t}, p its probability
+
+`SetLosses` counts them at every edge of the grid of conformal_counts.py, from which a threshold is
+chosen; `SetLoss` and `SetSize` are scores at a threshold that was chosen before.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from car_jax.metrics import conformal_counts, onepass
+from car_jax.metrics.base import UNSURE, About, PerImage, Source
+from car_jax.metrics.pixel_counts import maps_of
+from car_jax.typing import Array
+
+LOSSES = ('miscoverage', 'balanced', 'fnr')
+
+
+@dataclasses.dataclass(frozen=True)
+class SetKind:
+  """loss: one of LOSSES. foreground: ids of the classes that fnr is of. ignore: a void label."""
+
+  loss: str
+  foreground: tuple[int, ...] = ()
+  ignore: int | None = None
+
+
+class Pixels(NamedTuple):
+  """logits [B, N, C], the log of their summed exp [B, N], label [B, N] (0 where void) and whether
+  it counts [B, N]."""
+
+  logits: Array
+  total: Array
+  label: Array
+  counted: Array
+
+  @property
+  def own(self) -> Array:
+    """The label's probability [B, N]."""
+    own = jnp.take_along_axis(self.logits, self.label[..., None], -1)[..., 0]
+    return jnp.exp(own - self.total)
+
+  @property
+  def right(self) -> Array:
+    """Whether the likeliest class, the first of equal ones, is the label [B, N]."""
+    return jnp.argmax(self.logits, -1) == self.label
+
+  def mask(self, foreground: tuple[int, ...]) -> tuple[Array, Array]:
+    """The probability of the foreground, and whether the label is of it and counts [B, N]."""
+    ids = jnp.array(foreground)
+    p = jnp.exp(jax.nn.logsumexp(self.logits[..., ids], -1) - self.total)
+    return p, self.counted & jnp.isin(self.label, ids)
+
+
+def pixels_of(outputs: Any, batch: Any, ignore: int | None) -> Pixels:
+  """Raises ValueError for several readers: a set is of one label."""
+  logits, labels, counted, unknown, _ = maps_of(outputs, batch)
+  if len(labels) > 1:
+    raise ValueError('sets of classes are scored against one label only')
+  unknown, void = onepass.flags_of(logits, labels[0], unknown, ignore)
+  seen = counted[0] & ~unknown & ~void
+  logits = logits.astype(jnp.float32)
+  return Pixels(logits, jax.nn.logsumexp(logits, -1), jnp.where(seen, labels[0], 0), seen)
+
+
+@dataclasses.dataclass(frozen=True)
+class SetLosses(Source):
+  """Of every image its loss at each edge of the grid, `sum` [I, K]; `images` [I] is 0 where it has
+  none, since there is nothing to find in it."""
+
+  kind: SetKind
+
+  @property
+  def source_name(self):
+    return f'losses of {self.kind}'
+
+  def state(self, outputs, batch):
+    seen = pixels_of(outputs, batch, self.kind.ignore)
+    finite = jnp.isfinite(seen.total).all(-1)
+    if self.kind.loss == 'fnr':
+      p, there = seen.mask(self.kind.foreground)
+      return dict(finite=finite, counts=conformal_counts.histogram(p, there[:, None]))
+    by_class = self.kind.loss == 'balanced'
+    classes = seen.logits.shape[-1] if by_class else 1
+    label = seen.label if by_class else jnp.zeros_like(seen.label)
+    count = lambda *x: conformal_counts.label_counts(*x, classes=classes)
+    return dict(finite=finite, counts=jax.vmap(count)(seen.own, seen.right, label, seen.counted))
+
+  def kept(self, state):
+    counts = state['counts']
+    if self.kind.loss == 'fnr':
+      losses = conformal_counts.fnr(counts[:, 0])
+    elif self.kind.loss == 'balanced':
+      losses = conformal_counts.balanced(counts)
+    else:
+      losses = conformal_counts.miscoverage(counts)
+    there = ~np.isnan(losses[:, 0])
+    return dict(sum=np.where(there[:, None], losses, 0.0), images=there.astype(np.int64)), {}
+
+  def broken(self, state):
+    return state['finite'] == 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfSets(PerImage):
+  """A score of the sets at batch['thresholds'][guarantee], a number."""
+
+  guarantee: str
+  kind: SetKind
+
+  def left_out(self, traits):
+    return '' if traits.confidence else UNSURE
+
+  def score(self, outputs, batch):
+    key = 'pixels of sets', self.kind.ignore
+    seen = outputs.once(key, lambda: pixels_of(outputs, batch, self.kind.ignore))
+    return self.of_pixels(seen, batch['thresholds'][self.guarantee])
+
+  def of_pixels(self, seen: Pixels, threshold: Any) -> Array:
+    raise NotImplementedError
+
+
+class SetLoss(OfSets):
+  """What sets miss; nan for an image with nothing to find."""
+
+  @property
+  def about(self):
+    return About('missed by sets', 'low', 'What sets of classes miss of an image.', percent=True)
+
+  def of_pixels(self, seen, threshold):
+    if self.kind.loss == 'fnr':
+      p, there = seen.mask(self.kind.foreground)
+      return _share(there & (p < threshold), there)
+    met = seen.right | (seen.own >= threshold)
+    if self.kind.loss == 'miscoverage':
+      return _share(seen.counted & ~met, seen.counted)
+    classes = jnp.arange(seen.logits.shape[-1])
+    of_class = seen.counted[..., None] & (seen.label[..., None] == classes)
+    missed = _share(of_class & ~met[..., None], of_class, 1)
+    return jnp.nanmean(missed, -1)
+
+
+class SetSize(OfSets):
+  """Mean number of classes in the sets of labelled pixels; of fnr the share of them in the mask."""
+
+  @property
+  def about(self):
+    return About('size of sets', 'low', 'Mean number of classes in the set of a pixel.')
+
+  def of_pixels(self, seen, threshold):
+    if self.kind.loss == 'fnr':
+      p, _ = seen.mask(self.kind.foreground)
+      return _share(seen.counted & (p >= threshold), seen.counted)
+    p = jnp.exp(seen.logits - seen.total[..., None])
+    size = jnp.maximum(jnp.sum(p >= threshold, -1), 1)  # the likeliest is in
+    return _share(jnp.where(seen.counted, size, 0), seen.counted)
+
+
+def _share(part: Array, whole: Array, axis: int = -1) -> Array:
+  """Of sums over pixels, exact in int32; nan where there is none."""
+  part, whole = (jnp.sum(x, axis, dtype=jnp.int32) for x in (part, whole))
+  return jnp.where(whole > 0, part / jnp.maximum(whole, 1), jnp.nan)
