@@ -57,9 +57,9 @@ class Pixels(NamedTuple):
 
   def mask(self, foreground: tuple[int, ...]) -> tuple[Array, Array]:
     """The probability of the foreground, and whether the label is of it and counts [B, N]."""
-    ids = jnp.array(foreground)
-    p = jnp.exp(jax.nn.logsumexp(self.logits[..., ids], -1) - self.total)
-    return p, self.counted & jnp.isin(self.label, ids)
+    of = np.isin(np.arange(self.logits.shape[-1]), foreground)
+    p = jnp.sum(jnp.where(of, jnp.exp(self.logits - self.total[..., None]), 0.0), -1)
+    return p, self.counted & jnp.isin(self.label, np.array(foreground))
 
 
 def pixels_of(outputs: Any, batch: Any, ignore: int | None) -> Pixels:
@@ -89,7 +89,7 @@ class SetLosses(Source):
     finite = jnp.isfinite(seen.total).all(-1)
     if self.kind.loss == 'fnr':
       p, there = seen.mask(self.kind.foreground)
-      return dict(finite=finite, counts=conformal_counts.histogram(p, there[:, None]))
+      return dict(finite=finite, counts=conformal_counts.histogram(p, there[:, None].astype(int)))
     by_class = self.kind.loss == 'balanced'
     classes = seen.logits.shape[-1] if by_class else 1
     label = seen.label if by_class else jnp.zeros_like(seen.label)
@@ -104,8 +104,7 @@ class SetLosses(Source):
       losses = conformal_counts.balanced(counts)
     else:
       losses = conformal_counts.miscoverage(counts)
-    there = ~np.isnan(losses[:, 0])
-    return dict(sum=np.where(there[:, None], losses, 0.0), images=there.astype(np.int64)), {}
+    return _sums(losses), {}
 
   def broken(self, state):
     return state['finite'] == 0
@@ -121,13 +120,24 @@ class OfSets(PerImage):
   def left_out(self, traits):
     return '' if traits.confidence else UNSURE
 
-  def score(self, outputs, batch):
+  def state(self, outputs, batch):
     key = 'pixels of sets', self.kind.ignore
     seen = outputs.once(key, lambda: pixels_of(outputs, batch, self.kind.ignore))
-    return self.of_pixels(seen, batch['thresholds'][self.guarantee])
+    part, whole = self.counts(seen, batch['thresholds'][self.guarantee])
+    return dict(part=part, whole=whole)
 
-  def of_pixels(self, seen: Pixels, threshold: Any) -> Array:
+  def counts(self, seen: Pixels, threshold: Any) -> tuple[Array, Array]:
+    """Of each image int32 [B, R] whose mean ratio is its score; R is 1, or C for means of classes.
+
+    Ratios are made on the host, so that a loss of exactly alpha is not above it by rounding.
+    """
     raise NotImplementedError
+
+  def kept(self, state):
+    there = state['whole'] > 0
+    shares = np.where(there, state['part'] / np.maximum(state['whole'], 1), 0.0).sum(-1)
+    count = there.sum(-1)
+    return _sums(np.where(count > 0, shares / np.maximum(count, 1), np.nan)), {}
 
 
 class SetLoss(OfSets):
@@ -137,17 +147,16 @@ class SetLoss(OfSets):
   def about(self):
     return About('missed by sets', 'low', 'What sets of classes miss of an image.', percent=True)
 
-  def of_pixels(self, seen, threshold):
+  def counts(self, seen, threshold):
     if self.kind.loss == 'fnr':
       p, there = seen.mask(self.kind.foreground)
-      return _share(there & (p < threshold), there)
-    met = seen.right | (seen.own >= threshold)
+      return _count(there & (p < threshold)), _count(there)
+    missed = seen.counted & ~seen.right & (seen.own < threshold)
     if self.kind.loss == 'miscoverage':
-      return _share(seen.counted & ~met, seen.counted)
-    classes = jnp.arange(seen.logits.shape[-1])
-    of_class = seen.counted[..., None] & (seen.label[..., None] == classes)
-    missed = _share(of_class & ~met[..., None], of_class, 1)
-    return jnp.nanmean(missed, -1)
+      return _count(missed), _count(seen.counted)
+    classes = seen.logits.shape[-1]
+    add = lambda label, one: jnp.zeros(classes, jnp.int32).at[label].add(one.astype(jnp.int32))
+    return jax.vmap(add)(seen.label, missed), jax.vmap(add)(seen.label, seen.counted)
 
 
 class SetSize(OfSets):
@@ -157,16 +166,22 @@ class SetSize(OfSets):
   def about(self):
     return About('size of sets', 'low', 'Mean number of classes in the set of a pixel.')
 
-  def of_pixels(self, seen, threshold):
+  def counts(self, seen, threshold):
     if self.kind.loss == 'fnr':
       p, _ = seen.mask(self.kind.foreground)
-      return _share(seen.counted & (p >= threshold), seen.counted)
-    p = jnp.exp(seen.logits - seen.total[..., None])
-    size = jnp.maximum(jnp.sum(p >= threshold, -1), 1)  # the likeliest is in
-    return _share(jnp.where(seen.counted, size, 0), seen.counted)
+      return _count(seen.counted & (p >= threshold)), _count(seen.counted)
+    least = seen.total + jnp.log(threshold)  # of a logit: an exp less for each class
+    size = jnp.sum(seen.logits >= least[..., None], -1)
+    size = jnp.maximum(size, 1)  # the likeliest is in
+    return _count(jnp.where(seen.counted, size, 0)), _count(seen.counted)
 
 
-def _share(part: Array, whole: Array, axis: int = -1) -> Array:
-  """Of sums over pixels, exact in int32; nan where there is none."""
-  part, whole = (jnp.sum(x, axis, dtype=jnp.int32) for x in (part, whole))
-  return jnp.where(whole > 0, part / jnp.maximum(whole, 1), jnp.nan)
+def _count(x: Array) -> Array:
+  return jnp.sum(x, 1, keepdims=True, dtype=jnp.int32)
+
+
+def _sums(values: np.ndarray) -> dict[str, np.ndarray]:
+  """Values of images [B] or [B, K], nan for those without any, as sums."""
+  there = ~np.isnan(values)
+  images = there.reshape(len(values), -1)[:, 0].astype(np.int64)
+  return dict(sum=np.where(there, values, 0.0), images=images)

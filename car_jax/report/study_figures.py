@@ -179,14 +179,18 @@ def guarantees(view: View) -> list[Figure]:
       series = [Series('alpha', DOTTED, (Point(0, alpha), Point(1, alpha)))]
       for model, style in styles(view.models).items():
         losses = {s: of[model, view.plain, s]['loss'] for s in sets if (model, view.plain, s) in of}
-        percent = lambda e: [100 * number(e[k]) for k in ('value', 'low', 'high')]
-        points = tuple(Point(view.shift(s), *percent(e), label=s) for s, e in losses.items())
+        points = tuple(_of_loss(view, name, e) for name, e in losses.items())
         series.append(Series(model, style, points, band=len(view.models) <= BANDS))
       axes = SHIFT, Axis('mean loss, %', 0)
       labels = dict(condition=condition, guarantee=g['name'])
       title = f'{condition}: {g["name"]}'
       out.append(Figure(title, *axes, tuple(series), labels=labels, size=SMALL))
   return [f for f in out if any(s.points for s in f.series[1:])]
+
+
+def _of_loss(view: View, dataset: str, loss: Mapping[str, Any]) -> Point:
+  value, low, high = (100 * number(loss[k]) for k in ('value', 'low', 'high'))
+  return Point(view.shift(dataset), value, low, high, label=dataset)
 
 
 def reliability(view: View) -> list[Figure]:
