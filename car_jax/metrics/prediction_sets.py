@@ -70,7 +70,9 @@ def pixels_of(outputs: Any, batch: Any, ignore: int | None) -> Pixels:
   unknown, void = onepass.flags_of(logits, labels[0], unknown, ignore)
   seen = counted[0] & ~unknown & ~void
   logits = logits.astype(jnp.float32)
-  return Pixels(logits, jax.nn.logsumexp(logits, -1), jnp.where(seen, labels[0], 0), seen)
+  # else XLA on a CPU takes the logarithm again for each class that is compared with it
+  total = jax.lax.optimization_barrier(jax.nn.logsumexp(logits, -1))
+  return Pixels(logits, total, jnp.where(seen, labels[0], 0), seen)
 
 
 @dataclasses.dataclass(frozen=True)
