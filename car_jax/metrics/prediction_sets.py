@@ -3,7 +3,8 @@
 The losses that conformal risk control (metrics/conformal.py) keeps below alpha, by LOSSES:
 
   miscoverage  the share of an image's labelled pixels whose label is not in their set
-               {c: p_c >= t} with the likeliest class (LAC, arXiv 1609.00451)
+               {c: p_c >= t} with the likeliest class, or classes where several are equal (LAC,
+               arXiv 1609.00451)
   balanced     the same by class of the label, then the mean over the classes that the image has
   fnr          the share of the foreground's pixels outside the mask {p >= t}, p its probability
 
@@ -36,24 +37,20 @@ class SetKind:
 
 
 class Pixels(NamedTuple):
-  """logits [B, N, C], the log of their summed exp [B, N], label [B, N] (0 where void) and whether
-  it counts [B, N]."""
+  """logits [B, N, C], the largest and the log of their summed exp [B, N], label [B, N] (0 where
+  void) and whether it counts [B, N]."""
 
   logits: Array
+  top: Array
   total: Array
   label: Array
   counted: Array
 
   @property
-  def own(self) -> Array:
-    """The label's probability [B, N]."""
+  def own(self) -> tuple[Array, Array]:
+    """The label's probability, and whether no class is likelier [B, N]."""
     own = jnp.take_along_axis(self.logits, self.label[..., None], -1)[..., 0]
-    return jnp.exp(own - self.total)
-
-  @property
-  def right(self) -> Array:
-    """Whether the likeliest class, the first of equal ones, is the label [B, N]."""
-    return jnp.argmax(self.logits, -1) == self.label
+    return jnp.exp(own - self.total), own >= self.top
 
   def mask(self, foreground: tuple[int, ...]) -> tuple[Array, Array]:
     """The probability of the foreground, and whether the label is of it and counts [B, N]."""
@@ -70,9 +67,9 @@ def pixels_of(outputs: Any, batch: Any, ignore: int | None) -> Pixels:
   unknown, void = onepass.flags_of(logits, labels[0], unknown, ignore)
   seen = counted[0] & ~unknown & ~void
   logits = logits.astype(jnp.float32)
-  # else XLA on a CPU takes the logarithm again for each class that is compared with it
-  total = jax.lax.optimization_barrier(jax.nn.logsumexp(logits, -1))
-  return Pixels(logits, total, jnp.where(seen, labels[0], 0), seen)
+  top = jnp.max(logits, -1)
+  total = top + jnp.log(jnp.sum(jnp.exp(logits - top[..., None]), -1))
+  return Pixels(logits, top, total, jnp.where(seen, labels[0], 0), seen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +93,7 @@ class SetLosses(Source):
     classes = seen.logits.shape[-1] if by_class else 1
     label = seen.label if by_class else jnp.zeros_like(seen.label)
     count = lambda *x: conformal_counts.label_counts(*x, classes=classes)
-    return dict(finite=finite, counts=jax.vmap(count)(seen.own, seen.right, label, seen.counted))
+    return dict(finite=finite, counts=jax.vmap(count)(*seen.own, label, seen.counted))
 
   def kept(self, state):
     counts = state['counts']
@@ -153,7 +150,8 @@ class SetLoss(OfSets):
     if self.kind.loss == 'fnr':
       p, there = seen.mask(self.kind.foreground)
       return _count(there & (p < threshold)), _count(there)
-    missed = seen.counted & ~seen.right & (seen.own < threshold)
+    p, right = seen.own
+    missed = seen.counted & ~right & (p < threshold)
     if self.kind.loss == 'miscoverage':
       return _count(missed), _count(seen.counted)
     classes = seen.logits.shape[-1]
@@ -172,9 +170,9 @@ class SetSize(OfSets):
     if self.kind.loss == 'fnr':
       p, _ = seen.mask(self.kind.foreground)
       return _count(seen.counted & (p >= threshold)), _count(seen.counted)
-    least = seen.total + jnp.log(threshold)  # of a logit: an exp less for each class
+    # compared as logits: an exp less for each class
+    least = jnp.minimum(seen.total + jnp.log(threshold), seen.top)
     size = jnp.sum(seen.logits >= least[..., None], -1)
-    size = jnp.maximum(size, 1)  # the likeliest is in
     return _count(jnp.where(seen.counted, size, 0)), _count(seen.counted)
 
 

@@ -106,3 +106,17 @@ def test_maps_of_classes_have_no_such_score():
   score = SetLoss(name='loss', guarantee='g', kind=KINDS['miscoverage'])
   assert not Cell(Traits(confidence=False)).has(score)
   assert 'confidence' in score.left_out(Traits(confidence=False))
+
+
+def test_equally_likely_classes_are_in_the_set_together():
+  logits = np.float32([[[[1, 1, 0], [1, 1, 0], [2, -np.inf, 0]]]])
+  labels = np.array([[[0, 1, 2]]])
+  batch = engine.of_logits(logits, labels, ['a'], thresholds={'g': np.float32(1)})
+  of = dict(guarantee='g', kind=SetKind('miscoverage'))
+  loss, size = SetLoss(name='loss', **of), SetSize(name='size', **of)
+  cell = engine.count([batch], (loss, size))['logits']
+  np.testing.assert_allclose(cell.values(loss), [1 / 3])
+  np.testing.assert_allclose(cell.values(size), [5 / 3])
+  everything = engine.of_logits(logits, labels, ['a'], thresholds={'g': np.float32(0)})
+  cell = engine.count([everything], (loss, size))['logits']
+  assert (cell.values(loss), cell.values(size)) == (0, 3)
