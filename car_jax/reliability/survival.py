@@ -17,13 +17,14 @@ from car_jax.report.table import Row, Table, share, table
 from car_jax.report.table import number as shown
 
 QUESTION = 'Does the guarantee survive the shift?'
+VERBS = {'holds': 'holds', 'broken': 'is broken', 'undecided': 'is undecided'}
 MARKS = {'holds': '✓', 'broken': '✗', 'undecided': '?'}
-MISSED = dict(
-  miscoverage='labelled pixels of an image whose set of classes lacks the label',
-  balanced='labelled pixels of an image whose set of classes lacks the label, mean over classes',
-  fnr='foreground of an image outside the mask',
+PROMISES = dict(
+  miscoverage="sets lack the label of at most {} of an image's pixels, on average",
+  balanced="sets lack the label of at most {} of a class's pixels, on average over the classes of "
+  'an image and over images',
+  fnr='masks of {classes} miss at most {} of its pixels in an image, on average',
 )
-SIZES = dict(miscoverage='classes in a set', balanced='classes in a set', fnr='mask, % of pixels')
 
 
 def of_study(plan: Plan, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -35,7 +36,9 @@ def of_study(plan: Plan, cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def _about(g: Guarantee) -> dict[str, Any]:
-  return dict(loss=g.loss, alpha=g.alpha, classes=[*g.classes], about=MISSED[g.loss])
+  foreground = ' or '.join(g.classes) or 'the foreground'
+  text = PROMISES[g.loss].format(f'{100 * g.alpha:g} %', classes=foreground)
+  return dict(loss=g.loss, alpha=g.alpha, classes=[*g.classes], about=text)
 
 
 def _of_cell(plan: Plan, c: Cell) -> Iterable[dict[str, Any]]:
@@ -98,7 +101,7 @@ def tables(view: View) -> list[Table]:
     who = [*dict.fromkeys((m, c) for m, c, _ in of)]
     rows = [(*w, *(_marked(of.get((*w, s))) for s in sets)) for w in who]
     title = f'Mean loss under the guarantee {g["name"]}'
-    about = f'{promise(g)}; in %. ✓ holds, ✗ broken, ? undecided'
+    about = f'{g["about"]}; in %. ✓ holds, ✗ broken, ? undecided'
     made = table(title, ('model', 'calibrator', *sets), rows, words=(0, 1))
     out.append(Table(made.title, made.columns, made.rows, about=about))
   return out
@@ -134,11 +137,6 @@ def details(view: View) -> Table | None:
   return table('thresholds and sets', head, rows, words=(0, 1, 7)) if rows else None
 
 
-def promise(g: Mapping[str, Any]) -> str:
-  """'at most 10 % of the .. on average'"""
-  return f'at most {100 * g["alpha"]:g} % of the {g["about"]}, on average'
-
-
 def findings(view: View) -> list[str]:
   """Of each guarantee, before recalibration, on the in-domain set and the strongest shift."""
   return [f'{QUESTION} {line}' for g in promises(view) if (line := _finding(view, g))]
@@ -151,15 +149,12 @@ def _finding(view: View, g: Mapping[str, Any]) -> str:
     if not here:
       continue
     count = {v: sum(e['verdict'] == v for e in here) for v in MARKS}
-    said = [f'{v} for {n}' for v, n in count.items() if n]
+    said = [f'{VERBS[v]} for {n}' for v, n in count.items() if n]
+    models = f'of {len(here)} model{"s" if len(here) > 1 else ""}'
     loss = share(mean(number(e['loss']['value']) for e in here))
-    parts.append(f'on {name} it {", ".join(said)} of {_models(len(here))}, with a loss of {loss}')
-  opening = promise(g)
-  return f'{opening[:1].upper()}{opening[1:]}: {"; ".join(parts)}.' if parts else ''
-
-
-def _models(count: int) -> str:
-  return '1 model' if count == 1 else f'{count} models (mean)'
+    parts.append(f'on {name} this {", ".join(said)} {models}, with a mean loss of {loss}')
+  opening = f'{g["about"][:1].upper()}{g["about"][1:]}'
+  return f'{opening}: {"; ".join(parts)}.' if parts else ''
 
 
 def covers(view: View) -> list[str]:
@@ -205,4 +200,4 @@ def _of_images(view: View, g: Mapping[str, Any]) -> str:
     if g['alpha'] < least
     else ''
   )
-  return f'{g["name"]}: {promise(g)}; chosen on {images:,} images{left}.{few}'
+  return f'{g["name"]}: {g["about"]}; chosen on {images:,} images{left}.{few}'

@@ -196,8 +196,10 @@ def test_page_markdown_terminal_and_findings_say_it(finished):
   markdown = study_tables.markdown(content)
   for text in (f'{loss:.1f} ✗', 'exchangeable', 'broken', survival.QUESTION):
     assert text in markdown
-  [line] = [x for x in findings.findings(view) if 'At most 10 %' in x]
-  assert re.search(r'on same it (holds|undecided) for 1 of 1 model.*on shifted it broken', line)
+  [line] = [x for x in findings.findings(view) if 'at most 10 %' in x]
+  assert re.search(
+    r'on same this (holds|is undecided) for 1 of 1 model,.*on shifted this is broken for 1', line
+  )
   assert 'allows an alpha of 0.032 at least' in ' '.join(survival.covers(view))
 
 
