@@ -178,14 +178,15 @@ WHAT = (
 NOT = (
   'What is not promised: the loss of each image, class or object; that of these very calibration '
   'images, since alpha is a mean over draws of calibration and test images together. The unit is '
-  'the image: images of one scene or patient that are alike count as fewer than they are. A '
+  'the image, so nothing is promised either where every set has scenes or patients of its own. A '
   'calibrator that was fitted to the same images has seen them, so for it the guarantee is only '
-  'nearly exact; one that comes from a file of other images has not.'
+  'nearly exact; one from a file that was fitted to other images has not.'
 )
 MARKED = (
-  '✓ holds: the mean loss is at most alpha. ✗ broken: so is not even the lower end of its 95 % '
-  'interval. ? undecided: above alpha, but other images might give less, or too few to tell. The '
-  'interval is over draws of the images of the set and of those that the threshold was chosen on.'
+  '✓ holds: the mean loss is at most alpha. ✗ broken: even the lower end of its 95 % interval is '
+  'above. ? undecided: it is above alpha, but other images might give less, or there are too few '
+  'to tell. The interval is over draws of the images of the set and of those that the threshold '
+  'was chosen on.'
 )
 
 
