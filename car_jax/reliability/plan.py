@@ -238,7 +238,7 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
     ('sets and pools', [*sets, *pools]),
     ('calibrators', [PLAIN, *calibrators]),
   ):
-    _check_slugs(what, names)
+    folders.check_slugs(what, names)
   chosen = tuple(dict.fromkeys(map(str, c.measures)))
   _check_measures(chosen, c.classes)
   how = How(c.sampled, c.seed)
@@ -366,20 +366,6 @@ def _calibrators(c: ConfigDict) -> dict[str, str]:
   known = {kind: i for i, kind in enumerate(('temperature', 'ece_grid', 'per_class', 'clusters'))}
   order = lambda item: (known.get(item[1].rstrip('0123456789:'), len(known)), item[0])
   return dict(sorted(((k, v) for k, v in c.calibrators.items() if k != PLAIN), key=order))
-
-
-def _check_slugs(what: str, names: list[str]) -> None:
-  """Names become names of files, and two must not become one."""
-  seen: dict[str, str] = {}
-  for name in names:
-    if not any(ch.isascii() and ch.isalnum() for ch in name):
-      raise UserError(f'{what}: no file can be called {name!r}\n  use letters a-z or digits')
-    other = seen.setdefault(folders.slug(name), name)
-    if other != name:
-      raise UserError(
-        f'{what}: files of {other!r} and {name!r} would have one name, {folders.slug(name)!r}\n'
-        '  rename one of them'
-      )
 
 
 def _place(spec: Mapping[str, Any]) -> tuple[Any, ...]:
