@@ -171,7 +171,7 @@ def beside(run: pathlib.Path) -> pathlib.Path:
 
 def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
   from car_jax.reliability import command as studies
-  from car_jax.reliability import correlation, findings, pivot, plan, view
+  from car_jax.reliability import correlation, findings, pivot, plan, survival, view
 
   config = studies.with_models(
     plan.load(args.config, pairs),
@@ -185,7 +185,7 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
   name = pathlib.Path(args.config.partition(':')[0]).stem
   content, page = studies.run(config, args.out or f'runs/{name}/study', command, args.config)
   seen = view.View(content)
-  for table in pivot.tables(seen):
+  for table in (*pivot.tables(seen), *survival.tables(seen)):
     print('\n'.join([f'{table.title}: {table.about}', *table.terminal()]), end='\n\n')
   print('\n'.join(f'- {line}' for line in findings.findings(seen)))
   if correlated := correlation.as_table(seen):

@@ -1,12 +1,14 @@
 """Time and memory of reliability measures and temperature fits: python -m benchmarks.reliability
 
 20 M pixels x 19 float32 logits, as chunks of 1024 x 2048: every measure of a study from one pass,
-and a plain read of the same memory beside it. Then temperatures for 2 M pixels. Limits: 7 s and
-300 MB beyond the chunk for the pass, 30 s for a fit; exit status 1 beyond them.
+and a plain read of the same memory beside it; what the sets of a guarantee add to a chunk. Then
+temperatures for 2 M pixels. Limits: 7 s and 300 MB beyond the chunk for the pass, 20 % more for
+sets, 30 s for a fit; exit status 1 beyond them.
 """
 
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +16,17 @@ import numpy as np
 
 from benchmarks import timing
 from car_jax.calibrate import base
+from car_jax.evaluate import engine
 from car_jax.evaluate.cell import Cell
 from car_jax.metrics import catalogue, onepass
 from car_jax.metrics.base import Traits
 from car_jax.metrics.pixel_counts import PixelCounts
+from car_jax.metrics.prediction_sets import SetKind, SetLoss, SetSize
 
 PIXELS, CHUNK, FITTED, CLASSES, REPEATS = 20_000_000, 1024 * 2048, 2_000_000, 19, 3
 ALL: tuple[str, ...] = ('miou', 'ece', 'adaptive_ece', 'ks', 'mce', 'nll', 'brier', 'auroc')
 ALL += ('aupr_error', 'fpr95', 'prr', 'aurc', 'auroc[entropy]', 'prr[entropy]', 'auroc[energy]')
-LIMITS = dict(seconds=7.0, megabytes=300.0, fit=30.0)
+LIMITS = dict(seconds=7.0, megabytes=300.0, sets=1.2, fit=30.0)
 
 
 def chunk(rng: np.random.Generator, pixels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,6 +73,29 @@ def passes(pixels: int, size: int) -> list[str]:
   return wrong + ([f'{more:.0f} MB'] if more > LIMITS['megabytes'] else [])
 
 
+def sets(size: int) -> list[str]:
+  """What loss and size of the sets of one guarantee add to a chunk, in seconds of all cores."""
+  logits, labels = chunk(np.random.default_rng(0), size)
+  shown = engine.of_logits(
+    jnp.asarray(logits.reshape(1, size, 1, CLASSES)),
+    labels.reshape(1, size, 1),
+    ['image'],
+    thresholds={'g': np.float32(0.3)},
+  )
+  of: dict[str, Any] = dict(guarantee='g', kind=SetKind('miscoverage', ignore=255))
+  scores = SetLoss(name='loss', **of), SetSize(name='size', **of)
+  details = lambda *_: (PixelCounts(ignore=255),)
+  spent: dict[str, list[float]] = {'without': [], 'sets': []}
+  for _ in range(4 * REPEATS):  # in turn, since others share the cores
+    for name, metrics in zip(spent, ((), scores), strict=True):
+      start = time.process_time()
+      engine.count([shown], metrics, details=details)
+      spent[name].append(time.process_time() - start)
+  ratio = min(spent['sets']) / min(spent['without'])
+  print(f'sets of a guarantee: {ratio:.2f} times the rest (limit {LIMITS["sets"]:g})')
+  return [f'sets {ratio:.2f}'] if ratio > LIMITS['sets'] and size >= CHUNK else []
+
+
 def fits(pixels: int) -> list[str]:
   logits, labels = chunk(np.random.default_rng(1), pixels)
   sample = base.Sample(logits, np.where(labels == 255, -1, labels).astype(np.int32))
@@ -91,8 +118,8 @@ def fits(pixels: int) -> list[str]:
 def main(toy: bool) -> list[str]:
   timing.describe()
   if toy:
-    return passes(2 * 4096, 4096) + fits(4096)
-  return passes(PIXELS, CHUNK) + fits(FITTED)
+    return passes(2 * 4096, 4096) + sets(4096) + fits(4096)
+  return passes(PIXELS, CHUNK) + sets(CHUNK) + fits(FITTED)
 
 
 if __name__ == '__main__':

@@ -54,7 +54,7 @@ def page() -> str:
     SceneOptions,
     StyleOptions,
   )
-  from car_jax.reliability.plan import Correlation, ImageSet, Model, StudyOptions
+  from car_jax.reliability.plan import Correlation, Guarantee, ImageSet, Model, StudyOptions
 
   groups: list[tuple[str, type]] = [
     ('A training run', Run),
@@ -66,6 +66,7 @@ def page() -> str:
     ('A model of a study (`models.NAME`)', Model),
     ('A set of a study (`sets.NAME`, `calibrate_on`)', ImageSet),
     ('A correlation of a study (`correlations.NAME`)', Correlation),
+    ('A guarantee of a study (`guarantees.NAME`)', Guarantee),
     ('Generation in other domains (`car_jax.generate style`)', StyleOptions),
     ('Generation of objects (`car_jax.generate ood`)', ObjectOptions),
     ('Its second pass (`refine`)', RefineOptions),

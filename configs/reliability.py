@@ -44,4 +44,5 @@ def get_config():
   c.calibrate_on = dict(data=fitted, split='validation')
   kinds = ('temperature', 'ece_grid', 'clusters8', 'selective')
   c.calibrators = dict(zip(kinds, kinds, strict=True))
+  c.guarantees = dict(miscoverage10=dict(loss='miscoverage', alpha=0.1))
   return c

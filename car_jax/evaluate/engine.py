@@ -24,11 +24,15 @@ LOGITS = Traits(draws=False, logits=True)
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """What one subject says of a batch; through `calibrator`, where there is one."""
+  """What one subject says of a batch; through `calibrator`, where there is one.
+
+  given: what the subject adds to the batch for its scores, such as thresholds of its own.
+  """
 
   prediction: Prediction
   traits: Traits
   calibrator: Any = None
+  given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +96,8 @@ def count(
       cell = cells.setdefault(name, Cell(row.traits))
       _check_kind(cell, row.traits, predicted)
       sources = sources_of(metrics, row.traits, details(name, row.traits))
-      args = sources, row.calibrator, row.prediction, predicted.batch
-      states[name] = sources, _states(*args)
+      batch = {**predicted.batch, **row.given}
+      states[name] = sources, _states(sources, row.calibrator, row.prediction, batch)
     if waiting is not None:
       _add(cells, *waiting, progress)
     waiting = predicted, states

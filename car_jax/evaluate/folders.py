@@ -88,6 +88,20 @@ def slug(name: str) -> str:
   return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') or 'x'
 
 
+def check_slugs(what: str, names: list[str]) -> None:
+  """Names become names of files, and two must not become one. Raises UserError."""
+  seen: dict[str, str] = {}
+  for name in names:
+    if not any(ch.isascii() and ch.isalnum() for ch in name):
+      raise UserError(f'{what}: no file can be called {name!r}\n  use letters a-z or digits')
+    other = seen.setdefault(slug(name), name)
+    if other != name:
+      raise UserError(
+        f'{what}: files of {other!r} and {name!r} would have one name, {slug(name)!r}\n'
+        '  rename one of them'
+      )
+
+
 def trainings(folder: str | pathlib.Path) -> list[pathlib.Path]:
   """Runs seed0, seed1, .. in a folder, by their numbers; the folder itself where it has none."""
   folder = pathlib.Path(folder)

@@ -32,23 +32,57 @@ def interval(
   resampled means that lie within the interval.
   """
   values = np.asarray(values, np.float64).reshape(-1)
+  means = _means(values, groups, resamples, seed)
+  return _of_draws(values, means, level)
+
+
+def unpaired(
+  values: np.ndarray,
+  others: np.ndarray,
+  *,
+  level: float = 0.95,
+  resamples: int = 2000,
+  seed: int = 0,
+  groups: np.ndarray | None = None,
+  other_groups: np.ndarray | None = None,
+) -> Interval:
+  """The interval of mean(values) where `others` [J], drawn apart from them, move it as well.
+
+  Its ends are those of mean(values) - mean(others) + a constant: of what was set by the mean of
+  others, such as a threshold by calibration images. The other arguments are as in `interval`.
+  """
+  values = np.asarray(values, np.float64).reshape(-1)
+  others = np.asarray(others, np.float64).reshape(-1)
+  ours = _means(values, groups, resamples, [seed, 0])
+  theirs = _means(others, other_groups, resamples, [seed, 1])
+  known = len(ours) and len(theirs)
+  return _of_draws(values, ours - theirs + np.nanmean(others) if known else ours[:0], level)
+
+
+def _of_draws(values: np.ndarray, means: np.ndarray, level: float) -> Interval:
+  """values [I] with the means of their resamples, of which there may be none."""
   kept = ~np.isnan(values)
   count, skipped = int(kept.sum()), int((~kept).sum())
-  if not count:
-    return Interval(np.nan, np.nan, np.nan, 0, skipped)
+  tail = 50 * (1 - level)
+  low, high = np.percentile(means, [tail, 100 - tail]) if len(means) else (np.nan, np.nan)
+  mean = float(values[kept].mean()) if count else np.nan
+  return Interval(mean, float(low), float(high), count, skipped)
+
+
+def _means(
+  values: np.ndarray, groups: np.ndarray | None, resamples: int, seed: int | list[int]
+) -> np.ndarray:
+  """Means of resamples of the values [I] that are no nan; none of fewer than two groups."""
+  kept = ~np.isnan(values)
   names = np.arange(len(values)) if groups is None else np.asarray(groups).reshape(-1)
   if len(names) != len(values):
     raise ValueError(f'{len(values)} values but {len(names)} groups')
   _, group = np.unique(names[kept], return_inverse=True)
   sizes = np.bincount(group).astype(np.float64)
+  if len(sizes) < 2 or not resamples:
+    return np.zeros(0)
   sums = np.bincount(group, values[kept])
-  mean = float(values[kept].mean())
-  if len(sums) < 2:
-    return Interval(mean, np.nan, np.nan, count, skipped)
-  means = _resampled(sums, sizes, resamples, np.random.default_rng(seed))
-  tail = 50 * (1 - level)
-  low, high = np.percentile(means, [tail, 100 - tail])
-  return Interval(mean, float(low), float(high), count, skipped)
+  return _resampled(sums, sizes, resamples, np.random.default_rng(seed))
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, **options) -> Interval:

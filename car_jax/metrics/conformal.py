@@ -18,6 +18,7 @@ pass over a grid inside that step finds it.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from car_jax.metrics import bootstrap
 
 SLACK = 1e-9  # of rounding in sums of losses
 EMPTY = ('leave_out', 'zero')
+VERDICTS = ('holds', 'broken', 'undecided')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,20 @@ class Kept:
   """of images whose loss is above alpha; the promise is of the mean alone"""
   gap: float
   """mean |loss - alpha|: how far single images are from the promise"""
+
+  @property
+  def verdict(self) -> str:
+    """One of VERDICTS, or '' without a loss.
+
+    'holds': the mean loss is at most alpha. 'broken': its whole interval is above. 'undecided': the
+    mean is above alpha, but images drawn again might give less; or there is no interval.
+    """
+    if np.isnan(self.loss.mean):
+      return ''
+    if self.loss.low > self.alpha + SLACK:
+      return 'broken'
+    within = self.loss.mean <= self.alpha + SLACK
+    return 'holds' if within and not np.isnan(self.loss.low) else 'undecided'
 
 
 def add_up(losses: np.ndarray, *, empty: str = 'leave_out') -> Losses:
@@ -146,13 +162,29 @@ def monotone(losses: np.ndarray) -> np.ndarray:
   return np.maximum.accumulate(losses, -1)
 
 
-def kept(losses: np.ndarray, alpha: float, *, groups: np.ndarray | None = None) -> Kept:
-  """losses [I] of test images at the chosen threshold; nan ones are left out."""
+def kept(
+  losses: np.ndarray,
+  alpha: float,
+  *,
+  groups: np.ndarray | None = None,
+  calibration: np.ndarray | None = None,
+  calibration_groups: np.ndarray | None = None,
+  **options: Any,
+) -> Kept:
+  """losses [I] of test images at the chosen threshold; nan ones are left out.
+
+  calibration: losses of the calibration images there. The interval is then over both draws, as the
+  promise is: other calibration images would have led to another threshold, and so to another loss.
+  Without them it is that of one threshold. options: level, resamples and seed of the bootstrap.
+  """
   losses = np.asarray(losses, np.float64)
   seen = losses[~np.isnan(losses)]
   above = float(np.mean(seen > alpha + SLACK)) if seen.size else float('nan')
   gap = float(np.mean(np.abs(seen - alpha))) if seen.size else float('nan')
-  return Kept(bootstrap.interval(losses, groups=groups), alpha, above, gap)
+  if calibration is None:
+    return Kept(bootstrap.interval(losses, groups=groups, **options), alpha, above, gap)
+  both = dict(groups=groups, other_groups=calibration_groups) | options
+  return Kept(bootstrap.unpaired(losses, calibration, **both), alpha, above, gap)
 
 
 def least_alpha(images: int, bound: float = 1.0) -> float:

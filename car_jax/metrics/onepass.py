@@ -218,7 +218,7 @@ def values(
   count) and the largest probability. For exact values by sorting. The arguments are those of
   `counts`."""
   p, labels = parts(logits), jnp.asarray(labels).astype(jnp.int32)
-  flags = _flags(logits, labels, unknown, ignore)
+  flags = flags_of(logits, labels, unknown, ignore)
   outcome = jnp.where(counted, outcomes(p.predicted, labels, *flags), VOID).astype(jnp.int8)
   classes = logits.shape[-1]
   x = jnp.moveaxis(coordinates(p, classes), 0, 1)
@@ -258,7 +258,7 @@ def counts(
   that is void. classwise: also counts each class's probability, in C times as many bins.
   """
   labels = jnp.asarray(labels).astype(jnp.int32)  # a uint8 label times C would wrap around
-  flags = jnp.stack([*_flags(logits, labels, unknown, ignore), counted], -1)
+  flags = jnp.stack([*flags_of(logits, labels, unknown, ignore), counted], -1)
   extra = () if disagreement is None else (disagreement,)
   size = min(labels.shape[1], BLOCK)
   blocks = [_blocks(x, size) for x in (logits, labels, flags, *extra)]
@@ -274,7 +274,10 @@ def counts(
   )
 
 
-def _flags(logits, labels, unknown, ignore) -> tuple[Array, Array]:
+def flags_of(
+  logits: Array, labels: Array, unknown: Array | None, ignore: int | None
+) -> tuple[Array, Array]:
+  """Which pixels [B, N] are of an unknown object, and which labels are void."""
   unknown = jnp.zeros(labels.shape, bool) if unknown is None else unknown
   void = (labels < 0) | (labels >= logits.shape[-1])
   return unknown, void | (labels == (-1 if ignore is None else ignore))

@@ -77,6 +77,25 @@ class Totals:
     return calibration.BinSums(pixels, self.ece_conf[which], right)
 
 
+def maps_of(outputs: Any, batch: Any) -> tuple[Any, Any, Any, Any, Any]:
+  """logits [B, N, C]; labels [M, B, N], whether they count [M, B, N]; unknown and disagreement
+  [B, N] or None. N are all pixels, or those that batch['pixels'] [B, S] names."""
+  logits = outputs.logits
+  b, h, w, c = logits.shape
+  flat = lambda x: None if x is None else x.reshape(*x.shape[:-2], h * w)
+  labels = jnp.asarray(batch['labels'], jnp.int32)
+  labels = jnp.moveaxis(labels.reshape(b, -1, h * w), 1, 0)
+  unknown, extra = flat(batch.get('unknown')), flat(outputs.disagreement)
+  logits = logits.reshape(b, h * w, c)
+  if (at := batch.get('pixels')) is not None:
+    take = lambda x: None if x is None else jnp.take_along_axis(x, at, -1)
+    labels = jnp.take_along_axis(labels, at[None], -1)
+    logits = jnp.take_along_axis(logits, at[..., None], 1)
+    unknown, extra = take(unknown), take(extra)
+  weight = jnp.moveaxis(batch['label_weight'], 1, 0)[..., None] * batch['valid'][:, None]
+  return logits, labels, jnp.broadcast_to(weight > 0, labels.shape), unknown, extra
+
+
 @dataclasses.dataclass(frozen=True)
 class PixelCounts(Source):
   """Every pixel of every reader, or those that batch['pixels'] [B, S] names, by `onepass.counts`.
@@ -93,26 +112,8 @@ class PixelCounts(Source):
     return 'pixels'
 
   def state(self, outputs, batch):
-    logits, maps = self._rows(outputs, batch)
-    counts = self._counts(logits, *maps)
+    counts = self._counts(*maps_of(outputs, batch))
     return {k: v for k, v in counts._asdict().items() if v is not None}
-
-  def _rows(self, outputs, batch) -> tuple[Any, list[Any]]:
-    """logits [B, N, C]; labels and weights [M, B, N], unknown and disagreement [B, N] or None."""
-    logits = outputs.logits
-    b, h, w, c = logits.shape
-    flat = lambda x: None if x is None else x.reshape(*x.shape[:-2], h * w)
-    labels = jnp.asarray(batch['labels'], jnp.int32)
-    labels = jnp.moveaxis(labels.reshape(b, -1, h * w), 1, 0)
-    unknown, extra = flat(batch.get('unknown')), flat(outputs.disagreement)
-    logits = logits.reshape(b, h * w, c)
-    if (at := batch.get('pixels')) is not None:
-      take = lambda x: None if x is None else jnp.take_along_axis(x, at, -1)
-      labels = jnp.take_along_axis(labels, at[None], -1)
-      logits = jnp.take_along_axis(logits, at[..., None], 1)
-      unknown, extra = take(unknown), take(extra)
-    weight = jnp.moveaxis(batch['label_weight'], 1, 0)[..., None] * batch['valid'][:, None]
-    return logits, [labels, jnp.broadcast_to(weight > 0, labels.shape), unknown, extra]
 
   def _counts(self, logits, labels, counted, unknown, extra) -> onepass.Counts:
     """Of all readers: their blocks stand beside one another, all else is added."""
@@ -195,7 +196,7 @@ class SortedPixels(PixelCounts):
   """
 
   def state(self, outputs, batch):
-    logits, (labels, counted, unknown, extra) = self._rows(outputs, batch)
+    logits, labels, counted, unknown, extra = maps_of(outputs, batch)
     if len(labels) > 1:
       raise ValueError('scores are sorted against one label only')
     every = super().state(outputs, batch)

@@ -50,6 +50,7 @@ def with_models(
     about = dict(labels=labels, role='in-domain', about=labels or 'labels saved beside')
     config.sets = ConfigDict({PREDICTIONS: about})
     config.pools, config.calibrators, config.calibrate_on = ConfigDict(), ConfigDict(), None
+    config.guarantees = ConfigDict()
   for text in calibrators:
     name, _, path = text.rpartition('=')
     if not path.endswith('.npz'):
@@ -87,6 +88,8 @@ def _check_out(folder: pathlib.Path) -> None:
   """Raises UserError. A folder of an unfinished study has no study.json yet."""
   if not folder.exists() or folder.is_dir():
     folders.check_writable(folder)
-  if folder.is_dir() and any((folder / part).is_dir() for part in ('cells', 'calibrators')):
+  if folder.is_dir() and any(
+    (folder / part).is_dir() for part in ('cells', 'calibrators', 'guarantees')
+  ):
     return
   folders.check_replaceable(folder, MADE)

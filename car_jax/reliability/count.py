@@ -18,7 +18,7 @@ from car_jax.evaluate import engine
 from car_jax.evaluate.cell import Cell
 from car_jax.evaluate.census import Census
 from car_jax.evaluate.engine import Predicted
-from car_jax.metrics.base import Metric, Outputs
+from car_jax.metrics.base import Metric, Outputs, Source
 from car_jax.metrics.pixel_counts import PixelCounts
 
 
@@ -39,18 +39,20 @@ def cells(
   calibrators: Mapping[str, Any],
   how: How,
   *,
+  given: Mapping[str, Mapping[str, Any]] | None = None,
   progress: Any = None,
 ) -> dict[str, Cell]:
   """A cell for each calibrator (None: the logits as they are), from one pass over the batches.
 
-  Single pixels are always counted, since pages show more of them than their scores.
+  Single pixels are always counted, since pages show more of them than their scores. given: what a
+  calibrator's scores are told besides, such as thresholds.
 
   `progress(k)` is called after each batch of k images. Raises UserError for a set without images,
   or without a pixel that counts.
   """
   known = {m.source.source_name: m.source for m in metrics}
   pixels = known.get(PIXELS.source_name, PIXELS)
-  stream = _through(batches, calibrators, how)
+  stream = _through(batches, calibrators, how, given or {})
   out = engine.count(stream, metrics, details=lambda *_: (pixels,), progress=progress)
   if (labels := census_of(next(iter(out.values())))).ignored == labels.pixels:
     raise UserError(
@@ -60,8 +62,24 @@ def cells(
   return out
 
 
+def losses(
+  batches: Iterable[Predicted],
+  sources: tuple[Source, ...],
+  calibrators: Mapping[str, Any],
+  how: How,
+  *,
+  progress: Any = None,
+) -> dict[str, Cell]:
+  """As `cells`, of what thresholds are chosen from alone; of the same pixels as a set's cells."""
+  stream = _through(batches, calibrators, how, {})
+  return engine.count(stream, (), details=lambda *_: sources, progress=progress)
+
+
 def _through(
-  batches: Iterable[Predicted], calibrators: Mapping[str, Any], how: How
+  batches: Iterable[Predicted],
+  calibrators: Mapping[str, Any],
+  how: How,
+  given: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[Predicted]:
   """Batches of one subject, with a row for each calibrator, and the pixels that are looked at."""
   for predicted in batches:
@@ -72,7 +90,10 @@ def _through(
     if how.sampled:
       h, w = predicted.batch['labels'].shape[2:]
       more = {'pixels': drawn_pixels(predicted.ids, h * w, how)}
-    rows = {k: dataclasses.replace(row, calibrator=c) for k, c in calibrators.items()}
+    rows = {
+      k: dataclasses.replace(row, calibrator=c, given=given.get(k, {}))
+      for k, c in calibrators.items()
+    }
     yield dataclasses.replace(predicted, rows=rows, batch={**predicted.batch, **more})
 
 

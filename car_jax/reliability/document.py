@@ -25,7 +25,7 @@ from car_jax.metrics import (
 )
 from car_jax.metrics.calibration import reliability
 from car_jax.metrics.of_pixels import OBJECT_NAMES
-from car_jax.reliability import correlation, legend, objects, ranks
+from car_jax.reliability import correlation, legend, objects, ranks, survival
 from car_jax.reliability.count import census_of
 from car_jax.reliability.study import PLAIN, Cell, Study, absent
 from car_jax.report import study as page
@@ -69,6 +69,7 @@ def build(
     correlations=correlation.of_study(plan, cells),
     image_ood=[*_image_ood(study, cells)],
     worst=list(worst),
+    **survival.of_study(plan, cells),
   )
   return tables.plain(content)
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from car_jax.evaluate import order
 from car_jax.evaluate.order import Ranking
-from car_jax.reliability import numbers, ranks
+from car_jax.reliability import numbers, ranks, survival
 from car_jax.reliability.view import View, mean, number
 
 
 def findings(view: View) -> list[str]:
-  """The fall under shift, who holds up, ranks, recalibration, known errors, the unknown, warnings,
-  what is unusual in the labels."""
+  """The fall under shift, who holds up, ranks, recalibration, guarantees, known errors, the
+  unknown, warnings, what is unusual in the labels."""
   lines = [
     _fall(view),
     _apart(view),
@@ -20,6 +20,7 @@ def findings(view: View) -> list[str]:
     *_seeds(view),
     ranks.finding(view),
     *_recalibration(view),
+    *survival.findings(view),
     _errors(view),
     _unknown(view),
     _image_level(view),

@@ -18,6 +18,7 @@ from car_jax.metrics.base import Metric
 from car_jax.metrics.catalogue import Setting
 from car_jax.options import Group, Range, Share
 from car_jax.reliability.count import How
+from car_jax.reliability.guarantees import DEFAULT, Guarantee, checked
 from car_jax.report.table import joined
 
 MOST_CLASSES = 254  # 254 and 255 mean something else
@@ -130,9 +131,11 @@ class StudyOptions(Group):
   calibrators: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Kinds of calibration, or files; {model} in it stands for the model's name."""
   calibrate_on: ImageSet | None = None
-  """The set that calibrators are fitted to."""
+  """The set that calibrators are fitted to, and thresholds of guarantees chosen on."""
   calibration_pixels: Pixels = 20_000
   """Random pixels of each image that calibrators are fitted to."""
+  guarantees: dict[str, Guarantee] = dataclasses.field(default_factory=lambda: {**DEFAULT})
+  """What sets of classes may miss on average; the default needs calibrate_on."""
   measures: tuple[str, ...] = DEFAULT_MEASURES
   """What is measured; see docs/reliability.md."""
   sampled: Pixels = 0
@@ -181,6 +184,7 @@ class Plan:
   measures: tuple[str, ...]
   how: How
   config: ConfigDict
+  guarantees: dict[str, Guarantee]
   seeds: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   """Model -> its trainings among `models`, where it has several."""
 
@@ -226,6 +230,7 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
       f'calibrator {fitted[0]!r} has no data to be fitted to\n'
       '  set config.calibrate_on, or leave it out'
     )
+  promised = checked(full['guarantees'], bool(on))
   for name in fitted:
     base.find(calibrators[name])
   for what, names in (
@@ -233,14 +238,14 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
     ('sets and pools', [*sets, *pools]),
     ('calibrators', [PLAIN, *calibrators]),
   ):
-    _check_slugs(what, names)
+    folders.check_slugs(what, names)
   chosen = tuple(dict.fromkeys(map(str, c.measures)))
   _check_measures(chosen, c.classes)
   how = How(c.sampled, c.seed)
-  used, title = on if fitted else {}, c.title or _title([*full['models']], [*sets])
-  return Plan(
-    title, models, absent, sets, pools, correlations, calibrators, used, chosen, how, c, seeds
-  )
+  used = on if fitted or promised else {}
+  title = c.title or _title([*full['models']], [*sets])
+  parts = (title, models, absent, sets, pools, correlations, calibrators, used)
+  return Plan(*parts, chosen, how, c, promised, seeds)
 
 
 def _present(
@@ -361,20 +366,6 @@ def _calibrators(c: ConfigDict) -> dict[str, str]:
   known = {kind: i for i, kind in enumerate(('temperature', 'ece_grid', 'per_class', 'clusters'))}
   order = lambda item: (known.get(item[1].rstrip('0123456789:'), len(known)), item[0])
   return dict(sorted(((k, v) for k, v in c.calibrators.items() if k != PLAIN), key=order))
-
-
-def _check_slugs(what: str, names: list[str]) -> None:
-  """Names become names of files, and two must not become one."""
-  seen: dict[str, str] = {}
-  for name in names:
-    if not any(ch.isascii() and ch.isalnum() for ch in name):
-      raise UserError(f'{what}: no file can be called {name!r}\n  use letters a-z or digits')
-    other = seen.setdefault(folders.slug(name), name)
-    if other != name:
-      raise UserError(
-        f'{what}: files of {other!r} and {name!r} would have one name, {folders.slug(name)!r}\n'
-        '  rename one of them'
-      )
 
 
 def _place(spec: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,6 +1,7 @@
 """Runs a study: every model on every set, through every calibrator; what is done is not done again.
 
 OUT/calibrators/MODEL/NAME.npz   fitted calibrators, for eval.py and for other studies
+OUT/guarantees/MODEL/NAME.npz    losses on calibrate_on, of which thresholds are chosen
 OUT/cells/MODEL/SET.npz ..       counts of one model and set, one file for each calibrator
 OUT/worst/MODEL/SET/..           pictures of the worst images
 OUT/study.json, .csv, .md, report.html
@@ -23,7 +24,8 @@ from car_jax.evaluate import cell, folders
 from car_jax.metrics.base import Metric, OfLabels
 from car_jax.metrics.of_pixels import UNBOUNDED, OfPixels
 from car_jax.metrics.pixel_counts import SORTED, Totals
-from car_jax.reliability import count, lazy_segmenter
+from car_jax.reliability import count, guarantees, lazy_segmenter
+from car_jax.reliability.guarantees import Chosen
 from car_jax.reliability.lazy_segmenter import LazySegmenter
 from car_jax.reliability.plan import PLAIN, Plan, is_file
 from car_jax.reliability.segmenters import Segmenter, digest
@@ -33,7 +35,8 @@ from car_jax.reliability.segmenters import Segmenter, digest
 class Cell:
   """One model on one set, or a pool of sets, through one calibrator.
 
-  metrics: its scores by name. exact: values by name, without the error of histograms.
+  metrics: its scores by name. exact: values by name, without the error of histograms. thresholds:
+  by guarantee, those that its sets of classes have.
   """
 
   model: str
@@ -42,6 +45,7 @@ class Cell:
   counts: cell.Cell
   metrics: dict[str, Metric]
   exact: dict[str, float] = dataclasses.field(default_factory=dict)
+  thresholds: Mapping[str, Chosen] = dataclasses.field(default_factory=dict)
 
   @property
   def pixels(self) -> dict[str, np.ndarray]:
@@ -56,6 +60,22 @@ class Cell:
   def confident(self) -> bool:
     """Whether its predictions are more than classes alone."""
     return self.counts.traits.confidence
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """What is counted through one calibrator: the file that keeps it, and what it depends on."""
+
+  calibrator: Any
+  path: pathlib.Path
+  print: str
+
+  def saved(self) -> tuple[cell.Cell, dict[str, Any]] | None:
+    """The counts and what is known besides; None where they are not there, or of something else."""
+    if not self.path.exists():
+      return None
+    counts, about = cell.load(self.path)
+    return (counts, about) if about.get('print') == self.print else None
 
 
 @dataclasses.dataclass
@@ -87,7 +107,8 @@ class Study:
       fits = self.fits(model)
       for spec in self.plan.sets.values():
         self._check_inputs(model, spec, {k: f.calibrator for k, f in fits.items()})
-      cells = [c for name in self.plan.sets for c in self._cells(model, name, fits)]
+      chosen = self.thresholds(model, fits)
+      cells = [c for name in self.plan.sets for c in self._cells(model, name, fits, chosen)]
       yield cells + self._pooled(cells)
 
   def _check(self) -> None:
@@ -102,6 +123,7 @@ class Study:
       segmenter = self.segmenter(model)
       for spec in [*sets, *on]:
         names, _ = segmenter.classes(spec)
+        guarantees.kinds(self.plan.guarantees, names)
         by_classes.setdefault(names, f'{model} on {spec["name"]}')
         self._metrics(segmenter, spec)
         segmenter.size(spec)
@@ -188,27 +210,77 @@ class Study:
     for warning in a.get('warnings') or ():
       self.say(f'warning: {model}, {name}: {warning}')
 
-  def _cells(self, model: str, name: str, fits: Mapping[str, base.Fit]) -> Iterator[Cell]:
+  def thresholds(self, model: str, fits: Mapping[str, base.Fit]) -> dict[str, dict[str, Chosen]]:
+    """By calibrator and guarantee, chosen on calibrate_on."""
+    if not self.plan.guarantees:
+      return {}
+    spec, how, segmenter = self.plan.calibrate_on, self.plan.how, self.segmenter(model)
+    kinds = guarantees.kinds(self.plan.guarantees, segmenter.classes(spec)[0])
+    sources = guarantees.sources(kinds)
+    file = lambda k: self._file('guarantees', model, k)
+    mark = lambda v: self._mark(model, spec, sources, v)
+    parts = {k: Part(v, file(k), mark(v)) for k, v in used(fits).items()}
+
+    def counting(batches: Any, missing: Mapping[str, Any], meter: Any) -> dict[str, Any]:
+      found = count.losses(batches, sources, missing, how, progress=meter)
+      return {k: (counts, {}) for k, counts in found.items()}
+
+    done = self._done(f'{model}: choosing thresholds', model, spec, parts, counting)
+    chosen = {k: guarantees.choose(done[k][0], self.plan.guarantees, kinds) for k in parts}
+    for line in guarantees.warnings(self.plan.guarantees, chosen.values()):
+      self.say(f'warning: {line}')
+    return chosen
+
+  def _cells(
+    self,
+    model: str,
+    name: str,
+    fits: Mapping[str, base.Fit],
+    chosen: Mapping[str, Mapping[str, Chosen]],
+  ) -> Iterator[Cell]:
     """All calibrators on one model and set; those that are missing share one pass."""
-    spec, segmenter = self.plan.sets[name], self.segmenter(model)
-    used: dict[str, Any] = {PLAIN: None} | {k: f.calibrator for k, f in fits.items()}
-    prints = {k: self._cell_print(model, spec, v) for k, v in used.items()}
-    metrics = self._metrics(segmenter, spec)
-    done = {k: saved for k in used if (saved := self._saved(model, name, k, prints[k]))}
-    missing = {k: v for k, v in used.items() if k not in done}
+    spec, how = self.plan.sets[name], self.plan.how
+    metrics = self._metrics(self.segmenter(model), spec)
+    of = {k: chosen.get(k, {}) for k in used(fits)}
+    file = lambda k: self._file('cells', model, name, k)
+    mark = lambda k, v: self._cell_print(model, spec, v, of[k])
+    parts = {k: Part(v, file(k), mark(k, v)) for k, v in used(fits).items()}
+    every = [*metrics.values(), *(m for c in of[PLAIN].values() for m in (c.loss, c.size))]
+    given = {k: {'thresholds': {n: c.threshold for n, c in v.items()}} for k, v in of.items()}
+
+    def counting(batches: Any, missing: Mapping[str, Any], meter: Any) -> dict[str, Any]:
+      found = count.cells(batches, every, missing, how, given=given, progress=meter)
+      return {k: (counts, dict(exact=self._exact(counts, metrics))) for k, counts in found.items()}
+
+    done = self._done(f'{model} on {name}', model, spec, parts, counting)
+    about = lambda k: (done[k][0], metrics, done[k][1]['exact'], of[k])
+    return (Cell(model, name, k, *about(k)) for k in parts)
+
+  def _done(
+    self,
+    title: str,
+    model: str,
+    spec: Mapping[str, Any],
+    parts: Mapping[str, Part],
+    counting: Callable[..., dict[str, Any]],
+  ) -> dict[str, tuple[cell.Cell, dict[str, Any]]]:
+    """Of each part its counts and what is known besides, from its file; the missing from one pass.
+
+    counting: batches, calibrators by name and progress -> the same of the missing parts.
+    """
+    done = {k: saved for k, part in parts.items() if (saved := part.saved())}
+    missing = {k: part.calibrator for k, part in parts.items() if k not in done}
     if missing:
+      segmenter = self.segmenter(model)
       features = any(base.needs(v) == 'features' for v in missing.values())
-      meter = self._progress(f'{model} on {name}', segmenter.size(spec))
+      meter = self._progress(title, segmenter.size(spec))
       batches = segmenter.batches(spec, features=features)
-      every = [*metrics.values()]
-      by_calibrator = count.cells(batches, every, missing, self.plan.how, progress=meter)
-      for k, counts in by_calibrator.items():
-        values = self._exact(counts, metrics)
+      for k, (counts, about) in counting(batches, missing, meter).items():
         if jax.process_index() == 0:
-          counts.save(self._cell(model, name, k), dict(print=prints[k], exact=values))
-        done[k] = counts, values
-      sharding.barrier(f'cell {model} {name}')
-    return (Cell(model, name, k, done[k][0], metrics, done[k][1]) for k in used)
+          counts.save(parts[k].path, about | dict(print=parts[k].print))
+        done[k] = counts, about
+      sharding.barrier(title)
+    return done
 
   def _metrics(self, segmenter: LazySegmenter, spec: Mapping[str, Any]) -> dict[str, Metric]:
     """The study's scores on a set. Raises UserError for an absent class that it has not."""
@@ -236,22 +308,15 @@ class Study:
     for pool, of in self.plan.pools.items():
       for k in dict.fromkeys(c.calibrator for c in cells):
         counts, metrics = merged([c for c in cells if c.calibrator == k and c.set in of])
-        out.append(Cell(cells[0].model, pool, k, counts, metrics))
+        chosen = next(c.thresholds for c in cells if c.calibrator == k)
+        out.append(Cell(cells[0].model, pool, k, counts, metrics, {}, chosen))
     return out
 
-  def _saved(self, model: str, name: str, calibrator: str, wanted: str) -> Any:
-    path = self._cell(model, name, calibrator)
-    if not path.exists():
-      return None
-    counts, about = cell.load(path)
-    return (counts, about['exact']) if about.get('print') == wanted else None
-
-  def _cell(self, model: str, name: str, calibrator: str) -> pathlib.Path:
-    folder = self.out / 'cells' / folders.slug(model) / folders.slug(name)
-    return folder / f'{folders.slug(calibrator)}.npz'
+  def _file(self, kind: str, *names: str) -> pathlib.Path:
+    return self.out.joinpath(kind, *map(folders.slug, names)).with_suffix('.npz')
 
   def _calibrator(self, model: str, name: str) -> pathlib.Path:
-    return self.out / 'calibrators' / folders.slug(model) / f'{folders.slug(name)}.npz'
+    return self._file('calibrators', model, name)
 
   def _print(self, model: str, kind: str) -> str:
     """What a calibrator depends on."""
@@ -260,18 +325,38 @@ class Study:
     classes = segmenter.classes(self.plan.calibrate_on)[0]
     return digest(segmenter.fingerprint, on, classes, kind, c.seed, c.calibration_pixels)
 
-  def _cell_print(self, model: str, spec: Mapping[str, Any], calibrator: Any) -> str:
-    segmenter, how = self.segmenter(model), self.plan.how
-    chosen = [self.plan.config.exact, *self.plan.metrics(segmenter.classes(spec)[0])]
+  def _cell_print(
+    self,
+    model: str,
+    spec: Mapping[str, Any],
+    calibrator: Any,
+    chosen: Mapping[str, Chosen] | None = None,
+  ) -> str:
+    classes = self.segmenter(model).classes(spec)[0]
+    scores: list[Any] = [self.plan.config.exact, *self.plan.metrics(classes)]
+    for c in (chosen or {}).values():
+      scores += [c.loss, c.size, float(c.threshold)]
+    return self._mark(model, spec, scores, calibrator)
+
+  def _mark(
+    self, model: str, spec: Mapping[str, Any], scores: Sequence[Any], calibrator: Any
+  ) -> str:
+    """What counts depend on."""
+    segmenter, how = self.segmenter(model), dataclasses.asdict(self.plan.how)
     fitted = None if calibrator is None else files.digest(calibrator)
     seen = segmenter.fingerprint, segmenter.data_print(spec), segmenter.classes(spec)[0]
-    return digest(seen, dataclasses.asdict(how), [*map(str, chosen)], fitted)
+    return digest(seen, how, [*map(str, scores)], fitted)
 
   def _progress(self, what: str, total: int) -> Any:
     if jax.process_index():
       return None
     self.say(f'{what}: {total:,} images')
     return progress.line(total)
+
+
+def used(fits: Mapping[str, base.Fit]) -> dict[str, Any]:
+  """By name, what logits go through: nothing, then each calibrator."""
+  return {PLAIN: None} | {k: f.calibrator for k, f in fits.items()}
 
 
 def merged(cells: Sequence[Cell]) -> tuple[cell.Cell, dict[str, Metric]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from car_jax.reliability import correlation, findings, pivot, ranks
+from car_jax.reliability import correlation, findings, pivot, ranks, survival
 from car_jax.reliability.view import View
 from car_jax.report import study_figures as figures
 from car_jax.report import study_tables as tables
@@ -47,6 +47,10 @@ def page(study: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
       fits=tables.fits(view),
       objects=tables.objects(view),
     ),
+    guarantees=survival.tables(view),
+    guarantees_about=survival.covers(view),
+    guarantees_by_shift=figures.guarantees(view),
+    sets_of_classes=survival.details(view),
     unknown=pivot.unknown(view),
     image_level=pivot.image_level(view),
     correlations=correlated,
@@ -97,6 +101,7 @@ def _controls(view: View) -> dict[str, list[Select]]:
       select('set', view.sets, chosen=view.strongest or view.reference, label='second set'),
     ],
     fits=[select('model', view.models), select('calibrator', ways)],
+    guarantees=[select('model', view.models), select('set', view.sets), select('calibrator', ways)],
     unknown=[select('model', view.models)],
     worst=[select('model', view.models, chosen=first), select('set', view.sets)],
   )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from car_jax.metrics.base import ARROWS, BETTER
-from car_jax.reliability import numbers
+from car_jax.reliability import numbers, survival
 from car_jax.reliability.correlation import SIDES
 from car_jax.reliability.view import Metric, View, number
 from car_jax.report.figure import (
@@ -27,6 +27,7 @@ KEY = ('miou', 'ece', 'auroc', 'unknown_auroc')  # one per question, for figures
 BANDS = 8  # with more series than this, bands would only hide each other
 MARKED = 2  # with more lines than this through the same bins, markers would only hide each other
 PLOT, SMALL = (440, 320), (340, 270)
+SHIFT = Axis('shift (0 none, 1 strongest)', 0, 1)
 FINE = 0.003  # of a curve's range: what no eye would see
 
 
@@ -133,8 +134,7 @@ def _by_shift(
       Point(view.shift(s), *_estimate(view, m, (model, s, way)), label=s) for s in sets
     )
     series.append(Series(name, style, points, band=len(rows) <= BANDS))
-  x = Axis('shift (0 none, 1 strongest)', 0, 1)
-  return Figure(title, x, axis(m, view), tuple(series), labels=labels, size=SMALL)
+  return Figure(title, SHIFT, axis(m, view), tuple(series), labels=labels, size=SMALL)
 
 
 def _estimate(view: View, m: Metric, key: tuple[str, str, str]) -> tuple[float, float, float]:
@@ -167,6 +167,30 @@ def by_set(view: View) -> list[Figure]:
         )
       )  # fmt: skip
   return out
+
+
+def guarantees(view: View) -> list[Figure]:
+  """The mean loss of each guarantee's sets over the shift of a condition, before recalibration: a
+  line per model, and alpha."""
+  out = []
+  for g in survival.promises(view):
+    of, alpha = survival.entries(view, g['name']), 100 * g['alpha']
+    for condition, sets in lines(view).items():
+      series = [Series('alpha', DOTTED, (Point(0, alpha), Point(1, alpha)))]
+      for model, style in styles(view.models).items():
+        losses = {s: of[model, view.plain, s]['loss'] for s in sets if (model, view.plain, s) in of}
+        points = tuple(_of_loss(view, name, e) for name, e in losses.items())
+        series.append(Series(model, style, points, band=len(view.models) <= BANDS))
+      axes = SHIFT, Axis('mean loss, %', 0)
+      labels = dict(condition=condition, guarantee=g['name'])
+      title = f'{condition}: {g["name"]}'
+      out.append(Figure(title, *axes, tuple(series), labels=labels, size=SMALL))
+  return [f for f in out if any(s.points for s in f.series[1:])]
+
+
+def _of_loss(view: View, dataset: str, loss: Mapping[str, Any]) -> Point:
+  value, low, high = (100 * number(loss[k]) for k in ('value', 'low', 'high'))
+  return Point(view.shift(dataset), value, low, high, label=dataset)
 
 
 def reliability(view: View) -> list[Figure]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from car_jax.metrics.base import BETTER
-from car_jax.reliability import correlation, findings, numbers, pivot, ranks
+from car_jax.reliability import correlation, findings, numbers, pivot, ranks, survival
 from car_jax.reliability import objects as object_scores
 from car_jax.reliability.view import Metric, View, number
 from car_jax.report.table import Cell, Column, Row, Table, block, cell, csv, prose, share, table
@@ -188,6 +188,8 @@ def markdown(study: Mapping[str, Any]) -> str:
   parts += [
     (ranks.QUESTION, ranked, ranks.covers(view) if ranked else ''),
     ('Recalibration', fits(view), ''),
+    *((t.title, t, t.about) for t in survival.tables(view)),
+    (survival.QUESTION, survival.details(view), ' '.join(survival.covers(view))),
     *((t.title, t, t.about) for t in pivot.image_level(view)),
     (correlation.QUESTION, correlation.as_table(view), ''),
     ('Legend', _legend(view), ''),

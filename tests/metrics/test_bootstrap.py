@@ -71,3 +71,32 @@ def test_paired_difference_sees_what_two_intervals_do_not():
   assert bootstrap.difference(ours, theirs).skipped == 2
   with pytest.raises(ValueError, match='must match'):
     bootstrap.difference(ours, theirs[:3])
+
+
+def test_an_interval_over_two_draws_covers_what_both_move():
+  """Values whose mean was set by that of others, as a loss by the calibration images is."""
+  rng = np.random.default_rng(3)
+  found, alone = [], []
+  for k in range(300):
+    others = rng.exponential(1, 40)
+    values = rng.exponential(1, 60) + 1 - others.mean()  # of mean 1 over draws of both
+    found.append(bootstrap.unpaired(values, others, resamples=300, seed=k))
+    alone.append(bootstrap.interval(values, resamples=300, seed=k))
+  covers = lambda intervals: np.mean([i.low < 1 < i.high for i in intervals])
+  assert 0.9 < covers(found) < 0.98
+  assert covers(alone) < 0.85
+
+
+def test_two_draws_need_two_of_each_and_resamples():
+  values = np.array([0.1, np.nan, 0.4])
+  got = bootstrap.unpaired(values, np.array([0.2, 0.3]))
+  assert (got.mean, got.images, got.skipped) == (pytest.approx(0.25), 2, 1)
+  assert got.low <= got.mean <= got.high
+  for one in (
+    bootstrap.unpaired(values, np.array([0.2])),
+    bootstrap.unpaired(values, np.array([0.2, 0.3]), other_groups=np.array(['a', 'a'])),
+    bootstrap.unpaired(values[:1], np.array([0.2, 0.3])),
+    bootstrap.interval(values, resamples=0),
+  ):
+    assert np.isnan(one.low)
+    assert np.isnan(one.high)

@@ -199,3 +199,28 @@ def test_the_quantile_of_margins_is_of_the_right_rank():
   assert margins.widened(np.zeros((2, 2), bool), np.inf).all()
   left = [s > margins.quantile(np.delete(scores, i), 0.3) for i, s in enumerate(scores)]
   assert np.mean(left) <= 0.3
+
+
+def test_verdicts():
+  say = lambda losses, alpha, **k: conformal.kept(np.array(losses), alpha, seed=0, **k).verdict
+  assert say([0.0, 0.1, 0.2], 0.1) == 'holds'
+  assert say([0.3, 0.4, 0.35], 0.1) == 'broken'
+  assert say([0.0, 0.4, 0.0, 0.1], 0.1) == 'undecided'
+  assert say([0.05], 0.1) == 'undecided'  # one image tells nothing of others
+  assert say([np.nan], 0.1) == ''
+  # calibration images that differ widely might have given another threshold
+  losses, wide = [0.14, 0.15, 0.16], np.array([0.0, 0.3, 0.0, 0.1])
+  assert say(losses, 0.1) == 'broken'
+  assert say(losses, 0.1, calibration=wide) == 'undecided'
+
+
+def test_a_promise_that_is_kept_is_seldom_called_broken():
+  rng = np.random.default_rng(1)
+  pool, calls = images_of(rng, 3000), []
+  for k in range(200):
+    calibration = pool[rng.integers(len(pool), size=40)]
+    choice = conformal.choose(counts.GRID, conformal.add_up(calibration), 0.1)
+    at = round(choice.value * counts.STEPS)
+    test = pool[rng.integers(len(pool), size=60), at]
+    calls.append(conformal.kept(test, 0.1, calibration=calibration[:, at], resamples=100, seed=k))
+  assert np.mean([c.verdict == 'broken' for c in calls]) < 0.06

@@ -140,3 +140,16 @@ def test_undefined_values_are_left_out_of_figures():
   for f in (*figures.scatters(view), *figures.models_by_shift(view), *figures.by_set(view)):
     assert 'nan' not in svg.svg(f)
     assert not any(math.isnan(p.x + p.y) for s in f.series for p in s.points)
+
+
+def test_losses_under_a_guarantee_are_drawn_with_alpha():
+  figure = next(f for f in figures.guarantees(View(STUDY)) if f.labels['condition'] == 'fog')
+  assert {p.y for p in points(figure, 'alpha')} == {10}
+  at = {(e['model'], e['set'], e['calibrator']): e['loss'] for e in STUDY['guarantee_results']}
+  for model in View(STUDY).models:
+    assert [p.label for p in points(figure, model)] == ['Cityscapes val', 'fog 0.3', 'fog 1.0']
+    for p in points(figure, model):
+      loss = at[model, p.label, 'none']
+      assert (p.y, p.low, p.high) == pytest.approx(
+        [100 * loss[k] for k in ('value', 'low', 'high')]
+      )

@@ -21,8 +21,8 @@ def text():
 def test_page_is_one_whole_file(text):
   found = Document(text)
   assert found.ids == [
-    'accuracy', 'tables', 'shift', 'scores', 'confidence', 'recalibration', 'unknown', 'worst',
-    'legend', 'reproduce',
+    'accuracy', 'tables', 'shift', 'scores', 'confidence', 'recalibration', 'guarantees',
+    'unknown', 'worst', 'legend', 'reproduce',
   ]  # fmt: skip
   assert found.links == [f'#{i}' for i in found.ids]
   assert len(found.sources) == len(PICTURES) == 30
@@ -73,10 +73,12 @@ def test_names_are_escaped(text):
   bad = '"><script>x</script>\'|\n=cmd'
   for part in ('models', 'sets', 'calibrators'):
     study[part][1]['name'] = part + bad
-  for entry in (*study['cells'], *study['curves'], *study['worst']):
+  for entry in (*study['cells'], *study['curves'], *study['guarantee_results'], *study['worst']):
     for key, part in (('model', 'models'), ('set', 'sets'), ('calibrator', 'calibrators')):
       if entry.get(key) == STUDY[part][1]['name']:
         entry[key] = part + bad
+  for entry in (*study['guarantees'], *study['guarantee_results']):
+    entry['name' if 'name' in entry else 'guarantee'] = bad
   study['fits'][0]['warnings'] = [bad]
   study['worst'][0]['id'] = study['notes'][0] = study['command'] = study['classes'][0] = bad
   text = page.page(study, PICTURES)
@@ -99,6 +101,8 @@ def test_a_study_with_holes():
     cell['iou'], cell['scenes'] = None, None
   for curve in study['curves']:
     curve['reliability'], curve['rejection'], curve['roc'] = None, None, None
+  for entry in study['guarantee_results']:
+    entry.update(threshold=None, size=None, above=None, loss=dict.fromkeys(entry['loss']))
   for fit in study['fits']:
     fit.update(temperatures=None, nll_before=None, warnings=None)
   text = page.page(study, {})
