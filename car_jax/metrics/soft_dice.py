@@ -60,8 +60,9 @@ def class_confidence(
   """
   chosen = jnp.array(range(1, probs.shape[-1]) if classes is None else classes)
   score = jnp.nanmean(class_scores(probs, predicted, valid)[:, chosen], 1)
-  marked = None if samples is None else jnp.isin(samples, chosen)
-  p = jnp.minimum(jnp.sum(probs[..., chosen], -1), 1)
+  listed = jnp.zeros(probs.shape[-1], bool).at[chosen].set(True)
+  marked = None if samples is None else listed[samples]
+  p = jnp.minimum(jnp.sum(jnp.where(listed, probs, 0), -1), 1)
   return jnp.where(jnp.isnan(score), _of_empty(p, empty, marked, valid, sample_weight), score)
 
 
@@ -73,8 +74,14 @@ def class_scores(
   """SDC of each class where it is predicted, which is where it is likeliest unless given; nan where
   it is nowhere."""
   predicted = jnp.argmax(probs, -1) if predicted is None else predicted
-  each = [soft_dice(probs[..., c], predicted == c, valid) for c in range(probs.shape[-1])]
-  return jnp.stack(each, -1)
+  seen = _all(valid, predicted)
+  own = jnp.take_along_axis(probs, predicted[..., None], -1)[..., 0]
+  of = lambda c: (predicted == c) & seen
+  classes = range(probs.shape[-1])
+  inside = jnp.stack([_sum(jnp.where(of(c), own, 0)) for c in classes], -1)
+  size = jnp.stack([jnp.sum(of(c), (1, 2)) for c in classes], -1)
+  total = jnp.sum(jnp.sum(jnp.where(seen[..., None], probs, 0), 2), 1)
+  return jnp.where(size > 0, 2 * inside / jnp.maximum(total + size, 1), jnp.nan)
 
 
 def convention(empty: str, mask: str = 'p>0.5') -> str:
