@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from car_jax.evaluate import order
 from car_jax.evaluate.order import Ranking
-from car_jax.reliability import numbers, ranks
+from car_jax.reliability import failing, numbers, ranks
 from car_jax.reliability.view import View, mean, number
 
 
@@ -21,6 +21,7 @@ def findings(view: View) -> list[str]:
     ranks.finding(view),
     *_recalibration(view),
     _errors(view),
+    failing.finding(view),
     _unknown(view),
     _image_level(view),
     _warnings(view),

@@ -262,9 +262,10 @@ class Study:
 
   def _cell_print(self, model: str, spec: Mapping[str, Any], calibrator: Any) -> str:
     segmenter, how = self.segmenter(model), self.plan.how
-    chosen = [self.plan.config.exact, *self.plan.metrics(segmenter.classes(spec)[0])]
+    names, lacking = segmenter.classes(spec)[0], spec.get('absent', ())
+    chosen = [self.plan.config.exact, *self.plan.metrics(names, lacking)]
     fitted = None if calibrator is None else files.digest(calibrator)
-    seen = segmenter.fingerprint, segmenter.data_print(spec), segmenter.classes(spec)[0]
+    seen = segmenter.fingerprint, segmenter.data_print(spec), names
     return digest(seen, dataclasses.asdict(how), [*map(str, chosen)], fitted)
 
   def _progress(self, what: str, total: int) -> Any:

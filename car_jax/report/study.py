@@ -38,6 +38,8 @@ def page(study: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     by_set=figures.by_set(view),
     reliability=figures.reliability(view),
     errors=figures.errors(view),
+    failing=figures.failing(view),
+    failing_scores=pivot.failing(view),
     tables=dict(
       sets=tables.sets(view),
       scores=tables.scores(view),

@@ -188,6 +188,7 @@ def markdown(study: Mapping[str, Any]) -> str:
   parts += [
     (ranks.QUESTION, ranked, ranks.covers(view) if ranked else ''),
     ('Recalibration', fits(view), ''),
+    *((t.title, t, t.about) for t in pivot.failing(view)[1:]),
     *((t.title, t, t.about) for t in pivot.image_level(view)),
     (correlation.QUESTION, correlation.as_table(view), ''),
     ('Legend', _legend(view), ''),

@@ -3,6 +3,7 @@
 import copy
 import re
 
+import numpy as np
 import pytest
 
 from car_jax.report import study as page
@@ -21,8 +22,8 @@ def text():
 def test_page_is_one_whole_file(text):
   found = Document(text)
   assert found.ids == [
-    'accuracy', 'tables', 'shift', 'scores', 'confidence', 'recalibration', 'unknown', 'worst',
-    'legend', 'reproduce',
+    'accuracy', 'tables', 'shift', 'scores', 'confidence', 'failing', 'recalibration', 'unknown',
+    'worst', 'legend', 'reproduce',
   ]  # fmt: skip
   assert found.links == [f'#{i}' for i in found.ids]
   assert len(found.sources) == len(PICTURES) == 30
@@ -67,13 +68,28 @@ def test_scores_table_holds_every_cell(text):
   assert sum(len(r) == len(row) for r in rows) >= 72
 
 
+def test_risk_over_the_images_kept_is_the_studys(text):
+  drawn = Document(text).figures
+  for dataset in ('Cityscapes val', 'fog 1.0'):
+    rows = [r for r in drawn[f'Images kept, {dataset}'] if r['series'] == 'SETR-PUP']
+    (entry,) = [e for e in STUDY['failing'] if (e['model'], e['set']) == ('SETR-PUP', dataset)]
+    risk = np.interp(
+      [float(r['images kept, the surest first, %']) / 100 for r in rows],
+      entry['coverage'],
+      entry['risk'],
+    )
+    shown = [float(v) for r in rows for k, v in r.items() if k.startswith('mean risk')]
+    np.testing.assert_allclose(shown, 100 * risk, rtol=1e-3)
+  assert 'one minus Dice goes from 11.0 to' in Document(text).text
+
+
 def test_names_are_escaped(text):
   assert '<shift>' not in text
   study = copy.deepcopy(STUDY)
   bad = '"><script>x</script>\'|\n=cmd'
   for part in ('models', 'sets', 'calibrators'):
     study[part][1]['name'] = part + bad
-  for entry in (*study['cells'], *study['curves'], *study['worst']):
+  for entry in (*study['cells'], *study['curves'], *study['failing'], *study['worst']):
     for key, part in (('model', 'models'), ('set', 'sets'), ('calibrator', 'calibrators')):
       if entry.get(key) == STUDY[part][1]['name']:
         entry[key] = part + bad
