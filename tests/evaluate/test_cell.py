@@ -110,9 +110,8 @@ def test_a_score_of_rows_is_of_all_images_however_they_came(tmp_path):
   one, share = medians()
   several, _ = medians(parts=5)
   assert one.value(MEDIAN) == pytest.approx(np.median(share))
-  assert MEDIAN.compute(one.total(MEDIAN, np.array([2, 3]))) == np.median(
-    share[one_of(one)[[2, 3]]]
-  )
+  part = [int(one.ids[k][1:]) for k in (2, 3)]
+  assert MEDIAN.compute(one.total(MEDIAN, np.array([2, 3]))) == np.median(share[part])
   first, second = (c.estimates([MEDIAN], resamples=60)['median'] for c in (one, several))
   assert dataclasses.astuple(first) == pytest.approx(dataclasses.astuple(second))
   assert first.low < first.value < first.high
@@ -121,11 +120,6 @@ def test_a_score_of_rows_is_of_all_images_however_they_came(tmp_path):
   other, more = medians(seed=1)
   both = cell.merged([again, other], [MEDIAN])
   assert both.value(MEDIAN) == pytest.approx(np.median([*share, *more]))
-
-
-def one_of(c):
-  """Numbers of a cell's images in its order."""
-  return np.array([int(i[1:]) for i in c.ids])
 
 
 def test_rows_of_a_group_are_drawn_together():
