@@ -86,19 +86,21 @@ class Cell:
 
   def total(self, source: Source, rows: np.ndarray | None = None) -> Any:
     """What `Metric.compute` gets: of all images, or of some [I] (bool or indices)."""
-    every = self.rows[source.source_name]
-    if rows is not None:
-      return source.total({k: v[rows].sum(0) for k, v in every.items()}, {})
-    return source.total(
-      {k: v.sum(0) for k, v in every.items()}, self.whole.get(source.source_name, {})
-    )
+    every, whole = self.rows[source.source_name], {}
+    if rows is None:
+      whole = self.whole.get(source.source_name, {})
+    else:
+      every = {k: v[rows] for k, v in every.items()}
+    if source.of_rows:
+      return source.total(_counted(every), whole)
+    return source.total({k: v.sum(0) for k, v in every.items()}, whole)
 
   def has(self, metric: Metric) -> bool:
     return not metric.left_out(self.traits) and metric.source.source_name in self.rows
 
   def value(self, metric: Metric) -> float:
     """The score without its interval, nan where there is none."""
-    return metric.compute(self.total(metric.source)) if self.has(metric) else NAN
+    return float(metric.compute(self.total(metric.source))) if self.has(metric) else NAN
 
   def values(self, metric: Metric) -> np.ndarray | None:
     """[I] float64 of a score per image; None for a pooled one, or where there is none."""
@@ -157,20 +159,34 @@ class Cell:
     seed: int | Sequence[int],
     part: np.ndarray | None = None,
   ) -> dict[str, np.ndarray]:
-    """Name -> each score over resamples [R] of groups of images, see `resampled`; nan without."""
+    """Name -> each score over resamples [R] of groups of images, as many groups as there are.
+
+    Equal groups and seeds give equal draws, so that subjects see the same images. nan of a single
+    group, and where there is no such score.
+    """
     part = np.arange(len(self.ids)) if part is None else part
-    out = {m.name: np.full(resamples, NAN) for m in metrics}
-    sources = [*{m.source.source_name: m.source for m in metrics}.values()]
-    for r, totals in enumerate(self.resampled(sources, part, resamples, seed)):
+    group = np.unique(self.group[part], return_inverse=True)[1].reshape(-1)
+    out: dict[str, list[float]] = {m.name: [] for m in metrics}
+    sources = {m.source.source_name: m.source for m in metrics}
+    flat = {name: self._flat(source, part, group) for name, source in sources.items()}
+    for times in _drawn(group, resamples, seed):
+      totals = {name: _totals(source, flat[name], times, group) for name, source in sources.items()}
       for m in metrics:
-        out[m.name][r] = m.compute(totals[m.source.source_name])
-    return out
+        of = totals[m.source.source_name]
+        out[m.name] += [*m.compute(of)] if m.source.of_rows else map(m.compute, of)
+    return {k: np.array(v) if v else np.full(resamples, NAN) for k, v in out.items()}
+
+  def _flat(self, source: Source, part: np.ndarray, group: np.ndarray) -> Sums:
+    """Sums over the groups of some images [G, ..]; what is kept of the images where scores are of
+    rows."""
+    rows = {k: v[part] for k, v in self.rows[source.source_name].items()}
+    return rows if source.of_rows else {k: _by_group(v, group) for k, v in rows.items()}
 
   def _estimate(
     self, m: Metric, draws: np.ndarray, part: np.ndarray, known: float | None
   ) -> Estimate:
     total = self.total(m.source)
-    value = m.compute(total) if known is None else known
+    value = float(m.compute(total)) if known is None else known
     if np.isnan(value):
       return Estimate(NAN, NAN, NAN, NAN, 0, len(self.ids))
     fine = m.source.source_name in self.whole
@@ -178,8 +194,9 @@ class Cell:
     sure = len(draws) and abs(shift) <= SHIFT
     low, high = np.nanpercentile(draws, [2.5, 97.5]) if sure else (NAN, NAN)
     bound = m.bound(total) if known is None else 0.0
-    images = len(part), len(self.ids) - len(part)
-    return Estimate(value, float(low + shift), float(high + shift), bound, *images)
+    images = len(part) - m.skipped(self.total(m.source, part))
+    ends = float(low + shift), float(high + shift)
+    return Estimate(value, *ends, bound, images, len(self.ids) - images)
 
   def _of_several(self, m: Metric, values: np.ndarray, part: np.ndarray) -> np.ndarray:
     """Defined values of resamples; none where they do not differ and one group alone has any."""
@@ -189,32 +206,6 @@ class Cell:
       each = (m.compute(self.total(m.source, part[group == g])) for g in np.unique(group))
       return known if len([*itertools.islice((v for v in each if v == v), 2)]) == 2 else known[:0]
     return known
-
-  def resampled(
-    self,
-    sources: Sequence[Source],
-    part: np.ndarray,
-    resamples: int,
-    seed: int | Sequence[int],
-  ) -> Iterator[dict[str, Any]]:
-    """Totals by source of groups of images drawn with replacement, as many as there are.
-
-    Equal groups and seeds give equal draws, so that subjects see the same images. None of a
-    single group.
-    """
-    group = np.unique(self.group[part], return_inverse=True)[1].reshape(-1)
-    units, rng = int(group.max(initial=-1)) + 1, np.random.default_rng(seed)
-    if units < 2:
-      return
-    flat = {s.source_name: _by_group(self.rows[s.source_name], part, group) for s in sources}
-    for start in range(0, resamples, 50):  # blocks bound the memory
-      times = rng.multinomial(units, np.full(units, 1 / units), min(50, resamples - start))
-      sums = {name: {k: _times(times, v) for k, v in of.items()} for name, of in flat.items()}
-      for r in range(len(times)):
-        yield {
-          s.source_name: s.total({k: v[r] for k, v in sums[s.source_name].items()}, {})
-          for s in sources
-        }
 
   def save(self, path: pathlib.Path, about: Any) -> None:
     """One .npz with `about` (JSON) in it; it appears under its name when it is whole."""
@@ -333,14 +324,33 @@ def _joined(parts: Sequence[Mapping[str, Sums]]) -> dict[str, Sums]:
   return {name: {k: join(name, k) for k in of} for name, of in parts[0].items()}
 
 
-def _by_group(rows: Sums, part: np.ndarray, group: np.ndarray) -> Sums:
+def _counted(rows: Sums) -> Sums:
+  """Rows of which each counts once, see `Source.of_rows`."""
+  images = len(next(iter(rows.values())))
+  return {**rows, 'times': np.ones(images)}
+
+
+def _by_group(rows: np.ndarray, group: np.ndarray) -> np.ndarray:
   """[I, ..] -> [G, ..] float64"""
-  out = {}
-  for key, value in rows.items():
-    sums = np.zeros((group.max() + 1, *value.shape[1:]))
-    np.add.at(sums, group, value[part])
-    out[key] = sums
-  return out
+  sums = np.zeros((group.max(initial=-1) + 1, *rows.shape[1:]))
+  np.add.at(sums, group, rows)
+  return sums
+
+
+def _drawn(group: np.ndarray, resamples: int, seed: int | Sequence[int]) -> Iterator[np.ndarray]:
+  """How often each group is drawn [R, G], in blocks, which bound the memory; none of a single
+  group."""
+  units, rng = int(group.max(initial=-1)) + 1, np.random.default_rng(seed)
+  for start in range(0, resamples if units > 1 else 0, 50):
+    yield rng.multinomial(units, np.full(units, 1 / units), min(50, resamples - start))
+
+
+def _totals(source: Source, flat: Sums, times: np.ndarray, group: np.ndarray) -> Any:
+  """Of each draw [R, G] what `compute` gets; of all of them where it gets rows."""
+  if source.of_rows:
+    return source.total({**flat, 'times': times[:, group]}, {})
+  sums = {k: _times(times, v) for k, v in flat.items()}
+  return [source.total({k: v[r] for k, v in sums.items()}, {}) for r in range(len(times))]
 
 
 def _times(times: np.ndarray, sums: np.ndarray) -> np.ndarray:

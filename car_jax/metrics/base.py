@@ -6,7 +6,7 @@ images of a data set, H x W pixels, N samples, M readers, C classes.
 
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -72,9 +72,14 @@ class Outputs:
   @property
   def labels(self) -> Array:
     """The samples' classes [B, N, H, W]."""
-    if self._prediction.labels is not None:
+    if self.sampled:
       return self._prediction.labels
     return jnp.argmax(self._prediction.logits, -1)[:, None]
+
+  @property
+  def sampled(self) -> bool:
+    """Whether there are samples, and not logits alone."""
+    return self._prediction.labels is not None
 
   @property
   def weight(self) -> Array:
@@ -117,6 +122,12 @@ LEAST = 1e-12  # of a probability whose logarithm stands for a logit
 class Source:
   """Sums that scores follow from. Equal ones of one evaluation are counted once."""
 
+  of_rows: ClassVar[bool] = False
+  """Whether the scores are of all images together but of no sums, such as of their order.
+
+  Then `total` gets what is kept of every image [I, ..] and beside it `times` [*R, I], how often
+  each counts: once, or as often as it was drawn again; and `compute` gives [*R]."""
+
   @property
   def source_name(self) -> str:
     """Under which its sums are kept; different for different sums."""
@@ -142,7 +153,8 @@ class Source:
     return None
 
   def total(self, rows: Sums, whole: Sums) -> Any:
-    """What `compute` gets: sums over images, and the totals of `kept` ({} for a part of them)."""
+    """What `compute` gets: sums over images (rows, see `of_rows`), and the totals of `kept` ({} for
+    a part of the images)."""
     return rows
 
 
@@ -181,9 +193,14 @@ class Metric(Source):
     """Why predictions of this kind have no such score; '' where they have."""
     return ''
 
-  def compute(self, total: Any) -> float:
-    """The score from sums over images (int64 and float64); nan where nothing was counted."""
+  def compute(self, total: Any) -> Any:
+    """The score from sums over images (int64 and float64); nan where nothing was counted. [*R] from
+    rows, see `Source.of_rows`."""
     raise NotImplementedError
+
+  def skipped(self, total: Any) -> int:
+    """How many images that count it leaves out, since they have no such score."""
+    return 0
 
   def bound(self, total: Any) -> float:
     """The largest error that the sums leave in it; nan where that is not known."""

@@ -1,8 +1,8 @@
 """The scores one can ask for by name: names and options -> `Metric`.
 
 A name is a kind, perhaps a number of samples, perhaps options: 'ged16', 'ged16[u]', 'ece[own]',
-'hm_iou16[absent=skip,classes=1+3]', 'auroc[entropy]'; or `package.module:Class` of one's own. What
-it leaves open comes from the `Setting`.
+'hm_iou16[absent=skip,classes=1+3]', 'auroc[entropy]', 'image_aurc[soft_dice]'; or
+`package.module:Class` of one's own. What it leaves open comes from the `Setting`.
 """
 
 import dataclasses
@@ -12,9 +12,11 @@ from typing import Any
 
 from car_jax import lookup
 from car_jax.errors import UserError, nearest
-from car_jax.metrics import of_maps, of_pixels, of_probabilities, of_samples
+from car_jax.metrics import of_images, of_maps, of_pixels, of_probabilities, of_samples
 from car_jax.metrics.base import Metric
 from car_jax.metrics.flips import Flip, switchable
+from car_jax.metrics.image_texts import CONFIDENCES
+from car_jax.metrics.of_images import ImageRisks, OfImages
 from car_jax.metrics.of_pixels import OfPixels
 from car_jax.metrics.of_probabilities import CalibrationError, FlipError, Loss, MeanIoU
 from car_jax.metrics.of_readers import Insight, SoftDice
@@ -65,8 +67,11 @@ OPTIONS: dict[str, tuple[str, ...]] = {
   **dict.fromkeys(of_probabilities.LOSSES, ('own',)),
   'miou': ('own', *_CLASSES),
   'flip_error': ('pixels',),
+  **dict.fromkeys(of_images.AREAS, (*CONFIDENCES, 'trapezoid')),
+  'failure_auroc': (*CONFIDENCES, 'risk='),
+  'image_spearman': (*CONFIDENCES,),
 }
-"""Of scores of samples and readers; of_pixels.NAMES and of_maps.OPTIONS have the others."""
+"""Of images, samples and readers; of_pixels.NAMES and of_maps.OPTIONS have the others."""
 _NAME = re.compile(r'([a-z_]+?)(\d+)?(?:\[(.*)\])?')
 
 
@@ -82,7 +87,7 @@ def metrics(names: Sequence[str], setting: Setting) -> tuple[Metric, ...]:
   names = [str(n) for n in dict.fromkeys(names)]
   make = SortedPixels if setting.exact else PixelCounts
   pixels = make(any('classwise' in name for name in names), setting.ignore)
-  return tuple(metric(name, setting, pixels) for name in names)
+  return of_images.sharing([metric(name, setting, pixels) for name in names])
 
 
 def metric(name: str, setting: Setting, pixels: PixelCounts | None = None) -> Metric:
@@ -169,6 +174,12 @@ def _option(option: str, name: str, kind: str, setting: Setting) -> dict[str, An
     raise UserError(f'{option!r} in {name!r}\n{nearest(value, BEST)}')
   if key in ('best', 'self'):
     return {'best': value} if equals else {'self_pairs': True}
+  if key in CONFIDENCES:
+    return {'confidence': key}
+  if key == 'trapezoid':
+    return {'form': key}
+  if key == 'risk':
+    return {'limit': _share(value, option, name)}
   if key in ('ignore', 'bins'):
     if not value.isdigit():
       raise UserError(f'{option!r} in {name!r}: {key} must be a whole number')
@@ -192,6 +203,12 @@ def _made(kind: str, samples: int, chosen: dict[str, Any], setting: Setting) -> 
     make = Insight if kind == 'ci' else OfSamples
     modes = bool(setting.flips)
     return make(name=name, kind=kind, pairs=pairs, num_classes=many, all_modes=modes, **chosen)
+  if kind in of_images.NAMES:
+    classes = classes_of(setting.classes, setting)
+    there = tuple(c for c in classes if c not in setting.absent_classes)
+    by = chosen.get('confidence', of_images.DEFAULT)
+    images = ImageRisks((by,), there, _absent(setting.absent), setting.ignore)
+    return OfImages(name=name, kind=kind, samples=samples, images=images, **chosen)
   if kind == 'flip_error':
     return FlipError(name=name, samples=samples, flips=setting.flips, **chosen)
   common: dict[str, Any] = dict(name=name, samples=samples, ignore=setting.ignore)
@@ -206,6 +223,12 @@ def _made(kind: str, samples: int, chosen: dict[str, Any], setting: Setting) -> 
     common |= dict(bins=setting.bins, top=many > 2, ignored=setting.ignored)
     return CalibrationError(**(common | chosen))
   return Loss(kind=kind, **common, **chosen)
+
+
+def _share(value: str, option: str, name: str) -> float:
+  if not re.fullmatch(r'[01]|[01]?\.\d+', value) or float(value) > 1:
+    raise UserError(f'{option!r} in {name!r}: it must be a number from 0 to 1, such as 0.5')
+  return float(value)
 
 
 def _absent(value: Any) -> str:

@@ -120,6 +120,8 @@ RANKED: dict[str, tuple[Callable[[Totals, str], Pair], Callable[..., float]]] = 
   'prr': (Totals.errors, rejection.prr),
   'prr_relis': (Totals.errors, rejection.prr_relis),
   'aurc': (Totals.errors, rejection.aurc),
+  'e_aurc': (Totals.errors, rejection.e_aurc),
+  'augrc': (Totals.errors, rejection.augrc),
   'unknown_auroc': (Totals.unknown, ranking.auroc),
   'unknown_ap': (Totals.unknown, ranking.average_precision),
   'unknown_aupr': (Totals.unknown, ranking.aupr),

@@ -11,7 +11,6 @@ A positive is what the score should be high for. All functions return nan where 
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
 
 
 def by_value(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,11 +91,31 @@ def best_f1(positives: np.ndarray, negatives: np.ndarray) -> tuple[float, int]:
   return float(f1[best]), len(f1) - 1 - best
 
 
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-  """Rank correlation of x and y [N], equal values at their mean rank; nan where one is constant."""
-  if len(x) < 2 or np.all(x == x[0]) or np.all(y == y[0]):
-    return float('nan')
-  return float(stats.spearmanr(x, y).statistic)
+def spearman(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+  """Rank correlation of x and y [N], equal values at their mean rank; nan where one is constant.
+
+  weight [*R, N]: multiplicities, such as a bootstrap's -> [*R].
+  """
+  x, y = np.asarray(x), np.asarray(y)
+  weight = np.ones(len(x)) if weight is None else np.asarray(weight, np.float64)
+  total = np.sum(weight, -1, keepdims=True)
+  centred = lambda rank: rank - np.sum(weight * rank, -1, keepdims=True) / np.maximum(total, 1)
+  a, b = (centred(mean_ranks(v, weight)) for v in (x, y))
+  dot = lambda u, v: np.sum(weight * u * v, -1)
+  spread = np.sqrt(dot(a, a) * dot(b, b))
+  constant = np.minimum(dot(a, a), dot(b, b)) < 1e-6  # else 1/2 at the least
+  return np.where(constant, np.nan, dot(a, b) / np.where(constant, 1, spread))
+
+
+def mean_ranks(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+  """The rank of each value [N] among as many of each as the weight [*R, N] says, in a rising order;
+  equal ones have their mean rank."""
+  _, group = np.unique(x, return_inverse=True)
+  order = np.argsort(group, kind='stable')
+  last = np.append(np.diff(group[order]) > 0, True)[: len(group)]
+  reached = np.cumsum(weight[..., order], -1)[..., last]
+  size = np.diff(reached, axis=-1, prepend=0)
+  return (reached - (size - 1) / 2)[..., group]
 
 
 def image_level(known: np.ndarray, other: np.ndarray) -> dict[str, float]:

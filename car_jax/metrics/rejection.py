@@ -69,14 +69,23 @@ def prr_relis(wrong: np.ndarray, right: np.ndarray) -> float:
 
 def aurc(wrong: np.ndarray, right: np.ndarray) -> float:
   """Area under risk over coverage: mean over k of the error rate among the k surest pixels."""
-  wrong, right = (np.asarray(x, np.float64)[::-1] for x in (wrong, right))
-  return float(selective.Curve(np.cumsum(wrong + right), np.cumsum(wrong)).aurc())
+  return float(_curve(wrong, right).aurc())
+
+
+def e_aurc(wrong: np.ndarray, right: np.ndarray) -> float:
+  """AURC above that of the best order, which has all right pixels first: 0 is best."""
+  best = _curve(np.array([np.sum(wrong), 0]), np.array([0, np.sum(right)]))
+  return float(_curve(wrong, right).aurc() - best.aurc())
 
 
 def augrc(wrong: np.ndarray, right: np.ndarray) -> float:
   """Area under the generalized risk (arXiv 2407.01032), as the mean over k = 1 .. N pixels."""
-  wrong, right = (np.asarray(x, np.float64)[::-1] for x in (wrong, right))
-  return float(selective.Curve(np.cumsum(wrong + right), np.cumsum(wrong)).augrc())
+  return float(_curve(wrong, right).augrc())
+
+
+def _curve(wrong: np.ndarray, right: np.ndarray) -> selective.Curve:
+  wrong, right = (np.asarray(x, np.float64)[::-1] for x in (wrong, right))  # surest first
+  return selective.Curve(np.cumsum(wrong + right), np.cumsum(wrong))
 
 
 def _ratio(measured: np.ndarray) -> float:

@@ -80,6 +80,13 @@ class Curve:
       areas = areas + lost / 2
     return ratio(np.sum(areas, -1), self.images**2)
 
+  def auroc(self) -> np.ndarray:
+    """Of risks 0 and 1 [*R]: how often a failure is less sure than a success, equal ones half; nan
+    where either is missing."""
+    right = self.accepted - self.lost
+    surer = _before(right) + _steps(right) / 2
+    return ratio(np.sum(_steps(self.lost) * surer, -1), _last(self.lost) * _last(right))
+
 
 def curve(confidence: np.ndarray, risk: np.ndarray, weight: np.ndarray | None = None) -> Curve:
   """confidence and risk [I] -> the curve; weight [*R, I]: how often each image counts.
@@ -96,6 +103,12 @@ def curve(confidence: np.ndarray, risk: np.ndarray, weight: np.ndarray | None = 
   weight = weight[..., order]
   total = lambda x: np.cumsum(x, -1)[..., last]
   return Curve(total(weight), total(weight * risk[order]))
+
+
+def best_curve(risk: np.ndarray, weight: np.ndarray | None = None) -> Curve:
+  """By rising risk, one image at a time, so that the trapezoids have every point."""
+  rank = np.argsort(np.argsort(risk, kind='stable'))
+  return curve(-rank, risk, weight)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +143,7 @@ def areas(
   kept = ~(np.isnan(confidence) | np.isnan(risk))
   confidence, risk = confidence[kept], risk[kept]
   weight = None if weight is None else np.asarray(weight)[..., kept]
-  rank = np.argsort(np.argsort(risk, kind='stable'))  # no groups: of the trapezoids every point
-  ours, best = (curve(c, risk, weight) for c in (confidence, -rank))
+  ours, best = curve(confidence, risk, weight), best_curve(risk, weight)
   aurc, augrc, mean = ours.aurc(form), ours.augrc(form), ours.mean_risk
   least = best.aurc(form)
   span = mean - least
@@ -177,10 +189,10 @@ def detection(confidence: np.ndarray, risk: np.ndarray, *, limit: float) -> Dete
   none = float('nan')
   return Detection(
     limit=limit,
-    auroc=ranking.auroc(*counts) if failed.size else none,
+    auroc=float(curve(confidence, failed).auroc()),
     average_precision=ranking.average_precision(*counts) if failed.size else none,
     fpr95=ranking.fpr_at_tpr(*counts) if failed.size else none,
-    spearman=ranking.spearman(confidence, risk),
+    spearman=float(ranking.spearman(confidence, risk)),
     failed=int(failed.sum()),
     images=int(kept.sum()),
     left_out=int((~kept).sum()),

@@ -40,24 +40,30 @@ def confidence(
   """SDC of a foreground; the mask is p > 0.5 unless given. `samples`: label maps, 0 background."""
   mask = p > 0.5 if mask is None else mask
   score = soft_dice(p, mask, valid)
-  return jnp.where(jnp.isnan(score), _of_empty(p, empty, samples, valid), score)
+  marked = None if samples is None else samples != 0
+  return jnp.where(jnp.isnan(score), _of_empty(p, empty, marked, valid), score)
 
 
 def class_confidence(
   probs: Float[Array, 'B H W C'],
   predicted: Integer[Array, 'B H W'] | None = None,
   *,
+  classes: tuple[int, ...] | None = None,
   empty: str = 'share',
   samples: Integer[Array, 'B N H W'] | None = None,
+  sample_weight: Float[Array, 'B N'] | None = None,
   valid: Bool[Array, 'B H W'] | None = None,
 ) -> Float[Array, ' B']:
-  """Mean of `class_scores` over those of the classes 1 .. C-1 that are predicted.
+  """Mean of `class_scores` over those of the classes (1 .. C-1) that are predicted.
 
   Where none is, `empty` of all of them. Nothing is published for several classes.
   """
-  scores = class_scores(probs, predicted, valid)[:, 1:]
-  score = jnp.nanmean(scores, 1)
-  return jnp.where(jnp.isnan(score), _of_empty(1 - probs[..., 0], empty, samples, valid), score)
+  chosen = jnp.array(range(1, probs.shape[-1]) if classes is None else classes)
+  score = jnp.nanmean(class_scores(probs, predicted, valid)[:, chosen], 1)
+  listed = jnp.zeros(probs.shape[-1], bool).at[chosen].set(True)
+  marked = None if samples is None else listed[samples]
+  p = jnp.minimum(jnp.sum(jnp.where(listed, probs, 0), -1), 1)
+  return jnp.where(jnp.isnan(score), _of_empty(p, empty, marked, valid, sample_weight), score)
 
 
 def class_scores(
@@ -68,8 +74,14 @@ def class_scores(
   """SDC of each class where it is predicted, which is where it is likeliest unless given; nan where
   it is nowhere."""
   predicted = jnp.argmax(probs, -1) if predicted is None else predicted
-  each = [soft_dice(probs[..., c], predicted == c, valid) for c in range(probs.shape[-1])]
-  return jnp.stack(each, -1)
+  seen = _all(valid, predicted)
+  own = jnp.take_along_axis(probs, predicted[..., None], -1)[..., 0]
+  of = lambda c: (predicted == c) & seen
+  classes = range(probs.shape[-1])
+  inside = jnp.stack([_sum(jnp.where(of(c), own, 0)) for c in classes], -1)
+  size = jnp.stack([jnp.sum(of(c), (1, 2)) for c in classes], -1)
+  total = jnp.sum(jnp.sum(jnp.where(seen[..., None], probs, 0), 2), 1)
+  return jnp.where(size > 0, 2 * inside / jnp.maximum(total + size, 1), jnp.nan)
 
 
 def convention(empty: str, mask: str = 'p>0.5') -> str:
@@ -77,17 +89,19 @@ def convention(empty: str, mask: str = 'p>0.5') -> str:
   return f'sdc[{mask},empty={empty}]'
 
 
-def _of_empty(p: Array, empty: str, samples: Array | None, valid: Array | None) -> Array:
+def _of_empty(
+  p: Array, empty: str, marked: Array | None, valid: Array | None, weight: Array | None = None
+) -> Array:
+  """marked: where samples have a foreground [B, N, H, W]; weight: of the samples [B, N]."""
   if empty not in EMPTY:
     raise ValueError(f'empty must be one of {EMPTY}, not {empty!r}')
   seen = jnp.any(_all(valid, p), (1, 2))
   if empty == 'zero':
     score = jnp.zeros(len(p))
-  elif samples is None:
+  elif marked is None:
     score = jnp.exp(_sum(jnp.where(_all(valid, p), jnp.log1p(-p), 0)))
   else:
-    marked = (samples != 0) & _all(valid, p)[:, None]
-    score = 1 - jnp.mean(jnp.any(marked, (2, 3)), 1)
+    score = 1 - jnp.average(jnp.any(marked & _all(valid, p)[:, None], (2, 3)), 1, weight)
   return jnp.where(seen, score, jnp.nan)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 BINS = 4
+ROWS = 64  # of windows at a time, which bounds the memory
 EDGE = 0.2  # Sobel magnitude from which on a pixel is an edge
 FLAT = 1e-12  # spread of rounding
 
@@ -40,7 +41,11 @@ def mass_ratio(u: np.ndarray, local: str, valid: np.ndarray | None = None) -> fl
   u = np.asarray(u, np.float64)
   mass = u if valid is None else np.where(valid, u, 0.0)
   total = np.sum(mass)
-  return float(np.sum(mass * LOCAL[local](windows(u))) / total) if total > 0 else float('nan')
+  if not total > 0:
+    return float('nan')
+  around = windows(u)
+  parts = (np.s_[k : k + ROWS] for k in range(0, len(u), ROWS))
+  return float(sum(np.sum(mass[part] * LOCAL[local](around[part])) for part in parts) / total)
 
 
 def windows(u: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ GROUPS = (
   'misclassification',
   'unknown objects',
   'image-level',
+  'failing images',
 )
-_SAMPLES, _ACCURACY, _CALIBRATION, BORDERS, _WRONG, UNKNOWN_OBJECTS, _IMAGE = GROUPS
+_SAMPLES, _ACCURACY, _CALIBRATION, BORDERS, _WRONG, UNKNOWN_OBJECTS, _IMAGE, FAILING = GROUPS
 _UNKNOWN = UNKNOWN_OBJECTS
 
 # of single pixels, against a label
@@ -182,6 +183,22 @@ ABOUT = {
     'low',
     'Mean error of the pixels that are kept, over all shares kept. It rewards accuracy and a '
     'good order of confidences together.',
+    _WRONG,
+    True,
+  ),
+  'e_aurc': About(
+    'e-AURC',
+    'low',
+    'AURC above that of the best order of the same errors, which has all right pixels first: what '
+    'a better order of confidences could still win.',
+    _WRONG,
+    True,
+  ),
+  'augrc': About(
+    'AUGRC',
+    'low',
+    'How often a pixel is wrong and yet kept, over all shares kept (arXiv 2407.01032). Half the '
+    'error rate is what confidences without information have; published 1000 times as large.',
     _WRONG,
     True,
   ),

@@ -135,7 +135,7 @@ def coefficients(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     return dict.fromkeys(COEFFICIENTS, NAN)
   return dict(
     pearson=float(stats.pearsonr(x, y).statistic),
-    spearman=ranking.spearman(x, y),
+    spearman=float(ranking.spearman(x, y)),
     kendall=float(stats.kendalltau(x, y).statistic),
   )
 

@@ -25,7 +25,7 @@ from car_jax.metrics import (
 )
 from car_jax.metrics.calibration import reliability
 from car_jax.metrics.of_pixels import OBJECT_NAMES
-from car_jax.reliability import correlation, legend, objects, ranks, survival
+from car_jax.reliability import correlation, failing, legend, objects, ranks, survival
 from car_jax.reliability.count import census_of
 from car_jax.reliability.study import PLAIN, Cell, Study, absent
 from car_jax.report import study as page
@@ -56,10 +56,11 @@ def build(
       dict(name=PLAIN, about="the model's own probabilities"),
       *_calibrators(study, cells),
     ],
-    remarks=_remarks(study, cells),
+    remarks=[*_remarks(study, cells), *failing.remarks(cells)],
     metrics=[m._asdict() for m in _scored(cells)],
     cells=[_cell(plan, c) for c in cells],
     curves=[_curves(c) for c in cells if c.confident],
+    failing=[*failing.of_study(cells)],
     fits=[*_fits(study)],
     objects=[*_objects(study, cells)],
     resamples=plan.config.resamples,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from car_jax.evaluate import order
 from car_jax.evaluate.order import Ranking
-from car_jax.reliability import numbers, ranks, survival
+from car_jax.reliability import failing, numbers, ranks, survival
 from car_jax.reliability.view import View, mean, number
 
 
@@ -22,6 +22,7 @@ def findings(view: View) -> list[str]:
     *_recalibration(view),
     *survival.findings(view),
     _errors(view),
+    failing.finding(view),
     _unknown(view),
     _image_level(view),
     _warnings(view),

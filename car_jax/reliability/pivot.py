@@ -1,14 +1,17 @@
 """A study's scores as papers print them: a row for each model, a column for each set.
 
 The tables of RELIS (arXiv 2303.11298) and GenVal (arXiv 2312.09231): robustness, calibration before
-and after recalibration, unknown pixels, images of another data set, errors found by rejection.
+and after recalibration, unknown pixels, images of another data set, errors found by rejection; and
+which images fail (arXiv 2406.03323).
 """
 
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
+from car_jax.metrics import of_images
 from car_jax.metrics.base import ARROWS
+from car_jax.metrics.texts import FAILING
 from car_jax.reliability import numbers
 from car_jax.reliability.view import Metric, View, number
 from car_jax.report.table import Cell, Table, table
@@ -24,6 +27,7 @@ def tables(view: View) -> list[Table]:
     _plain(view, 'unknown_auroc', 'Pixels of unknown objects'),
     *(t for t in image_level(view)[:1]),
     _plain(view, 'prr', 'Errors found by rejecting unsure pixels'),
+    *failing(view)[:1],
   )
   return [t for t in made if t is not None and t.rows]
 
@@ -78,6 +82,26 @@ def image_level(view: View) -> list[Table]:
       metric = Metric(key, title, better, percent=True)
       names = ('model', 'calibrator')
       out.append(_table(f'{title} of whole images by {score}', metric, names, sets, rows))
+  return [t for t in out if t.rows]
+
+
+def failing(view: View) -> list[Table]:
+  """A table for each score of failing images, before recalibration: a row for each model and
+  confidence."""
+  by_score: dict[str, dict[str, Metric]] = {}
+  for m in view.metrics.values():
+    if m.group == FAILING:
+      score, confidence = of_images.split(m.name)
+      by_score.setdefault(score, {})[confidence] = m
+  out = []
+  for score, by in by_score.items():
+    pairs = [(model, confidence) for model in view.models for confidence in by]
+    rows = [((a, b), _values(view, a, view.plain, by[b].name)) for a, b in pairs]
+    metric = next(iter(by.values()))
+    title = metric.title.partition(', by ')[0]
+    option = ''.join(score.partition('[')[1:])
+    metric = metric._replace(title=f'{title} {option}'.strip())
+    out.append(_table(metric.title, metric, ('model', 'confidence'), view.sets, rows))
   return [t for t in out if t.rows]
 
 

@@ -108,7 +108,7 @@ DEFAULT_MEASURES = (
   *('miou', 'pixel_accuracy', 'ece', 'adaptive_ece', 'ks', 'mce', 'nll', 'brier'),
   *('auroc', 'auroc[entropy]', 'aupr_error', 'fpr95', 'prr', 'aurc', 'auroc[disagreement]'),
   *('unknown_auroc', 'unknown_auroc[entropy]', 'unknown_auroc[max_logit]', 'unknown_auroc[energy]'),
-  *('unknown_ap', 'unknown_fpr95'),
+  *('unknown_ap', 'unknown_fpr95', 'image_aurc', 'image_augrc'),
 )
 
 

@@ -333,7 +333,8 @@ class Study:
     chosen: Mapping[str, Chosen] | None = None,
   ) -> str:
     classes = self.segmenter(model).classes(spec)[0]
-    scores: list[Any] = [self.plan.config.exact, *self.plan.metrics(classes)]
+    scores: list[Any] = [self.plan.config.exact]
+    scores += self.plan.metrics(classes, spec.get('absent', ()))
     for c in (chosen or {}).values():
       scores += [c.loss, c.size, float(c.threshold)]
     return self._mark(model, spec, scores, calibrator)

@@ -39,6 +39,8 @@ def page(study: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     reliability=figures.reliability(view),
     near_borders=figures.near_borders(view),
     errors=figures.errors(view),
+    failing=figures.failing(view),
+    failing_scores=pivot.failing(view),
     tables=dict(
       sets=tables.sets(view),
       scores=tables.scores(view),

@@ -300,6 +300,28 @@ def _roc(
   return Figure(f'{title} (ROC), {dataset}', x, y, tuple(series), labels=labels, size=SMALL)
 
 
+def failing(view: View) -> list[Figure]:
+  """Does it know which images fail? Mean risk of the images that are kept, the surest first, over
+  their share: in-domain and on the strongest shift, a line per model; of a model alone also the
+  best possible order of its images."""
+  out, look = [], styles(view.models)
+  for dataset in dict.fromkeys((view.reference, view.strongest)):
+    here = {e['model']: e for e in view.study.get('failing') or [] if e['set'] == dataset}
+    by = {m: here[m] for m in view.models if m in here}
+    series = [
+      Series(model, look[model]._replace(shape=''), _curve(e['coverage'], e['risk']))
+      for model, e in by.items()
+    ]
+    if len(by) == 1:
+      (only,) = by.values()
+      best = _curve(only['coverage'], only['best'])
+      series.insert(0, Series('best possible', DOTTED, best))
+    x = Axis('images kept, the surest first, %', 0, 100)
+    y = Axis('mean risk of the kept images (one minus Dice), %, ↓ lower is better', 0)
+    out.append(Figure(f'Images kept, {dataset}', x, y, tuple(series), size=PLOT))
+  return [f for f in out if not f.empty]
+
+
 def correlations(view: View) -> list[Figure]:
   """A point per model with the intervals of its score on synthetic and on real sets."""
   out = []

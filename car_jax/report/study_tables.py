@@ -190,6 +190,7 @@ def markdown(study: Mapping[str, Any]) -> str:
     ('Recalibration', fits(view), ''),
     *((t.title, t, t.about) for t in survival.tables(view)),
     (survival.QUESTION, survival.details(view), ' '.join(survival.covers(view))),
+    *((t.title, t, t.about) for t in pivot.failing(view)[1:]),
     *((t.title, t, t.about) for t in pivot.image_level(view)),
     (correlation.QUESTION, correlation.as_table(view), ''),
     ('Legend', _legend(view), ''),

@@ -39,6 +39,19 @@ class Coarse(Share):
     return dict(right=whole.get('right', rows['near']), all=rows['all'])
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Median(Metric):
+  """Of the images' shares: no sum of theirs."""
+
+  of_rows = True
+  about = About('median', 'high', 'Median share of right pixels.')
+
+  def compute(self, total):
+    share = total['right'] / total['all']
+    of = lambda times: np.median(np.repeat(share, times.astype(int)))
+    return np.apply_along_axis(of, -1, total['times'])
+
+
 SHARE, SIZE, COARSE = Share(name='share'), Size(name='size'), Coarse(name='coarse')
 ALL = (SHARE, SIZE, COARSE)
 
@@ -78,6 +91,48 @@ def test_scores_are_those_of_all_images_however_they_came(parts):
   assert c.values(SHARE) is None
   assert len(c.sizes) == parts
   same(c.estimates(ALL, resamples=50), filled(1)[0].estimates(ALL, resamples=50))
+
+
+MEDIAN = Median(name='median')
+
+
+def medians(parts=1, images=12, groups=None, seed=0):
+  """A cell with the median alone, and the images' shares."""
+  (share, _, _), out = states(np.random.default_rng(seed), images), Cell()
+  for rows in np.array_split(np.random.default_rng(parts).permutation(images), parts):
+    of = [groups[k] for k in rows] if groups else [''] * len(rows)
+    part = {k: v[rows] for k, v in share.items()}
+    out.add([MEDIAN], [part], np.array([f'i{k:02}' for k in range(images)])[rows], of)
+  return out, share['right'] / share['all']
+
+
+def test_a_score_of_rows_is_of_all_images_however_they_came(tmp_path):
+  one, share = medians()
+  several, _ = medians(parts=5)
+  assert one.value(MEDIAN) == pytest.approx(np.median(share))
+  part = [int(one.ids[k][1:]) for k in (2, 3)]
+  assert MEDIAN.compute(one.total(MEDIAN, np.array([2, 3]))) == np.median(share[part])
+  first, second = (c.estimates([MEDIAN], resamples=60)['median'] for c in (one, several))
+  assert dataclasses.astuple(first) == pytest.approx(dataclasses.astuple(second))
+  assert first.low < first.value < first.high
+  several.save(tmp_path / 'a.npz', {})
+  again, _ = cell.load(tmp_path / 'a.npz')
+  other, more = medians(seed=1)
+  both = cell.merged([again, other], [MEDIAN])
+  assert both.value(MEDIAN) == pytest.approx(np.median([*share, *more]))
+
+
+def test_rows_of_a_group_are_drawn_together():
+  groups = ['a'] * 6 + ['b'] * 3 + ['c'] * 3
+  c, share = medians(groups=groups)
+  draws = c.draws([MEDIAN], resamples=50, seed=2)['median']
+  times = np.random.default_rng(2).multinomial(3, np.full(3, 1 / 3), 50)
+  want = [np.median(np.repeat(share, np.repeat(n, [6, 3, 3]))) for n in times]
+  np.testing.assert_allclose(draws, want)
+  alone, _ = medians(images=1)
+  e = alone.estimates([MEDIAN], resamples=10)['median']
+  assert np.isfinite(e.value)
+  assert np.isnan([e.low, e.high]).all()
 
 
 def test_an_interval_holds_most_of_what_other_images_would_show():

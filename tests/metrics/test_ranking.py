@@ -65,7 +65,8 @@ def test_rejection_curve_goes_from_all_errors_to_none():
 
 METRICS = [ranking.auroc, ranking.average_precision, ranking.aupr, ranking.fpr_at_tpr]
 METRICS += [lambda w, r: rejection.prr(w[::-1], r[::-1])]
-METRICS += [lambda w, r: rejection.aurc(w[::-1], r[::-1])]
+AREAS = (rejection.aurc, rejection.e_aurc, rejection.augrc)
+METRICS += [lambda w, r, area=area: area(w[::-1], r[::-1]) for area in AREAS]
 
 
 @settings(max_examples=60, deadline=None)

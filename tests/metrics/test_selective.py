@@ -84,6 +84,7 @@ def test_images_and_pixels_with_risks_of_0_and_1_agree():
   found = selective.areas(group, risk)
   assert rejection.aurc(wrong, right) == pytest.approx(found.aurc, abs=1e-12)
   assert rejection.augrc(wrong, right) == pytest.approx(found.augrc, abs=1e-12)
+  assert rejection.e_aurc(wrong, right) == pytest.approx(found.e_aurc, abs=1e-12)
 
 
 def test_edge_cases():

@@ -20,6 +20,7 @@ CALIBRATORS = (
   ('local', 'a small net that gives every pixel its temperature'),
 )
 CLASSES = ('road', 'sidewalk', 'building', 'sky', 'person', 'car', 'bicycle')
+FAILING = ('image_aurc', 'image_aurc[soft_dice]', 'failure_auroc[risk=0.3]')
 MODELS = ('SegFormer-B0', 'SETR-PUP', 'DeepLabV3+ R50')
 
 
@@ -43,7 +44,7 @@ def study(models=3, sets=6, calibrators=4, *, seed=0, points=21):
       for n, r, c, s in datasets
     ],
     'calibrators': [{'name': n, 'about': a} for n, a in ways],
-    'metrics': [m._asdict() for m in legend.KNOWN.values()],
+    'metrics': [m._asdict() for m in (*legend.KNOWN.values(), *map(legend.of_score, FAILING))],
   }
   out['cells'], out['curves'] = [], []
   for i, model in enumerate(names):
@@ -69,6 +70,9 @@ def study(models=3, sets=6, calibrators=4, *, seed=0, points=21):
     _guarantee(m, n, w, i, 0.8 if s is None else s)
     for i, m in enumerate(names) for n, _, _, s in datasets for w, _ in ways
   ]  # fmt: skip
+  out['failing'] = [
+    _failing(m, s, i, k) for i, m in enumerate(names) for k, (s, *_) in enumerate(datasets)
+  ]
   out['worst'] = [_worst(m, datasets[-1][0], i, j) for i, m in enumerate(names) for j in range(2)]
   return out
 
@@ -83,6 +87,9 @@ def _cell(rng, model, dataset, way, i, hard, k):
     'miou': miou, 'pixel_accuracy': 0.96 - 0.2 * hard, 'ece': ece, 'adaptive_ece': ece * 0.99,
     'ks': ece * 0.97, 'mce': min(0.9, ece * 2.5), 'nll': 0.15 + 1.1 * hard * gain,
     'brier': 0.07 + 0.35 * hard, 'auroc': auroc, 'aupr_error': 0.4 + 0.2 * hard,
+    'image_aurc': 0.2 + 0.3 * hard + 0.01 * i,
+    'image_aurc[soft_dice]': 0.18 + 0.3 * hard + 0.01 * i,
+    'failure_auroc[risk=0.3]': 0.9 - 0.2 * hard - 0.01 * i,
     'fpr95': 0.3 + 0.3 * hard, 'prr': 0.75 - 0.15 * hard, 'aurc': 0.01 + 0.1 * hard,
   }  # fmt: skip
   if dataset == 'IDD':
@@ -152,6 +159,13 @@ def _guarantee(model, dataset, way, i, hard):
     loss=dict(value=loss, low=low, high=high), images=100, skipped=0, above=0.4, gap=0.05,
     verdict=verdict,
   )  # fmt: skip
+
+
+def _failing(model, dataset, i, k):
+  kept = np.linspace(0.05, 1, 20)
+  risk = (0.1 + 0.05 * k + 0.01 * i) * (0.4 + 0.6 * kept)
+  lists = dict(coverage=kept.tolist(), risk=risk.tolist(), best=(risk * kept).tolist())
+  return dict(model=model, set=dataset, confidence='mean') | lists
 
 
 def _worst(model, dataset, i, j):

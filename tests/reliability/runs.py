@@ -46,6 +46,7 @@ def study(models: dict, data: pathlib.Path, names: dict, **changes) -> ConfigDic
   c.calibrate_on = entry(next(iter(names.values())))
   c.calibrators = dict(temperature='temperature', clusters='clusters2')
   c.measures = ('miou', 'ece', 'adaptive_ece', 'auroc', 'unknown_auroc', 'unknown_auroc[max_logit]')
+  c.measures += ('image_aurc', 'image_aurc[soft_dice]', 'image_augrc[patch10]')
   c.resamples, c.worst = 20, 2
   for k, v in changes.items():
     c[k] = v

@@ -37,6 +37,20 @@ def test_each_value_is_that_of_its_cell(content):
       assert value == f'{100 * ece:.1f}'
 
 
+def test_scores_of_failing_images_have_a_row_for_each_model_and_confidence(content):
+  first, other = pivot.failing(View(content))
+  assert [first.title, other.title] == ['AURC of images', 'AUROC of failures [risk=0.3]']
+  assert head(first) == ['model', 'confidence', *(s['name'] for s in content['sets'])]
+  assert [row[:2] for row in texts(first)][:2] == [
+    [content['models'][0]['name'], c] for c in ('mean', 'soft_dice')
+  ]
+  cells = {(c['model'], c['set'], c['calibrator']): c['values'] for c in content['cells']}
+  for model, confidence, *values in texts(first):
+    name = 'image_aurc' if confidence == 'mean' else 'image_aurc[soft_dice]'
+    of = [cells[model, s, 'none'][name]['value'] for s in head(first)[2:]]
+    assert values == [f'{100 * v:.1f}' for v in of]
+
+
 def test_the_best_of_a_column_is_marked(content):
   table = by_title(content)['Robustness']
   for column in [*zip(*(row.cells for row in table.rows), strict=True)][1:]:
@@ -46,7 +60,7 @@ def test_the_best_of_a_column_is_marked(content):
 def test_equal_values_and_a_single_model_are_not_marked():
   content = fake_study.study(models=1)
   tables = pivot.tables(View(content))
-  rows = [r for t in tables if 'calibrator' not in head(t) for r in t.rows]
+  rows = [r for t in tables if not {'calibrator', 'confidence'} & {*head(t)} for r in t.rows]
   assert rows
   assert not any(c.best for row in rows for c in row.cells)
 
@@ -82,7 +96,7 @@ def test_page_markdown_and_terminal_have_the_tables(content):
 
 def test_a_hostile_name_is_text(content):
   content['models'][0]['name'] = hostile = '<script>alert(1)</script>|'
-  for part in ('cells', 'image_ood', 'curves', 'fits', 'worst'):
+  for part in ('cells', 'image_ood', 'curves', 'failing', 'fits', 'worst'):
     for entry in content[part]:
       entry['model'] = hostile if entry['model'] == fake_study.MODELS[0] else entry['model']
   assert '<script>alert(1)' not in study.page(content, {})

@@ -77,6 +77,39 @@ def test_a_cell_is_what_plain_numpy_finds(finished):
   assert value['low'] <= value['value'] <= value['high']
 
 
+def risk_and_confidence(full, name):
+  """Of each image, in numpy: one minus the mean Dice of the classes there, minus mean entropy."""
+  out = []
+  shape = (4, 32, 64)
+  for logits, label, unknown in zip(
+    *(x.reshape(*shape, *x.shape[1:]) for x in predictions(full, name)), strict=True
+  ):
+    probs, seen = softmax(logits.astype(np.float64), -1), (label != 255) & ~unknown
+    said = probs.argmax(-1)
+    each = [((said == c) & seen, (label == c) & seen) for c in range(probs.shape[-1])]
+    dice = [2 * np.sum(a & b) / (a.sum() + b.sum()) for a, b in each if a.any() or b.any()]
+    entropy = -np.sum(probs * np.log(np.maximum(probs, 1e-300)), -1)
+    out.append((1 - np.mean(dice), -entropy[seen].mean()))
+  return np.array(out).T
+
+
+def test_scores_of_failing_images_are_what_plain_numpy_finds(finished):
+  full, found, page = finished
+  parts = {s: risk_and_confidence(full, s) for s in ('clear', 'fog')}
+  parts['all'] = np.concatenate([*parts.values()], 1)
+  for name, (risk, sure) in parts.items():
+    order = np.argsort(-sure)
+    kept = np.cumsum(risk[order]) / np.arange(1, len(risk) + 1)
+    value = cell(found, name)['values']['image_aurc']
+    assert value['value'] == pytest.approx(kept.mean(), abs=1e-4)
+    assert value['low'] <= value['value'] <= value['high']
+    (curve,) = [e for e in found['failing'] if e['set'] == name]
+    np.testing.assert_allclose(curve['risk'], kept, atol=1e-4)
+    assert curve['confidence'] == 'mean'
+  assert 'Does it know which images fail?' in page.read_text()
+  assert '## AURC of images' in (page.parent / 'study.md').read_text()
+
+
 def test_the_fitted_temperature_lowers_nll_and_is_applied(finished):
   full, found, page = finished
   fit = next(f for f in found['fits'] if f['calibrator'] == 'temperature')

@@ -1,8 +1,10 @@
 """The page is whole, safe and complete, for a full study and for one with holes."""
 
 import copy
+import itertools
 import re
 
+import numpy as np
 import pytest
 
 from car_jax.report import study as page
@@ -21,7 +23,7 @@ def text():
 def test_page_is_one_whole_file(text):
   found = Document(text)
   assert found.ids == [
-    'accuracy', 'tables', 'shift', 'scores', 'confidence', 'recalibration', 'guarantees',
+    'accuracy', 'tables', 'shift', 'scores', 'confidence', 'failing', 'recalibration', 'guarantees',
     'unknown', 'worst', 'legend', 'reproduce',
   ]  # fmt: skip
   assert found.links == [f'#{i}' for i in found.ids]
@@ -67,13 +69,29 @@ def test_scores_table_holds_every_cell(text):
   assert sum(len(r) == len(row) for r in rows) >= 72
 
 
+def test_risk_over_the_images_kept_is_the_studys(text):
+  drawn = Document(text).figures
+  for dataset in ('Cityscapes val', 'fog 1.0'):
+    rows = [r for r in drawn[f'Images kept, {dataset}'] if r['series'] == 'SETR-PUP']
+    (entry,) = [e for e in STUDY['failing'] if (e['model'], e['set']) == ('SETR-PUP', dataset)]
+    risk = np.interp(
+      [float(r['images kept, the surest first, %']) / 100 for r in rows],
+      entry['coverage'],
+      entry['risk'],
+    )
+    shown = [float(v) for r in rows for k, v in r.items() if k.startswith('mean risk')]
+    np.testing.assert_allclose(shown, 100 * risk, rtol=1e-3)
+  assert 'one minus Dice goes from 11.0 to' in Document(text).text
+
+
 def test_names_are_escaped(text):
   assert '<shift>' not in text
   study = copy.deepcopy(STUDY)
   bad = '"><script>x</script>\'|\n=cmd'
   for part in ('models', 'sets', 'calibrators'):
     study[part][1]['name'] = part + bad
-  for entry in (*study['cells'], *study['curves'], *study['guarantee_results'], *study['worst']):
+  listed = (study[k] for k in ('cells', 'curves', 'guarantee_results', 'failing', 'worst'))
+  for entry in itertools.chain.from_iterable(listed):
     for key, part in (('model', 'models'), ('set', 'sets'), ('calibrator', 'calibrators')):
       if entry.get(key) == STUDY[part][1]['name']:
         entry[key] = part + bad
