@@ -1,18 +1,20 @@
 """The harness against plain loops, and that nothing but the examples decides a value."""
 
 import functools
+import itertools
 import re
 
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from car_jax.data import fake, pipeline
 from car_jax.data import labels as labels_of
 from car_jax.errors import UserError
 from car_jax.evaluate import census, harness, plan, predict
 from car_jax.methods import baselines
-from car_jax.metrics import flips
+from car_jax.metrics import flips, selective
 from car_jax.metrics.base import Traits
 from tests.evaluate import scene
 from tests.whole import whole
@@ -91,6 +93,26 @@ def test_scores_are_those_of_a_plain_loop_over_images(results, name):
     p = samples.probs[i].mean(0)[..., 1]
     logs = share * np.log(np.maximum(p, 1e-7)) + (1 - share) * np.log(np.maximum(1 - p, 1e-7))
     assert found['nll'][i] == pytest.approx(-logs.mean(), rel=1e-4)
+
+
+def test_images_that_fail_are_judged_by_all_readers_and_samples():
+  """Two of the report's scores asked for by name: their values, and no value of single images."""
+  names = ('image_aurc[pairwise_dice]', 'image_spearman', 'image_augrc[patch10]')
+  results = run(spec=dict(samples=6, metrics=names), first=1)
+  batch, samples = drawn('samples')
+  mean, maps = np.einsum('bnhwc,bn->bhwc', samples.probs, samples.weight), samples.probs.argmax(-1)
+  dice = lambda a, b: 2 * (a & b).sum() / (a.sum() + b.sum()) if (a | b).any() else 1.0
+  risk, agreed = [], []
+  for i, said in enumerate(mean.argmax(-1) == 1):
+    readers, drawn_maps = batch['labels'][i][batch['label_weight'][i] > 0] == 1, maps[i] == 1
+    risk.append(1 - np.mean([dice(said, r) for r in readers]))
+    agreed.append(np.mean([dice(a, b) for a, b in itertools.combinations(drawn_maps, 2)]))
+  sure = -np.mean(-np.sum(mean * np.log(np.maximum(mean, 1e-30)), -1), (1, 2))
+  values = results.scalars()
+  assert values[names[0]] == pytest.approx(selective.areas(agreed, risk).aurc, abs=1e-5)
+  assert values[names[1]] == pytest.approx(stats.spearmanr(sure, -np.array(risk)).statistic)
+  assert 0 < values[names[2]] < np.mean(risk)
+  assert by_name(results, results.subjects[0]) == {}
 
 
 def test_calibration_error_is_pooled_over_all_pixels(results):
