@@ -151,9 +151,10 @@ class Data(Group):
   """Side of the central square that evaluation sees; 0 for whole images."""
   fit: Size | tuple[()] = ()
   """Longer and shorter side that evaluation scales images into; () for none."""
-  fit_multiple: Positive = 1
+  fit_multiple: Count = 0
   """Whole multiples of it that the sides of an image in `fit` are rounded up to, its shape changed
-  by so much; antialiased, as transformers has it. 1 for none, as mmsegmentation has it."""
+  by so much; antialiased, as transformers has it, also at 1. 0 for neither, as mmsegmentation has
+  it."""
   resize: Size | tuple[()] = ()
   """Height and width that evaluation makes of any image, antialiased; () for none."""
   threads: Annotated[int, Range(0, 1024)] = 2

@@ -252,13 +252,15 @@ def fitted_size(height: int, width: int, long: int, short: int) -> tuple[int, in
 def rounded_size(height: int, width: int, long: int, short: int, multiple: int) -> tuple[int, int]:
   """As `fitted_size`, each side rounded up to a multiple of a number.
 
-  As transformers does it, which rounds the shorter side before, and the longer one down.
+  As transformers does it, which rounds the shorter side before, and the longer one down, in this
+  order of operations; where the shorter side is to stay, both do.
   """
-  scale = min(long / max(height, width), short / min(height, width))
-  least = min(height, width)
-  sides = (round(s * scale) if s == least else int(s * scale) for s in (height, width))
-  height, width = (-(-side // multiple) * multiple for side in sides)
-  return height, width
+  low, high = sorted((height, width))
+  edge = long * low / high if high / low * short > long else short
+  if round(edge) != low:
+    new = {high: int(edge * high / low), low: round(edge)}
+    height, width = new[height], new[width]
+  return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
 def antialiased(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -286,17 +288,17 @@ class Fit:
   """The image alone at `fitted_size`, `bilinear`; labels keep their size.
 
   For nets that are scored at the size they were trained on (RELIS, arXiv 2303.11298). With a
-  `multiple`, at `rounded_size`, `antialiased`, as transformers has it.
+  `multiple`, 1 included, at `rounded_size`, `antialiased`, as transformers has it.
   """
 
   long: int
   short: int
-  multiple: int = 1
+  multiple: int = 0
 
   def __call__(self, example: Example, rng: np.random.Generator | None = None) -> Example:
     image = example['image']
     height, width = image.shape[:2]
-    if self.multiple == 1:
+    if not self.multiple:
       h, w = fitted_size(height, width, self.long, self.short)
       return example | {'image': bilinear(image, h, w)}
     h, w = rounded_size(height, width, self.long, self.short, self.multiple)

@@ -10,8 +10,10 @@ KINDS = {
   b'<': 'a page of the web or XML; download the file itself',
   b'{': 'JSON, which holds no weights',
 }
+SAFETENSORS = 'it is a safetensors file: call it FILE.safetensors, which huggingface and timm read'
 
 
 def described(head: bytes) -> str:
   """'it is a PNG picture', or '' for what is not known."""
+  head = head.lstrip()
   return next((f'it is {kind}' for start, kind in KINDS.items() if head.startswith(start)), '')

@@ -55,7 +55,8 @@ class Checkpoint:
         "preprocessor_config.json says\n  as they are: --config.data.resize='()'",
         flush=True,
       )
-    return run_config(self.spec, **dict(fit=()) | frame)
+    with naming(self.path):
+      return run_config(self.spec, **dict(fit=()) | frame)
 
   def check(self, config: ConfigDict) -> None:
     """Raises UserError where config.json says that its net computes something else."""

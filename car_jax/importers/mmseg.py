@@ -88,7 +88,8 @@ class Checkpoint:
     if test.mean is not None:
       spec |= dict(mean=test.mean, std=test.std)
     fit = {'fit': test.fit} if test.fit else {}
-    return run_config(spec, crop=_side(test.crop), stride=_side(test.stride), **fit)
+    with naming(self.path):
+      return run_config(spec, crop=_side(test.crop), stride=_side(test.stride), **fit)
 
   def state(self, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
     """The weights as a state of the config's method, and what is known of their data.

@@ -36,6 +36,10 @@ def _average(path: Any, names: Mapping[str, str]) -> dict[str, str]:
 
 WHOLE = 'give the file of a whole segmenter: an encoder alone has nothing to score'
 STARTS = '`python -m car_jax.importers {} FILE --config CONFIG` starts an encoder from it'
+OF_MMSEG = (
+  'a segmenter of mmsegmentation',
+  '`python -m car_jax.importers mmseg FILE` reads it, where it has its backbone too',
+)
 # A name -> what a file is that has it, what to do
 KINDS = {
   'segformer.encoder.patch_embeddings.0.proj.weight': (
@@ -50,6 +54,8 @@ KINDS = {
     "a segmenter with DAFormer's head, which no net here has",
     'give a SegFormer or DeepLabV3+; its logits as files are scored by eval.py --predictions',
   ),
+  'decode_head.conv_seg.weight': OF_MMSEG,
+  'decode_head.mask_norm.weight': OF_MMSEG,
   'backbone.patch_embed1.proj.weight': ("an encoder in the names of NVlabs' SegFormer", WHOLE),
   'backbone.layers.0.0.projection.weight': ('a mmsegmentation MixVisionTransformer', WHOLE),
   'patch_embed1.proj.weight': ("an encoder alone (MiT) in the names of NVlabs' SegFormer", WHOLE),

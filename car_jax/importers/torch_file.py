@@ -319,8 +319,10 @@ def _read(path: pathlib.Path) -> Any:
   if head == b'PK' or not head:  # a zip archive's directory is at its end
     raise CutShort
   if head[:1] != PICKLE:
-    known = foreign.described(stream.getvalue()[:32])
-    raise ValueError(known or 'neither a pickle nor a zip archive')
+    begin = stream.getvalue()[:32]
+    if begin[8:10] == b'{"':  # after the length of its table
+      raise ValueError(foreign.SAFETENSORS)
+    raise ValueError(foreign.described(begin) or 'neither a pickle nor a zip archive')
   content = Machine(stream, budget, _stand_ins(budget)).load()
   if type(content) is int and content == LEGACY_MAGIC:
     content = _legacy(stream, budget)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 
-from car_jax.errors import UserError
+from car_jax.errors import UserError, nearest
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
 from car_jax.nn.layers import BatchNorm, block_output, conv, max_pool3
@@ -129,7 +129,9 @@ class ResNet(Backbone):
 
   def plan(self) -> list[tuple[int, list[int]]]:
     """Of each stage its stride and the dilations of its blocks. Raises UserError."""
-    counts = self.blocks or BLOCKS[self.depth]
+    counts = self.blocks or BLOCKS.get(self.depth)
+    if counts is None:
+      raise UserError(f'ResNet of depth {self.depth}\n{nearest(str(self.depth), map(str, BLOCKS))}')
     strided = [min(s, self.output_stride // 4) for s in (1, 2, 4, 8)]  # up to the stage's end
     strides = self.strides or [b // a for a, b in itertools.pairwise([1, *strided])]
     dilations = self.dilations or [2**k // s for k, s in enumerate(strided)]

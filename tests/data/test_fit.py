@@ -83,6 +83,23 @@ def test_sides_are_rounded_up_as_transformers_has_it(frame):
     height, width = shortest_and_longest_edge(*size, frame[1], frame[0])
     want = 32 * math.ceil(height / 32), 32 * math.ceil(width / 32)
     assert transforms.rounded_size(*size, *frame, 32) == want
+    assert transforms.rounded_size(*size, *frame, 1) == (height, width)
+
+
+@pytest.mark.parametrize(
+  ('size', 'frame', 'want'),
+  [
+    ((245, 961), (960, 245), (245, 961)),  # the shorter side is as wanted: the longer one stays
+    ((100, 190), (230, 128), (121, 230)),
+    ((1050, 2009), (2048, 1024), (1024, 1959)),
+  ],
+)
+def test_sides_of_transformers_without_a_multiple(size, frame, want):
+  """By `get_size_with_aspect_ratio` of transformers 5.24."""
+  assert transforms.rounded_size(*size, *frame, 1) == want
+  image = np.zeros((*size, 3), np.uint8)
+  (change,) = transforms.from_config(dict(fit=frame, fit_multiple=1), False)
+  assert change({'image': image}, RNG)['image'].shape == (*want, 3)
 
 
 def antialiased(x, height, width):
@@ -99,7 +116,11 @@ def antialiased(x, height, width):
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize(
   ('config', 'size'),
-  [(dict(resize=(10, 45)), (10, 45)), (dict(fit=(16, 12), fit_multiple=4), (12, 16))],
+  [
+    (dict(resize=(10, 45)), (10, 45)),
+    (dict(fit=(16, 12), fit_multiple=4), (12, 16)),
+    (dict(fit=(16, 12), fit_multiple=1), (10, 16)),
+  ],
 )
 def test_the_image_is_shrunk_without_aliases(channels, config, size):
   image = RNG.integers(0, 256, (30, 50, channels), np.uint8)

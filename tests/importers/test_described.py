@@ -136,6 +136,18 @@ def test_a_file_that_does_not_say_is_asked_about(tmp_path, capsys):
     ),
     (lambda t: t.replace('num_classes=', 'num_classes=1'), 'classes, its weights have 5'),
     (lambda t: t.replace('crop_size=', 'crop_size=[], old='), 'cannot be read as the config of'),
+    (lambda t: t.replace('depth=50', 'depth=49'), 'ResNet of depth 49'),
+    (lambda t: t.replace('depth=50', "depth='x'"), 'x.pth: config.method.model.backbone.depth is'),
+    (lambda t: t.replace('57.12,', '0,'), 'images are divided by it'),
+    (lambda t: t.replace('flip=False', 'flip=True'), 'test_pipeline.flip = True'),
+    (
+      lambda t: t.replace('flip=False', 'flip=False, img_ratios=[0.5, 1.0]'),
+      'test_pipeline.img_ratios = (0.5, 1.0)',
+    ),
+    (
+      lambda t: t.replace("type='RandomFlip'", "type='ResizeToMultiple', size_divisor=32"),
+      "'ResizeToMultiple' in test_pipeline, which is not done here",
+    ),
   ],
 )
 def test_what_no_net_here_does_is_refused(change, message, tmp_path, capsys):
@@ -178,6 +190,32 @@ def test_a_text_is_read_and_not_run(tmp_path):
   ):
     with pytest.raises(UserError, match='its config'):
       config_text.read(hostile, 'x.pth')
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda t: t.replace('keep_ratio=True', 'old=True'), 'test_pipeline.keep_ratio = False'),
+    (lambda t: t.replace('keep_ratio=True', 'keep_ratio=True, scale_factor=0.5'), 'scale_factor'),
+    (lambda t: t.replace('bgr_to_rgb=True', 'old=True'), 'data_preprocessor.bgr_to_rgb = False'),
+    (
+      lambda t: t.replace('bgr_to_rgb=True', 'bgr_to_rgb=True, test_cfg=dict(size_divisor=32)'),
+      "data_preprocessor.test_cfg = {'size_divisor': 32}",
+    ),
+  ],
+)
+def test_defaults_and_padding_since_version_1(change, message, tmp_path):
+  file = mmseg.opened(write(tmp_path / 'x.pth', 'mmseg1/segformer', change))
+  with pytest.raises(UserError) as e:
+    file.config()
+  assert message in str(e.value)
+
+
+def test_a_preprocessor_without_a_mean_leaves_images_as_they_are():
+  given = dict(type='SegDataPreProcessor', bgr_to_rgb=True)
+  for text in (dict(model=dict(data_preprocessor=given)), dict(model={}, data_preprocessor=given)):
+    actual = testing.testing(text)
+    assert (actual.mean, actual.std) == ((0.0,) * 3, (1.0,) * 3)
 
 
 def test_mean_and_deviation_of_the_file_count(tmp_path):

@@ -265,6 +265,7 @@ def test_what_wraps_a_model_is_taken_off(tmp_path, outer):
       'importers huggingface',
     ),
     (['layer1.0.conv1.weight'], 'importers torchvision'),
+    (['decode_head.conv_seg.weight'], 'a segmenter of mmsegmentation\n.*where it has its backbone'),
     (['zebra', 'ant'], 'its names begin with ant, zebra'),
   ],
 )

@@ -182,6 +182,8 @@ def test_an_encoder_alone_is_no_model_of_a_study(tmp_path, capsys):
     (b'\x89PNG\r\n', 'cannot be read as a file of torch weights (it is a PNG picture)'),
     (b'<!DOCTYPE html>', 'it is a page of the web or XML'),
     (b'version https://git-lfs.github.com/spec/v1\n', '`git lfs pull` fetches'),
+    (b'\n <html>', 'it is a page of the web or XML'),
+    (b'\x40' + bytes(7) + b'{"a":', 'it is a safetensors file'),
     (b'what', 'neither a pickle nor a zip archive'),
     (0.5, 'toy.pth is cut short'),
     ('classes', 'its config has 19 classes, its weights have 5'),
@@ -193,7 +195,7 @@ def test_damaged_and_foreign_files(importer, content, message, tmp_path, capsys)
   (tmp_path / 'files').mkdir()
   file = tmp_path / 'files' / 'toy.pth'
   if content == 'classes':
-    message = message if importer == 'mmseg' else 'toy.pth is no '
+    message = message if importer == 'mmseg' else 'it is a segmenter of mmsegmentation'
     nineteen = lambda text: re.sub(r'num_classes=\d+', 'num_classes=19', text)
     test_described.write(file, 'mmseg0/edges', nineteen)
   elif content == 'zip':

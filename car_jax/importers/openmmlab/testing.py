@@ -6,6 +6,10 @@ from typing import Any, NamedTuple
 from car_jax.errors import UserError
 from car_jax.importers.settings import Settings
 
+# Steps that leave the image as it is: they read it, pack it, or flip it where flips are asked for.
+PASSED = {'LoadImageFromFile', 'LoadAnnotations', 'RandomFlip', 'ImageToTensor', 'Collect'}
+PASSED |= {'DefaultFormatBundle', 'PackSegInputs', 'Normalize'}
+
 
 class Testing(NamedTuple):
   """fit: the frame that images are resized into, or None where the config does not say.
@@ -39,25 +43,43 @@ def _pair(x: Any) -> tuple[int, int]:
 
 def _normalisation(config: Mapping[str, Any], model: Settings) -> tuple[Any, Any]:
   """Since mmsegmentation 1 in the model's data_preprocessor, before in img_norm_cfg."""
-  given, colours = model('data_preprocessor', None), 'bgr_to_rgb'
+  given = model('data_preprocessor', None) or config.get('data_preprocessor')
+  colours = 'bgr_to_rgb'
   if not given:
     steps = [*_steps(config), {'type': 'Normalize', **(config.get('img_norm_cfg') or {})}]
     given = next(s for s in steps if s.get('type') == 'Normalize')
     colours = 'to_rgb'
   of = Settings(given, 'img_norm_cfg' if colours == 'to_rgb' else 'model.data_preprocessor')
-  if of('mean', None) is None or of('std', None) is None:
-    return None, None
-  of.only(colours, True)
-  return tuple(map(float, of('mean'))), tuple(map(float, of('std')))
+  mean, std = of('mean', None), of('std', None)
+  if mean is None or std is None:
+    if colours == 'to_rgb':  # a text that does not say
+      return None, None
+    mean, std = (0,) * 3, (1,) * 3
+  of.only(colours, True, default=colours == 'to_rgb')
+  of.only('test_cfg', None)  # how images are padded
+  if 0 in std:
+    raise UserError(f'its config has {of.where}.std = {std!r}\n  images are divided by it')
+  return tuple(map(float, mean)), tuple(map(float, std))
 
 
 def _fit(config: Mapping[str, Any]) -> tuple[int, int] | None:
   sizes = []
   for step in _steps(config):
     of = Settings(step, 'test_pipeline')
-    if step.get('type') == 'Resize':
-      of.only('keep_ratio', True)
-    if step.get('type') in ('MultiScaleFlipAug', 'Resize'):
+    if (kind := of('type', None)) == 'Resize':
+      of.only('keep_ratio', True, default='scale' not in step)  # since version 1 it is False
+      of.only('interpolation', 'bilinear')
+      for key in ('scale_factor', 'ratio_range', 'min_size'):
+        of.only(key, None)
+    elif kind == 'MultiScaleFlipAug':
+      of.only('flip', False)
+      of.only('img_ratios', None, 1.0, (1.0,))
+    elif kind not in PASSED:
+      raise UserError(
+        f'its config has {kind!r} in {of.where}, which is not done here\n'
+        f'  what can be read: Resize, MultiScaleFlipAug, {", ".join(sorted(PASSED))}'
+      )
+    if kind in ('MultiScaleFlipAug', 'Resize'):
       sizes.append(of('img_scale', None) or of('scale', None))
   size = next(filter(None, sizes), None)
   if isinstance(size, tuple) and len(size) == 1:
