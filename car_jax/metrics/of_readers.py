@@ -5,7 +5,7 @@ import dataclasses
 from car_jax.metrics import of_probabilities, readers, stochastic
 from car_jax.metrics.base import PerImage
 from car_jax.metrics.of_samples import OfSamples
-from car_jax.metrics.texts import OF_READERS
+from car_jax.metrics.reader_texts import OF_READERS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
