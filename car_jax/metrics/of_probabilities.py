@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from car_jax.metrics import calibration, confusion_matrix, flips
 from car_jax.metrics.base import UNSURE, Metric, Outputs, PerImage, Source, Traits
-from car_jax.metrics.texts import OF_READERS
+from car_jax.metrics.reader_texts import OF_READERS
 from car_jax.typing import Array
 
 LOSSES = dict(nll=calibration.nll, brier=calibration.brier, kl=calibration.kl_to_readers)

@@ -5,7 +5,7 @@ import dataclasses
 from car_jax.metrics import of_probabilities, readers, stochastic
 from car_jax.metrics.base import PerImage
 from car_jax.metrics.of_samples import OfSamples
-from car_jax.metrics.texts import OF_READERS
+from car_jax.metrics.reader_texts import OF_READERS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,9 @@ class SoftDice(PerImage):
     absent = stochastic.absent_part(self.absent)
     which = stochastic.classes_part(self.classes, self.num_classes)
     ignore = '' if self.ignore is None else f'ignore={self.ignore}'
-    parts = above, absent, which
-    return of_probabilities.named('dice_soft', self.own, self.samples, *parts, ignore=ignore)
+    return of_probabilities.named(
+      'dice_soft', self.own, self.samples, above, absent, which, ignore=ignore
+    )
 
   def left_out(self, traits):
     return of_probabilities.left_out(traits)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from car_jax.metrics import readers, stochastic
 from car_jax.metrics.base import Metric, PerImage, Source
-from car_jax.metrics.texts import OF_READERS
+from car_jax.metrics.reader_texts import OF_READERS
 
 NAMES: tuple[str, ...] = (
   'ged',

@@ -1,4 +1,4 @@
-"""What every score says, in words for a reader who meets it for the first time."""
+"""What every score says, in words for somebody who meets it for the first time."""
 
 from car_jax.metrics.base import About
 
@@ -12,31 +12,31 @@ GROUPS = (
   'image-level',
   'failing images',
 )
-_SAMPLES, _ACCURACY, _CALIBRATION, BORDERS, _WRONG, UNKNOWN_OBJECTS, _IMAGE, FAILING = GROUPS
+SAMPLES, ACCURACY, CALIBRATION, BORDERS, _WRONG, UNKNOWN_OBJECTS, _IMAGE, FAILING = GROUPS
 _UNKNOWN = UNKNOWN_OBJECTS
 
-# of single pixels, against a label
+# of single pixels, against a label; the others are in reader_texts.py and image_texts.py
 ABOUT = {
   'miou': About(
     'mIoU',
     'high',
     'For each class, the overlap of predicted and true region divided by their union, over all '
     'images together; then the mean over classes. A rare class counts as much as the road.',
-    _ACCURACY,
+    ACCURACY,
     True,
   ),
   'pixel_accuracy': About(
     'pixel accuracy',
     'high',
     'The share of labelled pixels whose class is right. Large classes decide it.',
-    _ACCURACY,
+    ACCURACY,
     True,
   ),
   'mean_accuracy': About(
     'mean class accuracy',
     'high',
     "The share that is right among each class's pixels, averaged over the classes that occur.",
-    _ACCURACY,
+    ACCURACY,
     True,
   ),
   'ece': About(
@@ -45,14 +45,14 @@ ABOUT = {
     'Expected calibration error: sort pixels into 15 bins by confidence; in each, how far is the '
     'mean confidence from the share that is right? The mean of these gaps, weighted by pixels. '
     '0 means that of pixels called 80 % sure, 80 % are right.',
-    _CALIBRATION,
+    CALIBRATION,
     True,
   ),
   'ece_entropy': About(
     'ECE of entropy',
     'low',
     'The same with one minus the entropy, as a share of its maximum, in place of the probability.',
-    _CALIBRATION,
+    CALIBRATION,
     True,
   ),
   'adaptive_ece': About(
@@ -60,7 +60,7 @@ ABOUT = {
     'low',
     'The same with bins that hold equally many pixels. It sees more where most pixels are, which '
     'is close to full confidence.',
-    _CALIBRATION,
+    CALIBRATION,
     True,
   ),
   'adaptive_ece_relis': About(
@@ -68,7 +68,7 @@ ABOUT = {
     'low',
     'Adaptive ECE of the published code, for comparison with its tables: pixels of the very '
     'lowest confidence are left out, however many they are.',
-    _CALIBRATION,
+    CALIBRATION,
     True,
   ),
   'ks': About(
@@ -76,42 +76,42 @@ ABOUT = {
     'low',
     'The largest gap between confidence and correctness summed up from the least confident pixel '
     'on. It needs no bins.',
-    _CALIBRATION,
+    CALIBRATION,
     True,
   ),
   'mce': About(
     'MCE',
     'low',
     'The gap of the worst bin alone, however few pixels it holds. It is noisy.',
-    _CALIBRATION,
+    CALIBRATION,
     True,
   ),
   'classwise_ece': About(
     'class-wise ECE',
     'low',
     "ECE of every class's own probability, averaged over the classes that occur.",
-    _CALIBRATION,
+    CALIBRATION,
     True,
   ),
   'classwise_adaptive_ece': About(
     'class-wise adaptive ECE',
     'low',
     "Adaptive ECE of every class's own probability, averaged over the classes that occur.",
-    _CALIBRATION,
+    CALIBRATION,
     True,
   ),
   'classwise_adaptive_ece_relis': About(
     "class-wise adaptive ECE, RELIS' number",
     'low',
     "Adaptive ECE, RELIS' number, of every class's own probability.",
-    _CALIBRATION,
+    CALIBRATION,
     True,
   ),
   'classwise_ks': About(
     'class-wise KS error',
     'low',
     "KS error of every class's own probability, averaged over the classes that occur.",
-    _CALIBRATION,
+    CALIBRATION,
     True,
   ),
   'nll': About(
@@ -119,7 +119,7 @@ ABOUT = {
     'low',
     'Negative log-likelihood of the true class, in nats per pixel. It punishes confident errors '
     'most and mixes accuracy with calibration.',
-    _CALIBRATION,
+    CALIBRATION,
     False,
   ),
   'brier': About(
@@ -127,7 +127,7 @@ ABOUT = {
     'low',
     'Squared distance between the predicted probabilities and the truth, from 0 to 2. Like NLL '
     'it mixes accuracy with calibration, but one wild pixel cannot dominate it.',
-    _CALIBRATION,
+    CALIBRATION,
     False,
   ),
   'auroc': About(
@@ -282,146 +282,5 @@ ABOUT = {
     'the lower mean confidence? 50 % is chance.',
     _IMAGE,
     True,
-  ),
-}
-
-# of samples and their mean, against several readers
-OF_READERS = {
-  'ged': About(
-    'Generalised energy distance',
-    'low',
-    'How far the set of samples is from the set of readers: twice the mean distance of a sample to '
-    'a reader, minus the mean distance between two samples, minus that between two readers. The '
-    'distance is 1 − IoU. It is small when samples look like the readers and disagree as they do.',
-    _SAMPLES,
-  ),
-  'hm_iou': About(
-    'Matched IoU',
-    'high',
-    'Samples and readers are paired one to one in the best possible way; the mean IoU of the '
-    'pairs. 1 means that the samples reproduce the readers, each in its right share.',
-    _SAMPLES,
-  ),
-  'dice_max': About(
-    'Best Dice',
-    'high',
-    'For each reader, the Dice overlap with the sample that fits best. It rewards finding every '
-    'opinion and does not punish wild samples; it can only grow with the number of samples. '
-    '[best=readers] is the other way round, for each sample the reader that fits best: it punishes '
-    'wild samples and not what is missing. [best=both] is half the sum.',
-    _SAMPLES,
-    paper='arXiv:2304.04745, arXiv:2403.13438',
-  ),
-  'dice_match': About(
-    'Matched Dice',
-    'high',
-    'Each reader gets a sample of its own, in the best possible way; the mean Dice of the pairs. '
-    'Samples that are left over do not count, so it is high where one set has an answer for every '
-    'reader. There is none with fewer samples than readers.',
-    _SAMPLES,
-    paper='arXiv:2403.13438',
-  ),
-  'dice_soft': About(
-    'Dice over thresholds',
-    'high',
-    'Where is the probability of a class above 10 %, and where is the share of readers who say so? '
-    'Dice of the two regions, averaged with the same for 30, 50, 70 and 90 %. It rewards '
-    'probabilities that follow how many readers agree.',
-    _SAMPLES,
-    paper='arXiv:2403.13438',
-  ),
-  'pairwise_dice': About(
-    'Agreement of samples',
-    'match',
-    'Mean Dice of two different samples of an image: how sure the model is of it. More is not '
-    "better: it should equal the readers' own.",
-    _SAMPLES,
-    paper='arXiv:2406.03323',
-  ),
-  'crps_area': About(
-    'CRPS of the area',
-    'low',
-    "In pixels: how far the samples' areas are from a reader's on average, less half of how far "
-    'they are from each other. It is lowest where areas scatter as the readers do; of a single '
-    'segmentation it is the error of its area.',
-    _SAMPLES,
-  ),
-  'ci': About(
-    'Collective insight',
-    'high',
-    'Three numbers in one: the share of what any reader marks that some sample marks, the best '
-    'Dice for each reader, and whether two samples differ about as much as two readers. For small '
-    'objects the last is near 1 for any model.',
-    _SAMPLES,
-    paper='arXiv:2304.04745',
-  ),
-  'diversity': About(
-    'Sample diversity',
-    'match',
-    'Mean distance (1 − IoU) between two samples of an image. More is not better: it should equal '
-    'the distance between two readers, which the row of the readers shows.',
-    _SAMPLES,
-  ),
-  'd_ys': About(
-    'Sample to reader',
-    'low',
-    'Mean distance of a sample to a reader.',
-    _SAMPLES,
-  ),
-  'd_ss': About(
-    'Sample to sample',
-    'match',
-    'Mean distance between two samples.',
-    _SAMPLES,
-  ),
-  'd_yy': About(
-    'Reader to reader',
-    'match',
-    'Mean distance between two readers.',
-    _SAMPLES,
-  ),
-  'ece': About(
-    'Expected calibration error',
-    'low',
-    'Pixels are sorted into bins by their predicted probability; the gap between that probability '
-    'and the share of readers who agree, averaged over all pixels. 0: a pixel predicted at 30 % is '
-    'marked by 30 % of the readers. With [listed] as published with MoSE: see docs/metrics.md.',
-    _CALIBRATION,
-  ),
-  'nll': About(
-    'Negative log likelihood',
-    'low',
-    'Minus the log of the probability given to what the readers said, per pixel, in nats. It '
-    'punishes confident mistakes hard; probabilities count as at least 1e-7.',
-    _CALIBRATION,
-  ),
-  'brier': About(
-    'Brier score',
-    'low',
-    'Squared difference between class probabilities and what a reader said, per pixel. Where '
-    'readers differ even perfect probabilities do not reach 0.',
-    _CALIBRATION,
-  ),
-  'kl': About(
-    'Divergence from the readers',
-    'low',
-    "KL divergence of the probabilities from the readers' shares, both clamped to 1e-7; used to "
-    'choose between calibration nets.',
-    _CALIBRATION,
-  ),
-  'miou': About(
-    'Mean IoU of the likeliest class',
-    'high',
-    'Each pixel gets its most probable class; intersection over union with the readers, pooled '
-    'over all images, averaged over the scored classes.',
-    _ACCURACY,
-  ),
-  'flip_error': About(
-    'Flip frequency error',
-    'low',
-    'Some classes were renamed to a twin with a known probability. How often samples that find the '
-    "class use its twin's name, minus how often they should; mean absolute value over the classes. "
-    'With [pixels] the shares of both names among all pixels of a class, missed ones included.',
-    _SAMPLES,
   ),
 }

@@ -17,6 +17,7 @@ from car_jax.evaluate.predict import Prediction
 from car_jax.metrics import catalogue
 from car_jax.metrics.base import Traits
 from car_jax.metrics.catalogue import Setting
+from car_jax.metrics.flips import Flip
 
 SIDE, SAMPLES, READERS, VOID = 6, 3, 2, 255
 OF_READERS = ('ged3', 'ged3[u]', 'ged2[absent=skip]', 'hm_iou3', 'dice_max3', 'diversity', 'd_yy')
@@ -167,6 +168,38 @@ def test_scores_without_meaning_are_left_out_with_a_reason():
   reasons = [m.left_out(Traits(draws=False)) for m in made]
   assert reasons == ['no logits of a net', '', 'weights, not draws: see [v]']
   assert made[1].left_out(Traits(confidence=False)) == 'one label map says nothing of confidence'
+
+
+NAMED = {
+  'dice_max16': 'dice_max16[absent=1,fg]',
+  'dice_max16[best=readers,absent=0]': 'dice_max16[absent=0,fg,best=readers]',
+  'dice_match16[absent=skip,all]': 'dice_match16[absent=skip,all]',
+  'pairwise_dice16': 'pairwise_dice16[u,absent=1,fg,dice]',
+  'crps_area': 'crps_area4[v,fg]',
+  'crps_area16[u]': 'crps_area16[u,fg]',
+  'ci16[self]': 'ci16[fg,self]',
+  'dice_soft': 'dice_soft[mean of 4, above 0.1+0.3+0.5+0.7+0.9, absent=1, fg]',
+}
+
+
+def test_conventions_say_all_that_a_value_depends_on():
+  made = catalogue.metrics([*NAMED], Setting(class_names=('a', 'b'), samples=4))
+  assert [m.convention for m in made] == [*NAMED.values()]
+  with pytest.raises(UserError, match='did you mean: readers'):
+    catalogue.metric('dice_max4[best=reader]', Setting(class_names=('a', 'b')))
+  with pytest.raises(UserError, match="absent='2'"):
+    catalogue.metric('dice_match4[absent=2]', Setting(class_names=('a', 'b')))
+
+
+def test_scores_of_a_spread_are_left_out_where_there_is_none():
+  made = catalogue.metrics([*NAMED], Setting(class_names=('a', 'b')))
+  left = lambda **traits: {m.name for m in made if m.left_out(Traits(**traits))}
+  spread = {'pairwise_dice16', 'crps_area16[u]'}
+  assert left() == set()
+  assert left(draws=False) == spread
+  assert left(single=True, confidence=False) == {*spread, 'dice_soft'}
+  flips = Setting(class_names=('a', 'b', 'c'), flips=(Flip(0, 2, 0.5),))
+  assert 'all modes' in catalogue.metric('dice_match16', flips).left_out(Traits())
 
 
 def test_predictions_of_another_kind_are_one_message():

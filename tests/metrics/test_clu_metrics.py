@@ -210,6 +210,13 @@ def test_negative_scores_add_up():
   assert state.compute() == -1
 
 
+def test_large_areas_add_up():
+  """Of 64 x 128 pixels, which are beyond 2^31 steps of 2^-20."""
+  full, empty = np.ones((3, 1, 64, 128), int), np.zeros((3, 64, 128), int)
+  state = metrics.CRPSArea.from_model_output(samples=full, labels=empty)
+  assert merged([state] * 5).compute() == 64 * 128
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([1, 1e-4, 1e4]), st.booleans())
 def test_binned_scores_are_within_their_bound(seed, scale, tied):
