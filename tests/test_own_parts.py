@@ -74,6 +74,11 @@ def test_the_page_works_to_the_letter(folder):
   study = json.loads((folder / 'runs' / 'mine_study' / 'study' / 'study.json').read_text())
   assert {c['calibrator'] for c in study['cells']} == {'none', 'halved'}
   assert {c['set'] for c in study['cells']} == {'clear', 'dark'}
+  assert all(0 <= c['values']['mine:Foreground']['value'] <= 1 for c in study['cells'])
+  lines = (folder / 'runs' / 'mine' / 'metrics.jsonl').read_text().splitlines()
+  held_out = [v for line in lines for k, v in json.loads(line).items() if k.endswith('Foreground')]
+  assert held_out  # validation in training
+  assert all(0 <= v <= 1 for v in held_out)
   config = configs.ConfigDict(json.loads((folder / 'runs' / 'mine' / 'config.json').read_text()))
   assert (config.method.weight, config.data.count, config.method.model.width) == (2.0, 16, 6)
 
