@@ -1,22 +1,31 @@
-# make demo | demo-reliability | demo-adapt | demo-genval | test | test-all | lint | bench | setup | cuda | tpu. Needs python >= 3.11 (with venv) and make.
+# make demo | demo-reliability | demo-adapt | demo-genval | test | test-all | lint | bench | setup | develop | cuda | tpu. Needs python >= 3.11 (with venv) and make.
 PYTHON ?= python3
 # A Python that is named has an environment of its own: make PYTHON=python3.13 test
 VENV ?= $(if $(filter python3,$(notdir $(PYTHON))),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
+CAR := $(BIN)/python -m car_jax
 RUNS := runs/demo
 STUDY := runs/reliability
 ADAPT := runs/snow
 GENVAL := runs/genval
 
-.PHONY: setup demo demo-reliability demo-adapt demo-genval test test-all lint bench cuda tpu
+.PHONY: setup demo demo-reliability demo-adapt demo-genval test test-all lint bench develop cuda tpu
 setup: $(VENV)/ready
 
-$(VENV)/ready: requirements.txt requirements-dev.txt
+$(VENV)/ready: requirements.txt pyproject.toml
 	@sh tools/setup.sh "$(PYTHON)" "$(VENV)"
 	@touch $@
 
+# What the tests and the documentation need beside.
+develop: $(VENV)/develop
+
+$(VENV)/develop: $(VENV)/ready
+	@echo 'installing what the tests need'
+	@sh tools/install.sh "$(VENV)" -e '.[dev]'
+	@touch $@
+
 cuda tpu: setup
-	@sh tools/install.sh "$(VENV)" -r requirements-$@.txt
+	@sh tools/install.sh "$(VENV)" -e '.[$@]'
 	@$(BIN)/python -c "import jax; print('jax', jax.__version__, jax.devices())"
 
 # stage N, OF WHAT: a heading, so that nobody waits without knowing for what.
@@ -26,20 +35,20 @@ stage = @printf '\n=== $(1): $(2)\n'
 demo: setup
 	@echo 'the demo: five stages, 10 to 20 minutes on two cores; run again, it continues where it stopped'
 	$(call stage,1 of 5,images around real masks of four readers)
-	$(BIN)/python -m datasets.prepare lidc_masks --size 64 --data-dir $(RUNS)/data
+	$(CAR) prepare lidc_masks --size 64 --data-dir $(RUNS)/data
 	$(call stage,2 of 5,training CAR (4 to 8 minutes))
-	$(BIN)/python train.py --config configs/demo.py:car --workdir $(RUNS)/car --config.data.data_dir=$(RUNS)/data
+	$(CAR) train --config configs/demo.py:car --workdir $(RUNS)/car --config.data.data_dir=$(RUNS)/data
 	$(call stage,3 of 5,training MoSE (4 to 8 minutes))
-	$(BIN)/python train.py --config configs/demo.py:mose --workdir $(RUNS)/mose --config.data.data_dir=$(RUNS)/data
+	$(CAR) train --config configs/demo.py:mose --workdir $(RUNS)/mose --config.data.data_dir=$(RUNS)/data
 	$(call stage,4 of 5,training a deterministic net (2 to 4 minutes))
-	$(BIN)/python train.py --config configs/demo.py:deterministic --workdir $(RUNS)/deterministic --config.data.data_dir=$(RUNS)/data
+	$(CAR) train --config configs/demo.py:deterministic --workdir $(RUNS)/deterministic --config.data.data_dir=$(RUNS)/data
 	$(call stage,5 of 5,the report)
-	$(BIN)/python eval.py --checkpoint CAR=$(RUNS)/car --checkpoint MoSE=$(RUNS)/mose --checkpoint deterministic=$(RUNS)/deterministic --out $(RUNS)/report
+	$(CAR) eval --checkpoint CAR=$(RUNS)/car --checkpoint MoSE=$(RUNS)/mose --checkpoint deterministic=$(RUNS)/deterministic --out $(RUNS)/report
 
 # Six segmenters of scenes in clear air, and whether they can be trusted in worsening weather.
-SCENES := $(BIN)/python -m datasets.prepare street_scenes --height 64 --data-dir $(STUDY)/data
+SCENES := $(CAR) prepare street_scenes --height 64 --data-dir $(STUDY)/data
 SHIFTED := $(SCENES) --count 256 --unknown 0.5 --part test
-SEGMENTER := $(BIN)/python train.py --config.data.data_dir=$(STUDY)/data --config configs/segmenters_street_scenes.py
+SEGMENTER := $(CAR) train --config.data.data_dir=$(STUDY)/data --config configs/segmenters_street_scenes.py
 COMPARED := deeplabv3plus segformer bisenetv2 setr upernet_swin upernet_convnext
 demo-reliability: setup
 	@echo 'this demo: three stages, 9 to 12 minutes on two cores; run again, it continues where it stopped'
@@ -51,11 +60,11 @@ demo-reliability: setup
 	$(call stage,2 of 3,training six segmenters (6 minutes))
 	for net in $(COMPARED); do $(SEGMENTER):$$net --workdir $(STUDY)/$$net || exit; done
 	$(call stage,3 of 3,the study: six models on eleven sets through five calibrators (4 minutes))
-	$(BIN)/python eval.py --config configs/reliability.py
+	$(CAR) eval --config configs/reliability.py
 
 # A small net adapted from clear air to snow, three seeds, and what it gained per class.
-SCENE := $(BIN)/python -m datasets.prepare street_scenes --height 64 --count 400 --data-dir $(ADAPT)/data
-ADAPTED := $(BIN)/python train.py --config.data.data_dir=$(ADAPT)/data --config configs/sac_street_scenes.py
+SCENE := $(CAR) prepare street_scenes --height 64 --count 400 --data-dir $(ADAPT)/data
+ADAPTED := $(CAR) train --config.data.data_dir=$(ADAPT)/data --config configs/sac_street_scenes.py
 demo-adapt: setup
 	@echo 'this demo: four stages, about 10 minutes on two cores; run again, it continues where it stopped'
 	$(call stage,1 of 4,drawn street scenes in clear air and in snow (2 minutes))
@@ -66,7 +75,7 @@ demo-adapt: setup
 	for seed in 0 1 2; do \
 	  $(ADAPTED):source --config.seed=$$seed --workdir $(ADAPT)/source/seed$$seed && \
 	  $(ADAPTED):abn --config.seed=$$seed --workdir $(ADAPT)/abn/seed$$seed && \
-	  $(BIN)/python eval.py --checkpoint $(ADAPT)/abn/seed$$seed --config.report.split=train \
+	  $(CAR) eval --checkpoint $(ADAPT)/abn/seed$$seed --config.report.split=train \
 	    --save labels --out $(ADAPT)/found/seed$$seed/report && \
 	  $(BIN)/python -m car_jax.evaluate.label_maps $(ADAPT)/found/seed$$seed/arrays/argmax \
 	    $(ADAPT)/found/seed$$seed/counts.npz && \
@@ -77,52 +86,52 @@ demo-adapt: setup
 	$(ADAPTED):oracle --workdir $(ADAPT)/oracle/seed0
 	$(call stage,4 of 4,the two studies (1 minute))
 	$(BIN)/python -m car_jax.studies.adaptation $(ADAPT) --out $(ADAPT)/study
-	$(BIN)/python eval.py --config configs/reliability_adaptation.py
+	$(CAR) eval --config configs/reliability_adaptation.py
 
 # Test data without weights, and whether scores on them predict those on street_scenes' own weather.
-DRAWN := $(BIN)/python -m datasets.prepare street_scenes --height 64 --data-dir $(GENVAL)/data
+DRAWN := $(CAR) prepare street_scenes --height 64 --data-dir $(GENVAL)/data
 REAL := $(DRAWN) --count 192 --seed 1 --part test
-GENERATED := $(BIN)/python -m car_jax.generate procedural
+GENERATED := $(CAR) generate procedural
 SNAPSHOTS := --config.steps=400 --config.save_every=100 --config.keep=4 --config.eval_every=400
 demo-genval: setup
 	@echo 'this demo: six stages, 6 to 12 minutes on two cores; run again, it continues where it stopped'
 	$(call stage,1 of 6,scenes in generated weather and with generated objects; a page to look them through)
 	$(GENERATED) style --out $(GENVAL)/generated --height 64 --stop 48
 	$(GENERATED) ood --out $(GENVAL)/generated --height 64 --stop 12
-	$(BIN)/python -m car_jax.generate look $(GENVAL)/generated --stop 12
+	$(CAR) generate look $(GENVAL)/generated --stop 12
 	$(call stage,2 of 6,what was generated as data sets)
-	$(BIN)/python -m datasets.prepare generated_scenes --source $(GENVAL)/generated --data-dir $(GENVAL)/data
-	$(BIN)/python -m datasets.prepare generated_objects --source $(GENVAL)/generated --data-dir $(GENVAL)/data
+	$(CAR) prepare generated_scenes --source $(GENVAL)/generated --data-dir $(GENVAL)/data
+	$(CAR) prepare generated_objects --source $(GENVAL)/generated --data-dir $(GENVAL)/data
 	$(call stage,3 of 6,drawn scenes to train on and weather and objects that stand for real ones (2 minutes))
 	$(DRAWN) --count 256
 	for weather in fog night rain snow; do $(REAL) --domain $$weather --strength 0.7 || exit; done
 	$(REAL) --unknown 1
 	$(call stage,4 of 6,training four segmenters; each is kept after 100 and after 400 steps (4 minutes))
 	for net in deeplabv3plus segformer fcn8s deeplabv2; do \
-	  $(BIN)/python train.py --config configs/segmenters_street_scenes.py:$$net $(SNAPSHOTS) \
+	  $(CAR) train --config configs/segmenters_street_scenes.py:$$net $(SNAPSHOTS) \
 	    --config.data.data_dir=$(GENVAL)/data --config.data.name=street_scenes/height64-count256 \
 	    --workdir $(GENVAL)/$$net || exit; done
 	$(call stage,5 of 6,the study: do scores on the generated predict those on the real (2 minutes))
-	$(BIN)/python eval.py --config configs/reliability_generated.py --out $(GENVAL)/study
+	$(CAR) eval --config configs/reliability_generated.py --out $(GENVAL)/study
 	$(call stage,6 of 6,the same by diffusion with small random weights: pictures without meaning (1 minute))
-	$(BIN)/python -m car_jax.generate tiny $(GENVAL)/tiny
-	$(BIN)/python -m car_jax.generate style --config configs/genval_style.py:tiny --stop 2 --out $(GENVAL)/diffusion \
+	$(CAR) generate tiny $(GENVAL)/tiny
+	$(CAR) generate style --config configs/genval_style.py:tiny --stop 2 --out $(GENVAL)/diffusion \
 	  --config.weights=$(GENVAL)/tiny/sd --config.controlnet=$(GENVAL)/tiny/controlnet
-	$(BIN)/python -m car_jax.generate ood --config configs/genval_ood.py:tiny --stop 2 --out $(GENVAL)/diffusion \
+	$(CAR) generate ood --config configs/genval_ood.py:tiny --stop 2 --out $(GENVAL)/diffusion \
 	  --config.weights=$(GENVAL)/tiny/inpaint
-	$(BIN)/python -m car_jax.generate look $(GENVAL)/diffusion
+	$(CAR) generate look $(GENVAL)/diffusion
 
-test: setup
+test: develop
 	@$(BIN)/python -m pytest
 
 # With the few tests that take half a minute and more.
-test-all: setup
+test-all: develop
 	@$(BIN)/python -m pytest -m ''
 
-lint: setup
+lint: develop
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-bench: setup
+bench: develop
 	@$(BIN)/python -m benchmarks

@@ -14,7 +14,7 @@ COMMANDS = {
   'import car_jax.loop (jax, flax, orbax)': ('-c', 'import car_jax.loop'),
   'train.py --help': ('train.py', '--help'),
   'eval.py --help': ('eval.py', '--help'),
-  'python -m datasets.prepare --help': ('-m', 'datasets.prepare', '--help'),
+  'car-jax prepare --help': ('-m', 'car_jax', 'prepare', '--help'),
 }
 LIMITED = ('import car_jax', 'train.py --help')
 

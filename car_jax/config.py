@@ -22,7 +22,7 @@ from car_jax.errors import UserError, naming, nearest, reading, reason
 from car_jax.evaluate.options import Evaluation
 from car_jax.options import Count, Group, Part, Positive, Range
 
-REPOSITORY = pathlib.Path(__file__).parent.parent
+PACKAGE = pathlib.Path(__file__).parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Run(Group):
   init: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Parts of other runs to start from, such as init.net=runs/other:net."""
   report: Evaluation = dataclasses.field(default_factory=dict)  # type: ignore[assignment]
-  """What eval.py scores."""
+  """What car-jax eval scores."""
 
 
 def load(path: str, changes: Sequence[tuple[str, str]] = ()) -> ConfigDict:
@@ -62,36 +62,46 @@ def load(path: str, changes: Sequence[tuple[str, str]] = ()) -> ConfigDict:
   """
   config = read(path)
   if 'sets' in config:
-    raise UserError(f'{path} is a study, nothing to train\n  python eval.py --config {path}')
+    raise UserError(f'{path} is a study, nothing to train\n  car-jax eval --config {path}')
   if 'weights' in config and 'method' not in config:
     kind = 'style' if 'controlnet' in config else 'ood'
-    how = f'python -m car_jax.generate {kind} --config {path}'
+    how = f'car-jax generate {kind} --config {path}'
     raise UserError(f'{path} generates, nothing to train\n  {how}')
   with naming(str(path).partition(':')[0]):
     full = complete(renamed_parts(config.to_dict(), changes))
   return override(full, changes)
 
 
-def read(path: str) -> ConfigDict:
-  """What the file's get_config returns.
+def shipped() -> dict[str, pathlib.Path]:
+  """Name -> file of the configs that come with the library."""
+  return {p.stem: p for p in sorted((PACKAGE / 'configs').glob('[!_]*.py'))}
 
-  A path that does not exist from the current folder is looked up from the repository's; one of
-  its configs may be named without folder and ending.
-  Raises UserError for a missing file, a file without get_config, an unknown variant.
+
+def find(name: str) -> pathlib.Path:
+  """The file of a config: from the current folder, or one that ships, such as configs/demo.py.
+
+  One that ships may be named without folder and ending. Raises UserError.
   """
-  name, _, variant = str(path).partition(':')
   with reading(name[:200], 'a config'):
-    places = [pathlib.Path(name), REPOSITORY / name]
+    places = [pathlib.Path(name), PACKAGE / name]
     if bare := name.isidentifier():
-      places.append(REPOSITORY / 'configs' / f'{name}.py')
+      places.append(PACKAGE / 'configs' / f'{name}.py')
     file = next((p for p in places if p.is_file()), None)
   if file is None:
     if name and pathlib.Path(name).exists():
       files.check_regular(name)
-    known = [
-      p.stem if bare else f'configs/{p.name}' for p in (REPOSITORY / 'configs').glob('[!_]*.py')
-    ]
+    known = shipped() if bare else [f'configs/{known}.py' for known in shipped()]
     raise UserError(f'no config file {name}\n{nearest(name, known)}')
+  return file
+
+
+def read(path: str) -> ConfigDict:
+  """What the get_config of a file that `find` finds returns.
+
+  Raises UserError for a missing file, a file without get_config, an unknown variant.
+  """
+  name, _, variant = str(path).partition(':')
+  file = find(name)
   if file.suffix != '.py':
     raise UserError(f'{file} is no Python file; a config is one, such as configs/demo.py')
   spec: Any = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
@@ -160,7 +170,7 @@ def setting_up(part: str) -> Iterator[None]:
   except (UserError, OSError):
     raise
   except Exception as e:
-    frames = [f for f in traceback.extract_tb(e.__traceback__) if str(REPOSITORY) in f.filename]
+    frames = [f for f in traceback.extract_tb(e.__traceback__) if str(PACKAGE) in f.filename]
     ours = [f for f in frames if '.venv' not in f.filename]
     place = f' in {pathlib.Path(ours[-1].filename).name}:{ours[-1].lineno}' if ours else ''
     raise UserError(f'nothing can be made of config.{part} ({reason(e)}{place})') from e

@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import errno
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -116,10 +117,10 @@ def exit_on_user_error(main: Callable) -> Callable:
   return run
 
 
-def parser(module: str, about: str | None) -> argparse.ArgumentParser:
-  """Of `python -m module`, with its docstring as it is laid out."""
+def parser(command: str, about: str | None) -> argparse.ArgumentParser:
+  """Of `car-jax COMMAND`, or of a dotted module that python -m runs; its text as it is laid out."""
   return argparse.ArgumentParser(
-    prog=f'python -m {module}',
+    prog=f'python -m {command}' if '.' in command else f'car-jax {command}',
     description=about,
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
@@ -127,9 +128,17 @@ def parser(module: str, about: str | None) -> argparse.ArgumentParser:
 
 
 def command_line(main: Callable[[list[str]], int]) -> None:
-  """Runs a command with the arguments of this process and exits; Ctrl-C is no traceback."""
+  """Runs a command with the arguments of this process and exits; Ctrl-C is no traceback.
+
+  Neither is a reader of its output that has seen enough, such as `head`.
+  """
   try:
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.exit(status)
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+    sys.exit(1)
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
     sys.exit(130)

@@ -240,7 +240,7 @@ class Run:
       out.scalars(step, scores)
 
   def save(self, step: int, state: Any, meter: Meter, into: Any, **more: Any) -> None:
-    """A checkpoint with what eval.py must know; not of a state whose losses are not finite."""
+    """A checkpoint with what car-jax eval must know; not of a state whose losses are not finite."""
     meter.check(step)
     meta = dict(config=self.config.to_dict(), data=dataclasses.asdict(self.dataset.info))
     into.save(step, state, meta | dict(image=self.image) | more)

@@ -76,7 +76,7 @@ def page() -> str:
   lines = ['# Options', '']
   lines += textwrap.wrap(
     'Everything that a config may say, with its default. `--config.KEY=VALUE` changes one, '
-    '`python train.py --config FILE --options` lists those of a config. This page is made by '
+    '`car-jax train --config FILE --options` lists those of a config. This page is made by '
     '`python -m car_jax.option_tables`.',
     110,
   )

@@ -1,13 +1,13 @@
 """CAR on Cityscapes with random class flips, the published setting (arXiv 2006.13144).
 
-  python -m datasets.prepare cityscapes --source FOLDER --black-box PREDICTIONS
-  python train.py --config configs/car_cityscapes.py --workdir runs/car_cityscapes
+  car-jax prepare cityscapes --source FOLDER --black-box PREDICTIONS
+  car-jax train --config configs/car_cityscapes.py --workdir runs/car_cityscapes
 
 256x512 images, 128x128 crops; validated on the images of three training cities, reported on the
 official validation split. One epoch is 168 steps; the authors trained for five days on one GPU.
 """
 
-from configs import car_lidc
+from car_jax.configs import car_lidc
 
 
 def get_config():

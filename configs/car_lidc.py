@@ -1,16 +1,16 @@
 """CAR on LIDC, the published setting (arXiv 2006.13144): 180x180 crops, four readers, 128x128.
 
-  python -m datasets.prepare lidc_crops --source FOLDER
-  python train.py --config configs/car_lidc.py --workdir runs/car_lidc
+  car-jax prepare lidc_crops --source FOLDER
+  car-jax train --config configs/car_lidc.py --workdir runs/car_lidc
 
 Published on this split: GED16 0.264 +- 0.002, HM-IoU16 0.592 +- 0.005 (table of CCDM, ICCV 2023).
 One epoch is 276 steps; the authors trained for five days on one 16 GB GPU. There the encoder of the
 calibration net starts from ImageNet's weights. Without more it starts here as VGG does, from random
 ones; torchvision's file (a download) makes it the published start:
 
-  python -m car_jax.importers torchvision vgg19_bn-c79401a0.pth \\
+  car-jax import torchvision vgg19_bn-c79401a0.pth \\
     --config configs/car_lidc.py:calnet --out runs/vgg19
-  python train.py --config configs/car_lidc.py --workdir runs/car_lidc \\
+  car-jax train --config configs/car_lidc.py --workdir runs/car_lidc \\
     --config.init.calnet=runs/vgg19:net
 
 Variant `:calnet` is the calibration net alone, by cross entropy.

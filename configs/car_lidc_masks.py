@@ -1,12 +1,12 @@
 """CAR on the embedded data: real four-reader LIDC masks with rendered images. Nothing to download.
 
-  python -m datasets.prepare lidc_masks
-  python train.py --config configs/car_lidc_masks.py --workdir runs/car_lidc_masks
+  car-jax prepare lidc_masks
+  car-jax train --config configs/car_lidc_masks.py --workdir runs/car_lidc_masks
 
 The published nets and losses at 128x128; for a GPU. On a laptop take configs/demo.py.
 """
 
-from configs.car_lidc import get_config as car_lidc
+from car_jax.configs.car_lidc import get_config as car_lidc
 
 
 def get_config():

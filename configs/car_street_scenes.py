@@ -1,7 +1,7 @@
 """CAR on drawn street scenes with random class flips, 64x128: about 40 minutes on two CPU cores.
 
-  python -m datasets.prepare street_scenes --height 64
-  python train.py --config configs/car_street_scenes.py --workdir runs/car_street_scenes
+  car-jax prepare street_scenes --height 64
+  car-jax train --config configs/car_street_scenes.py --workdir runs/car_street_scenes
 
 The right answer is known: each of five classes has a twin whose probability is in
 data.class_flips, and a black-box prediction tells where the classes are (arXiv 2006.13144, section

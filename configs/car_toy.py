@@ -1,6 +1,6 @@
 """CAR on the 1-D bimodal regression (arXiv 2006.13144, section 5.1): a minute on a laptop.
 
-  python train.py --config configs/car_toy.py --workdir runs/car_toy
+  car-jax train --config configs/car_toy.py --workdir runs/car_toy
 
 Expected: `log_likelihood` near 2.0 at the end (metrics.jsonl, TensorBoard). Nothing is evaluated:
 the likelihood is exact. Both figures: python -m car_jax.studies.toy_regression --out runs/toy

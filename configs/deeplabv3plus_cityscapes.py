@@ -1,18 +1,18 @@
 """DeepLabV3+ on Cityscapes at full size (arXiv 1802.02611), scored as RELIS does (2303.11298).
 
-  python -m datasets.prepare cityscapes --source FOLDER --scale 1
-  python -m car_jax.importers mmseg FILE --config configs/deeplabv3plus_cityscapes.py:r50 --out run
-  python eval.py --checkpoint run
+  car-jax prepare cityscapes --source FOLDER --scale 1
+  car-jax import mmseg FILE --config configs/deeplabv3plus_cityscapes.py:r50 --out run
+  car-jax eval --checkpoint run
 
 Published mIoU on the 500 validation images, here the test split: r18 76.26, r50 79.83, r101 80.98.
-`train.py --config` with the same file trains one by the published recipe: SGD at 0.01 with momentum
+The same file trains one by the published recipe: SGD at 0.01 with momentum
 0.9 and decay 5e-4, a rate that falls by a power of 0.9 to 1e-4 over 80,000 steps of 8 crops of
 769x769, with which the numbers above were made. It departs from it in the start, which is random,
 in the augmentation (no rescaling, no colour jitter) and in having no auxiliary head.
 """
 
+from car_jax.configs import segformer_cityscapes
 from car_jax.errors import UserError, nearest
-from configs import segformer_cityscapes
 
 MODELS = dict(
   r18=dict(depth=18, features=128, low_features=12),

@@ -1,7 +1,7 @@
 """CAR, MoSE and a deterministic net at laptop size, 64x64: what `make demo` trains and compares.
 
-  python -m datasets.prepare lidc_masks --size 64
-  python train.py --config configs/demo.py:car --workdir runs/demo/car
+  car-jax prepare lidc_masks --size 64
+  car-jax train --config configs/demo.py:car --workdir runs/demo/car
 
 Variants `:car`, `:mose` and `:deterministic`; their numbers of steps take equal time on a CPU.
 """

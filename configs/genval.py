@@ -1,12 +1,12 @@
 """GenVal: do generated images tell how 42 segmenters fare on real shift (arXiv 2312.09231)?
 
-  python -m datasets.prepare cityscapes --source DIR --scale 1 --splits reliability
-  python -m datasets.prepare acdc --source DIR --scale 1
-  python -m datasets.prepare generated_scenes --source DIR
-  python -m car_jax.importers registry configs/genval.py --weights DIR
-  python eval.py --config configs/genval.py
+  car-jax prepare cityscapes --source DIR --scale 1 --splits reliability
+  car-jax prepare acdc --source DIR --scale 1
+  car-jax prepare generated_scenes --source DIR
+  car-jax import registry configs/genval.py --weights DIR
+  car-jax eval --config configs/genval.py
 
-Generated images are yours (`python -m car_jax.generate style`, see docs/generate.md) or the
+Generated images are yours (`car-jax generate style`, see docs/generate.md) or the
 released ones. The registry imports what it finds in the folder of weights to runs/genval/NAME, and
 says what is missing; the study runs on what there is. `configs/genval.py:FOLDER` has the runs
 elsewhere.
@@ -14,7 +14,7 @@ elsewhere.
 
 from ml_collections import ConfigDict
 
-from configs import _studied
+from car_jax.configs import _studied
 
 
 def get_config(runs='runs/genval'):

@@ -1,9 +1,9 @@
 """ControlNet of Stable Diffusion 1.5 on Cityscapes' label ids, as GenVal trains it
 (arXiv 2312.09231): 3,600 updates of 128 crops of 512x512, each of 16 batches of 8.
 
-  python train.py --config configs/genval_controlnet.py --workdir runs/genval_controlnet \\
+  car-jax train --config configs/genval_controlnet.py --workdir runs/genval_controlnet \\
     --config.method.weights=DIR --config.data.tokenizer=DIR --config.data.root=CITYSCAPES
-  python -m car_jax.generate export runs/genval_controlnet --out weights/controlnet
+  car-jax generate export runs/genval_controlnet --out weights/controlnet
 
 DIR is a folder of Stable Diffusion 1.5 in diffusers' layout, CITYSCAPES one with leftImg8bit/ and
 gtFine/, whose captions are made from the masks. With captions of yours as JSON lines of image,

@@ -1,12 +1,12 @@
 """Objects inpainted into scenes, as GenVal makes them (arXiv 2312.09231), with their masks.
 
-  python -m car_jax.generate ood --config configs/genval_ood.py --out runs/genval/ood \
+  car-jax generate ood --config configs/genval_ood.py --out runs/genval/ood \
     --config.scenes.root=CITYSCAPES
 
 Stable Diffusion's inpainting model, then a second pass over a window around the object, of which
 only the box is kept. 83 TFLOP an image and 56 to 320 for the window. Variant `:reference` repaints
 the whole image, as published (900 TFLOP), with the other faults; `:tiny` is for random weights
-(python -m car_jax.generate tiny weights/tiny), which need no accelerator and no download.
+(car-jax generate tiny weights/tiny), which need no accelerator and no download.
 """
 
 from ml_collections import ConfigDict

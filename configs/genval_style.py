@@ -1,12 +1,12 @@
 """Scenes repainted in fog, at night, in rain and in snow, as GenVal makes them (arXiv 2312.09231).
 
-  python -m car_jax.generate style --config configs/genval_style.py --out runs/genval/style \
+  car-jax generate style --config configs/genval_style.py --out runs/genval/style \
     --config.scenes.root=CITYSCAPES --config.scenes.captions=val.jsonl
 
 Stable Diffusion 1.5 with a ControlNet that sees label ids (configs/genval_controlnet.py trains one)
 or ADE20K's colours (published). 56 TFLOP an image: seconds on an accelerator, half an hour on a
 CPU. Variant `:reference` has the faults of the published program, `:tiny` is for random weights
-(python -m car_jax.generate tiny weights/tiny), which need no accelerator and no download.
+(car-jax generate tiny weights/tiny), which need no accelerator and no download.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
 """A tiny diffusion model of drawn street scenes, 32x64, and its ControlNet: nothing to download.
 
-  python train.py --config configs/genval_tiny.py:diffusion --workdir runs/genval_tiny/diffusion
-  python -m car_jax.generate export runs/genval_tiny/diffusion --out runs/genval_tiny/weights
-  python train.py --config configs/genval_tiny.py:controlnet --workdir runs/genval_tiny/controlnet
-  python -m car_jax.generate export runs/genval_tiny/controlnet --out runs/genval_tiny/control
+  car-jax train --config configs/genval_tiny.py:diffusion --workdir runs/genval_tiny/diffusion
+  car-jax generate export runs/genval_tiny/diffusion --out runs/genval_tiny/weights
+  car-jax train --config configs/genval_tiny.py:controlnet --workdir runs/genval_tiny/controlnet
+  car-jax generate export runs/genval_tiny/controlnet --out runs/genval_tiny/control
 
 Or all of it, with scenes generated from masks and scored:
 python -m car_jax.studies.generated_masks --out runs/genval_tiny

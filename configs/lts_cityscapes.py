@@ -1,9 +1,9 @@
 """Local temperature scaling of a SegFormer on Cityscapes, as RELIS does (arXiv 2303.11298).
 
-  python -m datasets.prepare cityscapes --source FOLDER --scale 1 --splits reliability
-  python -m car_jax.importers mmseg FILE --config configs/segformer_cityscapes.py:b0 --out runs/b0
-  python train.py --config configs/lts_cityscapes.py --workdir runs/lts_b0
-  python -m car_jax.calibrate runs/lts_b0 --out lts_b0.npz
+  car-jax prepare cityscapes --source FOLDER --scale 1 --splits reliability
+  car-jax import mmseg FILE --config configs/segformer_cityscapes.py:b0 --out runs/b0
+  car-jax train --config configs/lts_cityscapes.py --workdir runs/lts_b0
+  car-jax calibrate runs/lts_b0 --out lts_b0.npz
 
 Learnt on the images of munster and lindau, scored on frankfurt. A step sees four images, as
 published, but a 1024x1024 window of each, the size the segmenter works at. 10 epochs are 580 steps.

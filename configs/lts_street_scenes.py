@@ -1,9 +1,9 @@
 """Local temperature scaling on drawn street scenes, 64x128: minutes on two CPU cores.
 
-  python -m datasets.prepare street_scenes --height 64
-  python train.py --config configs/lts_street_scenes.py:segmenter --workdir runs/street_scenes
-  python train.py --config configs/lts_street_scenes.py --workdir runs/lts_street_scenes
-  python -m car_jax.calibrate runs/lts_street_scenes --out lts.npz
+  car-jax prepare street_scenes --height 64
+  car-jax train --config configs/lts_street_scenes.py:segmenter --workdir runs/street_scenes
+  car-jax train --config configs/lts_street_scenes.py --workdir runs/lts_street_scenes
+  car-jax calibrate runs/lts_street_scenes --out lts.npz
 
 The temperatures are learnt on the validation images: on those it was trained on, the segmenter is
 right too often. For a segmenter of another folder set --config.init.segmenter=FOLDER:net.

@@ -1,7 +1,7 @@
 """MoSE on Cityscapes with random class flips, as released (Gao et al., ICLR 2023).
 
-  python -m datasets.prepare cityscapes --source FOLDER --black-box PREDICTIONS
-  python train.py --config configs/mose_cityscapes.py --workdir runs/mose_cityscapes
+  car-jax prepare cityscapes --source FOLDER --black-box PREDICTIONS
+  car-jax train --config configs/mose_cityscapes.py --workdir runs/mose_cityscapes
 
 256x512 images, 32 label modes with their exact weights, 35 experts, a black-box prediction as
 fourth input channel. Released weights: GED16 0.178, matched IoU 0.641. Without --black-box set

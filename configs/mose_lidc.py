@@ -1,7 +1,7 @@
 """MoSE on LIDC as released (Gao et al., ICLR 2023): the 'v1' split, four readers, 128x128.
 
-  python -m datasets.prepare lidc_v1 --source data_lidc.pickle
-  python train.py --config configs/mose_lidc.py --workdir runs/mose_lidc
+  car-jax prepare lidc_v1 --source data_lidc.pickle
+  car-jax train --config configs/mose_lidc.py --workdir runs/mose_lidc
 
 Published: GED16 0.218 +- 0.003, matched IoU 0.624 +- 0.004 (as quoted by CCDM, ICCV 2023). 200
 epochs of about 600 steps. The ECE is the published form. The first validation is after one epoch,

@@ -1,13 +1,13 @@
 """MoSE on LIDC from one reader per image (Gao et al., ICLR 2023): as configs/mose_lidc.py.
 
-  python -m datasets.prepare lidc_v1 --source data_lidc.pickle
-  python train.py --config configs/mose_lidc_1annot.py --workdir runs/mose_lidc_1annot
+  car-jax prepare lidc_v1 --source data_lidc.pickle
+  car-jax train --config configs/mose_lidc_1annot.py --workdir runs/mose_lidc_1annot
 
 Training sees each image's first reader only; validation and report score against all four.
 Released weights: GED16 0.243, matched IoU 0.599.
 """
 
-from configs import mose_lidc
+from car_jax.configs import mose_lidc
 
 
 def get_config():

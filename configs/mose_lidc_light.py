@@ -1,12 +1,12 @@
 """MoSE on LIDC with the light network, 2.3 M parameters (Gao et al., ICLR 2023).
 
-  python -m datasets.prepare lidc_v1 --source data_lidc.pickle
-  python train.py --config configs/mose_lidc_light.py --workdir runs/mose_lidc_light
+  car-jax prepare lidc_v1 --source data_lidc.pickle
+  car-jax train --config configs/mose_lidc_light.py --workdir runs/mose_lidc_light
 
 As configs/mose_lidc.py, with four levels of the U-Net in place of seven.
 """
 
-from configs import mose_lidc
+from car_jax.configs import mose_lidc
 
 
 def get_config():

@@ -1,13 +1,13 @@
 """MoSE on the embedded data: real four-reader LIDC masks with rendered images.
 
-  python -m datasets.prepare lidc_masks
-  python train.py --config configs/mose_lidc_masks.py --workdir runs/mose_lidc_masks
+  car-jax prepare lidc_masks
+  car-jax train --config configs/mose_lidc_masks.py --workdir runs/mose_lidc_masks
 
 The released network and loss (Gao et al., ICLR 2023) at 128x128; for a GPU. Published there, on CT:
 GED16 0.218, matched IoU 0.624.
 """
 
-from configs import mose_lidc
+from car_jax.configs import mose_lidc
 
 
 def get_config():

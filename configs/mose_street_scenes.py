@@ -1,7 +1,7 @@
 """MoSE on drawn street scenes with random class flips, 64x128: 20 minutes on two CPU cores.
 
-  python -m datasets.prepare street_scenes --height 64
-  python train.py --config configs/mose_street_scenes.py --workdir runs/mose_street_scenes
+  car-jax prepare street_scenes --height 64
+  car-jax train --config configs/mose_street_scenes.py --workdir runs/mose_street_scenes
 
 As configs/car_street_scenes.py; 32 modes, so 35 experts, whose probabilities the gate must find.
 """

@@ -1,9 +1,9 @@
 """Can these segmenters be trusted under shift? Models x sets x calibrators on drawn street scenes.
 
   make demo-reliability                                  trains the six models, then runs this
-  python eval.py --config configs/reliability.py         the study alone; what is done is skipped
-  python eval.py --config configs/reliability.py --checkpoint mine=runs/mine
-  python eval.py --config configs/reliability.py --predictions FOLDER --labels FOLDER
+  car-jax eval --config configs/reliability.py         the study alone; what is done is skipped
+  car-jax eval --config configs/reliability.py --checkpoint mine=runs/mine
+  car-jax eval --config configs/reliability.py --predictions FOLDER --labels FOLDER
 
 Weather grows from none (shift 0) to heavy (1) over scenes that are the same, label for label, in
 all weathers. Unknown objects stand in half of them. For photographs see
@@ -20,7 +20,7 @@ HEIGHT, COUNT = 64, 256  # of count scenes a quarter is for testing
 
 
 def variant(domain='', strength=1.0, unknown=0.5):
-  """The name under which datasets.prepare puts street scenes of these options."""
+  """The name under which car-jax prepare puts street scenes of these options."""
   parts = [f'height{HEIGHT}', f'count{COUNT}', *([f'domain_{domain}'] if domain else [])]
   parts += [f'strength{strength}'] if strength != 1 else []
   return 'street_scenes/' + '-'.join([*parts, f'unknown{unknown}', 'part_test'])

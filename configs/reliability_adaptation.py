@@ -1,7 +1,7 @@
 """Is an adapted segmenter's confidence adapted too? Source-only, ABN, SAC and an oracle in snow.
 
   make demo-adapt                                              trains the models, then runs this
-  python eval.py --config configs/reliability_adaptation.py    the study alone
+  car-jax eval --config configs/reliability_adaptation.py    the study alone
 
 The first seed of each model of configs/sac_street_scenes.py, in clear air, in snow and in fog,
 which none of them saw. The temperature is fitted in clear air, where there are labels.
@@ -9,7 +9,7 @@ which none of them saw. The temperature is fitted in clear air, where there are 
 
 from ml_collections import ConfigDict
 
-from configs.sac_street_scenes import ROOT, SOURCE, TARGET
+from car_jax.configs.sac_street_scenes import ROOT, SOURCE, TARGET
 
 FOG = 'street_scenes/height64-count400-domain_fog-seed1-part_test'
 MODELS = {'source-only': 'source', 'ABN': 'abn', 'SAC': 'sac', 'oracle': 'oracle'}

@@ -1,11 +1,11 @@
 """RELIS' study: segmenters trained on Cityscapes, tested there, in bad weather (ACDC) and in India.
 
-  python -m datasets.prepare cityscapes --source DIR --scale 1 --splits reliability
-  python -m datasets.prepare acdc --source DIR --scale 1
-  python -m datasets.prepare idd --source DIR --scale 1 --unknown 8,16,17,23
-  python -m car_jax.importers mmseg FILE.pth --config configs/segformer_cityscapes.py:b0 \
+  car-jax prepare cityscapes --source DIR --scale 1 --splits reliability
+  car-jax prepare acdc --source DIR --scale 1
+  car-jax prepare idd --source DIR --scale 1 --unknown 8,16,17,23
+  car-jax import mmseg FILE.pth --config configs/segformer_cityscapes.py:b0 \
     --out runs/segformer_b0
-  python eval.py --config configs/reliability_cityscapes.py --checkpoint runs/segformer_b0
+  car-jax eval --config configs/reliability_cityscapes.py --checkpoint runs/segformer_b0
 
 Frankfurt is the test set, Munster and Lindau are for calibration, as published (arXiv 2303.11298).
 There 20,000 random pixels of each image are scored; set sampled=20_000 for that.

@@ -1,7 +1,7 @@
 """Does the score on generated images predict that on real ones? Eight segmenters, drawn scenes.
 
   make demo-genval                                        makes all of it, then runs this
-  python eval.py --config configs/reliability_generated.py --out runs/genval/study   the study alone
+  car-jax eval --config configs/reliability_generated.py --out runs/genval/study   the study alone
 
 Four nets, each after a short and after its whole training. The generated sets are those of `python
 -m car_jax.generate procedural`; what stands for real shift is street_scenes' own weather and

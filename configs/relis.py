@@ -1,10 +1,10 @@
 """RELIS: 27 segmenters of Cityscapes there, in bad weather (ACDC) and in India (arXiv 2303.11298).
 
-  python -m datasets.prepare cityscapes --source DIR --scale 1 --splits reliability
-  python -m datasets.prepare acdc --source DIR --scale 1
-  python -m datasets.prepare idd --source DIR --scale 1 --unknown 8,16,17,23
-  python -m car_jax.importers registry configs/relis.py --weights DIR
-  python eval.py --config configs/relis.py
+  car-jax prepare cityscapes --source DIR --scale 1 --splits reliability
+  car-jax prepare acdc --source DIR --scale 1
+  car-jax prepare idd --source DIR --scale 1 --unknown 8,16,17,23
+  car-jax import registry configs/relis.py --weights DIR
+  car-jax eval --config configs/relis.py
 
 The registry imports what it finds in the folder of weights to runs/relis/NAME, and says what is
 missing; the study runs on what there is. `configs/relis.py:FOLDER` has the runs elsewhere.
@@ -14,7 +14,7 @@ image are scored, as published.
 
 from ml_collections import ConfigDict
 
-from configs import _studied
+from car_jax.configs import _studied
 
 
 def get_config(runs='runs/relis'):

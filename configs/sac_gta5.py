@@ -1,10 +1,10 @@
 """DA-SAC (arXiv 2105.00097): from GTA5 to Cityscapes, in two stages.
 
-  python -m datasets.prepare gta5 --source FOLDER
-  python -m datasets.prepare cityscapes --source FOLDER --scale 1 --splits adaptation
-  python train.py --config configs/sac_gta5.py:resnet101_base --workdir runs/gta5_resnet101_base
-  python train.py --config configs/sac_gta5.py:resnet101 --workdir runs/gta5_resnet101
-  python eval.py --checkpoint runs/gta5_resnet101
+  car-jax prepare gta5 --source FOLDER
+  car-jax prepare cityscapes --source FOLDER --scale 1 --splits adaptation
+  car-jax train --config configs/sac_gta5.py:resnet101_base --workdir runs/gta5_resnet101_base
+  car-jax train --config configs/sac_gta5.py:resnet101 --workdir runs/gta5_resnet101
+  car-jax eval --checkpoint runs/gta5_resnet101
 
 Nets resnet101 and vgg16 (DeepLabv2), fcn8s (on VGG16); `_base` is the first stage. Published mIoU
 on the validation images, in per cent: 53.8 (base 40.8), 49.8 (37.1), 49.9 (36.7).

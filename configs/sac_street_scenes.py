@@ -2,10 +2,10 @@
 
   make demo-adapt          data, all of these with three seeds, and the study of docs/adaptation.md
 
-  python -m datasets.prepare street_scenes --height 64 --count 400
+  car-jax prepare street_scenes --height 64 --count 400
   the same with --domain snow --seed 1
-  python train.py --config configs/sac_street_scenes.py:abn --workdir runs/snow/abn/seed0
-  python train.py --config configs/sac_street_scenes.py:sac --workdir runs/snow/sac/seed0
+  car-jax train --config configs/sac_street_scenes.py:abn --workdir runs/snow/abn/seed0
+  car-jax train --config configs/sac_street_scenes.py:sac --workdir runs/snow/sac/seed0
   and docs/adaptation.md for images drawn by the classes that `abn` finds on them
 
 Variants, all scored in snow, in other scenes: `source` learns from labels in clear air only, `abn`

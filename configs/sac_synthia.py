@@ -1,17 +1,17 @@
 """DA-SAC (arXiv 2105.00097): from SYNTHIA to Cityscapes, in two stages, as configs/sac_gta5.py.
 
-  python -m datasets.prepare synthia --source FOLDER
-  python -m datasets.prepare cityscapes --source FOLDER --scale 1 --splits adaptation
-  python train.py --config configs/sac_synthia.py:resnet101_base \\
+  car-jax prepare synthia --source FOLDER
+  car-jax prepare cityscapes --source FOLDER --scale 1 --splits adaptation
+  car-jax train --config configs/sac_synthia.py:resnet101_base \\
     --workdir runs/synthia_resnet101_base
-  python train.py --config configs/sac_synthia.py:resnet101 --workdir runs/synthia_resnet101
+  car-jax train --config configs/sac_synthia.py:resnet101 --workdir runs/synthia_resnet101
 
 Published mIoU on the validation images, in per cent, of the 16 classes that SYNTHIA labels:
 resnet101 52.6 (base 36.3), vgg16 49.1 (34.4), fcn8s 46.8 (31.6). Nets have 19 outputs; terrain,
 truck and train are left out of the scores.
 """
 
-from configs import sac_gta5
+from car_jax.configs import sac_gta5
 
 ABSENT = (9, 14, 16)
 STEPS = dict(resnet101_base=70_470, vgg16_base=41_090, fcn8s_base=23_480)

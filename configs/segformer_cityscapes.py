@@ -1,14 +1,14 @@
 """SegFormer on Cityscapes at full size (arXiv 2105.15203), scored as RELIS does (arXiv 2303.11298).
 
-  python -m datasets.prepare cityscapes --source FOLDER --scale 1
-  python -m car_jax.importers mmseg FILE --config configs/segformer_cityscapes.py:b0 --out runs/b0
-  python eval.py --checkpoint runs/b0
+  car-jax prepare cityscapes --source FOLDER --scale 1
+  car-jax import mmseg FILE --config configs/segformer_cityscapes.py:b0 --out runs/b0
+  car-jax eval --checkpoint runs/b0
 
 Published mIoU on the 500 validation images, here the test split: b0 76.54, b1 78.56, b2 81.08, b3
 81.94, b4 81.89, b5 82.25. The head is as wide as the paper's, 768 from b2 on; an imported file says
 its own (mmsegmentation's is always 256).
 
-`train.py --config` with the same file trains one by the published recipe: AdamW at 6e-5, decay 0.01
+The same file trains one by the published recipe: AdamW at 6e-5, decay 0.01
 but not of norms, the head at ten times the rate, 1,500 steps of warm-up, then a rate that falls
 linearly over 160,000 steps of 16 crops of 1024x1024. It departs from it in the start, which is
 random where there is no ImageNet file of the encoder, and in the augmentation: no rescaling and no

@@ -1,11 +1,11 @@
 """Segmenters of Cityscapes at full size, as mmsegmentation and detectron2 train and test them.
 
-  python -m datasets.prepare cityscapes --source FOLDER --scale 1
-  python -m car_jax.importers mmseg FILE --out run
-  python eval.py --checkpoint run
+  car-jax prepare cityscapes --source FOLDER --scale 1
+  car-jax import mmseg FILE --out run
+  car-jax eval --checkpoint run
 
 A checkpoint of theirs says itself what it is; this file is for one that does not (--config of the
-importer with the same file), and for training: `train.py --config` with a variant follows the
+importer with the same file), and for training: `car-jax train --config` with a variant follows the
 published recipe. It departs from it in the start, which is random unless `--config.init` names an
 ImageNet backbone, in the augmentation (no rescaling and no colour jitter), and in crops, which are
 square: 769x769 for the published 512x1024. configs/relis.py and configs/genval.py name the
@@ -16,9 +16,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from car_jax.configs import segformer_cityscapes
 from car_jax.errors import UserError, nearest
 from car_jax.nn.segformer import VARIANTS as SEGFORMERS
-from configs import segformer_cityscapes
 
 
 def resnet(depth, dilated=True, **kw):

@@ -1,7 +1,7 @@
 """Small segmenters of drawn street scenes in clear air, 64x128: what studies compare.
 
-  python -m datasets.prepare street_scenes --height 64 --count 400
-  python train.py --config configs/segmenters_street_scenes.py:segformer --workdir runs/segformer
+  car-jax prepare street_scenes --height 64 --count 400
+  car-jax train --config configs/segmenters_street_scenes.py:segformer --workdir runs/segformer
 
 About a minute each on two CPU cores. configs/reliability.py scores the first six in fog, at
 night, in rain and in snow; configs/reliability_generated.py others after short and long training.

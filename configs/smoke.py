@@ -1,6 +1,6 @@
 """Every method at toy size on data made in memory, seconds on a laptop.
 
-python train.py --config configs/smoke.py:car --workdir runs/smoke
+car-jax train --config configs/smoke.py:car --workdir runs/smoke
 """
 
 from ml_collections import ConfigDict

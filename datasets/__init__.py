@@ -1,1 +1,1 @@
-"""Builders of prepared data: python -m datasets.prepare NAME. Never imported by car_jax."""
+"""Builders of prepared data: car-jax prepare NAME. Everywhere imported as car_jax.datasets."""

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from car_jax import files, pictures
+from car_jax.datasets import spans, stopping
+from car_jax.datasets.problems import Problems
 from car_jax.errors import UserError, reading
-from datasets import spans, stopping
-from datasets.problems import Problems
 
 
 def open_picture(path: pathlib.Path, problems: Problems) -> pictures.Picture | None:

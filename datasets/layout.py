@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Collection, Iterable
 
 from car_jax import files
-from datasets import common
+from car_jax.datasets import common
 
 
 def paired(

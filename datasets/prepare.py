@@ -1,4 +1,4 @@
-"""python -m datasets.prepare NAME --source DIR: files as they come -> the data that train.py reads.
+"""car-jax prepare NAME --source DIR: files as they come -> the data that car-jax train reads.
 
 Prepared data appear under --data-dir when complete; an interrupted run leaves nothing behind. Bad
 files are all named, by path, and then nothing is written.
@@ -19,22 +19,22 @@ from typing import Any
 
 from car_jax import files
 from car_jax.data.prepared import KNOWN, default_data_dir
-from car_jax.errors import UserError, exit_on_user_error, nearest
+from car_jax.datasets import options, stopping
+from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 from car_jax.options import declared
-from datasets import options, stopping
 
 COMMON = ('source', 'data_dir', 'overwrite')
 
 
 def builder(name: str) -> Any:
   """The TFDS builder of a data set; its configs say what it can be asked."""
-  return importlib.import_module(f'datasets.{name}').Builder
+  return importlib.import_module(f'car_jax.datasets.{name}').Builder
 
 
 def parser(name: str = '') -> argparse.ArgumentParser:
   """Of the command for one data set; without a name, of what all of them take."""
   made = argparse.ArgumentParser(
-    prog=f'python -m datasets.prepare {name or "NAME"}',
+    prog=f'car-jax prepare {name or "NAME"}',
     description=textwrap.dedent('  ' + (builder(name).__doc__ if name else __doc__).strip()),
     epilog='' if name else f'NAME --help lists the options of one: {", ".join(KNOWN)}',
     formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -88,7 +88,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, Any]:
   built = builder(name)
   args, unknown = parser(name).parse_known_args(arguments)
   for text in unknown:
-    end = f'  all: python -m datasets.prepare {name} --help'
+    end = f'  all: car-jax prepare {name} --help'
     if not text.startswith('--'):
       raise UserError(f'{text!r} belongs to no option\n{end}')
     known = [options.flag(k)[2:] for k in (*declared(built.builder_config_cls), *COMMON)]
@@ -115,7 +115,11 @@ def main(arguments: list[str]) -> int:
   args, config = parse(arguments)
   _check_source(args.name, args.source)
   try:
-    folder, report = prepare(args.name, args.source, args.data_dir, config, args.overwrite)
+    with stopping.listening():
+      folder, report = prepare(args.name, args.source, args.data_dir, config, args.overwrite)
+  except KeyboardInterrupt:
+    print('\ninterrupted: no half data set is left; run the same command again', file=sys.stderr)
+    return 130
   except RuntimeError as e:
     failed = re.search(r'\w+\(\) failed: ([^;]*)', str(e))  # how ArrayRecord tells of a full disk
     if not failed:
@@ -134,11 +138,11 @@ def next_command(name: str, config: Any, data_dir: pathlib.Path) -> str:
   training = builder(name).TRAINING
   full = name if config.name == 'default' else f'{name}/{config.name}'
   if training.startswith('reliability'):  # to be tested on, not trained on
-    return f'next: name {full} in configs/{training}.py, then python eval.py --config that'
+    return f'next: name {full} in configs/{training}.py, then car-jax eval --config that'
   key = 'data.source' if training.startswith('sac_') else 'data'
   where = '' if data_dir == default_data_dir() else f' --config.{key}.data_dir={data_dir}'
   return (
-    f'next: python train.py --config configs/{training}.py '
+    f'next: car-jax train --config configs/{training}.py '
     f'--workdir runs/{full.replace("/", "-")} --config.{key}.name={full}{where}'
   )
 
@@ -181,9 +185,4 @@ def prepare(
 
 
 if __name__ == '__main__':
-  stopping.listen()
-  try:
-    sys.exit(main(sys.argv[1:]))
-  except KeyboardInterrupt:
-    print('\ninterrupted: no half data set is left; run the same command again', file=sys.stderr)
-    sys.exit(130)
+  command_line(main)

@@ -4,20 +4,31 @@ Python drops an exception that is raised while an object is being deleted; a Key
 come just then. So the wish is also noted, and looked at before the next example.
 """
 
+import contextlib
 import functools
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 _wished = threading.Event()
 
 
-def listen() -> None:
-  """From now on SIGINT and SIGTERM raise KeyboardInterrupt here, or else at the next `check`."""
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, _wish)
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+  """Inside, SIGINT and SIGTERM raise KeyboardInterrupt at once, or else at the next `check`."""
   _drop_quietly()
+  _wished.clear()
+  before = {}
+  for number in (signal.SIGINT, signal.SIGTERM):
+    with contextlib.suppress(ValueError):  # not the main thread
+      before[number] = signal.signal(number, _wish)
+  try:
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 @functools.cache

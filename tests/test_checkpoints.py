@@ -243,7 +243,9 @@ def test_a_reader_leaves_alone_what_is_being_written(tmp_path):
   with checkpoints.Checkpoints(tmp_path, keep=2) as writer:
     for step in range(1, 6):
       writer.save(step, {'x': np.full((1000, 1000), step, np.float32)}, {'config': {}})
-      with checkpoints.Checkpoints(tmp_path) as reader:  # as eval.py does beside a training run
+      with checkpoints.Checkpoints(
+        tmp_path
+      ) as reader:  # as car-jax eval does beside a training run
         reader.steps()
     writer.wait()
     assert writer.restore(5, None)[0]['x'][0, 0] == 5

@@ -1,4 +1,4 @@
-"""train.py and eval.py as a user runs them, and what they say to a user's mistakes."""
+"""The commands train and eval as a user runs them, and what they say to a user's mistakes."""
 
 import json
 import pathlib
@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-import eval as evaluation
-import train
 from car_jax import files
+from car_jax.commands import eval as evaluation
+from car_jax.commands import train
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, folders
 
@@ -109,7 +109,7 @@ def test_eval_compares_checkpoints_under_given_names(run, tmp_path):
     (['--config', 'configs/smok.py'], 'did you mean: .*smoke'),
     (
       [*CONFIG, '--config.data.name=lidc_crops'],
-      'not prepared(.*\n)+.*datasets.prepare lidc_crops',
+      'not prepared(.*\n)+.*car-jax prepare lidc_crops',
     ),
     ([*CONFIG, '--config.data.name=lidc_crop'], 'did you mean: lidc_crops'),
     ([*CONFIG, '--config.data.batch=0'], 'batch'),

@@ -8,13 +8,13 @@ import pytest
 
 from car_jax import config as configs
 from car_jax import loop, registry
+from car_jax.configs import segmenters_street_scenes
 from car_jax.data import class_flips, fake, labels, opening, transforms
 from car_jax.errors import UserError
 from car_jax.evaluate import plan as plans
 from car_jax.generate import command
 from car_jax.generate.options import ObjectOptions, StyleOptions
 from car_jax.reliability import plan
-from configs import segmenters_street_scenes
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
 # of one method once small: one of them trains; smoke's others in test_sharding, test_resume

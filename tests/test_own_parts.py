@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-import eval as evaluation
 from car_jax import config as configs
 from car_jax import loop
+from car_jax.commands import eval as evaluation
 from car_jax.data import memory, pipeline
 from car_jax.errors import UserError
 

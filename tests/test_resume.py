@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-import train
 from car_jax import checkpoints
+from car_jax.commands import train
 
 STEPS = 12
 

@@ -36,10 +36,10 @@ if [ ! -x "$venv/bin/python" ]; then
     }
   fi
 fi
-echo "installing requirements (about a minute)"
+echo "installing car-jax and what it needs (about a minute)"
 # An accelerator's jax that is already in the environment satisfies the range and stays.
-sh tools/install.sh "$venv" -r requirements-dev.txt || {
-  echo "error: the requirements could not be installed into $venv, for the reason above" >&2
+sh tools/install.sh "$venv" -e . || {
+  echo "error: car-jax could not be installed into $venv, for the reason above" >&2
   echo "  a package index is needed, and 1.5 GB of disk; then run the same command again" >&2
   exit 2
 }

@@ -1,6 +1,6 @@
-"""python -m car_jax.calibrate RUN --out FILE: the calibrator of a run of local temperature scaling.
+"""car-jax calibrate RUN --out FILE: the calibrator of a run of local temperature scaling.
 
-RUN is a --workdir of train.py with a config such as configs/lts_street_scenes.py.
+RUN is a --workdir of car-jax train with a config such as configs/lts_street_scenes.py.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from car_jax.errors import UserError, command_line, exit_on_user_error
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-  parser = errors.parser('car_jax.calibrate', __doc__)
+  parser = errors.parser('calibrate', __doc__)
   parser.add_argument('run', help='folder of the run')
   parser.add_argument('--out', required=True, help='the file to write, such as lts.npz')
   parser.add_argument('--step', default='', help='best, latest or a number (default: the best)')

@@ -124,8 +124,8 @@ def find(kind: str) -> tuple[Callable[..., Any], dict[str, Any]]:
   if kind == 'lts':
     raise UserError(
       "'lts' is trained, not fitted to a sample of pixels\n"
-      '  train it: python train.py --config configs/lts_street_scenes.py --workdir RUN\n'
-      '  then: python -m car_jax.calibrate RUN --out FILE'
+      '  train it: car-jax train --config configs/lts_street_scenes.py --workdir RUN\n'
+      '  then: car-jax calibrate RUN --out FILE'
     )
   options: dict[str, Any]
   if match := re.fullmatch(r'clusters:?(\d+)(_ece)?', kind):

@@ -49,7 +49,7 @@ def from_run(path: str, step: str = '') -> Fit:
   if loaded.config.method.name != 'lts':
     raise UserError(
       f'{path} is a run of method {loaded.config.method.name!r}, not of lts\n'
-      '  train one: python train.py --config configs/lts_street_scenes.py --workdir RUN'
+      '  train one: car-jax train --config configs/lts_street_scenes.py --workdir RUN'
     )
   about = dict(
     kind='lts',

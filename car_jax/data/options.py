@@ -23,7 +23,7 @@ class Source(Group):
   """config.data.source: labelled images of another domain, and the windows that are cut of them."""
 
   name: str
-  """Which data set, as datasets.prepare calls it."""
+  """Which data set, as car-jax prepare calls it."""
   size: Size
   """Height and width of a window in pixels."""
   data_dir: str = ''
@@ -114,7 +114,7 @@ class Data(Group):
   """What every data set can be asked for. Sides are in pixels."""
 
   name: str = ''
-  """Which data set: as datasets.prepare calls it, `fake`, or `package.module:Class`."""
+  """Which data set: as car-jax prepare calls it, `fake`, or `package.module:Class`."""
   data_dir: str = ''
   """Folder of prepared data; empty for TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
   batch: Positive = 8

@@ -1,4 +1,4 @@
-"""Data sets that datasets.prepare has put into folders, read without TensorFlow.
+"""Data sets that `car-jax prepare` has put into folders, read without TensorFlow.
 
 The files that describe a folder are read before TFDS reads them, since it believes what they say:
 it imports whatever module a features.json names, and takes a description whose bytes changed.
@@ -31,7 +31,7 @@ KNOWN = (
   'generated_scenes',
   'generated_objects',
   'folder',
-)  # what datasets.prepare can prepare
+)  # what car-jax prepare can prepare
 SHIPPED = ('lidc_masks', 'street_scenes')  # prepared without a source
 NAMED = ('folder', 'generated_scenes', 'generated_objects')  # whose variants users name
 
@@ -176,7 +176,7 @@ def _command(name: str, data_dir: pathlib.Path) -> str:
   close = difflib.get_close_matches(base, KNOWN, n=1)
   if not close:
     return ''
-  words = ['python -m datasets.prepare', close[0]]
+  words = ['car-jax prepare', close[0]]
   words += [] if close[0] in SHIPPED else ['--source FOLDER']
   if close[0] in NAMED:
     words += [f'--variant {variant}'] if variant else []

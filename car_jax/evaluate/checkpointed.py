@@ -1,4 +1,4 @@
-"""From checkpoints to a report: what eval.py and the demo do.
+"""From checkpoints to a report: what car-jax eval and the demo do.
 
 Every checkpoint brings its config; the first one's says which data and scores are meant, and all
 are scored on that data.

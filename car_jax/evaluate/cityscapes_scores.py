@@ -2,7 +2,8 @@
 
   python -m car_jax.evaluate.cityscapes_scores PREDICTIONS GROUND_TRUTH [--json FILE]
 
-PREDICTIONS: a folder of PNGs of label ids 0 to 33, such as `label_ids` of `eval.py --save labels`.
+PREDICTIONS: a folder of PNGs of label ids 0 to 33, such as `label_ids` of `car-jax eval --save
+labels`.
 GROUND_TRUTH: such as gtFine/val, with *_gtFine_labelIds.png and, for the scores of instances,
 *_gtFine_instanceIds.png. Files belong together by CITY_SEQUENCE_FRAME in their names.
 """
@@ -65,7 +66,7 @@ def frames(folder: pathlib.Path, ending: str = '') -> dict[str, pathlib.Path]:
     lies = f'; there lies {left[0].relative_to(folder)}, among {len(left)} files' if left else ''
     raise UserError(
       f'{folder} holds no CITY_SEQUENCE_FRAME{ending or "..."}.png{lies}\n'
-      '  name the folder that eval.py --save labels wrote, or gtFine/val'
+      '  name the folder that car-jax eval --save labels wrote, or gtFine/val'
     )
   if left and not ending:
     print(

@@ -1,4 +1,4 @@
-"""Predictions as plain .npy files with an index, for any other tool (`eval.py --save`).
+"""Predictions as plain .npy files with an index, for any other tool (`car-jax eval --save`).
 
   FOLDER/index.json           what follows, in words: ids, classes, shapes, types, meaning
   FOLDER/readers.npy          [I, M, H, W] the readers' class ids; rows of absent readers are 0

@@ -1,4 +1,4 @@
-"""python -m car_jax.generate COMMAND: make test data for segmenters, and look them through.
+"""car-jax generate COMMAND: make test data for segmenters, and look them through.
 
   style, ood             by diffusion: scenes in other weather, objects in scenes; see --options
   procedural style|ood   without weights: weather and pasted objects, on drawn scenes or yours
@@ -16,7 +16,7 @@ from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 COMMANDS = {
   'style': 'car_jax.generate.make_style',
   'ood': 'car_jax.generate.make_objects',
-  'procedural': 'datasets.street_scenes.procedural',
+  'procedural': 'car_jax.datasets.street_scenes.procedural',
   'export': 'car_jax.generate.export',
   'tiny': 'car_jax.generate.tiny',
   'look': 'car_jax.generate.look',
@@ -32,16 +32,7 @@ def main(arguments: list[str]) -> int:
     return 0
   if name not in COMMANDS:
     raise UserError(f'no command {name!r}\n{nearest(name, COMMANDS)}')
-  try:
-    module = importlib.import_module(COMMANDS[name])
-  except ModuleNotFoundError as e:
-    if (e.name or '').partition('.')[0] != 'datasets':
-      raise
-    raise UserError(
-      f"{name} needs the project's folder datasets/, which is no part of an installed car_jax\n"
-      '  run it in a checkout'
-    ) from None
-  return module.main(arguments[1:])
+  return importlib.import_module(COMMANDS[name]).main(arguments[1:])
 
 
 if __name__ == '__main__':

@@ -33,7 +33,7 @@ from car_jax.options import Count, Positive, Range, Share
 IMAGES, LABELS = 'leftImg8bit', 'gtFine'
 IMAGE_END, LABEL_END = '_leftImg8bit.png', '_gtFine_labelIds.png'
 KEYS = ('image', 'conditioning_image', 'text')
-# Split -> its first drawn scene; as datasets.prepare street_scenes numbers them.
+# Split -> its first drawn scene; as car-jax prepare street_scenes numbers them.
 DRAWN = {'train': 0, 'validation': 1_000_000, 'test': 2_000_000}
 DOMAINS = ('clear', 'fog', 'rain', 'snow', 'night')
 KEPT = 2**28  # bytes of drawn scenes that stay in memory
@@ -160,7 +160,7 @@ class Files:
 @functools.cache
 def _renderer(height: int) -> Any:
   """datasets.street_scenes' render for one height, which keeps what it has drawn."""
-  render = lookup.own('data set', 'datasets.street_scenes.scenes:render')
+  render = lookup.own('data set', 'car_jax.datasets.street_scenes.scenes:render')
 
   @functools.lru_cache(maxsize=max(1, KEPT // (8 * height**2)))
   def drawn(seed: int, index: int, domain: str) -> tuple[np.ndarray, np.ndarray]:
@@ -255,7 +255,7 @@ class Captioned(Data):
       folder = pathlib.Path(self.tokenizer)
       place = folder / 'tokenizer' if (folder / 'tokenizer').is_dir() else folder
       mend = 'name a folder of weights, or make one of a run of the method diffusion: '
-      mend += 'python -m car_jax.generate export RUN --out FOLDER'
+      mend += 'car-jax generate export RUN --out FOLDER'
       with naming('config.data.tokenizer', mend):
         return tokenizers.read(place)
     texts = [*vocabulary(), *DOMAINS]

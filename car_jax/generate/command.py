@@ -29,7 +29,7 @@ class Request:
 
 def request(arguments: Sequence[str], name: str, about: str, schema: type) -> Request | None:
   """Parsed arguments; None where only the options were to be listed. Raises UserError."""
-  parser = errors.parser(f'car_jax.generate {name}', about)
+  parser = errors.parser(f'generate {name}', about)
   add = parser.add_argument
   add('--config', required=True, help=f'a file such as configs/genval_{name}.py')
   add(
@@ -181,5 +181,5 @@ def generate(
       print('stopped; the same command goes on')
   items = [item for item in sets.write_index(asked.out) if item.kind == kind]
   print('\n'.join(sets.acceptance(items)))
-  print(f'{asked.out / records.INDEX}\nnext: python -m car_jax.generate look {asked.out}')
+  print(f'{asked.out / records.INDEX}\nnext: car-jax generate look {asked.out}')
   return status

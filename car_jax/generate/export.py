@@ -1,4 +1,4 @@
-"""python -m car_jax.generate export RUN --out FOLDER: a run's networks in the layout of diffusers.
+"""car-jax generate export RUN --out FOLDER: a run's networks in the layout of diffusers.
 
 Of a run of the method `controlnet` FOLDER is a ControlNet, of `diffusion` a whole pipeline for text
 to image. Where the optimizer keeps an average of the parameters, that is what is written.
@@ -12,7 +12,7 @@ from car_jax.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:
-  parser = errors.parser('car_jax.generate export', __doc__)
+  parser = errors.parser('generate export', __doc__)
   parser.add_argument('run', help='folder of the run')
   parser.add_argument('--out', required=True, type=pathlib.Path, help='the folder to write')
   parser.add_argument('--step', default='', help='latest or a number (default: the latest)')

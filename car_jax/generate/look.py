@@ -1,4 +1,4 @@
-"""python -m car_jax.generate look DIR: a page of a generated set, to find its bad images by eye.
+"""car-jax generate look DIR: a page of a generated set, to find its bad images by eye.
 
 Each image stands beside its original or its mask and its labels. A click strikes an image out; the
 page then shows the lines to put into DIR/rejected_by_eye.txt, which it does not write itself.
@@ -29,7 +29,7 @@ QUALITY = 85
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-  parser = errors.parser('car_jax.generate look', __doc__)
+  parser = errors.parser('generate look', __doc__)
   add = parser.add_argument
   add('folder', type=pathlib.Path, help='a generated set, ours or in the released layout')
   add('--start', type=int, default=0, help='first index of each domain and object (default 0)')

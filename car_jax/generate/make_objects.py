@@ -1,4 +1,4 @@
-"""python -m car_jax.generate ood --config configs/genval_ood.py --out DIR [--start N --stop M]
+"""car-jax generate ood --config configs/genval_ood.py --out DIR [--start N --stop M]
 
 Inpaints objects into scenes, blends them with what is around, and finds their masks; an image
 without a mask is kept with the reason and left out of evaluations. The same command continues an

@@ -1,4 +1,4 @@
-"""python -m car_jax.generate style --config configs/genval_style.py --out DIR [--start N --stop M]
+"""car-jax generate style --config configs/genval_style.py --out DIR [--start N --stop M]
 
 Repaints scenes in other domains: a ControlNet keeps what the label ids say, the prompt says the
 domain. Image N of every domain is of the same scene, crop and noise. The same command continues an

@@ -39,7 +39,7 @@ def of(options: SceneOptions) -> Scenes:
     return Files(captioned.laid_out(pathlib.Path(options.root), options.split))
   if options.height % 2:
     raise UserError(f'config.scenes.height is {options.height}\n  it is an even number')
-  make = lookup.own('scenes', 'datasets.street_scenes.procedural:Drawn')
+  make = lookup.own('scenes', 'car_jax.datasets.street_scenes.procedural:Drawn')
   return Drawn(make(options.seed, options.height, options.count), options)
 
 

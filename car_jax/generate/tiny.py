@@ -1,4 +1,4 @@
-"""python -m car_jax.generate tiny DIR: small networks of random weights in the layout of diffusers.
+"""car-jax generate tiny DIR: small networks of random weights in the layout of diffusers.
 
 DIR/sd for text to image, DIR/inpaint, and DIR/controlnet with hints of one channel. Their pictures
 mean nothing; the commands take them as they take real weights, in seconds: to try a command, a
@@ -70,7 +70,7 @@ def _zeroed(control: ControlNet) -> weights.Params:
 
 
 def main(arguments: Sequence[str]) -> int:
-  parser = errors.parser('car_jax.generate tiny', __doc__)
+  parser = errors.parser('generate tiny', __doc__)
   parser.add_argument('out', type=pathlib.Path, help='the folder to write')
   out = parser.parse_args(arguments).out
   write(out)

@@ -1,4 +1,4 @@
-"""python -m car_jax.importers NAME FILE --out DIR: published weights as our checkpoint.
+"""car-jax import NAME FILE --out DIR: published weights as our checkpoint.
 
 NAME says whose format: car, mose, sac (their authors'), mmseg (mmsegmentation), detectron2 (its
 projects Mask2Former and MaskFormer), huggingface (transformers; a folder or a file in it),
@@ -6,9 +6,9 @@ torchvision or timm. ImageNet's weights of the last three are a start for any ne
 encoder, which --config names; its other parts are as they start.
 
 The file is read without torch and without running code in it. Every name left over on either side
-is an error. `eval.py --checkpoint DIR` then scores it; config.init of train.py fine-tunes from it.
+is an error. `car-jax eval --checkpoint DIR` then scores it; config.init fine-tunes from it.
 
-python -m car_jax.importers registry STUDY --weights DIR: the files of a study's models.
+car-jax import registry STUDY --weights DIR: the files of a study's models.
 
 STUDY is a config such as configs/relis.py, which names the published file of each model. What lies
 in the folder and is not imported yet is imported; what is missing is named. A file whose net has
@@ -43,7 +43,7 @@ IMPORTERS = {
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-  parser = errors.parser('car_jax.importers', __doc__)
+  parser = errors.parser('import', __doc__)
   parser.add_argument('name', help=f'whose format: {", ".join(IMPORTERS)}; or registry')
   parser.add_argument('file', help='the file of weights; of registry the config of a study')
   parser.add_argument('--out', help='folder for the checkpoint')
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> int:
   folders.check_replaceable(out, 'config.json')
   changes = configs.split_overrides(rest)
   write(args.file, out, *imported(args.name, args.file, args.config or '', changes))
-  print(f'{args.file} -> {out}\n  score it: python eval.py --checkpoint {out}')
+  print(f'{args.file} -> {out}\n  score it: car-jax eval --checkpoint {out}')
   return 0
 
 

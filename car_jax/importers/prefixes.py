@@ -35,24 +35,24 @@ def _average(path: Any, names: Mapping[str, str]) -> dict[str, str]:
 
 
 WHOLE = 'give the file of a whole segmenter: an encoder alone has nothing to score'
-STARTS = '`python -m car_jax.importers {} FILE --config CONFIG` starts an encoder from it'
+STARTS = '`car-jax import {} FILE --config CONFIG` starts an encoder from it'
 OF_MMSEG = (
   'a segmenter of mmsegmentation',
-  '`python -m car_jax.importers mmseg FILE` reads it, where it has its backbone too',
+  '`car-jax import mmseg FILE` reads it, where it has its backbone too',
 )
 # A name -> what a file is that has it, what to do
 KINDS = {
   'segformer.encoder.patch_embeddings.0.proj.weight': (
     'a SegFormer encoder in the names of transformers',
-    '`python -m car_jax.importers huggingface FILE` reads it',
+    '`car-jax import huggingface FILE` reads it',
   ),
   'segformer.stages.0.patch_embeddings.proj.weight': (
     'a SegFormer encoder in the names of transformers',
-    '`python -m car_jax.importers huggingface FILE` reads it',
+    '`car-jax import huggingface FILE` reads it',
   ),
   'decode_head.embed_layers.0.proj.weight': (
     "a segmenter with DAFormer's head, which no net here has",
-    'give a SegFormer or DeepLabV3+; its logits as files are scored by eval.py --predictions',
+    'give a SegFormer or DeepLabV3+; its logits as files are scored by car-jax eval --predictions',
   ),
   'decode_head.conv_seg.weight': OF_MMSEG,
   'decode_head.mask_norm.weight': OF_MMSEG,
@@ -71,7 +71,7 @@ KINDS = {
   'stem.0.weight': ('an encoder alone (ResNet) in the names of mmsegmentation', WHOLE),
   'sem_seg_head.predictor.class_embed.weight': (
     'a MaskFormer or Mask2Former of detectron2',
-    '`python -m car_jax.importers detectron2 FILE` reads it',
+    '`car-jax import detectron2 FILE` reads it',
   ),
   'layer1.0.conv1.weight': (
     'a ResNet in the names of torchvision and timm',

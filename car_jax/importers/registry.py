@@ -75,7 +75,7 @@ def run(study: str, weights: str, importing: Importing) -> list[str]:
     raise UserError(f'{folder} holds no file of a model of {study}\n  ' + '\n  '.join(lines))
   return [
     *lines,
-    f'{len(file_of)} of {len(named)} models; study them: python eval.py --config {study}',
+    f'{len(file_of)} of {len(named)} models; study them: car-jax eval --config {study}',
   ]
 
 
@@ -89,7 +89,7 @@ def check_size(
     raise UserError(
       f"{path}: the file's net has {size:.2f} M parameters for {num_classes} classes, the study's "
       f'{known:g} M: it is another model\n'
-      '  rename the file or move it away; for a run of its own: python -m car_jax.importers '
+      '  rename the file or move it away; for a run of its own: car-jax import '
       f'{published["importer"]} {path} --out FOLDER'
     )
 

@@ -91,7 +91,7 @@ class ControlNetTraining(Method):
     if not self.weights:
       raise UserError(
         'config.method.weights is missing, a folder of Stable Diffusion 1.x (docs/generate.md)\n'
-        '  or of a small model of your own: python -m car_jax.generate export RUN --out FOLDER'
+        '  or of a small model of your own: car-jax generate export RUN --out FOLDER'
       )
     opened = open_pipeline(self.weights, compute=self.compute)
     if opened.unet.in_channels != opened.vae.latent_channels:

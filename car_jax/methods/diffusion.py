@@ -1,7 +1,7 @@
 """Latent diffusion from scratch (Rombach et al., arXiv 2112.10752): a UNet and its text encoder.
 
 Both learn to predict the noise in noisy latents of scenes with captions. With sizes as small as the
-defaults it learns drawn scenes in minutes; `python -m car_jax.generate export` makes the run a
+defaults it learns drawn scenes in minutes; `car-jax generate export` makes the run a
 folder in diffusers' layout, on which a ControlNet (methods/controlnet.py) is trained.
 
 Letters: B images, H x W pixels, h x w x C latents, L tokens. Batches as in generate/captioned.py.

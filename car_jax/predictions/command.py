@@ -1,4 +1,4 @@
-"""What `eval.py --predictions` does without a study: anybody's files -> the readers' report."""
+"""What `car-jax score` does: anybody's files -> the readers' report."""
 
 import dataclasses
 import itertools

@@ -84,7 +84,7 @@ class Dataset:
     resize: str = '',
     file_per: str = '',
   ):
-    """given: names and folders; the others are options of eval.py. Raises UserError."""
+    """given: names and folders; the others are options of car-jax eval. Raises UserError."""
     opened = [sources.opened(name, pathlib.Path(at), labels, file_per) for name, at in given]
     self.predictions: list[Predictions] = [p for several, _ in opened for p in several]
     self.labels: Labels = opened[0][1]

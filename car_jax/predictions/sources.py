@@ -1,4 +1,4 @@
-"""Where predictions and labels lie: folders of files, and folders that `eval.py --save` wrote.
+"""Where predictions and labels lie: folders of files, and folders that `car-jax eval --save` wrote.
 
 A source of predictions has the images' ids and reads the samples of one; a source of labels reads
 its readers. Letters as in reading.py.
@@ -113,7 +113,7 @@ class LabelFiles:
 
 
 class Index:
-  """A folder that `eval.py --save` wrote, with its readers as labels."""
+  """A folder that `car-jax eval --save` wrote, with its readers as labels."""
 
   def __init__(self, folder: pathlib.Path):
     self.folder, self.index = folder, foreign.saved_index(folder)
@@ -143,7 +143,7 @@ class Index:
     maps, weights = self.array('readers.npy'), self.array('reader_weight.npy')
     if maps is None or weights is None:
       raise UserError(f'{self.folder} has no readers\n  {npy.AGAIN}, or give --labels')
-    with reading(self.folder / 'readers.npy', 'what eval.py --save wrote', npy.AGAIN):
+    with reading(self.folder / 'readers.npy', 'what car-jax eval --save wrote', npy.AGAIN):
       labels, weight = np.asarray(maps[self.place[id]]), np.asarray(weights[self.place[id]])
       if labels.ndim != 3 or weight.shape != labels.shape[:1] or not (weight >= 0).all():
         raise ValueError(f'readers {labels.shape} of weight {weight.shape}')
@@ -164,7 +164,7 @@ class Index:
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-  """The predictions of one subject that `eval.py --save` wrote."""
+  """The predictions of one subject that `car-jax eval --save` wrote."""
 
   name: str
   about: str
@@ -201,7 +201,7 @@ class Saved:
 
 
 def saved(name: str, folder: pathlib.Path) -> list[Saved]:
-  """Every subject of a folder that `eval.py --save` wrote but the readers, who are drawn anew.
+  """Every subject of a folder that `car-jax eval --save` wrote but the readers, who are drawn anew.
 
   Raises UserError where no array of SCORED is there.
   """
@@ -213,7 +213,7 @@ def saved(name: str, folder: pathlib.Path) -> list[Saved]:
   ]
   if not subjects:
     raise UserError(
-      f'{folder} has none of {", ".join(SCORED)}\n  save them: eval.py --save samples'
+      f'{folder} has none of {", ".join(SCORED)}\n  save them: car-jax eval --save samples'
     )
   title = lambda subject: f'{name}: {subject}' if len(subjects) > 1 else name
   return [Saved(title(subject), f'{folder}, {subject}', index, at) for subject, at in subjects]

@@ -1,4 +1,4 @@
-"""What `eval.py --config` does: a study's config, the command line's models, a finished page."""
+"""`car-jax eval --config`: a study's config and the command line's models -> a finished page."""
 
 import pathlib
 import time
@@ -32,7 +32,7 @@ def with_models(
   """The config for models named on the command line, each [NAME=]PATH, in place of its own.
 
   Predictions are one set of images, so they also take the place of the config's sets; calibrators
-  are then files only. The arguments are options of eval.py. Raises UserError.
+  are then files only. The arguments are options of car-jax eval. Raises UserError.
   """
   config = config.copy_and_resolve_references()
   if checkpoints and predictions:

@@ -3,7 +3,7 @@
 Two layouts are read:
   a folder of NAME.npy, NAME.npz or NAME.safetensors, in any depth, with labels beside: a folder of
   pictures, or a CSV with the columns prediction, label and perhaps image, group (pairing.py);
-  a folder that `eval.py --save logits` or `--save probabilities` wrote (it has an index.json).
+  a folder that `car-jax eval --save logits` or `--save probabilities` wrote (it has an index.json).
 
 An array is logits [H, W, C] or [C, H, W], probabilities of the same shape, samples of either with
 one axis in front, segmentations [N, H, W] of class ids, or one map of them [H, W], as an array or
@@ -226,13 +226,13 @@ def is_saved(folder: pathlib.Path) -> bool:
 def saved_index(folder: pathlib.Path) -> dict[str, Any]:
   """What eval.py says of the arrays that it saved; {} for a folder of another kind.
 
-  Raises UserError for an index.json that eval.py did not write, or not like that.
+  Raises UserError for an index.json that car-jax eval did not write, or not like that.
   """
   if not is_saved(folder):
     return {}
-  path, again = folder / INDEX, 'save it again: eval.py --save logits; or remove it'
+  path, again = folder / INDEX, 'save it again: car-jax eval --save logits; or remove it'
   index = files.read_json(path, keys=tuple(FIELDS), mend=again)
-  with reading(path, 'the index of eval.py --save', again):
+  with reading(path, 'the index of car-jax eval --save', again):
     for key, kinds in FIELDS.items():
       if type(index[key]) not in kinds:
         raise ValueError(f'{key} is {str(index[key])[:80]!r}')
@@ -283,7 +283,9 @@ def _chosen(folder: pathlib.Path, index: Mapping[str, Any]) -> tuple[str, str]:
         sharp = all(map(save.one_hot, array_files.mapped(folder / mean)))
       return own if sharp and own in arrays else mean, 'probabilities'
   kinds = ', '.join(sorted({pathlib.Path(name).stem for name in arrays if '/' in name}))
-  raise UserError(f'{folder} has no logits or probabilities, only {kinds}\n  eval.py --save logits')
+  raise UserError(
+    f'{folder} has no logits or probabilities, only {kinds}\n  car-jax eval --save logits'
+  )
 
 
 def _saved(
@@ -294,7 +296,7 @@ def _saved(
   wanted = [file, 'readers.npy', *([features] if features in index['arrays'] else [])]
   open_array = lambda name: npy.opened(folder, index['arrays'][name], name)
   values, truth, *more = map(open_array, wanted)
-  with reading(folder, 'what eval.py --save wrote', npy.AGAIN):
+  with reading(folder, 'what car-jax eval --save wrote', npy.AGAIN):
     if {len(values), len(truth), *map(len, more)} != {len(index['ids'])}:
       raise ValueError('other numbers of images than ids')
     readers, axes = len(truth[0]), np.ndim(truth[0])

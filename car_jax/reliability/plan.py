@@ -257,7 +257,7 @@ def _present(
     name, spec = next(iter(models.items()))
     raise UserError(
       f'none of the {len(models)} models of the study is there; such as {name} in {spec["path"]}\n'
-      f'  import published weights: python -m car_jax.importers registry {path} --weights FOLDER'
+      f'  import published weights: car-jax import registry {path} --weights FOLDER'
     )
   return there, tuple(name for name in models if name not in there)
 

@@ -113,7 +113,7 @@ class Checkpoint:
     if data.info.readers > 1:
       raise UserError(
         f'{config["name"]} has {data.info.readers} readers; reliability is scored on one label\n'
-        '  eval.py --checkpoint scores against several readers'
+        '  car-jax eval --checkpoint scores against several readers'
       )
     return data.info, data.split(spec.get('split') or 'test'), config
 

@@ -1,6 +1,6 @@
 """Runs a study: every model on every set, through every calibrator; what is done is not done again.
 
-OUT/calibrators/MODEL/NAME.npz   fitted calibrators, for eval.py and for other studies
+OUT/calibrators/MODEL/NAME.npz   fitted calibrators, for car-jax eval and for other studies
 OUT/guarantees/MODEL/NAME.npz    losses on calibrate_on, of which thresholds are chosen
 OUT/cells/MODEL/SET.npz ..       counts of one model and set, one file for each calibrator
 OUT/worst/MODEL/SET/..           pictures of the worst images

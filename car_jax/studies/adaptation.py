@@ -118,7 +118,7 @@ def runs_in(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   if not runs:
     raise UserError(
       f'{folder} holds no run; looked for {", ".join(TITLES)}, and seed0, seed1, .. in them\n'
-      f'  python train.py --config configs/sac_street_scenes.py:source '
+      f'  car-jax train --config configs/sac_street_scenes.py:source '
       f'--workdir {folder}/source/seed0'
     )
   return runs

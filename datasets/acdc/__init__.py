@@ -1,1 +1,1 @@
-from datasets.acdc.acdc_dataset_builder import Builder, Config
+from car_jax.datasets.acdc.acdc_dataset_builder import Builder, Config

@@ -4,9 +4,9 @@ import dataclasses
 import pathlib
 
 from car_jax.data.labels import ACDC_IDS, scored_train_ids
+from car_jax.datasets import base, common, layout
+from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 from car_jax.errors import UserError
-from datasets import base, common, layout
-from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 
 CONDITIONS = ('fog', 'night', 'rain', 'snow')
 SPLITS = {'train': 'test', 'val': 'calibration'}  # ACDC's folder -> what it serves for here

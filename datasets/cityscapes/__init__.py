@@ -1,1 +1,1 @@
-from datasets.cityscapes.cityscapes_dataset_builder import Builder, Config
+from car_jax.datasets.cityscapes.cityscapes_dataset_builder import Builder, Config

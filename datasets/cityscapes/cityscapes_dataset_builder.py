@@ -13,9 +13,9 @@ from PIL import Image
 
 from car_jax import files
 from car_jax.data import augmentation, labels
+from car_jax.datasets import base, common, layout
 from car_jax.errors import UserError, nearest, reading
 from car_jax.options import Range
-from datasets import base, common, layout
 
 IMAGES, LABELS, ENDS = 'leftImg8bit', 'gtFine', ('_leftImg8bit.png',)
 # The training cities that CAR and MoSE validate on; the official validation split is their test.

@@ -1,1 +1,1 @@
-from datasets.folder.folder_dataset_builder import Builder, Config
+from car_jax.datasets.folder.folder_dataset_builder import Builder, Config

@@ -9,8 +9,8 @@ import numpy as np
 
 from car_jax import files
 from car_jax.data.labels import IGNORED_TRAIN_ID, UNKNOWN_LABEL
+from car_jax.datasets import common
 from car_jax.errors import UserError
-from datasets import common
 
 IGNORE = 'ignore'
 OUTSIDE = {'void': IGNORED_TRAIN_ID, 'unknown': UNKNOWN_LABEL}  # names that are no class

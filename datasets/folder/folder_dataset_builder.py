@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from car_jax.datasets import base, common, spans
+from car_jax.datasets.folder import classes
+from car_jax.datasets.folder.rows import Row, check_once, read_csv, read_folder
 from car_jax.errors import UserError
 from car_jax.options import Share
-from datasets import base, common, spans
-from datasets.folder import classes
-from datasets.folder.rows import Row, check_once, read_csv, read_folder
 
 
 @dataclasses.dataclass

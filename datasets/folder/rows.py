@@ -8,8 +8,8 @@ import pathlib
 import re
 
 from car_jax import files, pictures
+from car_jax.datasets import base, common
 from car_jax.errors import UserError, nearest, reading
-from datasets import base, common
 
 SPLIT_NAMES = {'val': 'validation'}  # other names of base.SPLITS
 LIKE_SPLITS = {'training': 'train', 'trn': 'train', 'valid': 'validation', 'dev': 'validation'}

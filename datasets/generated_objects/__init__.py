@@ -1,1 +1,1 @@
-from datasets.generated_objects.generated_objects_dataset_builder import Builder, Config
+from car_jax.datasets.generated_objects.generated_objects_dataset_builder import Builder, Config

@@ -1,4 +1,4 @@
-"""Scenes with generated unknown objects: of python -m car_jax.generate, or laid out as GenVal's."""
+"""Scenes with generated unknown objects: of car-jax generate, or laid out as GenVal's."""
 
 import dataclasses
 import hashlib
@@ -6,9 +6,9 @@ import hashlib
 import numpy as np
 
 from car_jax.data import labels
-from datasets import base, common
-from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
-from datasets.generated_scenes import generated_scenes_dataset_builder as generated_scenes
+from car_jax.datasets import base, common
+from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
+from car_jax.datasets.generated_scenes import generated_scenes_dataset_builder as generated_scenes
 
 
 @dataclasses.dataclass
@@ -34,7 +34,7 @@ class Builder(base.Builder):
   HOMEPAGE = generated_scenes.Builder.HOMEPAGE
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     with_positions/OBJECT/N.png and N_gt.png, masks/OBJECT/N_mask.png, and perhaps
-    refined/OBJECT/N.png: the --out of python -m car_jax.generate, or ood_objects of GenVal's
+    refined/OBJECT/N.png: the --out of car-jax generate, or ood_objects of GenVal's
     images"""
   BUILDER_CONFIGS = [Config(description='As they were generated')]
 

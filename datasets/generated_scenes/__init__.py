@@ -1,1 +1,1 @@
-from datasets.generated_scenes.generated_scenes_dataset_builder import Builder, Config
+from car_jax.datasets.generated_scenes.generated_scenes_dataset_builder import Builder, Config

@@ -1,16 +1,16 @@
-"""Generated scenes in other domains: of python -m car_jax.generate, or laid out as GenVal's are."""
+"""Generated scenes in other domains: of car-jax generate, or laid out as GenVal's are."""
 
 import collections
 import dataclasses
 import pathlib
 import re
 
+from car_jax.datasets import base, common
+from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 from car_jax.errors import UserError
 from car_jax.generate import sets
 from car_jax.generate.records import ACCEPTED, Kind
 from car_jax.generate.sets import Item
-from datasets import base, common
-from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 
 CITATION = 'Loiseau et al., Reliability in semantic segmentation: can we use synthetic data?, '
 CITATION += 'ECCV 2024, arXiv 2312.09231'
@@ -45,7 +45,7 @@ class Builder(base.Builder):
   HOMEPAGE = 'https://arxiv.org/abs/2312.09231'
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     DOMAIN/leftImg8bit/val/CITY/DOMAIN_N_NAME_leftImg8bit.png and
-    DOMAIN/gtFine/val/CITY/DOMAIN_N_NAME_labelIds.png: the --out of python -m car_jax.generate, or
+    DOMAIN/gtFine/val/CITY/DOMAIN_N_NAME_labelIds.png: the --out of car-jax generate, or
     num_samples_N/SEED of GenVal's images"""
   BUILDER_CONFIGS = [Config(description='As they were generated')]
 

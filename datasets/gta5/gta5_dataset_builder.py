@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from car_jax.data import labels
-from datasets import base, common, layout
-from datasets.base import ScaledConfig as Config
-from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
+from car_jax.datasets import base, common, layout
+from car_jax.datasets.base import ScaledConfig as Config
+from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 
 IMAGES, LABELS, DIGITS = 'images', 'labels', 5
 FRAMES = range(1, 10001)  # of 24,966: what DA-SAC (arXiv 2105.00097) trains and validates on

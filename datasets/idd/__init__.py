@@ -1,1 +1,1 @@
-from datasets.idd.idd_dataset_builder import Builder, Config
+from car_jax.datasets.idd.idd_dataset_builder import Builder, Config

@@ -5,9 +5,9 @@ import functools
 import pathlib
 
 from car_jax.data import labels
+from car_jax.datasets import base, common, layout
+from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 from car_jax.errors import UserError, nearest
-from datasets import base, common, layout
-from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 
 IMAGES, LABELS = 'leftImg8bit', 'gtFine'
 ENDS = ('_leftImg8bit.png', '_leftImg8bit.jpg', '_leftImg8bit.jpeg')

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from car_jax.datasets import base, common, layout
+from car_jax.datasets.base import Config
+from car_jax.datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 from car_jax.errors import UserError
-from datasets import base, common, layout
-from datasets.base import Config
-from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 
 FOLDERS = {'train': 'train', 'validation': 'val', 'test': 'test'}
 READERS = 4

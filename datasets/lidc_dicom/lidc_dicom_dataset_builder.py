@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 
 from car_jax import files
+from car_jax.datasets import base, common
+from car_jax.datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
+from car_jax.datasets.lidc_masks.lidc_masks_dataset_builder import SIDE
 from car_jax.errors import UserError, reading
 from car_jax.options import Range
-from datasets import base, common
-from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
-from datasets.lidc_masks.lidc_masks_dataset_builder import SIDE
 
 
 @dataclasses.dataclass

@@ -1,1 +1,1 @@
-from datasets.lidc_masks.lidc_masks_dataset_builder import Builder, Config
+from car_jax.datasets.lidc_masks.lidc_masks_dataset_builder import Builder, Config

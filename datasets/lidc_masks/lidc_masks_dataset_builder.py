@@ -6,9 +6,9 @@ from typing import Annotated
 
 import numpy as np
 
+from car_jax.datasets import base
+from car_jax.datasets.lidc_masks import render
 from car_jax.options import Range
-from datasets import base
-from datasets.lidc_masks import render
 
 SIDE = 128  # pixels of 1 mm in the file
 FILE = pathlib.Path(__file__).with_name('lidc_masks.npz')

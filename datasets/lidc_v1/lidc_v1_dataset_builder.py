@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from car_jax.datasets import base
+from car_jax.datasets.base import FileConfig as Config
+from car_jax.datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
+from car_jax.datasets.lidc_v1 import plain_pickle
 from car_jax.errors import UserError, reading
 from car_jax.files import is_leftover
 from car_jax.importers import inert_arrays
-from datasets import base
-from datasets.base import FileConfig as Config
-from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
-from datasets.lidc_v1 import plain_pickle
 
 READERS = 4
 KEYS = ('image', 'masks', 'series_uid')

@@ -1,1 +1,1 @@
-from datasets.street_scenes.street_scenes_dataset_builder import Builder, Config
+from car_jax.datasets.street_scenes.street_scenes_dataset_builder import Builder, Config

@@ -1,25 +1,25 @@
-"""python -m datasets.street_scenes OUT: drawn street scenes as files, laid out as Cityscapes.
+"""python -m car_jax.datasets.street_scenes OUT: drawn street scenes, laid out as Cityscapes.
 
 leftImg8bit/, gtFine/ (label ids and train ids) and black_box/ below OUT, so that any tool that
-reads Cityscapes reads them: python -m datasets.prepare cityscapes --source OUT --scale 1.
+reads Cityscapes reads them: car-jax prepare cityscapes --source OUT --scale 1.
 """
 
-import argparse
 import pathlib
 import sys
 
 from PIL import Image
 
+from car_jax import errors
 from car_jax.data import labels
+from car_jax.datasets import base, prepare
+from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
+from car_jax.datasets.street_scenes import street_scenes_dataset_builder as builder
 from car_jax.errors import UserError, exit_on_user_error
-from datasets import base, prepare
-from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
-from datasets.street_scenes import street_scenes_dataset_builder as builder
 
 
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
-  parser = argparse.ArgumentParser(prog='python -m datasets.street_scenes', description=__doc__)
+  parser = errors.parser('car_jax.datasets.street_scenes', __doc__)
   parser.add_argument('out', type=pathlib.Path)
   prepare.add_options(parser, builder.Builder)
   given = parser.parse_args(arguments)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from datasets.street_scenes.canvas import HEIGHT, WIDTH, Camera, Canvas
+from car_jax.datasets.street_scenes.canvas import HEIGHT, WIDTH, Camera, Canvas
 
 SIZE = (HEIGHT // 2, WIDTH // 2)
 HAZE = 1 / 900.0  # per metre, on a clear day

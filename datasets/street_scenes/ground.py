@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.street_scenes.canvas import Camera, Canvas, Colour, Paint, varied
+from car_jax.datasets.street_scenes.canvas import Camera, Canvas, Colour, Paint, varied
 
 ROAD, SIDEWALK, PARKING, GROUND, TERRAIN = 7, 8, 9, 6, 22
 FARTHEST = 400.0

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from datasets.street_scenes.canvas import Camera, Canvas, Colour, Paint, shaded, varied
+from car_jax.datasets.street_scenes.canvas import Camera, Canvas, Colour, Paint, shaded, varied
 
 BUILDING, WALL, FENCE, BRIDGE, VEGETATION = 11, 12, 13, 15, 21
 GLASS: Colour = (62.0, 70.0, 80.0)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from datasets.street_scenes import houses, people, standing, vehicles
-from datasets.street_scenes.canvas import HEIGHT, WIDTH, Canvas, Paint
-from datasets.street_scenes.ground import Side, Street
+from car_jax.datasets.street_scenes import houses, people, standing, vehicles
+from car_jax.datasets.street_scenes.canvas import HEIGHT, WIDTH, Canvas, Paint
+from car_jax.datasets.street_scenes.ground import Side, Street
 
 EGO_VEHICLE = 1
 Thing = tuple[float, Callable[[], None]]  # distance in metres by which it is sorted; paints it

@@ -6,9 +6,9 @@ They are those of unknown.py, drawn by themselves. Letters: H x W pixels of the 
 import numpy as np
 from PIL import Image
 
+from car_jax.datasets.street_scenes import unknown
+from car_jax.datasets.street_scenes.canvas import Camera, Canvas
 from car_jax.generate.boxes import Box
-from datasets.street_scenes import unknown
-from datasets.street_scenes.canvas import Camera, Canvas
 
 OBJECTS = {
   'boulder': unknown.boulder,

@@ -5,8 +5,8 @@ Side views in metres, squeezed sideways by how far the rider or walker is turned
 
 import numpy as np
 
-from datasets.street_scenes.canvas import Canvas, Colour, shaded, varied
-from datasets.street_scenes.standing import Figure
+from car_jax.datasets.street_scenes.canvas import Canvas, Colour, shaded, varied
+from car_jax.datasets.street_scenes.standing import Figure
 
 DYNAMIC, PERSON, RIDER, MOTORCYCLE, BICYCLE = 5, 24, 25, 32, 33
 SKIN: tuple[Colour, ...] = ((206, 164, 138), (176, 130, 104), (122, 86, 66), (222, 184, 160))

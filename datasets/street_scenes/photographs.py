@@ -6,9 +6,9 @@ as far off as the ground at its foot. Letters: h x w pixels.
 
 import numpy as np
 
-from datasets.street_scenes import canvas, weather
-from datasets.street_scenes.canvas import Camera
-from datasets.street_scenes.develop import Light
+from car_jax.datasets.street_scenes import canvas, weather
+from car_jax.datasets.street_scenes.canvas import Camera
+from car_jax.datasets.street_scenes.develop import Light
 
 GROUND = (6, 7, 8, 9, 10, 22)  # ground, road, sidewalk, parking, rail track, terrain
 SKY = 23

@@ -1,4 +1,4 @@
-"""python -m car_jax.generate procedural style|ood --out DIR: generated sets without any weights.
+"""car-jax generate procedural style|ood --out DIR: generated sets without any weights.
 
 style repaints scenes in fog, at night, in rain or in snow; ood puts a boulder, a crate, a ball or a
 deer into them, with the exact mask. The scenes are drawn, or photographs of yours with their label
@@ -16,13 +16,13 @@ import numpy as np
 
 from car_jax import errors
 from car_jax.data import labels
+from car_jax.datasets import base, common, layout, options, prepare, stopping
+from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
+from car_jax.datasets.street_scenes import pasted, photographs, scenes
+from car_jax.datasets.street_scenes import street_scenes_dataset_builder as builder
 from car_jax.errors import UserError, exit_on_user_error, nearest
 from car_jax.generate import boxes, records, sets
 from car_jax.options import Range, Share, declared
-from datasets import base, common, layout, options, prepare, stopping
-from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
-from datasets.street_scenes import pasted, photographs, scenes
-from datasets.street_scenes import street_scenes_dataset_builder as builder
 
 WEATHERS = ('fog', 'night', 'rain', 'snow')
 SCENE, WEATHER, BOX, OBJECT = range(21, 25)  # a random stream for each
@@ -220,7 +220,7 @@ def generate(out: pathlib.Path, kind: records.Kind, config: Options) -> list[set
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Options]:
   """Raises UserError for an option that there is not, and for a value that it cannot have."""
-  module = 'car_jax.generate procedural'
+  module = 'generate procedural'
   kind = next((a for a in arguments if a in KINDS), '')
   if not kind:
     parser = errors.parser(f'{module} style|ood', __doc__)
@@ -247,8 +247,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Options]:
 @exit_on_user_error
 def main(arguments: Sequence[str]) -> int:
   args, config = parse(arguments)
-  stopping.listen()
-  items = generate(args.out, args.kind, config)
+  with stopping.listening():
+    items = generate(args.out, args.kind, config)
   print('\n'.join(sets.acceptance(i for i in items if i.kind == args.kind)))
-  print(f'{args.out / records.INDEX}\nnext: python -m car_jax.generate look {args.out}')
+  print(f'{args.out / records.INDEX}\nnext: car-jax generate look {args.out}')
   return 0

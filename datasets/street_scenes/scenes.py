@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from car_jax.datasets.street_scenes import canvas, develop, ground, layout, unknown, weather
 from car_jax.errors import UserError, nearest
-from datasets.street_scenes import canvas, develop, ground, layout, unknown, weather
 
 DOMAINS = ('clear', 'fog', 'rain', 'snow', 'night')
 GEOMETRY, LIGHT, WEATHER, SENSOR, UNKNOWN = range(11, 16)  # a random stream for each

@@ -5,7 +5,7 @@ Each is flat and faces the camera, drawn in its own metres around the point wher
 
 import numpy as np
 
-from datasets.street_scenes.canvas import DARK, Canvas, Colour, Paint, shaded, varied
+from car_jax.datasets.street_scenes.canvas import DARK, Canvas, Colour, Paint, shaded, varied
 
 STATIC, POLE, LIGHT, SIGN, VEGETATION = 4, 17, 19, 20, 21
 LEAVES: tuple[Colour, ...] = (

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from car_jax.data import labels
+from car_jax.datasets import base
+from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
+from car_jax.datasets.street_scenes import black_box, scenes
 from car_jax.errors import UserError
 from car_jax.options import Range, Share
-from datasets import base
-from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
-from datasets.street_scenes import black_box, scenes
 
 # split -> its folder in Cityscapes' layout, its cities there, its first scene, its share of --count
 SPLITS = {
@@ -51,7 +51,7 @@ class Builder(base.Builder):
 
   The scenes of one `seed` are the same in every domain. A share `unknown` of them holds objects of
   no known class, which are 254 in the labels. `part` test draws the test split alone.
-  `python -m datasets.street_scenes` writes the same scenes as files.
+  `python -m car_jax.datasets.street_scenes` writes the same scenes as files.
   """
 
   TRAINING = 'car_street_scenes'

@@ -6,12 +6,12 @@ scene is the same with and without them but for their pixels and shadows.
 
 import numpy as np
 
-from datasets.street_scenes.canvas import Canvas, Colour, shaded, varied
-from datasets.street_scenes.ground import Street
-from datasets.street_scenes.layout import Thing
-from datasets.street_scenes.people import DYNAMIC
-from datasets.street_scenes.standing import Figure
-from datasets.street_scenes.vehicles import Solid
+from car_jax.datasets.street_scenes.canvas import Canvas, Colour, shaded, varied
+from car_jax.datasets.street_scenes.ground import Street
+from car_jax.datasets.street_scenes.layout import Thing
+from car_jax.datasets.street_scenes.people import DYNAMIC
+from car_jax.datasets.street_scenes.standing import Figure
+from car_jax.datasets.street_scenes.vehicles import Solid
 
 STONE: tuple[Colour, ...] = ((122, 116, 108), (98, 96, 98), (138, 120, 100))
 WOOD: tuple[Colour, ...] = ((164, 124, 78), (140, 110, 80), (112, 126, 136), (150, 70, 56))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.street_scenes.canvas import DARK, Canvas, Colour, Paint, shaded, varied
+from car_jax.datasets.street_scenes.canvas import DARK, Canvas, Colour, Paint, shaded, varied
 
 CAR, TRUCK, BUS, TRAIN = 26, 27, 28, 31
 GLASS: Colour = (44.0, 52.0, 60.0)

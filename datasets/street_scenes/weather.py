@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from datasets.street_scenes.develop import SIZE, Light, noise, transmission
+from car_jax.datasets.street_scenes.develop import SIZE, Light, noise, transmission
 
 FOG_DENSITY = 0.045  # per metre at strength 1: a visual range of about 65 m
 

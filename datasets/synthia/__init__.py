@@ -1,1 +1,1 @@
-from datasets.synthia.synthia_dataset_builder import Builder, Config
+from car_jax.datasets.synthia.synthia_dataset_builder import Builder, Config

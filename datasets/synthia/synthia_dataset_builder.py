@@ -5,9 +5,9 @@ import pathlib
 import numpy as np
 
 from car_jax.data import labels
-from datasets import base, common, layout
-from datasets.base import ScaledConfig as Config
-from datasets.cityscapes import cityscapes_dataset_builder as cityscapes
+from car_jax.datasets import base, common, layout
+from car_jax.datasets.base import ScaledConfig as Config
+from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 
 IMAGES, LABELS, DIGITS = 'RGB', 'GT/LABELS', 7
 FRAMES = range(9400)

@@ -93,7 +93,7 @@ def test_a_temperature_at_its_bound_is_told():
   ('kind', 'options', 'message'),
   [
     ('temprature', {}, "no calibrator 'temprature'\n  did you mean: temperature"),
-    ('lts', {}, 'python -m car_jax.calibrate RUN'),
+    ('lts', {}, 'car-jax calibrate RUN'),
     ('temperature', {'objectiv': 'nll'}, "no option 'objectiv'\n  did you mean: objective"),
     ('temperature', {'seed_': 1}, "no option 'seed_'"),
     ('clusters13', {}, '13 clusters of 12 images\n  use clusters:3'),

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from car_jax.data import opening, sources
-from datasets import prepare
+from car_jax.datasets import prepare
 
 
 def write_png(path: pathlib.Path, image: np.ndarray) -> pathlib.Path:
@@ -20,7 +20,7 @@ def truncate(path: pathlib.Path, share: float = 0.5) -> None:
 
 
 def run(name: str, source: pathlib.Path | None, data_dir: pathlib.Path, *more: str) -> int:
-  """The exit status of `python -m datasets.prepare`."""
+  """The exit status of `car-jax prepare`."""
   given = [] if source is None else ['--source', str(source)]
   return prepare.main([name, *given, '--data-dir', str(data_dir), *more])
 

@@ -15,10 +15,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 from car_jax.data import opening, prepared
+from car_jax.datasets import lidc_masks, prepare
+from car_jax.datasets.gta5 import gta5_dataset_builder
+from car_jax.datasets.lidc_masks import lidc_masks_dataset_builder
 from car_jax.errors import UserError
-from datasets import lidc_masks, prepare
-from datasets.gta5 import gta5_dataset_builder
-from datasets.lidc_masks import lidc_masks_dataset_builder
 from tests.datasets import files, test_acdc, test_gta5, test_idd, test_lidc_v1, test_synthia
 from tests.datasets.test_cityscapes import cityscapes
 from tests.generate import released
@@ -120,7 +120,7 @@ def small(few_masks, monkeypatch):
 
 def built(name, data_dir, manual_dir, **more):
   """As a user does it who knows TFDS alone."""
-  importlib.import_module(f'datasets.{name.partition("/")[0]}')
+  importlib.import_module(f'car_jax.datasets.{name.partition("/")[0]}')
   builder = tfds.builder(name, data_dir=data_dir)
   download = tfds.download.DownloadConfig(manual_dir=manual_dir, **more)
   builder.download_and_prepare(download_config=download)

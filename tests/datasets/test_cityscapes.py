@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from car_jax.data import augmentation, labels, opening, sources
-from datasets.cityscapes import cityscapes_dataset_builder as builder
-from datasets.street_scenes import __main__ as street_scenes
+from car_jax.datasets.cityscapes import cityscapes_dataset_builder as builder
+from car_jax.datasets.street_scenes import __main__ as street_scenes
 from tests.datasets.files import nothing_prepared, records, run, truncate, write_png
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'sac'

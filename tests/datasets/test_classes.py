@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from car_jax.data import opening
+from car_jax.datasets import common
+from car_jax.datasets.folder import classes
 from car_jax.errors import UserError
-from datasets import common
-from datasets.folder import classes
 from tests.datasets.files import records, run, write_png
 
 VALUES = np.array([[0, 9, 9], [200, 0, 200]], np.uint8)

@@ -10,8 +10,8 @@ import pytest
 import car_jax.options
 from car_jax.data import opening, pipeline, prepared
 from car_jax.data.options import Data
+from car_jax.datasets import prepare
 from car_jax.methods import base
-from datasets import prepare
 from tests.datasets.files import lidc_crops, records, run, write_png
 
 PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'data.md').read_text()
@@ -19,7 +19,7 @@ COMMANDS = [
   line.partition(' #')[0].replace('[', '').replace(']', '')
   for block in re.findall(r'```sh\n(.*?)```', PAGE, re.DOTALL)
   for line in block.splitlines()
-  if line.startswith('python -m datasets.prepare') and ' NAME ' not in line
+  if line.startswith('car-jax prepare') and ' NAME ' not in line
 ]
 
 
@@ -40,13 +40,13 @@ def test_the_example_of_the_page_runs(capsys):
 
 @pytest.mark.parametrize('command', COMMANDS)
 def test_every_command_is_one_that_prepare_takes(command):
-  given, config = prepare.parse(shlex.split(command)[3:])
+  given, config = prepare.parse(shlex.split(command)[2:])
   assert bool(prepare.instructions(given.name)) == (given.source is not None)
   assert config.version
 
 
 def test_there_are_commands_for_every_data_set():
-  assert {shlex.split(c)[3] for c in COMMANDS} == set(prepared.KNOWN)
+  assert {shlex.split(c)[2] for c in COMMANDS} == set(prepared.KNOWN)
 
 
 def rows(title):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from car_jax.data import labels
-from datasets import common
-from datasets.gta5 import gta5_dataset_builder as builder
+from car_jax.datasets import common
+from car_jax.datasets.gta5 import gta5_dataset_builder as builder
 from tests.datasets.files import nothing_prepared, records, run, write_png
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'sac'

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from car_jax.data import labels, opening, pipeline
-from datasets.idd import idd_dataset_builder as builder
+from car_jax.datasets.idd import idd_dataset_builder as builder
 from tests.datasets.files import nothing_prepared, records, run, write_png
 
 SCENES = (('train', '265'), ('train', '26'), ('train', '3761'), ('train', '7'), ('val', '95'))

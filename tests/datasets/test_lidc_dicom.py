@@ -6,9 +6,9 @@ import warnings
 import numpy as np
 import pytest
 
-from datasets import common
-from datasets.lidc_dicom import lidc_dicom_dataset_builder as builder
-from datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
+from car_jax.datasets import common
+from car_jax.datasets.lidc_dicom import lidc_dicom_dataset_builder as builder
+from car_jax.datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 from tests.datasets.files import nothing_prepared, records, run
 
 pydicom = pytest.importorskip('pydicom')

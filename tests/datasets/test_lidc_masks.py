@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from car_jax.data import prepared
-from datasets.lidc_masks import lidc_masks_dataset_builder as builder
-from datasets.lidc_masks import render
+from car_jax.datasets.lidc_masks import lidc_masks_dataset_builder as builder
+from car_jax.datasets.lidc_masks import render
 from tests.datasets.files import records, run
 
 

@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
+from car_jax.datasets.lidc_v1.lidc_v1_dataset_builder import read, split_of
 from car_jax.errors import UserError
-from datasets.lidc_v1.lidc_v1_dataset_builder import read, split_of
 from tests.datasets.files import nothing_prepared, records, run, truncate
 
 

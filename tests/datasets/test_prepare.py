@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from car_jax.data import opening, prepared
+from car_jax.datasets import common, options, prepare
 from car_jax.options import declared
-from datasets import common, options, prepare
 from tests.datasets.files import folder, nothing_prepared, records, run, write_png
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -236,5 +236,5 @@ def test_the_end_tells_what_was_prepared(tmp_path, capsys):
   assert f'  1 x leftover of the system, passed over: {tmp_path}/s/images/._a.png' in told
   assert f'  1 x beside images/ and masks/, not read: {tmp_path}/s/notes.txt' in told
   command = f'--config.data.name=folder/v --config.data.data_dir={tmp_path}/d'
-  assert told[-1].startswith('next: python train.py --config configs/')
+  assert told[-1].startswith('next: car-jax train --config configs/')
   assert told[-1].endswith(command)

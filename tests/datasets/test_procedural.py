@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from car_jax.datasets.street_scenes import __main__ as street_scenes
+from car_jax.datasets.street_scenes import pasted, photographs, scenes, weather
 from car_jax.generate import __main__ as command
 from car_jax.generate import boxes, sets
-from datasets.street_scenes import __main__ as street_scenes
-from datasets.street_scenes import pasted, photographs, scenes, weather
 from tests.datasets.files import truncate
 from tests.generate.test_records import content
 

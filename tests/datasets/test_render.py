@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.lidc_masks import render
-from datasets.lidc_masks.lidc_masks_dataset_builder import FILE, centre
+from car_jax.datasets.lidc_masks import render
+from car_jax.datasets.lidc_masks.lidc_masks_dataset_builder import FILE, centre
 
 RATINGS = np.full((4, 5), 4, np.uint8)
 

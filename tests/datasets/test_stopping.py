@@ -7,9 +7,11 @@ LISTENED = """
 import sys, types
 reported = []
 sys.unraisablehook = reported.append
-from datasets import stopping
-stopping.listen()
-stopping.listen()
+from car_jax.datasets import stopping
+with stopping.listening():
+  pass
+with stopping.listening():
+  pass
 for kind in (KeyboardInterrupt, ValueError):
   sys.unraisablehook(types.SimpleNamespace(exc_type=kind))
 print(*(dropped.exc_type.__name__ for dropped in reported))

@@ -5,8 +5,7 @@ import pytest
 from scipy import ndimage
 
 from car_jax.data.labels import train_ids
-from car_jax.errors import UserError
-from datasets.street_scenes import (
+from car_jax.datasets.street_scenes import (
   black_box,
   canvas,
   develop,
@@ -16,7 +15,8 @@ from datasets.street_scenes import (
   unknown,
   weather,
 )
-from datasets.street_scenes.scenes import DOMAINS, render
+from car_jax.datasets.street_scenes.scenes import DOMAINS, render
+from car_jax.errors import UserError
 
 # label id -> the share of scored pixels it may take, and in how many scenes it must be seen
 SHARES = {

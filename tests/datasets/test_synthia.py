@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from car_jax.data import labels
-from datasets import common
-from datasets.synthia import synthia_dataset_builder as builder
+from car_jax.datasets import common
+from car_jax.datasets.synthia import synthia_dataset_builder as builder
 from tests.datasets.files import nothing_prepared, records, run, truncate, write_png
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'sac'

@@ -36,7 +36,7 @@ def evaluated(num_classes=2, images=6, spec=SPEC):
   choice = gallery.choose(results, results.subjects[0])
   cases = gallery.collect(evaluator, subjects, batches(), results, choice.indices, rng=RNG)
   about = report.About(
-    title='A <b> & c', split='test', models=('one, step 3',), command='python eval.py', config={}
+    title='A <b> & c', split='test', models=('one, step 3',), command='car-jax eval', config={}
   )
   return results, about, choice, cases
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from car_jax.datasets.street_scenes import procedural
+from car_jax.datasets.street_scenes import street_scenes_dataset_builder as builder
 from car_jax.generate import __main__ as command
 from car_jax.generate import tiny
-from datasets.street_scenes import procedural
-from datasets.street_scenes import street_scenes_dataset_builder as builder
 from tests.generate.test_records import content
 
 __all__ = ['content', 'drawn', 'one_program', 'run', 'scene', 'weights']
@@ -58,7 +58,7 @@ def one_program(cls):
 
 
 def run(kind, out, weights, *arguments):
-  """python -m car_jax.generate, with small pictures of small scenes -> exit status."""
+  """car-jax generate, with small pictures of small scenes -> exit status."""
   folders = {'style': ('sd', 'controlnet'), 'ood': ('inpaint',)}[kind]
   keys = ('weights', 'controlnet')[: len(folders)]
   given = [f'--config.{k}={weights / name}' for k, name in zip(keys, folders, strict=True)]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from car_jax.datasets.street_scenes import scenes
 from car_jax.generate import captions
-from datasets.street_scenes import scenes
 
 
 def scene(*things):

@@ -4,6 +4,8 @@ import pathlib
 import re
 import shlex
 
+from car_jax.datasets import options, prepare
+from car_jax.datasets.street_scenes import procedural
 from car_jax.generate import __main__ as command
 from car_jax.generate import records, sets
 from car_jax.generate.options import (
@@ -15,8 +17,6 @@ from car_jax.generate.options import (
 )
 from car_jax.options import declared
 from car_jax.reliability import plan
-from datasets import options, prepare
-from datasets.street_scenes import procedural
 from tests.generate import test_records
 
 PAGE = pathlib.Path('docs/generate.md').read_text()
@@ -25,11 +25,11 @@ PAGE = pathlib.Path('docs/generate.md').read_text()
 def test_the_commands_run(tmp_path, monkeypatch, capsys):
   block, *_ = re.findall(r'```sh\n(.*?)```', PAGE, re.DOTALL)
   monkeypatch.chdir(tmp_path)
-  mains = {'car_jax.generate': command.main, 'datasets.prepare': prepare.main}
+  mains = {'generate': command.main, 'prepare': prepare.main}
   for line in block.splitlines():
-    _, _, module, *arguments = shlex.split(line)
-    more = ['--data-dir', 'data'] if module == 'datasets.prepare' else []
-    assert mains[module]([*arguments, *more]) == 0, capsys.readouterr().err
+    _, name, *arguments = shlex.split(line)
+    more = ['--data-dir', 'data'] if name == 'prepare' else []
+    assert mains[name]([*arguments, *more]) == 0, capsys.readouterr().err
   assert {p.name for p in pathlib.Path('data').iterdir()} >= {
     'generated_scenes',
     'generated_objects',
@@ -56,7 +56,7 @@ def test_the_commands_of_diffusion_are_taken(capsys):
   section = PAGE.split('## By diffusion\n')[1]
   (block,) = re.findall(r'```sh\n(.*?)```', section.split('\n### ')[0], re.DOTALL)
   for line in block.splitlines():
-    _, _, _, *arguments = shlex.split(line)
+    _, _, *arguments = shlex.split(line)
     assert command.main([*arguments, '--options']) == 0
     assert '--config.refine.area=' in capsys.readouterr().out or arguments[0] == 'style'
 

@@ -1,4 +1,4 @@
-"""python -m car_jax.generate ood: the same files however they are made; backgrounds stay."""
+"""car-jax generate ood: the same files however they are made; backgrounds stay."""
 
 import json
 

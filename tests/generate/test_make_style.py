@@ -1,4 +1,4 @@
-"""python -m car_jax.generate style: the same files however they are made, and clear refusals."""
+"""car-jax generate style: the same files however they are made, and clear refusals."""
 
 import dataclasses
 import errno
@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from car_jax import progress
+from car_jax.datasets.street_scenes import procedural
 from car_jax.errors import UserError
 from car_jax.generate import (
   captions,
@@ -27,7 +28,6 @@ from car_jax.generate import (
 )
 from car_jax.generate.unet import UNet
 from car_jax.interrupt import Interrupt
-from datasets.street_scenes import procedural
 from tests.generate import sets
 from tests.generate.sets import content, weights  # noqa: F401
 

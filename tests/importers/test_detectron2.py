@@ -285,7 +285,7 @@ def test_other_importers_name_this_one(tmp_path):
   with pytest.raises(UserError) as e:
     mmseg.opened(path).config()
   assert 'is no segmenter: it is a MaskFormer or Mask2Former of detectron2\n' in str(e.value)
-  assert '`python -m car_jax.importers detectron2 FILE` reads it' in str(e.value)
+  assert '`car-jax import detectron2 FILE` reads it' in str(e.value)
 
 
 PIXELS, PREDICTOR = 'sem_seg_head.pixel_decoder.', 'sem_seg_head.predictor.'

@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 
-import eval as evaluation
 from car_jax import config as configs
 from car_jax import registry as parts
+from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
 from car_jax.importers import comparison, mmseg, registry

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-import eval as evaluation
+from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.predictions import command
 from car_jax.predictions.dataset import Dataset

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import eval as evaluation
 from car_jax import pictures
+from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.predictions import command, grouping
 from car_jax.predictions.dataset import Dataset

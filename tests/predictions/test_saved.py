@@ -1,4 +1,4 @@
-"""What eval.py saves is scored back to the numbers that it printed."""
+"""What car-jax eval saves is scored back to the numbers that it printed."""
 
 import json
 import shutil
@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-import eval as evaluation
-import train
+from car_jax.commands import eval as evaluation
+from car_jax.commands import train
 from car_jax.errors import UserError
 from car_jax.evaluate import predict, save
 from car_jax.predictions import command

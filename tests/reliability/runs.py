@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 
 from car_jax import config as configs
 from car_jax import loop
+from car_jax.datasets import prepare
 from car_jax.metrics.base import Outputs
 from car_jax.reliability import plan
-from datasets import prepare
 
 
 def scenes(folder: pathlib.Path, **changes) -> str:

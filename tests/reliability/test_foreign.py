@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-import eval as evaluation
 from car_jax import sharding
+from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.evaluate import save
 from car_jax.evaluate.predict import Prediction
@@ -151,7 +151,7 @@ def test_pipes_and_damaged_files_are_refused_by_name(folder):
 
 @pytest.fixture
 def saved(tmp_path):
-  """saved(kinds, sharp): a folder as `eval.py --save` writes it, and the subject's own."""
+  """saved(kinds, sharp): a folder as `car-jax eval --save` writes it, and the subject's own."""
 
   def write(kinds, sharp=True):
     rng, valid = np.random.default_rng(0), np.ones(2, bool)
@@ -231,7 +231,7 @@ def test_an_index_of_another_form_is_refused(saved, tmp_path, change, message):
 
 def test_saved_features_alone_cannot_be_scored(saved, tmp_path):
   saved('features')
-  with pytest.raises(UserError, match=r'only features\n  eval.py --save logits'):
+  with pytest.raises(UserError, match=r'only features\n  car-jax eval --save logits'):
     batches_of(tmp_path / 'arrays')
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from scipy.special import expit, softmax
 
-import eval as evaluation
 from car_jax import arrays
+from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.reliability import foreign
 

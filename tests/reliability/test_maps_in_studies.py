@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-import eval as evaluation
+from car_jax.commands import eval as evaluation
 from car_jax.reliability import command, plan
 from tests.metrics import oracle
 from tests.metrics.regions import by_sets

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-import eval as evaluation
 from car_jax import sharding
+from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.evaluate import cell as cells
 from car_jax.metrics import calibration, ranking
@@ -37,7 +37,7 @@ def finished(made):
   )
   full = plan.defaults()
   full.update(config)
-  found, page = command.run(full, str(folder / 'out'), 'python eval.py')
+  found, page = command.run(full, str(folder / 'out'), 'car-jax eval')
   return full, found, page
 
 
@@ -151,11 +151,11 @@ def test_what_is_done_is_skipped_and_what_changed_is_done_again(finished, monkey
   monkeypatch.setattr(
     study.count, 'cells', lambda b, m, c, *a, **k: counted.append([*c]) or real(b, m, c, *a, **k)
   )
-  again, _ = command.run(full, str(page.parent), 'python eval.py')
+  again, _ = command.run(full, str(page.parent), 'car-jax eval')
   assert counted == []
   assert again['cells'] == found['cells']
   (page.parent / 'cells' / 'segformer' / 'fog' / 'temperature.npz').unlink()
-  again, _ = command.run(full, str(page.parent), 'python eval.py')
+  again, _ = command.run(full, str(page.parent), 'car-jax eval')
   assert counted == [['temperature']]
   assert again['cells'] == found['cells']
 

@@ -10,12 +10,12 @@ import numpy as np
 import optax
 
 from car_jax import optim
+from car_jax.configs.car_lidc import get_config
 from car_jax.importers import carsss
 from car_jax.losses import adversarial, segmentation
 from car_jax.methods import car
 from car_jax.methods.train_state import TrainState
 from car_jax.metrics import scores as score_maps
-from configs.car_lidc import get_config
 from tests.golden.fill import state_dict
 from tests.replay import Replay, replays
 from tests.whole import whole

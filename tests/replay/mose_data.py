@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.data import labels, transforms
+from car_jax.datasets.lidc_v1.lidc_v1_dataset_builder import split_of
 from car_jax.metrics import flips
 from car_jax.nn import init
-from datasets.lidc_v1.lidc_v1_dataset_builder import split_of
 from tests.replay import Replay, replays
 
 

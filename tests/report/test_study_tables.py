@@ -53,7 +53,7 @@ def test_markdown_tables_are_whole_and_mark_the_best():
 
 def test_names_of_strangers_stay_text():
   study = copy.deepcopy(STUDY)
-  study['command'] = 'python eval.py "<b>" ```'
+  study['command'] = 'car-jax eval "<b>" ```'
   for cell in study['cells']:
     cell['model'] = '=1+1' if cell['model'] == 'SegFormer-B0' else cell['model']
   study['models'][0]['name'] = '=1+1'
@@ -61,7 +61,7 @@ def test_names_of_strangers_stay_text():
   assert "'=1+1" in {row[0] for row in rows}
   assert not any(cell[:1] in ('=', '@') for row in rows for cell in row)
   text = tables.markdown(study)
-  assert '<pre>\npython eval.py &quot;&lt;b&gt;&quot; ```\n</pre>' in text
+  assert '<pre>\ncar-jax eval &quot;&lt;b&gt;&quot; ```\n</pre>' in text
   assert '<b' not in text
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-import train
+from car_jax.commands import train
 from car_jax.data import labels, opening, pipeline
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, pictures

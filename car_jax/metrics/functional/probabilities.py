@@ -40,7 +40,7 @@ def ece(
   """ece[own probabilities, top label, 15 bins]: expected calibration error in [0, 1].
 
   class_id: of this class's probability, not the likeliest one's; `ece[.., class 1, ..]` is what
-  eval.py reports of two classes.
+  car-jax eval reports of two classes.
 
   >>> from car_jax.metrics import ece
   >>> probs = [[0.25, 0.75], [0.25, 0.75]]  # two pixels

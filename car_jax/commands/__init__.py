@@ -1,0 +1,1 @@
+"""The commands of `car-jax`, a module each: `main(arguments)` returns the exit status."""

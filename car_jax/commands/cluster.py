@@ -1,0 +1,27 @@
+"""Flags with which a command joins the other processes of a cluster."""
+
+import argparse
+
+from car_jax.errors import UserError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+  more = parser.add_argument_group('several hosts').add_argument
+  more('--distributed', action='store_true', help='join the other hosts (TPU pod, SLURM)')
+  more('--coordinator', help='HOST:PORT of process 0, where the cluster does not tell')
+  more('--processes', type=int, help='number of processes, with --coordinator')
+  more('--process', type=int, help='which of them this is, from 0, with --coordinator')
+
+
+def join(args: argparse.Namespace) -> None:
+  """Joins the other processes where the flags of `add` say so. Raises UserError."""
+  if not args.coordinator and (args.processes is not None or args.process is not None):
+    raise UserError('--processes and --process need --coordinator HOST:PORT')
+  if args.processes is not None and not 0 <= (args.process or 0) < args.processes:
+    raise UserError(
+      f'--process {args.process} of --processes {args.processes}; it is 0 to their number - 1'
+    )
+  if args.distributed or args.coordinator:
+    from car_jax import sharding
+
+    sharding.start_distributed(args.coordinator, args.processes, args.process)
