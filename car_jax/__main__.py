@@ -3,13 +3,10 @@
   train       a config: continues where it stopped
   eval        checkpoints against several readers, or a study of reliability
   score       anybody's predictions, in files, against any number of readers
-  predict     masks and their uncertainty for pictures of yours
   prepare     files as they come -> the data that training reads
   import      published weights -> a run
-  export      a run -> a folder for jax alone, or for the Hugging Face hub
   calibrate   a run of local temperature scaling -> a calibrator
   generate    test data: scenes in other weather, objects in scenes
-  reproduce   the published experiments, step by step, beside the published values
   configs     those that ship, and copies of them to change
   options     of a config
 

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import json
 import pathlib
+import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from car_jax.evaluate.options import Evaluation
 from car_jax.options import Count, Group, Part, Positive, Range
 
 PACKAGE = pathlib.Path(__file__).parent
+LIBRARIES = tuple(sysconfig.get_paths()[k] for k in ('stdlib', 'purelib', 'platlib'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,17 +165,20 @@ def setting_up(part: str) -> Iterator[None]:
   """Whatever goes wrong inside is the fault of config.`part`, of which all in there is made.
 
   Values that do not go together raise nearly anything, anywhere in a net: nothing is listed. The
-  message names the line of ours that failed.
+  message names the last line that is neither Python's own nor another library's.
   """
   try:
     yield
   except (UserError, OSError):
     raise
   except Exception as e:
-    frames = [f for f in traceback.extract_tb(e.__traceback__) if str(PACKAGE) in f.filename]
-    ours = [f for f in frames if '.venv' not in f.filename]
+    ours = [f for f in traceback.extract_tb(e.__traceback__) if not _foreign(f.filename)]
     place = f' in {pathlib.Path(ours[-1].filename).name}:{ours[-1].lineno}' if ours else ''
     raise UserError(f'nothing can be made of config.{part} ({reason(e)}{place})') from e
+
+
+def _foreign(file: str) -> bool:
+  return not file.startswith(str(PACKAGE)) and file.startswith(('<', *LIBRARIES))
 
 
 def split_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:

@@ -215,5 +215,5 @@ def test_what_generates_is_completed(name):
   for variant in ('', ':reference', ':tiny'):
     path = f'configs/{name}.py{variant}'
     assert command.load(path, (), schema).weights.startswith('weights/')
-    with pytest.raises(UserError, match=f'nothing to train\n.*car_jax.generate {kind} --config'):
+    with pytest.raises(UserError, match=f'nothing to train\n.*car-jax generate {kind} --config'):
       configs.load(path)

@@ -35,27 +35,25 @@ def folder(tmp_path_factory):
 
 
 ONE_BY_ONE = """
-import runpy, sys
+import sys
 
-_, sys.path[0], *commands = sys.argv  # as of `python FILE`: the file's folder is on the path
+_, sys.path[0], *commands = sys.argv  # the library, but not the user's folder: as of the program
+from car_jax.__main__ import main
+
 for command in commands:
-  sys.argv = command.split()
   for name in [n for n in sys.modules if n.startswith('mine')]:
     del sys.modules[name]
-  try:
-    runpy.run_path(sys.argv[0], run_name='__main__')
-  except SystemExit as e:
-    assert not e.code, command
+  assert main(command.split()[1:]) == 0, command
 """
 
 
 def test_the_page_works_to_the_letter(folder):
   """Its files, then its commands in their order, from a folder that is not the repository."""
   commands = [
-    line.replace('python REPOSITORY/', f'{REPOSITORY}/')
+    line
     for text in blocks('sh').values()
     for line in text.replace('\\\n', ' ').splitlines()
-    if line.startswith('python ')
+    if line.startswith('car-jax ')
   ]
   assert len(commands) == 3
   done = subprocess.run(  # one process: imports take longer than the work

@@ -14,9 +14,9 @@ import time
 import numpy as np
 import pytest
 
-import train as train_script
 from car_jax import checkpoints, loop
 from car_jax import config as configs
+from car_jax.commands import train as train_script
 from car_jax.data import opening
 from car_jax.generate import __main__ as command
 from car_jax.generate import captioned, weights
@@ -72,12 +72,12 @@ def test_a_run_of_a_segmenter_has_nothing_to_export(tmp_path, capsys):
 
 def test_the_commands_of_the_page_are_those_of_the_configs(tmp_path, monkeypatch):
   page = pathlib.Path('docs/generate.md').read_text().split('## Training a ControlNet')[1]
-  blocks = re.findall(r'```\n(python .*?)```', page, re.DOTALL)
+  blocks = re.findall(r'```\n((?:python|car-jax) .*?)```', page, re.DOTALL)
   lines = [shlex.split(line) for b in blocks for line in b.replace('\\\n', '').splitlines()]
   assert len(lines) == 3
   known = {'out': str(tmp_path)}
-  for _, script, *arguments in lines:
-    if script == 'train.py':
+  for program, name, *arguments in lines:
+    if name == 'train':
       args, rest = train_script.parse(arguments)
       config = configs.load(args.config, configs.split_overrides(rest))
       known['run'] = args.workdir
@@ -85,7 +85,8 @@ def test_the_commands_of_the_page_are_those_of_the_configs(tmp_path, monkeypatch
     elif arguments[0] == 'car_jax.studies.generated_masks':
       assert str(study.parse(arguments[1:]).out) in study.__doc__
     else:
-      assert arguments[:3] == ['car_jax.generate', 'export', known['run']]
+      assert (program, name) == ('car-jax', 'generate')
+      assert arguments[:2] == ['export', known['run']]
   (row,) = re.findall(r'^  (\{.*\})$', page, re.MULTILINE)
   assert {*json.loads(row)} == {*captioned.KEYS}
 
@@ -93,7 +94,7 @@ def test_the_commands_of_the_page_are_those_of_the_configs(tmp_path, monkeypatch
 def train(workdir):
   pipeline = 'tests/golden/diffusers/pipeline'
   return [
-    *(sys.executable, 'train.py', '--config', 'configs/genval_tiny.py:controlnet'),
+    *(sys.executable, '-m', 'car_jax', 'train', '--config', 'configs/genval_tiny.py:controlnet'),
     *('--workdir', str(workdir), f'--config.method.weights={pipeline}'),
     *(f'--config.data.tokenizer={pipeline}', '--config.method.hint_widths=2,4'),
     *('--config.data.batch=2', '--config.data.count=4', '--config.method.optim.accumulate=2'),

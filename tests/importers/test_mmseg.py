@@ -262,9 +262,9 @@ def test_what_wraps_a_model_is_taken_off(tmp_path, outer):
     ),
     (
       ['segformer.encoder.patch_embeddings.0.proj.weight', 'decode_head.classifier.weight'],
-      'importers huggingface',
+      'import huggingface',
     ),
-    (['layer1.0.conv1.weight'], 'importers torchvision'),
+    (['layer1.0.conv1.weight'], 'import torchvision'),
     (['decode_head.conv_seg.weight'], 'a segmenter of mmsegmentation\n.*where it has its backbone'),
     (['zebra', 'ant'], 'its names begin with ant, zebra'),
   ],

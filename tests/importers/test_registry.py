@@ -38,7 +38,7 @@ def test_a_study_without_runs_says_how_to_make_them(path, tmp_path, capsys):
   assert evaluation.main(['--config', path, '--out', str(tmp_path / 'out')]) == 2
   error_text = capsys.readouterr().err
   assert re.search(r'none of the \d+ models of the study is there', error_text)
-  assert f'car_jax.importers registry {path} --weights FOLDER' in error_text
+  assert f'car-jax import registry {path} --weights FOLDER' in error_text
 
 
 @pytest.mark.parametrize('path', MODELS)
@@ -143,7 +143,7 @@ def test_a_file_of_another_size_is_another_model(toy, tmp_path, capsys):
   assert (
     f"net has {size:.2f} M parameters for 5 classes, the study's {size + 0.02:g} M" in error_text
   )
-  assert f'car_jax.importers mmseg {tmp_path}/files/toy.pth --out FOLDER' in error_text
+  assert f'car-jax import mmseg {tmp_path}/files/toy.pth --out FOLDER' in error_text
   assert not (tmp_path / 'run').exists()
   assert command.main(toy(parameters=round(size, 2))) == 0
   assert (tmp_path / 'run' / 'config.json').exists()
