@@ -30,13 +30,14 @@ INFERENCE = tuple(f.name for f in dataclasses.fields(Inference))
 
 @dataclasses.dataclass
 class Loaded:
-  """A checkpoint ready to predict; `path` is its folder."""
+  """A checkpoint ready to predict; `path` is its folder, `info` of the data it was loaded for."""
 
   path: pathlib.Path
   step: int
   config: ConfigDict
   method: Any
   state: Any
+  info: sources.DataInfo
   crc: Any = None  # of its arrays, as the checkpoint tells them
 
 
@@ -105,7 +106,8 @@ def _opened(
     batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
   template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
   state, _ = saved.restore(step, template)
-  return Loaded(saved.folder / str(step), step, config, method, for_evaluation(state), meta['crc'])
+  place = saved.folder / str(step)
+  return Loaded(place, step, config, method, for_evaluation(state), info, meta['crc'])
 
 
 def of_seeds(

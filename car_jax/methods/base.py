@@ -43,6 +43,9 @@ class Method:
   steps_per_epoch or ignore_label is filled in from the data.
   """
 
+  num_classes: int
+  ignore_label: int | None = None
+  """Filled in from the data, where the method has the field."""
   has_logits: bool = False
   """Whether there are `logits`, for calibration and detection after training."""
   whole_distributions: tuple[str, ...] = ()
