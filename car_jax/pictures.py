@@ -68,6 +68,15 @@ def open_pages(path: str | pathlib.Path) -> list[Picture]:
   return _opened(path, most=MOST_PAGES)
 
 
+def pages(path: str | pathlib.Path) -> int:
+  """How many pages a picture's header tells, 1 where it cannot be known. Nothing is decoded."""
+  from PIL import Image
+
+  with contextlib.suppress(Exception), Image.open(path) as image:
+    return getattr(image, 'n_frames', 1)
+  return 1
+
+
 def _opened(path: str | pathlib.Path, most: int) -> list[Picture]:
   path = pathlib.Path(path)
   raw = files.read_bytes(path, 'a picture')

@@ -6,7 +6,9 @@
 Letters: B images, N samples, H x W pixels, C classes.
 """
 
+import dataclasses
 import functools
+import math
 import pathlib
 import zlib
 from collections.abc import Callable, Sequence
@@ -20,13 +22,23 @@ import numpy as np
 from car_jax import sharding
 from car_jax.calibrate import base as calibrators
 from car_jax.calibrate import files as calibrator_files
+from car_jax.data import options as data_options
+from car_jax.data import transforms
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, engine
 from car_jax.evaluate import predict as predictions
 from car_jax.evaluate.predict import Prediction
 from car_jax.methods.base import Batch, Method
+from car_jax.methods.inference import Inference
 from car_jax.metrics.scores import entropy
+from car_jax.nn.windows import Sides
+from car_jax.predict import reading, values
+from car_jax.predict.windowed import windowed
 from car_jax.typing import Array
+
+MOST_WHOLE = 1 << 21  # pixels of an image that is predicted whole: those of 2048 x 1024
+UNKNOWN = (1024, 1024)  # windows of a model that does not tell what it was trained on
+CHUNK, NUMBERS = 16, 1 << 26  # samples at a time, and class probabilities of an image
 
 
 class Outputs(flax.struct.PyTreeNode):
@@ -56,7 +68,7 @@ def outputs(
   key: Array,
   samples: int,
   calibrator: Any = None,
-  chunk: int = 16,
+  chunk: int = CHUNK,
 ) -> Outputs:
   """What `predict`, one of the method's predictors, says of images without labels. Pure.
 
@@ -69,17 +81,9 @@ def outputs(
   batch = {**batch, 'labels': labels, 'label_weight': jnp.ones(labels.shape[:2])}
   ignore = method.ignore_label if (method.ignore_label or 0) < method.num_classes else None
   drawn = predictions.predict(predict, samples, chunk, ignore, state, batch, key, compare=True)
-  assert drawn.disagreement is not None
   probs = drawn.mean
   if method.has_logits or calibrator is not None:
-    stated = drawn
-    if method.has_logits:
-      stated = Prediction(logits=method.logits(state, batch), disagreement=drawn.disagreement)
-    if calibrator is not None:
-      if calibrators.needs(calibrator) == 'features':
-        batch = {**batch, 'features': method.features(state, batch)}
-      stated = engine.calibrated(calibrator, stated, batch)
-    logits = stated.logits
+    logits = _logits(method, state, batch, drawn, calibrator)
     if ignore is not None:
       logits = jnp.where(jnp.arange(method.num_classes) == ignore, -jnp.inf, logits)
     probs = jax.nn.softmax(logits)
@@ -93,62 +97,194 @@ def outputs(
   )
 
 
+def _logits(
+  method: Method, state: Any, batch: Batch, drawn: Prediction, calibrator: Any
+) -> Array:
+  """The method's [B, H, W, C], or logarithms of its samples' mean; through the calibrator."""
+  stated = Prediction(logits=method.logits(state, batch)) if method.has_logits else drawn
+  if calibrator is None:
+    return stated.logits
+  if calibrators.needs(calibrator) == 'features':
+    batch = {**batch, 'features': method.features(state, batch)}
+  return engine.calibrated(calibrator, stated, batch).logits
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+  """How images are looked at: crop and stride as in methods/inference.py; None: see `of`."""
+
+  crop: Sides | None = None
+  stride: Sides | None = None
+
+  def of(self, shape: tuple[int, int], model: 'Predictor') -> 'Windows':
+    """For images of a shape: what was chosen, else what the method says itself, else the whole
+    image up to MOST_WHOLE pixels, and beyond windows of the size that the model was trained on.
+
+    Without a stride, windows are two thirds of their size apart.
+    """
+    crop = self.crop
+    if crop is None:
+      own = isinstance(model.method, Inference) and model.method.crop
+      crop = 0 if own or math.prod(shape) <= MOST_WHOLE else model.size or UNKNOWN
+    if not crop:
+      return Windows(0, 0)
+    third = lambda side: max(1, side * 2 // 3)
+    both = (third(crop), third(crop)) if isinstance(crop, int) else (third(crop[0]), third(crop[1]))
+    return Windows(crop, both if self.stride is None else self.stride)
+
+
 class Predictor:
-  """A trained model; `load` makes one. `method`, `state`, `info` (of its data) and `config` are
-  those of its run."""
+  """A trained model; `load` makes one. Its printed form says what it is.
+
+  method, state, config and info (of its data) are those of its run; size: of the images that it was
+  trained on. Raises UserError for one that cannot predict an image alone.
+  """
 
   def __init__(self, loaded: checkpointed.Loaded, calibrator: Any = None):
     self.method, self.state, self.config = loaded.method, loaded.state, loaded.config
     self.info, self.step, self.path = loaded.info, loaded.step, loaded.path
-    self.calibrator = calibrator
+    self.size, self.crc, self.calibrator = loaded.size, loaded.crc, calibrator
+    if self.info.black_box:
+      raise UserError(
+        f"{self.path} predicts from another model's prediction beside the image\n"
+        '  score it on its own data: car-jax eval --checkpoint RUN'
+      )
     if calibrators.needs(calibrator) == 'features' and not self.method.has_features:
-      raise UserError('the calibrator needs features of images, which this model does not have')
-    self.name, self._predict = next(iter(self.method.predictors().items()))
-    self._compiled: dict[int, Callable] = {}
+      raise UserError(f'the calibrator needs features of images, which {self.path} does not give')
+    data = dataclasses.replace(data_options.of(self.config.data), eval_size=0)
+    self._sizing = transforms.from_config(data, train=False)
+    self._mesh = sharding.make_mesh()
+    self._compiled = functools.lru_cache(maxsize=None)(self._compile)
 
   def __repr__(self) -> str:
-    about = self.info
-    net = f'{self.config.method.name} model, {self.path}'
-    calibrated = ', calibrated' if self.calibrator is not None else ''
-    return '\n'.join(
-      [
-        f'{net}{calibrated}',
-        f'trained on {about.name or "unnamed data"} for {self.step:,} steps',
-        f'predicts {about.num_classes} classes: {", ".join(about.class_names)}',
-      ]
+    info, option = self.info, self.config.method.to_dict()
+    net = option.get('model') or option.get('generator') or option.get('segmenter') or {}
+    named = f' ({net["name"]})' if 'name' in net else ''
+    calibrated = '' if self.calibrator is None else ', calibrated'
+    names = info.class_names or [str(k) for k in range(info.num_classes)]
+    return (
+      f'{self.config.method.name}{named}{calibrated}, of {self.path}\n'
+      f'trained on {info.name or "data without a name"}, {self.step:,} steps\n'
+      f'predicts {info.num_classes} classes: {", ".join(names)}'
     )
 
-  def predict(self, image: Any, samples: int = 8, *, seed: int = 0) -> Outputs:
-    """image uint8 [H, W], [H, W, 3] or [B, H, W, 3], or float in [-1, 1] -> numpy Outputs."""
-    image = np.asarray(image)
-    single = image.ndim < 4
-    batch = image[None] if single else image
-    batch = batch[..., None] if batch.ndim == 3 else batch
-    from car_jax.data import transforms
+  def draws(self, samples: int) -> int:
+    """How many segmentations of an image are worth asking for: one where all are alike."""
+    return 1 if self.method.has_logits else samples
 
-    if batch.dtype == np.uint8:
-      batch = np.stack([transforms.model_image(x) for x in batch])
-    batch = np.broadcast_to(batch, (*batch.shape[:3], 3)).astype(np.float32)
-    ids = np.array([zlib.crc32(np.ascontiguousarray(x)) for x in batch], np.uint32)  # type: ignore[arg-type]
-    out = jax.device_get(self.batch(dict(image=batch, example=ids), samples, seed))
-    return jax.tree.map(lambda x: x[0], out) if single else out
+  def predict(
+    self,
+    image: Any,
+    samples: int = 8,
+    *,
+    seed: int = 0,
+    range: str | tuple[float, float] = '',
+    names: Sequence[str] | None = None,
+    crop: Sides | None = None,
+    stride: Sides | None = None,
+  ) -> Any:
+    """An image, a batch, a path or a list of these -> numpy Outputs; a list of them for a list.
 
-  def batch(self, batch: Batch, samples: int, seed: int = 0) -> Outputs:
-    """A batch as `outputs` takes it; the method's own predictor on it."""
-    if samples not in self._compiled:
-      run = functools.partial(outputs, self.method, self._predict)
-      self._compiled[samples] = jax.jit(
-        lambda state, batch, key, calibrator: run(state, batch, key, samples, calibrator)
-      )
-    return self._compiled[samples](self.state, batch, jax.random.key(seed), self.calibrator)
+    image: an array [H, W], [H, W, 3] or a batch [B, H, W, 3], see predict/values.py on types; or the
+    path of a picture, an .npy array, or a NIfTI or DICOM file. range: (LOW, HIGH), the values that
+    are black and white, where uint8 does not say it; a text as of car-jax predict --range. names: of
+    the images, which draws are keyed by with the seed; without, a file's own, or an array's content.
+    crop, stride: windows, see `Windows.of`. Of a volume, maps have the axes of the file. Raises
+    UserError.
+    """
+    given = image if isinstance(image, (list, tuple)) else [image]
+    text = range if isinstance(range, str) else ','.join(f'{x!r}' for x in range)
+    contents = [reading.content(x, text, self.info) for x in given]
+    every = [x for content in contents for x in content.images]
+    keys = names or [key for content in contents for key in content.keys]
+    if len(keys) != len(every):
+      raise UserError(f'{len(keys)} names for {len(every)} images')
+    found = self._in_batches(every, keys, samples, seed, Windows(crop, stride))
+    out = [content.arranged(found) for content in contents]
+    return out if isinstance(image, (list, tuple)) else out[0]
+
+  def _in_batches(self, images, keys, samples, seed, windows) -> Any:
+    """An iterator of single Outputs, in order; images of one size are predicted together."""
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for k, x in enumerate(images):
+      sizes.setdefault(x.shape[:2], []).append(k)
+    done: dict[int, Outputs] = {}
+    for shape, places in sizes.items():
+      rows = self.rows(shape)
+      for start in [*range(0, len(places), rows)]:
+        part = places[start : start + rows]
+        got = self.batch([images[k] for k in part], [keys[k] for k in part], samples, seed, windows)
+        got = jax.device_get(got)
+        done |= {k: jax.tree.map(lambda x, i=i: x[i], got) for i, k in enumerate(part)}
+    return iter([done[k] for k, _ in enumerate(images)])
+
+  def rows(self, shape: tuple[int, int]) -> int:
+    """How many images of a shape are predicted at a time."""
+    numbers = math.prod(shape) * self.info.num_classes * self._chunk(shape)
+    most = self.config.data.eval_batch or self.config.data.batch
+    return max(self._mesh.size, min(most, 4 * NUMBERS // numbers))
+
+  def _chunk(self, shape: tuple[int, int]) -> int:
+    return max(1, min(CHUNK, NUMBERS // (math.prod(shape) * self.info.num_classes)))
+
+  def batch(
+    self,
+    images: Sequence[np.ndarray],
+    keys: Sequence[str | int],
+    samples: int,
+    seed: int = 0,
+    windows: Windows = Windows(),
+  ) -> Outputs:
+    """values.images of one size -> Outputs on the devices, split over them by image.
+
+    keys: what draws follow from, with the seed; names, or 32 bits. Rows may follow that pad the
+    batch to 1, 2, 4, .. for each device, so that few sizes of a batch are compiled.
+    """
+    shape = images[0].shape[:2]
+    sized = [self._sized(x) for x in images]
+    example = [zlib.crc32(k.encode()) if isinstance(k, str) else k for k in keys]
+    mesh = self._mesh.size
+    count = mesh << max(0, math.ceil(math.log2(len(images) / mesh)))
+    at = np.minimum(np.arange(count), len(images) - 1)
+    batch = dict(image=np.stack(sized)[at], example=np.array(example, np.uint32)[at])
+    if self._sizing:
+      batch['labels'] = np.full((count, 1, *shape), -1, np.int32)
+    run = self._compiled(self.draws(samples), self._chunk(shape), windows.of(shape, self))
+    placed = sharding.place_batch(batch, self._mesh)
+    return run(self.state, placed, jax.random.key(seed), self.calibrator)
+
+  def _sized(self, image: np.ndarray) -> np.ndarray:
+    """An image as the net gets it; config.data.fit and resize apply as in evaluation."""
+    if not self._sizing:
+      return values.seen(image)
+    example = {'image': values.as_bytes(image), 'labels': np.zeros((1, 1, 1)), 'id': ''}
+    for transform in self._sizing:
+      example = transform(example, np.random.default_rng(0))
+    return values.seen(example['image'])
+
+  def _compile(self, samples: int, chunk: int, windows: Windows) -> Callable:
+    method = windowed(self.method, windows.crop or 0, windows.stride or 0)
+    predict = next(iter(method.predictors().values()))
+
+    def run(state: Any, batch: Batch, key: Array, calibrator: Any) -> Outputs:
+      return outputs(method, predict, state, batch, key, samples, calibrator, chunk)
+
+    return jax.jit(run, out_shardings=sharding.split(self._mesh))
 
 
-def load(path: str | pathlib.Path, *, step: str = '', calibrator: Any = None) -> Predictor:
-  """The model of a run. step: a step, 'best' or 'latest'; '' is the best one.
+def load(
+  path: str | pathlib.Path,
+  *,
+  step: str = '',
+  calibrator: Any = None,
+  changes: Sequence[tuple[str, str]] = (),
+) -> Predictor:
+  """The model of a run, as `print` shows it.
 
-  calibrator: the .npz of one, or one itself. Raises UserError.
+  step: a number, 'best' or 'latest'; '' is the best one. calibrator: the .npz of one, or one itself.
+  changes: options of inference, as ('method.mirror', 'True'). Raises UserError.
   """
-  loaded = checkpointed.load(path, step)
+  loaded = checkpointed.load(path, step, changes=changes)
   if isinstance(calibrator, (str, pathlib.Path)):
-    calibrator = calibrator_files.load(calibrator, classes=loaded.method.num_classes).calibrator
+    calibrator = calibrator_files.load(calibrator, classes=loaded.info.num_classes).calibrator
   return Predictor(loaded, calibrator)

@@ -100,7 +100,8 @@ class About:
   """What is known of a variant before its files are read.
 
   readers is the largest number of them for one image, 0 where the source says it. unknown_label
-  marks objects of no known class in the records' labels; by_object: ids are OBJECT/NAME.
+  marks objects of no known class in the records' labels; by_object: ids are OBJECT/NAME. range: as
+  in sources.DataInfo.
   """
 
   class_names: tuple[str, ...]
@@ -110,6 +111,7 @@ class About:
   unknown_label: int | None = None
   by_object: bool = False
   black_box: bool = False  # examples have a fifth part
+  range: str = ''
   licence: str = ''
   citation: str = ''
 

@@ -38,13 +38,23 @@ def read_image(
   picture = open_picture(path, problems)
   if picture is None:
     return None
+  with problems.collecting():
+    return shown_bytes(path, picture, problems, colour, span)
+  return None
+
+
+def shown_bytes(
+  path: pathlib.Path,
+  picture: pictures.Picture,
+  problems: Problems,
+  colour: bool = False,
+  span: spans.Span | None = None,
+) -> np.ndarray:
+  """What is seen of a decoded picture, as `read_image`. Raises UserError."""
   values = picture.shown
   if picture.deep:
-    with problems.collecting():
-      values = spans.to_bytes(path, values, span)
-      problems.note(path, f'image of {values_kind(picture)}, brought to 8 by --range {span}')
-    if values.dtype != np.uint8:
-      return None
+    values = spans.to_bytes(path, values, span)
+    problems.note(path, f'image of {values_kind(picture)}, brought to 8 by --range {span}')
   if picture.alpha is not None and not opaque(picture.alpha):
     problems.note(path, 'image with transparent pixels, taken with the colours that they have')
   return _channels(values, colour)

@@ -160,6 +160,7 @@ def _opened(name: str, data_dir: pathlib.Path) -> Dataset:
       unknown_label=meta.get('unknown_label'),
       by_object=bool(meta.get('by_object')),
       black_box=meta.get('black_box', False),
+      range=str(meta.get('range', '')),
       licence=meta['licence'],
       citation=meta['citation'],
     )

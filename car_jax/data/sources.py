@@ -15,7 +15,11 @@ from car_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
-  """What a method and a report need to know of a data set. `readers` is the largest M."""
+  """What a method and a report need to know of a data set. `readers` is the largest M.
+
+  range: which values of pictures of more than 8 bits were made black and white, 'LOW,HIGH' of the
+  files' own, 'LOW,HIGH HU' of Hounsfield units, or 'P1%,P99%' of each image; '' where none had.
+  """
 
   name: str
   num_classes: int
@@ -27,6 +31,7 @@ class DataInfo:
   by_object: bool = False  # ids are OBJECT/NAME, by the unknown object that each image shows
   flips: tuple[Any, ...] = ()  # metrics.flips.Flip, where the readers are modes of random flips
   black_box: bool = False  # records hold another model's prediction
+  range: str = ''
   licence: str = ''
   citation: str = ''
 

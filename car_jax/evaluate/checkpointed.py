@@ -30,7 +30,8 @@ INFERENCE = tuple(f.name for f in dataclasses.fields(Inference))
 
 @dataclasses.dataclass
 class Loaded:
-  """A checkpoint ready to predict; `path` is its folder, `info` of the data it was loaded for."""
+  """A checkpoint ready to predict. path: its folder. info: of the data it was loaded for. size: height
+  and width of the images it was trained on, where it tells."""
 
   path: pathlib.Path
   step: int
@@ -38,6 +39,7 @@ class Loaded:
   method: Any
   state: Any
   info: sources.DataInfo
+  size: tuple[int, int] | None = None
   crc: Any = None  # of its arrays, as the checkpoint tells them
 
 
@@ -100,14 +102,16 @@ def _opened(
   method = loop.build_method(config, info, 1)
   if not method.predictors():
     raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
-  size = config.data.get('size') or 32
-  batch = {'image': np.zeros((1, *(meta.get('image') or (size, size, 3))), np.float32)}
+  side = config.data.get('size') or 0
+  size = (meta.get('image') or (side, side))[:2]
+  batch = {'image': np.zeros((1, *(size if all(size) else (32, 32)), 3), np.float32)}
   if info.black_box:
     batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
   template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
   state, _ = saved.restore(step, template)
   place = saved.folder / str(step)
-  return Loaded(place, step, config, method, for_evaluation(state), info, meta['crc'])
+  known = (int(size[0]), int(size[1])) if all(size) else None
+  return Loaded(place, step, config, method, for_evaluation(state), info, known, meta['crc'])
 
 
 def of_seeds(

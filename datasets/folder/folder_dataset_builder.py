@@ -73,6 +73,7 @@ class Builder(base.Builder):
       palette=known.palette,
       ignore_label=known.ignore_label,
       unknown_label=known.unknown_label,
+      range=str(spans.parse(self.builder_config.range)),
     )
 
   def splits(self, source):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 
-from car_jax import files
+from car_jax import dicom, files
 from car_jax.datasets import base, common
 from car_jax.datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 from car_jax.datasets.lidc_masks.lidc_masks_dataset_builder import SIDE
@@ -36,6 +36,10 @@ class Builder(base.Builder):
     the .dcm files of LIDC-IDRI, or a part of them, in any folders: a download of The Cancer
     Imaging Archive ({HOMEPAGE})"""
   BUILDER_CONFIGS = [Config(description='-1000 to 400 Hounsfield units')]
+
+  def about(self):
+    config = self.builder_config
+    return dataclasses.replace(self.ABOUT, range=f'{config.low:g},{config.high:g} HU')
 
   def splits(self, source):
     self.data = dict(np.load(lidc_masks.FILE))
@@ -112,30 +116,8 @@ def read_units(path: pathlib.Path, problems: common.Problems) -> np.ndarray | No
 
   with problems.collecting(), reading(path, 'the pixels of a CT slice'):
     file = pydicom.dcmread(path)
-    check_header(file)
-    slope, intercept = float(file.RescaleSlope), float(file.RescaleIntercept)
-    if not (np.isfinite([slope, intercept]).all() and 0 < abs(slope) < 1e4 > abs(intercept) / 10):
-      raise ValueError(f'its RescaleSlope is {slope}, its RescaleIntercept {intercept}')
-    units = file.pixel_array.astype(np.float32) * slope + intercept
-    if units.ndim != 2:
-      raise ValueError(f'its pixels are an array {units.shape}, not one slice')
-    return units
+    return dicom.units(file, float(file.RescaleSlope), float(file.RescaleIntercept))
   return None
-
-
-def check_header(file: Any) -> None:
-  """Raises ValueError unless a file holds one slice whose numbers mean what those of CT mean."""
-  frames = int(getattr(file, 'NumberOfFrames', None) or 1)
-  if frames != 1:
-    raise ValueError(f'{frames} frames; one is expected')
-  if file.SamplesPerPixel != 1:
-    raise ValueError(f'{file.SamplesPerPixel} samples per pixel; one is expected')
-  if file.PhotometricInterpretation != 'MONOCHROME2':
-    raise ValueError(f'PhotometricInterpretation {file.PhotometricInterpretation}, no MONOCHROME2')
-  if not file.file_meta.TransferSyntaxUID.is_compressed:
-    size = int(file.Rows) * int(file.Columns) * int(file.BitsAllocated) // 8
-    if len(file.PixelData) not in (size, size + size % 2):
-      raise ValueError(f'{len(file.PixelData)} bytes of pixels; its header says {size}')
 
 
 def cut(units: np.ndarray, centre: np.ndarray, spacing: float) -> np.ndarray:

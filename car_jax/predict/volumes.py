@@ -1,0 +1,230 @@
+"""NIfTI volumes and DICOM series: slices as a radiologist sees them, and maps back in their place.
+
+Axes: X, Y, Z of a NIfTI array, whose last one counts slices; H, W of a slice as it is seen.
+"""
+
+import dataclasses
+import gzip
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from car_jax import dicom, files
+from car_jax.errors import UserError, reading
+
+NIFTI = ('.nii', '.nii.gz')
+MOST_VOXELS = 1 << 31
+POSITION, ORIENTATION, SPACING = 'ImagePositionPatient', 'ImageOrientationPatient', 'PixelSpacing'
+TOLERANCE = 0.01  # of a slice's distance, in shares of the usual one; of cosines
+MILLIMETRES = 'mm'
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+  """Where a volume lies, for maps of it to be written as NIfTI.
+
+  affine [4, 4] from voxels X, Y, Z to millimetres right, anterior, superior; header: nibabel's, of
+  the file, if it was one. swap: H is Y and W is X, else the other way round; flips: whether H and W
+  run against their axis.
+  """
+
+  affine: np.ndarray
+  header: Any = None
+  swap: bool = True
+  flips: tuple[bool, bool] = (False, False)
+
+  def seen(self, array: np.ndarray) -> np.ndarray:
+    """[X, Y, Z] -> slices [Z, H, W]."""
+    slices = np.moveaxis(array, -1, 0)
+    slices = np.swapaxes(slices, 1, 2) if self.swap else slices
+    return np.ascontiguousarray(self._flipped(slices))
+
+  def stored(self, maps: np.ndarray) -> np.ndarray:
+    """Maps of slices [Z, H, W, ..] -> [X, Y, Z, ..]."""
+    maps = self._flipped(maps)
+    maps = np.swapaxes(maps, 1, 2) if self.swap else maps
+    return np.ascontiguousarray(np.moveaxis(maps, 0, 2))
+
+  def _flipped(self, slices: np.ndarray) -> np.ndarray:
+    rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flips)
+    return slices[:, rows, columns]
+
+  @property
+  def spacing(self) -> tuple[float, float, float]:
+    """Millimetres from one voxel to the next on each axis."""
+    x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(0)).tolist()
+    return x, y, z
+
+  def save(self, path: pathlib.Path, array: np.ndarray, text: str) -> None:
+    """Writes an array [X, Y, Z, ..] with the volume's geometry; text: of at most 79 letters."""
+    import nibabel
+
+    make = nibabel.Nifti2Image if isinstance(self.header, nibabel.Nifti2Header) else None
+    image = (make or nibabel.Nifti1Image)(array, self.affine, self.header)
+    image.header.set_data_dtype(array.dtype)
+    image.header['cal_min'] = image.header['cal_max'] = 0
+    image.header['descrip'] = text.encode()[:79]
+    if self.header is None:
+      image.header.set_xyzt_units(MILLIMETRES)
+    raw = image.to_bytes()
+    path.write_bytes(gzip.compress(raw, 6, mtime=0))
+
+
+def of_affine(affine: np.ndarray, header: Any = None) -> Volume:
+  """How slices along Z are seen: columns run to the patient's left, or else to the back; rows to the
+  back, or else to the feet. That is how scanners store axial, coronal and sagittal slices."""
+  import nibabel
+
+  codes = nibabel.aff2axcodes(affine)
+  across = next((k for k in (0, 1) if codes[k] in ('L', 'R')), None)
+  if across is None:
+    across = next((k for k in (0, 1) if codes[k] in ('A', 'P')), 0)
+  down = 1 - across
+  flips = codes[down] in ('A', 'S'), codes[across] in ('R', 'A')
+  return Volume(np.asarray(affine), header, across == 0, flips)
+
+
+def opened(path: pathlib.Path) -> Any:
+  """A NIfTI file's header and the place of its numbers. Raises UserError."""
+  try:
+    import nibabel
+  except ImportError:
+    raise UserError(f"{path}: NIfTI needs nibabel\n  pip install 'car-jax[nifti]'") from None
+  files.check_regular(path)
+  with reading(path, 'NIfTI'):
+    image: Any = nibabel.load(path)
+    if not isinstance(image, nibabel.Nifti1Image):
+      raise ValueError(f'a {type(image).__name__}')
+    shape = image.shape
+    while len(shape) > 3 and shape[-1] == 1:
+      shape = shape[:-1]
+    if len(shape) not in (2, 3) or 0 in shape or np.prod(shape, dtype=float) > MOST_VOXELS:
+      raise ValueError(f'its shape is {image.shape}; a volume [X, Y, Z] is expected')
+    if image.get_data_dtype().kind not in 'iuf':
+      raise ValueError(f'voxels of type {image.get_data_dtype()}; numbers are expected')
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine)) < 1e-12:
+      raise ValueError('its affine cannot be inverted')
+  return image
+
+
+def slices_of(path: pathlib.Path) -> int:
+  """How many slices a NIfTI file has. Raises UserError."""
+  shape = opened(path).shape
+  return int(shape[2]) if len(shape) > 2 else 1
+
+
+def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, Volume]:
+  """Its slices [Z, H, W] as they are seen, scaled as the header says. Raises UserError."""
+  image = opened(path)
+  with reading(path, 'NIfTI'):
+    array = np.asanyarray(image.dataobj)
+    array = array.reshape(*array.shape[:2], -1)
+  volume = of_affine(image.affine, image.header)
+  return volume.seen(array), volume
+
+
+def dicom_header(path: pathlib.Path) -> Any:
+  """A DICOM file without its pixels. Raises UserError."""
+  try:
+    import pydicom
+  except ImportError:
+    raise UserError(f"{path}: DICOM needs pydicom\n  pip install 'car-jax[dicom]'") from None
+  files.check_regular(path)
+  with reading(path, 'DICOM'):
+    return pydicom.dcmread(path, stop_before_pixels=True)
+
+
+def in_order(headers: dict[pathlib.Path, Any]) -> list[pathlib.Path]:
+  """The files of a series by their place along its normal. Raises UserError, naming a file.
+
+  Slices differ in their place alone. A single one, or slices that have no place, are taken by
+  InstanceNumber.
+  """
+  paths = [*headers]
+  first = headers[paths[0]]
+  shape = lambda header: (header.get('Rows'), header.get('Columns'))
+  for path in paths[1:]:
+    if shape(headers[path]) != shape(first) or not _alike(headers[path], first):
+      raise UserError(
+        f'{path} differs in size, orientation or spacing from {paths[0]}, of the same series\n'
+        '  put what is one volume into a folder of its own'
+      )
+  placed = [path for path in paths if headers[path].get(POSITION)]
+  if len(placed) < len(paths) or not first.get(ORIENTATION):
+    if placed and len(paths) > 1:
+      raise UserError(f'{paths[0].parent}: slices of one series with and without {POSITION}')
+    return sorted(paths, key=lambda p: int(headers[p].get('InstanceNumber') or 0))
+  along = {path: _along(headers[path]) for path in paths}
+  paths.sort(key=along.__getitem__)
+  for one, two in zip(paths, paths[1:], strict=False):
+    if abs(along[two] - along[one]) < 1e-4:
+      raise UserError(
+        f'{one} and {two} are two slices of one place\n  keep one of them, or put them apart'
+      )
+  return paths
+
+
+def _alike(one: Any, two: Any) -> bool:
+  """Whether two slices are turned and spaced alike."""
+  for tag in (ORIENTATION, SPACING):
+    a, b = one.get(tag), two.get(tag)
+    if (a is None) != (b is None) or (a is not None and not np.allclose(a, b, atol=TOLERANCE)):
+      return False
+  return True
+
+
+def _along(header: Any) -> float:
+  row, column = np.reshape([float(x) for x in header[ORIENTATION].value], (2, 3))
+  return float(np.cross(row, column) @ [float(x) for x in header[POSITION].value])
+
+
+def read_dicom(paths: Sequence[pathlib.Path]) -> tuple[np.ndarray, Volume, str]:
+  """Slices [Z, H, W] of a series in their order, in its units, and a remark. Raises UserError.
+
+  8 bits without a rescale stay bytes. A file has no RescaleSlope outside of CT: then it is 1.
+  """
+  import pydicom
+
+  slices, headers = [], []
+  for path in paths:
+    with reading(path, 'a DICOM slice'):
+      file = pydicom.dcmread(path)
+      slope, intercept = (float(file.get(k, d)) for k, d in _RESCALE.items())
+      units = dicom.units(file, slope, intercept)
+      plain = file.BitsStored <= 8 and (slope, intercept) == (1, 0) and not units.min() < 0
+      slices.append(units.astype(np.uint8) if plain else units)
+      headers.append(file)
+  with reading(paths[0], 'a DICOM series'):
+    affine, remark = affine_of(headers)
+    return np.stack(slices), Volume(affine), remark
+
+
+_RESCALE = {'RescaleSlope': 1.0, 'RescaleIntercept': 0.0}
+
+
+def affine_of(headers: Sequence[Any]) -> tuple[np.ndarray, str]:
+  """From column, row, slice to millimetres right, anterior, superior; and what is to be said of it.
+
+  By ImagePositionPatient, ImageOrientationPatient and PixelSpacing (DICOM PS3.3 C.7.6.2), whose
+  millimetres run left, posterior, superior. Without them: as if axial, from the origin.
+  """
+  first, last, n = headers[0], headers[-1], len(headers)
+  down, across = (float(x) for x in first.get(SPACING) or first.get('ImagerPixelSpacing') or (1, 1))
+  thick = float(first.get('SpacingBetweenSlices') or first.get('SliceThickness') or 1)
+  turn = np.array([float(x) for x in first.get(ORIENTATION) or (1, 0, 0, 0, 1, 0)]).reshape(2, 3)
+  origin = np.array([float(x) for x in first.get(POSITION) or (0, 0, 0)])
+  step, remark = thick * np.cross(*turn), ''
+  if not (first.get(POSITION) and first.get(ORIENTATION)):
+    remark = 'no place in the patient: its geometry is that of an axial slice at the origin'
+  elif n > 1:
+    step = (np.array([float(x) for x in last[POSITION].value]) - origin) / (n - 1)
+    gaps = np.diff([_along(header) for header in headers])
+    if np.ptp(gaps) > TOLERANCE * gaps.mean():
+      remark = (
+        f'slices are {gaps.min():.3g} to {gaps.max():.3g} mm apart, written as {gaps.mean():.3g}'
+      )
+  affine = np.eye(4)
+  affine[:3] = np.stack([turn[0] * across, turn[1] * down, step, origin], 1)
+  return np.diag([-1, -1, 1, 1]) @ affine, remark
