@@ -23,6 +23,7 @@ COMMANDS = {
   'train': 'car_jax.commands.train',
   'eval': 'car_jax.commands.eval',
   'score': 'car_jax.commands.score',
+  'predict': 'car_jax.commands.predict',
   'prepare': 'car_jax.datasets.prepare',
   'import': 'car_jax.importers.__main__',
   'calibrate': 'car_jax.calibrate.__main__',

@@ -285,6 +285,6 @@ def load(
   changes: options of inference, as ('method.mirror', 'True'). Raises UserError.
   """
   loaded = checkpointed.load(path, step, changes=changes)
-  if isinstance(calibrator, (str, pathlib.Path)):
+  if calibrator and isinstance(calibrator, (str, pathlib.Path)):
     calibrator = calibrator_files.load(calibrator, classes=loaded.info.num_classes).calibrator
-  return Predictor(loaded, calibrator)
+  return Predictor(loaded, calibrator or None)

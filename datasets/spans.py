@@ -12,6 +12,10 @@ MEND = '--range LOW,HIGH says what is black and white, --range 0.5%,99.5% the sa
 NUMBER = r'[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?'
 
 
+class Unknown(UserError):
+  """Values of more than 8 bits of which nobody has said what is black and what white."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Span:
   """From low to high: values of the file or, if `percent`, percentiles of each image's own values.
@@ -48,7 +52,7 @@ def parse(text: str) -> Span:
 def to_bytes(path: pathlib.Path, values: np.ndarray, span: Span | None) -> np.ndarray:
   """Values of any depth as uint8 0 to 255, rounded; what lies beyond the span is cut to it.
 
-  span: None where the builder has no such option. Raises UserError, by path: no span, nan.
+  span: None where the builder has no such option. Raises UserError, by path: nan; Unknown: no span.
   """
   bad = int((~np.isfinite(values)).sum())
   if bad:
@@ -56,7 +60,7 @@ def to_bytes(path: pathlib.Path, values: np.ndarray, span: Span | None) -> np.nd
   if span is None or span.low is None or span.high is None:
     bits, kind = values.dtype.itemsize * 8, values.dtype
     mend = 'rescale it to 8 bits, the range is yours' if span is None else MEND
-    raise UserError(
+    raise Unknown(
       f'{path}: more than 8 bits per channel ({bits}: {kind} from {values.min():g} to '
       f'{values.max():g})\n  {mend}'
     )

@@ -118,6 +118,26 @@ def strip(pictures: list[Picture], gap: int = 4, height: int = 128) -> Picture:
   return np.concatenate(out, 1)[:, :-gap]
 
 
+def small(array: np.ndarray, width: int, nearest: bool = False) -> np.ndarray:
+  """[H, W, ..] at most `width` pixels wide, each the mean of what it covers, or the `nearest`."""
+  import cv2
+
+  height, wide = array.shape[:2]
+  if wide <= width:
+    return array
+  how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
+  return cv2.resize(array, (width, max(1, height * width // wide)), interpolation=how)
+
+
+def jpeg(picture: Picture, quality: int = 85) -> bytes:
+  import cv2
+
+  done, coded = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+  if not done:
+    raise ValueError(f'a picture of shape {picture.shape} cannot be coded as JPEG')
+  return coded.tobytes()
+
+
 def png(picture: Picture) -> bytes:
   import cv2
 

@@ -25,7 +25,6 @@ from car_jax.report.table import Table, share, table
 PAGE = 'look.html'
 WIDTH = 240  # pixels of a picture on the page
 BOX, DIM = (255, 176, 0), 0.3
-QUALITY = 85
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -127,7 +126,7 @@ def tiles_of(item: Item) -> Iterator[Tile]:
     yield tile('mask', photograph(marked(image, item)))
   ids = ids_of(item.files['labels'])
   palette = np.asarray(labels.PALETTE[: labels.SCORED])
-  drawn = pictures.class_map(small(labels.CITYSCAPES_TO_TRAIN_ID[ids], nearest=True), palette)
+  drawn = pictures.class_map(pictures.small(labels.CITYSCAPES_TO_TRAIN_ID[ids], WIDTH, nearest=True), palette)
   yield tile('labels', pictures.png(drawn), 'image/png')
 
 
@@ -177,22 +176,6 @@ def ids_of(path: pathlib.Path) -> np.ndarray:
   return values.astype(np.uint8)
 
 
-def small(array: np.ndarray, nearest: bool = False) -> np.ndarray:
-  """At most WIDTH pixels wide."""
-  import cv2
-
-  height, width = array.shape[:2]
-  if width <= WIDTH:
-    return array
-  how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
-  return cv2.resize(array, (WIDTH, max(1, height * WIDTH // width)), interpolation=how)
-
-
 def photograph(image: np.ndarray) -> bytes:
   """uint8 [H, W, 3] as a small JPEG."""
-  import cv2
-
-  done, coded = cv2.imencode('.jpg', small(image)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-  if not done:
-    raise ValueError(f'a picture of shape {image.shape} cannot be coded as JPEG')
-  return coded.tobytes()
+  return pictures.jpeg(pictures.small(image, WIDTH))

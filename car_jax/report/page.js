@@ -177,6 +177,21 @@ all('figure>.fig').forEach(function(svg){
   });
   if(bar)bar.appendChild(button);
 });
+// --- pictures enlarged; without a script their links do it
+var large=document.createElement('dialog');
+document.body.appendChild(large);
+large.addEventListener('click',function(){large.close();});
+all('.looks').forEach(function(looks){
+  looks.addEventListener('click',function(e){
+    var link=e.target.closest('a'),copy;
+    if(!link||!large.showModal)return;
+    e.preventDefault();
+    copy=link.querySelector('img').cloneNode();
+    copy.loading='eager';
+    large.replaceChildren(copy);
+    large.showModal();
+  });
+});
 // --- images struck out of a generated set
 var lines=document.querySelector('.lines');
 function struck(){

@@ -1,0 +1,255 @@
+"""From files to predictions in a folder: what is complete is not done again.
+
+  OUT/settings.json     what they were made with; another run's do not go into the same folder
+  OUT/done/NAME.json    what is known of an item, written when its files are whole
+  OUT/predictions.csv   a row for each image or volume
+  OUT/index.html        the page
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import math
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from car_jax import files, sharding
+from car_jax import progress as lines
+from car_jax.calibrate import files as calibrator_files
+from car_jax.datasets import spans, stopping
+from car_jax.errors import UserError, writing
+from car_jax.evaluate import folders
+from car_jax.nn import windows as windows_of_net
+from car_jax.predict import page, reading, rows
+from car_jax.predict.reading import Content
+from car_jax.predict.sources import Found, Item
+from car_jax.predict.writing import Writer
+from car_jax.predictor import MOST_WHOLE, Predictor, Windows
+
+SETTINGS, DONE, CSV, PAGE = 'settings.json', 'done', 'predictions.csv', 'index.html'
+FORMAT = 'car_jax predictions 1'
+WAITING = 1 << 26  # pixels of images that wait for others of their size
+WRITERS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What predictions follow from, beside the model; kinds: what is saved, see predict/writing.py."""
+
+  samples: int
+  seed: int
+  kinds: tuple[str, ...]
+  range: str = ''
+  windows: Windows = Windows()
+
+
+@dataclasses.dataclass
+class Target:
+  """An item whose images are being predicted; rows: Outputs of those that are, by their number."""
+
+  item: Item
+  content: Content
+  rows: dict[int, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def complete(self) -> bool:
+    return len(self.rows) == len(self.content.images)
+
+
+Part = list[tuple[Target, int]]  # images of one size, by their number in their item
+
+
+def settings(
+  model: Predictor, options: Options, inputs: Sequence[str], changes: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any]:
+  """What must be the same for predictions to lie in one folder. changes: as of predictor.load."""
+  out = dataclasses.asdict(options) | dict(
+    format=FORMAT,
+    model=str(model.path),
+    weights=files.checksum(model.crc),
+    changes=[[*pair] for pair in changes],
+    calibrator=None if model.calibrator is None else calibrator_files.digest(model.calibrator),
+    inputs=[str(pathlib.Path(x).absolute()) for x in inputs],
+    range=options.range or model.info.range,
+  )
+  return json.loads(json.dumps(out))
+
+
+def begin(out: pathlib.Path, wanted: dict[str, Any], new: bool) -> None:
+  """Makes the folder, or checks that what it holds was made with the same settings.
+
+  A `range` may be added to none. new: deletes what it holds. Raises UserError.
+  """
+  path = out / SETTINGS
+  folders.check_replaceable(out, SETTINGS)
+  if new and path.exists():
+    shutil.rmtree(out)
+  if path.exists():
+    old = files.read_json(path, mend='--new predicts all again')
+    free = {'model'} | ({'range'} if not old.get('range') else set())  # a run may move
+    other = [k for k in wanted if k not in free and old.get(k) != wanted[k]]
+    if other:
+      k = other[0]
+      raise UserError(
+        f'{out} was made with {k} {old.get(k)}, not {wanted[k]}\n'
+        '  name another --out, or predict all again with --new'
+      )
+  with folders.whole(path) as part:
+    part.write_text(json.dumps(wanted, indent=1) + '\n')
+
+
+class Run:
+  """One call of the command: `predict` the items of `found`, then `finish`."""
+
+  def __init__(self, model: Predictor, found: Found, out: pathlib.Path, options: Options):
+    self.model, self.found, self.out, self.options = model, found, out, options
+    self.writer = Writer(out, model.info, options.kinds)
+    self.problems = found.problems
+    self._unknown: list[str] = []
+    self._said = False
+    self.before = {item.name for item in found.items if self._record(item)}
+
+  def predict(self) -> None:
+    """All that is not complete. Raises KeyboardInterrupt once a signal asks to stop."""
+    todo = [item for item in self.found.items if item.name not in self.before]
+    if not todo:
+      return
+    self._progress = lines.line(sum(item.count for item in todo))
+    waiting: tuple[Part, Any] | None = None
+    with (
+      stopping.listening(),
+      writing(self.out),
+      concurrent.futures.ThreadPoolExecutor(WRITERS) as self._pool,
+    ):
+      for part in self._parts(todo):
+        found = self._batch(part)
+        if waiting is not None:
+          self._take(*waiting)
+        waiting = part, found
+      if waiting is not None:
+        self._take(*waiting)
+
+  def _parts(self, items: Sequence[Item]) -> Iterator[Part]:
+    """Images of one size at a time, as many as are predicted together, or the last of a size."""
+    pending: dict[tuple[int, int], Part] = {}
+    for item in items:
+      stopping.check()
+      content = self._read(item)
+      if content is None:
+        self._progress(item.count)
+        continue
+      target = Target(item, content)
+      for k, image in enumerate(content.images):
+        shape = image.shape[:2]
+        pending.setdefault(shape, []).append((target, k))
+        if len(pending[shape]) >= self.model.rows(shape):
+          yield pending.pop(shape)
+      while sum(math.prod(s) * len(part) for s, part in pending.items()) > WAITING:
+        yield pending.pop(max(pending, key=lambda s: math.prod(s) * len(pending[s])))
+    yield from pending.values()
+
+  def _read(self, item: Item) -> Content | None:
+    with self.problems.collecting():
+      try:
+        return reading.read(item, self.options.range, self.model.info, self.problems)
+      except spans.Unknown as e:
+        self._unknown.append(str(e).partition('\n')[0])
+    return None
+
+  def unread(self) -> list[str]:
+    """What is wrong with each file that was not read; of those that want a range, --range once."""
+    asked = [f'  {line}' for line in self._unknown]
+    if asked:
+      asked[-1] += f'\n    {spans.MEND}'
+    return [*self.problems.lines, *asked]
+
+  def _batch(self, part: Part) -> Any:
+    o = self.options
+    images = [target.content.images[k] for target, k in part]
+    keys = [target.content.keys[k] for target, k in part]
+    self._say_windows(part[0][0].item, images[0].shape[:2])
+    return self.model.batch(images, keys, o.samples, o.seed, o.windows)
+
+  def _say_windows(self, item: Item, shape: tuple[int, int]) -> None:
+    """A line, once, where an image goes by windows that nobody asked for."""
+    windows = self.options.windows.of(shape, self.model)
+    if self._said or self.options.windows.crop is not None or not windows.crop:
+      return
+    self._said = True
+    (h, w), (y, x) = (windows_of_net.sides(side or 0) for side in (windows.crop, windows.stride))
+    sharding.say(
+      f'{item.paths[0]} and others of more than {MOST_WHOLE:,} pixels go by windows of {w}x{h}, '
+      f'{x} and {y} apart (--crop, --stride; --crop 0 for whole images)',
+      sys.stderr,
+    )
+
+  def _take(self, part: Part, found: Any) -> None:
+    """Fetches a batch and writes the items that are complete with it."""
+    stopping.check()
+    if 'probabilities' not in self.options.kinds:
+      found = found.replace(probabilities=np.zeros(len(found.mask)))
+    fetched = jax.device_get(found)
+    for row, (target, k) in enumerate(part):
+      target.rows[k] = jax.tree.map(lambda x, row=row: x[row], fetched)
+    complete = {id(target): target for target, _ in part if target.complete}
+    for _ in self._pool.map(self._write, complete.values()):
+      pass
+    self._progress(len(part))
+
+  def _write(self, target: Target) -> None:
+    item, content, info = target.item, target.content, self.model.info
+    every = [target.rows[k] for k in range(len(content.images))]
+    target.rows.clear()
+    key = 'entropy' if self.model.draws(2) == 1 else 'mutual_information'
+    images, made = [], []
+    file = str(item.paths[0] if len(item.paths) == 1 else item.paths[0].parent)
+    if content.volume is not None:
+      worst = int(np.argmax([getattr(x, key).mean() for x in every]))
+      chosen = content.images[worst], every[worst]
+      whole = content.arranged(iter(every))
+      made += self.writer.volume(item.name, whole, content.volume)
+      entry = rows.row(item.name, file, whole, info, content.volume)
+      images.append(entry | {'slice': [worst + 1, len(every)]})
+      made += self.writer.shown(item.name, *chosen, key)
+    else:
+      for name, image, out in zip(item.names, content.images, every, strict=True):
+        made += self.writer.picture(name, out)
+        images.append(rows.row(name, file, out, info, None))
+        made += self.writer.shown(name, image, out, key)
+    record = dict(source=signature(item), files=made, images=images)
+    with folders.whole(self.out / DONE / f'{item.name}.json') as part:
+      part.write_text(json.dumps(record))
+
+  def _record(self, item: Item) -> dict[str, Any] | None:
+    """What was written of an item as it is now, if all of it is there."""
+    path = self.out / DONE / f'{item.name}.json'
+    if not path.exists():
+      return None
+    record = files.read_json(path, keys=('source', 'files', 'images'), mend='--new predicts again')
+    there = all((self.out / name).exists() for name in record['files'])
+    return record if there and record['source'] == signature(item) else None
+
+  def finish(self, command: str) -> list[dict[str, Any]]:
+    """Writes the table and the page of all that is complete -> its rows."""
+    records = [record for item in self.found.items if (record := self._record(item))]
+    every = [row for record in records for row in record['images']]
+    with folders.whole(self.out / CSV) as part:
+      part.write_text(rows.as_csv(every, self.model.info))
+    text = page.page(
+      self.model, every, self.options.samples, self.unread(), self.problems.noted(), command
+    )
+    with folders.whole(self.out / PAGE) as part:
+      part.write_text(text, errors='backslashreplace')
+    return every
+
+
+def signature(item: Item) -> int:
+  """Changes with the files of an item."""
+  about = [(str(p.absolute()), (s := p.stat()).st_size, s.st_mtime_ns) for p in item.paths]
+  return files.checksum(about)
