@@ -34,16 +34,16 @@ def page(
   info, names = model.info, class_names(model.info)
   single = model.draws(2) == 1
   key = 'mean_entropy' if single else 'mean_mutual_information'
-  scores = [k for k in SCORES if not (single and k in ('mean_mutual_information', 'pairwise_dice'))]
+  of_one = ('mean_entropy', 'max_entropy')
+  scores = [key, *(k for k in (of_one if single else SCORES) if k != key)]
   shown = sorted(every, key=lambda row: -row[key])[:MOST]
-  left = f'The {MOST} most uncertain of {len(every):,} images.' if len(shown) < len(every) else ''
+  left = f'These are the {MOST} most uncertain of {len(every):,} images.' if len(shown) < len(every) else ''
   what, trained, _ = repr(model).split('\n')
   return render(
     'predict.html.j2',
     kicker='Predictions',
-    title=model.info.name and f'Predictions of a model of {model.info.name}' or 'Predictions',
+    title=f'{len(every):,} image{"" if len(every) == 1 else "s"}, by how unsure the model is',
     facts={
-      'images': f'{len(every):,}',
       'model': (what, trained),
       'classes': f'{info.num_classes}',
       'samples of each': f'{model.draws(samples)}',

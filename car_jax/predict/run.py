@@ -193,7 +193,7 @@ class Run:
     """Fetches a batch and writes the items that are complete with it."""
     stopping.check()
     if 'probabilities' not in self.options.kinds:
-      found = found.replace(probabilities=np.zeros(len(found.mask)))
+      found = found.replace(probabilities=found.probabilities[..., :0])
     fetched = jax.device_get(found)
     for row, (target, k) in enumerate(part):
       target.rows[k] = jax.tree.map(lambda x, row=row: x[row], fetched)
@@ -240,7 +240,7 @@ class Run:
     records = [record for item in self.found.items if (record := self._record(item))]
     every = [row for record in records for row in record['images']]
     with folders.whole(self.out / CSV) as part:
-      part.write_text(rows.as_csv(every, self.model.info))
+      part.write_text(rows.as_csv(every, self.model.info), encoding='utf-8')
     text = page.page(
       self.model, every, self.options.samples, self.unread(), self.problems.noted(), command
     )

@@ -60,17 +60,32 @@ def find(inputs: Sequence[str], out: pathlib.Path | None = None) -> Found:
   that was named itself, is a problem. Raises UserError where nothing is there.
   """
   problems, items = Problems(), []
+  seen: set[str] = set()
   for given in inputs:
     place = pathlib.Path(given)
     if not os.path.lexists(place):
       raise UserError(f'no file or folder {place}')
     whole = place.is_dir()
     paths = [*_inside(place, out, problems)] if whole else [place]
+    paths = [path for path in paths if _is_new(path, seen, problems)]
     items += _items(place if whole else place.parent, paths, problems, named=not whole)
   if not items and not problems.lines:
     noted = ''.join(f'\n{line}' for line in problems.noted())
     raise UserError(f'{", ".join(inputs)}: nothing to predict; {EXPECTED} is there{noted}')
   return Found(_named_apart(items, problems), problems)
+
+
+def _is_new(path: pathlib.Path, seen: set[str], problems: Problems) -> bool:
+  """Whether a file has a name that can be written, and was not there before."""
+  real = os.path.realpath(path)
+  if any('\ud800' <= c <= '\udfff' for c in str(path)):
+    problems.add(ascii(str(path)), 'is not called in UTF-8; rename it')
+  elif real in seen:
+    problems.note(path, 'named twice, predicted once')
+  else:
+    seen.add(real)
+    return True
+  return False
 
 
 def kind_of(path: pathlib.Path) -> str:
@@ -132,6 +147,9 @@ def _items(
     with problems.collecting():
       if kind == 'dicom':
         header = volumes.dicom_header(path)
+        if 'Rows' not in header:
+          problems.note(path, 'DICOM without an image, such as an index; not read')
+          continue
         uid = str(header.get('SeriesInstanceUID') or path.name)
         series[path.parent, uid][path] = header
       else:

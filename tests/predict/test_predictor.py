@@ -1,0 +1,254 @@
+"""A model in Python: what it says of an image follows from its method's own predictions."""
+
+import dataclasses
+import subprocess
+import sys
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax, xlogy
+
+import car_jax
+from car_jax import predictor
+from car_jax.calibrate import base, files
+from car_jax.calibrate.temperature import Temperature
+from car_jax.data import transforms
+from car_jax.errors import UserError
+from car_jax.methods.base import Method, Samples, example_keys
+from car_jax.predict import windowed
+from tests.predict.models import saved, scene
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """variant -> a run of it, made once."""
+  made = {}
+
+  def run(variant):
+    if variant not in made:
+      made[variant] = saved(tmp_path_factory.mktemp(variant), variant)
+    return made[variant]
+
+  return run
+
+
+def entropy(p):
+  return -xlogy(p, p).sum(-1)
+
+
+def drawn(model, images, names, n, seed):
+  """What the method's own predictor says, in float64: probabilities [B, N, H, W, C]."""
+  keys = np.array([zlib.crc32(name.encode()) for name in names], np.uint32)
+  batch = dict(image=np.stack([transforms.model_image(x) for x in images]), example=keys)
+  predict = next(iter(model.method.predictors().values()))
+  return batch, np.asarray(predict(model.state, batch, jax.random.key(seed), n).probs, np.float64)
+
+
+@pytest.mark.parametrize('variant', ['car', 'mose'])
+def test_samples_and_what_follows_from_them(runs, variant):
+  model = car_jax.load(runs(variant))
+  images, names = [scene(32, 40, k) for k in range(3)], ['a', 'b/c', 'd']
+  out = model.predict(np.stack(images), samples=4, seed=7, names=names)
+  _, probs = drawn(model, images, names, 4, 7)
+  mean = probs.mean(1)
+  np.testing.assert_array_equal(out.samples, probs.argmax(-1))
+  np.testing.assert_allclose(out.weights, 0.25)
+  np.testing.assert_allclose(out.probabilities, mean, atol=1e-5)
+  np.testing.assert_allclose(out.entropy, entropy(mean), atol=1e-5)
+  mutual = entropy(mean) - entropy(probs).mean(1)
+  np.testing.assert_allclose(out.mutual_information, mutual, atol=1e-5)
+  sure = np.abs(np.diff(mean)[..., 0]) > 1e-4
+  np.testing.assert_array_equal(out.mask[sure], mean.argmax(-1)[sure])
+  assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(out))
+
+
+@pytest.mark.parametrize('variant', ['supervised', 'sac', 'lts'])
+def test_a_method_with_logits_says_their_softmax(runs, variant):
+  model = car_jax.load(runs(variant))
+  image = scene(33, 30, 0)
+  out = model.predict(image, samples=4)
+  batch, _ = drawn(model, [image], ['a'], 1, 0)
+  logits = np.asarray(model.method.logits(model.state, batch), np.float64)[0]
+  np.testing.assert_allclose(out.probabilities, softmax(logits, -1), atol=1e-5)
+  np.testing.assert_allclose(out.entropy, entropy(softmax(logits, -1)), atol=1e-5)
+  assert out.samples.shape == (1, 33, 30)
+  np.testing.assert_array_equal(out.samples[0], out.mask)
+  assert not out.mutual_information.any()
+
+
+@pytest.mark.parametrize('variant', ['car', 'supervised'])
+def test_a_calibrator_divides_logits(runs, variant, tmp_path):
+  path = tmp_path / 'fit.npz'
+  about = dict(kind='temperature', classes=2)
+  files.save(path, base.Fit(Temperature(np.float32(2.5)), about))
+  plain, model = car_jax.load(runs(variant)), car_jax.load(runs(variant), calibrator=path)
+  image = scene(32, 32, 1)
+  one, two = plain.predict(image), model.predict(image)
+  expected = softmax(log_softmax(np.log(one.probabilities.astype(np.float64)), -1) / 2.5, -1)
+  np.testing.assert_allclose(two.probabilities, expected, atol=1e-5)
+  np.testing.assert_allclose(two.entropy, entropy(expected), atol=1e-5)
+  np.testing.assert_array_equal(one.samples, two.samples)
+  np.testing.assert_array_equal(one.mutual_information, two.mutual_information)
+  assert ', calibrated' in repr(model)
+
+
+def test_nobody_says_an_ignored_class(tmp_path):
+  for variant in ('mose', 'supervised'):
+    model = car_jax.load(
+      saved(tmp_path / variant, variant, info=dict(ignore_label=2), num_classes=3)
+    )
+    out = model.predict(scene(32, 32, 0), samples=3)
+    assert not out.probabilities[..., 2].any()
+    np.testing.assert_allclose(out.probabilities.sum(-1), 1, atol=1e-6)
+    assert out.mask.max() <= 1
+    assert out.samples.max() <= 1
+    assert np.isfinite(out.entropy).all()
+
+
+def test_an_image_is_predicted_alike_in_any_batch(runs):
+  model = car_jax.load(runs('mose'))
+  images = [scene(*size, k) for k, size in enumerate([(32, 32), (20, 45), (32, 32), (32, 32)])]
+  together = model.predict(images, samples=4)
+  assert [x.mask.shape for x in together] == [x.shape[:2] for x in images]
+  for image, one in zip(images, together, strict=True):
+    alone = model.predict(image, samples=4)
+    np.testing.assert_array_equal(alone.samples, one.samples)
+    np.testing.assert_allclose(alone.probabilities, one.probabilities, atol=1e-6)
+  other = model.predict(images, samples=4, seed=1)
+  for a, b in zip(together, other, strict=True):
+    assert (a.probabilities != b.probabilities).any()
+
+
+def test_every_form_of_one_image(runs, tmp_path):
+  model, image = car_jax.load(runs('mose')), scene(32, 40, 3, colour=False)
+  np.save(tmp_path / 'x.npy', image)
+  grey = lambda x: model.predict(x, samples=2, names=['x'])
+  expected = grey(image)
+  floats = image / np.float32(255)
+  forms = [image[..., None], np.repeat(image[..., None], 3, 2), floats, floats * 2 - 1]
+  forms += [tmp_path / 'x.npy', str(tmp_path / 'x.npy')]
+  for form in forms:
+    np.testing.assert_allclose(grey(form).probabilities, expected.probabilities, atol=1e-5)
+  deep = model.predict(image.astype(np.uint16) * 16, 2, names=['x'], range=(0, 255 * 16))
+  np.testing.assert_array_equal(deep.probabilities, expected.probabilities)
+  batch = grey(image[None, ..., None])
+  np.testing.assert_array_equal(batch.mask[0], expected.mask)
+  (listed,) = grey([image])
+  np.testing.assert_array_equal(listed.mask, expected.mask)
+
+
+@pytest.mark.parametrize(
+  ('array', 'text'),
+  [
+    (np.zeros((2, 8, 8), np.uint8), r'shape \(2, 8, 8\); expected \[H, W\], .* images\[..., None\]'),
+    (np.zeros((3, 8, 8), np.uint8), r'channels come last'),
+    (np.zeros((8, 8, 4), np.uint8), r'leave transparency out'),
+    (np.zeros((0, 8, 3), np.uint8), r'shape \(0, 8, 3\)'),
+    (np.zeros((8, 8), complex), r'type complex128'),
+    (np.full((8, 8), 300, np.uint16), r'uint16 from 300 to 300.*range=\(LOW, HIGH\)'),
+    (np.full((8, 8), 1.5), r'float64 from 1.5 to 1.5'),
+    (np.full((8, 8), np.nan), r'float64 from nan'),
+  ],
+)
+def test_arrays_that_are_no_image_are_one_message(runs, array, text):
+  with pytest.raises(UserError, match=f'(?s){text}'):
+    car_jax.load(runs('supervised')).predict(array)
+
+
+def test_a_range_of_the_training_data_is_taken(tmp_path):
+  image = scene(32, 32, 0, colour=False)
+  runs = {
+    text: car_jax.load(saved(tmp_path / name, 'supervised', info=dict(range=text)))
+    for name, text in (('own', '100,2650'), ('ct', '-1000,400 HU'), ('each', '0%,100%'))
+  }
+  expected = runs['100,2650'].predict(image).mask
+  deep = image.astype(np.uint16) * 10 + 100
+  np.testing.assert_array_equal(runs['100,2650'].predict(deep).mask, expected)
+  with pytest.raises(UserError, match='which of them are black'):
+    runs['-1000,400 HU'].predict(deep)  # a picture's values are no Hounsfield units
+  each = runs['0%,100%']
+  low, high = int(deep.min()), int(deep.max())
+  np.testing.assert_array_equal(each.predict(deep).mask, each.predict(deep, range=(low, high)).mask)
+
+
+def test_what_a_model_prints(runs):
+  first, second, third = repr(car_jax.load(runs('mose'))).split('\n')
+  assert first.startswith('mose (mose), of ')
+  assert second == 'trained on fake, 3 steps'
+  assert third == 'predicts 2 classes: background, disc 1'
+
+
+def test_a_model_that_needs_more_than_an_image_is_refused(tmp_path):
+  run = saved(tmp_path, 'car', black_box=True)
+  with pytest.raises(UserError, match="another model's prediction"):
+    car_jax.load(run)
+
+
+def test_the_package_is_imported_without_jax():
+  code = "import car_jax, sys; assert not {'jax', 'numpy'} & {*sys.modules}"
+  subprocess.run([sys.executable, '-c', code], check=True)
+  with pytest.raises(AttributeError, match='no attribute'):
+    car_jax.nothing
+
+
+class Pixels(Method):
+  """Each sample is an image through a threshold that its draw moves: no pixel sees another one."""
+
+  num_classes, ignore_label = 2, None
+
+  def __init__(self, whole=0.0):
+    self.whole = whole  # how much the mean of what is seen counts
+
+  def predictors(self):
+    def predict(state, batch, rng, n):
+      z = jax.vmap(lambda key: jax.random.normal(key, (n,)))(example_keys(rng, batch))
+      image = jnp.asarray(batch['image'])[..., 0]
+      x = image[:, None] + z[..., None, None] + self.whole * image.mean((1, 2))[:, None, None, None]
+      share = jnp.abs(z) / jnp.abs(z).sum(1, keepdims=True)
+      return Samples(jnp.stack([jax.nn.sigmoid(x), jax.nn.sigmoid(-x)], -1), share)
+
+    return {'pixels': predict}
+
+
+def predicted(method, batch, n=3):
+  predict = next(iter(method.predictors().values()))
+  return predictor.outputs(method, predict, None, batch, jax.random.key(0), n)
+
+
+def test_windows_of_what_sees_single_pixels_are_the_whole():
+  rng = np.random.default_rng(0)
+  batch = dict(image=rng.uniform(-1, 1, (2, 37, 50, 3)).astype('f4'), example=np.uint32([3, 4]))
+  whole = predicted(Pixels(), batch)
+  parts = predicted(windowed.windowed(Pixels(), (16, 20), (11, 7)), batch)
+  for key in dataclasses.fields(predictor.Outputs):
+    np.testing.assert_allclose(getattr(parts, key.name), getattr(whole, key.name), atol=1e-5)
+
+
+def test_windows_are_averaged():
+  rng = np.random.default_rng(1)
+  image = rng.uniform(-1, 1, (1, 8, 12, 3)).astype('f4')
+  batch = dict(image=image, example=np.uint32([9]))
+  out = predicted(windowed.windowed(Pixels(2.0), 8, 4), batch)
+  total, visits = np.zeros((8, 12, 2)), np.zeros((12, 1))
+  for left in (0, 4):
+    window = dict(batch, image=image[:, :, left : left + 8])
+    total[:, left : left + 8] += predicted(Pixels(2.0), window).probabilities[0]
+    visits[left : left + 8] += 1
+  np.testing.assert_allclose(out.probabilities[0], total / visits, atol=1e-5)
+
+
+def test_which_images_go_by_windows(runs):
+  model = car_jax.load(runs('mose'))
+  of = lambda shape, **chosen: predictor.Windows(**chosen).of(shape, model)
+  assert of((1024, 2048)) == predictor.Windows(0, 0)
+  assert of((1024, 2049)) == predictor.Windows((32, 32), (21, 21))
+  assert of((4096, 4096), crop=0) == predictor.Windows(0, 0)
+  assert of((10, 10), crop=9) == predictor.Windows(9, (6, 6))
+  assert of((10, 10), crop=9, stride=2) == predictor.Windows(9, 2)
+  image = scene(40, 50, 0)
+  with pytest.raises(UserError, match='stride from 1 to crop'):
+    model.predict(image, crop=16, stride=17)
+  assert model.predict(image, crop=16).mask.shape == (40, 50)
