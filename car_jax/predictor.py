@@ -97,9 +97,7 @@ def outputs(
   )
 
 
-def _logits(
-  method: Method, state: Any, batch: Batch, drawn: Prediction, calibrator: Any
-) -> Array:
+def _logits(method: Method, state: Any, batch: Batch, drawn: Prediction, calibrator: Any) -> Array:
   """The method's [B, H, W, C], or logarithms of its samples' mean; through the calibrator."""
   stated = Prediction(logits=method.logits(state, batch)) if method.has_logits else drawn
   if calibrator is None:
@@ -131,6 +129,9 @@ class Windows:
     third = lambda side: max(1, side * 2 // 3)
     both = (third(crop), third(crop)) if isinstance(crop, int) else (third(crop[0]), third(crop[1]))
     return Windows(crop, both if self.stride is None else self.stride)
+
+
+WHOLE_OR_WINDOWS = Windows()
 
 
 class Predictor:
@@ -185,15 +186,15 @@ class Predictor:
   ) -> Any:
     """An image, a batch, a path or a list of these -> numpy Outputs; a list of them for a list.
 
-    image: an array [H, W], [H, W, 3] or a batch [B, H, W, 3], see predict/values.py on types; or the
-    path of a picture, an .npy array, or a NIfTI or DICOM file. range: (LOW, HIGH), the values that
-    are black and white, where uint8 does not say it; a text as of car-jax predict --range. names: of
-    the images, which draws are keyed by with the seed; without, a file's own, or an array's content.
-    crop, stride: windows, see `Windows.of`. Of a volume, maps have the axes of the file. Raises
-    UserError.
+    image: an array [H, W], [H, W, 3] or a batch [B, H, W, 3], see predict/values.py on types; or
+    the path of a picture, an .npy array, or a NIfTI or DICOM file. range: (LOW, HIGH), the values
+    that are black and white, where uint8 does not say it; a text as of car-jax predict --range.
+    names: of the images, which draws are keyed by with the seed; without, a file's own, or an
+    array's content. crop, stride: windows, see `Windows.of`. Of a volume, maps have the axes of the
+    file. Raises UserError.
     """
     given = image if isinstance(image, (list, tuple)) else [image]
-    text = range if isinstance(range, str) else ','.join(f'{x!r}' for x in range)
+    text = range if isinstance(range, str) else ','.join(f'{float(x)!r}' for x in range)
     contents = [reading.content(x, text, self.info) for x in given]
     every = [x for content in contents for x in content.images]
     keys = names or [key for content in contents for key in content.keys]
@@ -233,7 +234,7 @@ class Predictor:
     keys: Sequence[str | int],
     samples: int,
     seed: int = 0,
-    windows: Windows = Windows(),
+    windows: Windows = WHOLE_OR_WINDOWS,
   ) -> Outputs:
     """values.images of one size -> Outputs on the devices, split over them by image.
 
@@ -257,7 +258,7 @@ class Predictor:
     """An image as the net gets it; config.data.fit and resize apply as in evaluation."""
     if not self._sizing:
       return values.seen(image)
-    example = {'image': values.as_bytes(image), 'labels': np.zeros((1, 1, 1)), 'id': ''}
+    example: Any = {'image': values.as_bytes(image), 'labels': np.zeros((1, 1, 1)), 'id': ''}
     for transform in self._sizing:
       example = transform(example, np.random.default_rng(0))
     return values.seen(example['image'])
@@ -281,8 +282,8 @@ def load(
 ) -> Predictor:
   """The model of a run, as `print` shows it.
 
-  step: a number, 'best' or 'latest'; '' is the best one. calibrator: the .npz of one, or one itself.
-  changes: options of inference, as ('method.mirror', 'True'). Raises UserError.
+  step: a number, 'best' or 'latest'; '' is the best one. calibrator: the .npz of one, or one
+  itself. changes: options of inference, as ('method.mirror', 'True'). Raises UserError.
   """
   loaded = checkpointed.load(path, step, changes=changes)
   if calibrator and isinstance(calibrator, (str, pathlib.Path)):

@@ -49,7 +49,7 @@ def parse(text: str) -> Span:
   )
 
 
-def to_bytes(path: pathlib.Path, values: np.ndarray, span: Span | None) -> np.ndarray:
+def to_bytes(path: pathlib.Path | str, values: np.ndarray, span: Span | None) -> np.ndarray:
   """Values of any depth as uint8 0 to 255, rounded; what lies beyond the span is cut to it.
 
   span: None where the builder has no such option. Raises UserError, by path: nan; Unknown: no span.

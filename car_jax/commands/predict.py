@@ -40,8 +40,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add(
     '--range',
     default='',
-    help='LOW,HIGH or P1%%,P99%%: black and white of more than 8 bits, such as --range=-1000,400 of '
-    'CT (default: as in training, where that is known)',
+    help='LOW,HIGH or P1%%,P99%%: black and white of more than 8 bits, such as --range=-1000,400 '
+    'of CT (default: as in training, where that is known)',
   )
   add('--crop', help='side of sliding windows, N or HEIGHT,WIDTH; 0: whole (default: by the size)')
   add('--stride', help='from one window to the next (default: two thirds of them)')

@@ -30,8 +30,11 @@ INFERENCE = tuple(f.name for f in dataclasses.fields(Inference))
 
 @dataclasses.dataclass
 class Loaded:
-  """A checkpoint ready to predict. path: its folder. info: of the data it was loaded for. size: height
-  and width of the images it was trained on, where it tells."""
+  """A checkpoint ready to predict.
+
+  path: its folder. info: of the data it was loaded for. size: height and width of the images that
+  it was trained on, where it tells.
+  """
 
   path: pathlib.Path
   step: int

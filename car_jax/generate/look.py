@@ -126,7 +126,9 @@ def tiles_of(item: Item) -> Iterator[Tile]:
     yield tile('mask', photograph(marked(image, item)))
   ids = ids_of(item.files['labels'])
   palette = np.asarray(labels.PALETTE[: labels.SCORED])
-  drawn = pictures.class_map(pictures.small(labels.CITYSCAPES_TO_TRAIN_ID[ids], WIDTH, nearest=True), palette)
+  drawn = pictures.class_map(
+    pictures.small(labels.CITYSCAPES_TO_TRAIN_ID[ids], WIDTH, nearest=True), palette
+  )
   yield tile('labels', pictures.png(drawn), 'image/png')
 
 

@@ -37,7 +37,11 @@ def page(
   of_one = ('mean_entropy', 'max_entropy')
   scores = [key, *(k for k in (of_one if single else SCORES) if k != key)]
   shown = sorted(every, key=lambda row: -row[key])[:MOST]
-  left = f'These are the {MOST} most uncertain of {len(every):,} images.' if len(shown) < len(every) else ''
+  left = (
+    f'These are the {MOST} most uncertain of {len(every):,} images.'
+    if len(shown) < len(every)
+    else ''
+  )
   what, trained, _ = repr(model).split('\n')
   return render(
     'predict.html.j2',
@@ -65,9 +69,7 @@ def page(
   )
 
 
-def entry(
-  row: Mapping[str, Any], scores: Sequence[str], names: Sequence[str]
-) -> Mapping[str, Any]:
+def entry(row: Mapping[str, Any], scores: Sequence[str], names: Sequence[str]) -> Mapping[str, Any]:
   """What the template needs of an image."""
   total = sum(row['areas'].values())
   at = f', slice {row["slice"][0]} of {row["slice"][1]}' if 'slice' in row else ''

@@ -21,9 +21,12 @@ from car_jax.predict.volumes import Volume, read_dicom, read_nifti
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-  """What was read. images: as values.images gives them. keys: what each one's draws follow from; the
-  slices of a volume share theirs, so that sample n is one segmentation of all. single: one image
-  without an axis of a batch."""
+  """What was read.
+
+  images: as values.images gives them. keys: what each one's draws follow from; the slices of a
+  volume share theirs, so that sample n is one segmentation of all. single: one image without an
+  axis of a batch.
+  """
 
   images: list[np.ndarray]
   keys: list[Any]
@@ -31,7 +34,7 @@ class Content:
   single: bool = True
 
   def arranged(self, found: Iterator[Any]) -> Any:
-    """The next Outputs of its images as one: of a single image, a batch, or with a volume's axes."""
+    """The next Outputs of its images as one: of an image, a batch, or with a volume's axes."""
     rows = [next(found) for _ in self.images]
     if self.single and self.volume is None:
       return rows[0]

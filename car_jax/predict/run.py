@@ -1,9 +1,9 @@
 """From files to predictions in a folder: what is complete is not done again.
 
-  OUT/settings.json     what they were made with; another run's do not go into the same folder
-  OUT/done/NAME.json    what is known of an item, written when its files are whole
-  OUT/predictions.csv   a row for each image or volume
-  OUT/index.html        the page
+OUT/settings.json     what they were made with; another run's do not go into the same folder
+OUT/done/NAME.json    what is known of an item, written when its files are whole
+OUT/predictions.csv   a row for each image or volume
+OUT/index.html        the page
 """
 
 import concurrent.futures
@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import files, sharding
+from car_jax import files, predictor, sharding
 from car_jax import progress as lines
 from car_jax.calibrate import files as calibrator_files
 from car_jax.datasets import spans, stopping
@@ -30,7 +30,7 @@ from car_jax.predict import page, reading, rows
 from car_jax.predict.reading import Content
 from car_jax.predict.sources import Found, Item
 from car_jax.predict.writing import Writer
-from car_jax.predictor import MOST_WHOLE, Predictor, Windows
+from car_jax.predictor import WHOLE_OR_WINDOWS, Predictor, Windows
 
 SETTINGS, DONE, CSV, PAGE = 'settings.json', 'done', 'predictions.csv', 'index.html'
 FORMAT = 'car_jax predictions 1'
@@ -40,13 +40,13 @@ WRITERS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What predictions follow from, beside the model; kinds: what is saved, see predict/writing.py."""
+  """What predictions follow from beside the model; kinds: what is saved, see predict/writing.py."""
 
   samples: int
   seed: int
   kinds: tuple[str, ...]
   range: str = ''
-  windows: Windows = Windows()
+  windows: Windows = WHOLE_OR_WINDOWS
 
 
 @dataclasses.dataclass
@@ -184,8 +184,8 @@ class Run:
     self._said = True
     (h, w), (y, x) = (windows_of_net.sides(side or 0) for side in (windows.crop, windows.stride))
     sharding.say(
-      f'{item.paths[0]} and others of more than {MOST_WHOLE:,} pixels go by windows of {w}x{h}, '
-      f'{x} and {y} apart (--crop, --stride; --crop 0 for whole images)',
+      f'{item.paths[0]} and others of more than {predictor.MOST_WHOLE:,} pixels go by windows of '
+      f'{w}x{h}, {x} and {y} apart (--crop, --stride; --crop 0 for whole images)',
       sys.stderr,
     )
 

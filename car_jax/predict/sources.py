@@ -167,7 +167,7 @@ def _items(
 def _series_name(
   root: pathlib.Path, folder: pathlib.Path, paths: Sequence[pathlib.Path], uid: str
 ) -> str:
-  """A series is called as its folder, with its number where there are several; one file as itself."""
+  """A series is called as its folder, with its UID where there are several; one file as itself."""
   if len(paths) == 1:
     return _stem(paths[0].relative_to(root).as_posix())
   name = folder.relative_to(root).as_posix()

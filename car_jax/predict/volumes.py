@@ -5,6 +5,7 @@ Axes: X, Y, Z of a NIfTI array, whose last one counts slices; H, W of a slice as
 
 import dataclasses
 import gzip
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -73,8 +74,10 @@ class Volume:
 
 
 def of_affine(affine: np.ndarray, header: Any = None) -> Volume:
-  """How slices along Z are seen: columns run to the patient's left, or else to the back; rows to the
-  back, or else to the feet. That is how scanners store axial, coronal and sagittal slices."""
+  """How slices along Z are seen, which is how scanners store axial, coronal and sagittal ones.
+
+  Columns run to the patient's left, or else to the back; rows to the back, or else to the feet.
+  """
   import nibabel
 
   codes = nibabel.aff2axcodes(affine)
@@ -158,7 +161,7 @@ def in_order(headers: dict[pathlib.Path, Any]) -> list[pathlib.Path]:
     return sorted(paths, key=lambda p: int(headers[p].get('InstanceNumber') or 0))
   along = {path: _along(headers[path]) for path in paths}
   paths.sort(key=along.__getitem__)
-  for one, two in zip(paths, paths[1:], strict=False):
+  for one, two in itertools.pairwise(paths):
     if abs(along[two] - along[one]) < 1e-4:
       raise UserError(
         f'{one} and {two} are two slices of one place\n  keep one of them, or put them apart'

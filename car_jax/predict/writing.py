@@ -7,8 +7,8 @@
   probability_maps/NAME/K_CLASS.png  of one class, 65535 is 1
   uncertainty/NAME.npz        entropy and mutual_information [H, W] float32, in nats
   entropy/NAME.png, mutual_information/NAME.png   65535 is log C nats
-Of a volume NAME.nii.gz instead, without colours and maps, with the shape and affine of its file, and
-samples, probabilities with an axis more, uncertainty as entropy/ and mutual_information/ in nats.
+Of a volume NAME.nii.gz instead, without colours and maps, with the shape and affine of its file;
+samples and probabilities with one more axis, entropy/ and mutual_information/ in nats.
   pages/NAME-image.jpg, -mask.jpg, -uncertainty.jpg   what the page shows
 
 Letters: N samples, H x W pixels, C classes.
@@ -135,7 +135,7 @@ class Writer:
 
 
 def overlaid(image: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
-  """The picture under half-transparent class colours; a black class 0 is background and has none."""
+  """The picture under half-transparent class colours; a black class 0 is background without one."""
   colour = palette[mask]
   mixed = (image.astype(np.uint16) + colour) // 2
   plain = (mask == 0) & (not palette[0].any())

@@ -60,6 +60,7 @@ def units(slices, height, width):
 
 def write_nifti(path, volume, affine):
   """Slices [Z, H, W] whose columns are X and whose rows are Y."""
+  path.parent.mkdir(parents=True, exist_ok=True)
   nibabel.save(nibabel.Nifti1Image(np.transpose(volume, (2, 1, 0)), affine), path)
 
 

@@ -143,7 +143,10 @@ def test_every_form_of_one_image(runs, tmp_path):
 @pytest.mark.parametrize(
   ('array', 'text'),
   [
-    (np.zeros((2, 8, 8), np.uint8), r'shape \(2, 8, 8\); expected \[H, W\], .* images\[..., None\]'),
+    (
+      np.zeros((2, 8, 8), np.uint8),
+      r'shape \(2, 8, 8\); expected \[H, W\], .* images\[..., None\]',
+    ),
     (np.zeros((3, 8, 8), np.uint8), r'channels come last'),
     (np.zeros((8, 8, 4), np.uint8), r'leave transparency out'),
     (np.zeros((0, 8, 3), np.uint8), r'shape \(0, 8, 3\)'),
@@ -191,7 +194,7 @@ def test_the_package_is_imported_without_jax():
   code = "import car_jax, sys; assert not {'jax', 'numpy'} & {*sys.modules}"
   subprocess.run([sys.executable, '-c', code], check=True)
   with pytest.raises(AttributeError, match='no attribute'):
-    car_jax.nothing
+    _ = car_jax.nothing
 
 
 class Pixels(Method):
