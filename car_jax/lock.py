@@ -1,4 +1,4 @@
-"""One training at a time in a workdir: a lock that says who holds it and does not outlive a kill.
+"""One process at a time in a folder, such as a workdir: a lock that says who holds it and does not outlive a kill.
 
 The system's own lock (flock) goes with the process, however it ends. Where a file system has none,
 or none that other hosts see, the holder's number and the file's age tell: the holder touches the
@@ -24,10 +24,15 @@ BEAT, STALE = 10.0, 60.0  # seconds between touches; the age at which a holder c
 
 
 @contextlib.contextmanager
-def exclusive(folder: pathlib.Path) -> Iterator[None]:
-  """Holds `folder` for this process. Raises UserError, naming the holder, if another one does."""
+def exclusive(
+  folder: pathlib.Path, use: str = 'trained in', option: str = '--workdir'
+) -> Iterator[None]:
+  """Holds `folder` for this process. Raises UserError, naming the holder, if another one does.
+
+  use: what is done there, option: what names another folder, for the message.
+  """
   path = folder / NAME
-  file = _acquired(path)
+  file = _acquired(path, use, option)
   done = threading.Event()
   thread = threading.Thread(target=_beat, args=(file, done), daemon=True)
   thread.start()
@@ -39,7 +44,7 @@ def exclusive(folder: pathlib.Path) -> Iterator[None]:
     _release(file, path)
 
 
-def _acquired(path: pathlib.Path) -> int:
+def _acquired(path: pathlib.Path, use: str, option: str) -> int:
   """The open, locked file at `path`."""
   while True:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -47,7 +52,7 @@ def _acquired(path: pathlib.Path) -> int:
       locks, free = _flock(file)
       who = _holder(file)
       if not free or (who and _works(who, file, path, locks)):
-        raise UserError(_message(path, who))
+        raise UserError(_message(path, who, use, option))
     except BaseException:
       os.close(file)
       raise
@@ -119,11 +124,11 @@ def _beat(file: int, done: threading.Event) -> None:
       os.utime(file)
 
 
-def _message(path: pathlib.Path, who: Mapping[str, Any]) -> str:
+def _message(path: pathlib.Path, who: Mapping[str, Any], use: str, option: str) -> str:
   by = f'process {who["pid"]} on {who["host"]}, since {who["since"]}' if who else 'another process'
   text = (
-    f'{path.parent} is being trained in by {by}\n'
-    '  wait until it has ended, stop it, or name another --workdir'
+    f'{path.parent} is being {use} by {by}\n'
+    f'  wait until it has ended, stop it, or name another {option}'
   )
   if who and who['host'] != socket.gethostname():
     text += f'\n  if that host is gone: wait {STALE:.0f} s, or rm {path}'

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     raise UserError(f'--samples cannot be {args.samples}\n  expected 1 to {MOST_SAMPLES:,}')
   for module in args.own:
     lookup.own('module', f'{module}:__name__')
-  from car_jax import ahead, predictor  # imports jax
+  from car_jax import ahead, lock, predictor  # imports jax
   from car_jax.datasets import spans
   from car_jax.predict import run, sources, writing
 
@@ -71,13 +71,14 @@ def main(arguments: list[str]) -> int:
   options = run.Options(args.samples, args.seed, kinds, args.range, windows)
   run.begin(args.out, run.settings(model, options, args.inputs, changes), args.new)
   print(model)
-  work = run.Run(model, found, args.out, options)
-  try:
-    work.predict()
-  except KeyboardInterrupt:
-    print('stopped: the same command goes on', file=sys.stderr)
-    raise
-  rows = work.finish(f'car-jax predict {shlex.join(arguments)}')
+  with lock.exclusive(args.out, 'predicted to', '--out'):
+    work = run.Run(model, found, args.out, options)
+    try:
+      work.predict()
+    except KeyboardInterrupt:
+      print('stopped: the same command goes on', file=sys.stderr)
+      raise
+    rows = work.finish(f'car-jax predict {shlex.join(arguments)}')
   return say(rows, work, args.out)
 
 

@@ -111,6 +111,8 @@ class Run:
     self.model, self.found, self.out, self.options = model, found, out, options
     self.writer = Writer(out, model.info, options.kinds)
     self.problems = found.problems
+    for part in out.rglob('*.part'):  # of a process that was killed while it wrote
+      part.unlink(missing_ok=True)
     self._unknown: list[str] = []
     self._said = False
     self.before = {item.name for item in found.items if self._record(item)}

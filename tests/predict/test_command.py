@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import car_jax
-from car_jax import pictures
+from car_jax import lock, pictures
 from car_jax.commands import predict
 from car_jax.metrics import stochastic
 from car_jax.predict import rows, writing
@@ -195,6 +195,7 @@ def test_what_was_stopped_goes_on(run, inputs, out, tmp_path, monkeypatch, capsy
   assert not [path for path in written if '.part' in path.name]
   done = [path for path in written if path.parts[0] == 'done']
   assert 0 < len(done) < 32
+  (tmp_path / 'o' / 'samples' / 'a.npz.1.part').touch()
   times = {path: file.stat().st_mtime_ns for path, file in written.items()}
   monkeypatch.setattr(Run, '_take', take)
   assert predict.main(args) == 0
@@ -205,6 +206,7 @@ def test_what_was_stopped_goes_on(run, inputs, out, tmp_path, monkeypatch, capsy
   for one, two in zip(table(tmp_path / 'o').values(), table(out).values(), strict=True):
     assert [one[k] for k in COUNTED] == [two[k] for k in COUNTED]
     assert float(one['mean_entropy']) == pytest.approx(float(two['mean_entropy']), rel=1e-5)
+  assert not [*(tmp_path / 'o').rglob('*.part')]
   for path in (out / 'samples').rglob('*.npz'):
     other = tmp_path / 'o' / path.relative_to(out)
     np.testing.assert_array_equal(np.load(path)['samples'], np.load(other)['samples'])
@@ -224,6 +226,9 @@ def test_other_settings_do_not_go_into_the_same_folder(run, tmp_path, capsys):
   assert (tmp_path / 'o' / 'masks' / 'a.png').stat().st_mtime_ns == before
   assert predict.main([*args, '--samples', '3', '--new']) == 0
   assert (tmp_path / 'o' / 'masks' / 'a.png').stat().st_mtime_ns > before
+  with lock.exclusive(tmp_path / 'o'):
+    assert predict.main([*args, '--samples', '3']) == 2
+  assert 'is being predicted to by process' in capsys.readouterr().err
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine' / 'x').write_text('')
   assert predict.main([*args[:3], str(tmp_path / 'mine'), '--new']) == 2

@@ -177,6 +177,18 @@ def test_a_range_of_the_training_data_is_taken(tmp_path):
   np.testing.assert_array_equal(each.predict(deep).mask, each.predict(deep, range=(low, high)).mask)
 
 
+def test_images_are_sized_as_in_evaluation_and_masks_are_not(tmp_path):
+  model = car_jax.load(saved(tmp_path, 'supervised', fit=(60, 24)))
+  image = scene(32, 40, 2)
+  out = model.predict(image)
+  assert out.mask.shape == (32, 40)
+  fitted = transforms.Fit(60, 24)({'image': image})['image']
+  assert fitted.shape == (24, 30, 3)
+  batch = dict(image=transforms.model_image(fitted)[None], labels=np.zeros((1, 1, 32, 40), int))
+  logits = np.asarray(model.method.logits(model.state, batch), np.float64)[0]
+  np.testing.assert_allclose(out.probabilities, softmax(logits, -1), atol=1e-5)
+
+
 def test_what_a_model_prints(runs):
   first, second, third = repr(car_jax.load(runs('mose'))).split('\n')
   assert first.startswith('mose (mose), of ')
