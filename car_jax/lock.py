@@ -1,4 +1,4 @@
-"""One process at a time in a folder, such as a workdir: a lock that says who holds it and does not outlive a kill.
+"""One process at a time in a folder: a lock that says who holds it and does not outlive a kill.
 
 The system's own lock (flock) goes with the process, however it ends. Where a file system has none,
 or none that other hosts see, the holder's number and the file's age tell: the holder touches the

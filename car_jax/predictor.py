@@ -241,6 +241,8 @@ class Predictor:
     keys: what draws follow from, with the seed; names, or 32 bits. Rows may follow that pad the
     batch to 1, 2, 4, .. for each device, so that few sizes of a batch are compiled.
     """
+    if samples < 1:
+      raise UserError(f'samples is {samples}; expected 1 or more')
     shape = images[0].shape[:2]
     sized = [self._sized(x) for x in images]
     example = [zlib.crc32(k.encode()) if isinstance(k, str) else k for k in keys]

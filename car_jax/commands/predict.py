@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
   found = sources.find(args.inputs, args.out)
   model = predictor.load(args.run, step=args.step, calibrator=args.calibrator, changes=changes)
   options = run.Options(args.samples, args.seed, kinds, args.range, windows)
-  run.begin(args.out, run.settings(model, options, args.inputs, changes), args.new)
+  run.begin(args.out, run.settings(model, options, changes), args.new)
   print(model)
   with lock.exclusive(args.out, 'predicted to', '--out'):
     work = run.Run(model, found, args.out, options)

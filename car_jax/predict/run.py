@@ -66,7 +66,7 @@ Part = list[tuple[Target, int]]  # images of one size, by their number in their 
 
 
 def settings(
-  model: Predictor, options: Options, inputs: Sequence[str], changes: Sequence[tuple[str, str]] = ()
+  model: Predictor, options: Options, changes: Sequence[tuple[str, str]] = ()
 ) -> dict[str, Any]:
   """What must be the same for predictions to lie in one folder. changes: as of predictor.load."""
   out = dataclasses.asdict(options) | dict(
@@ -75,7 +75,6 @@ def settings(
     weights=files.checksum(model.crc),
     changes=[[*pair] for pair in changes],
     calibrator=None if model.calibrator is None else calibrator_files.digest(model.calibrator),
-    inputs=[str(pathlib.Path(x).absolute()) for x in inputs],
     range=options.range or model.info.range,
   )
   return json.loads(json.dumps(out))
@@ -105,7 +104,10 @@ def begin(out: pathlib.Path, wanted: dict[str, Any], new: bool) -> None:
 
 
 class Run:
-  """One call of the command: `predict` the items of `found`, then `finish`."""
+  """One call of the command: `predict` the items of `found`, then `finish`.
+
+  Raises UserError where the folder holds another file's predictions under an item's name.
+  """
 
   def __init__(self, model: Predictor, found: Found, out: pathlib.Path, options: Options):
     self.model, self.found, self.out, self.options = model, found, out, options
@@ -210,7 +212,7 @@ class Run:
     target.rows.clear()
     key = 'entropy' if self.model.draws(2) == 1 else 'mutual_information'
     images, made = [], []
-    file = str(item.paths[0] if len(item.paths) == 1 else item.paths[0].parent)
+    file = str(place(item))
     if content.volume is not None:
       worst = int(np.argmax([getattr(x, key).mean() for x in every]))
       chosen = content.images[worst], every[worst]
@@ -224,22 +226,42 @@ class Run:
         made += self.writer.picture(name, out)
         images.append(rows.row(name, file, out, info, None))
         made += self.writer.shown(name, image, out, key)
-    record = dict(source=signature(item), files=made, images=images)
+    of = dict(place=str(place(item).absolute()), source=signature(item))
+    record = of | dict(files=made, images=images)
     with folders.whole(self.out / DONE / f'{item.name}.json') as part:
       part.write_text(json.dumps(record))
 
   def _record(self, item: Item) -> dict[str, Any] | None:
     """What was written of an item as it is now, if all of it is there."""
-    path = self.out / DONE / f'{item.name}.json'
+    record = self._complete(self.out / DONE / f'{item.name}.json')
+    if record and record['place'] != str(place(item).absolute()):
+      raise UserError(
+        f'{self.out} holds {item.name} of {record["place"]}, not of {place(item)}\n'
+        '  name another --out, or predict all again with --new'
+      )
+    return record if record and record['source'] == signature(item) else None
+
+  def _complete(self, path: pathlib.Path) -> dict[str, Any] | None:
     if not path.exists():
       return None
-    record = files.read_json(path, keys=('source', 'files', 'images'), mend='--new predicts again')
-    there = all((self.out / name).exists() for name in record['files'])
-    return record if there and record['source'] == signature(item) else None
+    keys = ('place', 'source', 'files', 'images')
+    record = files.read_json(path, keys=keys, mend='--new predicts all again')
+    return record if all((self.out / name).exists() for name in record['files']) else None
+
+  def _earlier(self) -> Iterator[dict[str, Any]]:
+    """What calls with other files left: of none of the items, nor of their files by other names."""
+    names = {item.name for item in self.found.items}
+    places = {str(place(item).absolute()) for item in self.found.items}
+    for path in sorted((self.out / DONE).rglob('*.json')):
+      name = path.relative_to(self.out / DONE).as_posix().removesuffix('.json')
+      record = None if name in names else self._complete(path)
+      if record and record['place'] not in places:
+        yield record
 
   def finish(self, command: str) -> list[dict[str, Any]]:
-    """Writes the table and the page of all that is complete -> its rows."""
+    """Writes the table and the page of all that is complete, of earlier calls too -> its rows."""
     records = [record for item in self.found.items if (record := self._record(item))]
+    records += self._earlier()
     every = [row for record in records for row in record['images']]
     with folders.whole(self.out / CSV) as part:
       part.write_text(rows.as_csv(every, self.model.info), encoding='utf-8')
@@ -249,6 +271,11 @@ class Run:
     with folders.whole(self.out / PAGE) as part:
       part.write_text(text, errors='backslashreplace')
     return every
+
+
+def place(item: Item) -> pathlib.Path:
+  """An item's file, or the folder of a series."""
+  return item.paths[0] if len(item.paths) == 1 else item.paths[0].parent
 
 
 def signature(item: Item) -> int:

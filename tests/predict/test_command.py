@@ -226,6 +226,18 @@ def test_other_settings_do_not_go_into_the_same_folder(run, tmp_path, capsys):
   assert (tmp_path / 'o' / 'masks' / 'a.png').stat().st_mtime_ns == before
   assert predict.main([*args, '--samples', '3', '--new']) == 0
   assert (tmp_path / 'o' / 'masks' / 'a.png').stat().st_mtime_ns > before
+  write_picture(tmp_path / 'c.png', scene(32, 32, 1))
+  two = [str(tmp_path / 'in' / 'b.png'), str(tmp_path / 'c.png')]
+  assert (
+    predict.main([str(run), *two, *args[2:], '--samples', '3']) == 0
+  )  # other files: the table keeps those of before
+  assert {*table(tmp_path / 'o')} == {'a', 'b', 'c'}
+  write_picture(tmp_path / 'other' / 'a.png', scene(32, 32, 5))
+  assert predict.main([str(run), str(tmp_path / 'other'), *args[2:], '--samples', '3']) == 2
+  assert 'holds a of ' in capsys.readouterr().err
+  write_picture(tmp_path / 'in' / 'a.bmp', scene(32, 32, 5))
+  assert predict.main([*args, '--samples', '3']) == 0  # a.png has another name now
+  assert {*table(tmp_path / 'o')} == {'a_bmp', 'a_png', 'b', 'c'}
   with lock.exclusive(tmp_path / 'o'):
     assert predict.main([*args, '--samples', '3']) == 2
   assert 'is being predicted to by process' in capsys.readouterr().err
