@@ -17,14 +17,14 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 import tensorflow_datasets as tfds
 
-from car_jax import options
+from car_jax import options, stopping
 from car_jax import progress as lines
 from car_jax.data import prepared
-from car_jax.datasets import fingerprint, stopping
+from car_jax.datasets import fingerprint
 from car_jax.datasets.options import refused
-from car_jax.datasets.problems import Problems
 from car_jax.errors import UserError
 from car_jax.options import Range
+from car_jax.problems import Problems
 
 Example = tuple[Any, ...]  # id, group, image [H, W, 1 or 3], labels [M, H, W], black box [H, W]
 Scale = Annotated[float, Range(0.001, 1.0)]

@@ -8,10 +8,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from car_jax import files, pictures
-from car_jax.datasets import spans, stopping
-from car_jax.datasets.problems import Problems
+from car_jax import files, pictures, spans, stopping
 from car_jax.errors import UserError, reading
+from car_jax.problems import Problems
 
 
 def open_picture(path: pathlib.Path, problems: Problems) -> pictures.Picture | None:
@@ -39,46 +38,8 @@ def read_image(
   if picture is None:
     return None
   with problems.collecting():
-    return shown_bytes(path, picture, problems, colour, span)
+    return spans.shown_bytes(path, picture, problems, colour, span)
   return None
-
-
-def shown_bytes(
-  path: pathlib.Path,
-  picture: pictures.Picture,
-  problems: Problems,
-  colour: bool = False,
-  span: spans.Span | None = None,
-) -> np.ndarray:
-  """What is seen of a decoded picture, as `read_image`. Raises UserError."""
-  values = picture.shown
-  if picture.deep:
-    values = spans.to_bytes(path, values, span)
-    problems.note(path, f'image of {values_kind(picture)}, brought to 8 by --range {span}')
-  if picture.alpha is not None and not opaque(picture.alpha):
-    problems.note(path, 'image with transparent pixels, taken with the colours that they have')
-  return _channels(values, colour)
-
-
-def values_kind(picture: pictures.Picture) -> str:
-  return f'{picture.values.dtype.itemsize * 8} bits ({picture.values.dtype})'
-
-
-def opaque(alpha: np.ndarray) -> bool:
-  """Whether transparency says nothing: every pixel is wholly there."""
-  most = np.iinfo(alpha.dtype).max if alpha.dtype.kind in 'iu' else 1
-  return bool((alpha == most).all())
-
-
-def _channels(values: np.ndarray, colour: bool) -> np.ndarray:
-  """[H, W] or [H, W, 3], bytes or bits -> uint8 [H, W, 3] if `colour`, else [H, W, 1] as Pillow."""
-  from PIL import Image
-
-  if values.dtype == bool:
-    values = np.uint8(255) * values
-  if values.ndim == 2:
-    return np.repeat(values[..., None], 3, 2) if colour else values[..., None]
-  return values if colour else np.asarray(Image.fromarray(values).convert('L'))[..., None]
 
 
 def read_values(
@@ -95,7 +56,7 @@ def read_values(
   picture = open_picture(path, problems)
   if picture is None:
     return None
-  if picture.alpha is not None and not opaque(picture.alpha):
+  if picture.alpha is not None and not spans.opaque(picture.alpha):
     problems.add(path, 'has transparent pixels, which mean no class; save it without transparency')
     return None
   if picture.values.dtype.kind == 'f':
@@ -110,9 +71,9 @@ def read_values(
   if not coloured:
     return values
   if picture.deep:
-    problems.add(path, f'has colours of {values_kind(picture)}; #RRGGBB are of 8 bits')
+    problems.add(path, f'has colours of {spans.values_kind(picture)}; #RRGGBB are of 8 bits')
     return None
-  r, g, b = np.moveaxis(_channels(values, True).astype(np.int32), -1, 0)
+  r, g, b = np.moveaxis(spans.channels(values, True).astype(np.int32), -1, 0)
   return r << 16 | g << 8 | b
 
 

@@ -17,9 +17,9 @@ import sys
 import textwrap
 from typing import Any
 
-from car_jax import files
+from car_jax import files, stopping
 from car_jax.data.prepared import KNOWN, default_data_dir
-from car_jax.datasets import options, stopping
+from car_jax.datasets import options
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 from car_jax.options import declared
 

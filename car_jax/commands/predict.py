@@ -58,8 +58,7 @@ def main(arguments: list[str]) -> int:
     raise UserError(f'--samples cannot be {args.samples}\n  expected 1 to {MOST_SAMPLES:,}')
   for module in args.own:
     lookup.own('module', f'{module}:__name__')
-  from car_jax import ahead, lock, predictor  # imports jax
-  from car_jax.datasets import spans
+  from car_jax import ahead, lock, predictor, spans  # imports jax
   from car_jax.predict import run, sources, writing
 
   spans.parse(args.range)

@@ -9,14 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import pictures
+from car_jax import pictures, spans
 from car_jax.data.sources import DataInfo
-from car_jax.datasets import common, spans
-from car_jax.datasets.problems import Problems
 from car_jax.errors import reading
 from car_jax.predict import sources, values
 from car_jax.predict.sources import Item
 from car_jax.predict.volumes import Volume, read_dicom, read_nifti
+from car_jax.problems import Problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +78,7 @@ def read(item: Item, text: str, info: DataInfo, problems: Problems) -> Content:
       array = np.load(path)
     return Content(values.images(array, span, str(path)), item.names, single=array.ndim < 4)
   pages = pictures.open_pages(path)
-  images = [common.shown_bytes(path, page, problems, page.shown.ndim == 3, span) for page in pages]
+  images = [spans.shown_bytes(path, page, problems, page.shown.ndim == 3, span) for page in pages]
   return Content(images, item.names, single=len(images) == 1)
 
 

@@ -19,10 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import files, predictor, sharding
+from car_jax import files, predictor, sharding, spans, stopping
 from car_jax import progress as lines
 from car_jax.calibrate import files as calibrator_files
-from car_jax.datasets import spans, stopping
 from car_jax.errors import UserError, writing
 from car_jax.evaluate import folders
 from car_jax.nn import windows as windows_of_net

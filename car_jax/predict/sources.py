@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from car_jax import files, pictures
-from car_jax.datasets.problems import Problems
 from car_jax.errors import UserError, reading
 from car_jax.predict import volumes
+from car_jax.problems import Problems
 
 DICOM = ('.dcm', '.dicom', '.ima')
 MAGIC = b'DICM'  # at byte 128 of a DICOM file, whatever its name

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from car_jax import spans
 from car_jax.data import transforms
 from car_jax.data.sources import DataInfo
-from car_jax.datasets import spans
 from car_jax.errors import UserError
 
 HOUNSFIELD = ' HU'

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.datasets import base, common, spans
+from car_jax import spans
+from car_jax.datasets import base, common
 from car_jax.datasets.folder import classes
 from car_jax.datasets.folder.rows import Row, check_once, read_csv, read_folder
 from car_jax.errors import UserError

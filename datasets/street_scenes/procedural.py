@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from car_jax import errors
+from car_jax import errors, stopping
 from car_jax.data import labels
-from car_jax.datasets import base, common, layout, options, prepare, stopping
+from car_jax.datasets import base, common, layout, options, prepare
 from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
 from car_jax.datasets.street_scenes import pasted, photographs, scenes
 from car_jax.datasets.street_scenes import street_scenes_dataset_builder as builder

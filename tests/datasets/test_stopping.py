@@ -1,4 +1,4 @@
-"""datasets/stopping.py: what Python drops while an object is deleted."""
+"""car_jax/stopping.py: what Python drops while an object is deleted."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ LISTENED = """
 import sys, types
 reported = []
 sys.unraisablehook = reported.append
-from car_jax.datasets import stopping
+from car_jax import stopping
 with stopping.listening():
   pass
 with stopping.listening():

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.special import log_softmax, softmax, xlogy
 
 import car_jax
@@ -138,6 +139,22 @@ def test_every_form_of_one_image(runs, tmp_path):
   np.testing.assert_array_equal(batch.mask[0], expected.mask)
   (listed,) = grey([image])
   np.testing.assert_array_equal(listed.mask, expected.mask)
+
+
+def test_pictures_are_taken_as_they_are_seen(runs, tmp_path):
+  model, image = car_jax.load(runs('supervised')), scene(32, 40, 3)
+  expected = model.predict(image)
+  alpha = np.full((32, 40, 1), 9, np.uint8)
+  Image.fromarray(np.concatenate([image, alpha], -1)).save(tmp_path / 'alpha.png')
+  Image.fromarray(image).save(tmp_path / 'plain.tif')
+  few = Image.fromarray(image).quantize(7)
+  few.save(tmp_path / 'palette.png')
+  for name in ('alpha.png', 'plain.tif'):
+    found = model.predict(tmp_path / name)
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+  found = model.predict(tmp_path / 'palette.png')
+  seen = model.predict(np.asarray(few.convert('RGB')))
+  np.testing.assert_array_equal(found.probabilities, seen.probabilities)
 
 
 @pytest.mark.parametrize(

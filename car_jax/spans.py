@@ -1,4 +1,4 @@
-"""--range: which values of a picture of more than 8 bits become black and which white."""
+"""What is seen of a picture of any depth, in 8 bits; --range: what becomes black and what white."""
 
 import dataclasses
 import pathlib
@@ -6,7 +6,9 @@ import re
 
 import numpy as np
 
+from car_jax import pictures
 from car_jax.errors import UserError
+from car_jax.problems import Problems
 
 MEND = '--range LOW,HIGH says what is black and white, --range 0.5%,99.5% the same by image'
 NUMBER = r'[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?'
@@ -69,3 +71,45 @@ def to_bytes(path: pathlib.Path | str, values: np.ndarray, span: Span | None) ->
     low, high = np.percentile(values, [low, high])
   scaled = (values.astype(np.float64) - low) / max(high - low, np.finfo(np.float64).tiny)
   return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+def shown_bytes(
+  path: pathlib.Path,
+  picture: pictures.Picture,
+  problems: Problems,
+  colour: bool = False,
+  span: Span | None = None,
+) -> np.ndarray:
+  """What is seen of a decoded picture: uint8 [H, W, 3] if `colour`, else [H, W, 1].
+
+  More than 8 bits are brought to 8, transparent pixels have the colour below; both are noted.
+  Raises UserError as `to_bytes`.
+  """
+  values = picture.shown
+  if picture.deep:
+    values = to_bytes(path, values, span)
+    problems.note(path, f'image of {values_kind(picture)}, brought to 8 by --range {span}')
+  if picture.alpha is not None and not opaque(picture.alpha):
+    problems.note(path, 'image with transparent pixels, taken with the colours that they have')
+  return channels(values, colour)
+
+
+def values_kind(picture: pictures.Picture) -> str:
+  return f'{picture.values.dtype.itemsize * 8} bits ({picture.values.dtype})'
+
+
+def opaque(alpha: np.ndarray) -> bool:
+  """Whether transparency says nothing: every pixel is wholly there."""
+  most = np.iinfo(alpha.dtype).max if alpha.dtype.kind in 'iu' else 1
+  return bool((alpha == most).all())
+
+
+def channels(values: np.ndarray, colour: bool) -> np.ndarray:
+  """[H, W] or [H, W, 3], bytes or bits -> uint8 [H, W, 3] if `colour`, else [H, W, 1] as Pillow."""
+  from PIL import Image
+
+  if values.dtype == bool:
+    values = np.uint8(255) * values
+  if values.ndim == 2:
+    return np.repeat(values[..., None], 3, 2) if colour else values[..., None]
+  return values if colour else np.asarray(Image.fromarray(values).convert('L'))[..., None]
