@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
+from car_jax.data import opening
 from car_jax.datasets import common
 from car_jax.datasets.lidc_dicom import lidc_dicom_dataset_builder as builder
 from car_jax.datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
@@ -72,6 +73,8 @@ def test_crops_lie_where_the_masks_do(tmp_path, one_series):
   split = ('train', 'validation', 'test')[DATA['split'][ROWS[0]]]
   found = records('lidc_dicom/low-900-high600', tmp_path / 'd', split)
   assert len(found) == len(ROWS)
+  known = dict(name='lidc_dicom/low-900-high600', data_dir=str(tmp_path / 'd'))
+  assert opening.open_dataset(known).info.range == '-900,600 HU'
   offsets = np.arange(128) - 63.5
   for n, i in enumerate(ROWS):
     patient = f'LIDC-IDRI-{DATA["patient"][i]:04d}'

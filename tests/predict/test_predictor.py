@@ -278,6 +278,8 @@ def test_which_images_go_by_windows(runs):
   assert of((1024, 2048)) == predictor.Windows(0, 0)
   assert of((1024, 2049)) == predictor.Windows((32, 32), (21, 21))
   assert of((4096, 4096), crop=0) == predictor.Windows(0, 0)
+  model.size = None  # of an imported model
+  assert of((4096, 4096)) == predictor.Windows((1024, 1024), (682, 682))
   assert of((10, 10), crop=9) == predictor.Windows(9, (6, 6))
   assert of((10, 10), crop=9, stride=2) == predictor.Windows(9, 2)
   image = scene(40, 50, 0)
