@@ -41,13 +41,12 @@ def build(
 ) -> dict:
   """The dict behind study.json; see docs/reliability.md for its keys. nan becomes null."""
   plan = study.plan
-  names, _ = study.segmenter(next(iter(plan.models))).classes(next(iter(plan.sets.values())))
   content = dict(
     title=plan.title,
     **about,
     versions=report.versions(),
     notes=_notes(study, cells),
-    classes=names,
+    classes=study.names,
     models=[
       dict(name=m, about=_about(study, m), published_miou=_published(plan, m)) for m in plan.models
     ],
@@ -155,10 +154,7 @@ def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
 def _remarks(study: Study, cells: Sequence[Cell]) -> list[str]:
   """What is unusual in the labels of each set, see evaluate/census.py."""
   first = {c.set: c for c in reversed(cells)}
-  names, _ = study.segmenter(next(iter(study.plan.models))).classes(
-    next(iter(study.plan.sets.values()))
-  )
-  of = lambda c: census.remark(census_of(c.counts), names, absent=tuple(absent(c.metrics)))
+  of = lambda c: census.remark(census_of(c.counts), study.names, absent=tuple(absent(c.metrics)))
   return census.lines({name: of(first[name]) for name in study.plan.sets})
 
 
@@ -311,7 +307,7 @@ def _objects(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   first = study.segmenter(next(iter(plan.models)))
   for c in cells:
     parts = [plan.sets[s] for s in plan.pools.get(c.set, (c.set,))]
-    if all(map(first.by_object, parts)) and c.confident:
+    if all(first.images(s).by_object for s in parts) and c.confident:
       yield from objects.of_cell(c, resamples=config.resamples, seed=config.seed)
 
 

@@ -30,7 +30,7 @@ from car_jax.metrics.base import Traits
 from car_jax.reliability import interpret
 from car_jax.reliability.interpret import CLASSES_ONLY, KNOWN, Reading
 from car_jax.reliability.pairing import LABEL_ENDINGS, Pair, pairs
-from car_jax.reliability.segmenters import predicted
+from car_jax.reliability.segmenters import Images, predicted
 
 __all__ = ['Folder', 'Pair', 'open_arrays', 'pairs', 'read', 'read_label']
 INDEX = 'index.json'
@@ -68,38 +68,33 @@ class Folder:
   def fingerprint(self) -> str:
     return ', '.join(filter(None, (self.path, self.kind, self.resize)))
 
-  def where(self, spec: Mapping[str, Any]) -> tuple[pathlib.Path, str]:
-    """A set's folder of predictions and its labels (folder, CSV, or '' for an index.json)."""
-    return pathlib.Path(self.path.replace('{set}', spec['name'])), spec.get('labels', '')
+  def _where(self, spec: Mapping[str, Any]) -> pathlib.Path:
+    return pathlib.Path(self.path.replace('{set}', spec['name']))
 
-  def size(self, spec: Mapping[str, Any]) -> int:
-    folder, labels = self.where(spec)
-    index = saved_index(folder)
-    return len(index['ids'] if index else self.pairs_of(folder, labels))
+  def _pairs_of(self, spec: Mapping[str, Any]) -> list[Pair]:
+    key = self._where(spec), spec.get('labels', '')
+    if key not in self._pairs:
+      self._pairs[key] = pairs(*key)
+    return self._pairs[key]
 
-  def pairs_of(self, folder: pathlib.Path, labels: str) -> list[Pair]:
-    if (folder, labels) not in self._pairs:
-      self._pairs[folder, labels] = pairs(folder, labels)
-    return self._pairs[folder, labels]
-
-  def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    folder, _ = self.where(spec)
+  def images(self, spec: Mapping[str, Any]) -> Images:
+    folder, by_object = self._where(spec), bool(spec.get('by_object'))
     if index := saved_index(folder):
-      return tuple(index['class_names']), self.palette
-    return self.names, self.palette
-
-  def by_object(self, spec: Mapping[str, Any]) -> bool:
-    return bool(spec.get('by_object'))
+      names, read = tuple(index['class_names']), [folder / INDEX, *sorted(folder.rglob('*.npy'))]
+      return Images(len(index['ids']), names, self.palette, by_object, read)
+    every = self._pairs_of(spec)
+    read = [file for p in every for file in (p.prediction, p.label, p.image) if file]
+    return Images(len(every), self.names, self.palette, by_object, read)
 
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
     """One image at a time. Raises UserError that names the file."""
-    folder, labels = self.where(spec)
+    folder = self._where(spec)
     if index := saved_index(folder):
       yield from _saved(self.name, folder, index, only, self.resize)
       return
-    every, first = self.pairs_of(folder, labels), ''
+    every, first = self._pairs_of(spec), ''
     for pair in every if only is None else [every[i] for i in only]:
       arrays, own = read(pair, len(self.names), kind=self.kind, resize=self.resize)
       kind = _kind(arrays, own)

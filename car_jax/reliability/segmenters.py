@@ -7,15 +7,16 @@ import contextlib
 import functools
 import hashlib
 import json
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from car_jax import sharding
-from car_jax.data import opening, pipeline, sources
+from car_jax.data import opening, pipeline, prepared, sources
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import checkpointed, engine, predict, texts
@@ -34,6 +35,20 @@ def predicted(
   return engine.of_logits(**placed, ids=[id], groups=[group], name=name, traits=traits)
 
 
+class Images(NamedTuple):
+  """What a segmenter says of a set: how many images it has, names and colours of its classes.
+
+  by_object: whether they are called OBJECT/NAME, by their unknown objects. files: what they are
+  read from; none where they are made in memory.
+  """
+
+  count: int
+  names: tuple[str, ...]
+  palette: tuple[Any, ...]
+  by_object: bool
+  files: Sequence[pathlib.Path]
+
+
 class Segmenter(Protocol):
   """Its batches have one row, of its name."""
 
@@ -48,14 +63,8 @@ class Segmenter(Protocol):
   def has_features(self) -> bool | None:
     """None: not known before a batch is read."""
 
-  def size(self, spec: Mapping[str, Any]) -> int:
-    """How many images a set has."""
-
-  def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """Names and colours of a set's classes. Raises UserError where the segmenter has others."""
-
-  def by_object(self, spec: Mapping[str, Any]) -> bool:
-    """Whether a set's images are called OBJECT/NAME, by their unknown objects."""
+  def images(self, spec: Mapping[str, Any]) -> Images:
+    """Of a set. Raises UserError where the segmenter has other classes."""
 
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
@@ -117,25 +126,20 @@ class Checkpoint:
       )
     return data.info, data.split(spec.get('split') or 'test'), config
 
-  def size(self, spec: Mapping[str, Any]) -> int:
-    _, source, config = self._open(spec)
-    line = pipeline.cut(source, config)
-    if line and line not in self._lines:
-      sharding.say(f'{self.name}: {line}')
-    self._lines.add(line)
-    return len(source)
-
-  def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    info, own = self._open(spec)[0], self._method.num_classes
+  def images(self, spec: Mapping[str, Any]) -> Images:
+    (info, source, config), own = self._open(spec), self._method.num_classes
     if info.num_classes != own:
       raise UserError(
         f'model {self.name!r} says {own} classes, {info.name} has {info.num_classes}\n'
         '  leave one of them out of the study'
       )
-    return tuple(map(str, info.class_names)), tuple(info.palette)
-
-  def by_object(self, spec: Mapping[str, Any]) -> bool:
-    return bool(spec.get('by_object')) or self._open(spec)[0].by_object
+    line = pipeline.cut(source, config)
+    if line and line not in self._lines:
+      sharding.say(f'{self.name}: {line}')
+    self._lines.add(line)
+    by_object = bool(spec.get('by_object')) or info.by_object
+    names, files = tuple(map(str, info.class_names)), prepared_files(config)
+    return Images(len(source), names, tuple(info.palette), by_object, files)
 
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
@@ -161,6 +165,14 @@ class Checkpoint:
 
   def _fetch(self, tree: Any) -> Any:
     return jax.device_get(self._everywhere(tree))
+
+
+def prepared_files(data: Mapping[str, Any]) -> list[pathlib.Path]:
+  """Files of a prepared data set; none where it is made in memory."""
+  root = pathlib.Path(data.get('data_dir') or prepared.default_data_dir()).expanduser()
+  folders = (root / data['name'], root / data['name'] / 'default')
+  version = next(filter(None, map(prepared.version_folder, folders)), None)
+  return sorted(version.iterdir()) if version else []
 
 
 def digest(*parts: Any) -> str:

@@ -56,8 +56,15 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
   folder = study.out / 'worst' / folders.slug(c.model) / folders.slug(c.set)
   wanted = chosen(c, study.plan.config.worst)
   segmenter, spec = study.segmenter(c.model), study.plan.sets[c.set]
-  names, palette = segmenter.classes(spec)
-  seen = segmenter.fingerprint, segmenter.data_print(spec), names, palette, c.model, c.set
+  about = segmenter.images(spec)
+  seen = (
+    segmenter.fingerprint,
+    segmenter.data_print(spec),
+    about.names,
+    about.palette,
+    c.model,
+    c.set,
+  )
   mark = digest(seen, study.plan.config.seed, {str(k): v for k, v in wanted.items()})
   if (there := _saved(folder, mark)) is not None:
     return there
@@ -68,7 +75,7 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
     fetched = batch.fetch(_arrays(batch))
     for row in np.flatnonzero(batch.keep):
       i = list(wanted)[len(entries)]
-      drawn = draw({k: np.asarray(v[row]) for k, v in fetched.items()}, np.asarray(palette))
+      drawn = draw({k: np.asarray(v[row]) for k, v in fetched.items()}, np.asarray(about.palette))
       files = {k: f'{prefix}{len(entries)}-{k}.png' for k in drawn}
       images |= {files[k]: pictures.png(v) for k, v in drawn.items()}
       entries.append(_entry(c, i, str(batch.ids[row]), wanted[i], files))

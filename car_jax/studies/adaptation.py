@@ -138,11 +138,11 @@ def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
     matrices[name] = {}
     for path in map(pathlib.Path, paths):
       model = segmenters.Checkpoint(name, dict(path=str(path)), mesh)
-      names, palette = model.classes(spec)
-      classes[names], images = path, model.size(spec)
+      of = model.images(spec)
+      classes[of.names], images, palette = path, of.count, of.palette
       print(f'{path}: {images:,} images', file=sys.stderr, flush=True)
       cell = count.cells(model.batches(spec), (), {'none': None}, count.How())['none']
-      remarks[split] = census.remark(count.census_of(cell), names)
+      remarks[split] = census.remark(count.census_of(cell), of.names)
       matrices[name]['.' if path.name == name else path.name] = cell.total(count.PIXELS).confusion
   if len(classes) > 1:
     first, second, *_ = classes.values()
