@@ -25,9 +25,10 @@ from car_jax.metrics import (
 )
 from car_jax.metrics.calibration import reliability
 from car_jax.metrics.of_pixels import OBJECT_NAMES
-from car_jax.reliability import correlation, failing, legend, objects, ranks, survival
+from car_jax.reliability import correlation, failing, objects, ranks, survival
 from car_jax.reliability.count import census_of
 from car_jax.reliability.study import PLAIN, Cell, Study, absent
+from car_jax.reliability.view import Metric
 from car_jax.report import study as page
 from car_jax.report import study_tables
 
@@ -76,10 +77,9 @@ def build(
 
 def _scored(cells: Sequence[Cell]) -> list[Any]:
   """Every score that the study has: of cells, of correlations, of objects, of whole images."""
-  named = {m.name: legend.of_metric(m) for m in cells[0].metrics.values()}
+  named = {m.name: Metric.of(m.name, m.about) for m in cells[0].metrics.values()}
   more = (*OBJECT_NAMES, 'image_auroc')
-  named |= {m: legend.KNOWN[m] if m in legend.KNOWN else legend.of_score(m) for m in more}
-  return [*named.values()]
+  return [*(named | {m: Metric.of(m) for m in more}).values()]
 
 
 def write(out: pathlib.Path, content: dict, pictures: Mapping[str, bytes]) -> pathlib.Path:

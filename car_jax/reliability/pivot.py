@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from car_jax.metrics import of_images
 from car_jax.metrics.base import ARROWS
 from car_jax.metrics.texts import FAILING
-from car_jax.reliability import numbers
 from car_jax.reliability.view import Metric, View, number
 from car_jax.report.table import Cell, Table, table
 
@@ -119,7 +118,7 @@ def _table(
   digits = 1 if metric.percent else 3
 
   def cell(i: int, value: float) -> Cell:
-    return Cell(numbers.text(metric, value, digits, unit=False), best=value == best[i])
+    return Cell(metric.text(value, digits, unit=False), best=value == best[i])
 
   made = table(
     title,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from car_jax.metrics.base import BETTER
-from car_jax.reliability import correlation, findings, numbers, pivot, ranks, survival
+from car_jax.reliability import correlation, findings, pivot, ranks, survival
 from car_jax.reliability import objects as object_scores
 from car_jax.reliability.view import Metric, View, number
 from car_jax.report.table import Cell, Column, Row, Table, block, cell, csv, prose, share, table
@@ -46,7 +46,7 @@ def _group(view: View, group: str) -> Table | None:
 def _scores(
   view: View, metrics: Iterable[Metric], joint: str
 ) -> Iterator[tuple[tuple[str, str, str], list[Cell]]]:
-  shown = {m: (numbers.places(view, m), numbers.best(view, m)) for m in metrics}
+  shown = {m: (view.places(m), view.best(m)) for m in metrics}
   for key in view.cells:
     yield key, [_score(view, key, m, *how, joint) for m, how in shown.items()]
 
@@ -65,8 +65,8 @@ def _score(
   value = view.value(*key, m.name)
   if not math.isfinite(value):
     return Cell('–')
-  ends = numbers.ends(m, *view.interval(*key, m.name), digits, joint)
-  return Cell(numbers.text(m, value, digits, unit=False), ends, key in best)
+  ends = m.ends(*view.interval(*key, m.name), digits, joint)
+  return Cell(m.text(value, digits, unit=False), ends, key in best)
 
 
 def class_iou(view: View) -> Table | None:
@@ -115,12 +115,18 @@ def fits(view: View) -> Table | None:
       for k, show in (('nll', nats), ('ece', percent))
     ]
     warnings = '; '.join(map(str, fit.get('warnings') or []))
-    cells = map(
-      Cell, (*who, numbers.temperatures(fit), *change, f'⚠ {warnings}' if warnings else '')
-    )
+    cells = map(Cell, (*who, _temperatures(fit), *change, f'⚠ {warnings}' if warnings else ''))
     rows.append(Row(tuple(cells), dict(model=who[0], calibrator=who[1])))
   head = ['model', 'calibrator', 'fitted on', 'temperature', 'NLL', 'ECE', 'warnings']
   return table('calibrators', head, rows, words=(0, 1, 2, 6)) if rows else None
+
+
+def _temperatures(fit: Mapping[str, Any]) -> str:
+  """'1.52', or the range of several: '0.91 – 2.30 (8)'."""
+  values = [number(t) for t in fit.get('temperatures') or [] if t is not None]
+  if len(values) > 1:
+    return f'{min(values):.2f} – {max(values):.2f} ({len(values)})'
+  return f'{values[0]:.2f}' if values else '–'
 
 
 def objects(view: View) -> Table | None:
@@ -132,7 +138,7 @@ def objects(view: View) -> Table | None:
   for e in entries:
     values = [number((e['values'].get(m.name) or {}).get('value')) for m in metrics]
     texts = [
-      Cell(numbers.text(m, v, 1 if m.percent else 3, unit=False))
+      Cell(m.text(v, 1 if m.percent else 3, unit=False))
       for m, v in zip(metrics, values, strict=True)
     ]
     name = object_scores.title(e)
