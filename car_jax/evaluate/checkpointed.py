@@ -18,7 +18,7 @@ from car_jax import checkpoints, loop, sharding
 from car_jax import config as configs
 from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders, plan, report, reporting, save
+from car_jax.evaluate import folders, plan, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.predict import Subject, subjects
 from car_jax.methods.inference import Inference
@@ -181,7 +181,7 @@ def evaluate(
     command=command,
     config=config.to_dict(),
   )
-  return reporting.evaluate(
+  return report.evaluate(
     Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True),
     rows,
     lambda: pipeline.eval_batches(source, data.info, config.data, **hosts),

@@ -42,7 +42,7 @@ class Images(NamedTuple):
   read from; none where they are made in memory.
   """
 
-  count: int
+  size: int
   names: tuple[str, ...]
   palette: tuple[Any, ...]
   by_object: bool

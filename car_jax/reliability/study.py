@@ -186,7 +186,7 @@ class Study:
     if not wanted:
       return {}
     features = any(_on_features(kind) for kind in wanted.values())
-    meter = self._progress(f'{model}: calibrating', segmenter.images(spec).count)
+    meter = self._progress(f'{model}: calibrating', segmenter.images(spec).size)
     sample = count.sample(segmenter.batches(spec, features=features), how, progress=meter)
     if sample.features is None:
       wanted = self._without_features(model, wanted)
@@ -277,7 +277,7 @@ class Study:
     if missing:
       segmenter = self.segmenter(model)
       features = any(base.needs(v) == 'features' for v in missing.values())
-      meter = self._progress(title, segmenter.images(spec).count)
+      meter = self._progress(title, segmenter.images(spec).size)
       batches = segmenter.batches(spec, features=features)
       for k, (counts, about) in counting(batches, missing, meter).items():
         if jax.process_index() == 0:

@@ -19,7 +19,7 @@ Content = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-  """legend: colours of readers and classes, of the entropy; see evaluate/tiles.py."""
+  """legend: colours of readers and classes, of the entropy; see evaluate/gallery.py."""
 
   legend: Mapping[str, Any]
   cases: list[Card]

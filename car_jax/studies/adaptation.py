@@ -139,7 +139,7 @@ def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
     for path in map(pathlib.Path, paths):
       model = segmenters.Checkpoint(name, dict(path=str(path)), mesh)
       of = model.images(spec)
-      classes[of.names], images, palette = path, of.count, of.palette
+      classes[of.names], images, palette = path, of.size, of.palette
       print(f'{path}: {images:,} images', file=sys.stderr, flush=True)
       cell = count.cells(model.batches(spec), (), {'none': None}, count.How())['none']
       remarks[split] = census.remark(count.census_of(cell), of.names)
