@@ -29,8 +29,7 @@ from car_jax.reliability import correlation, failing, objects, ranks, survival
 from car_jax.reliability.count import census_of
 from car_jax.reliability.study import PLAIN, Cell, Study, absent
 from car_jax.reliability.view import Metric
-from car_jax.report import study as page
-from car_jax.report import study_tables
+from car_jax.report import study as pages
 
 PAGE = 'report.html'
 POINTS = 101  # of a curve on the page
@@ -86,10 +85,10 @@ def write(out: pathlib.Path, content: dict, pictures: Mapping[str, bytes]) -> pa
   """Writes the files, each whole or not at all -> the page."""
   texts = {
     'study.json': json.dumps(content, indent=1, allow_nan=False) + '\n',
-    'study.csv': study_tables.to_csv(content),
-    'study.md': study_tables.markdown(content),
+    'study.csv': pages.to_csv(content),
+    'study.md': pages.markdown(content),
     **({'objects.csv': objects.csv(content['objects'])} if content['objects'] else {}),
-    PAGE: page.page(content, dict(pictures)),
+    PAGE: pages.page(content, dict(pictures)),
   }
   for name, text in texts.items():
     with folders.whole(out / name) as part:

@@ -11,7 +11,7 @@ from car_jax.metrics.base import BETTER
 from car_jax.metrics.texts import ABOUT, GROUPS
 from car_jax.reliability import findings
 from car_jax.reliability.view import Metric, View
-from car_jax.report import study_tables as tables
+from car_jax.report import study as tables
 from car_jax.report import table
 from tests.reliability import fake_study
 
