@@ -14,7 +14,7 @@ from car_jax.errors import UserError
 from car_jax.evaluate.engine import Predicted
 from car_jax.reliability import foreign
 from car_jax.reliability.plan import Plan
-from car_jax.reliability.segmenters import Checkpoint, Images, Segmenter, digest
+from car_jax.reliability.segmenters import Checkpoint, Folder, Images, Segmenter, digest
 
 RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lies in a run's folder
 
@@ -71,7 +71,7 @@ def open_segmenter(spec: Mapping[str, Any], plan: Plan, mesh: Mesh) -> Segmenter
     return Checkpoint(spec['name'], spec, mesh, plan.config.seed)
   c = plan.config
   how = dict(kind=c.kind, resize=c.resize)
-  return foreign.Folder(spec['name'], spec['path'], c.classes, c.palette, **how)
+  return Folder(spec['name'], spec['path'], c.classes, c.palette, **how)
 
 
 def is_run(path: str) -> bool:
