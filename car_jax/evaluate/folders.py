@@ -6,7 +6,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from car_jax.errors import UserError
 
@@ -81,6 +81,13 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     part.replace(path)
   finally:
     part.unlink(missing_ok=True)
+
+
+def write(folder: pathlib.Path, contents: Mapping[str, str | bytes]) -> None:
+  """Files by name, each whole or not at all, in their order."""
+  for name, content in contents.items():
+    with whole(folder / name) as part:
+      part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def slug(name: str) -> str:

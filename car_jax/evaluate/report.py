@@ -68,24 +68,25 @@ def write(
   if jax.process_index() == 0:
     with folders.replaced(folder, RESULTS) as part:
       content, by_index = content_of(results, about, choice), dict(cases)
-      (part / RESULTS).write_text(json.dumps(content, indent=1, allow_nan=False) + '\n')
-      (part / 'per_image.csv').write_text(tables.as_csv(results))
       shown = evaluation.Gallery(
         gallery.legend(results, max([len(c.readers) for c in by_index.values()], default=0)),
         gallery.cases(results, choice, by_index),
         gallery.diversity(results, choice, by_index),
       )
-      (part / 'report.html').write_text(evaluation.page(content, shown))
-      (part / 'pictures').mkdir()
       strips = gallery.strips(results, results.subjects[0], choice, by_index)
-      for name, (_, picture) in strips.items():
-        (part / 'pictures' / name).write_bytes(picture)
       sections = evaluation.figures.by_section(content).values()
       drawn = {name: f for of in sections for name, f in of.items()}
-      for name, figure in drawn.items():
-        (part / 'pictures' / name).write_text(svg.standalone(figure))
       titles = {k: f.title for k, f in drawn.items()} | {k: t for k, (t, _) in strips.items()}
-      (part / 'report.md').write_text(evaluation.markdown(content, titles))
+      texts = {
+        RESULTS: json.dumps(content, indent=1, allow_nan=False) + '\n',
+        'per_image.csv': tables.as_csv(results),
+        'report.html': evaluation.page(content, shown),
+        'report.md': evaluation.markdown(content, titles),
+      }
+      folders.write(part, texts)
+      (part / 'pictures').mkdir()
+      folders.write(part / 'pictures', {name: png for name, (_, png) in strips.items()})
+      folders.write(part / 'pictures', {k: svg.standalone(f) for k, f in drawn.items()})
   return folder / 'report.html'
 
 

@@ -90,9 +90,7 @@ def write(out: pathlib.Path, content: dict, pictures: Mapping[str, bytes]) -> pa
     **({'objects.csv': objects.csv(content['objects'])} if content['objects'] else {}),
     PAGE: pages.page(content, dict(pictures)),
   }
-  for name, text in texts.items():
-    with folders.whole(out / name) as part:
-      part.write_text(text)
+  folders.write(out, texts)
   return out / PAGE
 
 
@@ -191,10 +189,7 @@ def _cell(plan: Any, c: Cell) -> dict[str, Any]:
   kw = dict(resamples=plan.config.resamples, seed=plan.config.seed, exact=c.exact)
   estimates = c.counts.estimates([c.metrics[name] for name in plan.measures], **kw)
   iou = confusion_matrix.iou(c.totals.confusion)
-  return dict(
-    model=c.model,
-    set=c.set,
-    calibrator=c.calibrator,
+  return c.place | dict(
     values={k: _estimate(v) for k, v in estimates.items() if not math.isnan(v.value)},
     iou=np.where(np.isin(np.arange(len(iou)), [*absent(c.metrics)]), np.nan, iou),
     scenes=_scenes(plan, c),
@@ -223,10 +218,7 @@ def _curves(c: Cell) -> dict[str, Any]:
   rejected, left = rejection.rejection_curve(wrong, right)
   x = np.linspace(0, 1, POINTS)[:-1]
   kept = 1 - x
-  return dict(
-    model=c.model,
-    set=c.set,
-    calibrator=c.calibrator,
+  return c.place | dict(
     reliability=dict(confidence=table.confidence, frequency=table.frequency, pixels=table.pixels),
     rejection=dict(
       rejected=x,

@@ -5,7 +5,6 @@ and after recalibration, unknown pixels, images of another data set, errors foun
 which images fail (arXiv 2406.03323).
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
@@ -120,14 +119,10 @@ def _table(
   def cell(i: int, value: float) -> Cell:
     return Cell(metric.text(value, digits, unit=False), best=value == best[i])
 
-  made = table(
-    title,
-    (*names, *(sets[i] for i in kept)),
-    [(*who, *(cell(i, values[i]) for i in kept)) for who, values in rows],
-    words=range(len(names)),
-  )
   about = f'{metric.title} {ARROWS[metric.better]}{", in %" if metric.percent else ""}'
-  return dataclasses.replace(made, about=about)
+  head = (*names, *(sets[i] for i in kept))
+  texts = [(*who, *(cell(i, values[i]) for i in kept)) for who, values in rows]
+  return table(title, head, texts, words=range(len(names)), about=about)
 
 
 def _best(metric: Metric, values: Sequence[float]) -> float:

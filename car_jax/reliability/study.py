@@ -48,6 +48,10 @@ class Cell:
   thresholds: Mapping[str, Chosen] = dataclasses.field(default_factory=dict)
 
   @property
+  def place(self) -> dict[str, str]:
+    return dict(model=self.model, set=self.set, calibrator=self.calibrator)
+
+  @property
   def pixels(self) -> dict[str, np.ndarray]:
     """What single pixels sum up to, of each image [I, ..]; see metrics/pixel_counts.py."""
     return self.counts.rows[count.PIXELS.source_name]

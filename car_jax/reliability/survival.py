@@ -55,10 +55,7 @@ def _of_cell(plan: Plan, c: Cell) -> Iterable[dict[str, Any]]:
       resamples=plan.config.resamples,
       seed=plan.config.seed,
     )
-    yield dict(
-      model=c.model,
-      set=c.set,
-      calibrator=c.calibrator,
+    yield c.place | dict(
       guarantee=name,
       threshold=choice.value,
       everything=choice.limited,
@@ -102,8 +99,7 @@ def tables(view: View) -> list[Table]:
     rows = [(*w, *(_marked(of.get((*w, s))) for s in sets)) for w in who]
     title = f'Mean loss under the guarantee {g["name"]}'
     about = f'{g["about"]}; in %. ✓ holds, ✗ broken, ? undecided'
-    made = table(title, ('model', 'calibrator', *sets), rows, words=(0, 1))
-    out.append(Table(made.title, made.columns, made.rows, about=about))
+    out.append(table(title, ('model', 'calibrator', *sets), rows, words=(0, 1), about=about))
   return out
 
 

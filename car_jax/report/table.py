@@ -136,13 +136,14 @@ def table(
   rows: Iterable[Sequence[Any] | Row],
   *,
   words: Collection[int] = (0,),
+  about: str = '',
   sortable: bool = False,
 ) -> Table:
   """A table of texts, cells or rows; the columns `words` hold text."""
   columns = tuple(h if isinstance(h, Column) else Column(h, k in words) for k, h in enumerate(head))
   as_cell = lambda c: c if isinstance(c, Cell) else Cell(str(c))
   made = tuple(r if isinstance(r, Row) else Row(tuple(map(as_cell, r))) for r in rows)
-  return Table(title, columns, made, sortable)
+  return Table(title, columns, made, sortable, about)
 
 
 def _aligned(texts: Sequence[str], column: Column) -> list[str]:

@@ -90,18 +90,14 @@ def write(
   out: pathlib.Path, results: Mapping[str, Any], about: pages.About, views: bytes
 ) -> pathlib.Path:
   """Writes the study's files, each whole, and returns the path of its page, the last."""
-  texts = {
+  contents: dict[str, str | bytes] = {
+    **({'views.png': views} if views else {}),
     'results.json': json.dumps(results, indent=1, allow_nan=False) + '\n',
     'tables.md': markdown(results),
     'classes.svg': svg.standalone(pages.per_class(results)),
     'report.html': pages.page(results, about, views),
   }
-  if views:
-    with folders.whole(out / 'views.png') as part:
-      part.write_bytes(views)
-  for name, text in texts.items():
-    with folders.whole(out / name) as part:
-      part.write_text(text)
+  folders.write(out, contents)
   return out / 'report.html'
 
 

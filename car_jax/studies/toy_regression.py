@@ -192,9 +192,7 @@ def draw(out: pathlib.Path, args: argparse.Namespace) -> None:
     **({'toy_figure2.svg': svg.standalone(curves[0])} if curves else {}),
     'report.html': page(tables, numbers, curves),
   }
-  for name, content in texts.items():
-    with folders.whole(out / name) as part:
-      part.write_text(content)
+  folders.write(out, texts)
   print(f'{text}\n\nreport: {out / "report.html"}')
 
 
