@@ -156,20 +156,17 @@ def tile(picture: pictures.Picture, caption: str, alt: str, *, gap: bool = False
   return Tile(pictures.png(picture), caption, alt, gap=gap)
 
 
-def rgb(colour: Sequence[int]) -> str:
-  return f'rgb({",".join(str(int(v)) for v in colour)})'
-
-
 def legend(results: Results, readers: int) -> dict[str, Any]:
   """What the colours in the pictures mean: of readers, of classes, and of entropy."""
   info = results.info
   shown = pictures.READER_COLOURS[:readers]
   return dict(
-    readers={f'reader {m + 1}': rgb(c) for m, c in enumerate(shown)},
+    readers={f'reader {m + 1}': pictures.rgb(c) for m, c in enumerate(shown)},
     classes={
-      str(n): rgb(c) for n, c in zip(info.class_names, np.asarray(info.palette), strict=True)
+      str(n): pictures.rgb(c)
+      for n, c in zip(info.class_names, np.asarray(info.palette), strict=True)
     },
-    ramp=','.join(map(rgb, pictures.HEAT)),
+    ramp=','.join(map(pictures.rgb, pictures.HEAT)),
     highest=f'log {info.num_classes}',
   )
 

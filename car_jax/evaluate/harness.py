@@ -17,7 +17,7 @@ import numpy as np
 from car_jax import sharding
 from car_jax.data import pipeline
 from car_jax.errors import UserError
-from car_jax.evaluate import engine, plan, predict, texts
+from car_jax.evaluate import engine, plan, predict
 from car_jax.evaluate.engine import Predicted, Row
 from car_jax.evaluate.predict import READERS, Prediction, Subject
 from car_jax.evaluate.results import Results
@@ -96,7 +96,7 @@ class Evaluator:
     for host in batches:
       batch = sharding.place_batch(host, self.mesh)
       place = functools.partial(sharding.place_batch, mesh=self.mesh)
-      ids, groups, keep = texts.gathered(host, place, self.fetch)
+      ids, groups, keep = engine.gathered(host, place, self.fetch)
       if save is not None:
         save.examples(ids)
         labels = self._saved_labels(batch)

@@ -21,7 +21,7 @@ from car_jax.data import labels as cityscapes
 from car_jax.data import opening, pipeline, prepared, sources
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import checkpointed, engine, predict, texts
+from car_jax.evaluate import checkpointed, engine, predict
 from car_jax.evaluate.engine import Predicted, Row
 from car_jax.evaluate.predict import Prediction
 from car_jax.metrics.base import Traits
@@ -153,7 +153,7 @@ class Checkpoint:
       for host in batches:
         batch = place(host, self._mesh)
         onto = functools.partial(place, mesh=self._mesh)
-        ids, groups, keep = texts.gathered(host, onto, self._fetch)
+        ids, groups, keep = engine.gathered(host, onto, self._fetch)
         rows = {self.name: Row(self._predict(state, batch), self._traits)}
         used = ('labels', 'label_weight', 'valid', 'image', 'unknown')
         arrays = {k: batch[k] for k in used if k in batch}

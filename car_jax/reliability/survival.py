@@ -13,7 +13,7 @@ from car_jax.reliability.plan import Plan
 from car_jax.reliability.study import Cell
 from car_jax.reliability.view import View, mean, number
 from car_jax.report.table import Cell as Text
-from car_jax.report.table import Row, Table, share, table
+from car_jax.report.table import Row, Table, share, span, table
 from car_jax.report.table import number as shown
 
 QUESTION = 'Does the guarantee survive the shift?'
@@ -115,13 +115,12 @@ def details(view: View) -> Table | None:
   for g in promises(view):
     for (model, way, name), e in entries(view, g['name']).items():
       loss = e['loss']
-      span = f'{share(loss["low"], unit=False)} to {share(loss["high"], unit=False)}'
       size = share(e['size']) if g['loss'] == 'fnr' else shown(e['size'], 2)
       cells = (
         Text(model, f'{name} · {way}'),
         Text(g['name']),
         Text(shown(e['threshold'], 4)),
-        Text(share(loss['value']), '' if '–' in span else span),
+        Text(share(loss['value']), span((loss['low'], loss['high']), 1, scale=100)),
         Text(size),
         Text(share(e['above'])),
         Text(f'{e["images"]:,}'),

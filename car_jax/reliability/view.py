@@ -46,12 +46,6 @@ class Metric(NamedTuple):
     shown = table.number(self.scale * value, digits)
     return f'{shown} %' if self.percent and unit and shown != '–' else shown
 
-  def ends(self, low: float, high: float, digits: int, joint: str) -> str:
-    """'11.0 – 13.5' without units, or nothing where an end is undefined."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-      return ''
-    return joint.join(self.text(v, digits, unit=False) for v in (low, high))
-
 
 def number(value: Any) -> float:
   """A missing value is nan."""

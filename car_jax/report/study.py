@@ -14,7 +14,19 @@ from car_jax.reliability.view import Metric, View, number
 from car_jax.report import study_figures as figures
 from car_jax.report.figure import styles
 from car_jax.report.page import Card, Select, Strip, Tile, render, select
-from car_jax.report.table import Cell, Column, Row, Table, block, cell, csv, prose, share, table
+from car_jax.report.table import (
+  Cell,
+  Column,
+  Row,
+  Table,
+  block,
+  cell,
+  csv,
+  prose,
+  share,
+  span,
+  table,
+)
 
 MANY = 60  # with more rows the table starts with one calibrator
 PICTURES = ('image', 'label', 'prediction', 'error', 'uncertainty')
@@ -183,7 +195,7 @@ def _score(
   value = view.value(*key, m.name)
   if not math.isfinite(value):
     return Cell('–')
-  ends = m.ends(*view.interval(*key, m.name), digits, joint)
+  ends = span(view.interval(*key, m.name), digits, joint, scale=m.scale)
   return Cell(m.text(value, digits, unit=False), ends, key in best)
 
 

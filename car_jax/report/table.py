@@ -33,6 +33,12 @@ def share(value: Any, digits: int = 1, *, unit: bool = True) -> str:
   return f'{shown} %' if unit and shown != '–' else shown
 
 
+def span(ends: Sequence[Any], digits: int, joint: str = ' to ', *, scale: float = 1.0) -> str:
+  """'0.110 to 0.135', or nothing where an end is undefined."""
+  texts = [number(None if v is None else scale * v, digits) for v in ends]
+  return '' if '–' in texts else joint.join(texts)
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
   """text with a note below it, such as an interval. best: of its column.
