@@ -108,21 +108,6 @@ def _opened(
   return Loaded(saved.folder / str(step), step, config, method, for_evaluation(state), meta['crc'])
 
 
-def of_seeds(
-  paths: Sequence[tuple[str, str]],
-) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
-  """Names and folders, folders of several trainings replaced by their runs; and model -> names."""
-  out, seeds = [], {}
-  for name, path in paths:
-    runs = folders.trainings(path)
-    if runs == [pathlib.Path(path)]:
-      out.append((name, path))
-      continue
-    seeds[name] = [f'{name}/{run.name}' for run in runs]
-    out += zip(seeds[name], map(str, runs), strict=True)
-  return out, seeds
-
-
 def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:
   """Every predictor of every checkpoint, under the checkpoint's name where there are several."""
   rows = []
@@ -161,8 +146,10 @@ def evaluate(
   it. Raises UserError.
   """
   spec = plan.report_spec(config)
-  runs, seeds = of_seeds(names_and_folders(paths, 'checkpoints'))
-  names, paths = zip(*runs, strict=True)
+  given = names_and_folders(paths, 'checkpoints')
+  each = {name: folders.named_trainings(name, path) for name, path in given}
+  seeds = {name: [*of] for name, of in each.items() if name not in of}
+  names, paths = zip(*(run for of in each.values() for run in of.items()), strict=True)
   folders.check_replaceable(pathlib.Path(out), report.RESULTS)
   mesh = sharding.make_mesh()
   sharding.check_batch(config.data, mesh)

@@ -117,5 +117,13 @@ def trainings(folder: str | pathlib.Path) -> list[pathlib.Path]:
   return sorted(several, key=lambda p: int(number(p))) or [folder]
 
 
+def named_trainings(name: str, folder: str) -> dict[str, str]:
+  """Runs by name: NAME/seed0, NAME/seed1, .. of `trainings`, or the folder itself by its own."""
+  runs = trainings(folder)
+  if runs == [pathlib.Path(folder)]:
+    return {name: folder}
+  return {f'{name}/{run.name}': str(run) for run in runs}
+
+
 def is_run(path: pathlib.Path) -> bool:
   return (path / 'checkpoints').is_dir()
