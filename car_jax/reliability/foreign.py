@@ -96,7 +96,7 @@ def is_saved(folder: pathlib.Path) -> bool:
 
 
 def saved_index(folder: pathlib.Path) -> dict[str, Any]:
-  """What eval.py says of the arrays that it saved; {} for a folder of another kind.
+  """What car-jax eval says of the arrays that it saved; {} for a folder of another kind.
 
   Raises UserError for an index.json that car-jax eval did not write, or not like that.
   """
