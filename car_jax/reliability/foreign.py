@@ -25,7 +25,7 @@ from car_jax.importers.safetensors_file import read_safetensors
 from car_jax.reliability.pairing import LABEL_ENDINGS
 
 INDEX = 'index.json'
-IGNORED, UNKNOWN = cityscapes.IGNORED_TRAIN_ID, cityscapes.UNKNOWN_LABEL
+IGNORED = cityscapes.IGNORED_TRAIN_ID
 
 
 def checked_labels(
