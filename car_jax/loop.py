@@ -24,7 +24,7 @@ from car_jax.data import opening, pipeline
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest, writing
 from car_jax.evaluate import preflight
-from car_jax.evaluate.validate import Validation
+from car_jax.evaluate.harness import Validation
 from car_jax.init_from import init_from
 from car_jax.interrupt import Interrupt
 from car_jax.meter import Meter

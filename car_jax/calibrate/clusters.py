@@ -10,7 +10,7 @@ import flax.struct
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.calibrate import base, search
+from car_jax.calibrate import base, temperature
 from car_jax.calibrate.base import Sample
 from car_jax.calibrate.temperature import flat, predicted
 from car_jax.errors import UserError
@@ -94,7 +94,7 @@ def fit(
 
   `clusters` -1 makes every image one; `seed` is that of k-means. per_class: a temperature for each
   predicted class of each cluster, 1 where there is no pixel. objective and grid: as in
-  `search.best_temperature`. soft and reference_compat: as in `Clusters`.
+  `temperature.best_temperature`. soft and reference_compat: as in `Clusters`.
   """
   if sample.features is None:
     raise UserError(f'clusters need features of the images, and the sample has none\n{WITHOUT}')
@@ -109,7 +109,7 @@ def fit(
   if per_class:
     groups = groups * sample.classes + predicted(pixels)
     count *= sample.classes
-  temperatures = search.group_temperatures(pixels, groups, count, objective, grid)
+  temperatures = temperature.group_temperatures(pixels, groups, count, objective, grid)
   table = temperatures.reshape(len(centroids), *([sample.classes] if per_class else []))
   return Clusters(centroids, table.astype(np.float32), soft, reference_compat)
 

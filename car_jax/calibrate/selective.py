@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from car_jax.calibrate import search
+from car_jax.calibrate import temperature
 from car_jax.calibrate.base import Sample
 from car_jax.calibrate.temperature import flat
 from car_jax.nn.init import initialize
@@ -83,16 +83,18 @@ def fit(sample: Sample, *, judge_share: float = 0.5, seed: int = 0) -> Selective
   index = np.flatnonzero(usable & learns)
   index = np.sort(rng.permutation(index)[:MOST_PIXELS])
   judge = _learnt(pixels, index, seed)
-  parts = search.each_block(
-    lambda logits, _: jax.jit(Selective.judged_wrong)(judge, logits), pixels, search.NEWTON_BLOCK
+  parts = temperature.each_block(
+    lambda logits, _: jax.jit(Selective.judged_wrong)(judge, logits),
+    pixels,
+    temperature.NEWTON_BLOCK,
   )
   wrong = np.concatenate([*parts])[: len(pixels)].astype(np.int64)
-  rest = search.Pixels(pixels.logits, np.where(learns, -1, pixels.labels))
-  table = search.group_temperatures(rest, wrong, 2)
+  rest = temperature.Pixels(pixels.logits, np.where(learns, -1, pixels.labels))
+  table = temperature.group_temperatures(rest, wrong, 2)
   return judge.replace(table=table.astype(np.float32))
 
 
-def _learnt(pixels: search.Pixels, index: np.ndarray, seed: int) -> Selective:
+def _learnt(pixels: temperature.Pixels, index: np.ndarray, seed: int) -> Selective:
   """The judge after its training, with temperatures of 1."""
   seen = np.asarray(jax.jit(evidence)(np.asarray(pixels.logits[index], np.float32)))
   wrong = np.argmax(pixels.logits[index], -1) != pixels.labels[index]

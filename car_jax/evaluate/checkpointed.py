@@ -18,7 +18,7 @@ from car_jax import checkpoints, loop, sharding
 from car_jax import config as configs
 from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders, plan, report, reporting, save
+from car_jax.evaluate import folders, plan, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.predict import Subject, subjects
 from car_jax.methods.inference import Inference
@@ -117,21 +117,6 @@ def _opened(
   return Loaded(place, step, config, method, for_evaluation(state), info, known, meta['crc'])
 
 
-def of_seeds(
-  paths: Sequence[tuple[str, str]],
-) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
-  """Names and folders, folders of several trainings replaced by their runs; and model -> names."""
-  out, seeds = [], {}
-  for name, path in paths:
-    runs = folders.trainings(path)
-    if runs == [pathlib.Path(path)]:
-      out.append((name, path))
-      continue
-    seeds[name] = [f'{name}/{run.name}' for run in runs]
-    out += zip(seeds[name], map(str, runs), strict=True)
-  return out, seeds
-
-
 def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:
   """Every predictor of every checkpoint, under the checkpoint's name where there are several."""
   rows = []
@@ -170,8 +155,10 @@ def evaluate(
   it. Raises UserError.
   """
   spec = plan.report_spec(config)
-  runs, seeds = of_seeds(names_and_folders(paths, 'checkpoints'))
-  names, paths = zip(*runs, strict=True)
+  given = names_and_folders(paths, 'checkpoints')
+  each = {name: folders.named_trainings(name, path) for name, path in given}
+  seeds = {name: [*of] for name, of in each.items() if name not in of}
+  names, paths = zip(*(run for of in each.values() for run in of.items()), strict=True)
   folders.check_replaceable(pathlib.Path(out), report.RESULTS)
   mesh = sharding.make_mesh()
   sharding.check_batch(config.data, mesh)
@@ -190,7 +177,7 @@ def evaluate(
     command=command,
     config=config.to_dict(),
   )
-  return reporting.evaluate(
+  return report.evaluate(
     Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True),
     rows,
     lambda: pipeline.eval_batches(source, data.info, config.data, **hosts),

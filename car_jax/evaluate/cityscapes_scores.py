@@ -39,8 +39,7 @@ def main(arguments: list[str]) -> int:
   tables = scores(frames(args.predictions), frames(args.ground_truth, '_gtFine_labelIds'))
   print(table(tables))
   if args.json:
-    with folders.whole(args.json) as part:
-      part.write_text(json.dumps(tables, indent=1) + '\n')
+    folders.write(args.json.parent, {args.json.name: json.dumps(tables, indent=1) + '\n'})
   return 0
 
 

@@ -6,7 +6,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from car_jax.errors import UserError
 
@@ -83,6 +83,13 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     part.unlink(missing_ok=True)
 
 
+def write(folder: pathlib.Path, contents: Mapping[str, str | bytes]) -> None:
+  """Files by name, each whole or not at all, in their order."""
+  for name, content in contents.items():
+    with whole(folder / name) as part:
+      part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def slug(name: str) -> str:
   """'calibration net, argmax' -> 'calibration-net-argmax', for file names and anchors."""
   return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') or 'x'
@@ -108,6 +115,14 @@ def trainings(folder: str | pathlib.Path) -> list[pathlib.Path]:
   number = lambda path: path.name.removeprefix('seed')
   several = [p for p in folder.glob('seed*') if number(p).isdigit() and is_run(p)]
   return sorted(several, key=lambda p: int(number(p))) or [folder]
+
+
+def named_trainings(name: str, folder: str) -> dict[str, str]:
+  """Runs by name: NAME/seed0, NAME/seed1, .. of `trainings`, or the folder itself by its own."""
+  runs = trainings(folder)
+  if runs == [pathlib.Path(folder)]:
+    return {name: folder}
+  return {f'{name}/{run.name}': str(run) for run in runs}
 
 
 def is_run(path: pathlib.Path) -> bool:

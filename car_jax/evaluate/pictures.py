@@ -101,6 +101,10 @@ def _edge(labels: np.ndarray, width: int) -> np.ndarray:
   return apart & (labels != 0)
 
 
+def rgb(colour: Any) -> str:
+  return f'rgb({",".join(str(int(v)) for v in colour)})'
+
+
 def strip(pictures: list[Picture], gap: int = 4, height: int = 128) -> Picture:
   """Pictures of one shape side by side on white, enlarged without smoothing to about `height`."""
   side = max(p.shape[0] for p in pictures)

@@ -1,11 +1,12 @@
-"""Writes the report folder: results.json, per_image.csv, report.md, report.html, pictures/."""
+"""From subjects to the report: results.json, per_image.csv, report.md, report.html, pictures/."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax
@@ -13,8 +14,11 @@ import jax
 import numpy as np
 
 import car_jax
-from car_jax.evaluate import folders, tables, tiles
+from car_jax import progress
+from car_jax.evaluate import folders, gallery, save, tables
 from car_jax.evaluate.gallery import Case, Choice
+from car_jax.evaluate.harness import Batches, Evaluator
+from car_jax.evaluate.predict import Subject
 from car_jax.evaluate.results import Results
 from car_jax.report import evaluation, svg
 
@@ -64,24 +68,25 @@ def write(
   if jax.process_index() == 0:
     with folders.replaced(folder, RESULTS) as part:
       content, by_index = content_of(results, about, choice), dict(cases)
-      (part / RESULTS).write_text(json.dumps(content, indent=1, allow_nan=False) + '\n')
-      (part / 'per_image.csv').write_text(tables.as_csv(results))
-      gallery = evaluation.Gallery(
-        tiles.legend(results, max([len(c.readers) for c in by_index.values()], default=0)),
-        tiles.cases(results, choice, by_index),
-        tiles.diversity(results, choice, by_index),
+      shown = evaluation.Gallery(
+        gallery.legend(results, max([len(c.readers) for c in by_index.values()], default=0)),
+        gallery.cases(results, choice, by_index),
+        gallery.diversity(results, choice, by_index),
       )
-      (part / 'report.html').write_text(evaluation.page(content, gallery))
-      (part / 'pictures').mkdir()
-      strips = tiles.strips(results, results.subjects[0], choice, by_index)
-      for name, (_, picture) in strips.items():
-        (part / 'pictures' / name).write_bytes(picture)
+      strips = gallery.strips(results, results.subjects[0], choice, by_index)
       sections = evaluation.figures.by_section(content).values()
       drawn = {name: f for of in sections for name, f in of.items()}
-      for name, figure in drawn.items():
-        (part / 'pictures' / name).write_text(svg.standalone(figure))
       titles = {k: f.title for k, f in drawn.items()} | {k: t for k, (t, _) in strips.items()}
-      (part / 'report.md').write_text(evaluation.markdown(content, titles))
+      texts = {
+        RESULTS: json.dumps(content, indent=1, allow_nan=False) + '\n',
+        'per_image.csv': tables.as_csv(results),
+        'report.html': evaluation.page(content, shown),
+        'report.md': evaluation.markdown(content, titles),
+      }
+      folders.write(part, texts)
+      (part / 'pictures').mkdir()
+      folders.write(part / 'pictures', {name: png for name, (_, png) in strips.items()})
+      folders.write(part / 'pictures', {k: svg.standalone(f) for k, f in drawn.items()})
   return folder / 'report.html'
 
 
@@ -101,3 +106,38 @@ def content_of(results: Results, about: About, choice: Choice) -> dict[str, Any]
   cases = [dict(why=why, id=str(results.ids[i])) for why, i in choice.cases]
   words = {k: v for k, v in dataclasses.asdict(about).items() if k != 'split'}
   return tables.plain(words | dict(data=data) | tables.as_json(results) | dict(cases=cases))
+
+
+def evaluate(
+  evaluator: Evaluator,
+  subjects: Sequence[Subject],
+  stream: Callable[[], Batches],
+  out: str | pathlib.Path,
+  about: About,
+  *,
+  images: int,
+  seed: int,
+  saver: save.Saver | None = None,
+  trainings: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Results, pathlib.Path]:
+  """Scores subjects, predicts what the page shows once more, writes it -> (results, page).
+
+  stream: the batches of `images` images, from the start whenever called. saver: gets all
+  predictions. trainings: model -> its subjects, see Results.seeds. Raises UserError.
+  """
+  rng = jax.random.key(seed)
+  meter = progress.line(images) if jax.process_index() == 0 else None
+  with _batches(stream) as batches, saver or contextlib.nullcontext():
+    results = evaluator(subjects, batches, rng=rng, progress=meter, save=saver)
+    results.seeds = {k: [*v] for k, v in (trainings or {}).items()}
+    if saver is not None:
+      print(f'arrays in {saver.close(results, command=about.command)}')
+  choice = gallery.choose(results, subjects[0].name)
+  with _batches(stream) as batches:
+    cases = gallery.collect(evaluator, subjects, batches, results, choice.indices, rng=rng)
+  return results, write(out, results, about, choice, cases)
+
+
+def _batches(stream: Callable[[], Any]) -> Any:
+  """A stream that is closed at the end, also of an error."""
+  return contextlib.closing(stream())

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from car_jax import config as configs
 from car_jax import sharding
 from car_jax.errors import UserError
-from car_jax.evaluate import checkpointed, folders, report, reporting
+from car_jax.evaluate import checkpointed, folders, report
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.options import Evaluation
 from car_jax.evaluate.results import Results
@@ -105,7 +105,7 @@ def evaluate(
     command=command,
     config=config.to_dict(),
   )
-  return reporting.evaluate(
+  return report.evaluate(
     evaluator,
     data.subjects,
     lambda: data.batches(**place),

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from car_jax import files, sharding
 from car_jax.errors import UserError, naming
 from car_jax.reliability import pairing
-from car_jax.reliability.pairing import Files
+from car_jax.reliability.pairing import Files, Group
 
 LAYOUTS = ('image', 'folder', 'suffix')
 LABELS = (*pairing.LABEL_ENDINGS, *pairing.ENDINGS)
@@ -28,17 +28,6 @@ _NUMBERED = re.compile(r'(?:(?P<word>[A-Za-z]+)[_-]?)?(?P<number>\d{1,9})')
 _SUFFIXED = re.compile(
   rf'(?P<image>.+?)[_-](?:(?P<word>{"|".join(WORDS)})[_-]?)?(?P<number>\d{{1,9}})', re.IGNORECASE
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-  """An image's files, in the order of their numbers."""
-
-  id: str
-  group: str
-  predictions: tuple[pathlib.Path, ...]
-  labels: tuple[pathlib.Path, ...]
-  image: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +71,7 @@ def groups(folder: pathlib.Path, labels: str, file_per: str = '') -> list[Group]
   where two layouts are possible.
   """
   if labels.lower().endswith('.csv'):
-    listed = pairing.pairs(folder, labels)
-    return [Group(p.id, p.group, (p.prediction,), (p.label,), p.image) for p in listed]
+    return pairing.pairs(folder, labels)
   return matched(folder, pairing.prediction_files(folder, labels), labels, file_per)
 
 

@@ -173,9 +173,3 @@ def raw_readers(paths: Sequence[pathlib.Path]) -> np.ndarray:
       raise UserError(f'{paths[0]} has {one} pixels, {path} {two}: readers of one image')
     parts.append(x)
   return np.concatenate(parts)
-
-
-def read_readers(paths: Sequence[pathlib.Path], classes: int) -> np.ndarray:
-  """uint8 [M, H, W]; IGNORED is what a reader left void. Raises UserError by path."""
-  raw, name = raw_readers(paths), paths[0] if len(paths) == 1 else paths[0].parent
-  return foreign.checked_labels(raw, classes, IGNORED, UNKNOWN, name)['labels'].astype(np.uint8)

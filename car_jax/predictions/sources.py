@@ -12,20 +12,21 @@ from typing import Any, Protocol
 import numpy as np
 
 from car_jax.errors import UserError, reading
-from car_jax.evaluate import npy
+from car_jax.evaluate import npy, save
 from car_jax.evaluate.predict import READERS
 from car_jax.predictions import grouping
 from car_jax.predictions import reading as files
-from car_jax.predictions.grouping import Group
 from car_jax.predictions.reading import Arrays, Stored
 from car_jax.reliability import foreign, pairing
 from car_jax.reliability.interpret import Reading, understood
+from car_jax.reliability.pairing import Group
 
 SCORED = ('samples', 'probabilities', 'logits')  # arrays of --save, of which one must be there
 
 
 class Predictions(Protocol):
-  """Somebody's predictions; `about` says where from. names: the classes', () where unknown."""
+  """Somebody's predictions; `about` says where from. names: the classes', () where unknown. files:
+  what they and their labels are read from."""
 
   @property
   def name(self) -> str: ...
@@ -38,6 +39,9 @@ class Predictions(Protocol):
 
   @property
   def ids(self) -> list[str]: ...
+
+  @property
+  def files(self) -> list[pathlib.Path]: ...
 
   def read(self, id: str, how: Reading, counted: np.ndarray) -> Stored:
     """The samples of an image; counted: bool [H, W], pixels that some reader knows."""
@@ -55,6 +59,9 @@ class Labels(Protocol):
 
   @property
   def unknown(self) -> int | None: ...
+
+  def place(self, id: str) -> Any:
+    """Where the labels of an image lie, for messages."""
 
   def raw(self, id: str) -> np.ndarray:
     """The labels of an image as they are kept, [M, H, W]."""
@@ -82,6 +89,10 @@ class Files:
   def ids(self) -> list[str]:
     return [*self.groups]
 
+  @property
+  def files(self) -> list[pathlib.Path]:
+    return [f for g in self.groups.values() for f in (*g.predictions, *g.labels, g.image) if f]
+
   def arrays(self, id: str) -> list[tuple[Any, Arrays]]:
     return [(path, foreign.open_arrays(path)) for path in self.groups[id].predictions]
 
@@ -97,11 +108,17 @@ class LabelFiles:
   ignored: int | None = files.IGNORED
   unknown: int | None = None  # read as ignored
 
+  def place(self, id: str) -> pathlib.Path:
+    first, *others = self.groups[id].labels
+    return first.parent if others else first
+
   def raw(self, id: str) -> np.ndarray:
     return files.raw_readers(self.groups[id].labels)
 
   def read(self, id: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    labels = files.read_readers(self.groups[id].labels, classes)
+    marks = self.ignored, files.UNKNOWN
+    checked = foreign.checked_labels(self.raw(id), classes, *marks, self.place(id))
+    labels = checked['labels'].astype(np.uint8)
     return labels, np.full(len(labels), 1 / len(labels), np.float32)
 
   def group(self, id: str) -> str:
@@ -117,7 +134,7 @@ class Index:
 
   def __init__(self, folder: pathlib.Path):
     self.folder, self.index = folder, foreign.saved_index(folder)
-    self.place: dict[str, int] = {name: i for i, name in enumerate(self.index['ids'])}
+    self.places: dict[str, int] = {name: i for i, name in enumerate(self.index['ids'])}
     self.groups = self.index['groups'] or self.index['ids']
     self.ignored, self.unknown = self.index['ignore_label'], self.index.get('unknown_label')
     self.names = tuple(self.index['class_names'])
@@ -129,12 +146,15 @@ class Index:
       return None
     if name not in self._arrays:
       opened = npy.opened(self.folder, self.index['arrays'][name], name)
-      if len(opened) != len(self.place):
+      if len(opened) != len(self.places):
         raise UserError(
-          f'{self.folder / name} has {len(opened)} images of {len(self.place)}\n  {npy.AGAIN}'
+          f'{self.folder / name} has {len(opened)} images of {len(self.places)}\n  {npy.AGAIN}'
         )
       self._arrays[name] = opened
     return self._arrays[name]
+
+  def place(self, id: str) -> str:
+    return f'{self.folder / "readers.npy"}, {id}'
 
   def raw(self, id: str) -> np.ndarray:
     return self._readers(id)[0]
@@ -144,7 +164,7 @@ class Index:
     if maps is None or weights is None:
       raise UserError(f'{self.folder} has no readers\n  {npy.AGAIN}, or give --labels')
     with reading(self.folder / 'readers.npy', 'what car-jax eval --save wrote', npy.AGAIN):
-      labels, weight = np.asarray(maps[self.place[id]]), np.asarray(weights[self.place[id]])
+      labels, weight = np.asarray(maps[self.places[id]]), np.asarray(weights[self.places[id]])
       if labels.ndim != 3 or weight.shape != labels.shape[:1] or not (weight >= 0).all():
         raise ValueError(f'readers {labels.shape} of weight {weight.shape}')
       return labels[weight > 0], weight[weight > 0]
@@ -152,14 +172,38 @@ class Index:
   def read(self, id: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
     labels, weight = self._readers(id)
     marks = self.ignored, self.unknown
-    foreign.checked_labels(labels, classes, *marks, f'{self.folder / "readers.npy"}, {id}')
+    foreign.checked_labels(labels, classes, *marks, self.place(id))
     return labels.astype(np.uint8), weight
 
   def group(self, id: str) -> str:
-    return self.groups[self.place[id]]
+    return self.groups[self.places[id]]
 
   def image(self, id: str) -> None:
     return None
+
+  @property
+  def files(self) -> list[pathlib.Path]:
+    return [self.folder / foreign.INDEX, *sorted(self.folder.rglob('*.npy'))]
+
+  def scored(self) -> tuple[str, str, str]:
+    """The first subject with an array that a study can score: its folder, the array, its kind.
+
+    Of a deterministic subject these are its own: the mean of its samples is one-hot.
+    """
+    arrays = self.index['arrays']
+    for place in self.index['subjects'].values():
+      logits, own, mean = (f'{place}/{name}.npy' for name in ('logits', 'own', 'probabilities'))
+      if logits in arrays:
+        return place, 'logits', 'logits'
+      if mean in arrays:
+        sharp = arrays[mean].get('one_hot')
+        if sharp is None and own in arrays:  # saved by a version whose index lacks it
+          sharp = all(map(save.one_hot, self.array(mean)))
+        return place, 'own' if sharp and own in arrays else 'probabilities', 'probabilities'
+    kinds = ', '.join(sorted({pathlib.Path(name).stem for name in arrays if '/' in name}))
+    raise UserError(
+      f'{self.folder} has no logits or probabilities, only {kinds}\n  car-jax eval --save logits'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +221,11 @@ class Saved:
 
   @property
   def ids(self) -> list[str]:
-    return [*self.index.place]
+    return [*self.index.places]
+
+  @property
+  def files(self) -> list[pathlib.Path]:
+    return self.index.files
 
   def arrays(self, id: str) -> list[tuple[Any, Arrays]]:
     rows = {kind: self._row(id, kind) for kind in (*SCORED, 'weight')}
@@ -197,7 +245,34 @@ class Saved:
 
   def _row(self, id: str, kind: str) -> np.ndarray | None:
     rows = self.index.array(f'{self.where}/{kind}.npy')
-    return None if rows is None else np.asarray(rows[self.index.place[id]])
+    return None if rows is None else np.asarray(rows[self.index.places[id]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores(Saved):
+  """Of these the logits or probabilities and the features, as a study takes them.
+
+  file: the array that is scored, in words kind.
+  """
+
+  file: str = ''
+  kind: str = ''
+
+  def arrays(self, id: str) -> list[tuple[Any, Arrays]]:
+    path = self.index.folder / f'{self.where}/{self.file}.npy'
+    rows = {self.kind: self._row(id, self.file), 'features': self._row(id, 'features')}
+    return [(f'{path}, {id}', {k: row for k, row in rows.items() if row is not None})]
+
+
+def of_study(name: str, folder: pathlib.Path, labels: str) -> tuple[Predictions, Labels]:
+  """One file for each image with its label, or the first subject of `car-jax eval --save` that has
+  scores. Raises UserError."""
+  if foreign.is_saved(folder):
+    index = Index(folder)
+    where, file, kind = index.scored()
+    return Scores(name, f'{folder}', index, where, file, kind), index
+  groups = {g.id: g for g in pairing.pairs(folder, labels)}
+  return Files(name, str(folder), groups), LabelFiles(groups)
 
 
 def saved(name: str, folder: pathlib.Path) -> list[Saved]:
@@ -236,6 +311,6 @@ def _labels_of(index: Index, labels: str) -> LabelFiles:
   """Files of labels for the images of an index, by its ids."""
   if not pathlib.Path(labels).is_dir():
     raise UserError(f'{labels!r} is no folder of labels for {index.folder}\n  leave --labels out')
-  ids: pairing.Files = {key: (index.folder / key,) for key in index.place}
+  ids: pairing.Files = {key: (index.folder / key,) for key in index.places}
   groups = grouping.matched(index.folder, ids, labels, 'image')
   return LabelFiles({g.id: dataclasses.replace(g, group=index.group(g.id)) for g in groups})

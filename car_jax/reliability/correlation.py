@@ -171,12 +171,6 @@ def _estimate(scores: Scores) -> dict[str, float]:
   return dict(value=scores.value, low=low, high=high)
 
 
-def ends(pair: Any, joint: str = ' to ') -> str:
-  """'0.80 to 1.00', or nothing for an interval that is undefined."""
-  texts = [table.number(v, 2) for v in pair or ()]
-  return '' if not texts or '–' in texts else joint.join(texts)
-
-
 def as_table(view: View) -> table.Table | None:
   """A row for each pair and measure, with both intervals; none for a study that has none."""
   rows = [
@@ -194,7 +188,7 @@ def as_table(view: View) -> table.Table | None:
 
 
 def _coefficient(of: Mapping[str, Any]) -> table.Cell:
-  spans = ((kind, ends(of[kind])) for kind in ('images', 'models'))
+  spans = ((kind, table.span(of[kind], 2)) for kind in ('images', 'models'))
   note = ', '.join(f'{kind} {span}' for kind, span in spans if span)
   return table.Cell(table.number(of['value'], 2), note)
 

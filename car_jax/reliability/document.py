@@ -25,11 +25,11 @@ from car_jax.metrics import (
 )
 from car_jax.metrics.calibration import reliability
 from car_jax.metrics.of_pixels import OBJECT_NAMES
-from car_jax.reliability import correlation, failing, legend, objects, ranks, survival
+from car_jax.reliability import correlation, failing, objects, ranks, survival
 from car_jax.reliability.count import census_of
 from car_jax.reliability.study import PLAIN, Cell, Study, absent
-from car_jax.report import study as page
-from car_jax.report import study_tables
+from car_jax.reliability.view import Metric
+from car_jax.report import study as pages
 
 PAGE = 'report.html'
 POINTS = 101  # of a curve on the page
@@ -41,13 +41,12 @@ def build(
 ) -> dict:
   """The dict behind study.json; see docs/reliability.md for its keys. nan becomes null."""
   plan = study.plan
-  names, _ = study.segmenter(next(iter(plan.models))).classes(next(iter(plan.sets.values())))
   content = dict(
     title=plan.title,
     **about,
     versions=report.versions(),
     notes=_notes(study, cells),
-    classes=names,
+    classes=study.names,
     models=[
       dict(name=m, about=_about(study, m), published_miou=_published(plan, m)) for m in plan.models
     ],
@@ -77,24 +76,21 @@ def build(
 
 def _scored(cells: Sequence[Cell]) -> list[Any]:
   """Every score that the study has: of cells, of correlations, of objects, of whole images."""
-  named = {m.name: legend.of_metric(m) for m in cells[0].metrics.values()}
+  named = {m.name: Metric.of(m.name, m.about) for m in cells[0].metrics.values()}
   more = (*OBJECT_NAMES, 'image_auroc')
-  named |= {m: legend.KNOWN[m] if m in legend.KNOWN else legend.of_score(m) for m in more}
-  return [*named.values()]
+  return [*(named | {m: Metric.of(m) for m in more}).values()]
 
 
 def write(out: pathlib.Path, content: dict, pictures: Mapping[str, bytes]) -> pathlib.Path:
   """Writes the files, each whole or not at all -> the page."""
   texts = {
     'study.json': json.dumps(content, indent=1, allow_nan=False) + '\n',
-    'study.csv': study_tables.to_csv(content),
-    'study.md': study_tables.markdown(content),
+    'study.csv': pages.to_csv(content),
+    'study.md': pages.markdown(content),
     **({'objects.csv': objects.csv(content['objects'])} if content['objects'] else {}),
-    PAGE: page.page(content, dict(pictures)),
+    PAGE: pages.page(content, dict(pictures)),
   }
-  for name, text in texts.items():
-    with folders.whole(out / name) as part:
-      part.write_text(text)
+  folders.write(out, texts)
   return out / PAGE
 
 
@@ -155,10 +151,7 @@ def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
 def _remarks(study: Study, cells: Sequence[Cell]) -> list[str]:
   """What is unusual in the labels of each set, see evaluate/census.py."""
   first = {c.set: c for c in reversed(cells)}
-  names, _ = study.segmenter(next(iter(study.plan.models))).classes(
-    next(iter(study.plan.sets.values()))
-  )
-  of = lambda c: census.remark(census_of(c.counts), names, absent=tuple(absent(c.metrics)))
+  of = lambda c: census.remark(census_of(c.counts), study.names, absent=tuple(absent(c.metrics)))
   return census.lines({name: of(first[name]) for name in study.plan.sets})
 
 
@@ -196,10 +189,7 @@ def _cell(plan: Any, c: Cell) -> dict[str, Any]:
   kw = dict(resamples=plan.config.resamples, seed=plan.config.seed, exact=c.exact)
   estimates = c.counts.estimates([c.metrics[name] for name in plan.measures], **kw)
   iou = confusion_matrix.iou(c.totals.confusion)
-  return dict(
-    model=c.model,
-    set=c.set,
-    calibrator=c.calibrator,
+  return c.place | dict(
     values={k: _estimate(v) for k, v in estimates.items() if not math.isnan(v.value)},
     iou=np.where(np.isin(np.arange(len(iou)), [*absent(c.metrics)]), np.nan, iou),
     scenes=_scenes(plan, c),
@@ -228,10 +218,7 @@ def _curves(c: Cell) -> dict[str, Any]:
   rejected, left = rejection.rejection_curve(wrong, right)
   x = np.linspace(0, 1, POINTS)[:-1]
   kept = 1 - x
-  return dict(
-    model=c.model,
-    set=c.set,
-    calibrator=c.calibrator,
+  return c.place | dict(
     reliability=dict(confidence=table.confidence, frequency=table.frequency, pixels=table.pixels),
     rejection=dict(
       rejected=x,
@@ -311,7 +298,7 @@ def _objects(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   first = study.segmenter(next(iter(plan.models)))
   for c in cells:
     parts = [plan.sets[s] for s in plan.pools.get(c.set, (c.set,))]
-    if all(map(first.by_object, parts)) and c.confident:
+    if all(first.images(s).by_object for s in parts) and c.confident:
       yield from objects.of_cell(c, resamples=config.resamples, seed=config.seed)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from car_jax.evaluate import order
 from car_jax.evaluate.order import Ranking
-from car_jax.reliability import failing, numbers, ranks, survival
+from car_jax.reliability import failing, ranks, survival
 from car_jax.reliability.view import View, mean, number
 
 
@@ -33,7 +33,7 @@ def findings(view: View) -> list[str]:
 
 def _show(view: View, metric: str, value: float) -> str:
   m = view.metrics[metric]
-  return numbers.text(m, value, numbers.places(view, m))
+  return m.text(value, view.places(m))
 
 
 def _whose(view: View, models: Sequence[str]) -> str:
@@ -205,7 +205,7 @@ def _image_level(view: View) -> str:
 
 
 def _warnings(view: View) -> str:
-  count = numbers.warned(view.study)
-  if not count:
+  fits = view.study.get('fits') or []
+  if not (count := sum(bool(f.get('warnings')) for f in fits)):
     return ''
-  return f'{count} of {len(view.study["fits"])} calibrator fits came with a warning: see below.'
+  return f'{count} of {len(fits)} calibrator fits came with a warning: see below.'

@@ -2,7 +2,7 @@
 
 import gc
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,12 +10,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from car_jax.data import prepared
 from car_jax.errors import UserError
 from car_jax.evaluate.engine import Predicted
 from car_jax.reliability import foreign
 from car_jax.reliability.plan import Plan
-from car_jax.reliability.segmenters import Checkpoint, Segmenter, digest
+from car_jax.reliability.segmenters import Checkpoint, Folder, Images, Segmenter, digest
 
 RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lies in a run's folder
 
@@ -23,17 +22,16 @@ RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lie
 class LazySegmenter:
   """A segmenter that is opened when it is used; then another one of the same `memory` is closed.
 
-  What is asked of a closed one (about, classes, objects, prints) stays known.
+  What is asked of a closed one (about, images, prints) stays known.
   """
 
   def __init__(self, spec: Mapping[str, Any], plan: Plan, mesh: Mesh, memory: dict[str, Segmenter]):
     self.name, self._spec, self._plan, self._mesh = spec['name'], spec, plan, mesh
     self._memory = memory if is_run(spec['path']) else {}  # a folder has no weights
-    self._known: dict[tuple[str, str], Any] = {}
+    self._images: dict[str, tuple[Images, str]] = {}
     one = self._opened()
     self.about, self.has_features = one.about, one.has_features
     self.fingerprint = one.fingerprint
-    self._own: dict[str, Any] = one.config if isinstance(one, Checkpoint) else {}
 
   def _opened(self) -> Segmenter:
     if self.name not in self._memory:
@@ -43,20 +41,19 @@ class LazySegmenter:
       self._memory[self.name] = open_segmenter(self._spec, self._plan, self._mesh)
     return self._memory[self.name]
 
-  def _kept(self, what: str, spec: Mapping[str, Any], make: Callable[[], Any]) -> Any:
-    key = what, spec['name']
-    if key not in self._known:
-      self._known[key] = make()
-    return self._known[key]
+  def images(self, spec: Mapping[str, Any]) -> Images:
+    return self._of(spec)[0]
 
-  def size(self, spec: Mapping[str, Any]) -> int:
-    return self._opened().size(spec)
+  def data_print(self, spec: Mapping[str, Any]) -> str:
+    """Changes when a set's files, or what is done to them, change."""
+    return self._of(spec)[1]
 
-  def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    return self._kept('classes', spec, lambda: self._opened().classes(spec))
-
-  def by_object(self, spec: Mapping[str, Any]) -> bool:
-    return self._kept('by_object', spec, lambda: self._opened().by_object(spec))
+  def _of(self, spec: Mapping[str, Any]) -> tuple[Images, str]:
+    if (name := spec['name']) not in self._images:
+      seen = {k: spec[k] for k in ('data', 'split', 'labels', 'absent') if k in spec}
+      images = self._opened().images(spec)
+      self._images[name] = images, agreed(digest(seen, [*map(_stamp, images.files)]))
+    return self._images[name]
 
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
@@ -67,18 +64,6 @@ class LazySegmenter:
     """What a batch of a folder's set has besides logits and labels, by its first image."""
     return {key for one in self.batches(spec, [0], True) for key in one.batch}
 
-  def data_print(self, spec: Mapping[str, Any]) -> str:
-    """Changes when a set's files, or what is done to them, change."""
-    return self._kept('print', spec, lambda: self._print(spec))
-
-  def _print(self, spec: Mapping[str, Any]) -> str:
-    seen = {k: spec[k] for k in ('data', 'split', 'labels', 'absent') if k in spec}
-    if is_run(self._spec['path']):
-      files = prepared_files(self._own['data'] | dict(spec['data']))
-    else:
-      files = predicted_files(self._opened(), spec)
-    return agreed(digest(seen, [*map(_stamp, files)]))
-
 
 def open_segmenter(spec: Mapping[str, Any], plan: Plan, mesh: Mesh) -> Segmenter:
   """A run of ours, or else a folder of predictions, after `check_data`. Raises UserError."""
@@ -86,7 +71,7 @@ def open_segmenter(spec: Mapping[str, Any], plan: Plan, mesh: Mesh) -> Segmenter
     return Checkpoint(spec['name'], spec, mesh, plan.config.seed)
   c = plan.config
   how = dict(kind=c.kind, resize=c.resize)
-  return foreign.Folder(spec['name'], spec['path'], c.classes, c.palette, **how)
+  return Folder(spec['name'], spec['path'], c.classes, c.palette, **how)
 
 
 def is_run(path: str) -> bool:
@@ -121,23 +106,6 @@ def check_data(
       f'model {model["name"]!r}: the folder {path} would stand for all of: {names}\n'
       f'  make a folder of predictions for each, called as here, and write {path}/{{set}}'
     )
-
-
-def prepared_files(data: Mapping[str, Any]) -> list[pathlib.Path]:
-  """Files of a prepared data set; none where it is made in memory."""
-  root = pathlib.Path(data.get('data_dir') or prepared.default_data_dir()).expanduser()
-  folders = (root / data['name'], root / data['name'] / 'default')
-  version = next(filter(None, map(prepared.version_folder, folders)), None)
-  return sorted(version.iterdir()) if version else []
-
-
-def predicted_files(model: Any, spec: Mapping[str, Any]) -> list[pathlib.Path]:
-  """Files that a foreign model's predictions of a set and their labels are read from."""
-  folder, labels = model.where(spec)
-  if foreign.is_saved(folder):
-    return [folder / foreign.INDEX, *sorted(folder.rglob('*.npy'))]
-  pairs = model.pairs_of(folder, labels)
-  return [file for p in pairs for file in (p.prediction, p.label, p.image) if file]
 
 
 def _stamp(path: pathlib.Path) -> tuple[str, int, int]:

@@ -37,11 +37,10 @@ def of_cell(c: Cell, *, resamples: int, seed: int) -> list[dict[str, Any]]:
   there = [not m.left_out(c.counts.traits) for m in kinds]
   values = np.where((x['with_objects'] > 0) & there, x['objects'], np.nan)
   how = dict(resamples=resamples, seed=seed)
-  place = dict(model=c.model, set=c.set, calibrator=c.calibrator)
   out = []
   for name in [*sorted({*objects.tolist()}), None]:
     here = objects == name if name is not None else np.ones(len(objects), bool)
-    entry = place | dict(object=name, average=None if name else 'images', images=int(here.sum()))
+    entry = c.place | dict(object=name, average=None if name else 'images', images=int(here.sum()))
     intervals = [bootstrap.interval(v, groups=groups[here], **how) for v in values[here].T]
     estimates = {
       m: dict(value=i.mean, low=i.low, high=i.high)
@@ -49,7 +48,7 @@ def of_cell(c: Cell, *, resamples: int, seed: int) -> list[dict[str, Any]]:
       if not math.isnan(i.mean)
     }
     out.append(entry | dict(values=estimates))
-  return [*out, place | _over_objects(out[:-1])]
+  return [*out, c.place | _over_objects(out[:-1])]
 
 
 def _over_objects(entries: list[dict[str, Any]]) -> dict[str, Any]:

@@ -25,15 +25,17 @@ Files = dict[str, tuple[pathlib.Path, ...]]  # an image's id -> its files; of pa
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class Group:
+  """An image's files, in the order of their numbers."""
+
   id: str
   group: str
-  prediction: pathlib.Path
-  label: pathlib.Path
+  predictions: tuple[pathlib.Path, ...]
+  labels: tuple[pathlib.Path, ...]
   image: pathlib.Path | None = None
 
 
-def pairs(folder: pathlib.Path, labels: str) -> list[Pair]:
+def pairs(folder: pathlib.Path, labels: str) -> list[Group]:
   """Every prediction with its label, in the order of their paths.
 
   A label is at the same place in its folder as the prediction in its own, or it is the only one of
@@ -49,7 +51,7 @@ def pairs(folder: pathlib.Path, labels: str) -> list[Pair]:
   known = label_files(place, inside)
   labelled = matched(ids, known, place, _lying(inside))
   say_unused(labelled, known, place, inside)
-  out = [Pair(key, key, *ids[key], *label) for key, label in labelled.items()]
+  out = [Group(key, key, ids[key], label) for key, label in labelled.items()]
   _check_shared(out)
   return out
 
@@ -97,16 +99,16 @@ def _say_left(folder: pathlib.Path, left: Sequence[pathlib.Path], what: str) -> 
     sharding.say(f'{folder}: {named}{more} {what}', sys.stderr)
 
 
-def _check_shared(every: Sequence[Pair]) -> None:
+def _check_shared(every: Sequence[Group]) -> None:
   """Predictions of one label: refused where they are copies, else counted on stderr."""
-  first: dict[pathlib.Path, Pair] = {}
+  first: dict[pathlib.Path, Group] = {}
   shared = []
   for pair in every:
-    if (other := first.setdefault(pair.label, pair)) is pair:
+    if (other := first.setdefault(pair.labels[0], pair)) is pair:
       continue
     shared += [pair]
-    with reading(pair.prediction, 'a prediction'):
-      one, two = other.prediction, pair.prediction
+    one, two = other.predictions[0], pair.predictions[0]
+    with reading(two, 'a prediction'):
       alike = one.stat().st_size == two.stat().st_size and one.stat().st_size > 0
       if alike and one.read_bytes() == two.read_bytes():
         raise UserError(f'one image has the same prediction twice:\n  {one}\n  {two}')
@@ -185,10 +187,10 @@ def _bare(path: pathlib.Path, ends: Sequence[str]) -> str:
   return stem
 
 
-def _listed(folder: pathlib.Path, table: pathlib.Path) -> list[Pair]:
+def _listed(folder: pathlib.Path, table: pathlib.Path) -> list[Group]:
   """Rows of a CSV; relative paths start from the folder of predictions, then from the CSV's."""
   rows = _rows(table)
-  out: list[Pair] = []
+  out: list[Group] = []
   missing: list[str] = []
   seen: dict[str, int] = {}
   for k, row in enumerate(rows, 2):
@@ -204,7 +206,7 @@ def _listed(folder: pathlib.Path, table: pathlib.Path) -> list[Pair]:
           '  leave one of them out'
         )
     group = row.get('group') or key
-    out.append(Pair(key, group, at['prediction'], at['label'], at.get('image')))
+    out.append(Group(key, group, (at['prediction'],), (at['label'],), at.get('image')))
   if missing:
     raise UserError(f'{len(missing)} files of {table} are missing:\n' + '\n'.join(missing[:20]))
   if not out:

@@ -5,14 +5,12 @@ and after recalibration, unknown pixels, images of another data set, errors foun
 which images fail (arXiv 2406.03323).
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
 from car_jax.metrics import of_images
 from car_jax.metrics.base import ARROWS
 from car_jax.metrics.texts import FAILING
-from car_jax.reliability import numbers
 from car_jax.reliability.view import Metric, View, number
 from car_jax.report.table import Cell, Table, table
 
@@ -119,16 +117,12 @@ def _table(
   digits = 1 if metric.percent else 3
 
   def cell(i: int, value: float) -> Cell:
-    return Cell(numbers.text(metric, value, digits, unit=False), best=value == best[i])
+    return Cell(metric.text(value, digits, unit=False), best=value == best[i])
 
-  made = table(
-    title,
-    (*names, *(sets[i] for i in kept)),
-    [(*who, *(cell(i, values[i]) for i in kept)) for who, values in rows],
-    words=range(len(names)),
-  )
   about = f'{metric.title} {ARROWS[metric.better]}{", in %" if metric.percent else ""}'
-  return dataclasses.replace(made, about=about)
+  head = (*names, *(sets[i] for i in kept))
+  texts = [(*who, *(cell(i, values[i]) for i in kept)) for who, values in rows]
+  return table(title, head, texts, words=range(len(names)), about=about)
 
 
 def _best(metric: Metric, values: Sequence[float]) -> float:

@@ -272,17 +272,13 @@ def _trainings(
   models: dict[str, dict[str, Any]],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[str, ...]]]:
   """Models, a folder of runs seed0, seed1, .. replaced by its runs; and model -> their names."""
-  out: dict[str, dict[str, Any]] = {}
-  seeds: dict[str, tuple[str, ...]] = {}
-  for name, spec in models.items():
-    runs = folders.trainings(spec['path'])
-    if runs == [pathlib.Path(spec['path'])]:
-      out[name] = spec
-      continue
-    seeds[name] = tuple(f'{name}/{run.name}' for run in runs)
-    for key, run in zip(seeds[name], runs, strict=True):
-      out[key] = spec | dict(name=key, path=str(run))
-  return out, seeds
+  each = {name: folders.named_trainings(name, spec['path']) for name, spec in models.items()}
+  out = {
+    run: models[name] | dict(name=run, path=path)
+    for name, of in each.items()
+    for run, path in of.items()
+  }
+  return out, {name: tuple(of) for name, of in each.items() if name not in of}
 
 
 def _check_values(c: ConfigDict) -> None:

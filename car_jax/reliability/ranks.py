@@ -150,7 +150,7 @@ def _ends(entry: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 def _text(entry: Mapping[str, Any], coefficient: str) -> str:
   of = entry['coefficients'][coefficient]
-  span = correlation.ends(of['models'])
+  span = table.span(of['models'], 2)
   return f'{table.number(of["value"], 2)}{f" ({span})" if span else ""}'
 
 

@@ -1,4 +1,4 @@
-"""Where logits come from: a checkpoint of ours here, files of anybody's in reliability/foreign.py.
+"""Where logits come from: a checkpoint of ours, or files of anybody's.
 
 A segmenter yields batches of `Predicted`. Letters: B images, H x W pixels, C classes, D features.
 """
@@ -7,31 +7,44 @@ import contextlib
 import functools
 import hashlib
 import json
+import pathlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from car_jax import sharding
-from car_jax.data import opening, pipeline, sources
+from car_jax.data import labels as cityscapes
+from car_jax.data import opening, pipeline, prepared, sources
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import checkpointed, engine, predict, texts
+from car_jax.evaluate import checkpointed, engine, predict
 from car_jax.evaluate.engine import Predicted, Row
 from car_jax.evaluate.predict import Prediction
 from car_jax.metrics.base import Traits
+from car_jax.predictions import sources as files
+from car_jax.predictions.reading import Arrays
+from car_jax.predictions.sources import Labels, Predictions
+from car_jax.reliability import interpret
+from car_jax.reliability.foreign import checked_labels
+from car_jax.reliability.interpret import CLASSES_ONLY, KNOWN, Reading
 
 
-def predicted(
-  name: str, arrays: Mapping[str, Any], id: str, group: str, *, traits: Traits
-) -> Predicted:
-  """One image's arrays as a batch: logits [H, W, C] float32, labels [H, W] int32; and where there
-  are: unknown [H, W] bool, disagreement [H, W] in nats, image [h, w, 3] in [-1, 1], features [D].
+class Images(NamedTuple):
+  """What a segmenter says of a set: how many images it has, names and colours of its classes.
+
+  by_object: whether they are called OBJECT/NAME, by their unknown objects. files: what they are
+  read from; none where they are made in memory.
   """
-  placed = jax.device_put({k: np.asarray(v)[None] for k, v in arrays.items()})
-  return engine.of_logits(**placed, ids=[id], groups=[group], name=name, traits=traits)
+
+  size: int
+  names: tuple[str, ...]
+  palette: tuple[Any, ...]
+  by_object: bool
+  files: Sequence[pathlib.Path]
 
 
 class Segmenter(Protocol):
@@ -48,14 +61,8 @@ class Segmenter(Protocol):
   def has_features(self) -> bool | None:
     """None: not known before a batch is read."""
 
-  def size(self, spec: Mapping[str, Any]) -> int:
-    """How many images a set has."""
-
-  def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """Names and colours of a set's classes. Raises UserError where the segmenter has others."""
-
-  def by_object(self, spec: Mapping[str, Any]) -> bool:
-    """Whether a set's images are called OBJECT/NAME, by their unknown objects."""
+  def images(self, spec: Mapping[str, Any]) -> Images:
+    """Of a set. Raises UserError where the segmenter has other classes."""
 
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
@@ -117,25 +124,20 @@ class Checkpoint:
       )
     return data.info, data.split(spec.get('split') or 'test'), config
 
-  def size(self, spec: Mapping[str, Any]) -> int:
-    _, source, config = self._open(spec)
-    line = pipeline.cut(source, config)
-    if line and line not in self._lines:
-      sharding.say(f'{self.name}: {line}')
-    self._lines.add(line)
-    return len(source)
-
-  def classes(self, spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    info, own = self._open(spec)[0], self._method.num_classes
+  def images(self, spec: Mapping[str, Any]) -> Images:
+    (info, source, config), own = self._open(spec), self._method.num_classes
     if info.num_classes != own:
       raise UserError(
         f'model {self.name!r} says {own} classes, {info.name} has {info.num_classes}\n'
         '  leave one of them out of the study'
       )
-    return tuple(map(str, info.class_names)), tuple(info.palette)
-
-  def by_object(self, spec: Mapping[str, Any]) -> bool:
-    return bool(spec.get('by_object')) or self._open(spec)[0].by_object
+    line = pipeline.cut(source, config)
+    if line and line not in self._lines:
+      sharding.say(f'{self.name}: {line}')
+    self._lines.add(line)
+    by_object = bool(spec.get('by_object')) or info.by_object
+    names, palette = tuple(map(str, info.class_names)), tuple(info.palette)
+    return Images(len(source), names, palette, by_object, prepared_files(config))
 
   def batches(
     self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
@@ -151,7 +153,7 @@ class Checkpoint:
       for host in batches:
         batch = place(host, self._mesh)
         onto = functools.partial(place, mesh=self._mesh)
-        ids, groups, keep = texts.gathered(host, onto, self._fetch)
+        ids, groups, keep = engine.gathered(host, onto, self._fetch)
         rows = {self.name: Row(self._predict(state, batch), self._traits)}
         used = ('labels', 'label_weight', 'valid', 'image', 'unknown')
         arrays = {k: batch[k] for k in used if k in batch}
@@ -161,6 +163,118 @@ class Checkpoint:
 
   def _fetch(self, tree: Any) -> Any:
     return jax.device_get(self._everywhere(tree))
+
+
+class Folder:
+  """A model whose predictions lie in `path`; '{set}' in it stands for a set's name.
+
+  class_names says what the arrays' class axis means; labels hold these classes' ids, 255 for pixels
+  that do not count and 254 for objects of no known class.
+  """
+
+  has_features = None  # files tell when they are read
+
+  def __init__(
+    self,
+    name: str,
+    path: str,
+    class_names: Sequence[str],
+    palette: Sequence[Any] = (),
+    *,
+    kind: str = '',
+    resize: str = '',
+  ):
+    """kind and resize: see interpret.Reading."""
+    self.name, self.path = name, str(path)
+    self.kind, self.resize = kind, resize
+    self.names, self.palette = tuple(map(str, class_names)), tuple(palette)
+    self.about = f'predictions in {path}'
+    self._open: dict[tuple[pathlib.Path, str], tuple[Predictions, Labels]] = {}
+
+  @property
+  def fingerprint(self) -> str:
+    return ', '.join(filter(None, (self.path, self.kind, self.resize)))
+
+  def _opened(self, spec: Mapping[str, Any]) -> tuple[Predictions, Labels]:
+    key = pathlib.Path(self.path.replace('{set}', spec['name'])), spec.get('labels', '')
+    if key not in self._open:
+      self._open[key] = files.of_study(self.name, *key)
+    return self._open[key]
+
+  def images(self, spec: Mapping[str, Any]) -> Images:
+    of, _ = self._opened(spec)
+    by_object = bool(spec.get('by_object'))
+    return Images(len(of.ids), of.names or self.names, self.palette, by_object, of.files)
+
+  def batches(
+    self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
+  ) -> Iterator[Predicted]:
+    """One image at a time. Raises UserError that names the file."""
+    (of, labels), first = self._opened(spec), ''
+    how = Reading(len(of.names or self.names), self.kind, self.resize)
+    for id in of.ids if only is None else [of.ids[i] for i in only]:
+      ((path, raw),) = of.arrays(id)
+      arrays, own = read(path, raw, labels, id, how)
+      kind = _kind(arrays, own)
+      if not first and only is None and not of.names:
+        sharding.say(f'{of.about}: read as {kind}{self._otherwise(kind)}', sys.stderr)
+      if kind != (first := first or kind):
+        raise UserError(
+          f'{path} holds {kind}, files before it {first}\n  score them one by one, or give --kind'
+        )
+      traits = _traits(arrays, own)
+      placed: Any = jax.device_put({k: np.asarray(v)[None] for k, v in arrays.items()})
+      groups = [labels.group(id)]
+      yield engine.of_logits(ids=[id], groups=groups, name=self.name, traits=traits, **placed)
+
+  def _otherwise(self, kind: str) -> str:
+    """What a user can do whose arrays were taken for what they are not."""
+    if self.kind or kind not in KNOWN:
+      return ''
+    return f'; if they are {KNOWN[kind == KNOWN[0]]}, name the arrays so or give --kind'
+
+
+def read(
+  path: Any, raw: Arrays, labels: Labels, id: str, how: Reading
+) -> tuple[dict[str, np.ndarray], bool]:
+  """One image's arrays, of those of its file: logits [H, W, C] float32, labels [H, W] int32,
+  unknown [H, W] bool; and where there are: disagreement [H, W] in nats, image [h, w, 3] in [-1, 1],
+  features [D].
+
+  And whether its file has logits. Raises UserError by path.
+  """
+  maps = labels.raw(id)
+  if len(maps) != 1:
+    raise UserError(
+      f'{labels.place(id)} has {len(maps)} readers; reliability is scored on one label'
+    )
+  strange = cityscapes.UNKNOWN_LABEL if labels.unknown is None else labels.unknown
+  truth = checked_labels(maps[0], how.classes, labels.ignored, strange, labels.place(id))
+  arrays, own = interpret.predicted(raw, how, np.asarray(maps[0] != labels.ignored), path)
+  if (image := labels.image(id)) is not None:
+    arrays['image'] = np.asarray(image, np.float32) / 127.5 - 1
+  return arrays | truth, own
+
+
+def _kind(arrays: Mapping[str, Any], own: bool) -> str:
+  if CLASSES_ONLY in arrays:
+    return 'classes without a confidence, of which only accuracy is known'
+  return 'samples' if 'disagreement' in arrays else KNOWN[not own]
+
+
+def _traits(arrays: dict[str, Any], own: bool) -> Traits:
+  """What kind of prediction arrays are; their mark of classes alone is taken out."""
+  confident = arrays.pop(CLASSES_ONLY, None) is None
+  samples = 'disagreement' in arrays
+  return Traits(draws=samples, logits=own, confidence=confident, disagreement=samples)
+
+
+def prepared_files(data: Mapping[str, Any]) -> list[pathlib.Path]:
+  """Files of a prepared data set; none where it is made in memory."""
+  root = pathlib.Path(data.get('data_dir') or prepared.default_data_dir()).expanduser()
+  folders = (root / data['name'], root / data['name'] / 'default')
+  version = next(filter(None, map(prepared.version_folder, folders)), None)
+  return sorted(version.iterdir()) if version else []
 
 
 def digest(*parts: Any) -> str:

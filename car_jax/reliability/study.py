@@ -48,6 +48,10 @@ class Cell:
   thresholds: Mapping[str, Chosen] = dataclasses.field(default_factory=dict)
 
   @property
+  def place(self) -> dict[str, str]:
+    return dict(model=self.model, set=self.set, calibrator=self.calibrator)
+
+  @property
   def pixels(self) -> dict[str, np.ndarray]:
     """What single pixels sum up to, of each image [I, ..]; see metrics/pixel_counts.py."""
     return self.counts.rows[count.PIXELS.source_name]
@@ -98,6 +102,12 @@ class Study:
       self._models[name] = LazySegmenter(self.plan.models[name], self.plan, self.mesh, self._memory)
     return self._models[name]
 
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Of the classes, the same for all models and sets."""
+    first = next(iter(self.plan.sets.values()))
+    return self.segmenter(next(iter(self.plan.models))).images(first).names
+
   def run(self) -> Iterator[list[Cell]]:
     """All cells of one model after another, from their files or computed now. Raises UserError."""
     self._check()
@@ -122,12 +132,10 @@ class Study:
     for model in reversed(self.plan.models):  # the first stays in memory
       segmenter = self.segmenter(model)
       for spec in [*sets, *on]:
-        names, _ = segmenter.classes(spec)
+        names = segmenter.images(spec).names
         guarantees.kinds(self.plan.guarantees, names)
         by_classes.setdefault(names, f'{model} on {spec["name"]}')
         self._metrics(segmenter, spec)
-        segmenter.size(spec)
-        segmenter.by_object(spec)
       given = {k: f.calibrator for k, f in self._given(model, len(names)).items()}
       for spec in sets:
         self._check_inputs(model, spec, given)
@@ -182,7 +190,7 @@ class Study:
     if not wanted:
       return {}
     features = any(_on_features(kind) for kind in wanted.values())
-    meter = self._progress(f'{model}: calibrating', segmenter.size(spec))
+    meter = self._progress(f'{model}: calibrating', segmenter.images(spec).size)
     sample = count.sample(segmenter.batches(spec, features=features), how, progress=meter)
     if sample.features is None:
       wanted = self._without_features(model, wanted)
@@ -215,7 +223,7 @@ class Study:
     if not self.plan.guarantees:
       return {}
     spec, how, segmenter = self.plan.calibrate_on, self.plan.how, self.segmenter(model)
-    kinds = guarantees.kinds(self.plan.guarantees, segmenter.classes(spec)[0])
+    kinds = guarantees.kinds(self.plan.guarantees, segmenter.images(spec).names)
     sources = guarantees.sources(kinds)
     file = lambda k: self._file('guarantees', model, k)
     mark = lambda v: self._mark(model, spec, sources, v)
@@ -273,7 +281,7 @@ class Study:
     if missing:
       segmenter = self.segmenter(model)
       features = any(base.needs(v) == 'features' for v in missing.values())
-      meter = self._progress(title, segmenter.size(spec))
+      meter = self._progress(title, segmenter.images(spec).size)
       batches = segmenter.batches(spec, features=features)
       for k, (counts, about) in counting(batches, missing, meter).items():
         if jax.process_index() == 0:
@@ -284,7 +292,7 @@ class Study:
 
   def _metrics(self, segmenter: LazySegmenter, spec: Mapping[str, Any]) -> dict[str, Metric]:
     """The study's scores on a set. Raises UserError for an absent class that it has not."""
-    names = segmenter.classes(spec)[0]
+    names = segmenter.images(spec).names
     if unknown := [c for c in spec.get('absent', ()) if c not in names]:
       raise UserError(
         f'set {spec["name"]!r} has no class {unknown[0]!r}\n{nearest(unknown[0], names)}'
@@ -322,7 +330,7 @@ class Study:
     """What a calibrator depends on."""
     c, segmenter = self.plan.config, self.segmenter(model)
     on = segmenter.data_print(self.plan.calibrate_on)
-    classes = segmenter.classes(self.plan.calibrate_on)[0]
+    classes = segmenter.images(self.plan.calibrate_on).names
     return digest(segmenter.fingerprint, on, classes, kind, c.seed, c.calibration_pixels)
 
   def _cell_print(
@@ -332,7 +340,7 @@ class Study:
     calibrator: Any,
     chosen: Mapping[str, Chosen] | None = None,
   ) -> str:
-    classes = self.segmenter(model).classes(spec)[0]
+    classes = self.segmenter(model).images(spec).names
     scores: list[Any] = [self.plan.config.exact]
     scores += self.plan.metrics(classes, spec.get('absent', ()))
     for c in (chosen or {}).values():
@@ -345,7 +353,7 @@ class Study:
     """What counts depend on."""
     segmenter, how = self.segmenter(model), dataclasses.asdict(self.plan.how)
     fitted = None if calibrator is None else files.digest(calibrator)
-    seen = segmenter.fingerprint, segmenter.data_print(spec), segmenter.classes(spec)[0]
+    seen = segmenter.fingerprint, segmenter.data_print(spec), segmenter.images(spec).names
     return digest(seen, how, [*map(str, scores)], fitted)
 
   def _progress(self, what: str, total: int) -> Any:

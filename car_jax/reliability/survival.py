@@ -13,7 +13,7 @@ from car_jax.reliability.plan import Plan
 from car_jax.reliability.study import Cell
 from car_jax.reliability.view import View, mean, number
 from car_jax.report.table import Cell as Text
-from car_jax.report.table import Row, Table, share, table
+from car_jax.report.table import Row, Table, share, span, table
 from car_jax.report.table import number as shown
 
 QUESTION = 'Does the guarantee survive the shift?'
@@ -55,10 +55,7 @@ def _of_cell(plan: Plan, c: Cell) -> Iterable[dict[str, Any]]:
       resamples=plan.config.resamples,
       seed=plan.config.seed,
     )
-    yield dict(
-      model=c.model,
-      set=c.set,
-      calibrator=c.calibrator,
+    yield c.place | dict(
       guarantee=name,
       threshold=choice.value,
       everything=choice.limited,
@@ -102,8 +99,7 @@ def tables(view: View) -> list[Table]:
     rows = [(*w, *(_marked(of.get((*w, s))) for s in sets)) for w in who]
     title = f'Mean loss under the guarantee {g["name"]}'
     about = f'{g["about"]}; in %. ✓ holds, ✗ broken, ? undecided'
-    made = table(title, ('model', 'calibrator', *sets), rows, words=(0, 1))
-    out.append(Table(made.title, made.columns, made.rows, about=about))
+    out.append(table(title, ('model', 'calibrator', *sets), rows, words=(0, 1), about=about))
   return out
 
 
@@ -119,13 +115,12 @@ def details(view: View) -> Table | None:
   for g in promises(view):
     for (model, way, name), e in entries(view, g['name']).items():
       loss = e['loss']
-      span = f'{share(loss["low"], unit=False)} to {share(loss["high"], unit=False)}'
       size = share(e['size']) if g['loss'] == 'fnr' else shown(e['size'], 2)
       cells = (
         Text(model, f'{name} · {way}'),
         Text(g['name']),
         Text(shown(e['threshold'], 4)),
-        Text(share(loss['value']), '' if '–' in span else span),
+        Text(share(loss['value']), span((loss['low'], loss['high']), 1, scale=100)),
         Text(size),
         Text(share(e['above'])),
         Text(f'{e["images"]:,}'),

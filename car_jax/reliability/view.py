@@ -4,7 +4,12 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from car_jax.metrics import base, catalogue
+from car_jax.metrics.texts import ABOUT
+from car_jax.report import table
+
 ACCURACY = ('miou', 'pixel_accuracy')
+SETTING = catalogue.Setting(class_names=('',), one_label=True)
 
 
 class Metric(NamedTuple):
@@ -18,6 +23,12 @@ class Metric(NamedTuple):
   group: str = 'other'
   about: str = ''
 
+  @classmethod
+  def of(cls, name: str, about: base.About | None = None) -> 'Metric':
+    """about: the library's words on a score; None: those of its name, such as auroc[entropy]."""
+    a = about or ABOUT.get(name) or catalogue.metric(name, SETTING).about
+    return cls(name, a.title, a.better, a.percent, a.group, a.text)
+
   @property
   def scale(self) -> float:
     return 100.0 if self.percent else 1.0
@@ -26,6 +37,14 @@ class Metric(NamedTuple):
   def heading(self) -> str:
     """'ECE, %'"""
     return f'{self.title}, %' if self.percent else self.title
+
+  def text(self, value: float, digits: int, *, unit: bool = True) -> str:
+    """'12.3 %' for a fraction that is shown in percent, else '0.123'; a dash where undefined.
+
+    digits: after the point. unit False leaves out ' %'.
+    """
+    shown = table.number(self.scale * value, digits)
+    return f'{shown} %' if self.percent and unit and shown != '–' else shown
 
 
 def number(value: Any) -> float:
@@ -93,6 +112,25 @@ class View:
         out += [self.value(*key, metric), *self.interval(*key, metric)]
       self._values[metric] = [v for v in out if not math.isnan(v)]
     return self._values[metric]
+
+  def places(self, metric: Metric) -> int:
+    """Decimals that show a column: one more for a small score."""
+    largest = max(map(abs, self.values(metric.name)), default=1.0)
+    return (1 if metric.percent else 3) + (largest < 0.1)
+
+  def best(self, metric: Metric) -> set[tuple[str, str, str]]:
+    """The cells with the best value of their set, all of them in a tie; none where alone."""
+    pick = {'high': max, 'low': min}.get(metric.better)
+    by_set: dict[str, dict[tuple[str, str, str], float]] = {}
+    for key in self.cells if pick else ():
+      value = self.value(*key, metric.name)
+      if math.isfinite(value):
+        by_set.setdefault(key[1], {})[key] = value
+    out = set()
+    for values in by_set.values():
+      if pick and len({*values.values()}) > 1:
+        out |= {key for key, v in values.items() if v == pick(values.values())}
+    return out
 
   def shift(self, dataset: str) -> float:
     return number(self.sets[dataset].get('shift'))

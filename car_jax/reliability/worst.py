@@ -56,8 +56,15 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
   folder = study.out / 'worst' / folders.slug(c.model) / folders.slug(c.set)
   wanted = chosen(c, study.plan.config.worst)
   segmenter, spec = study.segmenter(c.model), study.plan.sets[c.set]
-  names, palette = segmenter.classes(spec)
-  seen = segmenter.fingerprint, segmenter.data_print(spec), names, palette, c.model, c.set
+  about = segmenter.images(spec)
+  seen = (
+    segmenter.fingerprint,
+    segmenter.data_print(spec),
+    about.names,
+    about.palette,
+    c.model,
+    c.set,
+  )
   mark = digest(seen, study.plan.config.seed, {str(k): v for k, v in wanted.items()})
   if (there := _saved(folder, mark)) is not None:
     return there
@@ -68,12 +75,14 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
     fetched = batch.fetch(_arrays(batch))
     for row in np.flatnonzero(batch.keep):
       i = list(wanted)[len(entries)]
-      drawn = draw({k: np.asarray(v[row]) for k, v in fetched.items()}, np.asarray(palette))
+      drawn = draw({k: np.asarray(v[row]) for k, v in fetched.items()}, np.asarray(about.palette))
       files = {k: f'{prefix}{len(entries)}-{k}.png' for k in drawn}
       images |= {files[k]: pictures.png(v) for k, v in drawn.items()}
       entries.append(_entry(c, i, str(batch.ids[row]), wanted[i], files))
   if jax.process_index() == 0:
-    _save(folder, images, dict(print=mark, entries=entries, crc=digest(entries)))
+    index = dict(print=mark, entries=entries, crc=digest(entries))
+    # the text comes last: where it is, the pictures are whole
+    folders.write(folder, images | {SAVED: json.dumps(index).encode()})
   return entries, images
 
 
@@ -86,7 +95,7 @@ def _arrays(predicted: Predicted) -> dict[str, Any]:
 
 
 def _saved(folder: pathlib.Path, mark: str) -> tuple[list[dict[str, Any]], dict[str, bytes]] | None:
-  """What `_save` wrote, if it is whole and of this mark; else it is drawn again."""
+  """What was drawn before, if it is whole and of this mark; else it is drawn again."""
   try:
     saved = files.read_json(folder / SAVED, keys=('print', 'entries', 'crc'))
     if (saved['print'], saved['crc']) != (mark, digest(saved['entries'])):
@@ -97,13 +106,6 @@ def _saved(folder: pathlib.Path, mark: str) -> tuple[list[dict[str, Any]], dict[
     return saved['entries'], {n: files.read_bytes(folder / n) for n in names}
   except UserError:
     return None
-
-
-def _save(folder: pathlib.Path, images: dict[str, bytes], index: dict[str, Any]) -> None:
-  """The text comes last: where it is, the pictures are whole."""
-  for name, content in (images | {SAVED: json.dumps(index).encode()}).items():
-    with folders.whole(folder / name) as part:
-      part.write_bytes(content)
 
 
 def _entry(c: Cell, i: int, name: str, why: str, names: dict[str, str]) -> dict[str, Any]:

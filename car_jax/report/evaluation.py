@@ -12,14 +12,14 @@ from typing import Any
 from car_jax.metrics.base import BETTER
 from car_jax.report import evaluation_figures as figures
 from car_jax.report.page import Card, render
-from car_jax.report.table import WIDTH, Cell, Column, Row, Table, block, number, prose, table
+from car_jax.report.table import WIDTH, Cell, Column, Row, Table, block, number, prose, span, table
 
 Content = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-  """legend: colours of readers and classes, of the entropy; see evaluate/tiles.py."""
+  """legend: colours of readers and classes, of the entropy; see evaluate/gallery.py."""
 
   legend: Mapping[str, Any]
   cases: list[Card]
@@ -77,13 +77,6 @@ def _places(content: Content, metric: str) -> int:
   return 3 if size >= 0.1 else 4
 
 
-def _ends(entry: Mapping[str, Any], places: int, joint: str) -> str:
-  """'0.110 to 0.135', or nothing for an interval without ends, such as that of one image."""
-  if entry['low'] is None or entry['high'] is None:
-    return ''
-  return f'{number(entry["low"], places)}{joint}{number(entry["high"], places)}'
-
-
 def best(content: Content, metric: Mapping[str, Any]) -> set[str]:
   """Subjects with the best score (all of them in a tie); the readers' floor does not compete."""
   values = {s['name']: s['scores'][metric['name']]['mean'] for s in content['subjects']}
@@ -111,7 +104,7 @@ def scores(content: Content, joint: str = ' to ') -> Table:
       if entry['mean'] is None:
         cells.append(Cell('–', entry['left_out']))
         continue
-      note = '; '.join(filter(None, [_ends(entry, digits, joint), skipped]))
+      note = '; '.join(filter(None, [span((entry['low'], entry['high']), digits, joint), skipped]))
       top = name in tops[m['name']]
       cells.append(Cell(number(entry['mean'], digits), note, top))
     rows.append(Row(tuple(cells), floor=name == content['floor']))
@@ -130,9 +123,9 @@ def findings(content: Content) -> list[str]:
     return []
   first, *others = content['subjects']
   entry, places = first['scores'][main], _places(content, main)
-  span = _ends(entry, places, ' to ')
+  ends = span((entry['low'], entry['high']), places)
   few = f'no interval: fewer than two {content["units"]["name"]} with this score'
-  sure = f'95 % interval {span}' if span else few
+  sure = f'95 % interval {ends}' if ends else few
   lines = [f'{first["name"]}: {main} {number(entry["mean"], places)} ({sure}).']
   gaps = {d['minus']: d for d in content['differences'] if d['metric'] == main}
   for other in (s['name'] for s in others):
@@ -148,8 +141,9 @@ def findings(content: Content) -> list[str]:
     else:
       word = 'Better' if gap['mean'] < 0 else 'Worse'
       near, far = sorted((abs(gap['low']), abs(gap['high'])))
-      span = f'{number(near, places)} to {number(far, places)}'
-      lines.append(f'{word} than {other} by {size} ({span}, on the same images).')
+      lines.append(
+        f'{word} than {other} by {size} ({span((near, far), places)}, on the same images).'
+      )
   return lines + content['comparison']
 
 

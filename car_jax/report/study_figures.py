@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from car_jax.metrics.base import ARROWS, BETTER
-from car_jax.reliability import numbers, survival
+from car_jax.reliability import survival
 from car_jax.reliability.correlation import SIDES
 from car_jax.reliability.view import Metric, View, number
 from car_jax.report.figure import (
@@ -358,4 +358,4 @@ def named(view: View, metric: str, value: Any) -> str:
   if metric not in view.metrics:
     return f'{metric} {number(value):.3g}'
   m = view.metrics[metric]
-  return f'{m.title} {numbers.text(m, number(value), numbers.places(view, m))}'
+  return f'{m.title} {m.text(number(value), view.places(m))}'

@@ -33,6 +33,12 @@ def share(value: Any, digits: int = 1, *, unit: bool = True) -> str:
   return f'{shown} %' if unit and shown != '–' else shown
 
 
+def span(ends: Sequence[Any], digits: int, joint: str = ' to ', *, scale: float = 1.0) -> str:
+  """'0.110 to 0.135', or nothing where an end is undefined."""
+  texts = [number(None if v is None else scale * v, digits) for v in ends]
+  return '' if '–' in texts else joint.join(texts)
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
   """text with a note below it, such as an interval. best: of its column.
@@ -136,13 +142,14 @@ def table(
   rows: Iterable[Sequence[Any] | Row],
   *,
   words: Collection[int] = (0,),
+  about: str = '',
   sortable: bool = False,
 ) -> Table:
   """A table of texts, cells or rows; the columns `words` hold text."""
   columns = tuple(h if isinstance(h, Column) else Column(h, k in words) for k, h in enumerate(head))
   as_cell = lambda c: c if isinstance(c, Cell) else Cell(str(c))
   made = tuple(r if isinstance(r, Row) else Row(tuple(map(as_cell, r))) for r in rows)
-  return Table(title, columns, made, sortable)
+  return Table(title, columns, made, sortable, about)
 
 
 def _aligned(texts: Sequence[str], column: Column) -> list[str]:

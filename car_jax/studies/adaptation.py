@@ -8,7 +8,7 @@ tables.md and classes.svg their means and spread. A gain is between runs of the 
 views.png shows what SAC learns from. report.html has all of it on one page, and how the pseudo
 labels went.
 
-Letters: C classes.
+Letters: C classes, T views of each image, H x W pixels.
 """
 
 import argparse
@@ -21,18 +21,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from car_jax import errors, files
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
-from car_jax.evaluate import census, folders, report, tables
+from car_jax.evaluate import census, folders, pictures, report, tables
+from car_jax.methods.train_state import full_size
 from car_jax.metrics import confusion_matrix
 from car_jax.report import adaptation as pages
 from car_jax.report import svg
-from car_jax.report.adaptation import TITLES, differences, unpaired
+from car_jax.report.adaptation import COLUMNS, TITLES, differences, unpaired
 from car_jax.report.table import prose
-from car_jax.studies import adaptation_views
 
 
 class Scored(NamedTuple):
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   from car_jax.ahead import use_compilation_cache
 
   use_compilation_cache()
-  views = adaptation_views.views(str(runs['sac'][0]), args.data) if 'sac' in runs else b''
+  seen = views(str(runs['sac'][0]), args.data) if 'sac' in runs else b''
   study = scored(runs, args.data, args.split)
   results = summary(study.matrices, study.classes)
   results['remarks'] = list(study.remarks)
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     created=time.strftime('%Y-%m-%d %H:%M'),
     versions=report.versions(),
   )
-  print(f'{markdown(results)}\nreport: {write(out, results, about, views)}')
+  print(f'{markdown(results)}\nreport: {write(out, results, about, seen)}')
   return 0
 
 
@@ -89,18 +90,14 @@ def write(
   out: pathlib.Path, results: Mapping[str, Any], about: pages.About, views: bytes
 ) -> pathlib.Path:
   """Writes the study's files, each whole, and returns the path of its page, the last."""
-  texts = {
+  contents: dict[str, str | bytes] = {
+    **({'views.png': views} if views else {}),
     'results.json': json.dumps(results, indent=1, allow_nan=False) + '\n',
     'tables.md': markdown(results),
     'classes.svg': svg.standalone(pages.per_class(results)),
     'report.html': pages.page(results, about, views),
   }
-  if views:
-    with folders.whole(out / 'views.png') as part:
-      part.write_bytes(views)
-  for name, text in texts.items():
-    with folders.whole(out / name) as part:
-      part.write_text(text)
+  folders.write(out, contents)
   return out / 'report.html'
 
 
@@ -138,11 +135,11 @@ def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
     matrices[name] = {}
     for path in map(pathlib.Path, paths):
       model = segmenters.Checkpoint(name, dict(path=str(path)), mesh)
-      names, palette = model.classes(spec)
-      classes[names], images = path, model.size(spec)
+      of = model.images(spec)
+      classes[of.names], images, palette = path, of.size, of.palette
       print(f'{path}: {images:,} images', file=sys.stderr, flush=True)
       cell = count.cells(model.batches(spec), (), {'none': None}, count.How())['none']
-      remarks[split] = census.remark(count.census_of(cell), names)
+      remarks[split] = census.remark(count.census_of(cell), of.names)
       matrices[name]['.' if path.name == name else path.name] = cell.total(count.PIXELS).confusion
   if len(classes) > 1:
     first, second, *_ = classes.values()
@@ -253,6 +250,67 @@ def markdown(results: Mapping[str, Any]) -> str:
 def _plain(values: Iterable[float]) -> list[float | None]:
   """JSON has no nan."""
   return [float(v) if np.isfinite(v) else None for v in values]
+
+
+def views(path: str, data_dir: str, images: int = 2) -> bytes:
+  """PNG of a run's first target images: a row for each view, the columns COLUMNS.
+
+  What the teacher does not label is grey; so is the truth where the view leaves the image.
+  """
+  from car_jax.evaluate import checkpointed
+
+  loaded = checkpointed.load(path)
+  batch, palette = training_batch(loaded.config, data_dir, images)
+  teacher = labelled(loaded, batch)
+  none, rows = -1, []
+  for k in range(len(batch['target'])):
+    maps = {name: pictures.class_map(teacher[name][k], palette) for name in ('predicted', 'labels')}
+    truth = batch['target_label'][k]
+    truth = pictures.class_map(np.where(truth < len(palette), truth, none), palette)
+    seen, noisy = (pictures.grey(batch[key][k]) for key in ('target', 'student'))
+    row = pictures.strip([seen, maps['predicted'], maps['labels'], noisy, truth])
+    gap = 12 if k and k % int(batch['views'][k]) == 0 else 4
+    rows += [np.full((gap, row.shape[1], 3), 255, np.uint8)] * bool(k) + [row]
+  return pictures.png(with_titles(np.concatenate(rows)))
+
+
+def training_batch(config: Any, data_dir: str, images: int) -> tuple[dict[str, np.ndarray], Any]:
+  """One batch of the first `images` target images of a run of this config, and the palette.
+
+  However many images the run's own batches have, and however many devices share them.
+  """
+  from car_jax.data import adaptation, opening
+
+  data = config.data.to_dict()
+  data['data_dir'] = data_dir or data['data_dir']
+  data['source']['data_dir'] = data_dir or data['source'].get('data_dir', '')
+  data['target']['groups'], data['batch'] = images, 1
+  opened = opening.open_dataset(data)
+  stream = opened.split(data['train'])
+  return adaptation.Steps(stream, config.seed, 0, 0, 1)[0], opened.info.palette
+
+
+def labelled(loaded: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The class that the teacher says of each view [T, H, W], and its labels, -1 for none."""
+  method, state = loaded.method, loaded.state
+
+  @jax.jit
+  def both(state: Any, batch: Any) -> dict[str, jax.Array]:
+    out = method.net.apply(state.teacher.variables, batch['target'], train=False)
+    return {'predicted': full_size(out).argmax(-1), 'labels': method.labelled(state, batch)[0]}
+
+  return jax.device_get(both(state, {k: v for k, v in batch.items() if k != 'views'}))
+
+
+def with_titles(picture: np.ndarray) -> np.ndarray:
+  """The columns' names above a picture of as many strips."""
+  import cv2
+
+  head = np.full((18, picture.shape[1], 3), 255, np.uint8)
+  for k, title in enumerate(COLUMNS):
+    at = (k * (picture.shape[1] + 4) // len(COLUMNS) + 2, 13)
+    cv2.putText(head, title, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (30, 30, 30), 1, cv2.LINE_AA)
+  return np.concatenate([head, picture])
 
 
 if __name__ == '__main__':

@@ -10,10 +10,11 @@ masks.png. Every training continues where it was stopped; what is finished is no
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -82,17 +83,12 @@ def main(arguments: Sequence[str]) -> int:
   return 0
 
 
-class timed:
+@contextlib.contextmanager
+def timed(times: dict[str, float], name: str) -> Iterator[None]:
   """Adds the seconds that this process computed inside, on all cores, to a dict."""
-
-  def __init__(self, times: dict[str, float], name: str):
-    self.times, self.name = times, name
-
-  def __enter__(self) -> None:
-    self.start = time.process_time()
-
-  def __exit__(self, *_: Any) -> None:
-    self.times[self.name] = round(time.process_time() - self.start, 1)
+  start = time.process_time()
+  yield
+  times[name] = round(time.process_time() - start, 1)
 
 
 # What is trained ---------------------------------------------------------------------------------

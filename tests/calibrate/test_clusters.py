@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from car_jax.calibrate import clusters, search, temperature
+from car_jax.calibrate import clusters, temperature
 from car_jax.calibrate.base import Sample
 from car_jax.errors import UserError
 from tests.calibrate.test_temperature import drawn
@@ -60,8 +60,8 @@ def test_tables_with_classes(soft):
     own = found.table[groups]
     k, c = groups[0], 2
     inside = (groups[:, None] == k) & (SAMPLE.logits.argmax(-1) == c)
-    pixels = search.Pixels(SAMPLE.logits[inside], SAMPLE.labels[inside])
-    assert found.table[k, c] == pytest.approx(search.nll_temperature(pixels), rel=1e-5)
+    pixels = temperature.Pixels(SAMPLE.logits[inside], SAMPLE.labels[inside])
+    assert found.table[k, c] == pytest.approx(temperature.nll_temperature(pixels), rel=1e-5)
   said = SAMPLE.logits.argmax(-1)
   picked = np.take_along_axis(own, said, 1)[..., None]
   apply = jax.jit(lambda c: c.apply(SAMPLE.logits, features=SAMPLE.features))
@@ -105,8 +105,8 @@ def test_a_sweep_scores_images_that_were_left_out():
   want = []
   for part in np.array_split(order, 4):
     rest = np.setdiff1d(np.arange(I), part)
-    pixels = search.Pixels(SAMPLE.logits[rest].reshape(-1, C), SAMPLE.labels[rest].reshape(-1))
-    z = SAMPLE.logits[part].astype(np.float64) / search.nll_temperature(pixels)
+    pixels = temperature.Pixels(SAMPLE.logits[rest].reshape(-1, C), SAMPLE.labels[rest].reshape(-1))
+    z = SAMPLE.logits[part].astype(np.float64) / temperature.nll_temperature(pixels)
     logp = z - np.log(np.exp(z).sum(-1, keepdims=True))
     want.append(-np.take_along_axis(logp, SAMPLE.labels[part][..., None], -1).mean())
   assert found.rows[0]['nll'] == pytest.approx(np.mean(want), rel=1e-5)

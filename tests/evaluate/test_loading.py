@@ -8,7 +8,7 @@ import numpy as np
 from car_jax import checkpoints, loop
 from car_jax import config as configs
 from car_jax.data import opening, sources
-from car_jax.evaluate import checkpointed
+from car_jax.evaluate import checkpointed, folders
 
 
 def test_ranked_segmentations_of_an_image_without_labels(tmp_path):
@@ -43,11 +43,11 @@ def test_a_folder_of_trainings_is_its_runs_by_their_seeds(tmp_path):
     (tmp_path / 'mose' / name / 'checkpoints').mkdir(parents=True)
   (tmp_path / 'mose' / 'seed3').mkdir()  # was never trained
   (tmp_path / 'car' / 'checkpoints').mkdir(parents=True)
-  given = [('MoSE', str(tmp_path / 'mose')), ('CAR', str(tmp_path / 'car'))]
-  runs, seeds = checkpointed.of_seeds(given)
-  assert [name for name, _ in runs] == ['MoSE/seed2', 'MoSE/seed10', 'CAR']
-  assert runs[0][1] == str(tmp_path / 'mose' / 'seed2')
-  assert seeds == {'MoSE': ['MoSE/seed2', 'MoSE/seed10']}
+  runs = folders.named_trainings('MoSE', str(tmp_path / 'mose'))
+  assert [*runs] == ['MoSE/seed2', 'MoSE/seed10']
+  assert runs['MoSE/seed2'] == str(tmp_path / 'mose' / 'seed2')
+  assert folders.named_trainings('CAR', str(tmp_path / 'car')) == {'CAR': str(tmp_path / 'car')}
+  seeds = {'MoSE': [*runs]}
   subjects = ['MoSE/seed2: samples', 'MoSE/seed2: mean', 'MoSE/seed10: samples', 'CAR: samples']
   assert checkpointed.by_predictor(seeds, subjects) == {
     'MoSE: samples': ['MoSE/seed2: samples', 'MoSE/seed10: samples'],

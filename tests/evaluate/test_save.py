@@ -13,7 +13,7 @@ from PIL import Image
 
 from car_jax.errors import UserError
 from car_jax.evaluate import npy, predict, save
-from car_jax.reliability import foreign
+from car_jax.reliability import segmenters
 from tests.evaluate import scene
 from tests.evaluate.test_harness import plain_ged
 from tests.reliability import runs
@@ -121,7 +121,7 @@ def test_images_of_several_sizes_have_a_file_each(several):
 
 def test_a_study_reads_images_of_several_sizes(several):
   folder, _ = several
-  model = foreign.Folder('m', str(folder), ('background', 'nodule'))
+  model = segmenters.Folder('m', str(folder), ('background', 'nodule'))
   found = list(model.batches(dict(name='s')))
   shapes = [runs.arrays(f)['logits'].shape[1:] for f in found]
   assert shapes == [(s, s, 2) for s in (16, 16, 24, 24, 20)]

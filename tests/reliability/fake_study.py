@@ -3,7 +3,8 @@
 import numpy as np
 
 from car_jax.evaluate import pictures
-from car_jax.reliability import legend
+from car_jax.metrics.texts import ABOUT
+from car_jax.reliability.view import Metric
 
 SETS = (
   ('Cityscapes val', 'in-domain', 'clear', 0.0),
@@ -44,7 +45,7 @@ def study(models=3, sets=6, calibrators=4, *, seed=0, points=21):
       for n, r, c, s in datasets
     ],
     'calibrators': [{'name': n, 'about': a} for n, a in ways],
-    'metrics': [m._asdict() for m in (*legend.KNOWN.values(), *map(legend.of_score, FAILING))],
+    'metrics': [m._asdict() for m in map(Metric.of, (*ABOUT, *FAILING))],
   }
   out['cells'], out['curves'] = [], []
   for i, model in enumerate(names):

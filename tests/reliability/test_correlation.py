@@ -17,7 +17,6 @@ from car_jax.reliability.correlation import Scores
 from car_jax.reliability.study import Cell
 from car_jax.reliability.view import View
 from car_jax.report import study as page
-from car_jax.report import study_tables as tables
 from tests.metrics import pixels, published
 from tests.reliability import fake_study, runs
 from tests.report.document import Document
@@ -273,7 +272,7 @@ def test_the_page_and_the_table_show_both():
   assert f'{value:.2f} (' in printed
   assert 'no model has both scores' in printed
   assert all(len(line) <= 80 for line in printed.splitlines())
-  assert '## Does synthetic shift predict real shift?' in tables.markdown(study)
+  assert '## Does synthetic shift predict real shift?' in page.markdown(study)
 
 
 def test_a_study_without_either_has_no_section():

@@ -15,7 +15,7 @@ from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.evaluate import save
 from car_jax.evaluate.predict import Prediction
-from car_jax.reliability import command, foreign, plan, study
+from car_jax.reliability import command, foreign, pairing, plan, segmenters, study
 from tests.evaluate import scene
 from tests.importers.test_huggingface import write_safetensors
 from tests.reliability import runs
@@ -135,18 +135,19 @@ def test_a_list_of_pairs_tells_labels_images_and_groups(folder):
 def test_pipes_and_damaged_files_are_refused_by_name(folder):
   where, _, _ = folder
   (pair, *_), at = (
-    foreign.pairs(where / 'predictions', str(where / 'labels')),
+    pairing.pairs(where / 'predictions', str(where / 'labels')),
     where / 'predictions' / 'a' / 'one_leftImg8bit.npy',
   )
-  for path in (at, pair.label):
+  (label,) = pair.labels
+  for path in (at, label):
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(UserError, match=f'{path.name} is no regular file'):
-      foreign.read(pair, CLASSES)
-  pair.label.unlink()
-  cv2.imwrite(str(pair.label), np.zeros((6, 8), np.uint16))
+      foreign.open_arrays(path)
+  label.unlink()
+  cv2.imwrite(str(label), np.zeros((6, 8), np.uint16))
   with pytest.raises(UserError, match='is a picture of uint16 numbers'):
-    foreign.read(pair, CLASSES)
+    foreign.open_arrays(label)
 
 
 @pytest.fixture
@@ -172,7 +173,7 @@ def saved(tmp_path):
 
 
 def batches_of(folder):
-  return [*foreign.Folder('mine', folder, ()).batches({'name': 'all'})]
+  return [*segmenters.Folder('mine', folder, ()).batches({'name': 'all'})]
 
 
 @pytest.mark.parametrize('told', [True, False])
@@ -214,7 +215,7 @@ def test_saved_logits_and_features(saved, tmp_path):
     (lambda i: i | {'num_classes': True}, "num_classes is 'True'"),
     (lambda i: i | {'subjects': {'mine': '../mine'}}, 'is no place in this folder'),
     (lambda i: i | {'arrays': {'mine/logits.npy': 3}}, 'is said of an array'),
-    (lambda i: i | {'ids': ['x', 'y', 'z']}, 'other numbers of images than ids'),
+    (lambda i: i | {'ids': ['x', 'y', 'z']}, 'has 2 images of 3'),
     (lambda i: i | {'ignore_label': 1, 'num_classes': 4}, ''),
   ],
 )
@@ -238,10 +239,10 @@ def test_saved_features_alone_cannot_be_scored(saved, tmp_path):
 def test_label_ids_of_cityscapes_become_train_ids(folder, tmp_path):
   path = tmp_path / 'x_gtFine_labelIds.png'
   cv2.imwrite(str(path), np.array([[7, 26, 5, 33]], np.uint8))
-  np.testing.assert_array_equal(foreign.read_label(path), [[0, 13, 255, 18]])
+  np.testing.assert_array_equal(foreign.open_arrays(path)[''], [[0, 13, 255, 18]])
   cv2.imwrite(str(path), np.array([[7, 26, 34, 200]], np.uint8))
   with pytest.raises(UserError, match=r'Ids.png: id 34 is no class; expected 0 to 33 and 255'):
-    foreign.read_label(path)
+    foreign.open_arrays(path)
 
 
 def spoil(where, what):

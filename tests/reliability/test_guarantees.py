@@ -15,7 +15,7 @@ from car_jax.reliability import command, findings, guarantees, plan, study, surv
 from car_jax.reliability.guarantees import Guarantee
 from car_jax.reliability.view import View
 from car_jax.report import study as page
-from car_jax.report import study_figures, study_tables
+from car_jax.report import study_figures
 from tests.report.document import Document
 
 H, W, C = 6, 8, 3
@@ -193,7 +193,7 @@ def test_page_markdown_terminal_and_findings_say_it(finished):
   said = '\n'.join(of['miscoverage10'].terminal())
   loss = 100 * entry(content, 'miscoverage10', 'shifted')['loss']['value']
   assert f'{loss:.1f} ✗' in said
-  markdown = study_tables.markdown(content)
+  markdown = page.markdown(content)
   for text in (f'{loss:.1f} ✗', 'exchangeable', 'broken', survival.QUESTION):
     assert text in markdown
   [line] = [x for x in findings.findings(view) if 'at most 10 %' in x]

@@ -12,7 +12,10 @@ from scipy.special import expit, softmax
 from car_jax import arrays
 from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
-from car_jax.reliability import foreign
+from car_jax.predictions.sources import Files, LabelFiles
+from car_jax.reliability import segmenters
+from car_jax.reliability.interpret import Reading
+from car_jax.reliability.pairing import Group
 
 H, W, C = 12, 16, 3
 RNG = np.random.default_rng(0)
@@ -26,11 +29,16 @@ def pair(tmp_path, values, label=LABEL):
   cv2.imwrite(str(tmp_path / 'label.png'), label)
   path = tmp_path / f'x.{"npz" if isinstance(values, dict) else "npy"}'
   np.savez(path, **values) if isinstance(values, dict) else np.save(path, values)
-  return foreign.Pair('x', 'x', path, tmp_path / 'label.png')
+  return {'x': Group('x', 'x', (path,), (tmp_path / 'label.png',))}
+
+
+def read(groups, classes, **how):
+  ((path, raw),) = Files('', '', groups).arrays('x')
+  return segmenters.read(path, raw, LabelFiles(groups), 'x', Reading(classes, **how))
 
 
 def probabilities(tmp_path, values, label=LABEL, classes=C, **how):
-  found, own = foreign.read(pair(tmp_path, values, label), classes, **how)
+  found, own = read(pair(tmp_path, values, label), classes, **how)
   return softmax(found['logits'], -1), own
 
 
@@ -86,11 +94,11 @@ def test_resized_as_opencv_does_between_centres(tmp_path, small):
   x = RNG.normal(size=(*small, C)).astype(np.float32)
   want = cv2.resize(x, (W, H), interpolation=cv2.INTER_LINEAR)
   for values in (x, np.moveaxis(x, -1, 0), x[None]):
-    found, own = foreign.read(pair(tmp_path, values), C, resize='bilinear')
+    found, own = read(pair(tmp_path, values), C, resize='bilinear')
     assert own
     np.testing.assert_allclose(found['logits'], want, atol=2e-6)
     with pytest.raises(UserError, match=r'its label is 12 x 16\n  give --resize bilinear'):
-      foreign.read(pair(tmp_path, values), C)
+      read(pair(tmp_path, values), C)
   samples = {'samples': np.stack([x, x[::-1]])}
   found, _ = probabilities(tmp_path, samples, resize='bilinear')
   flipped = cv2.resize(x[::-1], (W, H), interpolation=cv2.INTER_LINEAR)
@@ -100,11 +108,11 @@ def test_resized_as_opencv_does_between_centres(tmp_path, small):
 def test_sizes_that_are_no_other_scale_are_not_stretched(tmp_path):
   for shape in ((W, H, C), (4, W, C), (H - 1, W, C)):
     with pytest.raises(UserError, match=r'x.npy: shape .*; its label is 12 x 16\n  expected'):
-      foreign.read(pair(tmp_path, np.zeros(shape, np.float32)), C, resize='bilinear')
+      read(pair(tmp_path, np.zeros(shape, np.float32)), C, resize='bilinear')
   x = LOGITS[::2, ::2].copy()
   x[0, 0, 0] = -np.inf
   with pytest.raises(UserError, match='-inf cannot be resized'):
-    foreign.read(pair(tmp_path, x), C, resize='bilinear')
+    read(pair(tmp_path, x), C, resize='bilinear')
 
 
 def test_maps_of_classes_are_scored_for_accuracy_alone(tmp_path, capsys):

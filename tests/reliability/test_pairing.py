@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from car_jax.errors import UserError
-from car_jax.reliability import foreign
+from car_jax.reliability import foreign, pairing
 
 
 def placed(root, *names):
@@ -31,10 +31,10 @@ def test_labels_are_found_by_place_then_by_name(tmp_path, labels, want):
   placed(tmp_path / 'l', *labels)
   if isinstance(want, str):
     with pytest.raises(UserError, match=want):
-      foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+      pairing.pairs(tmp_path / 'p', str(tmp_path / 'l'))
   else:
-    found = foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
-    assert [str(p.label.relative_to(tmp_path / 'l')) for p in found] == want
+    found = pairing.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+    assert [str(p.labels[0].relative_to(tmp_path / 'l')) for p in found] == want
     assert [p.id for p in found] == [p.group for p in found] == ['fog/1', 'night/1']
 
 
@@ -42,12 +42,12 @@ def test_names_with_dots_and_labels_that_are_not_used(tmp_path, capsys):
   placed(tmp_path / 'p', 'beta_0.02.npy')
   kinds = [f'c_gtFine_{k}.png' for k in ('color', 'labelIds', 'labelTrainIds')]
   placed(tmp_path / 'l', 'beta_0.02_gt_labelIds.png', 'beta_0.01_gt_labelIds.png', *kinds)
-  (pair,) = foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
-  assert (pair.id, pair.label.name) == ('beta_0.02', 'beta_0.02_gt_labelIds.png')
+  (pair,) = pairing.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+  assert (pair.id, pair.labels[0].name) == ('beta_0.02', 'beta_0.02_gt_labelIds.png')
   assert '1 labels in' in capsys.readouterr().err
   placed(tmp_path / 'p', 'beta_0.02_logits.npz')
   with pytest.raises(UserError, match=r'one image has two predictions:\n.*02.npy\n.*logits.npz'):
-    foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+    pairing.pairs(tmp_path / 'p', str(tmp_path / 'l'))
 
 
 def test_everything_in_a_folder_is_used_or_named(tmp_path, capsys):
@@ -56,8 +56,8 @@ def test_everything_in_a_folder_is_used_or_named(tmp_path, capsys):
   (tmp_path / 'p' / 'linked').symlink_to(tmp_path / 'elsewhere')
   (tmp_path / 'p' / 'loop').symlink_to(tmp_path / 'p')
   placed(tmp_path / 'l', '1.PNG', '2.tif', 'linked/3.bmp', '1.json')
-  found = foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
-  assert [(p.prediction.name, p.label.name) for p in found] == [
+  found = pairing.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+  assert [(p.predictions[0].name, p.labels[0].name) for p in found] == [
     ('1.NPY', '1.PNG'),
     ('3.npz', '3.bmp'),
   ]
@@ -68,26 +68,26 @@ def test_everything_in_a_folder_is_used_or_named(tmp_path, capsys):
     assert name not in told
   placed(tmp_path / 'l', '1.png')
   with pytest.raises(UserError, match='one image has two labels'):
-    foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+    pairing.pairs(tmp_path / 'p', str(tmp_path / 'l'))
   (tmp_path / 'l' / '1.png').unlink()
   (tmp_path / 'p' / '1.NPY').unlink()
   (tmp_path / 'p' / '1.NPY').mkdir()
-  (pair, _) = foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+  (pair, _) = pairing.pairs(tmp_path / 'p', str(tmp_path / 'l'))
   with pytest.raises(UserError, match='1.NPY is a folder, not a file'):
-    foreign.open_arrays(pair.prediction)
+    foreign.open_arrays(pair.predictions[0])
   placed(tmp_path / 'jpegs', '1.jpg', '3.jpg')
   with pytest.raises(UserError, match=r'labels are .png, .*\n  what lies there: 2 of .jpg'):
-    foreign.pairs(tmp_path / 'p', str(tmp_path / 'jpegs'))
+    pairing.pairs(tmp_path / 'p', str(tmp_path / 'jpegs'))
   placed(tmp_path / 'other', '1.pt', '2.pt')
   with pytest.raises(UserError, match='holds no prediction .*\n  what lies there: 2 of .pt'):
-    foreign.pairs(tmp_path / 'other', str(tmp_path / 'l'))
+    pairing.pairs(tmp_path / 'other', str(tmp_path / 'l'))
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path):
   placed(tmp_path / 'p', os.fsdecode(b'\xff.npy'))
   placed(tmp_path / 'l', os.fsdecode(b'\xff.png'))
   with pytest.raises(UserError, match=r'.udcff.npy. has a name that is no UTF-8'):
-    foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+    pairing.pairs(tmp_path / 'p', str(tmp_path / 'l'))
 
 
 def test_a_prediction_that_is_there_twice_is_scored_once(tmp_path, capsys):
@@ -95,11 +95,11 @@ def test_a_prediction_that_is_there_twice_is_scored_once(tmp_path, capsys):
   for name in ('a/1', 'b/1'):
     placed(tmp_path / 'p', f'{name}.npy')
     np.save(tmp_path / 'p' / f'{name}.npy', np.array([ord(name[0])]))
-  assert len(foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))) == 2
+  assert len(pairing.pairs(tmp_path / 'p', str(tmp_path / 'l'))) == 2
   assert '1 predictions share a label with another: b/1' in capsys.readouterr().err
   np.save(tmp_path / 'p' / 'b' / '1.npy', np.array([ord('a')]))
   with pytest.raises(UserError, match='the same prediction twice:\n.*a/1.npy\n.*b/1.npy'):
-    foreign.pairs(tmp_path / 'p', str(tmp_path / 'l'))
+    pairing.pairs(tmp_path / 'p', str(tmp_path / 'l'))
 
 
 @pytest.mark.parametrize(
@@ -125,4 +125,4 @@ def test_a_prediction_that_is_there_twice_is_scored_once(tmp_path, capsys):
 def test_bad_lists_are_named(tmp_path, raw, message):
   (tmp_path / 'pairs.csv').write_bytes(raw)
   with pytest.raises(UserError, match=message):
-    foreign.pairs(tmp_path, str(tmp_path / 'pairs.csv'))
+    pairing.pairs(tmp_path, str(tmp_path / 'pairs.csv'))

@@ -4,7 +4,7 @@ import pytest
 
 from car_jax.reliability import pivot
 from car_jax.reliability.view import View
-from car_jax.report import study, study_tables
+from car_jax.report import study
 from tests.reliability import fake_study
 
 
@@ -84,7 +84,7 @@ def test_a_published_score_stands_beside(content):
 
 
 def test_page_markdown_and_terminal_have_the_tables(content):
-  html, markdown = study.page(content, {}), study_tables.markdown(content)
+  html, markdown = study.page(content, {}), study.markdown(content)
   for table in pivot.tables(View(content)):
     assert f'<h3>{table.title}</h3>' in html
     assert f'## {table.title}' in markdown

@@ -14,6 +14,7 @@ from car_jax.evaluate import folders
 from car_jax.nn.init import initialize
 from car_jax.nn.local_temperature import LocalTemperature
 from car_jax.reliability import command, lazy_segmenter, plan
+from car_jax.reliability.segmenters import Images
 from tests.reliability import runs
 
 
@@ -139,11 +140,8 @@ def test_one_model_is_in_memory_and_others_stay_known(monkeypatch):
   class Fake:
     about, fingerprint, has_features = 'a net', 'x', True
 
-    def classes(self, spec):
-      return ('road',), ((0, 0, 0),)
-
-    def size(self, spec):
-      return 4
+    def images(self, spec):
+      return Images(4, ('road',), ((0, 0, 0),), False, ())
 
   opened = []
   monkeypatch.setattr(lazy_segmenter, 'is_run', lambda path: True)
@@ -153,9 +151,9 @@ def test_one_model_is_in_memory_and_others_stay_known(monkeypatch):
   memory = {}
   a, b = (lazy_segmenter.LazySegmenter(dict(name=k, path='x'), None, None, memory) for k in 'ab')
   spec = dict(name='clear')
-  assert (b.size(spec), b.classes(spec)[0], [*memory]) == (4, ('road',), ['b'])
-  assert (a.classes(spec)[0], [*memory]) == (('road',), ['a'])
-  assert (b.about, b.classes(spec)[0], opened) == ('a net', ('road',), ['a', 'b', 'a'])
+  assert (b.images(spec)[:2], [*memory]) == ((4, ('road',)), ['b'])
+  assert (a.images(spec).names, [*memory]) == (('road',), ['a'])
+  assert (b.about, b.images(spec).names, opened) == ('a net', ('road',), ['a', 'b', 'a'])
 
 
 def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):

@@ -14,7 +14,6 @@ from car_jax.reliability.correlation import Scores
 from car_jax.reliability.study import Cell
 from car_jax.reliability.view import View
 from car_jax.report import study as page
-from car_jax.report import study_tables as tables
 from tests.metrics import pixels
 from tests.reliability import fake_study
 from tests.reliability.test_correlation import made_counts, miou
@@ -160,7 +159,7 @@ def test_the_page_and_the_table_show_every_set_and_what_intervals_cover():
   assert 'the orders of 6 models by mIoU and ECE' in section
   assert 'drawn again with replacement, and images or scenes with them 200 times' in section
   assert 'They do not cover other trainings' in section
-  markdown = tables.markdown(study)
+  markdown = page.markdown(study)
   assert f'## {ranks.QUESTION}' in markdown
   assert '| Cityscapes val | 6 |' in markdown
   assert 'They do not cover other trainings' in markdown
@@ -169,4 +168,4 @@ def test_the_page_and_the_table_show_every_set_and_what_intervals_cover():
 def test_a_study_without_has_neither():
   study = fake_study.study(models=2)
   for given in (study, copy.deepcopy(study) | {'ranks': []}):
-    assert ranks.QUESTION not in page.page(given, {}) + tables.markdown(given)
+    assert ranks.QUESTION not in page.page(given, {}) + page.markdown(given)

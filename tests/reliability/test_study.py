@@ -15,7 +15,7 @@ from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.evaluate import cell as cells
 from car_jax.metrics import calibration, ranking
-from car_jax.reliability import command, lazy_segmenter, plan, study
+from car_jax.reliability import command, plan, segmenters, study
 from tests.reliability import runs
 
 
@@ -171,12 +171,12 @@ def test_cells_are_marked_by_weights_data_and_calibrator(finished, made):
   assert mark != one._cell_print('segformer', fog, None)
   other = fit.replace(temperature=fit.temperature * np.float32(1.0001))
   assert mark != one._cell_print('segformer', fog, other)
-  model._known = {}
+  model._images = {}
   assert mark == one._cell_print('segformer', fog, fit)
-  files = lazy_segmenter.prepared_files(dict(name=names['fog'], data_dir=str(folder)))
+  files = segmenters.prepared_files(dict(name=names['fog'], data_dir=str(folder)))
   before = files[-1].stat()
   os.utime(files[-1], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-  model._known = {}
+  model._images = {}
   assert mark != one._cell_print('segformer', fog, fit)
   os.utime(files[-1], ns=(before.st_atime_ns, before.st_mtime_ns))
   model._known, model.fingerprint = {}, 'other weights'

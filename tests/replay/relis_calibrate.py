@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import softmax
 
-from car_jax.calibrate import base, clusters, search, temperature
+from car_jax.calibrate import base, clusters, temperature
 from car_jax.calibrate.base import Sample
 from car_jax.metrics import calibration
 from tests.metrics.published import pooled
@@ -29,7 +29,7 @@ def temperatures(r: Replay) -> None:
   r.check('grid', grid, 1e-6)
   for case in sorted(k.removesuffix('_T') for k in r.arrays if k.endswith('_T')):
     sample = sample_of(r[f'{case}_logits'], r[f'{case}_labels'])
-    found = search.ece_search(temperature.flat(sample), grid=grid)
+    found = temperature.ece_search(temperature.flat(sample), grid=grid)
     r.check(f'{case}_T', found.temperature, 1e-3)
     r.check(f'{case}_ece_before', found.ece_at_one, 1e-4)
     r.check(f'{case}_ece_curve', found.curve, 1e-4)

@@ -8,10 +8,10 @@ import re
 import pytest
 
 from car_jax.metrics.base import BETTER
-from car_jax.metrics.texts import GROUPS
-from car_jax.reliability import findings, legend, numbers
-from car_jax.reliability.view import View
-from car_jax.report import study_tables as tables
+from car_jax.metrics.texts import ABOUT, GROUPS
+from car_jax.reliability import findings
+from car_jax.reliability.view import Metric, View
+from car_jax.report import study as tables
 from car_jax.report import table
 from tests.reliability import fake_study
 
@@ -68,12 +68,12 @@ def test_names_of_strangers_stay_text():
 def test_best_is_per_set_and_follows_the_direction():
   view = View(STUDY)
   for metric, pick in (('miou', max), ('ece', min)):
-    won = numbers.best(view, view.metrics[metric])
+    won = view.best(view.metrics[metric])
     for dataset in view.sets:
       values = {k: view.value(*k, metric) for k in view.cells if k[1] == dataset}
       top = pick(values.values())
       assert {k for k in won if k[1] == dataset} == {k for k, v in values.items() if v == top}
-  assert numbers.best(view, view.metrics['miou']._replace(better='')) == set()
+  assert view.best(view.metrics['miou']._replace(better='')) == set()
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_best_is_per_set_and_follows_the_direction():
   ],
 )
 def test_numbers(percent, value, digits, shown):
-  metric = legend.KNOWN['ece']._replace(percent=percent)
-  assert numbers.text(metric, value, digits) == shown
+  metric = Metric.of('ece')._replace(percent=percent)
+  assert metric.text(value, digits) == shown
 
 
 def test_findings_draw_on_the_numbers():
@@ -123,7 +123,7 @@ def test_findings_say_where_recalibration_does_harm():
 def test_nothing_but_names():
   for study in (
     {},
-    {'title': 'x', 'models': [{'name': 'a'}], 'metrics': [legend.KNOWN['ece']._asdict()]},
+    {'title': 'x', 'models': [{'name': 'a'}], 'metrics': [Metric.of('ece')._asdict()]},
   ):
     assert findings.findings(View(study)) == []
     assert tables.markdown(study).startswith('# ')
@@ -140,7 +140,7 @@ def test_names_and_metrics_that_only_cells_know():
 
 
 def test_every_known_metric_is_explained():
-  for m in legend.KNOWN.values():
+  for m in map(Metric.of, ABOUT):
     assert m.group in GROUPS
     assert m.better in BETTER
     assert 40 < len(m.about) < 330

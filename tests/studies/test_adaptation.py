@@ -16,7 +16,7 @@ from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, pictures
 from car_jax.reliability import count, segmenters
 from car_jax.report import adaptation as adaptation_page
-from car_jax.studies import adaptation, adaptation_views
+from car_jax.studies import adaptation
 from tests.report.document import Document, network
 
 CITYSCAPES = labels.CLASS_NAMES[: labels.SCORED]
@@ -115,8 +115,8 @@ def test_the_picture_has_a_row_for_each_view(study):
 
 def test_the_pictures_labels_are_the_methods_own(runs):
   loaded = checkpointed.load(runs / 'sac' / 'seed0')
-  batch, palette = adaptation_views.training_batch(loaded.config, '', 2)
-  found = adaptation_views.labelled(loaded, batch)
+  batch, palette = adaptation.training_batch(loaded.config, '', 2)
+  found = adaptation.labelled(loaded, batch)
   assert found['predicted'].shape == found['labels'].shape == (8, 32, 32)
   assert len(palette) == 3
   kept = jax.jit(lambda s, b: loaded.method.labelled(s, b)[3]['kept'])
@@ -129,7 +129,7 @@ def test_the_pictures_images_are_the_runs_first(runs, monkeypatch):
   stream = opening.open_dataset(config.data.to_dict()).split('adaptation')
   batches = [*itertools.islice(stream.train_batches(seed=config.seed), 2)]
   monkeypatch.setattr(jax, 'device_count', lambda: 3)  # that no 8 views can be split over
-  found, _ = adaptation_views.training_batch(config, '', 2)
+  found, _ = adaptation.training_batch(config, '', 2)
   for key in ('target', 'student', 'affine', 'target_label', 'views'):
     np.testing.assert_array_equal(found[key], np.concatenate([b[key] for b in batches]))
 
@@ -350,8 +350,7 @@ def test_scores_go_by_run_and_other_classes_do_not_mix(monkeypatch):
     def __init__(self, name, spec, mesh):
       self.path = spec['path']
 
-    classes = lambda self, spec: (names[self.path], ())
-    size = lambda self, spec: 0
+    images = lambda self, spec: segmenters.Images(0, names[self.path], (), False, ())
     batches = lambda self, spec: ()
 
   class Counted:
