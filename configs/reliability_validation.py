@@ -20,6 +20,7 @@ def get_config(runs='runs/relis'):
   c.models = _studied.models('G', runs) | _studied.models('R', runs)
   c.missing = 'skip'
   data = dict(name='cityscapes/scale1-splits_reliability', eval_batch=1)
+  c.sets = ConfigDict()
   for split in ('test', 'calibration'):
     c.sets[f'validation, {split}'] = dict(data=data, split=split, role='in-domain')
   c.pools = {'validation': tuple(c.sets)}

@@ -19,8 +19,8 @@ from car_jax.reliability import plan
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
 # of one method once small: one of them trains; smoke's others in test_sharding, test_resume
 TWINS = dict(car_lidc_masks='car_lidc', mose_lidc_light='mose_lidc', mose_lidc_masks='mose_lidc')
-STUDIES = [f for f in FILES if f.startswith('reliability')]  # they train nothing
-REGISTRIES = ['genval', 'relis']  # nor do these: tests/importers/test_registry.py
+REGISTRIES = ['genval', 'relis', 'reliability_validation']  # tests/importers/test_registry.py
+STUDIES = [f for f in FILES if f.startswith('reliability') and f not in REGISTRIES]
 GENERATING = ['genval_ood', 'genval_style']  # nor these
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 import car_jax
-from car_jax import published
 from car_jax.evaluate import folders, tables, tiles
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.results import Results
@@ -99,10 +98,6 @@ def content_of(results: Results, about: About, choice: Choice) -> dict[str, Any]
     citation=info.citation,
     licence=info.licence,
   )
-  given = published.beside(
-    about.config.get('published'), info.name, about.split, [m.name for m in results.plan.metrics]
-  )
   cases = [dict(why=why, id=str(results.ids[i])) for why, i in choice.cases]
   words = {k: v for k, v in dataclasses.asdict(about).items() if k != 'split'}
-  more = dict(cases=cases, published=[dataclasses.asdict(s) | dict(text=s.text) for s in given])
-  return tables.plain(words | dict(data=data) | tables.as_json(results) | more)
+  return tables.plain(words | dict(data=data) | tables.as_json(results) | dict(cases=cases))

@@ -72,7 +72,8 @@ def study(tmp_path):
   path.write_text(
     'from ml_collections import ConfigDict\n'
     'def entry(name, *files):\n'
-    f'  return dict(path="{tmp_path}/runs/" + name, published=dict(files=files, scores=dict(miou=dict(score="miou", value=0.7))))\n'
+    '  published = dict(files=files, scores=dict(a=dict(score="miou", value=0.7)))\n'
+    f'  return dict(path="{tmp_path}/runs/" + name, published=published)\n'
     'def get_config():\n'
     '  return ConfigDict(dict(models=dict(a=entry("a", "a.pth", "a_*.pth"),'
     ' b=entry("b", "b*.pth")), sets=dict(x=dict())))\n'
