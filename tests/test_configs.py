@@ -107,19 +107,24 @@ NAMES = [
 ]
 
 
+def info_of(config):
+  """What is known of a config's data, as far as methods and scores must know it."""
+  if config.data.name in ('toy_regression', 'captioned'):
+    return opening.open_dataset(config.data).info
+  info = fake.open_dataset(num_classes=2 if 'lidc' in config.data.name else 19).info
+  if flips := config.data.get('class_flips'):
+    flips = class_flips.parse(flips, labels.CLASS_NAMES, labels.SCORED)
+    info = dataclasses.replace(info, flips=flips)
+  return info
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_its_method_and_scores_can_be_had(name):
   config = load(name)
   configs.check(config)
-  if config.data.name in ('toy_regression', 'captioned'):
-    info = opening.open_dataset(config.data).info
-  else:
-    info = fake.open_dataset(num_classes=2 if 'lidc' in name else 19).info
-    if flips := config.data.get('class_flips'):
-      flips = class_flips.parse(flips, labels.CLASS_NAMES, labels.SCORED)
-      info = dataclasses.replace(info, flips=flips)
-    if not config.data.get('source'):
-      transforms.from_config(config.data, True)
+  info = info_of(config)
+  if config.data.name not in ('toy_regression', 'captioned') and not config.data.get('source'):
+    transforms.from_config(config.data, True)
   assert callable(loop.build_method(config, info, 100).step)
   for spec in (config.report, *config.evals.values()):
     assert not spec or plans.plan(dict(spec), info).metrics

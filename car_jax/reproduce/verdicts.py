@@ -15,6 +15,7 @@ from car_jax.report.table import Cell, Table, number, table
 from car_jax.reproduce import stages
 from car_jax.reproduce.stages import Request
 
+LEAST = 0.01  # of the tolerances of trainings
 NAMES = ('reproduction.json', 'reproduction.md')
 
 
@@ -56,11 +57,8 @@ def lines(request: Request) -> list[Line]:
 
 
 def _of_report(name: str, content: Mapping[str, Any], kind: published.Kind) -> Iterator[Line]:
-  """The method's own predictor, of all its trainings. Of weights without numbers of their own:
-  beside those of trainings."""
-  keys = [f.name for f in dataclasses.fields(Score)]
-  every = [Score(**{k: entry[k] for k in keys}) for entry in content['published']]
-  known = {s.score: s for s in [x for x in every if x.of == kind] or every}
+  """The method's own predictor, of all its trainings."""
+  known = {s.score: s for s in known_of(content['published'], kind)}
   first, predictor = content['subjects'][0], content['subjects'][0]['name'].partition(': ')[2]
   same = lambda s: predictor and s['name'].partition(': ')[2] == predictor
   rows = [s for s in content['subjects'] if s is first or same(s)]
@@ -71,6 +69,19 @@ def _of_report(name: str, content: Mapping[str, Any], kind: published.Kind) -> I
     if seeds:
       low, high = (min(x for x, _ in ends), max(x for _, x in ends)) if ends else (None, None)
       yield Line(name, metric['name'], known.get(metric['name']), seeds, low, high)
+
+
+def known_of(entries: list[Mapping[str, Any]], kind: published.Kind) -> list[Score]:
+  """What is published of trainings, or of weights; where only the other is, that one.
+
+  A training is then not held to what the very weights can meet.
+  """
+  keys = [f.name for f in dataclasses.fields(Score)]
+  every = [Score(**{k: entry[k] for k in keys}) for entry in entries]
+  if own := [s for s in every if s.of == kind]:
+    return own
+  least = LEAST if kind == 'training' else 0.0
+  return [dataclasses.replace(s, tolerance=max(s.tolerance, least)) for s in every]
 
 
 def _of_study(request: Request) -> Iterator[Line]:
