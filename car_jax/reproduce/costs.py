@@ -25,6 +25,7 @@ from car_jax.data import opening, options, pipeline, sources
 from car_jax.datasets import prepare
 from car_jax.reproduce.experiments import Source
 
+PRODUCTS = ('dot_general', 'conv_general_dilated')
 CYCLE = 250  # steps, over which kinds of steps are averaged: as long as CAR's
 
 
@@ -106,16 +107,25 @@ def analysed(lowered: Any) -> np.ndarray:
 def repeated(jaxpr: Jaxpr, times: int = 1) -> Iterator[np.ndarray]:
   """The work of what a scan does again: XLA's analysis counts the body of a loop once.
 
-  Loops of no fixed length, such as those of matchings, are left at one turn.
+  Loops of no fixed length, such as those of matchings, are left at one turn, and so are those
+  without a product of arrays, such as those that draw numbers.
   """
   for eqn in jaxpr.eqns:
     turns = eqn.params['length'] if eqn.primitive.name == 'scan' else 1
     for inner in _inner(eqn):
-      if turns > 1:
+      if turns > 1 and _multiplies(inner.jaxpr):
         arguments = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in inner.jaxpr.invars]
         body = jax.jit(jaxpr_as_fun(inner)).lower(*arguments)
         yield times * (turns - 1) * analysed(body)
       yield from repeated(inner.jaxpr, times * turns)
+
+
+def _multiplies(jaxpr: Jaxpr) -> bool:
+  """Whether there is a product of matrices or a convolution in a program."""
+  return any(
+    eqn.primitive.name in PRODUCTS or any(_multiplies(inner.jaxpr) for inner in _inner(eqn))
+    for eqn in jaxpr.eqns
+  )
 
 
 def _inner(eqn: Any) -> Iterator[ClosedJaxpr]:
