@@ -1,10 +1,9 @@
 """What a training costs, before it runs: counted by shapes, on blank images of the right sizes.
 
 Counted: floating-point operations of a step and the bytes that they read and write, by XLA's
-analysis of the lowered program, of loops as often as they run; bytes of the state and of a batch;
-bytes of the arrays that are alive at once while the step's operations run in their order. Nothing
-is fused in this program: a compiler moves and keeps less. Assumed: what an accelerator does in a
-second.
+analysis of the lowered program, of loops as often as they run; bytes of the arrays, state and batch
+among them, that are alive at once while the step's operations run in their order. Nothing is fused
+in this program: a compiler moves and keeps less. Assumed: what an accelerator does in a second.
 """
 
 import collections
@@ -40,18 +39,12 @@ class Rate:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """Of one training: steps; operations of one, bytes that it moves; bytes that are kept."""
+  """Of one training: steps; operations of one, bytes that it moves, bytes that it needs."""
 
   steps: int
   flops: float
   moved: float
-  state: int
-  batch: int
-  live: int
-
-  @property
-  def memory(self) -> int:
-    return self.state + self.batch + self.live
+  memory: int
 
   def hours(self, rate: Rate) -> tuple[float, float]:
     """By operations alone, and by bytes alone."""
@@ -80,8 +73,7 @@ def of(
   kinds = collections.Counter(method.phase(step, state) for step in range(CYCLE))
   steps = {kind: _step(method, kind, state, batch) for kind in kinds}
   flops, moved = np.sum([steps[kind][0] * kinds[kind] for kind in kinds], axis=0) / CYCLE
-  most = max(alive for _, alive in steps.values())
-  return Cost(config.steps, float(flops), float(moved), _bytes(state), _bytes(batch), most)
+  return Cost(config.steps, float(flops), float(moved), max(m for _, m in steps.values()))
 
 
 def _bare(name: str) -> str:
@@ -89,13 +81,13 @@ def _bare(name: str) -> str:
 
 
 def _step(method: Any, kind: Any, state: Any, batch: Any) -> tuple[np.ndarray, int]:
-  """(operations, bytes moved) of one kind of step; its live bytes."""
+  """(operations, bytes moved) of one kind of step; the bytes that it needs."""
   more = {} if kind is None else {'phase': kind}
   step = lambda state, batch, key: method.step(state, batch, key, **more)
   key = jax.random.key(0)
   traced = jax.jit(step).trace(state, batch, key)
   work = analysed(traced.lower()) + sum(repeated(traced.jaxpr.jaxpr))
-  return work, live(traced.jaxpr.jaxpr)
+  return work, live(traced.jaxpr.jaxpr, donated=True)
 
 
 def analysed(lowered: Any) -> np.ndarray:
@@ -138,12 +130,15 @@ def _inner(eqn: Any) -> Iterator[ClosedJaxpr]:
         yield ClosedJaxpr(part, ())
 
 
-def live(jaxpr: Jaxpr) -> int:
-  """Most bytes, beside the arguments, of arrays that are alive at once in the order of the text."""
+def live(jaxpr: Jaxpr, *, donated: bool = False) -> int:
+  """Most bytes of arrays that are alive at once in the order of the text.
+
+  donated: with the arguments, each until its last use; else without them.
+  """
   last = {v: eqn for eqn in jaxpr.eqns for v in eqn.invars if not isinstance(v, Literal)}
   results = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
-  sizes: dict[Any, int] = {}
-  most = now = 0
+  sizes = {v: _size(v.aval) for v in jaxpr.invars} if donated else {}
+  most = now = sum(sizes.values())
   for eqn in jaxpr.eqns:
     within = max((live(inner.jaxpr) for inner in _inner(eqn)), default=0)
     made = {v: _size(v.aval) for v in eqn.outvars}
@@ -158,10 +153,6 @@ def live(jaxpr: Jaxpr) -> int:
 
 def _size(array: Any) -> int:
   return math.prod(array.shape) * array.dtype.itemsize
-
-
-def _bytes(tree: Any) -> int:
-  return sum(map(_size, jax.tree.leaves(tree)))
 
 
 def _blank(data: options.Data, given: Source, seen: Mapping[str, int]) -> sources.Dataset:

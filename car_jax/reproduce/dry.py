@@ -8,10 +8,10 @@ from car_jax.reproduce.stages import Request, Stage
 
 NOTES = """\
 Counted, by XLA of the lowered step, without running it: operations, and bytes moved with nothing
-fused; a mean over the kinds of steps. Counted too: memory, of the state, a batch, and all that is
-alive at once in the step, nothing fused. A compiler moves and keeps less.
-Assumed, not measured: {}. Hours are of one seed, without evaluations: by operations at least, by
-bytes at most where memory is the limit."""
+fused; a mean over the kinds of steps. Counted too: memory, of all that is alive at once in a step,
+state and batch among it, nothing fused. A compiler moves and keeps less.
+Assumed, not measured: {}. Hours are of one seed, without
+evaluations: by operations the least, by bytes what unfused operations would take."""
 
 
 def show(request: Request, stage: str, rate: Rate) -> None:
