@@ -19,7 +19,7 @@ of the published code. Published stages of vgg16 used 2 devices, the others 4.
 
 from ml_collections import ConfigDict
 
-from car_jax.configs._published import paper, publish
+from car_jax.configs._published import paper, publish, weights
 from car_jax.errors import UserError, nearest
 
 # Published on the 500 validation images, in %.
@@ -65,9 +65,16 @@ def adapted(c, net, base_run):
 
 
 def miou(value, score='miou', classes=19):
-  """A published mIoU in %. Runs of one setting differ by more than a point."""
+  """A published mIoU in %, of snapshots that were released. Trainings differ by more than a point.
+
+  -> entries of it for c.published.
+  """
   how = f'{classes} classes, images of 1024 x 2048 whole, one scale, not mirrored, the student'
-  return paper(score, round(value / 100, 4), None, SOURCE, 0.015, how)
+  value, name = round(value / 100, 4), f'miou{classes}'
+  return {
+    name: paper(score, value, None, SOURCE, 0.015, how),
+    f'weights_{name}': weights(score, value, SOURCE, 0.003, how),
+  }
 
 
 def get_config(variant='resnet101', source='gta5', steps=STEPS, classes='', file='sac_gta5'):
@@ -89,5 +96,5 @@ def get_config(variant='resnet101', source='gta5', steps=STEPS, classes='', file
   c.evals = dict(val2=spec | dict(split='val2'))
   c.best = 'val2/miou:max'
   c.report = spec | dict(split='validation')
-  publish(c, miou=miou(MIOU[variant]))
+  publish(c, **miou(MIOU[variant]))
   return c

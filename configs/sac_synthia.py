@@ -27,6 +27,6 @@ def get_config(variant='resnet101'):
   if not variant.endswith('_base'):
     c.data.target.uniform_classes = ABSENT
   c.report.metrics = ('miou', THIRTEEN)
-  more = {'miou13': sac_gta5.miou(59.3, THIRTEEN, 13)} if variant == 'resnet101' else {}
-  publish(c, miou=sac_gta5.miou(MIOU[variant], classes=16), **more)
+  more = sac_gta5.miou(59.3, THIRTEEN, 13) if variant == 'resnet101' else {}
+  publish(c, **sac_gta5.miou(MIOU[variant], classes=16), **more)
   return c

@@ -1,6 +1,7 @@
 """Every experiment: what it would do, whether a folder is the published data; some of them done."""
 
 import json
+import pathlib
 import re
 import shlex
 import shutil
@@ -251,8 +252,30 @@ def test_a_black_box_is_needed_where_the_nets_see_one(tmp_path):
 
 
 def test_the_stages_of_a_name():
-  request = stages.Request(experiments.find('lidc-mose'), stages.pathlib.Path('w'), sources=(None,))
+  request = stages.Request(experiments.find('lidc-mose'), pathlib.Path('w'), sources=(None,))
   every = stages.of(request)
   assert [s.name for s in stages.chosen(every, 'train')] == [
     'train/seed0', 'train/seed1', 'train/seed2', 'train/report',
   ]  # fmt: skip
+
+
+def test_the_page_has_every_published_score_and_its_commands_are_right():
+  page = pathlib.Path('docs/reproduce.md').read_text()
+  rows = dict(re.findall(r'^\| `(\S+)` (\|.*)$', page, re.MULTILINE))
+  assert [*rows] == [*experiments.EXPERIMENTS]
+  for name, experiment in experiments.EXPERIMENTS.items():
+    for training in experiment.trainings:
+      for score in published.scores(configs.load(training.config).published.to_dict()):
+        assert re.search(rf'{re.escape(score.text)}\b', rows[name]), (name, score)
+        assert f'{score.tolerance:g}' in rows[name], (name, score)
+    if experiment.trainings:
+      numbers = experiment.sources[0].counts[0].values()
+      assert all(f'{n:,}' in rows[name] for n in numbers), name
+  commands = re.findall(r'^car-jax reproduce (.*)$', page, re.MULTILINE)
+  assert len(commands) == 6
+  for command in commands:
+    args, rest = reproduce.parse(shlex.split(command))
+    experiment = experiments.find(args.experiment)
+    assert not rest
+    assert len(args.source) in (0, len(experiment.sources))
+    assert not experiment.study or args.released
