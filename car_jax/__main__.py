@@ -28,6 +28,7 @@ COMMANDS = {
   'import': 'car_jax.importers.__main__',
   'calibrate': 'car_jax.calibrate.__main__',
   'generate': 'car_jax.generate.__main__',
+  'reproduce': 'car_jax.commands.reproduce',
   'configs': 'car_jax.commands.configs',
   'options': 'car_jax.commands.options',
 }

@@ -22,6 +22,7 @@ from car_jax import files, lookup, options, renamed
 from car_jax.errors import UserError, naming, nearest, reading, reason
 from car_jax.evaluate.options import Evaluation
 from car_jax.options import Count, Group, Part, Positive, Range
+from car_jax.published import Score
 
 PACKAGE = pathlib.Path(__file__).parent
 LIBRARIES = tuple(sysconfig.get_paths()[k] for k in ('stdlib', 'purelib', 'platlib'))
@@ -55,6 +56,8 @@ class Run(Group):
   """Parts of other runs to start from, such as init.net=runs/other:net."""
   report: Evaluation = dataclasses.field(default_factory=dict)  # type: ignore[assignment]
   """What car-jax eval scores."""
+  published: dict[str, Score] = dataclasses.field(default_factory=dict)
+  """What is published of such a run, by names of your own; reports print it beside."""
 
 
 def load(path: str, changes: Sequence[tuple[str, str]] = ()) -> ConfigDict:

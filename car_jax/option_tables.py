@@ -54,11 +54,13 @@ def page() -> str:
     SceneOptions,
     StyleOptions,
   )
+  from car_jax.published import Score
   from car_jax.reliability.plan import Correlation, Guarantee, ImageSet, Model, StudyOptions
 
   groups: list[tuple[str, type]] = [
     ('A training run', Run),
     ('An evaluation (`evals.NAME`, `report`)', Evaluation),
+    ('A published score (`published.NAME`)', Score),
     ('Every data set (`data`)', Data),
     ('The source of an adaptation (`data.source`)', Source),
     ('The target of an adaptation (`data.target`)', Target),

@@ -15,7 +15,7 @@ from car_jax.evaluate import folders
 
 # What may change when a run goes on: nothing that was computed so far depends on it, as no method
 # is told the number of steps. Milestones, which are of the method, may not.
-FREE = ('steps', 'log_every', 'eval_every', 'save_every', 'keep', 'evals', 'report')
+FREE = ('steps', 'log_every', 'eval_every', 'save_every', 'keep', 'evals', 'report', 'published')
 FREE_DATA = ('threads', 'workers', 'eval_batch')  # the same of config.data
 
 
@@ -64,14 +64,8 @@ def _remove_empty(folder: Path) -> None:
 
 def _adopt(workdir: Path, config: ConfigDict) -> None:
   """Writes config.json, unless the folder holds a run of another config. Raises UserError."""
-  path, old = workdir / 'config.json', _config_of(workdir)
+  path, old = workdir / 'config.json', check(workdir, config)
   if old is not None:
-    if changed := configs.differences(_without_free(old), _without_free(config)):
-      lines = '\n'.join(changed)
-      raise UserError(
-        f'{workdir} holds a run of another config:\n{lines}\n'
-        f'  use --new to start over (the old run is moved aside), or another --workdir'
-      )
     done = checkpoints.newest(workdir / 'checkpoints')
     if config.steps < done:
       raise UserError(
@@ -84,6 +78,18 @@ def _adopt(workdir: Path, config: ConfigDict) -> None:
         print('  the best checkpoint so far was chosen by the evaluations before', flush=True)
   with folders.whole(path) as part:
     part.write_text(configs.to_json(config))
+
+
+def check(workdir: Path, config: ConfigDict) -> ConfigDict | None:
+  """The config of the run in a folder, if it holds one. Raises UserError: of another config."""
+  old = _config_of(workdir)
+  if old and (changed := configs.differences(_without_free(old), _without_free(config))):
+    lines = '\n'.join(changed)
+    raise UserError(
+      f'{workdir} holds a run of another config:\n{lines}\n'
+      f'  use --new to start over (the old run is moved aside), or another --workdir'
+    )
+  return old
 
 
 def _config_of(workdir: Path) -> ConfigDict | None:

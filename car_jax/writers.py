@@ -54,7 +54,7 @@ class Writers:
     if not active:
       return
     path = workdir / 'metrics.jsonl'
-    rows = [(line, row) for line, row in _records(path) if row['step'] <= start]
+    rows = [(line, row) for line, row in records(path) if row['step'] <= start]
     self._keys = {key for _, row in rows if row['step'] == start for key in row}
     with folders.whole(path) as part:
       part.write_text(''.join(line for line, _ in rows))
@@ -80,7 +80,7 @@ class Writers:
       self._file.close()
 
 
-def _records(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def records(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
   """The lines of a file and what they say; those that a crash cut short or spoiled are counted."""
   lines = path.read_text(errors='replace').splitlines(keepends=True) if path.exists() else []
   spoiled = 0

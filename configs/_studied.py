@@ -6,6 +6,9 @@ detectron2's model zoos. What the studies' authors trained themselves has no pub
 file is known by the name of its config, or of the model.
 """
 
+from typing import Any
+
+from car_jax.configs._published import weights
 from car_jax.errors import UserError
 
 # Name, the studies (R, G), variant of configs/segmenters_cityscapes.py, millions of parameters,
@@ -59,6 +62,11 @@ PSPNet-R101      G  pspnet_r101             65.60 79.77 pspnet_r101-d8_769x769_8
 SemFPN-R50       G  semfpn_r50              28.50 74.52 fpn_r50_512x1024_80k_cityscapes_20200717_021437-94018a0d.pth
 SemFPN-R101      G  semfpn_r101             47.49 75.80 fpn_r101_512x1024_80k_cityscapes_20200717_012416-c5800d4c.pth
 """
+WHOLE = dict(
+  convention='all 500 validation images of Cityscapes whole, one scale, not mirrored',
+  tolerance=0.005,
+)
+ZOO = dict(mmseg='model zoo of mmsegmentation', detectron2='model zoos of detectron2’s projects')
 DETECTRON2 = ('Mask2Former', 'MaskFormer')
 CONDITIONS = ('fog', 'night', 'rain', 'snow')
 
@@ -77,9 +85,15 @@ def models(study, runs):
 def entry(row, runs):
   name, _, variant, parameters, miou, file = row
   importer = 'detectron2' if name in DETECTRON2 else 'mmseg'
-  published = dict(files=(file, f'{name}_ckpt.pth', f'{name}.pth'), importer=importer)
+  published: dict[str, Any] = dict(
+    files=(file, f'{name}_ckpt.pth', f'{name}.pth'), importer=importer
+  )
   published |= dict(config=f'configs/segmenters_cityscapes.py:{variant}')
-  return dict(path=f'{runs}/{name}', published=published | dict(miou=miou, parameters=parameters))
+  scores = (
+    {} if miou is None else {'miou': weights('miou', round(miou / 100, 6), ZOO[importer], **WHOLE)}
+  )
+  published |= dict(scores=scores, parameters=parameters)
+  return dict(path=f'{runs}/{name}', published=published)
 
 
 def cityscapes(c):

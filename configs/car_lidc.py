@@ -3,24 +3,33 @@
   car-jax prepare lidc_crops --source FOLDER
   car-jax train --config configs/car_lidc.py --workdir runs/car_lidc
 
-Published on this split: GED16 0.264 +- 0.002, HM-IoU16 0.592 +- 0.005 (table of CCDM, ICCV 2023).
-One epoch is 276 steps; the authors trained for five days on one 16 GB GPU. There the encoder of the
-calibration net starts from ImageNet's weights. Without more it starts here as VGG does, from random
-ones; torchvision's file (a download) makes it the published start:
+PUBLISHED has what is published on this split. One epoch is 276 steps; the authors trained for five
+days on one 16 GB GPU. As there, the encoder of the calibration net can start from ImageNet's
+weights, of torchvision's file (a download); where none is given it starts as VGG does, from random
+ones:
 
   car-jax import torchvision vgg19_bn-c79401a0.pth \\
     --config configs/car_lidc.py:calnet --out runs/vgg19
   car-jax train --config configs/car_lidc.py --workdir runs/car_lidc \\
     --config.init.calnet=runs/vgg19:net
 
-Variant `:calnet` is the calibration net alone, by cross entropy.
+Variant `:calnet` is the calibration net alone, by cross entropy. All of it, step by step and beside
+the published scores: car-jax reproduce lidc-car --source FOLDER --imagenet vgg19_bn-c79401a0.pth
 """
 
 from ml_collections import ConfigDict
 
+from car_jax.configs._published import CCDM, FOUR_READERS, paper, publish
 from car_jax.errors import UserError, nearest
 
 VARIANTS = ('car', 'calnet')
+V2 = dict(source=f'CAR, {CCDM}: LIDC, split v2', convention=FOUR_READERS)
+PUBLISHED = dict(
+  ged16=paper('ged16', 0.264, 0.002, **V2),
+  ged50=paper('ged50', 0.248, 0.004, **V2),
+  ged100=paper('ged100', 0.243, 0.004, **V2),
+  hm_iou16=paper('hm_iou16', 0.592, 0.005, **V2),
+)
 
 
 def get_config(variant='car'):
@@ -56,6 +65,8 @@ def get_config(variant='car'):
   c.best = 'val/ged16:min'
   metrics = ('ged16', 'ged50', 'ged100', 'hm_iou16', 'hm_iou50', 'hm_iou100', 'dice_max16', 'ece')
   c.report = dict(split='test', samples=100, metrics=metrics)
+  publish(c, **PUBLISHED)
   if variant == 'calnet':
+    c.published = {}
     c.method = dict(name='supervised', model=c.method.calnet, optim=c.method.optim.calnet)
   return c

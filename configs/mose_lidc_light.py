@@ -12,4 +12,5 @@ from car_jax.configs import mose_lidc
 def get_config():
   c = mose_lidc.get_config()
   c.method.model.widths = (32, 64, 128, 192)
+  c.published = {}  # of the larger net
   return c

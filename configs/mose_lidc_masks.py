@@ -3,8 +3,8 @@
   car-jax prepare lidc_masks
   car-jax train --config configs/mose_lidc_masks.py --workdir runs/mose_lidc_masks
 
-The released network and loss (Gao et al., ICLR 2023) at 128x128; for a GPU. Published there, on CT:
-GED16 0.218, matched IoU 0.624.
+The released network and loss (Gao et al., ICLR 2023) at 128x128; for a GPU. What is published
+is of CT (configs/mose_lidc.py).
 """
 
 from car_jax.configs import mose_lidc

@@ -187,15 +187,20 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     )
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-    self.problems, self.fingerprint = Problems(), fingerprint.Fingerprint()
-    self.source: Any = None  # a path, of data that have files
+    source = None
     if self.MANUAL_DOWNLOAD_INSTRUCTIONS:
       try:
-        self.source = pathlib.Path(dl_manager.manual_dir)
+        source = pathlib.Path(dl_manager.manual_dir)
       except AssertionError as e:  # it is not there, or empty
         raise UserError(str(e)) from None
-    self.items = {s: items for s, items in self.splits(self.source).items() if len(items)}
-    return {s: self._generate_examples(s) for s in self.items}
+    return {s: self._generate_examples(s) for s in self.listed(source)}
+
+  def listed(self, source: pathlib.Path | None) -> dict[str, int]:
+    """Split -> how many examples the files of a source make; they are not read yet. UserError."""
+    self.problems, self.fingerprint = Problems(), fingerprint.Fingerprint()
+    self.source: Any = source  # a path, of data that have files
+    self.items = {s: items for s, items in self.splits(source).items() if len(items)}
+    return {split: len(items) for split, items in self.items.items()}
 
   def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
     empty = True

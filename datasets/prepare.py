@@ -98,7 +98,13 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, Any]:
   return args, config_of(built, args)
 
 
-def _check_source(name: str, source: pathlib.Path | None) -> None:
+def place(name: str, config: Any, data_dir: pathlib.Path) -> pathlib.Path:
+  """The folder of a prepared data set."""
+  return data_dir.expanduser() / name / config.name / config.version
+
+
+def check_source(name: str, source: pathlib.Path | None) -> None:
+  """Raises UserError for a source that is not there, or not wanted."""
   wanted = instructions(name)
   if wanted and source is None:
     raise UserError(f'{name} needs --source: {wanted}; see docs/data.md')
@@ -113,7 +119,7 @@ def _check_source(name: str, source: pathlib.Path | None) -> None:
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
   args, config = parse(arguments)
-  _check_source(args.name, args.source)
+  check_source(args.name, args.source)
   try:
     with stopping.listening():
       folder, report = prepare(args.name, args.source, args.data_dir, config, args.overwrite)
@@ -163,8 +169,8 @@ def prepare(
     config = config.for_source(source)
     manual_dir = source if source.is_dir() else source.parent
   data_dir = data_dir.expanduser()
-  home = data_dir / name / config.name
-  final = home / config.version
+  final = place(name, config, data_dir)
+  home = final.parent
   if (final / 'dataset_info.json').exists() and not overwrite:
     return final, []
   for left in (*home.glob('*incomplete*'), *home.parent.glob('.config/*incomplete*')):

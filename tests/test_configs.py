@@ -19,8 +19,8 @@ from car_jax.reliability import plan
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
 # of one method once small: one of them trains; smoke's others in test_sharding, test_resume
 TWINS = dict(car_lidc_masks='car_lidc', mose_lidc_light='mose_lidc', mose_lidc_masks='mose_lidc')
-STUDIES = [f for f in FILES if f.startswith('reliability')]  # they train nothing
-REGISTRIES = ['genval', 'relis']  # nor do these: tests/importers/test_registry.py
+REGISTRIES = ['genval', 'relis', 'reliability_validation']  # tests/importers/test_registry.py
+STUDIES = [f for f in FILES if f.startswith('reliability') and f not in REGISTRIES]
 GENERATING = ['genval_ood', 'genval_style']  # nor these
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
@@ -107,19 +107,24 @@ NAMES = [
 ]
 
 
+def info_of(config):
+  """What is known of a config's data, as far as methods and scores must know it."""
+  if config.data.name in ('toy_regression', 'captioned'):
+    return opening.open_dataset(config.data).info
+  info = fake.open_dataset(num_classes=2 if 'lidc' in config.data.name else 19).info
+  if flips := config.data.get('class_flips'):
+    flips = class_flips.parse(flips, labels.CLASS_NAMES, labels.SCORED)
+    info = dataclasses.replace(info, flips=flips)
+  return info
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_its_method_and_scores_can_be_had(name):
   config = load(name)
   configs.check(config)
-  if config.data.name in ('toy_regression', 'captioned'):
-    info = opening.open_dataset(config.data).info
-  else:
-    info = fake.open_dataset(num_classes=2 if 'lidc' in name else 19).info
-    if flips := config.data.get('class_flips'):
-      flips = class_flips.parse(flips, labels.CLASS_NAMES, labels.SCORED)
-      info = dataclasses.replace(info, flips=flips)
-    if not config.data.get('source'):
-      transforms.from_config(config.data, True)
+  info = info_of(config)
+  if config.data.name not in ('toy_regression', 'captioned') and not config.data.get('source'):
+    transforms.from_config(config.data, True)
   assert callable(loop.build_method(config, info, 100).step)
   for spec in (config.report, *config.evals.values()):
     assert not spec or plans.plan(dict(spec), info).metrics

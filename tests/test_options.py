@@ -40,7 +40,7 @@ TEXTS += (
   "{'name': 'fake', 'size': (8, 8)}",
   "{'views': 3}",
   "{'split': 'x'}",
-  "{'miou': 3.0}",
+  "{'scores': {'a': {'score': 'miou', 'value': 0.8}}}",
   '(1, 2, 3, 4)',
 )
 

@@ -20,6 +20,7 @@ from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.harness import Batches, Evaluator
 from car_jax.evaluate.predict import Subject
 from car_jax.evaluate.results import Results
+from car_jax.published import beside
 from car_jax.report import evaluation, svg
 
 RESULTS = 'results.json'
@@ -130,6 +131,9 @@ def evaluate(
   with _batches(stream) as batches, saver or contextlib.nullcontext():
     results = evaluator(subjects, batches, rng=rng, progress=meter, save=saver)
     results.seeds = {k: [*v] for k, v in (trainings or {}).items()}
+    names = [m.name for m in results.plan.metrics]
+    known = about.config.get('published')
+    results.published = beside(known, results.info.name, about.split, names)
     if saver is not None:
       print(f'arrays in {saver.close(results, command=about.command)}')
   choice = gallery.choose(results, subjects[0].name)

@@ -17,6 +17,7 @@ from car_jax.metrics import calibration
 from car_jax.metrics.base import Metric
 from car_jax.metrics.bootstrap import Interval
 from car_jax.metrics.of_probabilities import Diagram
+from car_jax.published import Score
 
 
 @dataclasses.dataclass
@@ -24,6 +25,7 @@ class Results:
   """A cell for each subject, in the order of the report, all of the same images.
 
   notes: subject -> what it is. seeds: model -> its subjects, one for each of several trainings.
+  published: what others have published of these scores.
   """
 
   plan: Plan
@@ -33,6 +35,7 @@ class Results:
   seconds: float
   resamples: int = 1000
   seeds: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+  published: list[Score] = dataclasses.field(default_factory=list)
   _estimates: dict[str, dict[str, Estimate]] = dataclasses.field(default_factory=dict)
 
   @property

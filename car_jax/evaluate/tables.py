@@ -39,6 +39,7 @@ def as_json(results: Results) -> dict[str, Any]:
       comparison=results.comparison(),
       rankings=_rankings(results),
       seeds=_seeds(results),
+      published=[dataclasses.asdict(s) | dict(text=s.text) for s in results.published],
       seconds=results.seconds,
     )
   )

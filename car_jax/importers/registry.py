@@ -16,6 +16,7 @@ from car_jax.errors import UserError
 from car_jax.importers import comparison
 from car_jax.importers.segmenters import FRAME
 from car_jax.nn.composed import Composition
+from car_jax.published import scores
 from car_jax.reliability import plan
 
 Importing = Callable[[Mapping[str, Any], pathlib.Path, pathlib.Path], None]
@@ -79,6 +80,15 @@ def run(study: str, weights: str, importing: Importing) -> list[str]:
   ]
 
 
+def complete(study: str, weights: str) -> bool:
+  """Whether what a folder holds of a study's models is imported already."""
+  folder = pathlib.Path(weights)
+  models = plan.load(study).to_dict()['models']
+  file_of = matched(models, [p for p in folder.rglob('*') if p.is_file()])
+  there = {name for name, m in models.items() if (pathlib.Path(m['path']) / CONFIG).exists()}
+  return bool(there) and there >= {*file_of}
+
+
 def check_size(
   path: Any, config: ConfigDict, num_classes: int, published: Mapping[str, Any]
 ) -> None:
@@ -112,6 +122,6 @@ def _remarks(run: pathlib.Path, published: Mapping[str, Any]) -> list[str]:
 
 
 def _about(published: Mapping[str, Any]) -> str:
-  size, miou = published['parameters'], published['miou']
+  size, given = published['parameters'], scores(published['scores'])
   sized = f', {size:g} M parameters' if size else ''
-  return sized + (f', published mIoU {miou:g} %' if miou else '')
+  return sized + ''.join(f', published {s.score} {s.text}' for s in given)

@@ -25,6 +25,7 @@ from car_jax.metrics import (
 )
 from car_jax.metrics.calibration import reliability
 from car_jax.metrics.of_pixels import OBJECT_NAMES
+from car_jax.published import scores
 from car_jax.reliability import correlation, failing, objects, ranks, survival
 from car_jax.reliability.count import census_of
 from car_jax.reliability.study import PLAIN, Cell, Study, absent
@@ -104,7 +105,8 @@ def _about(study: Study, model: str) -> str:
 
 def _published(plan: Any, model: str) -> float | None:
   """The published mIoU in %."""
-  return (plan.models[model].get('published') or {}).get('miou')
+  given = scores((plan.models[model].get('published') or {}).get('scores'))
+  return next((round(100 * s.value, 4) for s in given if s.score == 'miou'), None)
 
 
 def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:

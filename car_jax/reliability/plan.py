@@ -17,6 +17,7 @@ from car_jax.metrics import catalogue
 from car_jax.metrics.base import Metric
 from car_jax.metrics.catalogue import Setting
 from car_jax.options import Group, Range, Share
+from car_jax.published import Score
 from car_jax.reliability.count import How
 from car_jax.reliability.guarantees import DEFAULT, Guarantee, checked
 from car_jax.report.table import joined
@@ -39,8 +40,8 @@ class Published(Group):
   """Whose format it has."""
   config: str = ''
   """Its run's config, for a file that does not say itself what it holds."""
-  miou: float | None = None
-  """Of whole Cityscapes validation images at one scale, in %; None where none is published."""
+  scores: dict[str, Score] = dataclasses.field(default_factory=dict)
+  """What is published of them, by names of your own."""
   parameters: float = 0.0
   """Millions, without heads of training alone."""
 

@@ -38,6 +38,7 @@ def page(content: Content, gallery: Gallery) -> str:
     findings=[*findings(content), *content['remarks']],
     facts=_facts(content),
     scores=scores(content, ' – '),
+    published=published(content, ' – '),
     metrics=[_explained(group) for group in kinds],
     figures=figures.by_section(content),
     styles=figures.look(content),
@@ -116,6 +117,18 @@ def scores(content: Content, joint: str = ' to ') -> Table:
   return Table('scores', tuple(columns), tuple(rows), sortable=True)
 
 
+def published(content: Content, joint: str = ' to ') -> Table | None:
+  """What is published of these scores beside ours, of the first subject; None for nothing."""
+  first, rows = content['subjects'][0], []
+  for known in content['published']:
+    entry, places = first['scores'][known['score']], _places(content, known['score'])
+    ours = Cell(number(entry['mean'], places), _ends(entry, places, joint))
+    of = 'trainings' if known['of'] == 'training' else 'released weights'
+    rows.append((known['score'], known['text'], ours, of, known['source'], known['convention']))
+  head = ('score', 'published', f'here, {first["name"]}', 'of', 'source', 'convention there')
+  return table('published scores', head, rows, words=(0, 3, 4, 5)) if rows else None
+
+
 def findings(content: Content) -> list[str]:
   """The main score in sentences: the first subject, against each other one, and the floor."""
   main = content['main']
@@ -165,6 +178,8 @@ def markdown(content: Content, drawn: Mapping[str, str]) -> str:
   over = f'{units["count"]:,} {units["name"]}'
   out += [f'Mean and 95 % interval (bootstrap over {over}); the best in bold.', '']
   out += [*scores(content).markdown(), '', *table('', head, legend, words=range(4)).markdown(), '']
+  if beside := published(content):
+    out += ['## Published', '', *beside.markdown(), '']
   out += ['## Pictures', '', f'Cases show, from left to right: {prose(shown)}.', '']
   titles = {name: prose(title) for name, title in drawn.items()}
   out += [f'{title}\n\n![{title}](pictures/{name})\n' for name, title in titles.items()]
@@ -184,6 +199,8 @@ def terminal(content: Content, width: int = WIDTH) -> str:
   else:
     over = f'{units["count"]:,} {units["name"]}'
     lines.append(f'* the best; in brackets 95 % bootstrap intervals over {over}.')
+  if beside := published(content):
+    lines += ['', *beside.terminal(width), '']
   seen: set[str] = set()
   for m in content['metrics']:
     line = f'{m["name"]} is {m["convention"]}, {BETTER[m["better"]]}.'

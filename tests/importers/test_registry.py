@@ -72,7 +72,8 @@ def study(tmp_path):
   path.write_text(
     'from ml_collections import ConfigDict\n'
     'def entry(name, *files):\n'
-    f'  return dict(path="{tmp_path}/runs/" + name, published=dict(files=files, miou=70.0))\n'
+    '  published = dict(files=files, scores=dict(a=dict(score="miou", value=0.7)))\n'
+    f'  return dict(path="{tmp_path}/runs/" + name, published=published)\n'
     'def get_config():\n'
     '  return ConfigDict(dict(models=dict(a=entry("a", "a.pth", "a_*.pth"),'
     ' b=entry("b", "b*.pth")), sets=dict(x=dict())))\n'
@@ -98,7 +99,7 @@ def test_a_folder_is_imported_and_told_about(study, tmp_path):
   assert made == [('mmseg', 'a_1.pth')]
   text = '\n'.join(lines)
   assert 'a: ' in text
-  assert 'published mIoU 70 %' in text
+  assert 'published miou 0.7' in text
   assert '  b: b*.pth' in text
   assert 'of no model of the study: deeper/notes.txt' in text
   assert '1 of 2 models' in text

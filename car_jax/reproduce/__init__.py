@@ -1,0 +1,1 @@
+"""The published experiments from the files to a table of scores: see commands/reproduce.py."""

@@ -1,0 +1,195 @@
+"""What a training costs, before it runs: counted by shapes, on blank images of the right sizes.
+
+Counted: floating-point operations of a step and the bytes that they read and write, by XLA's
+analysis of the lowered program, of loops as often as they run; bytes of the arrays, state and batch
+among them, that are alive at once while the step's operations run in their order. Nothing is fused
+in this program: a compiler moves and keeps less. Assumed: what an accelerator does in a second.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from ml_collections import ConfigDict
+
+from car_jax import loop
+from car_jax.data import opening, options, pipeline, sources
+from car_jax.datasets import prepare
+from car_jax.reproduce.experiments import Source
+
+PRODUCTS = ('dot_general', 'conv_general_dilated')
+CYCLE = 250  # steps, over which kinds of steps are averaged: as long as CAR's
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+  """What an accelerator does in a second: operations, and bytes from and to its memory."""
+
+  flops: float
+  bytes: float
+  words: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """Of one training: steps; operations of one, bytes that it moves, bytes that it needs."""
+
+  steps: int
+  flops: float
+  moved: float
+  memory: int
+
+  def hours(self, rate: Rate) -> tuple[float, float]:
+    """By operations alone, and by bytes alone."""
+    hours = self.steps / 3600
+    return hours * self.flops / rate.flops, hours * self.moved / rate.bytes
+
+
+def of(
+  config: ConfigDict, given: Mapping[str, Source], seen: Mapping[str, Mapping[str, int]]
+) -> Cost:
+  """Of a training run. given: data set -> its source; seen: data set -> examples by split.
+
+  Nothing is compiled or run, no file is read. Raises UserError.
+  """
+  blank = lambda data: _blank(data, given[_bare(data.name)], seen[_bare(data.name)])
+  dataset = opening.open_dataset(config.data, blank)
+  data = options.of(config.data)
+  source = dataset.split(data.train)
+  method = loop.build_method(config, dataset.info, len(source))
+  kw = dict(seed=config.seed, start_step=0, host=0, hosts=1)
+  data = dataclasses.replace(data, workers=0)
+  with contextlib.closing(pipeline.train_batches(source, dataset.info, data, **kw)) as stream:
+    batch = next(stream)
+  batch = {k: v for k, v in batch.items() if np.asarray(v).dtype.kind in 'biuf'}
+  state = method.init(config.seed, batch)
+  kinds = collections.Counter(method.phase(step, state) for step in range(CYCLE))
+  steps = {kind: _step(method, kind, state, batch) for kind in kinds}
+  flops, moved = np.sum([steps[kind][0] * kinds[kind] for kind in kinds], axis=0) / CYCLE
+  return Cost(config.steps, float(flops), float(moved), max(m for _, m in steps.values()))
+
+
+def _bare(name: str) -> str:
+  return name.partition('/')[0]
+
+
+def _step(method: Any, kind: Any, state: Any, batch: Any) -> tuple[np.ndarray, int]:
+  """(operations, bytes moved) of one kind of step; the bytes that it needs."""
+  more = {} if kind is None else {'phase': kind}
+  step = lambda state, batch, key: method.step(state, batch, key, **more)
+  key = jax.random.key(0)
+  traced = jax.jit(step).trace(state, batch, key)
+  work = analysed(traced.lower()) + sum(repeated(traced.jaxpr.jaxpr))
+  return work, live(traced.jaxpr.jaxpr, donated=True)
+
+
+def analysed(lowered: Any) -> np.ndarray:
+  """(operations, bytes moved) of a program."""
+  found = lowered.cost_analysis() or {}
+  return np.array([found.get('flops', 0.0), found.get('bytes accessed', 0.0)])
+
+
+def repeated(jaxpr: Jaxpr, times: int = 1) -> Iterator[np.ndarray]:
+  """The work of what a scan does again: XLA's analysis counts the body of a loop once.
+
+  Loops of no fixed length, such as those of matchings, are left at one turn, and so are those
+  without a product of arrays, such as those that draw numbers.
+  """
+  for eqn in jaxpr.eqns:
+    turns = eqn.params['length'] if eqn.primitive.name == 'scan' else 1
+    for inner in _inner(eqn):
+      if turns > 1 and _multiplies(inner.jaxpr):
+        arguments = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in inner.jaxpr.invars]
+        body = jax.jit(jaxpr_as_fun(inner)).lower(*arguments)
+        yield times * (turns - 1) * analysed(body)
+      yield from repeated(inner.jaxpr, times * turns)
+
+
+def _multiplies(jaxpr: Jaxpr) -> bool:
+  """Whether there is a product of matrices or a convolution in a program."""
+  return any(
+    eqn.primitive.name in PRODUCTS or any(_multiplies(inner.jaxpr) for inner in _inner(eqn))
+    for eqn in jaxpr.eqns
+  )
+
+
+def _inner(eqn: Any) -> Iterator[ClosedJaxpr]:
+  """The programs within an operation, such as those of a loop or a call."""
+  for value in eqn.params.values():
+    for part in value if isinstance(value, tuple | list) else (value,):
+      if isinstance(part, ClosedJaxpr):
+        yield part
+      elif isinstance(part, Jaxpr):
+        yield ClosedJaxpr(part, ())
+
+
+def live(jaxpr: Jaxpr, *, donated: bool = False) -> int:
+  """Most bytes of arrays that are alive at once in the order of the text.
+
+  donated: with the arguments, each until its last use; else without them.
+  """
+  last = {v: eqn for eqn in jaxpr.eqns for v in eqn.invars if not isinstance(v, Literal)}
+  results = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+  sizes = {v: _size(v.aval) for v in jaxpr.invars} if donated else {}
+  most = now = sum(sizes.values())
+  for eqn in jaxpr.eqns:
+    within = max((live(inner.jaxpr) for inner in _inner(eqn)), default=0)
+    made = {v: _size(v.aval) for v in eqn.outvars}
+    most = max(most, now + max(within, sum(made.values())))
+    sizes |= made
+    now += sum(made.values())
+    ended = {v for v in eqn.invars if not isinstance(v, Literal) and last[v] is eqn}
+    for v in (ended | {v for v in eqn.outvars if v not in last}) - results:
+      now -= sizes.pop(v, 0)
+  return most
+
+
+def _size(array: Any) -> int:
+  return math.prod(array.shape) * array.dtype.itemsize
+
+
+def _blank(data: options.Data, given: Source, seen: Mapping[str, int]) -> sources.Dataset:
+  """Black images of the right size and number, without a file."""
+  _, config = prepare.parse([given.data, *given.options])
+  config = dataclasses.replace(config, black_box='x') if given.black_box else config
+  about = prepare.builder(given.data)(data_dir=Path(data.data_dir or '.'), config=config).about()
+  info = sources.DataInfo(
+    name=data.name,
+    num_classes=len(about.class_names),
+    class_names=about.class_names,
+    palette=about.palette,
+    readers=about.readers,
+    ignore_label=about.ignore_label,
+    black_box=about.black_box,
+  )
+  h, w, channels = given.shape
+  record = dict(
+    image=np.zeros((h, w, channels), np.uint8), labels=np.zeros((about.readers, h, w), np.uint8)
+  )
+  record |= {'black_box': np.zeros((h, w), np.uint8)} if about.black_box else {}
+  counts = seen if 'train' in seen else {'train': sum(seen.values())}  # of LIDC v1 the sum is known
+  return sources.Dataset(info, lambda text: _Blank(record, counts[sources.split_name(text)]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blank:
+  """A split of one image, over and over."""
+
+  record: Mapping[str, Any]
+  count: int
+
+  def __len__(self) -> int:
+    return self.count
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return dict(self.record) | dict(id=str(index), group=str(index))
+
+  def ids(self) -> list[str]:
+    return [*map(str, range(self.count))]

@@ -1,0 +1,68 @@
+"""What an experiment would do and cost, said without doing it."""
+
+from car_jax import config as configs
+from car_jax.report.table import Table, table
+from car_jax.reproduce import costs, counts, stages
+from car_jax.reproduce.costs import Cost, Rate
+from car_jax.reproduce.stages import Request, Stage
+
+NOTES = """\
+Counted, by XLA of the lowered step, without running it: operations, and bytes moved with nothing
+fused; a mean over the kinds of steps. Counted too: memory, of all that is alive at once in a step,
+state and batch among it, nothing fused. A compiler moves and keeps less.
+Assumed, not measured: {}. Hours are of one seed, without
+evaluations: by operations the least, by bytes what unfused operations would take."""
+
+
+def show(request: Request, stage: str, rate: Rate) -> None:
+  """Prints the commands, the numbers of images and the costs of trainings."""
+  todo = stages.chosen(stages.of(request), stage)
+  seen = _examples(request)
+  print(f'{request.experiment.about}: {len(todo)} steps\n')
+  for one in todo:
+    print(f'{one.name}{" (done)" if one.done() else ""}\n  {one.command}')
+  print()
+  for source in request.experiment.sources:
+    text = ', '.join(f'{n:,} {split}' for split, n in seen[source.data].items())
+    where = 'counted there' if any(request.sources) else f'published: {source.cite}'
+    print(f'{source.data}: {text or "any number"} ({where})')
+  if made := costs_of(request, todo):
+    print('\n'.join(['', *as_table(made, rate).terminal(100), '']))
+    print(NOTES.format(rate.words))
+  elif request.experiment.study or request.released:
+    print('nothing is trained')
+
+
+def costs_of(request: Request, todo: list[Stage]) -> dict[str, tuple[Cost, int]]:
+  """Training -> its cost and how many seeds of it there are."""
+  seen = _examples(request)
+  given = {source.data: source for source in request.experiment.sources}
+  made = {}
+  for training in dict.fromkeys(s.training for s in todo if s.training):
+    config = configs.load(training.config, request.changes)
+    if config.data.target:
+      config.data.target.counts = ''  # a file that an earlier stage makes
+    seeds = sum(s.training == training for s in todo)
+    made[training.name] = costs.of(config, given, seen), seeds
+  return made
+
+
+def _examples(request: Request) -> dict[str, dict[str, int]]:
+  """Of the user's folders, or as published."""
+  return {
+    source.data: counts.found(source, folder, request.data_dir)
+    if folder
+    else dict(source.counts[0] if source.counts else {})
+    for source, folder in zip(request.experiment.sources, request.sources, strict=True)
+  }
+
+
+def as_table(made: dict[str, tuple[Cost, int]], rate: Rate) -> Table:
+  rows = []
+  for name, (cost, seeds) in made.items():
+    row = [name, f'{cost.steps:,}', f'{cost.flops / 1e12:.3g}', f'{cost.moved / 1e9:.3g}']
+    hours = [f'{h:.2g}' for h in cost.hours(rate)]
+    rows.append([*row, f'{cost.memory / 1e9:.2g}', *hours, f'{seeds}'])
+  head = ['training', 'steps', 'TFLOP a step', 'GB moved a step', 'memory, GB']
+  head += ['hours by TFLOP', 'hours by GB', 'seeds']
+  return table('costs of the trainings', head, rows)
