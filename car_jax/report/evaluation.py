@@ -122,7 +122,7 @@ def published(content: Content, joint: str = ' to ') -> Table | None:
   first, rows = content['subjects'][0], []
   for known in content['published']:
     entry, places = first['scores'][known['score']], _places(content, known['score'])
-    ours = Cell(number(entry['mean'], places), _ends(entry, places, joint))
+    ours = Cell(number(entry['mean'], places), span((entry['low'], entry['high']), places, joint))
     of = 'trainings' if known['of'] == 'training' else 'released weights'
     rows.append((known['score'], known['text'], ours, of, known['source'], known['convention']))
   head = ('score', 'published', f'here, {first["name"]}', 'of', 'source', 'convention there')
