@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.metrics import calibration, onepass, ranking
+from car_jax.metrics import calibration, confidence_groups, onepass, ranking
 from car_jax.metrics.base import Source
 from car_jax.metrics.onepass import (
   BINS,
@@ -66,10 +66,10 @@ class Totals:
     """Pixels of unknown objects and all others [K], in the order of falling certainty."""
     return self.outcomes(score, UNKNOWN)[::-1], self.outcomes(score, RIGHT, WRONG)[::-1]
 
-  def tied(self) -> calibration.Tied:
+  def tied(self) -> confidence_groups.Tied:
     """Top-label calibration by bin of max_prob, ascending."""
     wrong, right = self.errors('max_prob')
-    return calibration.Tied(right + wrong, self.conf, right)
+    return confidence_groups.Tied(right + wrong, self.conf, right)
 
   def bins(self, which: int = 0) -> calibration.BinSums:
     """Bins [E] of an ECE by max_prob (0) or by 1 - H / log C (1)."""

@@ -8,7 +8,7 @@ SETTING = catalogue.Setting(class_names=('',), one_label=True)
 
 
 def _of_about(name: str, about: base.About) -> Metric:
-  return Metric(name, about.title, about.better, about.percent, about.group, about.text)
+  return Metric(name, about.title, about.better, about.percent, about.group, about.explanation)
 
 
 KNOWN = {name: _of_about(name, about) for name, about in ABOUT.items()}
