@@ -29,8 +29,8 @@ def test_a_notebook_prints_what_its_page_says():
 
 
 def test_a_paper_stands_behind_what_a_score_means():
-  assert legend.of_score('augrc').text.endswith(' (arXiv:2407.01032)')
-  assert '(arXiv' not in legend.of_score('miou').text
+  assert legend.of_score('augrc').about.endswith(' (arXiv:2407.01032)')
+  assert '(arXiv' not in legend.of_score('miou').about
   row = next(
     line
     for line in (DOCS / 'options.md').read_text().splitlines()
