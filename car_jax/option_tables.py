@@ -84,6 +84,7 @@ def page() -> str:
   )
   for title, cls in groups:
     lines += ['', f'## {title}', '', *_rows(cls)]
+  lines += ['', '## Scores (such as `report.metrics`)', '', *_scores()]
   common = options.declared(Data)
   for kind, title in TITLES.items():
     lines += ['', f'## {title}']
@@ -110,6 +111,19 @@ def _rows(cls: type, without: Mapping[str, Option] = {}) -> list[str]:
     default = 'required' if o.default is options.REQUIRED else f'`{_plain(o.default)!r}`'
     rows.append([f'`{key}`', default, options.words(o.type), o.about])
   return table('', ('key', 'default', 'values', 'meaning'), rows, words=range(4)).markdown()
+
+
+def _scores() -> list[str]:
+  from car_jax.metrics import of_borders, of_components
+  from car_jax.metrics.base import BETTER
+  from car_jax.metrics.image_texts import OF_IMAGES
+  from car_jax.metrics.reader_texts import OF_READERS
+  from car_jax.metrics.texts import ABOUT
+
+  known = OF_READERS | ABOUT | of_borders.ABOUT | of_components.ABOUT | OF_IMAGES
+  rows = [[f'`{k}`', a.title, BETTER[a.better], a.text, a.paper] for k, a in known.items()]
+  columns = ('name', 'title', 'which end', 'meaning', 'paper')
+  return table('', columns, rows, words=range(5)).markdown()
 
 
 def _plain(value: Any) -> Any:

@@ -52,7 +52,7 @@ def _metric(m: Metric) -> dict[str, Any]:
     title=m.about.title,
     convention=m.convention,
     better=m.about.better,
-    explanation=m.about.text,
+    explanation=m.about.explanation,
     more=' '.join(text for mark, text in _MORE.items() if mark in m.convention),
   )
 

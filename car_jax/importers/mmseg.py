@@ -89,7 +89,15 @@ class Checkpoint:
       spec |= dict(mean=test.mean, std=test.std)
     fit = {'fit': test.fit} if test.fit else {}
     with naming(self.path):
-      return run_config(spec, crop=_side(test.crop), stride=_side(test.stride), **fit)
+      config = run_config(spec, crop=_side(test.crop), stride=_side(test.stride), **fit)
+    if not fit:
+      print(
+        f'{self.path}: its config does not say how large test images are; '
+        f'they are fitted into {config.data.fit}, as those of Cityscapes\n'
+        "  another frame: --config.data.fit='(LONGER, SHORTER)'; as they are: ='()'",
+        flush=True,
+      )
+    return config
 
   def state(self, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
     """The weights as a state of the config's method, and what is known of their data.

@@ -39,6 +39,22 @@ class Settings:
       raise UserError(f'its config has {self.where}.{key} = {value!r}\n  it is a dict')
     return Settings(value, f'{self.where}.{key}')
 
+  def flag(self, key: str, default: bool = False) -> bool:
+    """An option that is True or False. Raises UserError."""
+    value = self(key, default)
+    if not isinstance(value, bool):
+      raise UserError(f'its config has {self.where}.{key} = {value!r}\n  it is True or False')
+    return value
+
+  def size(self, key: str, default: int) -> int:
+    """An option that is a whole number from 1 on. Raises UserError."""
+    value = self(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+      raise UserError(
+        f'its config has {self.where}.{key} = {value!r}\n  it is a whole number from 1 on'
+      )
+    return value
+
   def only(self, key: str, *values: Any, **default: Any) -> None:
     """The option has one of these values. Raises UserError.
 

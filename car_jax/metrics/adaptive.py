@@ -6,7 +6,7 @@ regressor has seen, makes {p >= clip(tau - s, 0, 1)} miss at most alpha on avera
 marginal as ever; what improves is how far single images are from it. Three disjoint splits besides
 the test images are needed: for the net, the regressor and the shift.
 
-Letters: B images, D features, H x W pixels.
+Letters: B images, H x W pixels.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from car_jax.metrics import conformal, scores, soft_dice
+from car_jax.metrics import conformal
 from car_jax.typing import Array
 
 TEMPERATURE = 0.05
@@ -76,43 +76,3 @@ def soft_miscoverage(
   soft = jax.nn.sigmoid((probs - thresholds[:, None, None]) / temperature)
   recall = jnp.sum(jnp.where(truth, soft, 0), (1, 2)) / (jnp.sum(truth, (1, 2)) + 1e-6)
   return jnp.mean((recall - (1 - alpha)) ** 2)
-
-
-def features(probs: Float[Array, 'B H W']) -> Float[np.ndarray, 'B 4']:
-  """What `Ridge` sees of a map of probabilities: mean, SDC, mean entropy, share above 0.5."""
-  both = jnp.stack([1 - probs, probs], -1)
-  columns = (
-    jnp.mean(probs, (1, 2)),
-    soft_dice.confidence(probs, empty='zero'),
-    jnp.mean(scores.entropy(both), (1, 2)),
-    jnp.mean(probs > 0.5, (1, 2)),
-  )
-  return np.stack([np.asarray(c, np.float64) for c in columns], -1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Ridge:
-  """Thresholds by ridge regression on features: a first regressor, without a net."""
-
-  centre: np.ndarray
-  scale: np.ndarray
-  weight: np.ndarray
-  offset: float
-
-  def __call__(self, x: np.ndarray) -> np.ndarray:
-    """[B, D] -> thresholds [B] in [0, 1]."""
-    return np.clip((x - self.centre) / self.scale @ self.weight + self.offset, 0, 1)
-
-
-def fit(x: np.ndarray, thresholds: np.ndarray, *, penalty: float = 1.0) -> Ridge:
-  """Features [B, D] and oracle thresholds [B]; images whose threshold is nan are left out.
-
-  penalty: times the squared weights, of features of deviation 1; the offset is free.
-  """
-  kept = ~np.isnan(thresholds)
-  x, y = np.asarray(x, np.float64)[kept], np.asarray(thresholds, np.float64)[kept]
-  centre, scale = x.mean(0), x.std(0)
-  scale = np.where(scale > 0, scale, 1.0)
-  z = (x - centre) / scale
-  gram = z.T @ z + penalty * np.eye(z.shape[1])
-  return Ridge(centre, scale, np.linalg.solve(gram, z.T @ (y - y.mean())), float(y.mean()))

@@ -31,7 +31,7 @@ class About:
   """What a reader of a page needs to know of a score.
 
   better: which end is good; match: the readers' own value. percent: a share, shown times 100.
-  group: which scores it stands with.
+  group: which scores it stands with. paper: where it was published.
   """
 
   title: str
@@ -40,6 +40,11 @@ class About:
   group: str = 'further scores'
   percent: bool = False
   paper: str = ''
+
+  @property
+  def explanation(self) -> str:
+    """The text, and behind it the paper."""
+    return f'{self.text} ({self.paper})' if self.paper else self.text
 
 
 @dataclasses.dataclass(frozen=True)

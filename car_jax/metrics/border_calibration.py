@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from car_jax.metrics import borders, calibration
+from car_jax.metrics import borders, calibration, confidence_groups
 from car_jax.metrics.calibration import BinSums
 
 EDGES = (1, 2, 4, 8)
@@ -67,7 +67,7 @@ def band_sums(
   p, y = np.asarray(probs, np.float64)[kept], labels[kept].astype(int)
   right, conf = p.argmax(-1) == y, p.max(-1)
   squares = np.sum(p * p, -1) - 2 * np.take_along_axis(p, y[:, None], -1)[:, 0] + 1
-  k = np.maximum(calibration.bin_of(conf, num_bins), 0)
+  k = np.maximum(confidence_groups.bin_of(conf, num_bins), 0)
   bins = band_bins(far[kept], k, conf, right, edges=edges, num_bins=num_bins)
   return BandSums(bins, np.bincount(band_of(far[kept], edges), squares, len(edges) + 1))
 

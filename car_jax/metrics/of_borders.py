@@ -32,7 +32,7 @@ ABOUT = {
     'then averaged over classes. Large regions do not hide bad outlines.',
     BORDERS,
     True,
-    'arXiv 2103.16562',
+    'arXiv:2103.16562',
   ),
   F: About(
     'boundary F',

@@ -31,7 +31,7 @@ UNBOUNDED = ('max_logit', 'energy')  # whose uncertainty is minus the score; of 
 # pixels that are never predicted
 SHARES = expit(np.linspace(8, -8, 129))
 LOGITS = np.sinh(np.linspace(1, -1, 255) * np.arcsinh(200))
-PAPER = 'arXiv 2104.14812'
+PAPER = 'arXiv:2104.14812'
 ABOUT = {
   'component_f1': About(
     'mean F1 of components',

@@ -21,6 +21,7 @@ from car_jax.metrics.base import UNSURE, Metric, Outputs, Source
 from car_jax.metrics.confusion_matrix import ratio
 from car_jax.metrics.image_texts import CONFIDENCES, OF_IMAGES
 from car_jax.metrics.of_probabilities import named
+from car_jax.metrics.pixel_counts import parts_of
 from car_jax.typing import Array
 
 VOID = -1  # of labels that say nothing
@@ -101,18 +102,26 @@ class ImageRisks(Source):
     if 'unknown' in batch:
       void |= batch['unknown'][:, None]
     readers = jnp.where(void, VOID, readers)
-    share = scores.entropy(probs) / np.log(max(many, 2))
+    said, entropy = self._softmax(outputs)
+    share = entropy / np.log(max(many, 2))
     return View(
       samples=outputs.labels if outputs.sampled else None,
       sample_weight=outputs.weight,
       probs=probs,
-      said=jnp.argmax(probs, -1),
+      said=said,
       readers=readers,
       weight=weight,
       seen=jnp.any(stochastic.known(readers, weight, VOID), 1),
       entropy=jnp.round(STEPS * jnp.clip(share, 0, 1)).astype(jnp.int32),
       classes=self.classes,
     )
+
+  def _softmax(self, outputs: Outputs) -> tuple[Array, Array]:
+    """The likeliest classes and their entropy in nats [B, H, W]; of logits as others count them."""
+    if outputs.sampled:
+      return jnp.argmax(outputs.mean, -1), scores.entropy(outputs.mean)
+    p, shape = parts_of(outputs), outputs.logits.shape[:3]
+    return p.predicted.reshape(shape), p.entropy.reshape(shape)
 
   def kept(self, state):
     values = {'risk': state['risk']} | {k: self._confidence(k, state) for k in self.confidences}

@@ -9,7 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from car_jax.metrics import calibration, confusion_matrix, onepass, ranking, rejection
+from car_jax.metrics import (
+  calibration,
+  confidence_groups,
+  confusion_matrix,
+  onepass,
+  ranking,
+  rejection,
+)
 from car_jax.metrics.base import UNSURE, About, OfLabels, Source, Traits
 from car_jax.metrics.onepass import EXTRA
 from car_jax.metrics.pixel_counts import OBJECT_SCORES, PixelCounts, Totals
@@ -32,14 +39,14 @@ def _loss(which: int) -> Value:
   return lambda t: float(t.losses[which] / n) if (n := np.sum(t.confusion)) else NAN
 
 
-def _classwise(function: Callable[[calibration.Tied], float]) -> Value:
+def _classwise(function: Callable[[confidence_groups.Tied], float]) -> Value:
   """Averaged over the classes that occur; nan for some of the images, which have no such counts."""
 
   def value(t: Totals) -> float:
     if t.classwise is None or t.classwise_conf is None:
       return NAN
     classes = zip(t.classwise, t.classwise_conf, strict=True)
-    groups = [calibration.Tied(n, conf, hits) for (n, hits), conf in classes if hits.sum()]
+    groups = [confidence_groups.Tied(n, conf, hits) for (n, hits), conf in classes if hits.sum()]
     return float(np.mean([function(g) for g in groups])) if groups else NAN
 
   return value
@@ -50,8 +57,8 @@ def _object(place: int) -> Value:
   return lambda t: float(t.objects[place] / n) if (n := t.with_objects[place]) else NAN
 
 
-def _ece(groups: calibration.Tied) -> float:
-  return calibration.ece(calibration.binned(groups), np.sum(groups.pixels))
+def _ece(groups: confidence_groups.Tied) -> float:
+  return calibration.ece(confidence_groups.binned(groups), np.sum(groups.pixels))
 
 
 PLAIN: dict[str, Value] = {
@@ -59,14 +66,14 @@ PLAIN: dict[str, Value] = {
   'mean_accuracy': lambda t: confusion_matrix.mean_accuracy(t.confusion),
   'ece': lambda t: calibration.ece(t.bins(), np.sum(t.confusion)),
   'ece_entropy': lambda t: calibration.ece(t.bins(1), np.sum(t.confusion)),
-  'adaptive_ece': lambda t: calibration.adaptive_ece(t.tied()),
-  'adaptive_ece_relis': lambda t: calibration.adaptive_ece_relis(t.tied()),
-  'ks': lambda t: calibration.ks_error(t.tied()),
+  'adaptive_ece': lambda t: confidence_groups.adaptive_ece(t.tied()),
+  'adaptive_ece_relis': lambda t: confidence_groups.adaptive_ece_relis(t.tied()),
+  'ks': lambda t: confidence_groups.ks_error(t.tied()),
   'mce': lambda t: calibration.mce(t.bins()),
   'classwise_ece': _classwise(_ece),
-  'classwise_adaptive_ece': _classwise(calibration.adaptive_ece),
-  'classwise_adaptive_ece_relis': _classwise(calibration.adaptive_ece_relis),
-  'classwise_ks': _classwise(calibration.ks_error),
+  'classwise_adaptive_ece': _classwise(confidence_groups.adaptive_ece),
+  'classwise_adaptive_ece_relis': _classwise(confidence_groups.adaptive_ece_relis),
+  'classwise_ks': _classwise(confidence_groups.ks_error),
   'nll': _loss(0),
   'brier': _loss(1),
 }
@@ -87,7 +94,7 @@ def _tied_bound(which: int) -> Value:
   def bound(t: Totals) -> float:
     groups = t.tied()
     spread = onepass.spreads(len(groups.pixels), len(t.confusion))
-    return calibration.tied_bound(groups, spread=spread)[which]
+    return confidence_groups.tied_bound(groups, spread=spread)[which]
 
   return bound
 
@@ -95,9 +102,9 @@ def _tied_bound(which: int) -> Value:
 def _classwise_bound(which: int) -> Value:
   """Of an average over classes: that of their bounds. A bin of log-odds o spans p (1 - p) of it."""
 
-  def bound(groups: calibration.Tied) -> float:
+  def bound(groups: confidence_groups.Tied) -> float:
     spread = onepass.class_spreads(len(groups.pixels))
-    return calibration.tied_bound(groups, spread=spread)[which]
+    return confidence_groups.tied_bound(groups, spread=spread)[which]
 
   return _classwise(bound)
 

@@ -73,18 +73,28 @@ class Parts(NamedTuple):
   """Of the softmax of logits, precise where probabilities are near 1.
 
   rest is the sum of exp(l - max) over the other classes, so the likeliest has 1 / (1 + rest). It
-  and the entropy end at 0 for far logits; lead and the logarithms do not.
+  and the entropy end at 0 for far logits; lead and calm do not.
   """
 
   predicted: Integer[Array, '*at']
   top: Float32[Array, '*at']  # the largest logit
   gap: Float32[Array, '*at']  # top minus the second largest
-  crowd: Float32[Array, '*at']  # log of the sum of exp(l - second largest) over the other classes
-  lead: Float32[Array, '*at']  # top minus the log of the sum of exp of all others: log-odds
-  rest: Float32[Array, '*at']
+  others: Float32[Array, '*at']  # the sum of exp(l - second largest) over the other classes
   entropy: Float32[Array, '*at']
-  log_entropy: Float32[Array, '*at']
-  log_calm: Float32[Array, '*at']  # of log C minus the entropy
+  calm: Float32[Array, '*at']  # log of (log C - entropy) / entropy
+
+  @property
+  def crowd(self) -> Float32[Array, '*at']:
+    return jnp.log(self.others)
+
+  @property
+  def lead(self) -> Float32[Array, '*at']:
+    """top minus the log of the sum of exp of all others: log-odds."""
+    return self.gap - self.crowd
+
+  @property
+  def rest(self) -> Float32[Array, '*at']:
+    return jnp.exp(-self.gap) * self.others
 
 
 def parts(logits: Float[Array, '*at C']) -> Parts:
@@ -101,17 +111,22 @@ def parts(logits: Float[Array, '*at C']) -> Parts:
   add = lambda a, b: (a[0] + b[0], a[1] + b[1])
   total, spread = jax.lax.reduce((e, spread), (jnp.float32(0),) * 2, add, (logits.ndim - 1,))
   total = jnp.maximum(total, 1)  # 0 where all others are -inf
-  crowd = jnp.log(total)
-  lead = gap - crowd
   rest = jnp.exp(-gap) * total
   more = gap + spread / total
   entropy = jnp.log1p(rest) + jnp.where(rest > 0, rest * more / (1 + rest), 0.0)
   # entropy / rest, whose two terms stay finite where rest is 0
   ratio = jnp.where(rest > 0, jnp.log1p(rest) / rest, 1) + more / (1 + rest)
-  log_entropy = jnp.where(gap < jnp.inf, jnp.log(ratio) - lead, -jnp.inf)
-  return Parts(
-    predicted, top, gap, crowd, lead, rest, entropy, log_entropy, _log_calm(logits, top, entropy)
-  )
+  log_entropy = jnp.where(gap < jnp.inf, jnp.log(ratio) - (gap - jnp.log(total)), -jnp.inf)
+  calm = _log_calm(logits, top, entropy) - log_entropy
+  return Parts(predicted, top, gap, total, entropy, calm)
+
+
+def image_parts(logits: Float[Array, 'B N C']) -> Parts:
+  """`parts` [B, N], some pixels at a time: what `counts` and other scores of pixels share."""
+  n = logits.shape[1]
+  blocks = _blocks(logits, min(n, BLOCK))
+  each = jax.vmap(lambda image: jax.lax.map(parts, image))(blocks)
+  return jax.tree.map(lambda x: x.reshape(len(x), -1)[:, :n], each)
 
 
 def _two_largest(logits: Array) -> tuple[Array, Array, Array]:
@@ -152,7 +167,7 @@ def coordinates(p: Parts, classes: int) -> Float[Array, 'S ...']:
   top = p.lead + jnp.log(float(max(classes - 1, 1)))
   margin = jnp.log(-jnp.expm1(-p.gap)) + p.gap - jnp.log1p(jnp.exp(p.crowd))
   energy = p.top + (jnp.log1p(p.rest) - jnp.log(float(classes)))
-  return jnp.stack([jnp.maximum(top, 0), p.log_calm - p.log_entropy, margin, p.top, energy])
+  return jnp.stack([jnp.maximum(top, 0), p.calm, margin, p.top, energy])
 
 
 def calmness(entropy: Float[Array, '*at'], classes: int) -> Float[Array, '*at']:
@@ -249,19 +264,22 @@ def counts(
   ignore: int | None = 255,
   ece_bins: int = 15,
   classwise: bool = False,
+  shared: Parts | None = None,
 ) -> Counts:
   """All counts of a batch.
 
   counted: False for pixels that are not looked at at all, such as padding. unknown: of no known
   class, whatever the label. Labels outside 0 .. C-1 are void. disagreement: one more score,
   uncertainty in nats. Probabilities are counted by giving their logarithms. ignore: one more label
-  that is void. classwise: also counts each class's probability, in C times as many bins.
+  that is void. classwise: also counts each class's probability, in C times as many bins. shared:
+  `image_parts` of these logits, where others have made them.
   """
   labels = jnp.asarray(labels).astype(jnp.int32)  # a uint8 label times C would wrap around
   flags = jnp.stack([*flags_of(logits, labels, unknown, ignore), counted], -1)
   extra = () if disagreement is None else (disagreement,)
   size = min(labels.shape[1], BLOCK)
-  blocks = [_blocks(x, size) for x in (logits, labels, flags, *extra)]
+  shared = image_parts(logits) if shared is None else shared
+  blocks = jax.tree.map(lambda x: _blocks(x, size), (shared, logits, labels, flags, *extra))
   one = functools.partial(_block, ece_bins=ece_bins, classwise=classwise)
   sums = jax.vmap(lambda *image: jax.lax.map(lambda x: one(*x), image))(*blocks)
   total = lambda x: jnp.sum(x, 1)
@@ -290,9 +308,9 @@ def _blocks(x: Array, size: int) -> Array:
   return x.reshape(x.shape[0], -1, size, *x.shape[2:])
 
 
-def _block(logits, labels, flags, *extra, ece_bins: int, classwise: bool) -> Counts:
+def _block(p, logits, labels, flags, *extra, ece_bins: int, classwise: bool) -> Counts:
   """Counts of one block of pixels [n], without the axes B and P."""
-  c, p = logits.shape[-1], parts(logits)
+  c = logits.shape[-1]
   unknown, void, counted = jnp.moveaxis(flags, -1, 0)
   outcome = outcomes(p.predicted, labels, unknown, void)
   outcome = jnp.where(counted, outcome, VOID)

@@ -48,9 +48,9 @@ def overlap(
     ignore  as in the published Cityscapes code: where the pair's second map does not hold this id,
             so the counts are not symmetric
   """
-  images, area = labels[0].shape[0], labels[0].shape[2] * labels[0].shape[3]
-  flat = lambda parts: [jnp.asarray(x).reshape(*x.shape[:2], area) for x in parts]
-  parts, pixels = flat(labels), area
+  images, pixels = labels[0].shape[0], labels[0].shape[2] * labels[0].shape[3]
+  flat = lambda parts: [jnp.asarray(x).reshape(*x.shape[:2], pixels) for x in parts]
+  parts = flat(labels)
   seen = None if known is None else flat(known)
   maps = sum(part.shape[1] for part in parts)
   fit = BLOCK_ELEMENTS // max(1, images * maps * len(classes))
@@ -72,18 +72,16 @@ def overlap(
 
   shape = (images, len(classes), maps, maps)
   sizes = shape[:3] if ignore is None and seen is None else shape
-  total = tuple(
-    jnp.zeros(s, jnp.int32) for s in (shape, sizes, shape if seen is not None else shape[:3])
-  )
-  whole = pixels // block
+  others = shape if seen is not None else shape[:3]
+  total, whole = tuple(jnp.zeros(s, jnp.int32) for s in (shape, sizes, others)), pixels // block
   total = lax.fori_loop(0, whole, lambda i, t: count(i * block, block, t), total)
   if pixels > whole * block:
     total = count(whole * block, pixels - whole * block, total)
   both, first, second = total
   first = first if first.ndim == 4 else first[..., None]
   second = second if second.ndim == 4 else second[:, :, None]
-  counts = both, first, second
-  return Overlap(*(jnp.moveaxis(jnp.broadcast_to(c, shape), 1, -1) for c in counts))
+  outwards = lambda x: jnp.moveaxis(jnp.broadcast_to(x, shape), 1, -1)
+  return Overlap(*map(outwards, (both, first, second)))
 
 
 def _count(maps: Array, ids: Array, ignore: int | None, known: Array | None):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.metrics import calibration, onepass, ranking
+from car_jax.metrics import calibration, confidence_groups, onepass, ranking
 from car_jax.metrics.base import Source
 from car_jax.metrics.onepass import (
   BINS,
@@ -66,10 +66,10 @@ class Totals:
     """Pixels of unknown objects and all others [K], in the order of falling certainty."""
     return self.outcomes(score, UNKNOWN)[::-1], self.outcomes(score, RIGHT, WRONG)[::-1]
 
-  def tied(self) -> calibration.Tied:
+  def tied(self) -> confidence_groups.Tied:
     """Top-label calibration by bin of max_prob, ascending."""
     wrong, right = self.errors('max_prob')
-    return calibration.Tied(right + wrong, self.conf, right)
+    return confidence_groups.Tied(right + wrong, self.conf, right)
 
   def bins(self, which: int = 0) -> calibration.BinSums:
     """Bins [E] of an ECE by max_prob (0) or by 1 - H / log C (1)."""
@@ -96,6 +96,18 @@ def maps_of(outputs: Any, batch: Any) -> tuple[Any, Any, Any, Any, Any]:
   return logits, labels, jnp.broadcast_to(weight > 0, labels.shape), unknown, extra
 
 
+def parts_of(outputs: Any, at: Any = None) -> onepass.Parts:
+  """[B, N] of all pixels, or those that `at` [B, S] names; made once for all scores."""
+
+  def make() -> onepass.Parts:
+    logits = outputs.logits.reshape(len(outputs.logits), -1, outputs.logits.shape[-1])
+    return onepass.image_parts(
+      logits if at is None else jnp.take_along_axis(logits, at[..., None], 1)
+    )
+
+  return outputs.once(('parts', at is None), make)
+
+
 @dataclasses.dataclass(frozen=True)
 class PixelCounts(Source):
   """Every pixel of every reader, or those that batch['pixels'] [B, S] names, by `onepass.counts`.
@@ -112,12 +124,13 @@ class PixelCounts(Source):
     return 'pixels'
 
   def state(self, outputs, batch):
-    counts = self._counts(*maps_of(outputs, batch))
+    shared = parts_of(outputs, batch.get('pixels'))
+    counts = self._counts(*maps_of(outputs, batch), shared)
     return {k: v for k, v in counts._asdict().items() if v is not None}
 
-  def _counts(self, logits, labels, counted, unknown, extra) -> onepass.Counts:
+  def _counts(self, logits, labels, counted, unknown, extra, shared) -> onepass.Counts:
     """Of all readers: their blocks stand beside one another, all else is added."""
-    kw: dict[str, Any] = dict(ignore=self.ignore, classwise=self.classwise)
+    kw: dict[str, Any] = dict(ignore=self.ignore, classwise=self.classwise, shared=shared)
     one = lambda truth: onepass.counts(logits, *truth, unknown, extra, **kw)
     if len(labels) == 1:
       return one((labels[0], counted[0]))

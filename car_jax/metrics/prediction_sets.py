@@ -21,7 +21,7 @@ import numpy as np
 
 from car_jax.metrics import conformal_counts, onepass
 from car_jax.metrics.base import UNSURE, About, PerImage, Source
-from car_jax.metrics.pixel_counts import maps_of
+from car_jax.metrics.pixel_counts import maps_of, parts_of
 from car_jax.typing import Array
 
 LOSSES = ('miscoverage', 'balanced', 'fnr')
@@ -55,8 +55,12 @@ class Pixels(NamedTuple):
   def mask(self, foreground: tuple[int, ...]) -> tuple[Array, Array]:
     """The probability of the foreground, and whether the label is of it and counts [B, N]."""
     of = np.isin(np.arange(self.logits.shape[-1]), foreground)
-    p = jnp.sum(jnp.where(of, jnp.exp(self.logits - self.total[..., None]), 0.0), -1)
-    return p, self.counted & jnp.isin(self.label, np.array(foreground))
+    rest = 0 < np.sum(~of) < np.sum(of)  # fewer classes than the foreground has
+    # one class after the other: XLA on a CPU takes much longer to sum along the last axis
+    one = lambda p, c: (p + jnp.exp(self.logits[..., c] - self.total), None)
+    p, _ = jax.lax.scan(one, jnp.zeros_like(self.total), np.flatnonzero(of != rest))
+    p = jnp.maximum(1 - p, 0) if rest else p
+    return p, self.counted & jnp.asarray(of)[self.label]
 
 
 def pixels_of(outputs: Any, batch: Any, ignore: int | None) -> Pixels:
@@ -66,10 +70,9 @@ def pixels_of(outputs: Any, batch: Any, ignore: int | None) -> Pixels:
     raise ValueError('sets of classes are scored against one label only')
   unknown, void = onepass.flags_of(logits, labels[0], unknown, ignore)
   seen = counted[0] & ~unknown & ~void
-  logits = logits.astype(jnp.float32)
-  top = jnp.max(logits, -1)
-  total = top + jnp.log(jnp.sum(jnp.exp(logits - top[..., None]), -1))
-  return Pixels(logits, top, total, jnp.where(seen, labels[0], 0), seen)
+  p = parts_of(outputs, batch.get('pixels'))
+  total = p.top + jnp.log1p(p.rest)
+  return Pixels(jnp.asarray(logits, jnp.float32), p.top, total, jnp.where(seen, labels[0], 0), seen)
 
 
 @dataclasses.dataclass(frozen=True)

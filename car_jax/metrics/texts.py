@@ -70,6 +70,7 @@ ABOUT = {
     'lowest confidence are left out, however many they are.',
     CALIBRATION,
     True,
+    paper='arXiv:2303.11298',
   ),
   'ks': About(
     'KS error',
@@ -78,6 +79,7 @@ ABOUT = {
     'on. It needs no bins.',
     CALIBRATION,
     True,
+    paper='arXiv:2006.12800',
   ),
   'mce': About(
     'MCE',
@@ -106,6 +108,7 @@ ABOUT = {
     "Adaptive ECE, RELIS' number, of every class's own probability.",
     CALIBRATION,
     True,
+    paper='arXiv:2303.11298',
   ),
   'classwise_ks': About(
     'class-wise KS error',
@@ -113,6 +116,7 @@ ABOUT = {
     "KS error of every class's own probability, averaged over the classes that occur.",
     CALIBRATION,
     True,
+    paper='arXiv:2006.12800',
   ),
   'nll': About(
     'NLL',
@@ -177,6 +181,7 @@ ABOUT = {
     'errors a model makes, the lower it is for that alone.',
     _WRONG,
     True,
+    paper='arXiv:2303.11298',
   ),
   'aurc': About(
     'AURC',
@@ -197,10 +202,11 @@ ABOUT = {
   'augrc': About(
     'AUGRC',
     'low',
-    'How often a pixel is wrong and yet kept, over all shares kept (arXiv 2407.01032). Half the '
+    'How often a pixel is wrong and yet kept, over all shares kept. Half the '
     'error rate is what confidences without information have; published 1000 times as large.',
     _WRONG,
     True,
+    paper='arXiv:2407.01032',
   ),
   'unknown_auroc': About(
     'AUROC of unknown',
@@ -224,6 +230,7 @@ ABOUT = {
     'The same by straight lines between thresholds, as GenVal publishes it; a little higher.',
     _UNKNOWN,
     True,
+    paper='arXiv:2312.09231',
   ),
   'unknown_fpr95': About(
     'FPR95 of unknown',
@@ -238,6 +245,7 @@ ABOUT = {
     'As AUROC of unknown within each image that holds an unknown object, then averaged.',
     _UNKNOWN,
     True,
+    paper='arXiv:2312.09231',
   ),
   'object_fpr95': About(
     'FPR95 of objects, per image',
@@ -245,6 +253,7 @@ ABOUT = {
     'As FPR95 of unknown within each image that holds an unknown object, then averaged.',
     _UNKNOWN,
     True,
+    paper='arXiv:2312.09231',
   ),
   'object_aupr': About(
     'AUPR of objects, per image',
@@ -252,6 +261,7 @@ ABOUT = {
     'As AUPR of unknown, GenVal, within each image that holds one, then averaged.',
     _UNKNOWN,
     True,
+    paper='arXiv:2312.09231',
   ),
   'object_aupr_rest': About(
     'AUPR of the rest, per image',
@@ -259,6 +269,7 @@ ABOUT = {
     'As AUPR of objects, with all other pixels as what is searched, by high confidence.',
     _UNKNOWN,
     True,
+    paper='arXiv:2312.09231',
   ),
   'object_entropy': About(
     'entropy on objects',
@@ -266,6 +277,7 @@ ABOUT = {
     'Mean entropy on an unknown object in nats, averaged over images.',
     _UNKNOWN,
     False,
+    paper='arXiv:2312.09231',
   ),
   'object_entropy_ratio': About(
     'entropy on objects, relative',
@@ -274,6 +286,7 @@ ABOUT = {
     'images. Above 1: the object is noticed at least a little.',
     _UNKNOWN,
     False,
+    paper='arXiv:2312.09231',
   ),
   'image_auroc': About(
     'image AUROC',

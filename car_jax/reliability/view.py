@@ -27,7 +27,7 @@ class Metric(NamedTuple):
   def of(cls, name: str, about: base.About | None = None) -> 'Metric':
     """about: the library's words on a score; None: those of its name, such as auroc[entropy]."""
     a = about or ABOUT.get(name) or catalogue.metric(name, SETTING).about
-    return cls(name, a.title, a.better, a.percent, a.group, a.text)
+    return cls(name, a.title, a.better, a.percent, a.group, a.explanation)
 
   @property
   def scale(self) -> float:

@@ -139,6 +139,22 @@ def test_a_file_that_does_not_say_is_asked_about(tmp_path, capsys):
     (lambda t: t.replace('depth=50', 'depth=49'), 'ResNet of depth 49'),
     (lambda t: t.replace('depth=50', "depth='x'"), 'x.pth: config.method.model.backbone.depth is'),
     (lambda t: t.replace('57.12,', '0,'), 'images are divided by it'),
+    (
+      lambda t: t.replace('base_channels=8', 'base_channels=0'),
+      'backbone.base_channels = 0\n  it is a whole number from 1 on',
+    ),
+    (
+      lambda t: t.replace('align_corners=True', "align_corners='perhaps'"),
+      "decode_head.align_corners = 'perhaps'\n  it is True or False",
+    ),
+    (
+      lambda t: t + "\ntest_pipeline = 'Resize'\n",
+      "config.test_pipeline = 'Resize'\n  it is a list of steps",
+    ),
+    (
+      lambda t: t.replace('transforms=[', "transforms=['Resize', "),
+      "'Resize' in test_pipeline\n  a step is a dict",
+    ),
     (lambda t: t.replace('flip=False', 'flip=True'), 'test_pipeline.flip = True'),
     (
       lambda t: t.replace('flip=False', 'flip=False, img_ratios=[0.5, 1.0]'),
@@ -209,6 +225,16 @@ def test_defaults_and_padding_since_version_1(change, message, tmp_path):
   with pytest.raises(UserError) as e:
     file.config()
   assert message in str(e.value)
+
+
+def test_a_frame_that_is_assumed_is_said(tmp_path, capsys):
+  without = lambda t: t.replace('test_pipeline', 'other').replace('pipeline=', 'other=')
+  for change, said in ((without, True), (lambda t: t, False)):
+    file = write(tmp_path / 'x.pth', 'mmseg0/corners', change)
+    config = mmseg.opened(file).config()
+    out = capsys.readouterr().out
+    assert ('does not say how large test images are' in out) == said
+    assert (str(config.data.fit) in out) == said
 
 
 def test_a_preprocessor_without_a_mean_leaves_images_as_they_are():

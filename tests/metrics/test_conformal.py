@@ -163,17 +163,9 @@ def test_shifts_keep_the_promise_for_images_left_out(seed, tau, alpha):
   assert np.mean(left) <= alpha + 1e-6
 
 
-def test_oracle_thresholds_and_a_regressor_that_finds_them():
+def test_oracle_thresholds_hold_their_share():
   assert adaptive.oracle_threshold([0.1, 0.2, 0.3, 0.9], 0.25) == 0.2
   assert np.isnan(adaptive.oracle_threshold([], 0.1))
-  rng = np.random.default_rng(0)
-  x = rng.random((200, 3))
-  ridge = adaptive.fit(x, np.where(x[:, 1] > 0.9, np.nan, 0.2 + 0.5 * x[:, 0]), penalty=1e-3)
-  np.testing.assert_allclose(ridge(x), 0.2 + 0.5 * x[:, 0], atol=1e-4)
-  maps = rng.random((4, 6, 6)).astype(np.float32)
-  assert adaptive.features(maps).shape == (4, 4)
-  flat = adaptive.fit(np.ones((5, 2)), np.full(5, 0.3))
-  np.testing.assert_allclose(flat(np.ones((2, 2))), 0.3)
 
 
 @settings(max_examples=40, deadline=None)

@@ -4,6 +4,8 @@ import doctest
 import pathlib
 import re
 
+from car_jax.reliability import legend
+
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 
 
@@ -24,3 +26,14 @@ def test_a_notebook_prints_what_its_page_says():
   result = doctest.DocTestRunner().run(page)
   assert result.failed == 0
   assert result.attempted > 20
+
+
+def test_a_paper_stands_behind_what_a_score_means():
+  assert legend.of_score('augrc').about.endswith(' (arXiv:2407.01032)')
+  assert '(arXiv' not in legend.of_score('miou').about
+  row = next(
+    line
+    for line in (DOCS / 'options.md').read_text().splitlines()
+    if line.startswith('| `augrc` |')
+  )
+  assert row.endswith('| arXiv:2407.01032 |')

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from car_jax.metrics import calibration, multilabel
+from car_jax.metrics import calibration, confidence_groups, multilabel
 from tests.whole import whole
 
 RNG = np.random.default_rng(0)
@@ -54,10 +54,14 @@ def test_a_label_without_pixels_is_nan_and_the_same_mask_serves_all():
 
 def test_bins_closed_below_and_the_unweighted_gap():
   conf, hits = np.array([0.0, 0.5, 0.5, 1.0]), np.array([0, 1, 0, 1])
-  groups = calibration.tied(conf, hits)
-  left = calibration.binned(groups, 2, closed='left')
+  groups = confidence_groups.tied(conf, hits)
+  left = confidence_groups.binned(groups, 2, closed='left')
   assert left.pixels.tolist() == [1, 2, 1]
-  assert calibration.binned(groups, 2).pixels.tolist() == [3, 1]
+  assert confidence_groups.binned(groups, 2).pixels.tolist() == [3, 1]
   gaps = [abs(1.0 - 1) / 3, abs(1 - 1) / 1]
-  assert calibration.average_gap(calibration.binned(groups, 2)) == pytest.approx(np.mean(gaps))
-  assert np.isnan(calibration.average_gap(calibration.binned(calibration.tied(conf[:0], hits[:0]))))
+  assert calibration.average_gap(confidence_groups.binned(groups, 2)) == pytest.approx(
+    np.mean(gaps)
+  )
+  assert np.isnan(
+    calibration.average_gap(confidence_groups.binned(confidence_groups.tied(conf[:0], hits[:0])))
+  )

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from car_jax.errors import UserError
 from car_jax.evaluate import cell
-from car_jax.metrics import calibration, onepass, ranking
+from car_jax.metrics import calibration, confidence_groups, onepass, ranking
 from car_jax.metrics.pixel_counts import Sorted
 from tests.metrics import pixels
 from tests.whole import whole
@@ -79,8 +79,8 @@ def test_measures_are_those_of_plain_numpy(seed, scale):
   assert value('brier') == pytest.approx(
     np.mean(np.sum((q - np.eye(CLASSES)[y]) ** 2, -1)), abs=1e-5
   )
-  groups = calibration.tied(conf.astype(np.float32), ~wrong)
-  want = calibration.ece(calibration.binned(groups), len(y))
+  groups = confidence_groups.tied(conf.astype(np.float32), ~wrong)
+  want = calibration.ece(confidence_groups.binned(groups), len(y))
   assert value('ece') == pytest.approx(want, abs=2e-3)  # a pixel at an edge may fall either side
   scores = dict(max_prob=conf, entropy=-entr(q).sum(-1), energy=logsumexp(logits[seen], -1))
   for score, c in scores.items():
@@ -94,7 +94,10 @@ def test_measures_are_those_of_plain_numpy(seed, scale):
   want = ranking.auroc(*ranking.by_value(-top, unknown[both]))
   m = pixels.metric('unknown_auroc[max_logit]')
   assert abs(m.compute(pooled) - want) <= m.bound(pooled) + 1e-6
-  for name, f in (('adaptive_ece', calibration.adaptive_ece), ('ks', calibration.ks_error)):
+  for name, f in (
+    ('adaptive_ece', confidence_groups.adaptive_ece),
+    ('ks', confidence_groups.ks_error),
+  ):
     assert abs(value(name) - f(groups)) <= pixels.metric(name).bound(pooled) + 1e-6
 
 
@@ -102,14 +105,14 @@ def test_classwise_errors_are_those_of_plain_numpy():
   logits, labels, unknown = drawn(3, 3000, unknown=0.0)
   pooled = pixels.totals(counts_of(logits, labels, unknown))
   p, y = softmax(logits.astype(np.float64), -1)[labels != 255], labels[labels != 255]
-  each = [calibration.tied(p[:, c].astype(np.float32), y == c) for c in range(CLASSES)]
+  each = [confidence_groups.tied(p[:, c].astype(np.float32), y == c) for c in range(CLASSES)]
   value = lambda name: pixels.value(name, pooled)
-  want = np.mean([calibration.ece(calibration.binned(g), len(y)) for g in each])
+  want = np.mean([calibration.ece(confidence_groups.binned(g), len(y)) for g in each])
   assert value('classwise_ece') == pytest.approx(want, abs=2e-3)
   assert value('classwise_ks') == pytest.approx(
-    np.mean([calibration.ks_error(g) for g in each]), abs=2e-3
+    np.mean([confidence_groups.ks_error(g) for g in each]), abs=2e-3
   )
-  want = np.mean([calibration.adaptive_ece(g) for g in each])
+  want = np.mean([confidence_groups.adaptive_ece(g) for g in each])
   assert value('classwise_adaptive_ece') == pytest.approx(want, abs=2e-3)
   bound = pixels.metric('classwise_adaptive_ece').bound(pooled)
   assert abs(value('classwise_adaptive_ece') - want) <= bound < 0.1
@@ -207,7 +210,8 @@ def test_scores_are_those_of_float64():
     spread = np.sum(-gap * np.exp(gap), -1)
     want = np.log1p(rest) + spread / (1 + rest)
     np.testing.assert_allclose(p.entropy, want, rtol=1e-4, atol=1e-36)
-    np.testing.assert_allclose(p.log_entropy, np.log(want), rtol=1e-5, atol=1e-4)
+    calm = np.log(np.log(classes) - want) - np.log(want)
+    np.testing.assert_allclose(p.calm, calm, rtol=1e-5, atol=1e-3)
     margin = np.asarray(whole(onepass.coordinates)(p, classes)[2])
     top = np.sort(q, -1)
     m = (top[:, -1] - top[:, -2])[known := top[:, -2] > 1e-12]

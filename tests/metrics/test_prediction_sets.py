@@ -9,7 +9,9 @@ from car_jax.evaluate import engine
 from car_jax.evaluate.cell import Cell
 from car_jax.metrics import conformal_counts
 from car_jax.metrics.base import Outputs, Traits
-from car_jax.metrics.prediction_sets import SetKind, SetLoss, SetLosses, SetSize
+from car_jax.metrics.of_images import ImageRisks
+from car_jax.metrics.pixel_counts import PixelCounts
+from car_jax.metrics.prediction_sets import SetKind, SetLoss, SetLosses, SetSize, pixels_of
 
 RNG = np.random.default_rng(0)
 B, H, W, C = 4, 6, 7, 5
@@ -120,3 +122,35 @@ def test_equally_likely_classes_are_in_the_set_together():
   everything = engine.of_logits(logits, labels, ['a'], thresholds={'g': np.float32(0)})
   cell = engine.count([everything], (loss, size))['logits']
   assert (cell.values(loss), cell.values(size)) == (0, 3)
+
+
+@pytest.mark.parametrize('foreground', [(), (3,), (0, 2), (1, 2, 3), (0, 1, 2, 3, 4)])
+def test_the_probability_of_a_foreground_is_the_sum_of_its_classes(foreground):
+  batch, row = predicted()
+  seen = pixels_of(Outputs(row.prediction), batch.batch, ignore=3)
+  p, there = (np.asarray(x).reshape(B, H, W) for x in seen.mask(foreground))
+  want = softmax(LOGITS.astype(np.float64), -1)[..., list(foreground)].sum(-1)
+  np.testing.assert_allclose(p, want, atol=1e-6)
+  known = np.isin(LABELS, foreground) & (LABELS != 3) & ~UNKNOWN
+  np.testing.assert_array_equal(there, known)
+
+
+def test_scores_of_one_batch_share_its_softmax():
+  batch, _ = predicted()
+  image = ImageRisks(('mean',), (1, 2), ignore=3)
+  sources = (PixelCounts(ignore=3), image, SetLosses(KINDS['fnr']))
+  together = engine.count([batch], (), details=lambda *_: sources)['logits']
+  for source in sources:
+    alone = engine.count([batch], (), details=lambda *_, s=source: (s,))['logits']
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      alone.rows[source.source_name],
+      together.rows[source.source_name],
+    )
+  calls = []
+  outputs = Outputs(next(iter(batch.rows.values())).prediction)
+  outputs.once = lambda key, make: calls.append(key) or Outputs.once(outputs, key, make)
+  for source in sources:
+    jax.eval_shape(lambda s=source: s.state(outputs, batch.batch))
+  assert len(calls) == len(sources)
+  assert len(set(calls)) == 1

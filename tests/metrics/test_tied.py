@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from car_jax.metrics import calibration, confusion_matrix
+from car_jax.metrics import calibration, confidence_groups, confusion_matrix
 from tests.metrics import published
 
 CASES = st.tuples(st.integers(0, 10_000), st.integers(1, 80), st.sampled_from([4, 16, 10_000]))
@@ -30,12 +30,12 @@ def test_adaptive_ece_is_the_published_loop(case, bins):
     inside = (conf > low) & (conf <= high)
     if inside.any():
       want += abs(conf[inside].mean() - hits[inside].mean()) * inside.mean()
-  groups = calibration.tied(conf, hits)
-  assert calibration.adaptive_ece_relis(groups, bins) == pytest.approx(want, abs=1e-12)
+  groups = confidence_groups.tied(conf, hits)
+  assert confidence_groups.adaptive_ece_relis(groups, bins) == pytest.approx(want, abs=1e-12)
   # what the published bins leave out joins the first
   place = np.searchsorted(edges[1:-1], conf, side='left')
   want = sum(abs(np.sum((conf - hits)[place == k])) for k in range(bins)) / n
-  assert calibration.adaptive_ece(groups, bins) == pytest.approx(want, abs=1e-12)
+  assert confidence_groups.adaptive_ece(groups, bins) == pytest.approx(want, abs=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -52,24 +52,24 @@ def test_adaptive_ece_of_different_confidences_is_that_of_equal_counts(seed, cou
     )
     / count
   )
-  found = calibration.adaptive_ece(calibration.tied(conf, hits), 10)
+  found = confidence_groups.adaptive_ece(confidence_groups.tied(conf, hits), 10)
   assert found == pytest.approx(want, abs=20 / count)  # a pixel or two at each edge
 
 
 def test_no_pixel_falls_out_of_the_adaptive_bins():
   conf, hits = np.full(1000, 0.9), np.arange(1000) % 2 == 0
-  assert calibration.adaptive_ece(calibration.tied(conf, hits)) == pytest.approx(0.4)
-  assert calibration.adaptive_ece_relis(calibration.tied(conf, hits)) == 0
+  assert confidence_groups.adaptive_ece(confidence_groups.tied(conf, hits)) == pytest.approx(0.4)
+  assert confidence_groups.adaptive_ece_relis(confidence_groups.tied(conf, hits)) == 0
   conf = np.append(np.full(700, 0.5), np.linspace(0.51, 1, 300))
   hits = np.arange(1000) >= 700
-  found = calibration.adaptive_ece(calibration.tied(conf, hits))
+  found = confidence_groups.adaptive_ece(confidence_groups.tied(conf, hits))
   assert found == pytest.approx(0.35 + np.mean(np.where(hits, 1 - conf, 0)), abs=1e-9)
 
 
 def test_a_confidence_of_zero_counts():
-  groups = calibration.tied(np.zeros(10), np.ones(10))
-  assert calibration.ece(calibration.binned(groups)) == 1
-  assert calibration.ece(calibration.binned(groups, zero=False), 10) == 0
+  groups = confidence_groups.tied(np.zeros(10), np.ones(10))
+  assert calibration.ece(confidence_groups.binned(groups)) == 1
+  assert calibration.ece(confidence_groups.binned(groups, zero=False), 10) == 0
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,7 +77,7 @@ def test_a_confidence_of_zero_counts():
 def test_ks_error_is_the_largest_gap_between_different_confidences(case):
   conf, hits = drawn(*case)
   gaps = [abs(np.sum((conf - hits)[conf <= c])) / len(conf) for c in conf]
-  found = calibration.ks_error(calibration.tied(conf, hits))
+  found = confidence_groups.ks_error(confidence_groups.tied(conf, hits))
   assert found == pytest.approx(max(gaps), abs=1e-12)
 
 
@@ -87,25 +87,27 @@ def test_groups_of_a_histogram_stay_within_their_bound(case, groups):
   conf, hits = drawn(*case)
   k = np.minimum((conf * groups).astype(int), groups - 1)
   add = lambda w: np.bincount(k, w, groups)
-  binned = calibration.Tied(np.bincount(k, minlength=groups), add(conf), add(hits))
-  exact = calibration.tied(conf, hits)
+  binned = confidence_groups.Tied(np.bincount(k, minlength=groups), add(conf), add(hits))
+  exact = confidence_groups.tied(conf, hits)
   spread = [np.ptp(conf[k == g]) if (k == g).any() else 0 for g in range(groups)]
-  bounds = calibration.tied_bound(binned, 5, spread=np.array(spread))
+  bounds = confidence_groups.tied_bound(binned, 5, spread=np.array(spread))
   for f, bound in zip(
-    (lambda g: calibration.adaptive_ece(g, 5), calibration.ks_error), bounds, strict=True
+    (lambda g: confidence_groups.adaptive_ece(g, 5), confidence_groups.ks_error),
+    bounds,
+    strict=True,
   ):
     assert abs(f(binned) - f(exact)) <= bound + 1e-9
     assert bound <= max(f(binned), 1 - f(binned)) + 1e-9
 
 
 def test_mce_and_bins():
-  groups = calibration.tied(np.array([0, 0.5, 0.55, 1.0]), np.array([1, 1, 0, 1]))
-  sums = calibration.binned(groups, 2)
+  groups = confidence_groups.tied(np.array([0, 0.5, 0.55, 1.0]), np.array([1, 1, 0, 1]))
+  sums = confidence_groups.binned(groups, 2)
   np.testing.assert_array_equal(sums.pixels, [2, 2])
   assert calibration.mce(sums) == pytest.approx(0.75)
   assert calibration.ece(sums, 4) == pytest.approx((1.5 + 0.55) / 4)
-  none = calibration.tied(np.zeros(0), np.zeros(0))
-  assert np.isnan(calibration.mce(calibration.binned(none, 3)))
+  none = confidence_groups.tied(np.zeros(0), np.zeros(0))
+  assert np.isnan(calibration.mce(confidence_groups.binned(none, 3)))
 
 
 @settings(max_examples=30, deadline=None)

@@ -14,7 +14,7 @@ from car_jax import sharding
 from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.evaluate import cell as cells
-from car_jax.metrics import calibration, ranking
+from car_jax.metrics import calibration, confidence_groups, ranking
 from car_jax.reliability import command, plan, segmenters, study
 from tests.reliability import runs
 
@@ -63,8 +63,8 @@ def test_a_cell_is_what_plain_numpy_finds(finished):
   probs, seen = softmax(logits.astype(np.float64), -1), labels != 255
   hits, conf = probs.argmax(-1) == labels, probs.max(-1)
   values = cell(found, 'clear')['values']
-  groups = calibration.tied(np.float32(conf[seen]), hits[seen])
-  want = calibration.ece(calibration.binned(groups), seen.sum())
+  groups = confidence_groups.tied(np.float32(conf[seen]), hits[seen])
+  want = calibration.ece(confidence_groups.binned(groups), seen.sum())
   assert values['ece']['value'] == pytest.approx(want, abs=1e-4)
   want = ranking.auroc(*ranking.by_value(-conf[seen], ~hits[seen]))
   assert values['auroc']['value'] == pytest.approx(want, abs=values['auroc']['bound'] + 1e-6)
@@ -117,8 +117,10 @@ def test_the_fitted_temperature_lowers_nll_and_is_applied(finished):
   logits, labels, _ = predictions(full, 'fog')
   probs = softmax(logits / fit['temperatures'][0], -1)
   seen = labels != 255
-  groups = calibration.tied(np.float32(probs.max(-1)[seen]), (probs.argmax(-1) == labels)[seen])
-  want = calibration.ece(calibration.binned(groups), seen.sum())
+  groups = confidence_groups.tied(
+    np.float32(probs.max(-1)[seen]), (probs.argmax(-1) == labels)[seen]
+  )
+  want = calibration.ece(confidence_groups.binned(groups), seen.sum())
   assert cell(found, 'fog', 'temperature')['values']['ece']['value'] == pytest.approx(
     want, abs=1e-4
   )

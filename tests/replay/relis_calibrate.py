@@ -5,7 +5,7 @@ from scipy.special import softmax
 
 from car_jax.calibrate import base, clusters, temperature
 from car_jax.calibrate.base import Sample
-from car_jax.metrics import calibration
+from car_jax.metrics import calibration, confidence_groups
 from tests.metrics.published import pooled
 from tests.replay import Replay, replays
 
@@ -86,6 +86,6 @@ def measured(logits: np.ndarray, labels: np.ndarray) -> list[float]:
   counts = labels != IGNORED
   probs = np.asarray(softmax(np.asarray(logits)[counts], -1), np.float64)
   conf, hits = probs.max(-1), (probs.argmax(-1) == labels[counts]).astype(np.float64)
-  groups = calibration.tied(conf, hits)
-  ece = calibration.ece(calibration.binned(groups, 15))
-  return [ece, calibration.adaptive_ece_relis(groups, 15), calibration.ks_error(groups)]
+  groups = confidence_groups.tied(conf, hits)
+  ece = calibration.ece(confidence_groups.binned(groups, 15))
+  return [ece, confidence_groups.adaptive_ece_relis(groups, 15), confidence_groups.ks_error(groups)]

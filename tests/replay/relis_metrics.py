@@ -3,7 +3,14 @@
 import numpy as np
 from scipy.special import entr, softmax
 
-from car_jax.metrics import calibration, confusion_matrix, ranking, rejection, scores
+from car_jax.metrics import (
+  calibration,
+  confidence_groups,
+  confusion_matrix,
+  ranking,
+  rejection,
+  scores,
+)
 from tests.metrics import published
 from tests.replay import Replay, replays
 
@@ -16,14 +23,14 @@ def confidences(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return softmax(np.asarray(logits, np.float32), -1).max(-1), np.sum(p * np.log(p), -1)
 
 
-def table(groups: calibration.Tied, bins: int) -> np.ndarray:
+def table(groups: confidence_groups.Tied, bins: int) -> np.ndarray:
   """[B, 3]: pixels, mean truth, mean confidence; 0 where empty."""
-  found = calibration.reliability(calibration.binned(groups, bins, zero=False))
+  found = calibration.reliability(confidence_groups.binned(groups, bins, zero=False))
   return np.nan_to_num(np.stack([found.pixels, found.frequency, found.confidence], -1))
 
 
-def ece(groups: calibration.Tied, bins: int) -> float:
-  return calibration.ece(calibration.binned(groups, bins, zero=False), np.sum(groups.pixels))
+def ece(groups: confidence_groups.Tied, bins: int) -> float:
+  return calibration.ece(confidence_groups.binned(groups, bins, zero=False), np.sum(groups.pixels))
 
 
 @replays('relis', 'calib')
@@ -40,25 +47,25 @@ def calibrations(r: Replay) -> None:
   q = whole if full else softmax(logits.astype(np.float64), -1)
   r.check('max_prob', q.max(-1), 1e-5)
   r.check('entropy', entr(q).sum(-1), 1e-5)
-  top = calibration.tied(p.max(-1), hits)
-  calm = calibration.tied(np.float32(1 - entropy / np.log(classes)), hits)
+  top = confidence_groups.tied(p.max(-1), hits)
+  calm = confidence_groups.tied(np.float32(1 - entropy / np.log(classes)), hits)
   bins = [int(b) for b in r['bins']]
   r.check('ece', [ece(top, b) for b in bins], 1e-5)
-  r.check('ada_ece', [calibration.adaptive_ece_relis(top, b) for b in bins], 1e-5)
+  r.check('ada_ece', [confidence_groups.adaptive_ece_relis(top, b) for b in bins], 1e-5)
   r.check('ext_ece_entropy', [ece(calm, b) for b in bins], 1e-5)
   for b in bins:
     r.check(f'bins_prob_{b}', table(top, b), 1e-5)
     r.check(f'bins_entropy_{b}', table(calm, b), 1e-5)
-  r.check('ks', calibration.ks_error(top), 1e-5)
+  r.check('ks', confidence_groups.ks_error(top), 1e-5)
   r.check('ece_from_logits_15', ece(top, 15), 1e-5)
   r.check('accuracy', hits.mean(), 1e-6)
   one_hot = np.eye(classes)[labels]
   r.check('nll', -np.mean(np.log(np.sum(p * one_hot, -1))), 1e-5)
   r.check('ext_brier', np.mean(np.sum((p - one_hot) ** 2, -1)), 1e-5)
-  each = [calibration.tied(p[:, c], labels == c) for c in range(classes)]
+  each = [confidence_groups.tied(p[:, c], labels == c) for c in range(classes)]
   r.check('classwise_ece_15', [ece(g, 15) for g in each], 1e-5)
-  r.check('classwise_ada_ece_15', [calibration.adaptive_ece_relis(g, 15) for g in each], 1e-5)
-  r.check('classwise_ks', [calibration.ks_error(g) for g in each], 1e-5)
+  r.check('classwise_ada_ece_15', [confidence_groups.adaptive_ece_relis(g, 15) for g in each], 1e-5)
+  r.check('classwise_ks', [confidence_groups.ks_error(g) for g in each], 1e-5)
 
 
 @replays('relis', 'calib_edge')
@@ -68,9 +75,11 @@ def edges(r: Replay) -> None:
     probs, labels = r[f'{case}_probs'], r[f'{case}_labels']
     seen = labels != IGNORED
     probs, labels = probs[seen], labels[seen]
-    groups = calibration.tied(probs.max(-1), probs.argmax(-1) == labels)
+    groups = confidence_groups.tied(probs.max(-1), probs.argmax(-1) == labels)
     r.check(f'{case}_ece', [ece(groups, b) for b in bins], 1e-6)
-    r.check(f'{case}_ada_ece', [calibration.adaptive_ece_relis(groups, b) for b in bins], 1e-6)
+    r.check(
+      f'{case}_ada_ece', [confidence_groups.adaptive_ece_relis(groups, b) for b in bins], 1e-6
+    )
     r.check(f'{case}_table_16', table(groups, 16), 1e-6)
 
 

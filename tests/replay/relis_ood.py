@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import softmax
 
 from car_jax.data import labels
-from car_jax.metrics import calibration, ranking, rejection
+from car_jax.metrics import confidence_groups, ranking, rejection
 from tests.metrics import published
 from tests.replay import Replay, replays
 from tests.replay.relis_metrics import confidences, ece
@@ -31,8 +31,12 @@ def detection(r: Replay) -> None:
   whole_images(r)
   seen = truth < labels.SCORED
   top = softmax(logits[seen].astype(np.float32), -1)
-  groups = calibration.tied(top.max(-1), top.argmax(-1) == truth[seen])
-  found = ece(groups, 15), calibration.adaptive_ece_relis(groups), calibration.ks_error(groups)
+  groups = confidence_groups.tied(top.max(-1), top.argmax(-1) == truth[seen])
+  found = (
+    ece(groups, 15),
+    confidence_groups.adaptive_ece_relis(groups),
+    confidence_groups.ks_error(groups),
+  )
   r.check('idd_calib_ece_ada_ks', found, 1e-5)
   wrong = (logits.argmax(-1) != truth).reshape(-1)
   for name, conf in zip(('prob', 'entropy'), confidences(logits), strict=True):

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from car_jax.metrics import border_calibration, boundary, calibration, multilabel
+from car_jax.metrics import border_calibration, boundary, calibration, confidence_groups, multilabel
 from tests.replay import Replay, replays
 
 
@@ -69,10 +69,10 @@ def near_borders(r: Replay) -> None:
       r.check(f'spec/border_band{i}/{"ece15" if name == "ece" else name}', values[i], 1e-9)
   seen = labels != 255
   hits = (probs.argmax(-1) == labels)[seen]
-  groups = calibration.tied(probs.max(-1)[seen], hits)
-  r.check('spec/ece15_all', calibration.ece(calibration.binned(groups)), 1e-9)
+  groups = confidence_groups.tied(probs.max(-1)[seen], hits)
+  r.check('spec/ece15_all', calibration.ece(confidence_groups.binned(groups)), 1e-9)
   for key in [k for k in r.arrays if 'torchmetrics/multiclass_ece/' in k]:
-    bins = calibration.binned(groups, int(key.rpartition('/')[2]), closed='left')
+    bins = confidence_groups.binned(groups, int(key.rpartition('/')[2]), closed='left')
     r.check(key, calibration.ece(bins), 1e-5)
     rounded = bins._replace(conf=float32_sums(probs.max(-1)[seen], len(bins.pixels) - 1))
     r.check(key.replace('_ece', '_mce'), calibration.mce(rounded), 1e-5)
@@ -80,7 +80,7 @@ def near_borders(r: Replay) -> None:
 
 def float32_sums(conf: np.ndarray, bins: int) -> np.ndarray:
   """Summed confidence by bin as torchmetrics has it: one float32 added after another."""
-  k = calibration.bin_of(conf, bins, 'left')
+  k = confidence_groups.bin_of(conf, bins, 'left')
   out = np.zeros(bins + 1, np.float32)
   np.add.at(out, k, conf.astype(np.float32))
   return out
@@ -98,10 +98,10 @@ def labels_at_once(r: Replay) -> None:
     r.check(f'{at}/ece15_of_decision', found.ece_of_decision[c], 1e-9)
     r.check(f'{at}/brier', found.brier[c], 1e-9)
     r.check(f'{at}/nll', found.nll[c], 1e-9)
-    groups = calibration.tied(p[..., c][seen], truth[..., c][seen])
+    groups = confidence_groups.tied(p[..., c][seen], truth[..., c][seen])
     for bins in [k.rpartition('/')[2] for k in r.arrays if f'binary_ece/class{c}/' in k]:
-      ece = calibration.ece(calibration.binned(groups, int(bins), closed='left'))
+      ece = calibration.ece(confidence_groups.binned(groups, int(bins), closed='left'))
       r.check(f'torchmetrics/binary_ece/class{c}/{bins}', ece, 1e-5)
-    ace = calibration.average_gap(calibration.binned(groups, 20))
+    ace = calibration.average_gap(confidence_groups.binned(groups, 20))
     r.check(f'values/ace/class{c}', ace, 1e-9)
   r.check('spec/multilabel/mean_ece15', found.mean_ece, 1e-9)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from car_jax.metrics import calibration, readers, volumes
+from car_jax.metrics import calibration, confidence_groups, readers, volumes
 from tests.replay import Replay, replays
 from tests.whole import whole
 
@@ -54,8 +54,8 @@ def widened(marked: np.ndarray) -> tuple[slice, ...]:
 def top_label_error(probs: np.ndarray, labels: np.ndarray) -> float:
   """ECE over 50 bins that are closed below; the likeliest of [C, ..]."""
   p = np.clip(probs, 0, 1)
-  groups = calibration.tied(p.max(0).reshape(-1), (p.argmax(0) == labels).reshape(-1))
-  return calibration.ece(calibration.binned(groups, 50, closed='left'))
+  groups = confidence_groups.tied(p.max(0).reshape(-1), (p.argmax(0) == labels).reshape(-1))
+  return calibration.ece(confidence_groups.binned(groups, 50, closed='left'))
 
 
 @replays('trust', 'volume')

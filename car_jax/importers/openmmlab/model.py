@@ -60,7 +60,7 @@ def spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     part.finish()
   of.finish()
   head = of.part('decode_head')
-  entry['align_corners'] = bool(head('align_corners', False))
+  entry['align_corners'] = head.flag('align_corners')
   return entry, head('num_classes')
 
 

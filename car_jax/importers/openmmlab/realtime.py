@@ -67,7 +67,7 @@ def _bisenetv2(of: Settings) -> dict[str, Any]:
   entry |= dict(
     expansion=of('semantic_expansion_ratio', 6), outputs=of('out_indices', (0, 1, 2, 3, 4))
   )
-  return entry | dict(corners=bool(of('align_corners', False)))
+  return entry | dict(corners=of.flag('align_corners'))
 
 
 def _bisenetv2_rules(prefix: str, path: str, part: Any) -> list[Rule]:
@@ -108,7 +108,7 @@ def _icnet(of: Settings) -> dict[str, Any]:
   entry |= dict(pyramid_features=of('psp_out_channels', 512))
   entry |= dict(features=of('out_channels', (64, 256, 256)))
   entry |= dict(scales=of('pool_scales', (1, 2, 3, 6)))
-  return entry | dict(corners=bool(of('align_corners', False)))
+  return entry | dict(corners=of.flag('align_corners'))
 
 
 def _icnet_rules(prefix: str, path: str, part: Any) -> list[Rule]:
@@ -125,7 +125,7 @@ def _icneck(of: Settings) -> dict[str, Any]:
   usual_norm(of)
   of.passed('in_channels', 'init_cfg')
   entry = dict(name='icnet', features=of('out_channels', 128))
-  return entry | dict(corners=bool(of('align_corners', False)))
+  return entry | dict(corners=of.flag('align_corners'))
 
 
 def _icneck_rules(prefix: str, path: str, part: Any) -> list[Rule]:

@@ -26,12 +26,13 @@ def _resnet(of: Settings) -> dict[str, Any]:
   usual_norm(of)
   of.passed('norm_eval', 'init_cfg', 'pretrained', 'frozen_stages', 'with_cp')
   of.passed('zero_init_residual')
-  depth, deep = of('depth'), of.given['type'] == 'ResNetV1c' or bool(of('deep_stem', False))
+  deep = of.flag('deep_stem') or of.given['type'] == 'ResNetV1c'
   grid = of('multi_grid', None) or ()
-  entry = dict(name='resnet', depth=depth, stem_channels=of('stem_channels', 64), deep_stem=deep)
-  entry |= dict(width=of('base_channels', 64), strides=of('strides', (1, 2, 2, 2)))
+  stem, width = of.size('stem_channels', 64), of.size('base_channels', 64)
+  entry = dict(name='resnet', depth=of('depth'), stem_channels=stem, deep_stem=deep, width=width)
+  entry |= dict(strides=of('strides', (1, 2, 2, 2)))
   entry |= dict(dilations=of('dilations', (1, 1, 1, 1)), multi_grid=grid)
-  return entry | dict(dilate_first=not of('contract_dilation', False))
+  return entry | dict(dilate_first=not of.flag('contract_dilation'))
 
 
 def _resnet_rules(prefix: str, path: str, part: Any) -> list[Rule]:

@@ -10,6 +10,13 @@ from car_jax.importers.settings import Settings
 PASSED = {'LoadImageFromFile', 'LoadAnnotations', 'RandomFlip', 'ImageToTensor', 'Collect'}
 PASSED |= {'DefaultFormatBundle', 'PackSegInputs', 'Normalize'}
 
+# Where the steps may stand; the first that is there counts.
+PIPELINES: tuple[tuple[str, ...], ...] = (
+  ('test_pipeline',),
+  ('data', 'test', 'pipeline'),
+  ('test_dataloader', 'dataset', 'pipeline'),
+)
+
 
 class Testing(NamedTuple):
   """fit: the frame that images are resized into, or None where the config does not say.
@@ -91,19 +98,31 @@ def _fit(config: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def _steps(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
   """Of the pipeline that test images pass, those in MultiScaleFlipAug too."""
-  pipeline = config.get('test_pipeline')
-  for keys in (('data', 'test', 'pipeline'), ('test_dataloader', 'dataset', 'pipeline')):
-    node: Any = config
-    for key in keys:
-      node = node.get(key) if isinstance(node, Mapping) else None
-    pipeline = pipeline if isinstance(pipeline, (list, tuple)) else node
-  waiting = [*(pipeline if isinstance(pipeline, (list, tuple)) else ())]
+  stated = (_stated(config, *keys) for keys in PIPELINES)
+  waiting = [*next(filter(None, stated), ())]
   while waiting:
     step = waiting.pop(0)
-    if isinstance(step, Mapping):
-      yield step
-      inner = step.get('transforms')
-      waiting = [*(inner if isinstance(inner, (list, tuple)) else ()), *waiting]
+    if not isinstance(step, Mapping):
+      raise UserError(f'its config has {step!r} in test_pipeline\n  a step is a dict')
+    yield step
+    waiting = [*_listed(Settings(step, 'test_pipeline'), 'transforms'), *waiting]
+
+
+def _stated(config: Mapping[str, Any], *keys: str) -> tuple[Any, ...]:
+  """The list at this place, () where there is none."""
+  *parts, last = keys
+  of = Settings(config, 'config')
+  for key in parts:
+    inside = of(key, None)
+    of = Settings(inside if isinstance(inside, Mapping) else {}, f'{of.where}.{key}')
+  return _listed(of, last)
+
+
+def _listed(of: Settings, key: str) -> tuple[Any, ...]:
+  steps = of(key, None) or ()
+  if not isinstance(steps, tuple):
+    raise UserError(f'its config has {of.where}.{key} = {steps!r}\n  it is a list of steps')
+  return steps
 
 
 def check_frame(of: Testing) -> None:

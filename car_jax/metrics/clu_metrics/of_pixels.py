@@ -6,7 +6,15 @@ from typing import Any, ClassVar, Self
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.metrics import calibration, confusion_matrix, onepass, ranking, rejection, wide
+from car_jax.metrics import (
+  calibration,
+  confidence_groups,
+  confusion_matrix,
+  onepass,
+  ranking,
+  rejection,
+  wide,
+)
 from car_jax.metrics.clu_metrics.base import Counts, masked, options_of
 from car_jax.metrics.functional import inputs, label_maps, probabilities
 from car_jax.metrics.functional.rankings import surest_last
@@ -52,10 +60,10 @@ class Calibration(Counts):
   def shapes(cls) -> dict[str, tuple[int, ...]]:
     return dict.fromkeys(('pixels', 'conf', 'hits'), (cls.num_bins(),))
 
-  def groups(self) -> calibration.Tied:
+  def groups(self) -> confidence_groups.Tied:
     """The counts in the order of rising confidence."""
     conf, hits = (wide.int64(x) * wide.STEP for x in (self.conf, self.hits))
-    return calibration.Tied(wide.int64(self.pixels), conf, hits)
+    return confidence_groups.Tied(wide.int64(self.pixels), conf, hits)
 
 
 class ECE(Calibration):
@@ -96,11 +104,11 @@ class AdaptiveECE(Calibration):
   options = options_of(probabilities.adaptive_ece)
 
   def compute(self) -> float:
-    return calibration.adaptive_ece(self.groups(), self.options['num_bins'])
+    return confidence_groups.adaptive_ece(self.groups(), self.options['num_bins'])
 
   def bound(self) -> float:
     spread = onepass.class_spreads(FINE)
-    return calibration.tied_bound(self.groups(), self.options['num_bins'], spread=spread)[0]
+    return confidence_groups.tied_bound(self.groups(), self.options['num_bins'], spread=spread)[0]
 
 
 class KSError(Calibration):
@@ -116,10 +124,10 @@ class KSError(Calibration):
   options = options_of(probabilities.ks_error)
 
   def compute(self) -> float:
-    return calibration.ks_error(self.groups())
+    return confidence_groups.ks_error(self.groups())
 
   def bound(self) -> float:
-    return calibration.tied_bound(self.groups(), spread=onepass.class_spreads(FINE))[1]
+    return confidence_groups.tied_bound(self.groups(), spread=onepass.class_spreads(FINE))[1]
 
 
 class Ranking(Counts):

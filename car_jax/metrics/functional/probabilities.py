@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax.metrics import calibration, readers
+from car_jax.metrics import calibration, confidence_groups, readers
 from car_jax.metrics.functional import inputs
 
 _nll = jax.jit(calibration.nll, static_argnames='ignore')
@@ -50,7 +50,7 @@ def ece(
   0.0
   """
   groups = _tied('ece', probs, labels, class_id, label_weight, ignore)
-  return calibration.ece(calibration.binned(groups, num_bins))
+  return calibration.ece(confidence_groups.binned(groups, num_bins))
 
 
 def adaptive_ece(
@@ -71,7 +71,7 @@ def adaptive_ece(
   0.375
   """
   groups = _tied('adaptive_ece', probs, labels, class_id, label_weight, ignore)
-  return calibration.adaptive_ece(groups, num_bins)
+  return confidence_groups.adaptive_ece(groups, num_bins)
 
 
 def ks_error(
@@ -91,7 +91,7 @@ def ks_error(
   0.375
   """
   groups = _tied('ks_error', probs, labels, class_id, label_weight, ignore)
-  return calibration.ks_error(groups)
+  return confidence_groups.ks_error(groups)
 
 
 def nll(probs: Any, labels: Any, *, label_weight: Any = None, ignore: int | None = None) -> Any:
@@ -163,7 +163,7 @@ def confidences(
   return _binary(*arrays, class_id=class_id, ignore=ignore)
 
 
-def _tied(function, probs, labels, class_id, label_weight, ignore) -> calibration.Tied:
+def _tied(function, probs, labels, class_id, label_weight, ignore) -> confidence_groups.Tied:
   found = confidences(function, probs, labels, class_id, label_weight, ignore)
   conf, hits, seen = map(np.asarray, found)
-  return calibration.tied(conf[seen].astype(np.float32), hits[seen])
+  return confidence_groups.tied(conf[seen].astype(np.float32), hits[seen])
