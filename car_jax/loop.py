@@ -49,7 +49,7 @@ def train(
   Raises UserError for a wrong config or data set, a workdir of another config, an unreadable
   checkpoint, and a loss that is not finite. SystemExit after SIGTERM (0) or Ctrl-C (130), saved.
   """
-  workdir = Path(workdir)
+  workdir = checkpoints.place(workdir)
   mesh = sharding.make_mesh()
   config = configs.check(config)
   sharding.check_batch(config.data, mesh)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, loop, sharding
+from car_jax import checkpoints, loop, paths, sharding
 from car_jax import config as configs
 from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest
@@ -42,8 +42,8 @@ class Loaded:
 
 def name_and_folder(text: str) -> tuple[str, str]:
   """'[NAME=]FOLDER' -> (name, folder); a folder that is there may have '=' in its name."""
-  name, _, path = text.rpartition('=') if not pathlib.Path(text).exists() else ('', '', text)
-  return name or pathlib.Path(path).absolute().name, path
+  name, _, path = text.rpartition('=') if not paths.of(text).exists() else ('', '', text)
+  return name or paths.absolute(paths.of(path)).name, path
 
 
 def names_and_folders(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
@@ -115,7 +115,7 @@ def of_seeds(
   out, seeds = [], {}
   for name, path in paths:
     runs = folders.trainings(path)
-    if runs == [pathlib.Path(path)]:
+    if runs == [paths.of(path)]:
       out.append((name, path))
       continue
     seeds[name] = [f'{name}/{run.name}' for run in runs]
@@ -163,7 +163,8 @@ def evaluate(
   spec = plan.report_spec(config)
   runs, seeds = of_seeds(names_and_folders(paths, 'checkpoints'))
   names, paths = zip(*runs, strict=True)
-  folders.check_replaceable(pathlib.Path(out), report.RESULTS)
+  out = paths.of(out)
+  folders.check_replaceable(out, report.RESULTS)
   mesh = sharding.make_mesh()
   sharding.check_batch(config.data, mesh)
   data = opening.open_dataset(config.data)
@@ -189,7 +190,7 @@ def evaluate(
     about,
     images=len(source),
     seed=config.seed,
-    saver=_saver(saved, rows, pathlib.Path(out).parent / 'arrays', data.info, source, config.data),
+    saver=_saver(saved, rows, out.parent / 'arrays', data.info, source, config.data),
     trainings=by_predictor(seeds, [row.name for row in rows]),
   )
 

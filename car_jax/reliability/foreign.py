@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from car_jax import arrays as array_files
-from car_jax import files, pictures, sharding
+from car_jax import files, paths, pictures, sharding
 from car_jax.data import labels as cityscapes
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import npy, save
@@ -70,7 +70,8 @@ class Folder:
 
   def where(self, spec: Mapping[str, Any]) -> tuple[pathlib.Path, str]:
     """A set's folder of predictions and its labels (folder, CSV, or '' for an index.json)."""
-    return pathlib.Path(self.path.replace('{set}', spec['name'])), spec.get('labels', '')
+    place, labels = self.path.replace('{set}', spec['name']), spec.get('labels', '')
+    return paths.fetched(place), labels and str(paths.fetched(labels))
 
   def size(self, spec: Mapping[str, Any]) -> int:
     folder, labels = self.where(spec)
