@@ -198,9 +198,7 @@ def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int]
     try:
       folder, step = locate(path, wish)
     except UserError:
-      if time.monotonic() > patience or not any(
-        place(path).glob('*/*.orbax-checkpoint-tmp')
-      ):
+      if time.monotonic() > patience or not any(place(path).glob('*/*.orbax-checkpoint-tmp')):
         raise
       time.sleep(0.3)
       continue

@@ -129,6 +129,21 @@ def uploaded(path: pathlib.Path) -> Iterator[pathlib.Path]:
       files.put_file(str(part), name)
 
 
+def copy(part: pathlib.Path, folder: pathlib.Path) -> None:
+  """Copies the files below `part`, of this machine, into `folder`, of a bucket or not."""
+  if not is_remote(folder):
+    shutil.copytree(part, folder, dirs_exist_ok=True)
+    return
+  files, name = filesystem(folder)
+  with writing(folder):
+    for path in files_below(part):
+      files.put_file(str(path), f'{name}/{path.relative_to(part).as_posix()}')
+
+
+def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(p for p in folder.rglob('*') if p.is_file())
+
+
 def sent(part: pathlib.Path, folder: pathlib.Path, last: str) -> None:
   """Uploads the files of `part` to a bucket's `folder`, in the place of what is there.
 
@@ -140,7 +155,7 @@ def sent(part: pathlib.Path, folder: pathlib.Path, last: str) -> None:
   files.pipe_file(mark, b'')
   if files.exists(f'{name}/{last}'):
     files.rm_file(f'{name}/{last}')
-  new = sorted((p for p in part.rglob('*') if p.is_file()), key=lambda p: p == part / last)
+  new = sorted(files_below(part), key=lambda p: p == part / last)
   names = [f'{name}/{p.relative_to(part).as_posix()}' for p in new]
   for stale in {*files.find(name)} - {*names}:
     files.rm_file(stale)

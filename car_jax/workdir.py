@@ -15,7 +15,16 @@ from car_jax.evaluate import folders
 
 # What may change when a run goes on: nothing that was computed so far depends on it, as no method
 # is told the number of steps. Milestones, which are of the method, may not.
-FREE = ('steps', 'log_every', 'eval_every', 'save_every', 'keep', 'evals', 'report')
+FREE: tuple[str, ...] = (
+  'steps',
+  'log_every',
+  'eval_every',
+  'save_every',
+  'keep',
+  'evals',
+  'report',
+)
+FREE += ('writers', 'images', 'overview', 'profile')
 FREE_DATA = ('threads', 'workers', 'eval_batch')  # the same of config.data
 
 

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, loop, paths, sharding
+from car_jax import checkpoints, loop, sharding
 from car_jax import config as configs
+from car_jax import paths as places
 from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import folders, plan, report, reporting, save
@@ -42,8 +43,8 @@ class Loaded:
 
 def name_and_folder(text: str) -> tuple[str, str]:
   """'[NAME=]FOLDER' -> (name, folder); a folder that is there may have '=' in its name."""
-  name, _, path = text.rpartition('=') if not paths.of(text).exists() else ('', '', text)
-  return name or paths.absolute(paths.of(path)).name, path
+  name, _, path = text.rpartition('=') if not places.of(text).exists() else ('', '', text)
+  return name or places.absolute(places.of(path)).name, path
 
 
 def names_and_folders(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
@@ -115,7 +116,7 @@ def of_seeds(
   out, seeds = [], {}
   for name, path in paths:
     runs = folders.trainings(path)
-    if runs == [paths.of(path)]:
+    if runs == [places.of(path)]:
       out.append((name, path))
       continue
     seeds[name] = [f'{name}/{run.name}' for run in runs]
@@ -163,7 +164,7 @@ def evaluate(
   spec = plan.report_spec(config)
   runs, seeds = of_seeds(names_and_folders(paths, 'checkpoints'))
   names, paths = zip(*runs, strict=True)
-  out = paths.of(out)
+  out = places.of(out)
   folders.check_replaceable(out, report.RESULTS)
   mesh = sharding.make_mesh()
   sharding.check_batch(config.data, mesh)

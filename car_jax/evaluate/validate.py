@@ -8,6 +8,7 @@ import jax
 
 from car_jax.data import pipeline
 from car_jax.errors import UserError
+from car_jax.evaluate import gallery, tiles
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.predict import Subject
 from car_jax.methods.train_state import for_evaluation
@@ -57,4 +58,14 @@ class Validation:
 
   def __call__(self, state: Any) -> dict[str, float]:
     with contextlib.closing(self.batches(self.source)) as batches:
-      return self._evaluator([self._subject(state)], batches, rng=self._rng).scalars()
+      self._results = self._evaluator([self._subject(state)], batches, rng=self._rng)
+    return self._results.scalars()
+
+  def pictures(self, state: Any, count: int) -> dict[str, Any]:
+    """Id -> picture of the first images of the last call with their readers and its samples."""
+    indices, subject = range(min(count, len(self._results.ids))), self._subject(state)
+    with contextlib.closing(self.batches(self.source)) as batches:
+      cases = gallery.collect(
+        self._evaluator, [subject], batches, self._results, indices, rng=self._rng
+      )
+    return {c.id: tiles.strip(c, self._name, self._info.palette) for c in cases.values()}

@@ -1,7 +1,6 @@
 """What a study is to do: its config checked, and made explicit before anything runs."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
