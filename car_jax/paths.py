@@ -42,7 +42,7 @@ def of(place: str | os.PathLike[str]) -> pathlib.Path:
       raise UserError(f'{text} is on another machine\n  file:///FOLDER is on this one')
     return pathlib.Path(urllib.parse.unquote(f'/{path}'))
   if scheme not in EXTRAS:
-    known = nearest(f'{scheme}://', [f'{name}://' for name in ('file', *EXTRAS)])
+    known = nearest(scheme, ('file', *EXTRAS))
     raise UserError(f'{text}: nothing is read or written by {scheme}://\n{known}')
   if not rest.strip('/') or rest.startswith('/'):
     raise UserError(f'{text} names no bucket\n  such as {scheme}://bucket/folder')

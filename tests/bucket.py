@@ -5,7 +5,7 @@ tensorstore's own driver for gs://, which talks to a server. Both see the same o
 folders but prefixes, nothing can be appended to, and moving is copying object by object.
 """
 
-import contextlib
+import functools
 import http.server
 import json
 import os
@@ -13,7 +13,9 @@ import threading
 import urllib.parse
 
 import fsspec
+import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+from orbax.checkpoint._src.path import gcs_utils
 
 OBJECTS: dict[str, MemoryFile] = {}  # '/bucket/name' -> content
 
@@ -31,9 +33,11 @@ class Bucket(MemoryFileSystem):
     path = path.removeprefix('gs://').removeprefix('gcs://').strip('/')
     return f'/{path}' if path else ''
 
-  def ls(self, path, detail=True, **kw):
-    found = super().ls(path, detail, **kw)
-    return [f if detail else f.lstrip('/') for f in found]
+  def find(self, path, detail=False, **kw):
+    found = super().find(path, detail=True, **kw)
+    for key in found.keys() & OBJECTS.keys():
+      found[key]['generation'] = str(OBJECTS[key].modified)
+    return found if detail else [*found]
 
   def mkdir(self, path, create_parents=True, **kw):
     pass
@@ -121,17 +125,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
     self.answer(204 if OBJECTS.pop(f'/{bucket}/{name}', None) else 404)
 
 
-@contextlib.contextmanager
-def served():
-  """Registers the bucket for gs:// and serves it to tensorstore; before that reads its settings."""
+@functools.cache
+def serve() -> None:
+  """Registers the bucket for gs:// and starts its server, for this process's life.
+
+  Tensorstore reads where the server is once, when it first opens a bucket.
+  """
   server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
   threading.Thread(target=server.serve_forever, daemon=True).start()
   os.environ['TENSORSTORE_GCS_HTTP_URL'] = f'http://127.0.0.1:{server.server_port}'
   os.environ['GOOGLE_AUTH_TOKEN_FOR_TESTING'] = 'none'
   fsspec.register_implementation('gcs', Bucket, clobber=True)
-  try:
-    yield OBJECTS
-  finally:
-    server.shutdown()
-    server.server_close()
-    OBJECTS.clear()
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+  """An empty bucket: its objects by '/bucket/name'. Copies of what is fetched are in tmp_path."""
+  serve()
+  OBJECTS.clear()
+  monkeypatch.setenv('CAR_JAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(gcs_utils, 'get_bucket', lambda name: object())  # of google-cloud-storage
+  return OBJECTS

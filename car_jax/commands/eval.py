@@ -93,6 +93,7 @@ OF_FILES = ('labels', 'kind', 'resize', *FILES)
 
 def _check(args: argparse.Namespace) -> None:
   """Raises UserError for options that do not go together."""
+  paths.of(args.out or '.')  # what cannot be written is said before anything is read
   given = lambda names: [f'--{k.replace("_", "-")}' for k in names if getattr(args, k)]
   if not (args.config or args.checkpoint or args.predictions):
     raise UserError(
