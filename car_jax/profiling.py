@@ -58,4 +58,4 @@ def overview(state: Any, lines: int, workdir: pathlib.Path) -> str:
   if jax.process_index() == 0:
     with folders.whole(workdir / PARAMETERS) as part:
       part.write_text(table(None) + '\n')
-  return table(lines)
+  return table(lines + 6)  # clu counts the frame too

@@ -5,13 +5,12 @@ import html
 import json
 import os
 import pathlib
-import shutil
 import sys
 import tempfile
 import time
 import types
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -140,19 +139,20 @@ class WandB(Writer):
 
 
 class Uploads(Writer):
-  """Copies a folder of this machine to a bucket's: every EVERY seconds, by `flush` and at the end.
+  """Copies what `writers` write to a folder of this machine into a bucket's.
 
-  `ready` makes the other writers finish their files.
+  Every EVERY seconds, by `flush` and at the end.
   """
 
-  def __init__(self, here: pathlib.Path, there: pathlib.Path, ready: Callable[[], None]):
-    self._here, self._there, self._ready = here, there, ready
+  def __init__(self, here: pathlib.Path, there: pathlib.Path, writers: Sequence[Writer]):
+    self._here, self._there, self._writers = here, there, writers
     self._sizes: dict[pathlib.Path, int] = {}
     self._last = time.monotonic()
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     if time.monotonic() - self._last > EVERY:
-      self._ready()
+      for writer in self._writers:
+        writer.flush()
       self.flush()
 
   def flush(self) -> None:
@@ -170,7 +170,7 @@ class Uploads(Writer):
 class Writers:
   """All writers of a run. Process 0 writes; elsewhere every call does nothing.
 
-  kinds: of KINDS, besides metrics.jsonl, which continuing a run reads. A bucket's workdir gets
+  kinds: tensorboard, wandb, besides metrics.jsonl, which continuing a run reads. A bucket's workdir gets
   copies of files that are written on this machine.
   """
 
@@ -180,26 +180,26 @@ class Writers:
     self._closing, self._to, self._keys = contextlib.ExitStack(), None, None
     if not active:
       return
-    own = out = workdir  # wandb's own files, and the record
-    if paths.is_remote(workdir):
-      own = pathlib.Path(tempfile.mkdtemp(prefix='car_jax-'))
-      self._closing.callback(shutil.rmtree, own, ignore_errors=True)
-      (out := own / 'record').mkdir()
-      if (workdir / 'metrics.jsonl').exists():
-        (out / 'metrics.jsonl').write_bytes((workdir / 'metrics.jsonl').read_bytes())
-    lines = JsonLines(out / 'metrics.jsonl', start)
-    made = dict(
-      tensorboard=lambda: TensorBoard(out / 'tensorboard', start), wandb=lambda: WandB(workdir, own)
-    )
-    others = [metric_writers.AsyncWriter(made[kind]()) for kind in kinds]
-    self._keys, self._to = lines.keys, metric_writers.MultiWriter([lines, *others])
-    if paths.is_remote(workdir):
-      uploads = Uploads(out, workdir, self._to.flush)
-      self._closing.callback(uploads.close)
-      self._closing.callback(self._to.close)
-      self._to = metric_writers.MultiWriter([self._to, uploads])
-    else:
-      self._closing.callback(self._to.close)
+    with contextlib.ExitStack() as stack:
+      own = out = workdir  # wandb's own files, and the record
+      made: list[Writer] = []
+      if paths.is_remote(workdir):
+        own = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='car_jax-')))
+        (out := own / 'record').mkdir()
+        if (workdir / 'metrics.jsonl').exists():
+          (out / 'metrics.jsonl').write_bytes((workdir / 'metrics.jsonl').read_bytes())
+        uploads = [Uploads(out, workdir, made)]
+        stack.callback(uploads[0].close)  # after the others
+      else:
+        uploads = []
+      made.append(lines := JsonLines(out / 'metrics.jsonl', start))
+      stack.callback(lines.close)
+      for kind in kinds:
+        writer = WandB(workdir, own) if kind == 'wandb' else TensorBoard(out / 'tensorboard', start)
+        made.append(metric_writers.AsyncWriter(writer))
+        stack.callback(made[-1].close)
+      self._to, self._keys = metric_writers.MultiWriter([*made, *uploads]), lines.keys
+      self._closing = stack.pop_all()
 
   def recorded(self, keys: Collection[str]) -> bool:
     """Whether the step that the run continues from has all these numbers."""
