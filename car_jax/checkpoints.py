@@ -324,7 +324,10 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
     places = {'latest': root}
   saved = {name: steps for name, p in places.items() if (steps := list(_numbered(p)))}
   if not saved:
-    raise UserError(f'no checkpoint in {root}\n  expected a --workdir of car-jax train')
+    text = f'no checkpoint in {root}\n  expected a --workdir of car-jax train'
+    if paths.is_remote(root):
+      text += f'; checkpoints copied from a disk have no {COMMITTED}: fetch the run to this machine'
+    raise UserError(text)
   number = int(step) if step.isascii() and step.isdigit() else None
   if step not in ('', 'best', 'latest') and number is None:
     raise UserError(

@@ -62,7 +62,29 @@ def _remote(scheme: str, text: str) -> pathlib.Path:
   except ImportError as e:
     extra = f"  pip install 'car-jax[{EXTRAS[scheme]}]'"
     raise UserError(f'{text}: {scheme}:// needs a package more ({reason(e)})\n{extra}') from None
-  return cast(pathlib.Path, epath.Path(text))
+  path = cast(pathlib.Path, epath.Path(text))
+  _check_reached(path)
+  return path
+
+
+_reached: set[str] = set()
+
+
+def _check_reached(path: pathlib.Path) -> None:
+  """Asks a bucket for a path, once a process and bucket. Raises UserError: no network, no right."""
+  bucket = '/'.join(path.parts[:3])
+  if bucket in _reached:
+    return
+  files, name = filesystem(path)
+  try:
+    files.info(name)
+  except FileNotFoundError:
+    pass
+  except Exception as e:  # each package has its own errors
+    raise UserError(
+      f'{path} cannot be reached ({reason(e)})\n  log in to it, or see whether the bucket is there'
+    ) from None
+  _reached.add(bucket)
 
 
 def is_remote(path: Any) -> bool:

@@ -170,8 +170,8 @@ class Uploads(Writer):
 class Writers:
   """All writers of a run. Process 0 writes; elsewhere every call does nothing.
 
-  kinds: tensorboard, wandb, besides metrics.jsonl, which continuing a run reads. A bucket's workdir gets
-  copies of files that are written on this machine.
+  kinds: tensorboard, wandb, besides metrics.jsonl, which continuing a run reads. A bucket's workdir
+  gets copies of files that are written on this machine.
   """
 
   def __init__(

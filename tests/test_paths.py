@@ -8,7 +8,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from car_jax import checkpoints, lock, loop, paths
+from car_jax import checkpoints, lock, loop, paths, writers
 from car_jax import config as configs
 from car_jax.calibrate import files as calibrators
 from car_jax.calibrate.base import Fit
@@ -67,6 +67,15 @@ def test_a_scheme_without_its_package_says_how_to_install_it(monkeypatch, capsys
   arguments = ['--checkpoint', 'runs/none', '--out', 's3://bucket/report']
   assert evaluation.main(arguments) == 2  # before anything else is looked at
   assert "Install s3fs to access S3)\n  pip install 'car-jax[s3]'" in capsys.readouterr().err
+
+
+def test_a_bucket_that_cannot_be_reached_is_one_message(monkeypatch, capsys):
+  def refused(self, *_, **__):
+    raise RuntimeError('401: no credentials')
+
+  monkeypatch.setattr(Bucket, 'info', refused)
+  assert evaluation.main(['--checkpoint', 'gs://other/run']) == 2
+  assert 'gs://other/run cannot be reached (RuntimeError 401' in capsys.readouterr().err
 
 
 def test_a_list_that_is_kept_would_miss_what_tensorstore_writes():
@@ -188,6 +197,19 @@ def test_a_bucket_that_cannot_be_written_is_told_at_once(config, monkeypatch):  
   monkeypatch.setattr(Bucket, '_open', refused)
   with pytest.raises(UserError, match=r'gs://bucket/a cannot be written \(RuntimeError 403'):
     loop.train(config, 'gs://bucket/a')
+
+
+def test_what_is_recorded_is_in_the_bucket_before_a_checkpoint_and_from_time_to_time(monkeypatch):
+  lines = lambda: OBJECTS['/bucket/a/metrics.jsonl'].getvalue().splitlines()
+  with writers.Writers(paths.of('gs://bucket/a'), True, 0, ('tensorboard',)) as out:
+    out.scalars(1, {'loss': 1.0})
+    assert not OBJECTS
+    out.flush()
+    assert lines() == [b'{"step": 1, "loss": 1.0}']
+    assert len(names('/a/tensorboard/')) == 1
+    monkeypatch.setattr(writers, 'EVERY', 0.0)
+    out.scalars(2, {'loss': 2.0})
+    assert len(lines()) == 2
 
 
 def test_what_is_fetched_is_a_copy_that_follows_the_bucket(capsys):

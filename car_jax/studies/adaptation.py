@@ -32,6 +32,7 @@ from car_jax.report import adaptation as pages
 from car_jax.report import svg
 from car_jax.report.adaptation import TITLES, differences, unpaired
 from car_jax.report.table import prose
+from car_jax.paths import local
 from car_jax.studies import adaptation_views
 
 
@@ -61,7 +62,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> int:
   args = parse(arguments)
-  runs, out = runs_in(pathlib.Path(args.runs)), pathlib.Path(args.out or f'{args.runs}/study')
+  runs, out = runs_in(local(args.runs)), local(args.out or f'{args.runs}/study')
   folders.check_writable(out)
   from car_jax.ahead import use_compilation_cache
 
