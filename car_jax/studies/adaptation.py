@@ -28,11 +28,11 @@ from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
 from car_jax.evaluate import census, folders, report, tables
 from car_jax.metrics import confusion_matrix
+from car_jax.paths import local
 from car_jax.report import adaptation as pages
 from car_jax.report import svg
 from car_jax.report.adaptation import TITLES, differences, unpaired
 from car_jax.report.table import prose
-from car_jax.paths import local
 from car_jax.studies import adaptation_views
 
 
