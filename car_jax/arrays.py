@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import files
+from car_jax import files, paths
 from car_jax.errors import reading
 
 ENDINGS = ('.npy', '.npz')
@@ -27,7 +27,7 @@ def read(path: str | pathlib.Path, mend: str = '') -> dict[str, np.ndarray]:
   Raises UserError, by path, for a file that is missing, no regular file, damaged, of another
   length than its header says, of objects, or that grows beyond MOST_INFLATED when unpacked.
   """
-  path = pathlib.Path(path)
+  path = paths.of(path)
   raw = files.read_bytes(path, 'arrays')
   kind = path.suffix.lower()
   with reading(path, f'a {kind or "numpy"} file', mend):
@@ -39,8 +39,11 @@ def read(path: str | pathlib.Path, mend: str = '') -> dict[str, np.ndarray]:
 
 
 def mapped(path: str | pathlib.Path, mend: str = '') -> np.ndarray:
-  """A .npy file of any size, read where it is asked for. Raises UserError as `read`."""
-  path = files.check_regular(path)
+  """A .npy file of any size, read where it is asked for. Raises UserError as `read`.
+
+  One of a bucket is fetched first.
+  """
+  path = files.check_regular(paths.fetched(path))
   with reading(path, 'a .npy file', mend):
     with path.open('rb') as file:
       shape, fortran, kind = _header(file)

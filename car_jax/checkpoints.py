@@ -25,10 +25,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import constants, files, sharding
+from car_jax import constants, files, paths, sharding
 from car_jax.errors import UserError, nearest, reading
 
 FORMAT = 2  # 1 had no checksum of meta
+COMMITTED = 'commit_success.txt'  # which orbax puts into a bucket's checkpoint at the end
 
 
 class Damaged(UserError):
@@ -61,7 +62,7 @@ class Checkpoints:
     import orbax.checkpoint as ocp
 
     _quieten()
-    self.folder = pathlib.Path(folder).absolute()
+    self.folder = paths.absolute(place(folder))
     self._ocp = ocp
     self._manager: Any = self._writer(keep) if keep else None
 
@@ -97,10 +98,8 @@ class Checkpoints:
     Raises OSError where the disk has no place: orbax's own threads would end in tracebacks.
     """
     args, digests, state = self._ocp.args, constants.digests(state), constants.without(state)
-    size, free = (
-      sum(getattr(a, 'nbytes', 8) for _, a in leaves(state)),
-      shutil.disk_usage(self.folder).free,
-    )
+    size = sum(getattr(a, 'nbytes', 8) for _, a in leaves(state))
+    free = size if paths.is_remote(self.folder) else shutil.disk_usage(self.folder).free
     if size > free:
       text = f'a checkpoint takes {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free'
       raise OSError(errno.ENOSPC, text, str(self.folder))
@@ -199,9 +198,7 @@ def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int]
     try:
       folder, step = locate(path, wish)
     except UserError:
-      if time.monotonic() > patience or not any(
-        pathlib.Path(path).glob('*/*.orbax-checkpoint-tmp')
-      ):
+      if time.monotonic() > patience or not any(place(path).glob('*/*.orbax-checkpoint-tmp')):
         raise
       time.sleep(0.3)
       continue
@@ -321,13 +318,16 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   The wish is 'best', 'latest', a number, or '' for the best where one was chosen, else the latest.
   Raises UserError when nothing is there, or not that step.
   """
-  root = pathlib.Path(path)
+  root = place(path)
   places = {'best': root / 'best', 'latest': root / 'checkpoints'}
   if not any(p.is_dir() for p in places.values()):
     places = {'latest': root}
   saved = {name: steps for name, p in places.items() if (steps := list(_numbered(p)))}
   if not saved:
-    raise UserError(f'no checkpoint in {root}\n  expected a --workdir of car-jax train')
+    text = f'no checkpoint in {root}\n  expected a --workdir of car-jax train'
+    if paths.is_remote(root):
+      text += f'; checkpoints copied from a disk have no {COMMITTED}: fetch the run to this machine'
+    raise UserError(text)
   number = int(step) if step.isascii() and step.isdigit() else None
   if step not in ('', 'best', 'latest') and number is None:
     raise UserError(
@@ -347,10 +347,25 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   )
 
 
+def place(path: str | pathlib.Path) -> pathlib.Path:
+  """The folder of a run. Raises UserError for a bucket that orbax writes no arrays to."""
+  folder = paths.of(path)
+  if paths.is_remote(folder) and not str(folder).startswith('gs://'):
+    raise UserError(
+      f'{folder}: checkpoints are written to and read from local folders and gs:// alone\n'
+      '  name one of these; reports, arrays and data may be there'
+    )
+  return folder
+
+
 def _numbered(folder: pathlib.Path) -> Iterator[int]:
-  """Steps of the checkpoints there: folders with the name of a number, as it is written here."""
+  """Steps of the checkpoints there: folders with the name of a number, as it is written here.
+
+  In a bucket an unfinished one has that name too, but not the last of its files.
+  """
   for path in folder.iterdir() if folder.is_dir() else ():
-    if re.fullmatch('0|[1-9][0-9]{0,17}', path.name) and path.is_dir():
+    whole = not paths.is_remote(path) or (path / COMMITTED).exists()
+    if re.fullmatch('0|[1-9][0-9]{0,17}', path.name) and path.is_dir() and whole:
       yield int(path.name)
 
 

@@ -14,14 +14,14 @@ import pathlib
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from ml_collections import ConfigDict
 
 from car_jax import files, lookup, options, renamed
 from car_jax.errors import UserError, naming, nearest, reading, reason
 from car_jax.evaluate.options import Evaluation
-from car_jax.options import Count, Group, Part, Positive, Range
+from car_jax.options import Count, Group, Part, Positive, Range, Size
 from car_jax.published import Score
 
 PACKAGE = pathlib.Path(__file__).parent
@@ -54,6 +54,14 @@ class Run(Group):
   """Which score chooses the best checkpoint, such as val/ged16:min."""
   init: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Parts of other runs to start from, such as init.net=runs/other:net."""
+  writers: tuple[Literal['tensorboard', 'wandb'], ...] = ('tensorboard',)
+  """What numbers, pictures and the config are written to besides metrics.jsonl."""
+  images: Annotated[int, Range(0, 64)] = 2
+  """Images of each evaluation that are written with their readers and samples."""
+  overview: Count = 0
+  """Lines of the table of parameters at the start; all of it is in parameters.txt; 0 for none."""
+  profile: Size | None = None
+  """First and last step of a trace for TensorBoard or XProf, in the folder profile of the run."""
   report: Evaluation = dataclasses.field(default_factory=dict)  # type: ignore[assignment]
   """What car-jax eval scores."""
   published: dict[str, Score] = dataclasses.field(default_factory=dict)

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+from car_jax import paths
 from car_jax.errors import UserError, reading
 
 HIDDEN: tuple[str, ...] = ('.DS_Store', 'Thumbs.db', 'ehthumbs.db', 'desktop.ini', '__MACOSX')
@@ -65,7 +66,10 @@ def walk(
 
 def check_regular(path: str | pathlib.Path) -> pathlib.Path:
   """The path of a file that is there. Raises UserError: missing, a folder, a pipe or a device."""
-  path = pathlib.Path(path)
+  path = paths.of(path)
+  if paths.is_remote(path):
+    _check_object(path)
+    return path
   with reading(path, 'a file'):
     try:
       mode = path.stat().st_mode
@@ -76,6 +80,14 @@ def check_regular(path: str | pathlib.Path) -> pathlib.Path:
   if not stat.S_ISREG(mode):
     raise UserError(f'{path} is no regular file but a pipe or a device\n  copy it to a file first')
   return path
+
+
+def _check_object(path: pathlib.Path) -> None:
+  with reading(path, 'an object'):
+    if path.is_dir():
+      raise UserError(f'{path} is a folder, not a file')
+    if not path.exists():
+      raise UserError(f'no file {path}')
 
 
 def read_bytes(path: str | pathlib.Path, what: str = 'a file') -> bytes:

@@ -2,7 +2,8 @@
 
 The system's own lock (flock) goes with the process, however it ends. Where a file system has none,
 or none that other hosts see, the holder's number and the file's age tell: the holder touches the
-file every `BEAT` seconds.
+file every `BEAT` seconds. In a bucket the lock is an object that only one process can create, and
+writes again every `BEAT` seconds.
 """
 
 import contextlib
@@ -14,9 +15,10 @@ import pathlib
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from car_jax import paths
 from car_jax.errors import UserError
 
 NAME = '.lock'
@@ -32,16 +34,57 @@ def exclusive(
   use: what is done there, option: what names another folder, for the message.
   """
   path = folder / NAME
-  file = _acquired(path, use, option)
+  if paths.is_remote(path):
+    text = _created(path, use, option)
+    touch, release = lambda: _write_again(path, text), lambda: _remove(path, text)
+  else:
+    file = _acquired(path, use, option)
+    touch, release = lambda: os.utime(file), lambda: _release(file, path)
   done = threading.Event()
-  thread = threading.Thread(target=_beat, args=(file, done), daemon=True)
+  thread = threading.Thread(target=_beat, args=(touch, done), daemon=True)
   thread.start()
   try:
     yield
   finally:
     done.set()
     thread.join()
-    _release(file, path)
+    release()
+
+
+def _created(path: pathlib.Path, use: str, option: str) -> str:
+  """Creates the lock of a bucket's folder -> its content, which no other one has."""
+  text = _mine()
+  if paths.create(path, text.encode()):
+    return text
+  probe = path.with_name(f'{NAME}{os.getpid()}')
+  probe.write_text('')  # its age is that of now, by the bucket's clock
+  now = paths.modified(probe)
+  probe.unlink()
+  with contextlib.suppress(FileNotFoundError):  # it is given back meanwhile
+    theirs = path.read_text()
+    if (now - paths.modified(path)).total_seconds() < STALE:
+      raise UserError(_message(path, _parsed(theirs), use, option))
+    _remove(path, theirs)
+  if not paths.create(path, text.encode()):
+    raise UserError(_message(path, {}, use, option))
+  return text
+
+
+def _write_again(path: pathlib.Path, text: str) -> None:
+  if path.read_text() == text:
+    path.write_text(text)
+
+
+def _remove(path: pathlib.Path, text: str) -> None:
+  """Not one that another process has put there."""
+  with contextlib.suppress(FileNotFoundError):
+    if path.read_text() == text:
+      path.unlink()
+
+
+def _mine() -> str:
+  since = datetime.datetime.now().isoformat(' ', 'seconds')
+  return json.dumps(dict(host=socket.gethostname(), pid=os.getpid(), since=since))
 
 
 def _acquired(path: pathlib.Path, use: str, option: str) -> int:
@@ -60,10 +103,8 @@ def _acquired(path: pathlib.Path, use: str, option: str) -> int:
       os.close(file)
       continue
     try:
-      since = datetime.datetime.now().isoformat(' ', 'seconds')
-      text = json.dumps(dict(host=socket.gethostname(), pid=os.getpid(), since=since))
       os.ftruncate(file, 0)
-      os.pwrite(file, text.encode(), 0)
+      os.pwrite(file, _mine().encode(), 0)
     except OSError:  # a full disk
       _release(file, path)
       raise
@@ -88,9 +129,13 @@ def _flock(file: int) -> tuple[bool, bool]:
 
 
 def _holder(file: int) -> dict[str, Any]:
-  """Who wrote the file: host, pid, since; empty where it does not say."""
+  return _parsed(os.pread(file, 4096, 0))
+
+
+def _parsed(text: str | bytes) -> dict[str, Any]:
+  """Who wrote it: host, pid, since; empty where it does not say."""
   with contextlib.suppress(ValueError, KeyError, TypeError):
-    who = json.loads(os.pread(file, 4096, 0))
+    who = json.loads(text)
     return dict(host=str(who['host']), pid=int(who['pid']), since=str(who['since']))
   return {}
 
@@ -118,10 +163,10 @@ def _is(file: int, path: pathlib.Path) -> bool:
     return False
 
 
-def _beat(file: int, done: threading.Event) -> None:
+def _beat(touch: Callable[[], None], done: threading.Event) -> None:
   while not done.wait(BEAT):
-    with contextlib.suppress(OSError):
-      os.utime(file)
+    with contextlib.suppress(Exception):  # of the network too: the next one may come through
+      touch()
 
 
 def _message(path: pathlib.Path, who: Mapping[str, Any], use: str, option: str) -> str:

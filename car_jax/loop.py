@@ -17,14 +17,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import car_jax
-from car_jax import ahead, checkpoints, registry, sharding, writers
+from car_jax import ahead, checkpoints, profiling, registry, sharding, writers
 from car_jax import config as configs
 from car_jax import workdir as workdirs
 from car_jax.data import opening, pipeline
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest, writing
 from car_jax.evaluate import preflight
-from car_jax.evaluate.harness import Validation
+from car_jax.evaluate.validate import Validation
 from car_jax.init_from import init_from
 from car_jax.interrupt import Interrupt
 from car_jax.meter import Meter
@@ -49,10 +49,11 @@ def train(
   Raises UserError for a wrong config or data set, a workdir of another config, an unreadable
   checkpoint, and a loss that is not finite. SystemExit after SIGTERM (0) or Ctrl-C (130), saved.
   """
-  workdir = Path(workdir)
+  workdir = checkpoints.place(workdir)
   mesh = sharding.make_mesh()
   config = configs.check(config)
   sharding.check_batch(config.data, mesh)
+  check_outputs(config)
   with configs.setting_up('data'):
     dataset = dataset or opening.open_dataset(config.data)
     source = dataset.split(config.data.train)
@@ -83,7 +84,19 @@ def train(
     run.line(line)
   with workdirs.claimed(workdir, config, new=new), writing(workdir):
     run.line(describe(config, mesh, source, state))
+    if config.overview:
+      run.line(profiling.overview(state, config.overview, workdir))
     return run.to_the_end(state, stream)
+
+
+def check_outputs(config: ConfigDict) -> None:
+  """Raises UserError for what could not be written: a writer without its package, no trace."""
+  writers.check(config.writers)
+  if config.profile and not config.profile[0] <= config.profile[1] <= config.steps:
+    raise UserError(
+      f'config.profile is {tuple(config.profile)}\n'
+      f'  the first and the last of the steps 1 to {config.steps:,}, such as (10, 12)'
+    )
 
 
 @dataclasses.dataclass
@@ -159,13 +172,15 @@ class Run:
       done = start = int(state.step)
       self.best_score = best_score(best, c.best, start)
       with (
-        writers.Writers(self.workdir, jax.process_index() == 0, start) as out,
+        writers.Writers(self.workdir, jax.process_index() == 0, start, c.writers) as self.out,
+        contextlib.closing(profiling.Trace(c.profile, self.workdir / 'profile')) as trace,
         contextlib.closing(stream(start)) as batches,
       ):
+        self.out.config(start, c.to_dict())
         meter = Meter(start, c.steps)
         try:
-          if self.lacks_evaluation(start, out):
-            self.evaluate(start, state, meter, best, out, stop)
+          if self.lacks_evaluation(start):
+            self.evaluate(start, state, meter, best, stop)
           if start >= c.steps:
             self.line(f'step {start:,} of {c.steps:,} is done; --config.steps=N goes on to N')
           for step in range(start + 1, c.steps + 1):
@@ -173,18 +188,20 @@ class Run:
               batch = sharding.place_batch(next(batches), self.mesh)
             with meter.paused():
               program = self.program(step - 1, state, batch, stop)
-            state, logs = program(state, batch)
+            with trace.step(step):
+              state, logs = program(state, batch)
+            trace.done(step, state)
             done, last = step, step == c.steps
             meter.add(step, logs)
             stopped = stop.agreed(step, c.log_every)
             if due(step, c.log_every) or last or stopped:
-              self.report(step, meter.flush(step), meter, out)
+              self.report(step, meter.flush(step), meter)
             if last:  # saved before anything else can take long or go wrong
               self.save(step, state, meter, latest)
             elif stopped:
               raise ahead.Stopped
             if due(step, c.eval_every) or last:
-              self.evaluate(step, state, meter, best, out, stop)
+              self.evaluate(step, state, meter, best, stop)
             if due(step, c.save_every) and not last:
               self.save(step, state, meter, latest)
         except ahead.Stopped:
@@ -200,14 +217,14 @@ class Run:
     self.line(f'{saved}; the same command continues')
     raise SystemExit(stop.status)
 
-  def lacks_evaluation(self, start: int, out: Any) -> bool:
+  def lacks_evaluation(self, start: int) -> bool:
     """Whether the run was stopped between the last step and its evaluation."""
     wanted = due(start, self.config.eval_every) or start == self.config.steps
-    lacks = wanted and start > 0 and not out.recorded(self.known)
+    lacks = wanted and start > 0 and not self.out.recorded(self.known)
     return not sharding.all_agree(not lacks)  # the first process has the record
 
-  def report(self, step: int, logs: dict[str, float], meter: Meter, out: Any) -> None:
-    out.scalars(step, logs | meter.scalars())
+  def report(self, step: int, logs: dict[str, float], meter: Meter) -> None:
+    self.out.scalars(step, logs | meter.scalars())
     losses = '  '.join(f'{k} {v:.4g}' for k, v in logs.items() if k.startswith('loss/'))
     scores = '  '.join(f'{k} {v:.3f}' for k, v in self.scores.items())
     how = meter.words(step, self.config.data.batch)
@@ -215,9 +232,7 @@ class Run:
       '  '.join(x for x in (f'step {step:,}/{self.config.steps:,}', losses, scores, how) if x)
     )
 
-  def evaluate(
-    self, step: int, state: Any, meter: Meter, best: Any, out: Any, stop: Interrupt
-  ) -> None:
+  def evaluate(self, step: int, state: Any, meter: Meter, best: Any, stop: Interrupt) -> None:
     """Scores every entry of config.evals; keeps the checkpoint that is best by config.best.
 
     What is in the record is also in the checkpoint. Raises ahead.Stopped, with nothing kept.
@@ -237,11 +252,17 @@ class Run:
         self.best_score = scores[name]
         self.save(step, state, meter, best, scores=scores)
         best.wait()
-      out.scalars(step, scores)
+      self.out.scalars(step, scores)
+      if self.config.images and self.config.writers:
+        for name, validation in self.validations.items():
+          drawn = functools.partial(validation.pictures, state, self.config.images)
+          shown = ahead.awaited(drawn, stop=stop)
+          self.out.pictures(step, {f'{name}/{k}': picture for k, picture in shown.items()})
 
   def save(self, step: int, state: Any, meter: Meter, into: Any, **more: Any) -> None:
     """A checkpoint with what car-jax eval must know; not of a state whose losses are not finite."""
     meter.check(step)
+    self.out.flush()  # a checkpoint's numbers are on record
     meta = dict(config=self.config.to_dict(), data=dataclasses.asdict(self.dataset.info))
     into.save(step, state, meta | dict(image=self.image) | more)
 

@@ -5,6 +5,8 @@ then sees the statistics of the *global* batch, as synchronised batch norm does.
 """
 
 import functools
+import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +15,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from car_jax.errors import UserError
+from car_jax.errors import UserError, reason
+
+PATIENCE = 300.0  # seconds that the others have to start
 
 
 def make_mesh() -> Mesh:
@@ -92,7 +96,36 @@ def place_state(state: Any, mesh: Mesh) -> Any:
 
 
 def start_distributed(coordinator: str | None, processes: int | None, process: int | None) -> None:
-  """Joins the other processes; without arguments the cluster (TPU pod, SLURM) tells who."""
+  """Joins the other processes; what is None the cluster (TPU pod, SLURM, ..) tells.
+
+  Raises UserError where no cluster tells it, and where nobody answers at `coordinator`.
+  """
   if jax.config.jax_platforms == 'cpu':  # type: ignore[attr-defined]
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  jax.distributed.initialize(coordinator, processes, process)
+  if coordinator and process:  # jax's own wait ends the process
+    _wait_for(coordinator)
+  try:
+    jax.distributed.initialize(coordinator, processes, process)
+  except ValueError as e:
+    flags = '--coordinator HOST:PORT --processes N --process K'
+    raise UserError(
+      f'no cluster tells who the other processes are ({reason(e)})\n'
+      f'  start it by srun, mpirun or on each host of a pod slice, or give {flags}'
+    ) from None
+
+
+def _wait_for(address: str) -> None:
+  """Until somebody listens at HOST:PORT. Raises UserError after PATIENCE seconds."""
+  host, _, port = address.rpartition(':')
+  last = time.monotonic() + PATIENCE
+  while True:
+    try:
+      socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+      return
+    except OSError as e:
+      if time.monotonic() > last:
+        raise UserError(
+          f'no process 0 at --coordinator {address} within {PATIENCE:.0f} s ({reason(e)})\n'
+          '  is it started, and the port open?'
+        ) from None
+    time.sleep(0.2)

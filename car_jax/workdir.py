@@ -8,14 +8,16 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, files, lock, sharding
+from car_jax import checkpoints, files, lock, paths, sharding
 from car_jax import config as configs
 from car_jax.errors import UserError, naming
 from car_jax.evaluate import folders
 
 # What may change when a run goes on: nothing that was computed so far depends on it, as no method
 # is told the number of steps. Milestones, which are of the method, may not.
+FREE: tuple[str, ...]
 FREE = ('steps', 'log_every', 'eval_every', 'save_every', 'keep', 'evals', 'report', 'published')
+FREE += ('writers', 'images', 'overview', 'profile')
 FREE_DATA = ('threads', 'workers', 'eval_batch')  # the same of config.data
 
 
@@ -43,10 +45,18 @@ def claimed(workdir: Path, config: ConfigDict, *, new: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def _claimed(workdir: Path, config: ConfigDict, new: bool) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
-    workdir.mkdir(parents=True, exist_ok=True)
-    stack.callback(_remove_empty, workdir)
+    if paths.is_remote(workdir):
+      paths.check_writable(workdir)
+    else:
+      workdir.mkdir(parents=True, exist_ok=True)
+      stack.callback(_remove_empty, workdir)
     stack.enter_context(lock.exclusive(workdir))
     if new and any((workdir / p).exists() for p in ('config.json', 'checkpoints', 'best')):
+      if paths.is_remote(workdir):
+        raise UserError(
+          f'{workdir} holds a run, and a bucket moves no folder aside\n'
+          '  name another --workdir, or delete it with your cloud tool'
+        )
       aside = next(p for k in itertools.count(1) if not (p := Path(f'{workdir}.old-{k}')).exists())
       workdir.rename(aside)
       (aside / lock.NAME).unlink()

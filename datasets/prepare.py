@@ -14,10 +14,11 @@ import pathlib
 import re
 import shutil
 import sys
+import tempfile
 import textwrap
 from typing import Any
 
-from car_jax import files, stopping
+from car_jax import files, paths, stopping
 from car_jax.data.prepared import KNOWN, default_data_dir
 from car_jax.datasets import options
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
@@ -41,10 +42,10 @@ def parser(name: str = '') -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   source = instructions(name) if name else 'the files, for data that do not ship with the project'
-  made.add_argument('--source', type=pathlib.Path, help=source or 'none: made on the spot')
+  made.add_argument('--source', type=paths.local, help=source or 'none: made on the spot')
   default = default_data_dir()
   where = f'where prepared data lie; default $TFDS_DATA_DIR or {default}'
-  made.add_argument('--data-dir', type=pathlib.Path, default=default, help=where)
+  made.add_argument('--data-dir', type=paths.of, default=default, help=where)
   made.add_argument('--overwrite', action='store_true', help='replace what is prepared')
   if name:
     add_options(made, builder(name))
@@ -170,14 +171,29 @@ def prepare(
     manual_dir = source if source.is_dir() else source.parent
   data_dir = data_dir.expanduser()
   final = place(name, config, data_dir)
-  home = final.parent
   if (final / 'dataset_info.json').exists() and not overwrite:
     return final, []
+  if paths.is_remote(data_dir):  # ArrayRecord's writer makes files of this machine alone
+    with tempfile.TemporaryDirectory(prefix='car_jax-') as here:
+      made, report = _prepared(builder(name), config, manual_dir, pathlib.Path(here) / name)
+      paths.sent(made, final, last='dataset_info.json')
+    return final, report
+  return _prepared(builder(name), config, manual_dir, data_dir / name)
+
+
+def _prepared(
+  built: Any, config: Any, manual_dir: pathlib.Path | None, home: pathlib.Path
+) -> tuple[pathlib.Path, list[str]]:
+  """Makes one data set in the folder of its name, or makes it again -> as `prepare`."""
+  import tensorflow_datasets as tfds
+
+  data_dir, home = home.parent, home / config.name
+  final = home / config.version
   for left in (*home.glob('*incomplete*'), *home.parent.glob('.config/*incomplete*')):
     shutil.rmtree(left) if left.is_dir() else left.unlink()  # an earlier run was killed
   beside = home / 'overwrite.incomplete'  # what is there stays until the new one is complete
   replaced = final.exists()
-  made_by = builder(name)(data_dir=beside if replaced else data_dir, config=config)
+  made_by = built(data_dir=beside if replaced else data_dir, config=config)
   download = tfds.download.DownloadConfig(manual_dir=manual_dir)
   try:
     with contextlib.redirect_stdout(io.StringIO()):

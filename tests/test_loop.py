@@ -48,7 +48,7 @@ def config(monkeypatch):
   c = configs.load('configs/smoke.py:supervised')
   c.unlock()
   c.method = dict(name='counter', breaks=-1)
-  c.evals, c.best, c.steps, c.save_every = {}, '', 6, 2
+  c.evals, c.best, c.steps, c.save_every, c.images = {}, '', 6, 2, 0
   return c
 
 

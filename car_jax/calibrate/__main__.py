@@ -4,9 +4,8 @@ RUN is a --workdir of car-jax train with a config such as configs/lts_street_sce
 """
 
 import argparse
-import pathlib
 
-from car_jax import errors
+from car_jax import errors, paths
 from car_jax.errors import UserError, command_line, exit_on_user_error
 
 
@@ -26,7 +25,7 @@ def main(arguments: list[str]) -> int:
   from car_jax.calibrate import files, local
   from car_jax.evaluate import folders
 
-  folders.check_writable(pathlib.Path(args.out).parent)
+  folders.check_writable(paths.of(args.out).parent)
   files.save(args.out, local.from_run(args.run, args.step))
   print(f'{args.run} -> {args.out}')
   return 0

@@ -13,7 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from car_jax import arrays as array_files
-from car_jax import lookup
+from car_jax import lookup, paths
 from car_jax.calibrate.base import Fit, needs
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import folders
@@ -32,7 +32,7 @@ LEAST, MOST = 1e-3, 1e3  # of temperatures
 
 def save(path: str | pathlib.Path, fit: Fit) -> None:
   """Writes a fit; a reader never sees a part of it."""
-  path = pathlib.Path(path)
+  path = paths.of(path)
   arrays, head = _parts(fit.calibrator)
   text = json.dumps(head | {'about': fit.about})
   try:
@@ -72,7 +72,7 @@ def load(path: str | pathlib.Path, *, classes: int | None = None) -> Fit:
   Raises UserError for a file that is not there, damaged, of another kind or of other classes, and
   for temperatures that none can be: below LEAST, above MOST or not a number.
   """
-  path = pathlib.Path(path)
+  path = paths.of(path)
   if not path.exists():
     raise UserError(f'no calibrator {path}\n{AGAIN}')
   arrays = array_files.read(path, AGAIN.strip())

@@ -7,8 +7,12 @@ from car_jax.errors import UserError
 
 def add(parser: argparse.ArgumentParser) -> None:
   more = parser.add_argument_group('several hosts').add_argument
-  more('--distributed', action='store_true', help='join the other hosts (TPU pod, SLURM)')
-  more('--coordinator', help='HOST:PORT of process 0, where the cluster does not tell')
+  more(
+    '--distributed',
+    action='store_true',
+    help='join the other processes: of SLURM, Open MPI, a TPU pod slice; see docs/clusters.md',
+  )
+  more('--coordinator', help='HOST:PORT of process 0, where no cluster tells')
   more('--processes', type=int, help='number of processes, with --coordinator')
   more('--process', type=int, help='which of them this is, from 0, with --coordinator')
 
@@ -21,6 +25,8 @@ def join(args: argparse.Namespace) -> None:
     raise UserError(
       f'--process {args.process} of --processes {args.processes}; it is 0 to their number - 1'
     )
+  if args.coordinator and not args.coordinator.rpartition(':')[2].isdigit():
+    raise UserError(f'--coordinator {args.coordinator}: expected HOST:PORT, such as node0:12345')
   if args.distributed or args.coordinator:
     from car_jax import sharding
 

@@ -7,7 +7,7 @@ import ast
 import pathlib
 
 from car_jax import config as configs
-from car_jax import errors
+from car_jax import errors, paths
 from car_jax.errors import UserError, exit_on_user_error
 
 
@@ -15,7 +15,7 @@ from car_jax.errors import UserError, exit_on_user_error
 def main(arguments: list[str]) -> int:
   parser = errors.parser('configs', __doc__)
   parser.add_argument('name', nargs='?', help='such as car_lidc')
-  parser.add_argument('--copy', type=pathlib.Path, help='the file to write')
+  parser.add_argument('--copy', type=paths.local, help='the file to write')
   args = parser.parse_args(arguments)
   if args.copy and not args.name:
     raise UserError('--copy needs a name\n  such as car-jax configs demo --copy my.py')

@@ -19,7 +19,7 @@ import shlex
 from typing import Any
 
 from car_jax import config as configs
-from car_jax import errors, lookup
+from car_jax import errors, lookup, paths
 from car_jax.commands import cluster
 from car_jax.errors import UserError, exit_on_user_error, writing
 
@@ -93,6 +93,7 @@ OF_FILES = ('labels', 'kind', 'resize', *FILES)
 
 def _check(args: argparse.Namespace) -> None:
   """Raises UserError for options that do not go together."""
+  paths.of(args.out or '.')  # what cannot be written is said before anything is read
   given = lambda names: [f'--{k.replace("_", "-")}' for k in names if getattr(args, k)]
   if not (args.config or args.checkpoint or args.predictions):
     raise UserError(
@@ -119,7 +120,7 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
   checkpointed.check_changes(changes)
   config = configs.override(checkpointed.read_config(first, args.step), pairs)
   configs.check(config)
-  out = pathlib.Path(args.out) if args.out else beside(pathlib.Path(first))
+  out = paths.of(args.out) if args.out else beside(paths.of(first))
   with writing(out):
     results, page = checkpointed.evaluate(
       args.checkpoint,
@@ -137,7 +138,7 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
 def files(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
   from car_jax.predictions import command as predictions
 
-  out = pathlib.Path(args.out or 'runs/predictions/report')
+  out = paths.of(args.out or 'runs/predictions/report')
   options = {name: getattr(args, name) for name in ('kind', 'resize', *FILES)}
   with writing(out):
     results, page = predictions.evaluate(
@@ -166,7 +167,7 @@ def beside(run: pathlib.Path) -> pathlib.Path:
     folders.check_writable(run)
     return run / 'report'
   except UserError:
-    out = pathlib.Path('runs', f'{run.absolute().name}-evaluated', 'report')
+    out = pathlib.Path('runs', f'{paths.absolute(run).name}-evaluated', 'report')
     print(f'{run} cannot be written: the report goes to {out} (--out names another place)')
     return out
 

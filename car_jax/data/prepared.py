@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from car_jax import files
+from car_jax import files, paths
 from car_jax.data.options import Data
 from car_jax.data.sources import DataInfo, Dataset, check_range, split_name
 from car_jax.errors import UserError, nearest, reading
@@ -115,7 +115,7 @@ def check_shards(splits: Mapping[str, Any], split: str) -> None:
 
 
 def default_data_dir() -> pathlib.Path:
-  return pathlib.Path(os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')).expanduser()
+  return paths.of(os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')).expanduser()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,13 +124,14 @@ class Prepared(Data):
 
   def records(self) -> Dataset:
     """Raises UserError for a data set that is not prepared there, with the command."""
-    return _opened(self.name, pathlib.Path(self.data_dir or default_data_dir()).expanduser())
+    return _opened(self.name, paths.of(self.data_dir or default_data_dir()).expanduser())
 
 
 def prepared(data_dir: pathlib.Path) -> list[str]:
   """Names of what is prepared there, such as 'lidc_masks/size64' or 'lidc_crops'."""
   names = set()
-  for path in data_dir.glob('*/**/dataset_info.json'):
+  deeper = ('*/*/*', '*/*', '*/*/*/*') if paths.is_remote(data_dir) else ('*/**',)
+  for path in (p for d in deeper for p in data_dir.glob(f'{d}/dataset_info.json')):
     parts = path.relative_to(data_dir).parts[:-1]
     whole = not any('incomplete' in part for part in parts)  # else a killed run left it
     if whole and re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]):
@@ -144,6 +145,7 @@ def _opened(name: str, data_dir: pathlib.Path) -> Dataset:
     known = (*prepared(data_dir), *(() if name.partition('/')[0] in KNOWN else KNOWN))
     fix = _command(name, data_dir)
     raise UserError(f'data set {name!r} is not prepared in {data_dir}\n{nearest(name, known)}{fix}')
+  folder = paths.fetched(folder)  # ArrayRecord's reader opens files of this machine alone
   check_features(folder)
   meta = metadata(folder)
   import tensorflow_datasets as tfds

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from car_jax import checkpoints, loop, sharding
 from car_jax import config as configs
+from car_jax import paths as places
 from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import folders, plan, report, save
@@ -48,8 +49,8 @@ class Loaded:
 
 def name_and_folder(text: str) -> tuple[str, str]:
   """'[NAME=]FOLDER' -> (name, folder); a folder that is there may have '=' in its name."""
-  name, _, path = text.rpartition('=') if not pathlib.Path(text).exists() else ('', '', text)
-  return name or pathlib.Path(path).absolute().name, path
+  name, _, path = text.rpartition('=') if not places.of(text).exists() else ('', '', text)
+  return name or places.absolute(places.of(path)).name, path
 
 
 def names_and_folders(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
@@ -159,7 +160,8 @@ def evaluate(
   each = {name: folders.named_trainings(name, path) for name, path in given}
   seeds = {name: [*of] for name, of in each.items() if name not in of}
   names, paths = zip(*(run for of in each.values() for run in of.items()), strict=True)
-  folders.check_replaceable(pathlib.Path(out), report.RESULTS)
+  out = places.of(out)
+  folders.check_replaceable(out, report.RESULTS)
   mesh = sharding.make_mesh()
   sharding.check_batch(config.data, mesh)
   data = opening.open_dataset(config.data)
@@ -185,7 +187,7 @@ def evaluate(
     about,
     images=len(source),
     seed=config.seed,
-    saver=_saver(saved, rows, pathlib.Path(out).parent / 'arrays', data.info, source, config.data),
+    saver=_saver(saved, rows, out.parent / 'arrays', data.info, source, config.data),
     trainings=by_predictor(seeds, [row.name for row in rows]),
   )
 

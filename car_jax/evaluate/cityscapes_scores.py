@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import errors, files, pictures, progress
+from car_jax import errors, files, paths, pictures, progress
 from car_jax.data import labels
 from car_jax.errors import UserError, command_line, exit_on_user_error
 from car_jax.evaluate import folders
@@ -30,9 +30,9 @@ ROWS, COLUMNS = labels.CLASS_NAMES[: labels.SCORED], ('IoU', 'iIoU')
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
   parser = errors.parser('car_jax.evaluate.cityscapes_scores', __doc__)
-  parser.add_argument('predictions', type=pathlib.Path)
-  parser.add_argument('ground_truth', type=pathlib.Path)
-  parser.add_argument('--json', type=pathlib.Path, help='also write the scores there')
+  parser.add_argument('predictions', type=paths.local)
+  parser.add_argument('ground_truth', type=paths.local)
+  parser.add_argument('--json', type=paths.local, help='also write the scores there')
   args = parser.parse_args(arguments)
   if args.json:
     folders.check_writable(args.json.parent)

@@ -8,11 +8,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 
+from car_jax import paths
 from car_jax.errors import UserError
 
 
 def check_writable(folder: pathlib.Path) -> None:
   """Raises UserError if nothing can be written to `folder`, or to where it is to be made."""
+  if paths.is_remote(folder):
+    paths.check_writable(folder)
+    return
   folder = pathlib.Path(os.path.abspath(folder))
   place = next(p for p in (folder, *folder.parents) if p.exists())
   try:
@@ -32,25 +36,36 @@ def check_replaceable(folder: pathlib.Path, marker: str) -> None:
   """
   if folder.exists() and not folder.is_dir():
     raise UserError(f'{folder} is a file\n  name a folder')
-  if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists():
+  remote = paths.is_remote(folder)
+  whole = (folder / marker).exists() or (remote and paths.half_sent(folder))
+  if folder.is_dir() and any(folder.iterdir()) and not whole:
     raise UserError(
       f'{folder} holds other files (no {marker} among them) and is not replaced\n'
       '  name a new or empty folder'
     )
-  check_writable(pathlib.Path(os.path.abspath(folder)).parent)
+  check_writable(folder if remote else pathlib.Path(os.path.abspath(folder)).parent)
 
 
 def begin(folder: pathlib.Path, marker: str) -> pathlib.Path:
-  """The empty folder NAME.part beside `folder`, to be filled and then given to `finish`."""
+  """An empty folder to be filled and then given to `finish`: NAME.part beside `folder`.
+
+  For a folder of a bucket it is a temporary one of this machine.
+  """
   check_replaceable(folder, marker)
+  if paths.is_remote(folder):
+    return pathlib.Path(tempfile.mkdtemp(prefix='car_jax-'))
   part = folder.with_name(folder.name + '.part')
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir(parents=True)
   return part
 
 
-def finish(part: pathlib.Path, folder: pathlib.Path) -> None:
-  """Puts the filled `part` in the place of `folder`."""
+def finish(part: pathlib.Path, folder: pathlib.Path, marker: str) -> None:
+  """Puts the filled `part` in the place of `folder`; `marker` as in `begin`."""
+  if paths.is_remote(folder):
+    paths.sent(part, folder, last=marker)
+    shutil.rmtree(part)
+    return
   old = folder.with_name(folder.name + '.old')
   shutil.rmtree(old, ignore_errors=True)
   if folder.exists():
@@ -68,12 +83,16 @@ def replaced(folder: pathlib.Path, marker: str) -> Iterator[pathlib.Path]:
   except BaseException:
     shutil.rmtree(part, ignore_errors=True)
     raise
-  finish(part, folder)
+  finish(part, folder, marker)
 
 
 @contextlib.contextmanager
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """A file to write, which takes the place of `path` if nothing is raised; its folder is made."""
+  if paths.is_remote(path):
+    with paths.uploaded(path) as part:
+      yield part
+    return
   part = path.with_name(f'{path.name}.{os.getpid()}.part')
   path.parent.mkdir(parents=True, exist_ok=True)
   try:
@@ -111,7 +130,7 @@ def check_slugs(what: str, names: list[str]) -> None:
 
 def trainings(folder: str | pathlib.Path) -> list[pathlib.Path]:
   """Runs seed0, seed1, .. in a folder, by their numbers; the folder itself where it has none."""
-  folder = pathlib.Path(folder)
+  folder = paths.of(folder)
   number = lambda path: path.name.removeprefix('seed')
   several = [p for p in folder.glob('seed*') if number(p).isdigit() and is_run(p)]
   return sorted(several, key=lambda p: int(number(p))) or [folder]
@@ -120,7 +139,7 @@ def trainings(folder: str | pathlib.Path) -> list[pathlib.Path]:
 def named_trainings(name: str, folder: str) -> dict[str, str]:
   """Runs by name: NAME/seed0, NAME/seed1, .. of `trainings`, or the folder itself by its own."""
   runs = trainings(folder)
-  if runs == [pathlib.Path(folder)]:
+  if runs == [paths.of(folder)]:
     return {name: folder}
   return {f'{name}/{run.name}': str(run) for run in runs}
 

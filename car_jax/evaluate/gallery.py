@@ -268,11 +268,17 @@ def strips(
   for why, index in choice.cases:
     if index not in by_index:
       continue
-    case, row = by_index[index], [pictures.grey(by_index[index].image)]
-    row += [pictures.class_map(m, palette) for m in case.readers[:SHOWN_READERS]]
-    p = case.predictions[subject]
-    row += [pictures.class_map(m, palette) for m in p.labels[:SHOWN_SAMPLES]]
-    row += [pictures.probability_map(p.mean, palette), pictures.entropy_map(p.mean)]
     title = f'{why.capitalize()}: {results.ids[index]}'
-    out[f'case-{why}-{index}.png'] = title, pictures.png(pictures.strip(row))
+    row = pictures.png(strip(by_index[index], subject, palette))
+    out[f'case-{why}-{index}.png'] = title, row
   return out
+
+
+def strip(case: Case, subject: str, palette: Any) -> pictures.Picture:
+  """An image, its readers, a subject's samples, their mean and its entropy side by side."""
+  p = case.predictions[subject]
+  maps = (*case.readers[:SHOWN_READERS], *p.labels[:SHOWN_SAMPLES])
+  row = [pictures.grey(case.image), *(pictures.class_map(m, palette) for m in maps)]
+  return pictures.strip(
+    [*row, pictures.probability_map(p.mean, palette), pictures.entropy_map(p.mean)]
+  )

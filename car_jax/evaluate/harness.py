@@ -3,11 +3,10 @@
 Draws are keyed by example. Letters: B examples of a batch, I images.
 """
 
-import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,13 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax import sharding
-from car_jax.data import pipeline
 from car_jax.errors import UserError
 from car_jax.evaluate import engine, plan, predict
 from car_jax.evaluate.engine import Predicted, Row
 from car_jax.evaluate.predict import READERS, Prediction, Subject
 from car_jax.evaluate.results import Results
-from car_jax.methods.train_state import for_evaluation
 from car_jax.metrics.base import Outputs, Source, Traits
 from car_jax.metrics.of_probabilities import Diagram, FlipDetails, Votes
 from car_jax.metrics.of_samples import Distances
@@ -160,50 +157,3 @@ class Evaluator:
   def fetch(self, tree: Any) -> Any:
     """Device arrays split over the mesh -> numpy arrays of the global batch, on every process."""
     return jax.device_get(self._everywhere(tree))
-
-
-class Validation:
-  """One entry of config.evals: make it once, call it with each state -> {metric name: value}.
-
-  spec: see evaluate/options.py; `split` must be named. The predictor is the method's first one. All
-  calls draw with the same key, so two states are compared on the same draws.
-  """
-
-  def __init__(self, method: Any, dataset: Any, config: Any, spec: Mapping[str, Any], mesh: Any):
-    spec = dict(spec)
-    if not spec.get('split'):
-      raise UserError(f'an entry of config.evals names no split: {spec}\n  add split="validation"')
-    self._evaluator = Evaluator(spec, dataset.info, mesh=mesh)
-    self.source, self._info = dataset.split(spec['split']), dataset.info
-    self._data, self._rng = config.data, jax.random.key(config.seed)
-    if not (known := method.predictors()):
-      raise UserError('config.evals: this method predicts no segmentation; leave it empty')
-    self._name, self._predict = next(iter(known.items()))
-
-  @property
-  def names(self) -> list[str]:
-    """The keys of what a call returns."""
-    return [m.name for m in self._evaluator.plan.metrics]
-
-  def batches(self, source: Any) -> Generator[pipeline.Batch, None, None]:
-    """This process's batches of all records of `source`, or of some of them."""
-    return pipeline.eval_batches(
-      source,
-      self._info,
-      self._data,
-      host=jax.process_index(),
-      hosts=jax.process_count(),
-      devices=self._evaluator.mesh.size,
-    )
-
-  def _subject(self, state: Any) -> Subject:
-    return Subject(self._name, self._predict, for_evaluation(state))
-
-  def shapes(self, state: Any, batch: pipeline.Batch) -> None:
-    """Predicts and scores a batch by shapes alone; raises what that raises."""
-    batch = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
-    self._evaluator.shapes(self._subject(state), batch, self._rng)
-
-  def __call__(self, state: Any) -> dict[str, float]:
-    with contextlib.closing(self.batches(self.source)) as batches:
-      return self._evaluator([self._subject(state)], batches, rng=self._rng).scalars()

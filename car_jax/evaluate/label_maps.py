@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import errors, files, pictures
+from car_jax import errors, files, paths, pictures
 from car_jax.data import importance, labels
 from car_jax.errors import UserError, command_line, exit_on_user_error
 from car_jax.evaluate import folders
@@ -96,8 +96,8 @@ def _write(path: pathlib.Path, picture: np.ndarray) -> None:
 def main(arguments: list[str]) -> int:
   about = 'How many pixels of each class a model found on each image (arXiv 2105.00097).'
   parser = errors.parser('car_jax.evaluate.label_maps', about)
-  parser.add_argument('folder', type=pathlib.Path, help='where label maps were saved')
-  parser.add_argument('file', type=pathlib.Path, help='the .npz file to write')
+  parser.add_argument('folder', type=paths.local, help='where label maps were saved')
+  parser.add_argument('file', type=paths.local, help='the .npz file to write')
   given = parser.parse_args(arguments)
   if not given.file.parent.is_dir():
     raise UserError(f'no such folder {given.file.parent}\n  to make it: mkdir {given.file.parent}')

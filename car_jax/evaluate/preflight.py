@@ -12,7 +12,7 @@ from car_jax.data import pipeline, sources
 from car_jax.data.transforms import PLAIN_CROPS
 from car_jax.errors import UserError, naming, reason
 from car_jax.evaluate import plan
-from car_jax.evaluate.harness import Validation
+from car_jax.evaluate.validate import Validation
 
 MOST_BYTES = 4e9  # of a training split whose images' sizes are looked up
 

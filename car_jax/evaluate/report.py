@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import car_jax
-from car_jax import progress
+from car_jax import paths, progress
 from car_jax.evaluate import folders, gallery, save, tables
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.harness import Batches, Evaluator
@@ -65,7 +65,7 @@ def write(
   An older report in `folder` is replaced, as a whole and at the end. Raises UserError where
   `folder` holds anything else.
   """
-  folder = pathlib.Path(folder)
+  folder = paths.of(folder)
   if jax.process_index() == 0:
     with folders.replaced(folder, RESULTS) as part:
       content, by_index = content_of(results, about, choice), dict(cases)

@@ -31,6 +31,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from car_jax import paths
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import folders, label_maps, npy
 from car_jax.evaluate.predict import Prediction, label_type
@@ -81,7 +82,7 @@ class Saver:
     several_sizes: bool = False,
   ):
     self.kinds = kinds_of(kinds if isinstance(kinds, str) else ','.join(kinds))
-    self.folder, self.info, self.images = pathlib.Path(folder), info, images
+    self.folder, self.info, self.images = paths.of(folder), info, images
     self.several_sizes = several_sizes
     self.active = jax.process_index() == 0
     self._arrays: dict[str, dict[str, Any]] = {}  # path -> what the index says of it
@@ -186,7 +187,7 @@ class Saver:
     )
     with npy.room(self._part, 0):
       (self._part / INDEX).write_text(json.dumps(index, indent=1) + '\n')
-    folders.finish(self._part, self.folder)
+    folders.finish(self._part, self.folder, INDEX)
     return self.folder
 
   def abort(self) -> None:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from car_jax import ahead, errors, files, option_tables, options, progress
+from car_jax import ahead, errors, files, option_tables, options, paths, progress
 from car_jax import config as configs
 from car_jax.errors import UserError, naming, reading
 from car_jax.generate import programs, records, sets, weights
@@ -32,9 +32,7 @@ def request(arguments: Sequence[str], name: str, about: str, schema: type) -> Re
   parser = errors.parser(f'generate {name}', about)
   add = parser.add_argument
   add('--config', required=True, help=f'a file such as configs/genval_{name}.py')
-  add(
-    '--out', type=pathlib.Path, help='folder of the set; images that are there are not made again'
-  )
+  add('--out', type=paths.local, help='folder of the set; images that are there are not made again')
   add('--start', type=int, default=0, help='the first image of each domain or object, from 0')
   add('--stop', type=int, help='the one after the last (default: config.count)')
   add('--options', action='store_true', help='list all options of the config, and make nothing')

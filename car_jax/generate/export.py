@@ -7,14 +7,14 @@ to image. Where the optimizer keeps an average of the parameters, that is what i
 import pathlib
 from collections.abc import Sequence
 
-from car_jax import errors
+from car_jax import errors, paths
 from car_jax.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:
   parser = errors.parser('generate export', __doc__)
   parser.add_argument('run', help='folder of the run')
-  parser.add_argument('--out', required=True, type=pathlib.Path, help='the folder to write')
+  parser.add_argument('--out', required=True, type=paths.local, help='the folder to write')
   parser.add_argument('--step', default='', help='latest or a number (default: the latest)')
   args = parser.parse_args(arguments)
   print(f'{args.run}, step {export(args.run, args.out, args.step):,} -> {args.out}')

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import errors, files
+from car_jax import errors, files, paths
 from car_jax import pictures as decoding
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
@@ -30,10 +30,10 @@ BOX, DIM = (255, 176, 0), 0.3
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
   parser = errors.parser('generate look', __doc__)
   add = parser.add_argument
-  add('folder', type=pathlib.Path, help='a generated set, ours or in the released layout')
+  add('folder', type=paths.local, help='a generated set, ours or in the released layout')
   add('--start', type=int, default=0, help='first index of each domain and object (default 0)')
   add('--stop', type=int, default=64, help='one more than the last index shown (default 64)')
-  add('--page', type=pathlib.Path, default=None, help=f'the page (default DIR/{PAGE})')
+  add('--page', type=paths.local, default=None, help=f'the page (default DIR/{PAGE})')
   return parser.parse_args(arguments)
 
 

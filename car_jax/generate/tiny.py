@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from car_jax import errors
+from car_jax import errors, paths
 from car_jax.generate import captions, tokenizer, weights
 from car_jax.generate.clip_text import ClipText
 from car_jax.generate.options import DOMAINS, OBJECTS
@@ -71,7 +71,7 @@ def _zeroed(control: ControlNet) -> weights.Params:
 
 def main(arguments: Sequence[str]) -> int:
   parser = errors.parser('generate tiny', __doc__)
-  parser.add_argument('out', type=pathlib.Path, help='the folder to write')
+  parser.add_argument('out', type=paths.local, help='the folder to write')
   out = parser.parse_args(arguments).out
   write(out)
   print(f'wrote {out}/sd, {out}/inpaint and {out}/controlnet')

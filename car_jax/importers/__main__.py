@@ -24,7 +24,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import errors
+from car_jax import errors, paths
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 from car_jax.evaluate import folders
 
@@ -115,7 +115,7 @@ def main(arguments: list[str]) -> int:
     raise UserError(f'no importer {args.name!r}\n{nearest(args.name, (*IMPORTERS, "registry"))}')
   if not args.out or args.weights:
     raise UserError('give the folder for the checkpoint\n  --out FOLDER')
-  out = pathlib.Path(args.out)
+  out = paths.local(args.out)
   if any((out / name).exists() for name in ('checkpoints', 'config.json')):
     raise UserError(f'{args.out} holds a run already; choose another --out')
   folders.check_replaceable(out, 'config.json')

@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import sharding
+from car_jax import paths, sharding
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, folders, report
 from car_jax.evaluate.harness import Evaluator
@@ -85,7 +85,7 @@ def evaluate(
   changes: as configs.override takes them, of Scoring. options: of Dataset. Raises UserError.
   """
   named = checkpointed.names_and_folders(given, 'predictions')
-  folders.check_replaceable(pathlib.Path(out), report.RESULTS)
+  folders.check_replaceable(paths.of(out), report.RESULTS)
   _config((), 1, changes)  # a wrong key is said before files are read
   data = Dataset(named, labels, **options)
   for subject in data.subjects:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from car_jax import paths
 from car_jax.data import pipeline
 from car_jax.data.sources import DataInfo
 from car_jax.errors import UserError, nearest
@@ -85,7 +86,8 @@ class Dataset:
     file_per: str = '',
   ):
     """given: names and folders; the others are options of car-jax eval. Raises UserError."""
-    opened = [sources.opened(name, pathlib.Path(at), labels, file_per) for name, at in given]
+    labels = str(paths.fetched(labels)) if labels else ''
+    opened = [sources.opened(name, paths.fetched(at), labels, file_per) for name, at in given]
     self.predictions: list[Predictions] = [p for several, _ in opened for p in several]
     self.labels: Labels = opened[0][1]
     _check_names([predictions.name for predictions in self.predictions])

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from car_jax import sharding
+from car_jax import paths, sharding
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, folders
 from car_jax.reliability import document, worst
@@ -66,7 +66,7 @@ def run(
 
   command, path: what a user typed, and the config in it.
   """
-  folder = pathlib.Path(out)
+  folder = paths.of(out)
   _check_out(folder)
   began = time.perf_counter()
   study = Study(plan(config, path), folder, sharding.make_mesh())

@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from car_jax import paths
 from car_jax.errors import UserError
 from car_jax.evaluate.engine import Predicted
 from car_jax.reliability import foreign
@@ -75,7 +76,7 @@ def open_segmenter(spec: Mapping[str, Any], plan: Plan, mesh: Mesh) -> Segmenter
 
 
 def is_run(path: str) -> bool:
-  folder = pathlib.Path(path)
+  folder = paths.of(path)
   return folder.name.isdigit() or any((folder / part).exists() for part in RUN)
 
 
@@ -94,13 +95,13 @@ def check_data(
     return
   if '{set}' in path:
     return
-  if not pathlib.Path(path).is_dir():
+  if not paths.of(path).is_dir():
     raise UserError(
       f'model {model["name"]!r}: no run and no folder of predictions {path}\n'
       '  train it first, or leave it out of config.models'
     )
   labels = [s.get('labels', '') for s in specs]
-  if len({*labels}) < len(labels) or (len(labels) > 1 and foreign.is_saved(pathlib.Path(path))):
+  if len({*labels}) < len(labels) or (len(labels) > 1 and foreign.is_saved(paths.of(path))):
     names = ', '.join(s['name'] for s in specs)
     raise UserError(
       f'model {model["name"]!r}: the folder {path} would stand for all of: {names}\n'

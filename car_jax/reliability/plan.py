@@ -1,14 +1,13 @@
 """What a study is to do: its config checked, and made explicit before anything runs."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import options
+from car_jax import options, paths
 from car_jax.calibrate import base
 from car_jax.data import labels
 from car_jax.errors import UserError, naming, nearest
@@ -253,7 +252,7 @@ def _present(
   models: dict[str, dict[str, Any]], path: str
 ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
   """The models whose folders are there, and names of the others. Raises UserError for none."""
-  there = {k: v for k, v in models.items() if '{' in v['path'] or pathlib.Path(v['path']).exists()}
+  there = {k: v for k, v in models.items() if '{' in v['path'] or paths.of(v['path']).exists()}
   if models and not there:
     name, spec = next(iter(models.items()))
     raise UserError(

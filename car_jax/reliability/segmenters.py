@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from car_jax import sharding
+from car_jax import paths, sharding
 from car_jax.data import labels as cityscapes
 from car_jax.data import opening, pipeline, prepared, sources
 from car_jax.data import options as data_options
@@ -189,16 +189,17 @@ class Folder:
     self.kind, self.resize = kind, resize
     self.names, self.palette = tuple(map(str, class_names)), tuple(palette)
     self.about = f'predictions in {path}'
-    self._open: dict[tuple[pathlib.Path, str], tuple[Predictions, Labels]] = {}
+    self._open: dict[tuple[str, str], tuple[Predictions, Labels]] = {}
 
   @property
   def fingerprint(self) -> str:
     return ', '.join(filter(None, (self.path, self.kind, self.resize)))
 
   def _opened(self, spec: Mapping[str, Any]) -> tuple[Predictions, Labels]:
-    key = pathlib.Path(self.path.replace('{set}', spec['name'])), spec.get('labels', '')
+    key = self.path.replace('{set}', spec['name']), spec.get('labels', '')
     if key not in self._open:
-      self._open[key] = files.of_study(self.name, *key)
+      place, labels = paths.fetched(key[0]), key[1] and str(paths.fetched(key[1]))
+      self._open[key] = files.of_study(self.name, place, labels)
     return self._open[key]
 
   def images(self, spec: Mapping[str, Any]) -> Images:
@@ -271,10 +272,10 @@ def _traits(arrays: dict[str, Any], own: bool) -> Traits:
 
 def prepared_files(data: Mapping[str, Any]) -> list[pathlib.Path]:
   """Files of a prepared data set; none where it is made in memory."""
-  root = pathlib.Path(data.get('data_dir') or prepared.default_data_dir()).expanduser()
+  root = paths.of(data.get('data_dir') or prepared.default_data_dir()).expanduser()
   folders = (root / data['name'], root / data['name'] / 'default')
   version = next(filter(None, map(prepared.version_folder, folders)), None)
-  return sorted(version.iterdir()) if version else []
+  return sorted(paths.fetched(version).iterdir()) if version else []
 
 
 def digest(*parts: Any) -> str:

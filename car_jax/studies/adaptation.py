@@ -30,6 +30,7 @@ from car_jax.errors import UserError, exit_on_user_error, reading
 from car_jax.evaluate import census, folders, pictures, report, tables
 from car_jax.methods.train_state import full_size
 from car_jax.metrics import confusion_matrix
+from car_jax.paths import local
 from car_jax.report import adaptation as pages
 from car_jax.report import svg
 from car_jax.report.adaptation import COLUMNS, TITLES, differences, unpaired
@@ -62,7 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> int:
   args = parse(arguments)
-  runs, out = runs_in(pathlib.Path(args.runs)), pathlib.Path(args.out or f'{args.runs}/study')
+  runs, out = runs_in(local(args.runs)), local(args.out or f'{args.runs}/study')
   folders.check_writable(out)
   from car_jax.ahead import use_compilation_cache
 

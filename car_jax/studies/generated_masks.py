@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from car_jax import ahead, errors, loop
+from car_jax import ahead, errors, loop, paths
 from car_jax import config as configs
 from car_jax.data import labels, memory
 from car_jax.data import options as data_options
@@ -46,7 +46,7 @@ ROWS = {
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
   parser = errors.parser('car_jax.studies.generated_masks', __doc__)
   add = parser.add_argument
-  add('--out', required=True, type=pathlib.Path, help='folder of the runs and the results')
+  add('--out', required=True, type=paths.local, help='folder of the runs and the results')
   add('--scenes', type=int, default=64, help='test scenes to generate (default 64)')
   add('--sampler-steps', type=int, default=50, help='of the sampler (default 50)')
   add('--scale', type=float, default=1.0, help='of guidance (default 1, none)')

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from car_jax import arrays as array_files
-from car_jax import errors, files
+from car_jax import errors, files, paths
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 from car_jax.evaluate import folders, pictures
 from car_jax.report import svg
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
     raise UserError(
       f'--steps is {args.steps}; G is looked at in every 10th step\n  use --steps {near}'
     )
-  out = pathlib.Path(args.out)
+  out = paths.local(args.out)
   prepare(out, args)
   try:
     train_missing(out, args)

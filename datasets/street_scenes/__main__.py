@@ -9,7 +9,7 @@ import sys
 
 from PIL import Image
 
-from car_jax import errors
+from car_jax import errors, paths
 from car_jax.data import labels
 from car_jax.datasets import base, prepare
 from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
@@ -20,7 +20,7 @@ from car_jax.errors import UserError, exit_on_user_error
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
   parser = errors.parser('car_jax.datasets.street_scenes', __doc__)
-  parser.add_argument('out', type=pathlib.Path)
+  parser.add_argument('out', type=paths.local)
   prepare.add_options(parser, builder.Builder)
   given = parser.parse_args(arguments)
   out, config = given.out, prepare.config_of(builder.Builder, given)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from car_jax import errors, stopping
+from car_jax import errors, paths, stopping
 from car_jax.data import labels
 from car_jax.datasets import base, common, layout, options, prepare
 from car_jax.datasets.cityscapes import cityscapes_dataset_builder as cityscapes
@@ -231,7 +231,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Options]:
   rest = [*arguments]
   rest.remove(kind)
   parser = errors.parser(f'{module} {kind}', __doc__)
-  parser.add_argument('--out', type=pathlib.Path, required=True, help='folder of the set')
+  parser.add_argument('--out', type=paths.local, required=True, help='folder of the set')
   built = argparse.Namespace(builder_config_cls=KINDS[kind][0])
   prepare.add_options(parser, built)
   args, unknown = parser.parse_known_args(rest)

@@ -10,7 +10,7 @@ from car_jax import registry, sharding
 from car_jax.data import fake, sources
 from car_jax.errors import UserError
 from car_jax.evaluate import preflight
-from car_jax.evaluate.harness import Validation
+from car_jax.evaluate.validate import Validation
 
 VAE = dict(name='unet_vae_generator', hidden=4, latent=2)
 CAR = dict(name='car', calnet=None, generator=VAE, discriminator=None, pixel_weight=1.0)
