@@ -50,6 +50,8 @@ class Method:
   """Whether there are `logits`, for calibration and detection after training."""
   whole_distributions: tuple[str, ...] = ()
   """Predictors whose samples with their weights are all that there is, not draws."""
+  training_parts: tuple[str, ...] = ()
+  """Fields of the state that no prediction depends on: models are handed on without them."""
 
   @property
   def has_features(self) -> bool:

@@ -96,6 +96,8 @@ class CAR(Method):
   """Divides F's logits wherever its probabilities are used."""
   ignore_label: int | None = None  # such pixels are given to F's and G's output
 
+  training_parts = ('discriminator', 'accuracy')
+
   def __post_init__(self):
     if self.critic_steps + self.rest_steps < 1:
       raise UserError('method.critic_steps and method.rest_steps make a cycle of at least 1 step')

@@ -264,6 +264,7 @@ class MoSE(OneNet):
     return Samples(self.decoded(state, features, z), jnp.take_along_axis(gate, order, 1))
 
   whole_distributions = ('weighted experts',)  # predictors whose samples are no draws
+  training_parts = ('schedule',)
 
   def predictors(self) -> dict[str, Any]:
     def samples(state: State, batch: Batch, rng: Array, n: int) -> Samples:
