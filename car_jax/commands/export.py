@@ -76,12 +76,10 @@ def to_hub(args: argparse.Namespace) -> int:
 def to_program(args: argparse.Namespace) -> int:
   from car_jax import predictor, program
 
-  options = program.Options(
-    args.samples or 8,
-    args.predictor or '',
-    program.size_of(args.size),
-    args.platforms or 'cpu,cuda,tpu',
-  )
+  platforms = tuple((args.platforms or 'cpu,cuda,tpu').split(','))
+  size = program.size_of(args.size or '')
+  samples = 8 if args.samples is None else args.samples
+  options = program.Options(samples, args.predictor or '', size, platforms)
   model = predictor.load(args.run, step=args.step, calibrator=args.calibrator)
   program.export(model, args.out, options)
   print(f'{args.run}, step {model.step:,} -> {args.out}')

@@ -342,7 +342,7 @@ class CAR(Method):
       condition = self._condition(batch, probs)
       label = batch.get('label')
       samples, *_ = self.draw(state.generator.variables, condition, z, label, None)
-      return Samples(samples, baselines.uniform(len(z), n), probs)
+      return Samples(samples, baselines.uniform(z.shape[0], n), probs)
 
     if self.calnet is None:
       return {'samples': car}

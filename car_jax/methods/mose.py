@@ -278,7 +278,7 @@ class MoSE(OneNet):
 
       expert, noise = jax.vmap(draw)(example_keys(rng, batch), gate)
       z = net.apply(variables, expert, noise, method='drawn')
-      return Samples(self.decoded(state, features, z), baselines.uniform(len(gate), n))
+      return Samples(self.decoded(state, features, z), baselines.uniform(gate.shape[0], n))
 
     def weighted(state: State, batch: Batch, rng: Array, n: int) -> Samples:
       features, gate = self.encoded(state, batch)
