@@ -54,9 +54,8 @@ class Card:
   def text(self, meta: Mapping[str, Any], parameters: int) -> str:
     """Markdown with the front matter that the hub reads; meta: config.json's content."""
     method, data = meta['config']['method'], meta['data']
-    nets = [
-      method[k]['name'] for k in method if k in NETS and k not in meta['left_out'] and method[k]
-    ]
+    used = (method[k] for k in NETS if k in method and k not in meta['left_out'])
+    nets = [net['name'] for net in used if isinstance(net, dict)]
     front = dict(
       license=self.license,
       library_name='car_jax',
@@ -65,19 +64,22 @@ class Card:
     )
     size = f', images of {" x ".join(map(str, meta["image"][:2]))}' if meta['image'] else ''
     cited = (PAPERS.get(method['name']), data['citation'], f'car_jax {meta["versions"]["car_jax"]}')
-    parts = [
-      '\n'.join(['---', *(f'{k}: {json.dumps(v)}' for k, v in front.items()), '---']),
-      f'# {self.address.rpartition(":")[2].rpartition("/")[2]}',
+    about = (
       f'A model of the method `{method["name"]}` with {parameters:,} parameters '
       f'({", ".join(nets)}), trained for {meta["step"]:,} steps of '
       f'{meta["config"]["data"]["batch"]} images. Of an image it gives a mask, samples of what '
-      'readers may mark, class probabilities and their uncertainty.',
+      'readers may mark, class probabilities and their uncertainty.'
+    )
+    trained_on = f'{data["name"]}{size}; readers of an image: up to {data["readers"]}. Licence: '
+    parts = [
+      '\n'.join(['---', *(f'{k}: {json.dumps(v)}' for k, v in front.items()), '---']),
+      f'# {self.address.rpartition(":")[2].rpartition("/")[2]}',
+      about,
       f'{data["num_classes"]} classes: {", ".join(map(str, data["class_names"]))}.',
       '## Use',
       *self._commands(),
       '## Training data',
-      f'{data["name"]}{size}; readers of an image: up to {data["readers"]}. Licence: '
-      f'{data["licence"] or "not stated"}.',
+      trained_on + f'{data["licence"] or "not stated"}.',
       '## Scores',
       *self._scores(),
       '## Limits',

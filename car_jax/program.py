@@ -157,7 +157,10 @@ def _about(model: Predictor, options: Options, exported: exporting.Exported) -> 
     ],
     outputs=[
       dict(
-        name=k, shape=[lengths[d] for d in SHAPES[k].split(',')], dtype=made[k].dtype.name, about=MEANING[k]
+        name=k,
+        shape=[lengths[d] for d in SHAPES[k].split(',')],
+        dtype=made[k].dtype.name,
+        about=MEANING[k],
       )
       for k in SHAPES
     ],
