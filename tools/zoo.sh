@@ -24,5 +24,5 @@ for name in ${@:-$ALL}; do
   train "$name"
   [ -e "$RUNS/$name/report/results.json" ] ||
     $CAR eval --checkpoint "$name=$RUNS/$name" --out "$RUNS/$name/report"
-  $CAR export "$RUNS/$name" --format hub --out "car_jax/zoo/$name"
+  $CAR export "$RUNS/$name" --format hub --license apache-2.0 --out "car_jax/zoo/$name"
 done

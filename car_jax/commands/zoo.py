@@ -1,8 +1,11 @@
-"""Lists the trained models that ship: car-jax zoo [NAME].
+"""Lists the trained models that ship: car-jax zoo [NAME] [--examples FOLDER].
 
-NAME prints a model's card. Commands that take a run take zoo:NAME too:
+NAME prints a model's card; --examples draws a few pictures to try them on. Commands that take a run
+take zoo:NAME too:
   car-jax predict zoo:mose-lidc-masks examples/lidc --out predicted
 """
+
+import pathlib
 
 from car_jax import errors
 from car_jax.errors import exit_on_user_error
@@ -12,7 +15,13 @@ from car_jax.errors import exit_on_user_error
 def main(arguments: list[str]) -> int:
   parser = errors.parser('zoo', __doc__)
   parser.add_argument('name', nargs='?', help='such as mose-lidc-masks')
+  parser.add_argument('--examples', type=pathlib.Path, help='the folder to write')
   args = parser.parse_args(arguments)
+  if args.examples:
+    from car_jax.datasets import examples
+
+    print(*examples.write(args.examples), sep='\n')
+    return 0
   from car_jax import hub  # imports jax
 
   if args.name:
