@@ -283,7 +283,8 @@ def _taps(source: int, target: int, align_corners: bool) -> tuple[Array, Array, 
 def resize_nearest(x: Array, size: Sequence[int]) -> Array:
   """[B, H, W, C] -> [B, *size, C] as torch's nearest `interpolate`: place i is that of i H / h."""
   for axis, target in zip((1, 2), size, strict=True):
-    x = jnp.take(x, np.arange(target) * x.shape[axis] // target, axis)
+    xp: Any = jnp if is_symbolic_dim(x.shape[axis]) or is_symbolic_dim(target) else np
+    x = jnp.take(x, xp.arange(target) * x.shape[axis] // target, axis)
   return x
 
 
