@@ -107,7 +107,8 @@ class Card:
       return ['Not measured: car-jax eval scores it.', '## Calibration', 'Not measured.']
     data, names = self.report['data'], {m['name']: m for m in self.report['metrics']}
     first, over = self.report['subjects'][0], self.report['interval']
-    images = f'{self.report["data"]["name"]}, {data["split"]}: {data["images"]:,} images'
+    images, samples = f'{data["images"]:,} images', self.report['samples']
+    drawn = f'{samples} samples each' if samples > 1 else 'one sample each'
     calibration = [
       f'- {name} of {first["name"]}: {_with_interval(first["scores"][name])}'
       for name in names
@@ -115,7 +116,7 @@ class Card:
       and first['scores'][name]['mean'] is not None
     ]
     return [
-      f'{images}, {self.report["samples"]} samples each. Brackets hold the {over}.',
+      f'{data["name"]}, {data["split"]}: {images}, {drawn}. Brackets hold the {over}.',
       '\n'.join(evaluation.scores(self.report).markdown()),
       '\n'.join(f'- {name}: `{m["convention"]}`. {m["explanation"]}' for name, m in names.items()),
       '## Calibration',

@@ -54,6 +54,11 @@ class Method:
   """Fields of the state that no prediction depends on: models are handed on without them."""
 
   @property
+  def reads_black_box(self) -> bool:
+    """Whether predictions depend on `black_box`, where the data set has it."""
+    return False
+
+  @property
   def has_features(self) -> bool:
     """Whether there are `features`."""
     return False

@@ -97,6 +97,7 @@ class CAR(Method):
   ignore_label: int | None = None  # such pixels are given to F's and G's output
 
   training_parts = ('discriminator', 'accuracy')
+  reads_black_box = True  # type: ignore[assignment]
 
   def __post_init__(self):
     if self.critic_steps + self.rest_steps < 1:

@@ -266,6 +266,10 @@ class MoSE(OneNet):
   whole_distributions = ('weighted experts',)  # predictors whose samples are no draws
   training_parts = ('schedule',)
 
+  @property
+  def reads_black_box(self) -> bool:
+    return bool(self.black_box)
+
   def predictors(self) -> dict[str, Any]:
     def samples(state: State, batch: Batch, rng: Array, n: int) -> Samples:
       features, gate = self.encoded(state, batch)
