@@ -13,7 +13,7 @@ def init_from(state: Any, init: ConfigDict, mesh: Any) -> Any:
   """Replaces parts of a fresh state by parts of checkpoints.
 
   init: {'calnet': 'runs/calnet:net'} takes params and batch_stats of `net` there for `calnet` here,
-  the averaged parameters where that run has them; the run may be zoo:NAME or hf://OWNER/NAME. Raises
+  the averaged parameters where that run has them; zoo:NAME and hf://OWNER/NAME are runs too. Raises
   UserError where a part is missing, or its arrays have other names or shapes.
   """
   for part, where in init.items():

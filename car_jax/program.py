@@ -67,6 +67,10 @@ class Options:
     if unknown := [name for name in self.platforms if name not in PLATFORMS]:
       raise UserError(f'--platforms: no {unknown[0]!r}\n{nearest(unknown[0], PLATFORMS)}')
 
+  def draws(self, model: Predictor) -> int:
+    """How many segmentations: `samples`, or one where the method's own are all alike."""
+    return self.samples if self.predictor else model.draws(self.samples)
+
 
 def export(model: Predictor, out: pathlib.Path, options: Options) -> None:
   """Writes the folder `out`; one of this kind is replaced.
@@ -81,7 +85,7 @@ def export(model: Predictor, out: pathlib.Path, options: Options) -> None:
     shutil.copyfile(load_exported.__file__, part / LOADER)
 
 
-def traced(model: Predictor, options: Options) -> tuple[exporting.Exported, dict[str, np.ndarray]]:
+def traced(model: Predictor, options: Options) -> tuple[exporting.Exported, dict[str, Any]]:
   """The program, and the arrays that it is called with first.
 
   Raises UserError where its size must be fixed, and for a predictor that the method does not have.
@@ -105,7 +109,7 @@ def traced(model: Predictor, options: Options) -> tuple[exporting.Exported, dict
     given = jax.tree.unflatten(jax.tree.structure(tree), values)
     batch = dict(image=jnp.asarray(transforms.SCALED)[images], example=keys)
     rng = jax.random.key(seed)
-    count = model.draws(options.samples)
+    count = options.draws(model)
     args = (model.method, known[name], given['state'], batch, rng, count, given['calibrator'])
     return dict(vars(outputs(*args)))
 
@@ -135,8 +139,8 @@ def _example(model: Predictor) -> str:
 
 
 def _about(model: Predictor, options: Options, exported: exporting.Exported) -> dict[str, Any]:
-  sides = [*options.size] or ['H', 'W']
-  draws = model.draws(options.samples)
+  sides: list[Any] = [*options.size] or ['H', 'W']
+  draws = options.draws(model)
   lengths = dict(B='B', N=draws, C=model.info.num_classes, H=sides[0], W=sides[1])
   made = jax.tree.unflatten(exported.out_tree, exported.out_avals)
   return dict(

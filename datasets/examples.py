@@ -31,7 +31,7 @@ def lesions(size: int = 64) -> dict[str, np.ndarray]:
   data = dict(np.load(lidc.FILE))
   out: dict[str, np.ndarray] = {}
   for i in np.flatnonzero(data['split'] == base.SPLITS.index('test')):
-    masks = lidc.centre(lidc.masks_of(data, i), size)
+    masks = lidc.centre(lidc.masks_of(data, int(i)), size)
     readers = int(masks.any((1, 2)).sum())
     name = f'{readers}-of-4-readers'
     if readers and name not in out and masks.any(0).sum() >= LEAST:

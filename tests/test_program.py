@@ -61,7 +61,7 @@ def check_equal(model, folder: pathlib.Path) -> None:
     of = model.method.predictors()[name]
     live = jax.jit(
       lambda state, batch, key, of=of: predictor.outputs(
-        model.method, of, state, batch, key, model.draws(4), model.calibrator
+        model.method, of, state, batch, key, 4, model.calibrator
       )
     )
     for j, image in images().items():

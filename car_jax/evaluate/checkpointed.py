@@ -116,7 +116,9 @@ def _opened(
   template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
   state, _ = saved.restore(step, template)
   known = (int(size[0]), int(size[1])) if all(size) else None
-  return Loaded(saved.place(step), step, config, method, for_evaluation(state), info, known, meta['crc'])
+  return Loaded(
+    saved.place(step), step, config, method, for_evaluation(state), info, known, meta['crc']
+  )
 
 
 def of_seeds(
