@@ -65,7 +65,7 @@ class Options:
     if self.samples < 1:
       raise UserError(f'--samples cannot be {self.samples}\n  it is at least 1')
     if unknown := [name for name in self.platforms if name not in PLATFORMS]:
-      raise UserError(f'--platforms: no {unknown[0]!r}\n{nearest(unknown[0], PLATFORMS)}')
+      raise UserError(f'--platforms: no {unknown[0]!r}\n  known: {", ".join(PLATFORMS)}')
 
   def draws(self, model: Predictor) -> int:
     """How many segmentations: `samples`, or one where the method's own are all alike."""

@@ -83,5 +83,5 @@ def to_program(args: argparse.Namespace) -> int:
   model = predictor.load(args.run, step=args.step, calibrator=args.calibrator)
   program.export(model, args.out, options)
   print(f'{args.run}, step {model.step:,} -> {args.out}')
-  print(f'  try it: python {args.out}/load_exported.py PICTURE.npy')
+  print(f'  try it: python {args.out}/load_exported.py IMAGES.npy OUT.npz')
   return 0
