@@ -5,7 +5,7 @@
   car-jax export runs/zoo/mose-lidc-masks --format hub --out car_jax/zoo/mose-lidc-masks
 
 The nets of configs/demo.py, configs/segmenters_street_scenes.py and configs/sac_street_scenes.py,
-trained for longer and on all images; every model stays below 2 MiB. Variants:
+trained for longer and on all images; every model has at most 2.1 MB. Variants:
 
   mose-lidc-masks, car-lidc-masks, deterministic-lidc-masks   lesions whose readers disagree
   segformer-street-scenes, deeplabv3plus-street-scenes        drawn streets in clear air
