@@ -3,10 +3,13 @@
   train       a config: continues where it stopped
   eval        checkpoints against several readers, or a study of reliability
   score       anybody's predictions, in files, against any number of readers
+  predict     masks and their uncertainty for pictures of yours
   prepare     files as they come -> the data that training reads
   import      published weights -> a run
+  export      a run -> a folder for jax alone, or for the Hugging Face hub
   calibrate   a run of local temperature scaling -> a calibrator
   generate    test data: scenes in other weather, objects in scenes
+  zoo         trained models that ship, zoo:NAME wherever a run is taken
   configs     those that ship, and copies of them to change
   options     of a config
 
@@ -26,9 +29,11 @@ COMMANDS = {
   'predict': 'car_jax.commands.predict',
   'prepare': 'car_jax.datasets.prepare',
   'import': 'car_jax.importers.__main__',
+  'export': 'car_jax.commands.export',
   'calibrate': 'car_jax.calibrate.__main__',
   'generate': 'car_jax.generate.__main__',
   'reproduce': 'car_jax.commands.reproduce',
+  'zoo': 'car_jax.commands.zoo',
   'configs': 'car_jax.commands.configs',
   'options': 'car_jax.commands.options',
 }

@@ -80,7 +80,7 @@ class Checkpoints:
   def _move_damaged(self) -> None:
     """Of checkpoints whose own record cannot be read: orbax' writer would not begin."""
     for step in [*_numbered(self.folder)]:
-      path = self.folder / str(step)
+      path = self.place(step)
       try:
         _ = self._ocp.path.step.standard_name_format().find_step(self.folder, step).commit_timestamp
       except Exception as e:
@@ -88,6 +88,9 @@ class Checkpoints:
         print(f'warning: damaged checkpoint {path}: {first_line(e)}', file=sys.stderr)
         print(f'  moved to {aside}', file=sys.stderr, flush=True)
         path.rename(aside)
+
+  def place(self, step: int) -> pathlib.Path:
+    return self.folder / str(step)
 
   def steps(self) -> list[int]:
     return sorted(self._manager.all_steps() if self._manager else _numbered(self.folder))
@@ -115,7 +118,7 @@ class Checkpoints:
 
   def meta(self, step: int) -> dict[str, Any]:
     """What was saved beside the arrays. Raises Damaged."""
-    path = self.folder / str(step)
+    path = self.place(step)
     try:
       meta = files.read_json(path / 'meta' / 'metadata', keys=('config', 'crc'))
       # Only what has neither of the two is of format 1: losing one does not switch checking off.

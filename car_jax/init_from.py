@@ -4,7 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, sharding
+from car_jax import checkpoints, hub, sharding
 from car_jax.errors import UserError, naming
 from car_jax.methods.train_state import saved_variables
 
@@ -13,18 +13,20 @@ def init_from(state: Any, init: ConfigDict, mesh: Any) -> Any:
   """Replaces parts of a fresh state by parts of checkpoints.
 
   init: {'calnet': 'runs/calnet:net'} takes params and batch_stats of `net` there for `calnet` here,
-  the averaged parameters where that run has them. Raises UserError where a part is missing, or its
-  arrays have other names or shapes.
+  the averaged parameters where that run has them; zoo:NAME and hf://OWNER/NAME are runs too. Raises
+  UserError where a part is missing, or its arrays have other names or shapes.
   """
   for part, where in init.items():
     path, _, theirs = str(where).rpartition(':')
+    if path in ('zoo', 'hf'):
+      path, theirs = str(where), part
     ours: Any = getattr(state, part, None)
     name = theirs if path else part
     if not hasattr(ours, 'params'):
       raise UserError(f'config.init: this method has no part {part!r}')
     take = lambda run, step, name=name: checkpoints.part_of(run, step, name)
     with naming(f'config.init.{part}', 'train it first, or set it to FOLDER:net'):
-      variables = saved_variables(checkpoints.read(path or theirs, '', take))
+      variables = saved_variables(hub.read(path or theirs, '', take))
     for group, value in variables.items():
       want, got = checkpoints.shapes(getattr(ours, group)), checkpoints.shapes(value)
       if odd := sorted(set(want.items()) ^ set(got.items())):

@@ -145,7 +145,7 @@ class Predictor:
     self.method, self.state, self.config = loaded.method, loaded.state, loaded.config
     self.info, self.step, self.path = loaded.info, loaded.step, loaded.path
     self.size, self.crc, self.calibrator = loaded.size, loaded.crc, calibrator
-    if self.info.black_box:
+    if self.info.black_box and self.method.reads_black_box:
       raise UserError(
         f"{self.path} predicts from another model's prediction beside the image\n"
         '  score it on its own data: car-jax eval --checkpoint RUN'

@@ -1,8 +1,15 @@
 """The smoke configs with nets of two layers, for tests of what surrounds a net."""
 
-import flax.linen as nn
+import pathlib
 
-from car_jax import config
+import flax.linen as nn
+import jax
+import numpy as np
+
+from car_jax import config, loop
+from car_jax.data import opening
+from car_jax.evaluate import checkpointed
+from car_jax.methods.train_state import for_evaluation
 from car_jax.nn.deeplabv2 import groups, upsampled
 from car_jax.nn.layers import BatchNorm, ConvTranspose2x2, conv
 from car_jax.nn.net import Net
@@ -75,3 +82,15 @@ def get_config(variant='supervised'):
       name='tests.small:SmallBackbone' if variant == 'segformer' else 'tests.small:SmallNet'
     )
   return c
+
+
+def loaded(c) -> checkpointed.Loaded:
+  """A model of a config as if it had been trained and read: no array is as it starts."""
+  rng = np.random.default_rng(0)
+  c = config.complete(c)
+  info = opening.open_dataset(c.data).info
+  method = loop.build_method(c, info, 8)
+  state = for_evaluation(method.init(0, {'image': np.zeros((1, 32, 32, 3), np.float32)}))
+  moved = lambda x: x + np.float32(0.1) * rng.random(x.shape, np.float32)
+  trained = jax.tree.map(lambda x: moved(x) if x.dtype == np.float32 else x, state)
+  return checkpointed.Loaded(pathlib.Path('run'), 3, c, method, trained, info, (32, 32))

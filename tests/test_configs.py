@@ -27,6 +27,7 @@ VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
 VARIANTS |= {'segmenters_street_scenes': [*segmenters_street_scenes.MODELS]}
 VARIANTS |= {'genval_tiny': ['diffusion', 'controlnet'], 'genval_controlnet': ['efficient']}
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
+VARIANTS |= {'zoo': ['car-lidc-masks', 'segformer-street-scenes', 'sac-street-scenes']}
 PARTS = ('upernet_swin_large', 'icnet_r18', 'setr_pup', 'ann_r50', 'apcnet_r50', 'ccnet_r50')
 PARTS += ('gcnet_r50', 'pspnet_r18', 'upernet_r18', 'upernet_bit_r50', 'upernet_convnext_base')
 PARTS += ('setr_naive', 'setr_mla', 'segmenter', 'bisenetv1_r18', 'bisenetv2', 'semfpn_r50')
@@ -205,7 +206,7 @@ def test_a_study_is_planned(name):
   'name',
   [
     *('smoke', 'demo', 'segformer_cityscapes', 'deeplabv3plus_cityscapes'),
-    *('genval_tiny', 'genval_controlnet', *ADAPTATION),
+    *('genval_tiny', 'genval_controlnet', 'zoo', *ADAPTATION),
   ],
 )
 def test_an_unknown_variant_names_the_known_ones(name):

@@ -55,6 +55,15 @@ def run(program, tmp_path_factory):
   return called
 
 
+def test_the_models_travel_with_it(run):
+  listed = {line.split()[0] for line in run('zoo').splitlines()}
+  kept = [path.parent for path in (ROOT / 'car_jax' / 'zoo').glob('*/model.safetensors')]
+  assert listed == {f'zoo:{folder.name}' for folder in kept}
+  assert all(sum(p.stat().st_size for p in folder.iterdir()) < 2.2e6 for folder in kept)
+  for folder in kept:
+    assert run('zoo', folder.name) == (folder / 'README.md').read_text()
+
+
 def test_the_configs_travel_with_it(run):
   listed = {line.split()[0] for line in run('configs').splitlines()}
   assert listed == {p.stem for p in (ROOT / 'configs').glob('[!_]*.py')}

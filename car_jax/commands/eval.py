@@ -114,13 +114,13 @@ def _check(args: argparse.Namespace) -> None:
 def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
   from car_jax.evaluate import checkpointed, folders
 
-  first = checkpointed.name_and_folder(args.checkpoint[0])[1]
+  name, first = checkpointed.name_and_folder(args.checkpoint[0])
   first = str(folders.trainings(first)[0])
   changes = [pair for pair in pairs if pair[0].startswith('method.')]
   checkpointed.check_changes(changes)
   config = configs.override(checkpointed.read_config(first, args.step), pairs)
   configs.check(config)
-  out = paths.of(args.out) if args.out else beside(paths.of(first))
+  out = paths.of(args.out) if args.out else beside(paths.of(first), name)
   with writing(out):
     results, page = checkpointed.evaluate(
       args.checkpoint,
@@ -159,10 +159,14 @@ def show(results: Any, page: pathlib.Path) -> None:
   print(f'report: {page}')
 
 
-def beside(run: pathlib.Path) -> pathlib.Path:
-  """The folder `report` in the run; where that cannot be written, one in the current folder."""
+def beside(run: pathlib.Path, name: str) -> pathlib.Path:
+  """The folder `report` in the run; of one that cannot be written, or of a model that ships or was
+  downloaded, one in the current folder."""
+  from car_jax import hub
   from car_jax.evaluate import folders
 
+  if hub.is_hub(run):
+    return pathlib.Path('runs', name, 'report')
   try:
     folders.check_writable(run)
     return run / 'report'

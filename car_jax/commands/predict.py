@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from car_jax import config as configs
-from car_jax import errors, lookup
+from car_jax import errors, lookup, paths
 from car_jax.errors import UserError, exit_on_user_error
 
 MOST_SAMPLES = 1 << 16
@@ -27,7 +27,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add = parser.add_argument
   add('run', help='folder of a run, or of an imported model')
   add('inputs', nargs='+', help='files and folders')
-  add('--out', required=True, type=pathlib.Path, help='folder of the predictions')
+  add('--out', required=True, type=paths.local, help='folder of the predictions')
   add('--samples', type=int, default=8, help='segmentations drawn of each image (default 8)')
   add('--seed', type=int, default=0, help='other draws')
   add(

@@ -13,7 +13,7 @@ import argparse
 import pathlib
 
 from car_jax import config as configs
-from car_jax import errors
+from car_jax import errors, paths
 from car_jax.data.prepared import default_data_dir
 from car_jax.errors import UserError, exit_on_user_error
 
@@ -28,8 +28,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   )
   add('experiment', help=f'with its data sets {listed}. gta5-sac:vgg16 or :fcn8s is another net')
   add('--source', nargs='+', default=[], help='a folder for each data set, in this order')
-  add('--data-dir', type=pathlib.Path, default=default_data_dir(), help='where prepared data lie')
-  add('--workdir', type=pathlib.Path, help='where runs and reports go; runs/reproduce/EXPERIMENT')
+  add('--data-dir', type=paths.local, default=default_data_dir(), help='where prepared data lie')
+  add('--workdir', type=paths.local, help='where runs and reports go; runs/reproduce/EXPERIMENT')
   add('--seeds', type=int, default=3, help='trainings, of seeds 0, 1, .. (default 3)')
   add('--stage', default='', help='only this one, such as train/seed0; or train, all below it')
   add('--imagenet', default='', help="torchvision's file, timm:FILE, or none")

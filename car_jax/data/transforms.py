@@ -372,9 +372,9 @@ def own(entry: Any, ignore_label: int | None) -> Transform:
   return registry.build('transform', spec, ignore_label=ignore_label)
 
 
-_SCALED = (np.arange(256) / 255 * 2 - 1).astype(np.float32)  # rounded once, as published
+SCALED = (np.arange(256) / 255 * 2 - 1).astype(np.float32)  # rounded once, as published
 
 
 def model_image(image: np.ndarray) -> np.ndarray:
   """uint8 [H, W, 1 or 3] -> float32 [H, W, 3] in [-1, 1]."""
-  return np.broadcast_to(_SCALED[image], (*image.shape[:2], 3))
+  return np.broadcast_to(SCALED[image], (*image.shape[:2], 3))

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, loop, sharding
+from car_jax import checkpoints, hub, loop, sharding
 from car_jax import config as configs
 from car_jax import paths as places
 from car_jax.data import opening, pipeline, sources
@@ -48,9 +48,13 @@ class Loaded:
 
 
 def name_and_folder(text: str) -> tuple[str, str]:
-  """'[NAME=]FOLDER' -> (name, folder); a folder that is there may have '=' in its name."""
-  name, _, path = text.rpartition('=') if not places.of(text).exists() else ('', '', text)
-  return name or places.absolute(places.of(path)).name, path
+  """'[NAME=]FOLDER' -> (name, folder), which may be a model that hub.resolve finds.
+
+  A folder that is there may have '=' in its name.
+  """
+  alone = hub.is_named(text) or places.of(text).exists()
+  name, _, path = ('', '', text) if alone else text.rpartition('=')
+  return name or hub.name_of(path), str(hub.resolve(path))
 
 
 def names_and_folders(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
@@ -64,7 +68,7 @@ def names_and_folders(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
 
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
   """The config that a checkpoint was trained with, completed. Raises UserError."""
-  return checkpoints.read(path, wish, lambda saved, step: configs.saved(saved.meta(step)['config']))
+  return hub.read(path, wish, lambda saved, step: configs.saved(saved.meta(step)['config']))
 
 
 def check_changes(changes: Sequence[tuple[str, str]]) -> None:
@@ -89,7 +93,7 @@ def load(
   """
   check_changes(changes)
   use = functools.partial(_opened, info=info, mesh=mesh, changes=changes)
-  return checkpoints.read(path, wish, use)
+  return hub.read(path, wish, use)
 
 
 def _opened(
@@ -113,9 +117,10 @@ def _opened(
     batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
   template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
   state, _ = saved.restore(step, template)
-  place = saved.folder / str(step)
   known = (int(size[0]), int(size[1])) if all(size) else None
-  return Loaded(place, step, config, method, for_evaluation(state), info, known, meta['crc'])
+  return Loaded(
+    saved.place(step), step, config, method, for_evaluation(state), info, known, meta['crc']
+  )
 
 
 def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:

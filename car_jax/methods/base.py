@@ -50,6 +50,13 @@ class Method:
   """Whether there are `logits`, for calibration and detection after training."""
   whole_distributions: tuple[str, ...] = ()
   """Predictors whose samples with their weights are all that there is, not draws."""
+  training_parts: tuple[str, ...] = ()
+  """Fields of the state that no prediction depends on: models are handed on without them."""
+
+  @property
+  def reads_black_box(self) -> bool:
+    """Whether predictions depend on `black_box`, where the data set has it."""
+    return False
 
   @property
   def has_features(self) -> bool:

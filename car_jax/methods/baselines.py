@@ -17,8 +17,8 @@ def uniform(batch: int, n: int) -> Array:
 def most_likely(probs: Array, n: int) -> Samples:
   """The deterministic segmenter: the argmax of probs [B, H, W, C], n times over."""
   best = jax.nn.one_hot(jnp.argmax(probs, -1), probs.shape[-1])
-  repeated = jnp.broadcast_to(best[:, None], (len(probs), n, *best.shape[1:]))
-  return Samples(repeated, uniform(len(probs), n), probs)
+  repeated = jnp.broadcast_to(best[:, None], (best.shape[0], n, *best.shape[1:]))
+  return Samples(repeated, uniform(probs.shape[0], n), probs)
 
 
 def independent_pixels(probs: Array, batch: Batch, rng: Array, n: int) -> Samples:
@@ -29,7 +29,7 @@ def independent_pixels(probs: Array, batch: Batch, rng: Array, n: int) -> Sample
     return jax.random.categorical(key, jnp.log(jnp.maximum(p, 1e-12)), shape=shape)
 
   classes = jax.vmap(draw)(example_keys(rng, batch), probs)
-  return Samples(jax.nn.one_hot(classes, probs.shape[-1]), uniform(len(probs), n), probs)
+  return Samples(jax.nn.one_hot(classes, probs.shape[-1]), uniform(probs.shape[0], n), probs)
 
 
 def argmax_of(probabilities: Callable[[Any, Batch], Any]) -> Callable[..., Samples]:

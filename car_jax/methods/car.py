@@ -96,6 +96,9 @@ class CAR(Method):
   """Divides F's logits wherever its probabilities are used."""
   ignore_label: int | None = None  # such pixels are given to F's and G's output
 
+  training_parts = ('discriminator', 'accuracy')
+  reads_black_box = True  # type: ignore[assignment]
+
   def __post_init__(self):
     if self.critic_steps + self.rest_steps < 1:
       raise UserError('method.critic_steps and method.rest_steps make a cycle of at least 1 step')
@@ -340,7 +343,7 @@ class CAR(Method):
       condition = self._condition(batch, probs)
       label = batch.get('label')
       samples, *_ = self.draw(state.generator.variables, condition, z, label, None)
-      return Samples(samples, baselines.uniform(len(z), n), probs)
+      return Samples(samples, baselines.uniform(z.shape[0], n), probs)
 
     if self.calnet is None:
       return {'samples': car}

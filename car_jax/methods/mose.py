@@ -264,6 +264,11 @@ class MoSE(OneNet):
     return Samples(self.decoded(state, features, z), jnp.take_along_axis(gate, order, 1))
 
   whole_distributions = ('weighted experts',)  # predictors whose samples are no draws
+  training_parts = ('schedule',)
+
+  @property
+  def reads_black_box(self) -> bool:
+    return bool(self.black_box)
 
   def predictors(self) -> dict[str, Any]:
     def samples(state: State, batch: Batch, rng: Array, n: int) -> Samples:
@@ -277,7 +282,7 @@ class MoSE(OneNet):
 
       expert, noise = jax.vmap(draw)(example_keys(rng, batch), gate)
       z = net.apply(variables, expert, noise, method='drawn')
-      return Samples(self.decoded(state, features, z), baselines.uniform(len(gate), n))
+      return Samples(self.decoded(state, features, z), baselines.uniform(gate.shape[0], n))
 
     def weighted(state: State, batch: Batch, rng: Array, n: int) -> Samples:
       features, gate = self.encoded(state, batch)

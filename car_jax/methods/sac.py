@@ -76,6 +76,8 @@ class SAC(ABN):
   averaged_views: Count = 0
   """With batch_mean: over how many views in a row, 0 for all."""
 
+  training_parts = ('prior', 'initialised')
+
   def init(self, seed: int, batch: Batch) -> State:
     check_domains(batch, 'sac', ('student', 'affine', 'affine_inv', 'target_label'))
     self.check_views(batch)

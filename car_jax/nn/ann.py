@@ -21,7 +21,7 @@ from car_jax.typing import Array
 def sampled(x: Array, scales: Sequence[int]) -> Array:
   """[B, h, w, D] -> its means over scale x scale bins, [B, N, D]."""
   pooled = [adaptive_mean(x, (scale, scale)) for scale in scales]
-  return jnp.concatenate([y.reshape(len(x), -1, x.shape[-1]) for y in pooled], 1)
+  return jnp.concatenate([y.reshape(x.shape[0], -1, x.shape[-1]) for y in pooled], 1)
 
 
 class PyramidAttention(nn.Module):

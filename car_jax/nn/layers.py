@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.export import is_symbolic_dim
 
 from car_jax.errors import UserError
 from car_jax.nn.init import torch_uniform
@@ -131,7 +132,8 @@ def _pointwise(x: Array, kernel: Array, strides: Any, *args: Any, **kw: Any) -> 
   keeps the gradient that arrives there an array: fused into the product, it is gathered column by
   column, which took a fifth of ResNet-101's step.
   """
-  if kw.get('feature_group_count', 1) != 1:
+  sized = strides[0] > 1 and any(map(is_symbolic_dim, x.shape[1:3]))  # as other strides are
+  if sized or kw.get('feature_group_count', 1) != 1:
     return jax.lax.conv_general_dilated(x, kernel, strides, *args, **kw)
   x = x[:, :: strides[0], :: strides[1]]
   rows = jnp.dot(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision=kw.get('precision'))
@@ -230,10 +232,10 @@ def resize_bilinear(x: Array, size: tuple[int, ...], *, align_corners: bool) -> 
     source = x.shape[axis]
     if source == target:
       continue
-    low, beyond = _taps(source, target, align_corners)
+    low, high, beyond = _taps(source, target, align_corners)
     share = jnp.asarray(beyond.reshape(-1, *(1,) * (-1 - axis)), x.dtype)
     below = jnp.take(x, low, axis)
-    x = below + (jnp.take(x, np.minimum(low + 1, source - 1), axis) - below) * share
+    x = below + (jnp.take(x, high, axis) - below) * share
   return x
 
 
@@ -265,21 +267,24 @@ def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
   return np.where(d <= 1, near, a * (d**3 - 5 * d**2 + 8 * d - 4))
 
 
-def _taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
-  """For each of `target` places, the source pixel at or before it and how far it lies beyond."""
-  place = np.arange(target)
+def _taps(source: int, target: int, align_corners: bool) -> tuple[Array, Array, Array]:
+  """For each of `target` places, the source pixels before and after it and how far it lies beyond
+  the first: in whole numbers, so that a program for any size computes what one for a size does."""
+  xp: Any = jnp if is_symbolic_dim(source) or is_symbolic_dim(target) else np
+  place = xp.arange(target)
   if align_corners:
-    at = place * ((source - 1) / max(target - 1, 1))
+    top, bottom = place * (source - 1), xp.maximum(target - 1, 1)
   else:
-    at = np.maximum((place + 0.5) * (source / target) - 0.5, 0)
-  low = np.minimum(np.floor(at).astype(np.int32), source - 1)
-  return low, at - low
+    top, bottom = xp.maximum((2 * place + 1) * source - target, 0), 2 * target
+  low = xp.minimum(top // bottom, source - 1)
+  return low, xp.minimum(low + 1, source - 1), (top - low * bottom) / bottom
 
 
 def resize_nearest(x: Array, size: Sequence[int]) -> Array:
   """[B, H, W, C] -> [B, *size, C] as torch's nearest `interpolate`: place i is that of i H / h."""
   for axis, target in zip((1, 2), size, strict=True):
-    x = jnp.take(x, np.arange(target) * x.shape[axis] // target, axis)
+    xp: Any = jnp if is_symbolic_dim(x.shape[axis]) or is_symbolic_dim(target) else np
+    x = jnp.take(x, xp.arange(target) * x.shape[axis] // target, axis)
   return x
 
 

@@ -85,7 +85,7 @@ class Mask2FormerHead(MaskHead):
       self.learned(name, self.queries, self.features).astype(pixels.dtype)
       for name in ('query', 'query_codes')
     )
-    x = jnp.broadcast_to(x, (len(pixels), *x.shape))
+    x = jnp.broadcast_to(x, (pixels.shape[0], *x.shape))
     views = self.views(pixels, coarse)
     inner = self.heads, self.expansion, self.dropout, self.dropout, True, self.norm_first
     for i in range(self.depth):

@@ -65,7 +65,7 @@ class MaskFormerHead(MaskHead):
       image = nn.Dense(self.width, dtype=self.dtype, name='project')(image)
     keys = flat(image + sine_codes(image.shape[1:3], self.width, image.dtype))
     codes = self.learned('query_codes', self.queries, self.width)
-    x = jnp.zeros((len(image), *codes.shape), image.dtype)
+    x = jnp.zeros((image.shape[0], *codes.shape), image.dtype)
     codes = codes.astype(image.dtype)
     shape = self.heads, self.expansion, self.dropout, self.inner_dropout
     for i in range(self.depth):

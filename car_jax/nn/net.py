@@ -4,13 +4,13 @@ Letters: B images, H x W pixels, h x w places of a net's coarse features.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 
 from car_jax.options import Dtype
 from car_jax.typing import Array
@@ -55,14 +55,17 @@ class Segmenter(Net):
 
 def taken(net: Net, size: tuple[int, ...]) -> tuple[int, ...]:
   """The smallest (H, W) that `net` takes and that holds `size`."""
-  return tuple(math.ceil(max(n, net.least) / net.multiple) * net.multiple for n in size)
+  return tuple(-(-max(n, net.least) // net.multiple) * net.multiple for n in size)
 
 
 def mirrored(net: Net, x: Array) -> Array:
   """x [B, H, W, channels], mirrored at its right and lower edge up to `taken`; else as it is."""
-  size = x.shape[1:3]
-  more = [(0, b - a) for a, b in zip(size, taken(net, size), strict=True)]
-  return jnp.pad(x, ((0, 0), *more, (0, 0)), mode='symmetric') if taken(net, size) != size else x
+  for axis, (size, full) in enumerate(zip(x.shape[1:3], taken(net, x.shape[1:3]), strict=True), 1):
+    if size != full:
+      xp = jnp if is_symbolic_dim(size) else np
+      place = xp.arange(full) % (2 * size)
+      x = jnp.take(x, xp.minimum(place, 2 * size - 1 - place), axis)
+  return x
 
 
 def padded(net: Net, apply: Callable[[Array], Array], x: Array) -> Array:
@@ -71,7 +74,7 @@ def padded(net: Net, apply: Callable[[Array], Array], x: Array) -> Array:
   return apply(mirrored(net, x))[..., :height, :width, :]
 
 
-def shares(net: Net, size: tuple[int, ...], places: tuple[int, ...]) -> np.ndarray | None:
+def shares(net: Net, size: tuple[int, ...], places: tuple[int, ...]) -> Array | None:
   """[h, w, 1]: how much of each place of a padded image's features lies in the image of `size`.
 
   places: (h, w) of the padded image's features. None where nothing is padded.
@@ -79,13 +82,15 @@ def shares(net: Net, size: tuple[int, ...], places: tuple[int, ...]) -> np.ndarr
   full = taken(net, size)
   if full == tuple(size):
     return None
+  xp = jnp if any(map(is_symbolic_dim, (*size, *places))) else np
   rows, columns = (
-    np.clip(n * k / m - np.arange(k), 0, 1) for n, k, m in zip(size, places, full, strict=True)
+    xp.clip((n * k - m * xp.arange(k)) / m, 0, 1)
+    for n, k, m in zip(size, places, full, strict=True)
   )
   return (rows[:, None, None] * columns[:, None]).astype(np.float32)
 
 
-def mean(features: Array, share: np.ndarray | None) -> Array:
+def mean(features: Array, share: Array | None) -> Array:
   """features [B, h, w, D] -> [B, D], each place by its share (None: all alike)."""
   if share is None:
     return features.mean((1, 2))

@@ -37,8 +37,8 @@ def windows(x: Any, side: int) -> Any:
 
 def joined(x: Array, side: int, h: int, w: int) -> Array:
   """[B, V, S * S, D] -> [B, h, w, D]: `windows` undone."""
-  x = x.reshape(len(x), h // side, w // side, side, side, -1)
-  return x.transpose(0, 1, 3, 2, 4, 5).reshape(len(x), h, w, -1)
+  x = x.reshape(x.shape[0], h // side, w // side, side, side, -1)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape[0], h, w, -1)
 
 
 def offsets(side: int) -> np.ndarray:

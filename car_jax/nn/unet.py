@@ -122,7 +122,7 @@ class UNetVAEGenerator(UNetGenerator):
   @nn.compact
   def __call__(self, x: Array, z: Array, *, train: bool) -> tuple[Array, Array, Array]:
     features = self.encode(x, train)
-    flat = at_least_float32(jnp.moveaxis(features[-1], -1, 1).reshape(len(x), -1))
+    flat = at_least_float32(jnp.moveaxis(features[-1], -1, 1).reshape(x.shape[0], -1))
     mu = nn.Dense(self.latent, name='mu')(flat)
     logvar = clamp(nn.Dense(self.latent, name='logvar')(flat), math.log(1e-7))
     z = mu[:, None] + jnp.exp(logvar / 2)[:, None] * z

@@ -149,9 +149,9 @@ class VisionTransformer(Backbone):
   def tokens(self, x: Array) -> Array:
     """[B, h, w, D] -> [B, 1 + h w, D]: the class token, then patches, with their codes."""
     token = self.param('class_token', init.RULED, (1, 1, self.width)).astype(x.dtype)
-    token = jnp.broadcast_to(token, (len(x), 1, self.width))
+    token = jnp.broadcast_to(token, (x.shape[0], 1, self.width))
     codes = self.codes(x.shape[1:3]).astype(x.dtype)
-    return jnp.concatenate([token, x.reshape(len(x), -1, self.width)], 1) + codes
+    return jnp.concatenate([token, x.reshape(x.shape[0], -1, self.width)], 1) + codes
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> tuple[Array, ...]:

@@ -39,7 +39,7 @@ def sliding(
     return apply(image)
   for top, left in places:
     visits[top : top + crop[0], left : left + crop[1]] += 1
-  window = (len(image), *crop, image.shape[-1])
+  window = (image.shape[0], *crop, image.shape[-1])
   logits = jax.eval_shape(apply, jax.ShapeDtypeStruct(window, image.dtype))
 
   def add(total: Array, place: Array) -> tuple[Array, None]:
@@ -48,7 +48,7 @@ def sliding(
     here = jax.lax.dynamic_slice(total, start, part.shape)
     return jax.lax.dynamic_update_slice(total, here + part, start), None
 
-  empty = jnp.zeros((len(image), *size, logits.shape[-1]), logits.dtype)
+  empty = jnp.zeros((image.shape[0], *size, logits.shape[-1]), logits.dtype)
   return jax.lax.scan(add, empty, places)[0] / visits
 
 

@@ -217,6 +217,8 @@ def test_a_model_that_needs_more_than_an_image_is_refused(tmp_path):
   run = saved(tmp_path, 'car', black_box=True)
   with pytest.raises(UserError, match="another model's prediction"):
     car_jax.load(run)
+  other = car_jax.load(saved(tmp_path / 'other', 'supervised', black_box=True))
+  assert other.predict(scene(32, 32, 0)).mask.shape == (32, 32)
 
 
 def test_the_package_is_imported_without_jax():
