@@ -1,0 +1,57 @@
+"""Runs the notebooks of docs/tutorials and keeps their outputs: make tutorials [TUTORIALS=FILES].
+
+Each runs in an empty folder. Progress bars, timings and versions are not kept.
+"""
+
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run(path: pathlib.Path) -> None:
+  """Executes one in place. Raises nbclient's CellExecutionError."""
+  book = nbformat.read(path, as_version=4)
+  with tempfile.TemporaryDirectory() as folder:
+    place = dict(metadata=dict(path=folder))
+    NotebookClient(book, timeout=600, record_timing=False, resources=place).execute()
+  for cell in book.cells:
+    if cell.cell_type == 'code':
+      cell.execution_count, cell.outputs = None, [*lasting(cell.outputs)]
+  book.metadata.pop('language_info', None)
+  nbformat.write(book, path)
+
+
+def lasting(outputs: Iterable[Any]) -> Iterator[Any]:
+  """Outputs without progress bars; printed text in one piece."""
+  text = ''.join(o.text for o in outputs if o.output_type == 'stream')
+  lines = [line.rpartition('\r')[2] for line in text.splitlines()]
+  if kept := [line for line in lines if not line.rstrip().endswith(('images/s]', 'images/s'))]:
+    yield nbformat.v4.new_output('stream', name='stdout', text='\n'.join(kept) + '\n')
+  for output in outputs:
+    if output.output_type != 'stream':
+      output.pop('execution_count', None)
+      if output.output_type == 'execute_result':
+        output.execution_count = None
+      yield output
+
+
+def main(names: list[str]) -> None:
+  os.environ['PATH'] = f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}'
+  os.environ['PYTHONPATH'] = str(ROOT)
+  for path in map(pathlib.Path, names or sorted((ROOT / 'docs/tutorials').glob('*.ipynb'))):
+    start = time.monotonic()
+    run(path)
+    print(f'{path.name}: {time.monotonic() - start:.0f} s', flush=True)
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])
