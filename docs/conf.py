@@ -1,6 +1,7 @@
 """The site of the documentation, built by `make docs`.
 
-Pages are Markdown, tutorials are notebooks kept with their outputs, the API is read from docstrings.
+Pages are Markdown; tutorials, notebooks that are kept with their outputs; the API is read from
+docstrings.
 """
 
 import re
@@ -31,7 +32,7 @@ html_copy_source = False
 def as_laid_out(app, what, name, obj, options, lines):
   """Docstrings are plain text: indented lines keep their columns, a star is a star."""
   plain, lines[:] = [*lines], []
-  for before, line in zip(['', *plain], plain):
+  for before, line in zip(['', *plain], plain, strict=False):
     inside, after = line.startswith('  '), before.startswith('  ')
     if line.strip() and inside != after:
       lines += ['', '::', ''] if inside else ['']
