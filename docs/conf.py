@@ -14,6 +14,7 @@ version = release = car_jax.__version__
 
 extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx_copybutton']
 exclude_patterns = ['images']
+suppress_warnings = ['misc.highlighting_failure']  # ! commands of notebooks that go on in a next line
 myst_heading_anchors = 4
 nb_execution_mode = 'off'
 autodoc_member_order = 'bysource'

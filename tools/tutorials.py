@@ -26,7 +26,7 @@ def run(path: pathlib.Path) -> None:
   for cell in book.cells:
     if cell.cell_type == 'code':
       cell.execution_count, cell.outputs = None, [*lasting(cell.outputs)]
-  book.metadata.pop('language_info', None)
+  book.metadata.language_info = dict(name='python', pygments_lexer='ipython3')
   nbformat.write(book, path)
 
 
