@@ -31,7 +31,7 @@ def row(name: str) -> list[str]:
   config = configs.load(f'configs/{file}.py' + (f':{variant}' if variant else ''))
   if config.data.target:
     config.data.target.counts = ''  # a file that an earlier training makes
-  streets = experiments.FLIPPED if config.data.get('black_box') else experiments.ADAPTED
+  streets = experiments.FLIPPED if config.data.get('class_flips') else experiments.ADAPTED
   given = {source.data: source for source in (*SOURCES, streets)}
   cost = costs.of(config, given, {k: dict(source.counts[0]) for k, source in given.items()})
   cells = [f'`{name}`', f'{cost.steps:,} x {config.data.batch}', f'{cost.flops / 1e12:.2g}']

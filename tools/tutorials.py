@@ -5,6 +5,8 @@ Each runs in an empty folder. Progress bars, timings and versions are not kept.
 
 import os
 import pathlib
+import re
+import resource
 import sys
 import tempfile
 import time
@@ -15,6 +17,7 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = pathlib.Path(__file__).parents[1]
+PROGRESS = re.compile(r'images/s|s/ images|%\|')
 
 
 def run(path: pathlib.Path) -> None:
@@ -34,7 +37,7 @@ def lasting(outputs: Iterable[Any]) -> Iterator[Any]:
   """Outputs without progress bars; printed text in one piece."""
   text = ''.join(o.text for o in outputs if o.output_type == 'stream')
   lines = [line.rpartition('\r')[2] for line in text.splitlines()]
-  if kept := [line for line in lines if not line.rstrip().endswith(('images/s]', 'images/s'))]:
+  if kept := [line for line in lines if line.strip() and not PROGRESS.search(line)]:
     yield nbformat.v4.new_output('stream', name='stdout', text='\n'.join(kept) + '\n')
   for output in outputs:
     if output.output_type != 'stream':
@@ -44,13 +47,20 @@ def lasting(outputs: Iterable[Any]) -> Iterator[Any]:
       yield output
 
 
+def processor_seconds() -> float:
+  """Of all children that have ended."""
+  spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+  return spent.ru_utime + spent.ru_stime
+
+
 def main(names: list[str]) -> None:
   os.environ['PATH'] = f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}'
   os.environ['PYTHONPATH'] = str(ROOT)
   for path in map(pathlib.Path, names or sorted((ROOT / 'docs/tutorials').glob('*.ipynb'))):
-    start = time.monotonic()
+    start, used = time.monotonic(), processor_seconds()
     run(path)
-    print(f'{path.name}: {time.monotonic() - start:.0f} s', flush=True)
+    taken, used = time.monotonic() - start, processor_seconds() - used
+    print(f'{path.name}: {taken:.0f} s, {used:.0f} s of processors', flush=True)
 
 
 if __name__ == '__main__':

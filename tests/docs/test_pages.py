@@ -47,5 +47,6 @@ def test_every_tutorial_is_kept_with_its_outputs():
   for path in pathlib.Path('docs/tutorials').glob('*.ipynb'):
     code = [c for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
     kinds = {o['output_type'] for c in code for o in c['outputs']}
-    assert 'stream' in kinds and 'error' not in kinds, path
+    assert 'stream' in kinds, path
+    assert 'error' not in kinds, path
     assert any('image/png' in o.get('data', {}) for c in code for o in c['outputs']), path
