@@ -38,12 +38,18 @@ def row(name: str) -> list[str]:
   cells.append(f'{cost.memory / 1e9:.0f}')
   for peak, bandwidth in ACCELERATORS.values():
     hours = cost.hours(costs.Rate(peak * EFFICIENCY * 1e12, bandwidth * 1e12, ''))
-    cells.append(' to '.join(f'{h:.2g}' for h in sorted(hours)))
+    cells.append(' to '.join(f'{h:.1f}' if h < 10 else f'{h:.0f}' for h in sorted(hours)))
   return cells
 
 
 def main() -> None:
-  head = ['config', 'steps x images', 'TFLOP a step', 'GB', *ACCELERATORS]
+  head = [
+    'config',
+    'steps x images',
+    'TFLOP a step',
+    'GB',
+    *(f'hours, {name}' for name in ACCELERATORS),
+  ]
   lines = [head, ['---'] * len(head), *map(row, CONFIGS)]
   table = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
   PAGE.write_text(

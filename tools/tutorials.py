@@ -36,9 +36,14 @@ def run(path: pathlib.Path) -> None:
 def lasting(outputs: Iterable[Any]) -> Iterator[Any]:
   """Outputs without progress bars; printed text in one piece."""
   text = ''.join(o.text for o in outputs if o.output_type == 'stream')
-  lines = [line.rpartition('\r')[2] for line in text.splitlines()]
-  if kept := [line for line in lines if line.strip() and not PROGRESS.search(line)]:
-    yield nbformat.v4.new_output('stream', name='stdout', text='\n'.join(kept) + '\n')
+  if failed := re.search(r'^(error:|.*command not found).*', text, re.MULTILINE):
+    raise SystemExit(failed[0])  # a ! command that fails does not stop a notebook
+  lines = (line.rpartition('\r')[2].rstrip() for line in text.splitlines())
+  kept = '\n'.join(line for line in lines if not PROGRESS.search(line)).strip('\n')
+  if kept:
+    yield nbformat.v4.new_output(
+      'stream', name='stdout', text=re.sub(r'\n\n+', '\n\n', kept) + '\n'
+    )
   for output in outputs:
     if output.output_type != 'stream':
       output.pop('execution_count', None)
