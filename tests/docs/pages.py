@@ -82,11 +82,11 @@ def cells(path: pathlib.Path) -> Iterator[Block]:
 
 @contextlib.contextmanager
 def session(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """A namespace, in a folder from which modules are imported."""
+  """A namespace in a folder; modules that are imported from there are forgotten in the end."""
   modules, paths = {*sys.modules}, [*sys.path]
   names: dict[str, Any] = {'__name__': '__main__', 'sh': lambda line: commands.run(line)}
   with contextlib.chdir(folder):
-    sys.path.insert(0, os.getcwd())
+    sys.path_importer_cache.pop('.', None)  # of another folder, which it knows by its whole name
     try:
       yield names
     finally:
