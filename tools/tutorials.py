@@ -1,6 +1,6 @@
 """Runs the notebooks of docs/tutorials and keeps their outputs: make tutorials [TUTORIALS=FILES].
 
-Each runs in an empty folder. Progress bars, timings and versions are not kept.
+Each runs in an empty folder. Progress bars are not kept.
 """
 
 import os
