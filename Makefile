@@ -1,4 +1,4 @@
-# make demo | demo-reliability | demo-adapt | demo-genval | test | test-all | lint | bench | setup | develop | cuda | tpu. Needs python >= 3.11 (with venv) and make.
+# make demo | demo-reliability | demo-adapt | demo-genval | test | test-all | lint | bench | docs | tutorials | setup | develop | cuda | tpu. Needs python >= 3.11 (with venv) and make.
 PYTHON ?= python3
 # A Python that is named has an environment of its own: make PYTHON=python3.13 test
 VENV ?= $(if $(filter python3,$(notdir $(PYTHON))),.venv,.venv-$(notdir $(PYTHON)))
@@ -9,7 +9,7 @@ STUDY := runs/reliability
 ADAPT := runs/snow
 GENVAL := runs/genval
 
-.PHONY: setup demo demo-reliability demo-adapt demo-genval test test-all lint bench develop cuda tpu
+.PHONY: setup demo demo-reliability demo-adapt demo-genval test test-all lint bench docs tutorials develop cuda tpu
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.txt pyproject.toml
@@ -135,3 +135,17 @@ lint: develop
 
 bench: develop
 	@$(BIN)/python -m benchmarks
+
+$(VENV)/docs: $(VENV)/ready
+	@echo 'installing what builds the documentation'
+	@sh tools/install.sh "$(VENV)" -e '.[docs]'
+	@touch $@
+
+# The site: site/index.html. A warning is an error.
+docs: $(VENV)/docs
+	@$(BIN)/python -m sphinx -q -W --keep-going -d .cache/doctrees -b html docs site
+	@echo 'site/index.html'
+
+# Runs the notebooks and keeps their outputs.
+tutorials: $(VENV)/docs
+	@$(BIN)/python -m tools.tutorials $(TUTORIALS)

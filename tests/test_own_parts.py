@@ -1,8 +1,6 @@
 """Parts of the user's own, in a folder outside the repository: trained, evaluated, studied."""
 
 import json
-import pathlib
-import subprocess
 import sys
 
 import numpy as np
@@ -13,57 +11,18 @@ from car_jax import loop
 from car_jax.commands import eval as evaluation
 from car_jax.data import memory, pipeline
 from car_jax.errors import UserError
-
-PAGE = pathlib.Path('docs/own_parts.md').read_text()
-REPOSITORY = pathlib.Path.cwd()
-
-
-def blocks(language):
-  """Blocks of code of the page, by the name that their first comment gives them."""
-  parts = PAGE.split(f'```{language}\n')[1:]
-  return {p.split('\n')[0].removeprefix('# '): p.split('```')[0] for p in parts}
+from tests.docs import pages
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """A user's folder with the files of the page."""
+  """A user's folder with the files of the page, in which its commands were run."""
   place = tmp_path_factory.mktemp('own')
-  for name, text in blocks('python').items():
-    if name.endswith('.py'):
-      (place / name).write_text(text)
+  pages.play(pages.ROOT / 'docs/own_parts.md', place)
   return place
 
 
-ONE_BY_ONE = """
-import sys
-
-_, sys.path[0], *commands = sys.argv  # the library, but not the user's folder: as of the program
-from car_jax.__main__ import main
-
-for command in commands:
-  for name in [n for n in sys.modules if n.startswith('mine')]:
-    del sys.modules[name]
-  assert main(command.split()[1:]) == 0, command
-"""
-
-
-def test_the_page_works_to_the_letter(folder):
-  """Its files, then its commands in their order, from a folder that is not the repository."""
-  commands = [
-    line
-    for text in blocks('sh').values()
-    for line in text.replace('\\\n', ' ').splitlines()
-    if line.startswith('car-jax ')
-  ]
-  assert len(commands) == 3
-  done = subprocess.run(  # one process: imports take longer than the work
-    [sys.executable, '-c', ONE_BY_ONE, str(REPOSITORY), *commands],
-    cwd=folder,
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
+def test_the_parts_of_the_page_are_scored_and_studied(folder):
   scores = json.loads((folder / 'runs' / 'mine' / 'report' / 'results.json').read_text())
   (subject, *_) = scores['subjects']
   assert 0 <= subject['scores']['mine:Foreground']['mean'] <= 1

@@ -17,7 +17,7 @@ LIKE_SPLITS |= {'testing': 'test', 'tst': 'test'}  # what may be meant, so it is
 COLUMNS = ('image', 'masks', 'split', 'group')
 LAYOUT = (
   '  expected images/NAME.png with either masks/NAME/READER.png or labels/NAME.png, or a CSV; '
-  'see docs/data.md'
+  'see docs/own_data.md'
 )
 
 

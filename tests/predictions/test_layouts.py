@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import os
-import pathlib
-import re
 import shutil
 
 import jax
@@ -13,14 +10,13 @@ import pytest
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.predictions import command
 from car_jax.predictions.dataset import Dataset
+from tests.docs import pages
 from tests.evaluate import scene
 from tests.metrics import oracle
 
-PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'predictions.md').read_text()
 VOID = 255
 
 
@@ -105,18 +101,8 @@ def numbers(out):
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
   """What the script of the page writes, and the report of the page's command."""
-  folder, before = tmp_path_factory.mktemp('page'), pathlib.Path.cwd()
-  script, line = (
-    re.search(rf'This script(?:.|\n)*?```{kind}\n((?:.|\n)*?)```', PAGE)[1]
-    for kind in ('python', 'sh')
-  )
-  assert len(script.splitlines()) <= 20
-  os.chdir(folder)
-  try:
-    exec(compile(script, 'docs/predictions.md', 'exec'), {})
-    assert evaluation.main(line.split()[2:]) == 0
-  finally:
-    os.chdir(before)
+  folder = tmp_path_factory.mktemp('page')
+  pages.play(pages.ROOT / 'docs/predictions.md', folder)
   return folder
 
 
