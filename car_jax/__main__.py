@@ -9,6 +9,7 @@
   export      a run -> a folder for jax alone, or for the Hugging Face hub
   calibrate   a run of local temperature scaling -> a calibrator
   generate    test data: scenes in other weather, objects in scenes
+  reproduce   the published experiments, step by step, beside the published values
   zoo         trained models that ship, zoo:NAME wherever a run is taken
   configs     those that ship, and copies of them to change
   options     of a config

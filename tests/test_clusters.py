@@ -21,7 +21,7 @@ from tests import conftest
 from tests.test_sharding import free_port
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGE = (ROOT / 'docs' / 'clusters.md').read_text()
+PAGE = (ROOT / 'docs/clusters.md').read_text()
 CAR = f'exec {sys.executable} -m car_jax "$@"'
 SRUN = """
 for k in 0 1; do

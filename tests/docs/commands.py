@@ -19,7 +19,6 @@ from car_jax.reliability import plan
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = re.compile(r'^(car-jax|make|python|pip) ', re.MULTILINE)
-WAITING = {'predict', 'export', 'reproduce'} - {*program.COMMANDS}  # named by pages, not yet there
 ANY = ('configs/smoke.py:supervised', 'configs/segmenters_cityscapes.py', 'configs/sac_gta5.py')
 
 
@@ -59,7 +58,7 @@ def check(words: list[str]) -> None:
 def found(words: list[str]) -> tuple[Any, list[str]]:
   """-> the main of a command, its arguments; None where there is no more to check than its name."""
   first, *rest = words
-  if first == 'car-jax' and rest[0] not in WAITING:
+  if first == 'car-jax':
     named = program.COMMANDS.get(rest[0])
     return (home(named), rest[1:]) if named else (program.main, rest)
   if words[:2] == ['python', '-m']:
@@ -77,7 +76,7 @@ def found(words: list[str]) -> tuple[Any, list[str]]:
     for named in re.findall(r'car-jax\[([\w,]+)\]', ' '.join(rest)):
       assert {*named.split(',')} <= {*extras}, words
   else:
-    assert first == 'car-jax', f'the pages have no program {first!r}'
+    assert first in ('python', 'hf'), f'the pages have no program {first!r}'  # of a file, the hub's
   return None, []
 
 

@@ -11,6 +11,8 @@ from tests.docs import pages
 
 PAGES = ('README.md', 'CONTRIBUTING.md', *sorted(str(p) for p in pathlib.Path('docs').glob('*.md')))
 ELSEWHERE = {
+  'docs/clusters.md': 'tests/test_clusters.py',
+  'docs/predict.md': 'tests/predict/test_docs.py',
   'docs/own_parts.md': 'tests/test_own_parts.py',
   'docs/predictions.md': 'tests/predictions/test_layouts.py',
 }

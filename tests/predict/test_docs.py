@@ -1,4 +1,4 @@
-"""The commands and the example of docs/predict.md and README.md run as they stand there."""
+"""The commands and the example of docs/predict.md run as they stand there."""
 
 import pathlib
 import re
@@ -37,12 +37,3 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys):
   exec(compile(example, 'predict.md', 'exec'), {})
   shapes = '(100, 120) (8, 100, 120) (100, 120, 2) (100, 120)\n'
   assert capsys.readouterr().out.endswith(shapes)
-
-
-def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
-  saved(tmp_path / 'runs' / 'mose_lidc_masks', 'mose')
-  monkeypatch.chdir(tmp_path)
-  (example,) = (block for block in blocks('README.md', 'python') if 'car_jax.load' in block)
-  names = {'image': scene(32, 32, 0)}
-  exec(compile(example, 'README.md', 'exec'), names)
-  assert names['out'].mask.shape == (32, 32)
