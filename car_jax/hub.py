@@ -60,6 +60,11 @@ def resolve(path: str | pathlib.Path) -> pathlib.Path:
   return _downloaded(text) if text.startswith('hf:') else paths.of(path)
 
 
+def shown(path: pathlib.Path) -> str:
+  """How a model's folder is best named: zoo:NAME for one that ships."""
+  return f'zoo:{path.name}' if path.parent == ZOO else str(path)
+
+
 def name_of(path: str) -> str:
   """What a folder, zoo:NAME or hf://OWNER/NAME is called."""
   if is_named(path):

@@ -90,10 +90,12 @@ class Card:
     return '\n\n'.join(parts) + '\n'
 
   def _commands(self) -> list[str]:
-    extra = "'car-jax[hub]'" if self.address.startswith('hf:') else 'car-jax'
+    hub = self.address.startswith('hf:')
     return [
+      "With car_jax installed, and its extra `hub` (`pip install 'car-jax[hub]'`):"
+      if hub
+      else 'With car_jax installed:',
       _block(
-        f'pip install {extra}',
         f'car-jax predict {self.address} PICTURES --out predicted',
         f'car-jax eval --checkpoint {self.address}',
         f'car-jax export {self.address} --out exported',

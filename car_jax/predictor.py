@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax import sharding
+from car_jax import hub, sharding
 from car_jax.calibrate import base as calibrators
 from car_jax.calibrate import files as calibrator_files
 from car_jax.data import options as data_options
@@ -164,7 +164,7 @@ class Predictor:
     calibrated = '' if self.calibrator is None else ', calibrated'
     names = info.class_names or [str(k) for k in range(info.num_classes)]
     return (
-      f'{self.config.method.name}{named}{calibrated}, of {self.path}\n'
+      f'{self.config.method.name}{named}{calibrated}, of {hub.shown(self.path)}\n'
       f'trained on {info.name or "data without a name"}, {self.step:,} steps\n'
       f'predicts {info.num_classes} classes: {", ".join(names)}'
     )
