@@ -50,7 +50,7 @@ class PixelDiscriminator(nn.Module):
       return nn.Dropout(self.dropout, deterministic=not train)(x)
 
     for k in range(3):
-      x = layer(reflect_pad(x), f'pixel{k + 1}', h, 3)
+      x = layer(x, f'pixel{k + 1}', h, 3, padding='REFLECT')
     x = drop(layer(reflect_pad(x), 'down1', h, 4, 2, 1))
     x = drop(layer(x, 'down2', 2 * h, 4, 2, 1, bias=False))
     x = drop(layer(x, 'down3', 4 * h, 4, 2, 1, bias=False))

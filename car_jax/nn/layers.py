@@ -4,6 +4,7 @@ Letters: B images, N samples per image, H x W pixels, C channels. Where a layer 
 [B, N, H, W, C], an N of 1 stands for features that all samples share.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,9 +62,7 @@ class BatchNorm(nn.Module):
       gain = scale * jax.lax.rsqrt(var.value + self.epsilon)
       return (x * gain + (bias - mean.value * gain)).astype(x.dtype)
     axes = (0, 2, 3) if x.ndim == 5 else (0, 1, 2)
-    y = at_least_float32(x)
-    m = jnp.mean(y, axes, keepdims=True)
-    v = jnp.mean(jnp.square(y - m), axes, keepdims=True)
+    y, m, v = _normalised(at_least_float32(x), scale, bias, axes, self.epsilon)
     if not self.is_initializing():
       seen = x.size // (c * v.size // c)
       unbiased = v * (seen / max(seen - 1, 1))
@@ -73,7 +72,40 @@ class BatchNorm(nn.Module):
       mean.value = _fold(mean.value, m.reshape(n, c), updates, self.momentum)
       var.value = _fold(var.value, unbiased.reshape(n, c), updates, self.momentum)
       count.value = count.value + updates
-    return ((y - m) * (jax.lax.rsqrt(v + self.epsilon) * scale) + bias).astype(x.dtype)
+    return y.astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _normalised(
+  x: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon: float
+) -> tuple[Array, Array, Array]:
+  """x by its statistics over `axes`, scaled and shifted; and these, which have no gradient: mean
+  and variance, with axes of length 1.
+
+  The gradient is written out: it takes two passes over x, derived it took four.
+  """
+  return _normalise(x, scale, bias, axes, epsilon)[0]
+
+
+def _normalise(x, scale, bias, axes, epsilon):
+  mean = jnp.mean(x, axes, keepdims=True)
+  var = jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+  inverse = jax.lax.rsqrt(var + epsilon)
+  return ((x - mean) * (inverse * scale) + bias, mean, var), (x, scale, mean, inverse)
+
+
+def _normalise_gradient(axes, epsilon, kept, gradients):
+  x, scale, mean, inverse = kept
+  dy = gradients[0]
+  centred = (x - mean) * inverse
+  shift, slope = (jnp.sum(d, axes, keepdims=True) for d in (dy, dy * centred))
+  count = x.size // shift.size
+  dx = (inverse * scale) * (dy - shift / count - centred * (slope / count))
+  total = lambda d: jnp.sum(d, range(d.ndim - 1))
+  return dx, total(slope), total(shift)
+
+
+_normalised.defvjp(_normalise, _normalise_gradient)
 
 
 def _fold(running: Array, new: Array, updates: int, momentum: float) -> Array:
@@ -117,10 +149,13 @@ def conv(
 ) -> nn.Conv:
   """A convolution with torch's way of giving padding: zeros, the same number on every side.
 
-  Or 'SAME', TensorFlow's way, where a stride of 2 pads an even side at its end alone.
+  Or 'SAME', TensorFlow's way, where a stride of 2 pads an even side at its end alone; or 'REFLECT':
+  the image mirrored about its border pixels, for an odd size and a stride of one.
   """
   if size == 1 and padding == 0:
     kw = {'conv_general_dilated': _pointwise} | kw
+  if padding == 'REFLECT':
+    kw, padding = {'conv_general_dilated': _mirrored} | kw, size // 2
   pads = padding if isinstance(padding, str) else ((padding, padding),) * 2
   return nn.Conv(features, (size, size), (stride, stride), pads, **kw)
 
@@ -128,19 +163,50 @@ def conv(
 def _pointwise(x: Array, kernel: Array, strides: Any, *args: Any, **kw: Any) -> Array:
   """lax.conv_general_dilated of a 1 x 1 kernel as a matrix product.
 
-  On a CPU a convolution's gradient for such a kernel takes two to three times as long. The barrier
-  keeps the gradient that arrives there an array: fused into the product, it is gathered column by
-  column, which took a fifth of ResNet-101's step.
+  On a CPU a convolution's gradient for such a kernel takes two to three times as long.
   """
   sized = strides[0] > 1 and any(map(is_symbolic_dim, x.shape[1:3]))  # as other strides are
   if sized or kw.get('feature_group_count', 1) != 1:
     return jax.lax.conv_general_dilated(x, kernel, strides, *args, **kw)
-  x = x[:, :: strides[0], :: strides[1]]
-  rows = jnp.dot(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision=kw.get('precision'))
+  return rows_product(x[:, :: strides[0], :: strides[1]], kernel[0, 0], **kw)
+
+
+def _mirrored(x: Array, kernel: Array, strides: Any, padding: Any, **kw: Any) -> Array:
+  """lax.conv_general_dilated of an image mirrored about its border pixels, `padding` wide.
+
+  A CPU is twice as fast at a convolution that pads by itself, so there the mirrored image is padded
+  once more and the border, which zeros have touched, cut off.
+  """
+  by = padding[0][0]
+
+  def padded_again(x, kernel):
+    y = jax.lax.conv_general_dilated(x, kernel, strides, padding, **kw)
+    return y[:, by:-by, by:-by]
+
+  def plain(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, strides, 'VALID', **kw)
+
+  return jax.lax.platform_dependent(reflect_pad(x, by), kernel, cpu=padded_again, default=plain)
+
+
+def dense(features: int, **kw: Any) -> nn.Dense:
+  """A linear layer of the last axis, for inputs of many rows: see `rows_product`."""
+  return nn.Dense(features, dot_general=rows_product, **kw)
+
+
+def rows_product(
+  x: Array, kernel: Array, dimension_numbers: Any = None, *, precision: Any = None, **kw: Any
+) -> Array:
+  """x [..., C] times kernel [C, D] -> [..., D], as one product of two matrices.
+
+  On a CPU the barrier keeps the gradient that arrives there an array: fused into the product it is
+  gathered column by column, which took a fifth of ResNet-101's step and a third of MoSE's.
+  """
+  rows = jnp.dot(x.reshape(-1, x.shape[-1]), kernel, precision=precision)
   rows = jax.lax.platform_dependent(
     rows, cpu=jax.lax.optimization_barrier, default=lambda rows: rows
   )
-  return rows.reshape(*x.shape[:-1], -1)
+  return rows.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 class NormedConv(nn.Module):

@@ -14,7 +14,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn import net as nets
-from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, conv
+from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, conv, dense
 from car_jax.nn.net import Segmenter
 from car_jax.options import Width
 from car_jax.typing import Array
@@ -100,9 +100,9 @@ class MoSENet(Segmenter):
     self.gate_out = nn.Dense(self.experts, use_bias=False, name='gate3')
     self.shift, self.scale = nn.Dense(w[0], name='shift'), nn.Dense(w[0], name='scale')
     self.mix = Mix(w[0] + self.latent, d, name='mix')
-    self.heads = [nn.Dense(w[0], dtype=d, name=f'head{k}') for k in (1, 2, 3)]
+    self.heads = [dense(w[0], dtype=d, name=f'head{k}') for k in (1, 2, 3)]
     self.norms = [BatchNorm(**NORM, name=f'head_norm{k}') for k in (1, 2, 3)]
-    self.out = nn.Dense(self.num_classes, dtype=d, name='out')
+    self.out = dense(self.num_classes, dtype=d, name='out')
     shape = (self.experts, self.latent)
     self.means = self.param('means', init.RULED, shape)
     self.log_deviations = self.param('log_deviations', init.RULED, shape)

@@ -16,7 +16,6 @@ from car_jax.nn.layers import (
   check_multiple,
   conv,
   max_pool2,
-  reflect_pad,
 )
 from car_jax.nn.net import Segmenter
 from car_jax.options import Depth, Share, Width
@@ -68,8 +67,7 @@ class SegNetCalNet(Segmenter):
       out = w[k - 2] if k > 1 else self.num_classes
       # k counts stages from the input; the two nearest to it have no middle layers
       x = self._decode(k, x, x.shape[-1] // 2, out, uses=(1, 2 if k > 2 else 0, 1), train=train)
-    x = reflect_pad(x)
-    head = conv(self.num_classes, padding=0, dtype=self.dtype, name='head')
+    head = conv(self.num_classes, padding='REFLECT', dtype=self.dtype, name='head')
     return at_least_float32(head(x))
 
   def _decode(

@@ -3,7 +3,7 @@
 import flax.linen as nn
 
 from car_jax.nn import init
-from car_jax.nn.layers import BatchNorm, at_least_float32, conv, reflect_pad
+from car_jax.nn.layers import BatchNorm, at_least_float32, conv
 from car_jax.nn.net import Segmenter
 from car_jax.options import Share, Width
 from car_jax.typing import Array
@@ -26,8 +26,8 @@ class ToyCalNet(Segmenter):
   def __call__(self, x: Array, *, train: bool) -> Array:
     drop = nn.Dropout(self.dropout, deterministic=not train)
     for k in range(1, 5):
-      layer = conv(self.hidden, padding=0, dtype=self.dtype, name=f'conv{k}')
-      x = BatchNorm(name=f'norm{k}')(drop(layer(reflect_pad(x))), train=train)
+      layer = conv(self.hidden, padding='REFLECT', dtype=self.dtype, name=f'conv{k}')
+      x = BatchNorm(name=f'norm{k}')(drop(layer(x)), train=train)
       x = nn.leaky_relu(x, 0.2)
-    head = conv(self.num_classes, padding=0, dtype=self.dtype, name='head')
-    return drop(at_least_float32(head(reflect_pad(x))))
+    head = conv(self.num_classes, padding='REFLECT', dtype=self.dtype, name='head')
+    return drop(at_least_float32(head(x)))

@@ -45,8 +45,7 @@ def test_the_smallest_image():
     (2, 2),
     (1, 1),
   ]
-  with pytest.raises((ValueError, TypeError, ZeroDivisionError)):
-    shapes(net, (1, net.least - 1, net.least - 1, 3))
+  assert any(0 in a.shape for a in shapes(net, (1, net.least - 1, net.least - 1, 3))[0])
 
 
 def test_the_neck_sees_every_map_and_guides_by_the_two_coarser():
