@@ -10,7 +10,7 @@ from car_jax import pictures
 from car_jax.errors import UserError
 from car_jax.problems import Problems
 
-MEND = '--range LOW,HIGH says what is black and white, --range 0.5%,99.5% the same by image'
+MEND = '--range=LOW,HIGH says what is black and white, --range=0.5%,99.5% the same by image'
 NUMBER = r'[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?'
 
 

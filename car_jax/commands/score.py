@@ -10,7 +10,7 @@ import shlex
 from car_jax import config as configs
 from car_jax import errors
 from car_jax.commands import eval as evaluation
-from car_jax.errors import UserError, exit_on_user_error
+from car_jax.errors import exit_on_user_error
 
 
 @exit_on_user_error
@@ -20,8 +20,6 @@ def main(arguments: list[str]) -> int:
   evaluation.add_labels(parser)
   parser.add_argument('--out', default='', help='folder of the report (default: runs/predictions)')
   args, rest = parser.parse_known_args(arguments)
-  if not args.labels:
-    raise UserError("--labels is missing: the folder of the readers' label maps, or a CSV of pairs")
   from car_jax import ahead  # imports jax
 
   ahead.use_compilation_cache()

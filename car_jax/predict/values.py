@@ -50,7 +50,7 @@ def images(array: Any, span: spans.Span, what: str = 'the image') -> list[np.nda
       return [*array.astype(np.float32)]
   raise spans.Unknown(
     f'{what}: {array.dtype} from {array.min():g} to {array.max():g}, which of them are black and '
-    'white?\n  --range LOW,HIGH says it, in Python range=(LOW, HIGH)'
+    'white?\n  --range=LOW,HIGH says it, in Python range=(LOW, HIGH)'
   )
 
 

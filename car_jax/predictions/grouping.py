@@ -4,6 +4,8 @@ Three layouts, of predictions and of labels alike:
   image   one file for each image: NAME.npz
   folder  one file for each sample or reader, in a folder for each image: NAME/0.png, NAME/1.png
   suffix  the same beside each other: NAME_0.png, NAME_1.png, or NAME_s0.npy, NAME_reader2.png
+Where none of them fits, labels may lie in a fourth:
+  named   one file for each reader, in a folder for each image: NAME/anna.png, NAME/ben.png
 Which one it is follows from the names alone: that layout in which every prediction has its labels.
 Where files could be images as well as samples, nothing is guessed. Numbers count from 0 or 1
 without a gap, unless a word such as s, sample, r or reader stands before them.
@@ -57,7 +59,7 @@ class _Choice:
 def _words(layout: str, what: str, of: Files) -> str:
   if layout == 'image':
     return 'one file for each image'
-  name = {'folder': 'IMAGE/NUMBER', 'suffix': 'IMAGE_NUMBER'}[layout]
+  name = {'folder': 'IMAGE/NUMBER', 'suffix': 'IMAGE_NUMBER', 'named': 'IMAGE/READER'}[layout]
   counts = sorted({len(paths) for paths in of.values()})
   span = f'{counts[0]}' if len(counts) == 1 else f'{counts[0]} to {counts[-1]}'
   return f'one file for each {what}, {name} ({span} for each image)'
@@ -97,10 +99,13 @@ def _chosen(folder: pathlib.Path, predictions: Files, labels: Files, file_per: s
   """
   every = [
     _Choice((one, two), left, right)
-    for one, two in itertools.product(LAYOUTS, LAYOUTS)
+    for one, two in itertools.product(LAYOUTS, (*LAYOUTS, 'named'))
     if (left := grouped(predictions, one)) and (right := grouped(labels, two))
     if not file_per or (one == 'image') == (file_per == 'image')
   ]
+  numbered = [choice for choice in every if choice.layouts[1] != 'named']
+  if any(choice.fits for choice in numbered):
+    every = numbered
   if not every:
     raise UserError(
       f'{folder} has no names such as IMAGE/0.png or IMAGE_0.png for --file-per sample'
@@ -130,6 +135,11 @@ def grouped(plain: Files, layout: str) -> Files:
   """Files by their own place -> by image; {} where some name is not of this layout."""
   if layout == 'image':
     return plain
+  if layout == 'named':
+    of_image: dict[str, list[pathlib.Path]] = {}
+    for key, (path,) in sorted(plain.items()):
+      of_image.setdefault(str(pathlib.PurePath(key).parent), []).append(path)
+    return {} if '.' in of_image else {image: tuple(of) for image, of in of_image.items()}
   parts: dict[str, dict[int, pathlib.Path]] = {}
   words: dict[str, set[str]] = {}
   for key, (path,) in plain.items():

@@ -47,11 +47,13 @@ def _class_ids(path: pathlib.Path, picture: pictures.Picture) -> np.ndarray:
 
   Raises UserError, by path, for another kind of picture, and ids of no class.
   """
-  ids = picture.values.astype(np.uint8) if picture.values.dtype == bool else picture.values
+  ids = picture.values
+  if ids.dtype == bool or (ids.dtype.kind in 'iu' and 0 <= ids.min() <= ids.max() <= 255):
+    ids = ids.astype(np.uint8)
   if ids.ndim != 2 or ids.dtype != np.uint8 or picture.alpha is not None:
     kind = 'colours' if ids.ndim == 3 else f'{ids.dtype} numbers'
     kind += '' if picture.alpha is None else ' and transparency'
-    raise UserError(f'{path} is a picture of {kind}; expected 8-bit class numbers')
+    raise UserError(f'{path} is a picture of {kind}; expected class numbers from 0 to 255')
   if not path.stem.endswith('labelIds'):
     return ids
   if wrong := cityscapes.strange(ids, cityscapes.ACDC_IDS):

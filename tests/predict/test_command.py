@@ -259,7 +259,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(tmp_path, capsys):
   told = capsys.readouterr().err
   assert 'not read: 3' in told
   assert 'b.png cannot be read as a picture (truncated' in told
-  assert told.count('--range LOW,HIGH') == 1
+  assert told.count('--range=LOW,HIGH') == 1
   assert [*table(out)] == ['a']
   assert table(out)['a']['pairwise_dice'] == ''  # one segmentation
   (place / 'b.png').unlink()

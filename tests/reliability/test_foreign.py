@@ -145,7 +145,7 @@ def test_pipes_and_damaged_files_are_refused_by_name(folder):
     with pytest.raises(UserError, match=f'{path.name} is no regular file'):
       foreign.open_arrays(path)
   label.unlink()
-  cv2.imwrite(str(label), np.zeros((6, 8), np.uint16))
+  cv2.imwrite(str(label), np.full((6, 8), 300, np.uint16))
   with pytest.raises(UserError, match='is a picture of uint16 numbers'):
     foreign.open_arrays(label)
 
@@ -325,3 +325,9 @@ def test_folders_that_hold_nothing_to_score(folder, capsys):
   ):
     assert evaluation.main([*base, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_class_numbers_may_be_stored_in_more_bits(tmp_path):
+  path = tmp_path / 'x.png'
+  cv2.imwrite(str(path), np.array([[0, 1], [255, 1]], np.uint16))
+  np.testing.assert_array_equal(foreign.open_arrays(path)[''], [[0, 1], [255, 1]])
