@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import hub, options, paths
+from car_jax import options, paths
 from car_jax.calibrate import base
 from car_jax.data import labels
 from car_jax.errors import UserError, naming, nearest
@@ -209,7 +209,7 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
   c = config
   _check_values(c)
   full = options.completed(StudyOptions, c.to_dict())
-  models = {name: _model(name, m) for name, m in full['models'].items()}
+  models = {name: _spec(name, m) for name, m in full['models'].items()}
   models, absent = _present(models, path) if full['missing'] == 'skip' else (models, ())
   models, seeds = _trainings(models)
   sets = {name: _spec(name, s) for name, s in full['sets'].items()}
@@ -246,12 +246,6 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
   title = c.title or _title([*full['models']], [*sets])
   parts = (title, models, absent, sets, pools, correlations, calibrators, used)
   return Plan(*parts, chosen, how, c, promised, seeds)
-
-
-def _model(name: str, given: Any) -> dict[str, Any]:
-  """A model whose path may be zoo:NAME or hf://OWNER/NAME."""
-  spec = _spec(name, given)
-  return spec | dict(path=str(hub.resolve(spec['path']))) if hub.is_named(spec['path']) else spec
 
 
 def _present(

@@ -18,8 +18,7 @@ from car_jax.report.table import number as shown
 
 QUESTION = 'Does the guarantee survive the shift?'
 VERBS = {'holds': 'holds', 'broken': 'is broken', 'undecided': 'is undecided'}
-VERBS['trivial'] = 'is trivial (every class is in every set)'
-MARKS = {'holds': '✓', 'broken': '✗', 'undecided': '?', 'trivial': '·'}
+MARKS = {'holds': '✓', 'broken': '✗', 'undecided': '?'}
 PROMISES = dict(
   miscoverage="sets lack the label of at most {} of an image's pixels, on average",
   balanced="sets lack the label of at most {} of a class's pixels, on average over the classes of "
@@ -56,16 +55,13 @@ def _of_cell(plan: Plan, c: Cell) -> Iterable[dict[str, Any]]:
       resamples=plan.config.resamples,
       seed=plan.config.seed,
     )
-    kept_there = _kept(kept)
-    if choice.limited:  # too few images for alpha: nothing that a model could break
-      kept_there['verdict'] = 'trivial'
     yield c.place | dict(
       guarantee=name,
       threshold=choice.value,
       everything=choice.limited,
       calibration=dict(images=choice.images, left_out=choice.left_out, loss=choice.risk),
       size=c.counts.value(chosen.size),
-      **kept_there,
+      **_kept(kept),
     )
 
 
@@ -102,7 +98,7 @@ def tables(view: View) -> list[Table]:
     who = [*dict.fromkeys((m, c) for m, c, _ in of)]
     rows = [(*w, *(_marked(of.get((*w, s))) for s in sets)) for w in who]
     title = f'Mean loss under the guarantee {g["name"]}'
-    about = f'{g["about"]}; in %. ✓ holds, ✗ broken, ? undecided, · trivial'
+    about = f'{g["about"]}; in %. ✓ holds, ✗ broken, ? undecided'
     out.append(table(title, ('model', 'calibrator', *sets), rows, words=(0, 1), about=about))
   return out
 
@@ -185,8 +181,7 @@ MARKED = (
   '✓ holds: the mean loss is at most alpha. ✗ broken: even the lower end of its 95 % interval is '
   'above. ? undecided: it is above alpha, but other images might give less, or there are too few '
   'to tell. The interval is over draws of the images of the set and of those that the threshold '
-  'was chosen on. · trivial: there were too few images for this alpha, so every class is in every '
-  'set, and no model could break it.'
+  'was chosen on.'
 )
 
 
