@@ -81,7 +81,7 @@ def test_it_predicts_and_exports(run):
   run('zoo', '--examples', 'examples')
   model = 'zoo:deterministic-lidc-masks'
   said = run('predict', model, 'examples/lidc', '--out', 'predicted')
-  assert said.startswith(f'supervised (segnet), of {model}\n')
+  assert said.startswith(f'supervised (segnet), argmax, of {model}\n')
   assert said.endswith('4 images\npage: predicted/index.html\n')
   run('export', model, '--out', 'exported')
   assert 'score it: car-jax eval' in run('export', model, '--out', 'folder', '--format', 'hub')
