@@ -74,15 +74,21 @@ def load(path: str, changes: Sequence[tuple[str, str]] = ()) -> ConfigDict:
   changes: as split_overrides gives them; see `override`.
   """
   config = read(path)
-  if 'sets' in config:
-    raise UserError(f'{path} is a study, nothing to train\n  car-jax eval --config {path}')
-  if 'weights' in config and 'method' not in config:
-    kind = 'style' if 'controlnet' in config else 'ood'
-    how = f'car-jax generate {kind} --config {path}'
-    raise UserError(f'{path} generates, nothing to train\n  {how}')
+  if (use := command(config)) != 'train':
+    what = 'is a study' if use == 'eval' else 'generates'
+    raise UserError(f'{path} {what}, nothing to train\n  car-jax {use} --config {path}')
   with naming(str(path).partition(':')[0]):
     full = complete(renamed_parts(config.to_dict(), changes))
   return override(full, changes)
+
+
+def command(config: Mapping[str, Any]) -> str:
+  """The command that a config is for: train, eval of a study, generate style or generate ood."""
+  if 'sets' in config:
+    return 'eval'
+  if 'method' in config or 'weights' not in config:
+    return 'train'
+  return 'generate style' if 'controlnet' in config else 'generate ood'
 
 
 def shipped() -> dict[str, pathlib.Path]:

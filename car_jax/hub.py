@@ -24,6 +24,7 @@ from car_jax import checkpoints, files, paths
 from car_jax.errors import UserError, nearest, reading, reason
 from car_jax.evaluate import folders
 from car_jax.importers.safetensors_file import read_safetensors
+from car_jax.methods.base import Method
 from car_jax.methods.train_state import for_evaluation
 
 WEIGHTS, ABOUT, CARD = FILES = ('model.safetensors', 'config.json', 'README.md')
@@ -96,10 +97,17 @@ def _downloaded(text: str) -> pathlib.Path:
   return pathlib.Path(folder)
 
 
-def save(loaded: Any, out: pathlib.Path, card: Callable[[dict[str, Any], int], str]) -> None:
+def read_card(folder: pathlib.Path) -> str:
+  """The model card, without the front matter that the hub reads."""
+  return (folder / CARD).read_text().split('---\n\n', 1)[1]
+
+
+def save(
+  loaded: Any, out: pathlib.Path, card: Callable[[Method, dict[str, Any], int], str]
+) -> None:
   """Writes the folder `out` of a checkpointed.Loaded; one of this kind is replaced.
 
-  card: config.json's content and the number of parameters -> the text of README.md. Raises
+  card: the method, config.json's content, the number of parameters -> the text of README.md. Raises
   UserError.
   """
   left_out, arrays = loaded.method.training_parts, {}
@@ -125,7 +133,7 @@ def save(loaded: Any, out: pathlib.Path, card: Callable[[dict[str, Any], int], s
     (part / WEIGHTS).write_bytes(safetensors.numpy.save(arrays, {'format': 'np'}))
     (part / ABOUT).write_text(json.dumps(meta, indent=2) + '\n')
     parameters = sum(a.size for name, a in arrays.items() if '/params/' in name)
-    (part / CARD).write_text(card(meta, parameters))
+    (part / CARD).write_text(card(loaded.method, meta, parameters))
 
 
 class Folder:

@@ -11,6 +11,7 @@ from typing import Any
 
 from car_jax import files
 from car_jax.errors import UserError
+from car_jax.methods.base import Method
 from car_jax.report import evaluation
 from car_jax.report.table import number
 
@@ -51,24 +52,25 @@ class Card:
   license: str
   report: Mapping[str, Any] | None = None
 
-  def text(self, meta: Mapping[str, Any], parameters: int) -> str:
+  def text(self, method: Method, meta: Mapping[str, Any], parameters: int) -> str:
     """Markdown with the front matter that the hub reads; meta: config.json's content."""
-    method, data = meta['config']['method'], meta['data']
-    used = (method[k] for k in NETS if k in method and k not in meta['left_out'])
+    option, data = meta['config']['method'], meta['data']
+    used = (option[k] for k in NETS if k in option and k not in meta['left_out'])
     nets = [net['name'] for net in used if isinstance(net, dict)]
     front = dict(
       license=self.license,
       library_name='car_jax',
       pipeline_tag='image-segmentation',
-      tags=['jax', 'image-segmentation', 'uncertainty', 'calibration', method['name'], *nets],
+      tags=['jax', 'image-segmentation', 'uncertainty', 'calibration', option['name'], *nets],
     )
     size = f', images of {" x ".join(map(str, meta["image"][:2]))}' if meta['image'] else ''
-    cited = (PAPERS.get(method['name']), data['citation'], f'car_jax {meta["versions"]["car_jax"]}')
+    cited = (PAPERS.get(option['name']), data['citation'], f'car_jax {meta["versions"]["car_jax"]}')
+    drawn = '' if method.has_logits else 'samples of what readers may mark, '
     about = (
-      f'A model of the method `{method["name"]}` with {parameters:,} parameters '
+      f'A model of the method `{option["name"]}` with {parameters:,} parameters '
       f'({", ".join(nets)}), trained for {meta["step"]:,} steps of '
-      f'{meta["config"]["data"]["batch"]} images. Of an image it gives a mask, samples of what '
-      'readers may mark, class probabilities and their uncertainty.'
+      f'{meta["config"]["data"]["batch"]} images. Of an image it gives a mask, {drawn}class '
+      f'probabilities and their uncertainty, by its predictor `{next(iter(method.predictors()))}`.'
     )
     trained_on = f'{data["name"]}{size}; readers of an image: up to {data["readers"]}. Licence: '
     parts = [

@@ -161,17 +161,24 @@ class Predictor:
     info, option = self.info, self.config.method.to_dict()
     net = option.get('model') or option.get('generator') or option.get('segmenter') or {}
     named = f' ({net["name"]})' if 'name' in net else ''
+    predictor = next(iter(self.method.predictors()))
+    answers = '' if predictor == self.config.method.name else f', {predictor}'
     calibrated = '' if self.calibrator is None else ', calibrated'
     names = info.class_names or [str(k) for k in range(info.num_classes)]
     return (
-      f'{self.config.method.name}{named}{calibrated}, of {hub.shown(self.path)}\n'
+      f'{self.config.method.name}{named}{answers}{calibrated}, of {hub.shown(self.path)}\n'
       f'trained on {info.name or "data without a name"}, {self.step:,} steps\n'
       f'predicts {info.num_classes} classes: {", ".join(names)}'
     )
 
+  @property
+  def single(self) -> bool:
+    """Whether it has one answer, so that all segmentations of an image are alike."""
+    return self.method.has_logits
+
   def draws(self, samples: int) -> int:
     """How many segmentations of an image are worth asking for: one where all are alike."""
-    return 1 if self.method.has_logits else samples
+    return 1 if self.single else samples
 
   def predict(
     self,

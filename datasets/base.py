@@ -71,6 +71,11 @@ class Config(tfds.core.BuilderConfig):
   def values(self) -> dict[str, Any]:
     return {key: getattr(self, key) for key in self.options()}
 
+  @property
+  def tested(self) -> str:
+    """The only split there is, of data that nothing is trained on; '' else."""
+    return ''
+
   def for_source(self, source: pathlib.Path) -> Self:
     """With what the command line leaves open and the source decides. Raises UserError."""
     if source.is_file():

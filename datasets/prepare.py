@@ -148,8 +148,14 @@ def next_command(name: str, config: Any, data_dir: pathlib.Path) -> str:
     return f'next: name {full} in configs/{training}.py, then car-jax eval --config that'
   key = 'data.source' if training.startswith('sac_') else 'data'
   where = '' if data_dir == default_data_dir() else f' --config.{key}.data_dir={data_dir}'
+  if config.tested:
+    return (
+      f'next: car-jax eval --checkpoint RUN --config.data.name={full} '
+      f'--config.report.split={config.tested}{where}'
+    )
+  file, _, variant = training.partition(':')
   return (
-    f'next: car-jax train --config configs/{training}.py '
+    f'next: car-jax train --config configs/{file}.py{variant and ":" + variant} '
     f'--workdir runs/{full.replace("/", "-")} --config.{key}.name={full}{where}'
   )
 

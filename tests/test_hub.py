@@ -118,8 +118,24 @@ def test_what_ships_is_found_by_name(folder, monkeypatch, capsys):
   assert zoo.main([]) == 0
   assert re.fullmatch(r'zoo:some  supervised on fake.*, 3 steps, 0.0 MB\n', capsys.readouterr().out)
   assert zoo.main(['some']) == 0
-  assert capsys.readouterr().out == (folder / hub.CARD).read_text()
+  said, whole = capsys.readouterr().out, (folder / hub.CARD).read_text()
+  assert said.startswith('# some\n')
+  assert whole.startswith('---\nlicense: "apache-2.0"\n')
+  assert whole.endswith(f'---\n\n{said}')
   assert zoo.main(['other']) == 2
+
+
+@pytest.mark.parametrize(
+  ('variant', 'predictor', 'draws'),
+  [('sac', 'student argmax', False), ('supervised', 'argmax', False), ('mose', 'samples', True)],
+)
+def test_a_card_says_which_predictor_answers_and_whether_it_draws(
+  variant, predictor, draws, tmp_path
+):
+  written(smoke.get_config(variant), tmp_path / 'some')
+  text = (tmp_path / 'some' / hub.CARD).read_text()
+  assert f'by its predictor `{predictor}`.' in text
+  assert ('samples of what readers may mark' in text) == draws
 
 
 def test_a_run_starts_from_one(folder):

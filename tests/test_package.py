@@ -81,7 +81,7 @@ def test_it_predicts_and_exports(run):
   run('zoo', '--examples', 'examples')
   model = 'zoo:deterministic-lidc-masks'
   said = run('predict', model, 'examples/lidc', '--out', 'predicted')
-  assert said.startswith(f'supervised (segnet), of {model}\n')
+  assert said.startswith(f'supervised (segnet), argmax, of {model}\n')
   assert said.endswith('4 images\npage: predicted/index.html\n')
   run('export', model, '--out', 'exported')
   assert 'score it: car-jax eval' in run('export', model, '--out', 'folder', '--format', 'hub')
@@ -89,7 +89,12 @@ def test_it_predicts_and_exports(run):
 
 def test_it_prepares(run):
   small = ('--height', 64, '--count', 8, '--data-dir', 'data')
-  assert 'next: car-jax train' in run('prepare', 'street_scenes', *small)
+  began = 'next: car-jax train --config configs/segmenters_street_scenes.py:segformer --workdir '
+  assert began in run('prepare', 'street_scenes', *small)
+  tested = run('prepare', 'street_scenes', *small, '--domain', 'fog', '--part', 'test')
+  name = 'street_scenes/height64-count8-domain_fog-part_test'
+  then = f'--config.data.name={name} --config.report.split=test --config.data.data_dir=data'
+  assert tested.endswith(f'\nnext: car-jax eval --checkpoint RUN {then}\n')
 
 
 def test_it_imports(run, tmp_path):
@@ -117,5 +122,15 @@ def test_a_config_is_copied_to_be_changed(tmp_path, capsys):
   assert main(['options', f'{mine}:mose']) == 0
   assert main(['configs', 'smoke', '--copy', str(mine)]) == 2
   assert 'is there already' in capsys.readouterr().err
+  for name, use in (
+    ('smoke', 'train --config {} --workdir'),
+    ('reliability', 'eval --config {} --out'),
+    ('genval_style', 'generate style --config {} --out'),
+    ('genval_ood', 'generate ood --config {} --out'),
+    ('genval_controlnet', 'train --config {} --workdir'),
+  ):
+    copy = tmp_path / f'{name}.py'
+    assert main(['configs', name, '--copy', str(copy)]) == 0
+    assert f'\n  car-jax {use.format(copy)} runs/mine\n' in capsys.readouterr().out
   assert main(['configs', 'smok']) == 2
   assert 'did you mean: smoke' in capsys.readouterr().err

@@ -34,3 +34,10 @@ def test_a_log_has_a_line_every_so_often_and_one_at_the_end(monkeypatch):
   lines = out.getvalue().splitlines()
   assert [line.partition(' [')[0] for line in lines] == ['test:  50% 20/40', 'test: 100% 40/40']
   assert lines[0].endswith('[00:11<00:11,  1.82 images/s]')
+
+
+def test_a_slow_rate_is_seconds_of_an_image(monkeypatch):
+  out, clock = io.StringIO(), iter([0.0, 3.9])
+  monkeypatch.setattr(progress, 'time', types.SimpleNamespace(perf_counter=lambda: next(clock)))
+  progress.line(3, out=out)(3)
+  assert out.getvalue().endswith('[00:03<00:00,  1.30 s/image]\n')

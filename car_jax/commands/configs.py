@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     for name, file in configs.shipped().items():
       print(f'{name:{width}}  {about(file)}')
     return 0
-  text = configs.find(args.name).read_text()
+  text = (file := configs.find(args.name)).read_text()
   if not args.copy:
     print(text, end='')
     return 0
@@ -32,7 +32,9 @@ def main(arguments: list[str]) -> int:
     raise UserError(f'{args.copy} is there already; choose another --copy')
   args.copy.parent.mkdir(parents=True, exist_ok=True)
   args.copy.write_text(text)
-  print(f'{args.name} -> {args.copy}\n  car-jax train --config {args.copy} --workdir runs/mine')
+  use = configs.command(configs.read(str(file)))
+  place = '--workdir runs/mine' if use == 'train' else '--out runs/mine'
+  print(f'{args.name} -> {args.copy}\n  car-jax {use} --config {args.copy} {place}')
   return 0
 
 

@@ -36,6 +36,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add('--config', default='', help='a study, such as configs/reliability.py')
   add('--own', default=[], action='append', help='a module of your own that the checkpoint names')
   cluster.add(parser)
+  add_explain(parser)
   add('--out', help='folder of the report (default: report in the checkpoint, runs/NAME/study)')
   one = parser.add_argument_group('with --checkpoint alone')
   one.add_argument('--step', default='', help='best, latest or a number (default: best, if kept)')
@@ -53,6 +54,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   more = study.add_argument
   more('--calibrator', default=[], action='append', help='[NAME=]FILE.npz that a study fitted')
   return parser.parse_known_args(arguments)
+
+
+def add_explain(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--explain', action='store_true', help='print what each score means')
 
 
 def add_labels(parser: argparse._ActionsContainer) -> None:
@@ -87,6 +92,7 @@ def main(arguments: list[str]) -> int:
 
 
 KINDS = ('logits', 'probabilities')
+REPORT = 'runs/predictions/report'
 CHECKPOINT, FILES, STUDY = ('step', 'save'), ('classes', 'file_per'), ('calibrator',)
 OF_FILES = ('labels', 'kind', 'resize', *FILES)
 
@@ -100,7 +106,7 @@ def _check(args: argparse.Namespace) -> None:
       'nothing to score\n'
       '  give --checkpoint RUN, --predictions FOLDER or --config configs/reliability.py'
     )
-  if wrong := given((*CHECKPOINT, *FILES)) if args.config else given(STUDY):
+  if wrong := given((*CHECKPOINT, *FILES, 'explain')) if args.config else given(STUDY):
     word = 'without' if args.config else 'with'
     raise UserError(f'{wrong[0]} goes {word} --config\n  see car-jax eval --help')
   if args.checkpoint and args.predictions:
@@ -131,29 +137,29 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
       command=command,
       changes=changes,
     )
-  show(results, page)
+  show(results, page, args.explain)
   return 0
 
 
 def files(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
   from car_jax.predictions import command as predictions
 
-  out = paths.of(args.out or 'runs/predictions/report')
+  out = paths.of(args.out or REPORT)
   options = {name: getattr(args, name) for name in ('kind', 'resize', *FILES)}
   with writing(out):
     results, page = predictions.evaluate(
       args.predictions, args.labels, out, changes=pairs, command=command, **options
     )
-  show(results, page)
+  show(results, page, args.explain)
   return 0
 
 
-def show(results: Any, page: pathlib.Path) -> None:
+def show(results: Any, page: pathlib.Path, explain: bool) -> None:
   """The summary on the terminal."""
   from car_jax.evaluate import tables
   from car_jax.report import evaluation
 
-  print(evaluation.terminal(tables.as_json(results)))
+  print(evaluation.terminal(tables.as_json(results), explain=explain))
   lines = [*results.comparison(), *results.remarks()]
   print(''.join(f'- {line}\n' for line in lines), end='')
   print(f'report: {page}')

@@ -28,7 +28,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add('run', help='folder of a run, or of an imported model')
   add('inputs', nargs='+', help='files and folders')
   add('--out', required=True, type=paths.local, help='folder of the predictions')
-  add('--samples', type=int, default=8, help='segmentations drawn of each image (default 8)')
+  add('--samples', type=int, help='segmentations drawn of each image (default 8)')
   add('--seed', type=int, default=0, help='other draws')
   add(
     '--save',
@@ -54,8 +54,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
   changes = configs.split_overrides(rest)
-  if not 0 < args.samples <= MOST_SAMPLES:
-    raise UserError(f'--samples cannot be {args.samples}\n  expected 1 to {MOST_SAMPLES:,}')
+  samples = 8 if args.samples is None else args.samples
+  if not 0 < samples <= MOST_SAMPLES:
+    raise UserError(f'--samples cannot be {samples}\n  expected 1 to {MOST_SAMPLES:,}')
   for module in args.own:
     lookup.own('module', f'{module}:__name__')
   from car_jax import ahead, lock, predictor, spans  # imports jax
@@ -67,9 +68,11 @@ def main(arguments: list[str]) -> int:
   ahead.use_compilation_cache()
   found = sources.find(args.inputs, args.out)
   model = predictor.load(args.run, step=args.step, calibrator=args.calibrator, changes=changes)
-  options = run.Options(args.samples, args.seed, kinds, args.range, windows)
+  options = run.Options(samples, args.seed, kinds, args.range, windows)
   run.begin(args.out, run.settings(model, options, changes), args.new)
   print(model)
+  if model.single and (args.samples or 1) > 1:
+    print(f'--samples {samples}: this model has one answer of an image, so one sample is written')
   with lock.exclusive(args.out, 'predicted to', '--out'):
     work = run.Run(model, found, args.out, options)
     try:

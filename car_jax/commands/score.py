@@ -18,7 +18,10 @@ def main(arguments: list[str]) -> int:
   parser = errors.parser('score', __doc__)
   parser.add_argument('predictions', nargs='+', help='[NAME=]FOLDER of files')
   evaluation.add_labels(parser)
-  parser.add_argument('--out', default='', help='folder of the report (default: runs/predictions)')
+  evaluation.add_explain(parser)
+  parser.add_argument(
+    '--out', default='', help=f'folder of the report (default: {evaluation.REPORT})'
+  )
   args, rest = parser.parse_known_args(arguments)
   from car_jax import ahead  # imports jax
 

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
 
   if args.name:
     folder = hub.resolve(f'zoo:{args.name.removeprefix("zoo:")}')
-    print((folder / hub.CARD).read_text(), end='')
+    print(hub.read_card(folder), end='')
     return 0
   models = hub.zoo()
   width = max(map(len, models), default=0)

@@ -36,6 +36,10 @@ def _average(path: Any, names: Mapping[str, str]) -> dict[str, str]:
 
 WHOLE = 'give the file of a whole segmenter: an encoder alone has nothing to score'
 STARTS = '`car-jax import {} FILE --config CONFIG` starts an encoder from it'
+OWN = (
+  '  an architecture of your own cannot be imported: save its softmax as files, and car-jax score '
+  'scores them'
+)
 OF_MMSEG = (
   'a segmenter of mmsegmentation',
   '`car-jax import mmseg FILE` reads it, where it has its backbone too',
@@ -87,4 +91,4 @@ def described(weights: Weights) -> str:
       headed = any(n.startswith(('decode_head.', 'sem_seg_head.')) for n in weights)
       head = '' if headed else ', without decode_head'
       return f'it is {what}{"" if "alone" in what else head}\n  {mend}'
-  return f'its names begin with {", ".join(sorted(weights)[:3])}'
+  return f'its names begin with {", ".join(sorted(weights)[:3])}\n{OWN}'

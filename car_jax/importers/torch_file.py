@@ -316,7 +316,9 @@ def _read(path: pathlib.Path) -> Any:
       return _Archive(archive, budget).load()
   stream = io.BytesIO(path.read_bytes())
   head = stream.getvalue()[:2]
-  if head == b'PK' or not head:  # a zip archive's directory is at its end
+  if not head:
+    raise UserError(f'{path} is empty')
+  if head == b'PK':  # a zip archive's directory is at its end
     raise CutShort
   if head[:1] != PICKLE:
     begin = stream.getvalue()[:32]

@@ -32,7 +32,7 @@ def page(
   """The whole document. model: a Predictor. every: rows.row of each image. unread, notes: lines on
   files."""
   info, names = model.info, class_names(model.info)
-  single = model.draws(2) == 1
+  single = model.single
   key = 'mean_entropy' if single else 'mean_mutual_information'
   of_one = ('mean_entropy', 'max_entropy')
   scores = [key, *(k for k in (of_one if single else SCORES) if k != key)]

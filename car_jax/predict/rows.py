@@ -33,15 +33,18 @@ def compared_classes(info: DataInfo) -> tuple[int, ...]:
   return (1,) if known == [0, 1] else tuple(known)
 
 
-def row(name: str, file: str, out: Any, info: DataInfo, volume: Volume | None) -> dict[str, Any]:
+def row(
+  name: str, file: str, out: Any, info: DataInfo, volume: Volume | None, single: bool
+) -> dict[str, Any]:
   """The values of JSON's types of an image, or of a whole volume.
 
   out: Outputs of an image [H, W], or with a volume's axes [X, Y, Z]. Areas are numbers of pixels.
-  Entropy and mutual information are in nats. nan is None.
+  Entropy and mutual information are in nats; of a `single` answer the latter is None. So is nan.
   """
   shape = out.mask.shape
   counts = np.bincount(out.mask.ravel(), minlength=info.num_classes).tolist()
   size = shape[::-1] if volume is None else shape
+  mutual = None if single else float(out.mutual_information.mean(dtype=np.float64))
   dice = pairwise_dice(out.samples, out.weights, compared_classes(info))
   return {
     'image': name,
@@ -51,7 +54,7 @@ def row(name: str, file: str, out: Any, info: DataInfo, volume: Volume | None) -
     'areas': dict(zip(class_names(info), counts, strict=True)),
     'mean_entropy': float(out.entropy.mean(dtype=np.float64)),
     'max_entropy': float(out.entropy.max()),
-    'mean_mutual_information': float(out.mutual_information.mean(dtype=np.float64)),
+    'mean_mutual_information': mutual,
     'pairwise_dice': None if np.isnan(dice) else dice,
   }
 

@@ -110,7 +110,7 @@ class Run:
 
   def __init__(self, model: Predictor, found: Found, out: pathlib.Path, options: Options):
     self.model, self.found, self.out, self.options = model, found, out, options
-    self.writer = Writer(out, model.info, options.kinds)
+    self.writer = Writer(out, model.info, options.kinds, model.single)
     self.problems = found.problems
     for part in out.rglob('*.part'):  # of a process that was killed while it wrote
       part.unlink(missing_ok=True)
@@ -209,7 +209,8 @@ class Run:
     item, content, info = target.item, target.content, self.model.info
     every = [target.rows[k] for k in range(len(content.images))]
     target.rows.clear()
-    key = 'entropy' if self.model.draws(2) == 1 else 'mutual_information'
+    single = self.model.single
+    key = 'entropy' if single else 'mutual_information'
     images, made = [], []
     file = str(place(item))
     if content.volume is not None:
@@ -217,13 +218,13 @@ class Run:
       chosen = content.images[worst], every[worst]
       whole = content.arranged(iter(every))
       made += self.writer.volume(item.name, whole, content.volume)
-      entry = rows.row(item.name, file, whole, info, content.volume)
+      entry = rows.row(item.name, file, whole, info, content.volume, single)
       images.append(entry | {'slice': [worst + 1, len(every)]})
       made += self.writer.shown(item.name, *chosen, key)
     else:
       for name, image, out in zip(item.names, content.images, every, strict=True):
         made += self.writer.picture(name, out)
-        images.append(rows.row(name, file, out, info, None))
+        images.append(rows.row(name, file, out, info, None, single))
         made += self.writer.shown(name, image, out, key)
     of = dict(place=str(place(item).absolute()), source=signature(item))
     record = of | dict(files=made, images=images)

@@ -7,6 +7,7 @@
   probability_maps/NAME/K_CLASS.png  of one class, 65535 is 1
   uncertainty/NAME.npz        entropy and mutual_information [H, W] float32, in nats
   entropy/NAME.png, mutual_information/NAME.png   65535 is log C nats
+A model of one answer has no mutual information.
 Of a volume NAME.nii.gz instead, without colours and maps, with the shape and affine of its file;
 samples and probabilities with one more axis, entropy/ and mutual_information/ in nats.
   pages/NAME-image.jpg, -mask.jpg, -uncertainty.jpg   what the page shows
@@ -51,7 +52,8 @@ def palette_of(info: DataInfo) -> np.ndarray:
 class Writer:
   """Writes into the folder `out` what `kinds` names. Paths are those of what was written, in it."""
 
-  def __init__(self, out: pathlib.Path, info: DataInfo, kinds: tuple[str, ...]):
+  def __init__(self, out: pathlib.Path, info: DataInfo, kinds: tuple[str, ...], single: bool):
+    self._maps = MAPS[:1] if single else MAPS
     self.out, self.kinds, self.palette = out, kinds, palette_of(info)
     self._names, self._most = class_names(info), float(np.log(info.num_classes))
     self._ids = np.uint8 if info.num_classes <= 256 else np.uint16
@@ -72,7 +74,7 @@ class Writer:
         place = f'probability_maps/{name}/{k}_{folders.slug(title)}.png'
         made += [self._scaled(place, probs[..., k], 1.0, 'probability 1')]
     if 'uncertainty' in self.kinds:
-      maps = {key: getattr(out, key) for key in MAPS}
+      maps = {key: getattr(out, key) for key in self._maps}
       made += [self._npz(f'uncertainty/{name}.npz', maps)]
       for key, array in maps.items():
         text = f'{self._most:.6f} nats (the log of {len(self._names)} classes)'
@@ -90,7 +92,7 @@ class Writer:
     if 'probabilities' in self.kinds:
       arrays['probabilities'] = out.probabilities, 'probability of a class in each of the last axis'
     if 'uncertainty' in self.kinds:
-      arrays |= {key: (getattr(out, key), f'{key.replace("_", " ")} in nats') for key in MAPS}
+      arrays |= {key: (getattr(out, key), f'{key.replace("_", " ")} in nats') for key in self._maps}
     made = [f'{kind}/{name}.nii.gz' for kind in arrays]
     for path, (array, text) in zip(made, arrays.values(), strict=True):
       with folders.whole(self.out / path) as part:

@@ -94,9 +94,10 @@ def _count(arrays: Arrays, size: tuple[int, ...], path: Any) -> int:
   last, first = x.shape[-3:-1] == size, x.ndim > 2 and x.shape[-2:] == size
   if last == first or (first and x.ndim == 3 and 'samples' in arrays):
     why = 'either axis may be the classes' if last else 'no axis is surely the classes'
+    other = '' if last or first else '; and --resize bilinear where it has another size'
     raise UserError(
       f'{path}: shape {x.shape}, its label is {size[0]} x {size[1]}: {why}\n'
-      '  give --classes NUMBER, or NAME,NAME,..'
+      f'  give --classes NUMBER, or NAME,NAME,..{other}'
     )
   return max(2, x.shape[-1 if last else -3])
 

@@ -6,11 +6,13 @@ its readers. Letters as in reading.py.
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from car_jax import sharding
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import npy, save
 from car_jax.evaluate.predict import READERS
@@ -107,6 +109,13 @@ class LabelFiles:
   groups: Mapping[str, Group]
   ignored: int | None = files.IGNORED
   unknown: int | None = None  # read as ignored
+
+  def say_converted(self) -> None:
+    """A line on stderr where label ids of Cityscapes become train ids."""
+    every = [p for g in self.groups.values() for p in g.labels]
+    if count := sum(map(foreign.has_label_ids, every)):
+      text = "label files are named *labelIds: their ids become Cityscapes' train ids, 0 to 18"
+      sharding.say(f'{count:,} {text}', sys.stderr)
 
   def place(self, id: str) -> pathlib.Path:
     first, *others = self.groups[id].labels

@@ -35,9 +35,11 @@ def checked_labels(
   `ignored` nor `unknown`."""
   strange, void = label == unknown, label == ignored
   if (wrong := label[~(strange | void | ((label >= 0) & (label < classes)))]).size:
+    ids = classes == cityscapes.SCORED and wrong.max() in cityscapes.CITYSCAPES_IDS
+    hint = "\n  Cityscapes' label ids are converted in pictures named *_labelIds.png" * ids
     raise UserError(
       f'{path}: label {wrong.min()} is no class; expected 0 to {classes - 1}, '
-      f'{unknown} (unknown object) or {ignored} (does not count)'
+      f'{unknown} (unknown object) or {ignored} (does not count){hint}'
     )
   return {'labels': np.where(strange | void, IGNORED, label).astype(np.int32), 'unknown': strange}
 
@@ -54,11 +56,16 @@ def _class_ids(path: pathlib.Path, picture: pictures.Picture) -> np.ndarray:
     kind = 'colours' if ids.ndim == 3 else f'{ids.dtype} numbers'
     kind += '' if picture.alpha is None else ' and transparency'
     raise UserError(f'{path} is a picture of {kind}; expected class numbers from 0 to 255')
-  if not path.stem.endswith('labelIds'):
+  if not has_label_ids(path):
     return ids
   if wrong := cityscapes.strange(ids, cityscapes.ACDC_IDS):
     raise UserError(f'{path}: {wrong}')
   return cityscapes.scored_train_ids(ids)
+
+
+def has_label_ids(path: pathlib.Path) -> bool:
+  """Whether a picture is of Cityscapes' label ids, by its name."""
+  return path.suffix.lower() in LABEL_ENDINGS and path.stem.endswith('labelIds')
 
 
 def read_image(path: pathlib.Path) -> np.ndarray:

@@ -63,6 +63,7 @@ def prediction_files(folder: pathlib.Path, labels: str) -> Files:
   """
   if not folder.is_dir():
     raise UserError(f'no folder of predictions {folder}\n  see docs/reliability.md for its layout')
+  _check_not_whole(folder)
   inside = files.walk(folder)
   predictions = [p for p in inside if p.suffix.lower() in ENDINGS]
   predictions = predictions or [p for p in inside if p.suffix.lower() in LABEL_ENDINGS]
@@ -82,6 +83,13 @@ def prediction_files(folder: pathlib.Path, labels: str) -> Files:
     if (other := ids.setdefault(key, (path,))) != (path,):
       raise UserError(f'one image has two predictions:\n  {other[0]}\n  {path}')
   return ids
+
+
+def _check_not_whole(folder: pathlib.Path) -> None:
+  """Raises UserError for all that car-jax predict wrote: its parts are of several kinds."""
+  parts = [folder / kind for kind in ('samples', 'probabilities', 'masks')]
+  if (folder / 'settings.json').is_file() and (there := [str(p) for p in parts if p.is_dir()]):
+    raise UserError(f'{folder} is the output of car-jax predict\n  give {" or ".join(there)}')
 
 
 def _lying(inside: Sequence[pathlib.Path]) -> str:

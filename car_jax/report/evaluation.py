@@ -188,8 +188,11 @@ def markdown(content: Content, drawn: Mapping[str, str]) -> str:
   return '\n'.join(out)
 
 
-def terminal(content: Content, width: int = WIDTH) -> str:
-  """The scores for a terminal, with what they mean below."""
+EXPLAIN = 'what the scores mean: --explain, or the report'
+
+
+def terminal(content: Content, width: int = WIDTH, *, explain: bool = False) -> str:
+  """The scores for a terminal; with `explain` what they mean is below, else where to read it."""
   units = content['units']
   lines = [*scores(content).terminal(width), '']
   if units['count'] < 2:
@@ -201,11 +204,18 @@ def terminal(content: Content, width: int = WIDTH) -> str:
     lines.append(f'* the best; in brackets 95 % bootstrap intervals over {over}.')
   if beside := published(content):
     lines += ['', *beside.terminal(width), '']
+  lines += _meanings(content, width) if explain else [EXPLAIN]
+  return '\n'.join(lines) + '\n'
+
+
+def _meanings(content: Content, width: int) -> list[str]:
+  """Every score's convention and what it says, each text once."""
   seen: set[str] = set()
+  lines = []
   for m in content['metrics']:
     line = f'{m["name"]} is {m["convention"]}, {BETTER[m["better"]]}.'
     texts = [text for text in (m['explanation'], m['more']) if text and text not in seen]
     line += ''.join(f' {text}' for text in texts)
     seen.update(texts)
     lines += textwrap.wrap(line, width, subsequent_indent='  ', break_on_hyphens=False)
-  return '\n'.join(lines) + '\n'
+  return lines

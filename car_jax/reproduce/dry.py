@@ -1,5 +1,7 @@
 """What an experiment would do and cost, said without doing it."""
 
+import sys
+
 from car_jax import config as configs
 from car_jax.report.table import Table, table
 from car_jax.reproduce import costs, counts, stages
@@ -18,14 +20,14 @@ def show(request: Request, stage: str, rate: Rate) -> None:
   """Prints the commands, the numbers of images and the costs of trainings."""
   todo = stages.chosen(stages.of(request), stage)
   seen = _examples(request)
-  print(f'{request.experiment.about}: {len(todo)} steps\n')
+  print(f'{request.experiment.about}: {len(todo)} steps\n', flush=True)
   for one in todo:
     print(f'{one.name}{" (done)" if one.done() else ""}\n  {one.command}')
   print()
   for source in request.experiment.sources:
     text = ', '.join(f'{n:,} {split}' for split, n in seen[source.data].items())
     where = 'counted there' if any(request.sources) else f'published: {source.cite}'
-    print(f'{source.data}: {text or "any number"} ({where})')
+    print(f'{source.data}: {text or "any number"} ({where})', flush=True)
   if made := costs_of(request, todo):
     print('\n'.join(['', *as_table(made, rate).terminal(100), '']))
     print(NOTES.format(rate.words))
@@ -42,6 +44,7 @@ def costs_of(request: Request, todo: list[Stage]) -> dict[str, tuple[Cost, int]]
     config = configs.load(training.config, request.changes)
     if config.data.target:
       config.data.target.counts = ''  # a file that an earlier stage makes
+    print(f'counting operations of {training.name} ..', file=sys.stderr, flush=True)
     seeds = sum(s.training == training for s in todo)
     made[training.name] = costs.of(config, given, seen), seeds
   return made
@@ -60,9 +63,15 @@ def _examples(request: Request) -> dict[str, dict[str, int]]:
 def as_table(made: dict[str, tuple[Cost, int]], rate: Rate) -> Table:
   rows = []
   for name, (cost, seeds) in made.items():
-    row = [name, f'{cost.steps:,}', f'{cost.flops / 1e12:.3g}', f'{cost.moved / 1e9:.3g}']
-    hours = [f'{h:.2g}' for h in cost.hours(rate)]
-    rows.append([*row, f'{cost.memory / 1e9:.2g}', *hours, f'{seeds}'])
+    row = [name, f'{cost.steps:,}', _figure(cost.flops / 1e12, 3), _figure(cost.moved / 1e9, 3)]
+    hours = [_figure(h, 2) for h in cost.hours(rate)]
+    rows.append([*row, _figure(cost.memory / 1e9, 2), *hours, f'{seeds}'])
   head = ['training', 'steps', 'TFLOP a step', 'GB moved a step', 'memory, GB']
   head += ['hours by TFLOP', 'hours by GB', 'seeds']
   return table('costs of the trainings', head, rows)
+
+
+def _figure(x: float, digits: int) -> str:
+  """x to so many digits, without a power of ten: 1,910 of 1914.2 to three."""
+  short = f'{x:.{digits}g}'
+  return f'{float(short):,.0f}' if float(short) >= 10**digits else short

@@ -38,6 +38,10 @@ class Config(base.Config):
   part: Literal['all', *SPLITS] = 'all'  # type: ignore[valid-type]
   """The splits to draw."""
 
+  @property
+  def tested(self):
+    return '' if self.part in ('all', 'train') else self.part
+
   def check(self):
     if self.height % 2:
       raise UserError(
@@ -54,7 +58,7 @@ class Builder(base.Builder):
   `python -m car_jax.datasets.street_scenes` writes the same scenes as files.
   """
 
-  TRAINING = 'car_street_scenes'
+  TRAINING = 'segmenters_street_scenes:segformer'
   BUILDER_CONFIGS = [
     Config(description='1,200 scenes of 128x256'),
     Config(height=64, description='1,200 scenes of 64x128, which CAR and MoSE train on'),

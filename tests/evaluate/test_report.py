@@ -141,12 +141,12 @@ def test_one_patient_has_scores_without_intervals(of_six, written):
   assert 'no interval: fewer than two patients' in text
 
 
-def test_the_summary_fits_a_terminal_and_says_below_what_it_means(written):
+def test_the_summary_fits_a_terminal_and_says_below_what_it_means_if_asked(written):
   results, *_ = written
   content = tables.as_json(results)
   named = lambda s: f'a model whose name is longer than a terminal likes: {s}'
   for shown in (content, renamed(content, {s: named(s) for s in results.subjects})):
-    lines = evaluation.terminal(shown).splitlines()
+    lines = evaluation.terminal(shown, explain=True).splitlines()
     assert max(map(len, lines)) <= 80
     end = next(i for i, line in enumerate(lines) if line.startswith('* the best'))
     table, legend = ' '.join(lines[:end]), ' '.join(' '.join(lines[end:]).split())
@@ -160,6 +160,10 @@ def test_the_summary_fits_a_terminal_and_says_below_what_it_means(written):
       assert f'{m.name} {ARROWS[m.about.better]}' in table
       assert m.convention in legend
       assert m.about.text in legend
+    short = evaluation.terminal(shown).splitlines()
+    assert short[:end] == lines[:end]
+    assert short[-1] == 'what the scores mean: --explain, or the report'
+    assert not any(m.about.text in ' '.join(short) for m in results.plan.metrics)
 
 
 def test_numbers_in_json_and_csv_are_those_of_the_results(written):

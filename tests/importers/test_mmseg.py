@@ -124,7 +124,10 @@ def test_the_variant_of_a_segformer_is_recognised():
       lambda w: {'a': np.ones(2)},
       None,
       'supervised',
-      'is no segmenter as mmsegmentation names its parts',
+      (
+        'is no segmenter as mmsegmentation names its parts: its names begin with a\n'
+        '  an architecture of your own cannot be imported: save its softmax as files'
+      ),
     ),
   ],
 )
@@ -153,6 +156,9 @@ def test_files_that_are_none(tmp_path):
       mmseg.opened(tmp_path / 'short.pth')
   with pytest.raises(UserError, match='no file'):
     mmseg.opened(tmp_path / 'none.pth')
+  (tmp_path / 'short.pth').write_bytes(b'')
+  with pytest.raises(UserError, match='short.pth is empty'):
+    mmseg.opened(tmp_path / 'short.pth')
   torch_writer.write_zip(tmp_path / 'list.pth', [1, 2])
   with pytest.raises(UserError, match='holds no table of weights'):
     mmseg.opened(tmp_path / 'list.pth')

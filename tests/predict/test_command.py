@@ -247,6 +247,28 @@ def test_other_settings_do_not_go_into_the_same_folder(run, tmp_path, capsys):
   assert (tmp_path / 'mine' / 'x').exists()
 
 
+@pytest.mark.parametrize(('variant', 'answers'), [('sac', 'student argmax'), ('lts', 'argmax')])
+def test_a_model_of_one_answer_says_so_and_has_no_mutual_information(
+  variant, answers, tmp_path, capsys
+):
+  run, out = saved(tmp_path / 'run', variant), tmp_path / 'out'
+  write_picture(tmp_path / 'in' / 'a.png', scene(32, 32, 0))
+  write_nifti(tmp_path / 'in' / 'b.nii.gz', units(2, 32, 32), np.eye(4))
+  args = [str(run), str(tmp_path / 'in'), '--out', str(out), '--range=-900,400']
+  assert predict.main([*args, '--samples', '4']) == 0
+  said = capsys.readouterr().out.splitlines()
+  assert f', {answers}, of {run}' in said[0]
+  assert said[3].startswith('--samples 4: this model has one answer')
+  assert not (out / 'mutual_information').exists()
+  assert (out / 'entropy' / 'b.nii.gz').exists()
+  with np.load(out / 'uncertainty' / 'a.npz') as maps:
+    assert [*maps] == ['entropy']
+  assert {row['mean_mutual_information'] for row in table(out).values()} == {''}
+  assert 'mutual' not in (out / 'index.html').read_text()
+  assert predict.main(args) == 2  # eight samples were not what it was made with
+  assert '--samples' not in capsys.readouterr().out
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_is_done(tmp_path, capsys):
   run = saved(tmp_path / 'run', 'supervised')
   place, out = tmp_path / 'in', tmp_path / 'o'

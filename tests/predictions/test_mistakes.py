@@ -66,7 +66,13 @@ def of_three(value):
       dict(classes='2'),
       r'class id 255.*\n  write masks as \(mask > 0\)',
     ),
-    (['a.npy'], {'a.npy': of_three(7)}, dict(classes='4'), 'label 7 is no class'),
+    (['a.npy'], {'a.npy': of_three(7)}, dict(classes='4'), 'label 7 is no class.*$'),
+    (
+      ['a.npy'],
+      {'a.png': of_three(26)},
+      dict(classes='19'),
+      r'label 26 is no class.*\n.*label ids.*\*_labelIds.png',
+    ),
     ({'a.npy': of_three(1).astype(np.float32)}, ['a.npy'], {}, r'write them with .astype'),
     (['a.npy'], {'a.npy': MAP.astype(float)}, {}, r'labels of type float64\n  write them with'),
     (['a.npy'], {'a.npz': dict(one=MAP, two=MAP)}, {}, 'name the labels readers or labels'),
@@ -78,7 +84,12 @@ def of_three(value):
       'which one is scored.*\n  did you mean: samples',
     ),
     ({'a.npy': np.ones((4, 4, 4))}, {'a.npy': MAP[:, :4]}, {}, 'either axis may be the classes'),
-    ({'a.npy': np.ones((2, 2, 3), np.float32)}, ['a.npy'], {}, 'no axis is surely the classes'),
+    (
+      {'a.npy': np.ones((2, 3, 3), np.float32)},
+      ['a.npy'],
+      {},
+      'no axis is surely the classes\n.*--classes NUMBER, .*; and --resize bilinear',
+    ),
     (
       {'a.npz': dict(samples=MAP[None], probabilities=PROBS)},
       ['a.npy'],
@@ -115,6 +126,26 @@ def test_mistakes_are_named(tmp_path, predictions, labels, options, message):
   folder, place = made(tmp_path, predictions, labels)
   with pytest.raises(UserError, match=message):
     Dataset([('p', str(folder))], place, **options)
+
+
+def test_all_that_predict_wrote_is_not_scored_at_once(tmp_path):
+  folder, place = made(tmp_path, ['masks/a.png', 'samples/a.npy', 'probabilities/a.npy'], ['a.png'])
+  (folder / 'settings.json').write_text('{}')
+  parts = f'{folder / "samples"} or {folder / "probabilities"} or {folder / "masks"}'
+  with pytest.raises(UserError, match=f'is the output of car-jax predict\n  give {parts}'):
+    Dataset([('p', str(folder))], place)
+  assert len(Dataset([('p', str(folder / 'samples'))], place)) == 1
+
+
+def test_converted_label_ids_are_said_once(tmp_path, capsys):
+  folder, place = made(tmp_path, ['a.png', 'b.png'], {'a_gtFine_labelIds.png': of_three(26)})
+  put(tmp_path / 'l/b_gtFine_labelIds.png', of_three(7))
+  data = Dataset([('p', str(folder)), ('q', str(folder))], place, classes='19')
+  assert np.unique(data[0]['labels']) == 13
+  said = "2 label files are named *labelIds: their ids become Cityscapes' train ids, 0 to 18"
+  assert capsys.readouterr().err.count(said) == 1
+  Dataset([('p', str(folder))], str(folder), classes='19')
+  assert 'train ids' not in capsys.readouterr().err
 
 
 def layout(root, predictions, labels, file_per=''):

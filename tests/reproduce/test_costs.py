@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from car_jax import config as configs
-from car_jax.reproduce import costs
+from car_jax.reproduce import costs, dry
 from car_jax.reproduce.experiments import LIDC_V2
 
 N = 64
@@ -50,3 +50,10 @@ def test_a_training_is_counted_by_its_kinds_of_steps():
   assert 0 < cost.flops < critic.flops  # the critic's steps have its own descent besides
   rate = costs.Rate(critic.flops, critic.moved / 2, '')
   assert critic.hours(rate) == pytest.approx((60 / 3600, 120 / 3600))
+
+
+def test_costs_are_printed_without_powers_of_ten():
+  cost = costs.Cost(1000, 1.9142e15, 12.346e9, 10**9)
+  (row,) = dry.as_table({'a': (cost, 3)}, costs.Rate(1e13, 1e12, '')).rows
+  assert [cell.text for cell in row.cells][1:5] == ['1,000', '1,910', '12.3', '1']
+  assert not any('e+' in cell.text for cell in row.cells)

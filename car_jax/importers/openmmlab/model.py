@@ -5,6 +5,7 @@ from typing import Any
 
 from car_jax import lookup, registry
 from car_jax.errors import UserError, nearest
+from car_jax.importers import prefixes
 from car_jax.importers.openmmlab import (
   attention,
   fcn,
@@ -54,7 +55,7 @@ def spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     if name not in known:
       raise UserError(
         f'its config has {part.where}.type = {name!r}, which no net here has\n'
-        f'{nearest(name, known)}'
+        f'{nearest(name, known)}\n{prefixes.OWN}'
       )
     entry[kind.removeprefix('decode_')] = known[name].entry(part)
     part.finish()
