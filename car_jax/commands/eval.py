@@ -186,8 +186,10 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
   from car_jax.reliability import command as studies
   from car_jax.reliability import correlation, findings, pivot, plan, survival, view
 
+  own = plan.load(args.config, pairs)
+  notes = studies.left_out(own) if args.predictions else []
   config = studies.with_models(
-    plan.load(args.config, pairs),
+    own,
     checkpoints=args.checkpoint,
     predictions=args.predictions,
     labels=args.labels,
@@ -196,7 +198,7 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
     resize=args.resize,
   )
   name = pathlib.Path(args.config.partition(':')[0]).stem
-  content, page = studies.run(config, args.out or f'runs/{name}/study', command, args.config)
+  content, page = studies.run(config, args.out or f'runs/{name}/study', command, args.config, notes)
   seen = view.View(content)
   for table in (*pivot.tables(seen), *survival.tables(seen)):
     print('\n'.join([f'{table.title}: {table.about}', *table.terminal()]), end='\n\n')

@@ -14,6 +14,7 @@ from car_jax.evaluate import checkpointed, folders
 from car_jax.reliability import document, worst
 from car_jax.reliability.plan import plan
 from car_jax.reliability.study import Cell, Study
+from car_jax.report.table import joined
 
 MADE = 'study.json'
 PREDICTIONS = 'predictions'  # the name of the set that --predictions are of
@@ -59,17 +60,34 @@ def with_models(
   return config
 
 
+def left_out(config: ConfigDict) -> list[str]:
+  """A line on what `with_models` takes out of a config that predictions are scored with."""
+  fitted, kept = list(config.calibrators), list(config.guarantees if config.calibrate_on else ())
+  parts = [
+    f'{what}{"s" if len(names) > 1 else ""} {joined(names)}'
+    for what, names in (('calibrator', fitted), ('guarantee', kept))
+    if names
+  ]
+  line = (
+    f'Left out of the config: {" and ".join(parts)}, since --predictions are of one set and there '
+    'is no data to fit on. Give --calibrator FILE.npz, or a config of your own with calibrate_on.'
+  )
+  return [line] if parts else []
+
+
 def run(
-  config: ConfigDict, out: str, command: str, path: str = 'CONFIG'
+  config: ConfigDict, out: str, command: str, path: str = 'CONFIG', notes: Sequence[str] = ()
 ) -> tuple[dict[str, Any], pathlib.Path]:
   """Carries a study out, or what is left of it -> (study.json's dict, the page). UserError.
 
-  command, path: what a user typed, and the config in it.
+  command, path: what a user typed, and the config in it. notes: lines for the terminal and page.
   """
   folder = paths.of(out)
   _check_out(folder)
   began = time.perf_counter()
   study = Study(plan(config, path), folder, sharding.make_mesh())
+  for line in notes:
+    study.say(line)
   cells: list[Cell] = []
   entries: list[dict[str, Any]] = []
   pictures: dict[str, bytes] = {}
@@ -77,7 +95,8 @@ def run(
     more, drawn = worst.images(study, of_model)  # while the model is in memory
     cells, entries, pictures = cells + of_model, entries + more, pictures | drawn
   about = dict(created=time.strftime('%Y-%m-%d %H:%M'), command=command)
-  content = document.build(study, cells, entries, seconds=time.perf_counter() - began, **about)
+  seconds = time.perf_counter() - began
+  content = document.build(study, cells, entries, notes, seconds=seconds, **about)
   page = folder / document.PAGE
   if jax.process_index() == 0:
     page = document.write(folder, content, pictures)

@@ -38,15 +38,22 @@ IMAGE_SCORES = ('max_prob', 'entropy')
 
 
 def build(
-  study: Study, cells: Sequence[Cell], worst: Sequence[Mapping[str, Any]], **about: Any
+  study: Study,
+  cells: Sequence[Cell],
+  worst: Sequence[Mapping[str, Any]],
+  notes: Sequence[str] = (),
+  **about: Any,
 ) -> dict:
-  """The dict behind study.json; see docs/reliability.md for its keys. nan becomes null."""
+  """The dict behind study.json; see docs/reliability.md for its keys. nan becomes null.
+
+  notes: lines that come before the study's own.
+  """
   plan = study.plan
   content = dict(
     title=plan.title,
     **about,
     versions=report.versions(),
-    notes=_notes(study, cells),
+    notes=[*notes, *_notes(study, cells)],
     classes=study.names,
     models=[
       dict(name=m, about=_about(study, m), published_miou=_published(plan, m)) for m in plan.models

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import options, paths
+from car_jax import hub, options, paths
 from car_jax.calibrate import base
 from car_jax.data import labels
 from car_jax.errors import UserError, naming, nearest
@@ -50,7 +50,8 @@ class Model(Group):
   """config.models.NAME: a run of ours, or a folder of anybody's predictions."""
 
   path: str
-  """The folder, of a run or of runs seed0, seed1, ..; {set} in it stands for the name of a set."""
+  """The folder, of a run or of runs seed0, seed1, ..; {set} in it stands for the name of a set;
+  or zoo:NAME, hf://OWNER/NAME."""
   step: str | int = ''
   """Of a run: best, latest or a number."""
   predictor: str = ''
@@ -209,7 +210,7 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
   c = config
   _check_values(c)
   full = options.completed(StudyOptions, c.to_dict())
-  models = {name: _spec(name, m) for name, m in full['models'].items()}
+  models = {name: _spec(name, _placed(m)) for name, m in full['models'].items()}
   models, absent = _present(models, path) if full['missing'] == 'skip' else (models, ())
   models, seeds = _trainings(models)
   sets = {name: _spec(name, s) for name, s in full['sets'].items()}
@@ -246,6 +247,12 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
   title = c.title or _title([*full['models']], [*sets])
   parts = (title, models, absent, sets, pools, correlations, calibrators, used)
   return Plan(*parts, chosen, how, c, promised, seeds)
+
+
+def _placed(model: dict[str, Any]) -> dict[str, Any]:
+  """A model, zoo:NAME or hf://OWNER/NAME replaced by its folder. Raises UserError."""
+  path = model['path']
+  return model | {'path': str(hub.resolve(path))} if hub.is_named(path) else model
 
 
 def _present(

@@ -17,8 +17,14 @@ from car_jax.report.table import Row, Table, share, span, table
 from car_jax.report.table import number as shown
 
 QUESTION = 'Does the guarantee survive the shift?'
-VERBS = {'holds': 'holds', 'broken': 'is broken', 'undecided': 'is undecided'}
-MARKS = {'holds': '✓', 'broken': '✗', 'undecided': '?'}
+TRIVIAL = 'trivial: every class'  # is in every set: nothing can be missed, and nothing is said
+VERBS = {
+  'holds': 'holds',
+  'broken': 'is broken',
+  'undecided': 'is undecided',
+  TRIVIAL: 'is trivial (every class is in every set)',
+}
+MARKS = {'holds': '✓', 'broken': '✗', 'undecided': '?', TRIVIAL: TRIVIAL}
 PROMISES = dict(
   miscoverage="sets lack the label of at most {} of an image's pixels, on average",
   balanced="sets lack the label of at most {} of a class's pixels, on average over the classes of "
@@ -58,14 +64,14 @@ def _of_cell(plan: Plan, c: Cell) -> Iterable[dict[str, Any]]:
     yield c.place | dict(
       guarantee=name,
       threshold=choice.value,
-      everything=choice.limited,
+      everything=(everything := choice.value <= 0),
       calibration=dict(images=choice.images, left_out=choice.left_out, loss=choice.risk),
       size=c.counts.value(chosen.size),
-      **_kept(kept),
+      **_kept(kept, everything),
     )
 
 
-def _kept(kept: Kept) -> dict[str, Any]:
+def _kept(kept: Kept, everything: bool) -> dict[str, Any]:
   value, low, high, images, skipped = kept.loss
   return dict(
     loss=dict(value=value, low=low, high=high),
@@ -73,7 +79,7 @@ def _kept(kept: Kept) -> dict[str, Any]:
     skipped=skipped,
     above=kept.share_above,
     gap=kept.gap,
-    verdict=kept.verdict,
+    verdict=TRIVIAL if everything and kept.verdict else kept.verdict,
   )
 
 
@@ -98,7 +104,7 @@ def tables(view: View) -> list[Table]:
     who = [*dict.fromkeys((m, c) for m, c, _ in of)]
     rows = [(*w, *(_marked(of.get((*w, s))) for s in sets)) for w in who]
     title = f'Mean loss under the guarantee {g["name"]}'
-    about = f'{g["about"]}; in %. ✓ holds, ✗ broken, ? undecided'
+    about = f'{g["about"]}; in %. ✓ holds, ✗ broken, ? undecided; trivial is no success'
     out.append(table(title, ('model', 'calibrator', *sets), rows, words=(0, 1), about=about))
   return out
 
@@ -124,7 +130,7 @@ def details(view: View) -> Table | None:
         Text(size),
         Text(share(e['above'])),
         Text(f'{e["images"]:,}'),
-        Text(f'{MARKS[e["verdict"]]} {e["verdict"]}'),
+        Text(' '.join(dict.fromkeys((MARKS[e['verdict']], e['verdict'])))),
       )
       rows.append(Row(cells, dict(model=model, set=name, calibrator=way)))
   head = ['model, set, calibrator', 'guarantee', 'threshold', 'mean loss', 'size of sets']
@@ -181,7 +187,8 @@ MARKED = (
   '✓ holds: the mean loss is at most alpha. ✗ broken: even the lower end of its 95 % interval is '
   'above. ? undecided: it is above alpha, but other images might give less, or there are too few '
   'to tell. The interval is over draws of the images of the set and of those that the threshold '
-  'was chosen on.'
+  'was chosen on. Trivial: the threshold is 0, so that every class is in every set; nothing can be '
+  'missed then, and it counts neither as kept nor as broken.'
 )
 
 

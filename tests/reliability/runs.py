@@ -68,10 +68,12 @@ def traits(predicted):
   return row.traits
 
 
-def foreign(where: pathlib.Path, sets: tuple[str, ...] = ('clear', 'fog')) -> ConfigDict:
-  """Predictions of two images of each set and of calibrate_on, and a study of them."""
+def foreign(
+  where: pathlib.Path, sets: tuple[str, ...] = ('clear', 'fog'), *, fresh: bool = True
+) -> ConfigDict:
+  """A study of predictions of two images of each set and of calibrate_on; fresh: makes them."""
   rng = np.random.default_rng(0)
-  for name in (*sets, 'calibrate_on'):
+  for name in (*sets, 'calibrate_on') if fresh else ():
     for part in ('predictions', 'labels'):
       (where / part / name).mkdir(parents=True)
     for k in range(2):

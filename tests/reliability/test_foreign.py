@@ -331,3 +331,27 @@ def test_class_numbers_may_be_stored_in_more_bits(tmp_path):
   path = tmp_path / 'x.png'
   cv2.imwrite(str(path), np.array([[0, 1], [255, 1]], np.uint16))
   np.testing.assert_array_equal(foreign.open_arrays(path)[''], [[0, 1], [255, 1]])
+
+
+OWN = """from tests.reliability import runs
+def get_config():
+  import pathlib
+  return runs.foreign(pathlib.Path({!r}), fresh=False)
+"""
+
+
+def test_what_predictions_alone_cannot_be_fitted_to_is_said(tmp_path, capsys, monkeypatch):
+  runs.foreign(tmp_path)
+  (tmp_path / 'own.py').write_text(OWN.format(str(tmp_path)))
+  monkeypatch.chdir(tmp_path)
+  given = ['--predictions', 'other=predictions/fog', '--labels', 'labels/fog']
+  assert evaluation.main(['--config', 'own.py', *given, '--out', 'given']) == 0
+  line = (
+    'Left out of the config: calibrators clusters and temperature and guarantee miscoverage10, '
+    'since --predictions are of one set and there is no data to fit on. Give --calibrator FILE.npz,'
+    ' or a config of your own with calibrate_on.'
+  )
+  assert capsys.readouterr().err.count(line) == 1
+  assert json.loads((tmp_path / 'given' / 'study.json').read_text())['notes'][0] == line
+  assert line in (tmp_path / 'given' / 'study.md').read_text()
+  assert command.left_out(plan.defaults()) == []  # whose guarantee needs calibrate_on

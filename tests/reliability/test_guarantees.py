@@ -173,7 +173,7 @@ def test_exchangeable_images_keep_the_promise_and_shifted_ones_break_it(finished
     for name in ('miscoverage10', 'balanced', 'missed'):
       assert entry(content, name, 'same', calibrator)['verdict'] in ('holds', 'undecided')
       assert entry(content, name, 'shifted', calibrator)['verdict'] == 'broken'
-  assert entry(content, 'few', 'shifted')['verdict'] == 'holds'  # every class is in every set
+  assert entry(content, 'few', 'shifted')['verdict'] == 'trivial: every class'
   assert entry(content, 'few', 'shifted')['size'] == C
   both = entry(content, 'miscoverage10', 'both')
   parts = [entry(content, 'miscoverage10', s)['loss']['value'] for s in ('same', 'shifted')]
@@ -200,6 +200,14 @@ def test_page_markdown_terminal_and_findings_say_it(finished):
   assert re.search(
     r'on same this (holds|is undecided) for 1 of 1 model,.*on shifted this is broken for 1', line
   )
+  few = '\n'.join(of['few'].terminal())
+  assert few.count('0.0 trivial: every class') == 6
+  assert '0.0 ✓' not in few + markdown
+  assert '0.0 trivial: every class' in markdown
+  assert '0.0 trivial: every class' in path.read_text()
+  [line] = [x for x in findings.findings(view) if 'at most 1 %' in x]
+  assert 'holds' not in line
+  assert 'on same this is trivial (every class is in every set)' in line
   assert 'allows an alpha of 0.032 at least' in ' '.join(survival.covers(view))
 
 

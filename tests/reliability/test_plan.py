@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from car_jax import hub
 from car_jax.calibrate import base, clusters, files, local, temperature
 from car_jax.errors import UserError
 from car_jax.evaluate import folders
@@ -233,3 +234,19 @@ def test_a_study_of_other_models_is_not_called_by_the_config_s():
   c = plan.defaults()
   c.title = 'Two small segmenters in worsening weather'
   assert command.with_models(c, predictions=['mine=x'], labels='y').title == ''
+
+
+@pytest.mark.parametrize('given', [str, lambda path: dict(path=path)])
+def test_models_that_ship_are_named_in_a_study(tmp_path, given):
+  name, folder = next(iter(hub.zoo().items()))
+  c = plan.defaults()
+  c.models, c.missing = {'ours': given(f'zoo:{name}')}, 'skip'
+  c.sets = {'clear': dict(labels='x')}
+  planned = plan.plan(c)
+  assert planned.models['ours']['path'] == str(folder)
+  assert not planned.absent
+  with pytest.raises(UserError, match="'ours' is a run, and set 'clear' has no data"):
+    lazy_segmenter.check_data(planned.models['ours'], [*planned.sets.values()], {})
+  c.models = {'ours': given(f'zoo:{name}x')}
+  with pytest.raises(UserError, match=f'did you mean: {name}'):
+    plan.plan(c)
