@@ -61,7 +61,9 @@ def test_the_models_travel_with_it(run):
   assert listed == {f'zoo:{folder.name}' for folder in kept}
   assert all(sum(p.stat().st_size for p in folder.iterdir()) < 2e6 for folder in kept)
   for folder in kept:
-    assert run('zoo', folder.name) == (folder / 'README.md').read_text()
+    _, front, card = (folder / 'README.md').read_text().split('---\n', 2)
+    assert 'license: "apache-2.0"' in front
+    assert run('zoo', folder.name) == card.lstrip()
 
 
 def test_the_configs_travel_with_it(run):
