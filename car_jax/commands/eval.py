@@ -36,8 +36,16 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add('--config', default='', help='a study, such as configs/reliability.py')
   add('--own', default=[], action='append', help='a module of your own that the checkpoint names')
   cluster.add(parser)
+<<<<<<< HEAD
   add_explain(parser)
   add('--out', help='folder of the report (default: report in the checkpoint, runs/NAME/study)')
+=======
+  add(
+    '--out',
+    help='folder of the report (default: report in the checkpoint; of a study runs/NAME/study, or '
+    'runs/NAME/study-checkpoints, study-predictions of models named here)',
+  )
+>>>>>>> e7369a4ceaaece5fe82952aef0413634ad8d7d66
   one = parser.add_argument_group('with --checkpoint alone')
   one.add_argument('--step', default='', help='best, latest or a number (default: best, if kept)')
   one.add_argument(
@@ -197,8 +205,9 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
     kind=args.kind,
     resize=args.resize,
   )
-  name = pathlib.Path(args.config.partition(':')[0]).stem
-  content, page = studies.run(config, args.out or f'runs/{name}/study', command, args.config, notes)
+  of = '-predictions' if args.predictions else '-checkpoints' if args.checkpoint else ''
+  out = args.out or f'runs/{pathlib.Path(args.config.partition(":")[0]).stem}/study{of}'
+  content, page = studies.run(config, out, command, args.config, notes)
   seen = view.View(content)
   for table in (*pivot.tables(seen), *survival.tables(seen)):
     print('\n'.join([f'{table.title}: {table.about}', *table.terminal()]), end='\n\n')

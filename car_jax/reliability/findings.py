@@ -1,5 +1,6 @@
 """The findings of a study, in plain sentences drawn from its numbers."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -7,6 +8,10 @@ from car_jax.evaluate import order
 from car_jax.evaluate.order import Ranking
 from car_jax.reliability import failing, ranks, survival
 from car_jax.reliability.view import View, mean, number
+from car_jax.report.table import joined
+
+NAMED = 3  # fits with a warning
+WORSE = 0.45  # an AUROC below which the order is rather the other way round
 
 
 def findings(view: View) -> list[str]:
@@ -95,9 +100,12 @@ def _leaders(view: View) -> str:
     values = {m: v for m, v in values.items() if not math.isnan(v)}
     if values:
       pick = max if view.metrics[metric].better == 'high' else min
-      name = pick(values, key=lambda m: values[m])
-      shown = _show(view, metric, values[name])
-      parts.append(f'{name} is the {word} ({view.metrics[metric].title} {shown})')
+      best = pick(values.values())
+      names = [m for m, v in values.items() if v == best]
+      is_ = 'are equally' if names[1:] else 'is'
+      shown = _show(view, metric, best)
+      the = '' if names[1:] else 'the '
+      parts.append(f'{joined(names)} {is_} {the}{word} ({view.metrics[metric].title} {shown})')
   return f'On {view.strongest}, before recalibration, {" and ".join(parts)}.' if parts else ''
 
 
@@ -107,7 +115,7 @@ def _orders(view: View) -> list[str]:
   entries = {(r['set'], r['metric']): r for r in view.study.get('rankings') or []}
   here = [(s, entries[s, view.accuracy]) for s in shown if (s, view.accuracy) in entries]
   title = lambda s: f'{view.metrics[view.accuracy].title} on {s}'
-  keys = ('order', 'best', 'places', 'held')
+  keys = [f.name for f in dataclasses.fields(Ranking)]
   return [order.sentence(title(s), Ranking(**{k: e[k] for k in keys})) for s, e in here]
 
 
@@ -163,7 +171,9 @@ def _grade(auroc: float) -> str:
     return 'well'
   if auroc >= 0.75:
     return 'partly'
-  return 'poorly' if auroc >= 0.6 else 'hardly better than chance'
+  if auroc >= 0.6:
+    return 'poorly'
+  return 'hardly better than chance' if auroc >= WORSE else 'worse than chance'
 
 
 def _errors(view: View) -> str:
@@ -180,7 +190,7 @@ def _errors(view: View) -> str:
 def _unknown(view: View) -> str:
   if 'unknown_auroc' not in view.metrics:
     return ''
-  by_set = {s: view.over_models(s, view.plain, 'unknown_auroc') for s in view.sets}
+  by_set = {s: view.over_models(s, view.plain, 'unknown_auroc') for s in view.single_sets()}
   by_set = {s: v for s, v in by_set.items() if not math.isnan(v)}
   if not by_set:
     return ''
@@ -194,18 +204,26 @@ def _unknown(view: View) -> str:
 
 
 def _image_level(view: View) -> str:
-  rows = [r for r in view.study.get('image_ood') or [] if r.get('calibrator') == view.plain]
+  single, every = view.single_sets(), view.study.get('image_ood') or []
+  rows = [r for r in every if r.get('calibrator') == view.plain and r.get('other') in single]
   value = mean(number(r.get('auroc')) for r in rows)
   if math.isnan(value):
     return ''
+  surer = '' if value >= WORSE else ' (it is surer of images from elsewhere)'
   return (
     'Does it notice that a whole image is from elsewhere? '
-    f'{_grade(value).capitalize()}: AUROC {100 * value:.1f} %, mean over models and sets.'
+    f'{_grade(value).capitalize()}{surer}: AUROC {100 * value:.1f} %, mean over models and sets.'
   )
 
 
 def _warnings(view: View) -> str:
   fits = view.study.get('fits') or []
-  if not (count := sum(bool(f.get('warnings')) for f in fits)):
+  warned = [f for f in fits if f.get('warnings')]
+  if not warned:
     return ''
-  return f'{count} of {len(fits)} calibrator fits came with a warning: see below.'
+  said = [f'{f["model"]}, {f["calibrator"]}: {", ".join(map(str, f["warnings"]))}' for f in warned]
+  more = f'; {len(said) - NAMED} more' if said[NAMED:] else ''
+  return (
+    f'{len(warned)} of {len(fits)} calibrator fits came with a warning: '
+    f'{"; ".join(said[:NAMED])}{more}.'
+  )

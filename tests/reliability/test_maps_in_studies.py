@@ -134,7 +134,8 @@ def test_a_report_of_anybodys_files_has_them_too(finished, tmp_path, capsys):
   out = tmp_path / 'report'
   given = [f'--predictions={k}={folder / "all" / k}' for k in ('logits', 'maps')]
   change = [f'--config.report.metrics={names!r}', '--classes=4', f'--out={out}']
-  assert evaluation.main([*given, f'--labels={folder / "all" / "labels"}', *change]) == 0
+  more = [f'--labels={folder / "all" / "labels"}', '--explain']
+  assert evaluation.main([*given, *more, *change]) == 0
   assert 'ece_near is ece_near[0 to 2 px, 15 bins' in capsys.readouterr().out
   content = json.loads((out / 'results.json').read_text())
   scores = {s['name']: s['scores'] for s in content['subjects']}
