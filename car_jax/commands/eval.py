@@ -36,16 +36,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add('--config', default='', help='a study, such as configs/reliability.py')
   add('--own', default=[], action='append', help='a module of your own that the checkpoint names')
   cluster.add(parser)
-<<<<<<< HEAD
   add_explain(parser)
-  add('--out', help='folder of the report (default: report in the checkpoint, runs/NAME/study)')
-=======
   add(
     '--out',
     help='folder of the report (default: report in the checkpoint; of a study runs/NAME/study, or '
     'runs/NAME/study-checkpoints, study-predictions of models named here)',
   )
->>>>>>> e7369a4ceaaece5fe82952aef0413634ad8d7d66
   one = parser.add_argument_group('with --checkpoint alone')
   one.add_argument('--step', default='', help='best, latest or a number (default: best, if kept)')
   one.add_argument(
