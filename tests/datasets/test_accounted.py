@@ -176,7 +176,7 @@ def test_deep_images_by_a_range_or_percentiles(tmp_path, capsys, kind, shape):
   assert run('folder', source, tmp_path / 'e', *ALL_TRAIN) == 2
   told = capsys.readouterr().err
   assert 'a.tif: more than 8 bits per channel' in told
-  assert '--range LOW,HIGH' in told
+  assert '--range=LOW,HIGH' in told
 
 
 def test_a_deep_image_of_nan_is_refused(tmp_path, capsys):

@@ -208,7 +208,7 @@ def flipped_png(path):
     (
       'x.png',
       lambda p: Image.fromarray(np.full((64, 64), 3000, np.uint16)).save(p),
-      'x.png: more than 8 bits per channel (16: uint16 from 3000 to 3000)\n    --range LOW,HIGH',
+      'x.png: more than 8 bits per channel (16: uint16 from 3000 to 3000)\n    --range=LOW,HIGH',
     ),
   ],
 )
