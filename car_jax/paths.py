@@ -33,8 +33,8 @@ def of(place: str | os.PathLike[str]) -> pathlib.Path:
   if isinstance(place, pathlib.PurePath):
     return cast(pathlib.Path, place)
   text = os.fspath(place)
-  scheme, found, rest = text.partition('://')
-  if not found or not re.fullmatch('[A-Za-z][A-Za-z0-9+.-]*', scheme):
+  scheme, separator, rest = text.partition('://')
+  if not separator or not re.fullmatch('[A-Za-z][A-Za-z0-9+.-]*', scheme):
     return pathlib.Path(text)
   if scheme == 'file':
     host, _, path = rest.partition('/')
@@ -235,8 +235,8 @@ def _update(
   known = json.loads(index.read_text()) if index.exists() else {}
   there = {_relative(key, root): (key, _version(info)) for key, info in wanted.items()}
   new = {k for k, (_, v) in there.items() if known.get(k) != v or not (copy / k).is_file()}
-  for gone in {*known} - {*there} if whole else ():
-    (copy / gone).unlink(missing_ok=True)
+  for removed in {*known} - {*there} if whole else ():
+    (copy / removed).unlink(missing_ok=True)
   copy.mkdir(parents=True, exist_ok=True)
   for k in sorted(new):
     with tempfile.TemporaryDirectory(prefix='.part', dir=copy) as place:
@@ -257,5 +257,5 @@ def _relative(key: str, root: str) -> str:
 
 def _version(info: dict[str, Any]) -> list[str]:
   """What changes when an object is written again: its size and what its bucket tells."""
-  tells = ('generation', 'etag', 'ETag', 'md5Hash', 'mtime', 'LastModified', 'last_modified')
-  return [str(info.get(key)) for key in ('size', *tells)]
+  versions = ('generation', 'etag', 'ETag', 'md5Hash', 'mtime', 'LastModified', 'last_modified')
+  return [str(info.get(key)) for key in ('size', *versions)]

@@ -207,8 +207,8 @@ class Predictor:
     keys = names or [key for content in contents for key in content.keys]
     if len(keys) != len(every):
       raise UserError(f'{len(keys)} names for {len(every)} images')
-    found = self._in_batches(every, keys, samples, seed, Windows(crop, stride))
-    out = [content.arranged(found) for content in contents]
+    each = self._in_batches(every, keys, samples, seed, Windows(crop, stride))
+    out = [content.arranged(each) for content in contents]
     return out if isinstance(image, (list, tuple)) else out[0]
 
   def _in_batches(self, images, keys, samples, seed, windows) -> Any:

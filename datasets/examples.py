@@ -46,16 +46,16 @@ def lesions(size: int = 64) -> Iterator[Example]:
   """Rendered slices around real outlines, [size, size], and four readers [4, size, size]: one that
   each number of readers marked, from test patients."""
   data = dict(np.load(lidc.FILE))
-  found: dict[int, Example] = {}
+  by_readers: dict[int, Example] = {}
   for i in np.flatnonzero(data['split'] == base.SPLITS.index('test')):
     masks = lidc.centre(lidc.masks_of(data, int(i)), size)
     readers = int(masks.any((1, 2)).sum())
-    if readers and readers not in found and masks.any(0).sum() >= LEAST:
+    if readers and readers not in by_readers and masks.any(0).sum() >= LEAST:
       image = lidc.render.slice_image(masks, data['ratings'][i], seed=int(i))
-      found[readers] = f'{readers}-of-4-readers', image, masks.astype(np.uint8)
-    if len(found) == len(masks):
+      by_readers[readers] = f'{readers}-of-4-readers', image, masks.astype(np.uint8)
+    if len(by_readers) == len(masks):
       break
-  return (found[readers] for readers in sorted(found))
+  return (by_readers[readers] for readers in sorted(by_readers))
 
 
 def scenes(height: int = 64) -> Iterator[Example]:

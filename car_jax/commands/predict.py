@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
   kinds = writing.kinds_of(args.save)
   windows = predictor.Windows(_sides(args.crop, '--crop'), _sides(args.stride, '--stride'))
   ahead.use_compilation_cache()
-  found = sources.find(args.inputs, args.out)
+  inputs = sources.find(args.inputs, args.out)
   model = predictor.load(args.run, step=args.step, calibrator=args.calibrator, changes=changes)
   options = run.Options(samples, args.seed, kinds, args.range, windows)
   run.begin(args.out, run.settings(model, options, changes), args.new)
@@ -74,17 +74,17 @@ def main(arguments: list[str]) -> int:
   if model.single and (args.samples or 1) > 1:
     print(f'--samples {samples}: this model has one answer of an image, so one sample is written')
   with lock.exclusive(args.out, 'predicted to', '--out'):
-    work = run.Run(model, found, args.out, options)
+    work = run.Run(model, inputs, args.out, options)
     try:
       work.predict()
     except KeyboardInterrupt:
       print('stopped: the same command goes on', file=sys.stderr)
       raise
     rows = work.finish(f'car-jax predict {shlex.join(arguments)}')
-  return say(rows, work, args.out)
+  return report(rows, work, args.out)
 
 
-def say(rows: list[dict[str, Any]], work: Any, out: pathlib.Path) -> int:
+def report(rows: list[dict[str, Any]], work: Any, out: pathlib.Path) -> int:
   """What was done and what was not -> the exit status."""
   unread = work.unread()
   for line in work.problems.noted():

@@ -56,7 +56,7 @@ ABOUT = {
 
 
 def maps(outputs: Outputs, batch: State, ignore: int | None) -> dict[str, Array]:
-  """said [B, H, W] and labels [B, M, H, W], C where void, in one byte up to 255 classes."""
+  """predicted [B, H, W] and labels [B, M, H, W], C where void, in one byte up to 255 classes."""
   logits = outputs.logits
   classes = logits.shape[-1]
   known = pixel_counts.known(batch, classes, ignore)
@@ -64,16 +64,16 @@ def maps(outputs: Outputs, batch: State, ignore: int | None) -> dict[str, Array]
     known &= ~batch['unknown'][:, None]
   small = jnp.uint8 if classes <= 255 else jnp.int32
   return {
-    'said': jnp.argmax(logits, -1).astype(small),
+    'predicted': jnp.argmax(logits, -1).astype(small),
     'labels': jnp.where(known, batch['labels'], classes).astype(small),
   }
 
 
 def pairs(state: dict[str, np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
   """Each image's place with each of its readers' labels and the prediction."""
-  for i, (said, labels) in enumerate(zip(state['said'], state['labels'], strict=True)):
+  for i, (predicted, labels) in enumerate(zip(state['predicted'], state['labels'], strict=True)):
     for label in labels:
-      yield i, said, label
+      yield i, predicted, label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,25 +94,25 @@ class Boundaries(Source):
     return maps(outputs, batch, self.ignore)
 
   def kept(self, state):
-    n, c = len(state['said']), self.classes
+    n, c = len(state['predicted']), self.classes
     rows = dict(sum=np.zeros((n, c)), maps=np.zeros((n, c), int), pixels=np.zeros((n, c, 2), int))
-    for i, said, label in pairs(state):
+    for i, predicted, label in pairs(state):
       if self.kind == IOU:
-        pixels = boundary.iou_counts(said, label, c, share=self.width, void=c)
+        pixels = boundary.iou_counts(predicted, label, c, share=self.width, void=c)
         rows['pixels'][i] += pixels
         values = boundary.iou(pixels)
       else:
-        values = self._f(said, label)
+        values = self._f(predicted, label)
       rows['maps'][i] += ~np.isnan(values)
       rows['sum'][i] += np.nan_to_num(values)
     return rows, {}
 
-  def _f(self, said: np.ndarray, label: np.ndarray) -> np.ndarray:
+  def _f(self, predicted: np.ndarray, label: np.ndarray) -> np.ndarray:
     """[C], nan for classes that neither map has where the label is known."""
     known = label != self.classes
     values = np.full(self.classes, np.nan)
-    for c in np.union1d(said[known], label[known]):
-      masks = said == c, label == c
+    for c in np.union1d(predicted[known], label[known]):
+      masks = predicted == c, label == c
       values[c] = boundary.boundary_f(*masks, tolerance=self.width, valid=known)
     return values
 
@@ -172,12 +172,12 @@ class Bands(Source):
     return maps(outputs, batch, self.ignore) | {'conf': steps, 'bin': k}
 
   def kept(self, state):
-    shape = len(state['said']), len(EDGES) + 1, self.bins
+    shape = len(state['predicted']), len(EDGES) + 1, self.bins
     rows = {k: np.zeros(shape) for k in calibration.BinSums._fields}
-    for i, said, label in pairs(state):
+    for i, predicted, label in pairs(state):
       far = border_calibration.distance(label, void=self.classes)
       seen = ~np.isnan(far)
-      conf, right = state['conf'][i][seen] / STEPS, (said == label)[seen]
+      conf, right = state['conf'][i][seen] / STEPS, (predicted == label)[seen]
       sums = border_calibration.band_bins(
         far[seen], state['bin'][i][seen].astype(int), conf, right, num_bins=self.bins
       )

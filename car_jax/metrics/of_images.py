@@ -44,7 +44,7 @@ class View:
   samples: Array | None
   sample_weight: Array
   probs: Array
-  said: Array
+  predicted: Array
   readers: Array
   weight: Array
   seen: Array
@@ -87,7 +87,7 @@ class ImageRisks(Source):
     state = {'risk': risks(view, self.absent)}
     state |= {name: ON_DEVICE[name](view) for name in self.confidences if name in ON_DEVICE}
     if {*self.confidences} & {*OF_MAPS}:
-      few = dict(entropy=view.entropy, said=view.said)
+      few = dict(entropy=view.entropy, predicted=view.predicted)
       state |= {k: v.astype(jnp.uint16) for k, v in few.items()} | {'seen': view.seen}
     return state
 
@@ -102,13 +102,13 @@ class ImageRisks(Source):
     if 'unknown' in batch:
       void |= batch['unknown'][:, None]
     readers = jnp.where(void, VOID, readers)
-    said, entropy = self._softmax(outputs)
+    predicted, entropy = self._softmax(outputs)
     share = entropy / np.log(max(many, 2))
     return View(
       samples=outputs.labels if outputs.sampled else None,
       sample_weight=outputs.weight,
       probs=probs,
-      said=said,
+      predicted=predicted,
       readers=readers,
       weight=weight,
       seen=jnp.any(stochastic.known(readers, weight, VOID), 1),
@@ -132,7 +132,9 @@ class ImageRisks(Source):
   def _confidence(self, name: str, state: Any) -> np.ndarray:
     """[B]"""
     if name in OF_MAPS:
-      maps = zip(state['entropy'] / STEPS, state['said'], state['seen'].astype(bool), strict=True)
+      maps = zip(
+        state['entropy'] / STEPS, state['predicted'], state['seen'].astype(bool), strict=True
+      )
       how = OF_MAPS[name]
       return -np.array([aggregate.aggregate(u, how, prediction=p, valid=v) for u, p, v in maps])
     if state[name].ndim == 1:
@@ -147,7 +149,7 @@ class ImageRisks(Source):
 
 def risks(view: View, absent: str = 'one') -> Array:
   """[B], nan where no reader knows a pixel; with absent='skip' also without a scored class."""
-  matrix = confusions(view.said, view.readers, view.probs.shape[-1])
+  matrix = confusions(view.predicted, view.readers, view.probs.shape[-1])
   both, size = jnp.diagonal(matrix, 0, 2, 3), jnp.sum(matrix, 2) + jnp.sum(matrix, 3)
   dice = jnp.where(size > 0, 2 * both / jnp.maximum(size, 1), jnp.nan)[..., view.classes]
   dice = overlap.class_mean(dice, 'skip')  # [B, M]
@@ -157,10 +159,10 @@ def risks(view: View, absent: str = 'one') -> Array:
   return 1 - jnp.sum(weight * dice, 1) / jnp.sum(weight, 1)
 
 
-def confusions(said: Array, readers: Array, classes: int) -> Array:
+def confusions(predicted: Array, readers: Array, classes: int) -> Array:
   """Pixels by a reader's and the predicted class [B, M, C, C], of those the reader knows."""
   drop = classes**2
-  at = jnp.where(readers == VOID, drop, readers * classes + said[:, None])
+  at = jnp.where(readers == VOID, drop, readers * classes + predicted[:, None])
   count = lambda k: jnp.zeros(drop, jnp.int32).at[k.reshape(-1)].add(1, mode='drop')
   return jax.vmap(jax.vmap(count))(at).reshape(*readers.shape[:2], classes, classes)
 
@@ -173,13 +175,13 @@ def _rows(view: View, where: Array) -> Array:
 def _foreground(view: View) -> Array:
   """Where a scored class is predicted; of an image without one, everywhere."""
   scored = jnp.zeros(view.probs.shape[-1], bool).at[jnp.array(view.classes)].set(True)
-  where = view.seen & scored[view.said]
+  where = view.seen & scored[view.predicted]
   return _rows(view, jnp.where(jnp.any(where, (1, 2), keepdims=True), where, view.seen))
 
 
 def _pairwise_dice(view: View) -> Array:
   if view.samples is None:
-    return jnp.full(len(view.said), jnp.nan)
+    return jnp.full(len(view.predicted), jnp.nan)
   kw: dict[str, Any] = dict(classes=view.classes, ignore=VOID, reader_weight=view.weight)
   return stochastic.pairwise_dice(
     view.samples, readers=view.readers, sample_weight=view.sample_weight, **kw
@@ -189,7 +191,7 @@ def _pairwise_dice(view: View) -> Array:
 def _soft_dice(view: View) -> Array:
   kw: dict[str, Any] = dict(samples=view.samples, sample_weight=view.sample_weight)
   return soft_dice.class_confidence(
-    view.probs, view.said, classes=view.classes, valid=view.seen, **kw
+    view.probs, view.predicted, classes=view.classes, valid=view.seen, **kw
   )
 
 

@@ -32,9 +32,9 @@ class Content:
   volume: Volume | None = None
   single: bool = True
 
-  def arranged(self, found: Iterator[Any]) -> Any:
+  def arranged(self, outputs: Iterator[Any]) -> Any:
     """The next Outputs of its images as one: of an image, a batch, or with a volume's axes."""
-    rows = [next(found) for _ in self.images]
+    rows = [next(outputs) for _ in self.images]
     if self.single and self.volume is None:
       return rows[0]
     out = jax.tree.map(lambda *x: np.stack(x), *rows)

@@ -27,7 +27,7 @@ from car_jax.evaluate import folders
 from car_jax.nn import windows as windows_of_net
 from car_jax.predict import page, reading, rows
 from car_jax.predict.reading import Content
-from car_jax.predict.sources import Found, Item
+from car_jax.predict.sources import Inputs, Item
 from car_jax.predict.writing import Writer
 from car_jax.predictor import WHOLE_OR_WINDOWS, Predictor, Windows
 
@@ -103,24 +103,24 @@ def begin(out: pathlib.Path, wanted: dict[str, Any], new: bool) -> None:
 
 
 class Run:
-  """One call of the command: `predict` the items of `found`, then `finish`.
+  """One call of the command: `predict` the items of `inputs`, then `finish`.
 
   Raises UserError where the folder holds another file's predictions under an item's name.
   """
 
-  def __init__(self, model: Predictor, found: Found, out: pathlib.Path, options: Options):
-    self.model, self.found, self.out, self.options = model, found, out, options
+  def __init__(self, model: Predictor, inputs: Inputs, out: pathlib.Path, options: Options):
+    self.model, self.inputs, self.out, self.options = model, inputs, out, options
     self.writer = Writer(out, model.info, options.kinds, model.single)
-    self.problems = found.problems
+    self.problems = inputs.problems
     for part in out.rglob('*.part'):  # of a process that was killed while it wrote
       part.unlink(missing_ok=True)
     self._unknown: list[str] = []
-    self._said = False
-    self.before = {item.name for item in found.items if self._record(item)}
+    self._windows_named = False
+    self.before = {item.name for item in inputs.items if self._record(item)}
 
   def predict(self) -> None:
     """All that is not complete. Raises KeyboardInterrupt once a signal asks to stop."""
-    todo = [item for item in self.found.items if item.name not in self.before]
+    todo = [item for item in self.inputs.items if item.name not in self.before]
     if not todo:
       return
     self._progress = lines.line(sum(item.count for item in todo))
@@ -131,10 +131,10 @@ class Run:
       concurrent.futures.ThreadPoolExecutor(WRITERS) as self._pool,
     ):
       for part in self._parts(todo):
-        found = self._batch(part)
+        outputs = self._batch(part)
         if waiting is not None:
           self._take(*waiting)
-        waiting = part, found
+        waiting = part, outputs
       if waiting is not None:
         self._take(*waiting)
 
@@ -167,24 +167,24 @@ class Run:
 
   def unread(self) -> list[str]:
     """What is wrong with each file that was not read; of those that want a range, --range once."""
-    asked = [f'  {line}' for line in self._unknown]
-    if asked:
-      asked[-1] += f'\n    {spans.MEND}'
-    return [*self.problems.lines, *asked]
+    ranges = [f'  {line}' for line in self._unknown]
+    if ranges:
+      ranges[-1] += f'\n    {spans.MEND}'
+    return [*self.problems.lines, *ranges]
 
   def _batch(self, part: Part) -> Any:
     o = self.options
     images = [target.content.images[k] for target, k in part]
     keys = [target.content.keys[k] for target, k in part]
-    self._say_windows(part[0][0].item, images[0].shape[:2])
+    self._name_windows(part[0][0].item, images[0].shape[:2])
     return self.model.batch(images, keys, o.samples, o.seed, o.windows)
 
-  def _say_windows(self, item: Item, shape: tuple[int, int]) -> None:
+  def _name_windows(self, item: Item, shape: tuple[int, int]) -> None:
     """A line, once, where an image goes by windows that nobody asked for."""
     windows = self.options.windows.of(shape, self.model)
-    if self._said or self.options.windows.crop is not None or not windows.crop:
+    if self._windows_named or self.options.windows.crop is not None or not windows.crop:
       return
-    self._said = True
+    self._windows_named = True
     (h, w), (y, x) = (windows_of_net.sides(side or 0) for side in (windows.crop, windows.stride))
     sharding.say(
       f'{item.paths[0]} and others of more than {predictor.MOST_WHOLE:,} pixels go by windows of '
@@ -192,12 +192,12 @@ class Run:
       sys.stderr,
     )
 
-  def _take(self, part: Part, found: Any) -> None:
+  def _take(self, part: Part, outputs: Any) -> None:
     """Fetches a batch and writes the items that are complete with it."""
     stopping.check()
     if 'probabilities' not in self.options.kinds:
-      found = found.replace(probabilities=found.probabilities[..., :0])
-    fetched = jax.device_get(found)
+      outputs = outputs.replace(probabilities=outputs.probabilities[..., :0])
+    fetched = jax.device_get(outputs)
     for row, (target, k) in enumerate(part):
       target.rows[k] = jax.tree.map(lambda x, row=row: x[row], fetched)
     complete = {id(target): target for target, _ in part if target.complete}
@@ -250,8 +250,8 @@ class Run:
 
   def _earlier(self) -> Iterator[dict[str, Any]]:
     """What calls with other files left: of none of the items, nor of their files by other names."""
-    names = {item.name for item in self.found.items}
-    places = {str(place(item).absolute()) for item in self.found.items}
+    names = {item.name for item in self.inputs.items}
+    places = {str(place(item).absolute()) for item in self.inputs.items}
     for path in sorted((self.out / DONE).rglob('*.json')):
       name = path.relative_to(self.out / DONE).as_posix().removesuffix('.json')
       record = None if name in names else self._complete(path)
@@ -260,7 +260,7 @@ class Run:
 
   def finish(self, command: str) -> list[dict[str, Any]]:
     """Writes the table and the page of all that is complete, of earlier calls too -> its rows."""
-    records = [record for item in self.found.items if (record := self._record(item))]
+    records = [record for item in self.inputs.items if (record := self._record(item))]
     records += self._earlier()
     every = [row for record in records for row in record['images']]
     with folders.whole(self.out / CSV) as part:

@@ -46,14 +46,14 @@ class Item:
 
 
 @dataclasses.dataclass
-class Found:
+class Inputs:
   """items in the order of their paths. problems: lines of files that cannot be read, and notes."""
 
   items: list[Item]
   problems: Problems
 
 
-def find(inputs: Sequence[str], out: pathlib.Path | None = None) -> Found:
+def find(inputs: Sequence[str], out: pathlib.Path | None = None) -> Inputs:
   """What is in files and folders, at any depth, but in `out`.
 
   Hidden files and those of no known kind are noted; one of a known kind that cannot be read, or
@@ -72,7 +72,7 @@ def find(inputs: Sequence[str], out: pathlib.Path | None = None) -> Found:
   if not items and not problems.lines:
     noted = ''.join(f'\n{line}' for line in problems.noted())
     raise UserError(f'{", ".join(inputs)}: nothing to predict; {EXPECTED} is there{noted}')
-  return Found(_named_apart(items, problems), problems)
+  return Inputs(_named_apart(items, problems), problems)
 
 
 def _is_new(path: pathlib.Path, seen: set[str], problems: Problems) -> bool:

@@ -91,7 +91,7 @@ class Dataset:
     self.predictions: list[Predictions] = [p for several, _ in opened for p in several]
     self.labels: Labels = opened[0][1]
     if isinstance(self.labels, sources.LabelFiles):
-      self.labels.say_converted()
+      self.labels.report_converted()
     _check_names([predictions.name for predictions in self.predictions])
     self.ids = _same_ids(self.predictions)
     if not pathlib.Path(labels or '?').is_dir():  # which is the same for all of them

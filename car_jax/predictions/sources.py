@@ -110,7 +110,7 @@ class LabelFiles:
   ignored: int | None = files.IGNORED
   unknown: int | None = None  # read as ignored
 
-  def say_converted(self) -> None:
+  def report_converted(self) -> None:
     """A line on stderr where label ids of Cityscapes become train ids."""
     every = [p for g in self.groups.values() for p in g.labels]
     if count := sum(map(foreign.has_label_ids, every)):

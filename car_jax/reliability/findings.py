@@ -221,9 +221,9 @@ def _warnings(view: View) -> str:
   warned = [f for f in fits if f.get('warnings')]
   if not warned:
     return ''
-  said = [f'{f["model"]}, {f["calibrator"]}: {", ".join(map(str, f["warnings"]))}' for f in warned]
-  more = f'; {len(said) - NAMED} more' if said[NAMED:] else ''
+  texts = [f'{f["model"]}, {f["calibrator"]}: {", ".join(map(str, f["warnings"]))}' for f in warned]
+  more = f'; {len(texts) - NAMED} more' if texts[NAMED:] else ''
   return (
     f'{len(warned)} of {len(fits)} calibrator fits came with a warning: '
-    f'{"; ".join(said[:NAMED])}{more}.'
+    f'{"; ".join(texts[:NAMED])}{more}.'
   )

@@ -203,8 +203,8 @@ def class_iou(view: View) -> Table | None:
   """IoU of every class by model and set, without recalibration; the deeper, the higher."""
   names = [str(n) for n in view.study.get('classes') or []]
   rows = []
-  for (model, dataset, calibrator), found in view.cells.items():
-    values = [number(v) for v in found.get('iou') or []]
+  for (model, dataset, calibrator), measured in view.cells.items():
+    values = [number(v) for v in measured.get('iou') or []]
     if calibrator != view.plain or len(values) != len(names) or not names:
       continue
     cells = (Cell(share(v, unit=False), heat=v if math.isfinite(v) else None) for v in values)
@@ -216,8 +216,8 @@ def scenes(view: View) -> Table | None:
   """The spread over the scenes of each set, of accuracy and calibration error."""
   metrics = [view.metrics[m] for m in (view.accuracy, 'ece') if m in view.metrics]
   rows = []
-  for (model, dataset, calibrator), found in view.cells.items():
-    by_scene = found.get('scenes') or {}
+  for (model, dataset, calibrator), measured in view.cells.items():
+    by_scene = measured.get('scenes') or {}
     if calibrator != view.plain or len(by_scene) < 2:
       continue
     cells = [Cell(model), Cell(dataset), Cell(f'{len(by_scene)}')]

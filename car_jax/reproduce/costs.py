@@ -92,8 +92,8 @@ def _step(method: Any, kind: Any, state: Any, batch: Any) -> tuple[np.ndarray, i
 
 def analysed(lowered: Any) -> np.ndarray:
   """(operations, bytes moved) of a program."""
-  found = lowered.cost_analysis() or {}
-  return np.array([found.get('flops', 0.0), found.get('bytes accessed', 0.0)])
+  analysis = lowered.cost_analysis() or {}
+  return np.array([analysis.get('flops', 0.0), analysis.get('bytes accessed', 0.0)])
 
 
 def repeated(jaxpr: Jaxpr, times: int = 1) -> Iterator[np.ndarray]:

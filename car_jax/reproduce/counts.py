@@ -18,7 +18,7 @@ def prepared(source: Source, data_dir: pathlib.Path) -> bool:
   return (place(source, data_dir) / 'dataset_info.json').exists()
 
 
-def found(source: Source, folder: pathlib.Path | None, data_dir: pathlib.Path) -> dict[str, int]:
+def counted(source: Source, folder: pathlib.Path | None, data_dir: pathlib.Path) -> dict[str, int]:
   """Split -> examples, of what is prepared, or else of the user's folder. Raises UserError."""
   if prepared(source, data_dir):
     import tensorflow_datasets as tfds

@@ -53,7 +53,7 @@ def costs_of(request: Request, todo: list[Stage]) -> dict[str, tuple[Cost, int]]
 def _examples(request: Request) -> dict[str, dict[str, int]]:
   """Of the user's folders, or as published."""
   return {
-    source.data: counts.found(source, folder, request.data_dir)
+    source.data: counts.counted(source, folder, request.data_dir)
     if folder
     else dict(source.counts[0] if source.counts else {})
     for source, folder in zip(request.experiment.sources, request.sources, strict=True)

@@ -2,7 +2,7 @@
 
 from car_jax.errors import UserError
 from car_jax.evaluate import folders
-from car_jax.reproduce import counts, stages, verdicts
+from car_jax.reproduce import comparison, counts, stages
 from car_jax.reproduce.stages import Request
 
 
@@ -22,9 +22,9 @@ def run(request: Request, stage: str = '') -> int:
   if left := [s.name for s in every if not s.done()]:
     print(f'left: {", ".join(left)}; the same command without --stage does it')
     return 0
-  found = verdicts.lines(request)
-  print('\n'.join(verdicts.write(request, found)))
-  return 0 if verdicts.agrees(request, found) else 1
+  lines = comparison.lines(request)
+  print('\n'.join(comparison.write(request, lines)))
+  return 0 if comparison.agrees(request, lines) else 1
 
 
 def check(request: Request, todo: list[stages.Stage]) -> None:
@@ -33,7 +33,7 @@ def check(request: Request, todo: list[stages.Stage]) -> None:
     raise UserError("--released is missing: the folder of the models' files of weights")
   for source, folder in zip(request.experiment.sources, request.sources, strict=True):
     there = counts.prepared(source, request.data_dir)
-    seen = counts.found(source, folder, request.data_dir)
+    seen = counts.counted(source, folder, request.data_dir)
     if not request.partial:
       counts.check(source, seen, counts.place(source, request.data_dir) if there else folder)
   if any(s.name == 'imagenet' and not s.done() for s in todo):

@@ -94,10 +94,10 @@ def chosen(stages: list[Stage], name: str) -> list[Stage]:
   """Those that are called so, or lie below: `train` is all seeds and their report. UserError."""
   if not name:
     return stages
-  found = [s for s in stages if s.name == name or s.name.startswith(f'{name}/')]
-  if not found:
+  named = [s for s in stages if s.name == name or s.name.startswith(f'{name}/')]
+  if not named:
     raise UserError(f'no stage {name!r}\n  known: {", ".join(s.name for s in stages)}')
-  return found
+  return named
 
 
 def _preparing(request: Request) -> Iterator[Stage]:
@@ -161,7 +161,7 @@ def training_changes(request: Request, training: Training, seed: int) -> Changes
     made.append((f'init.{training.start.part}', f'{request.workdir / "imagenet"}:net'))
   if training.after:
     made.append(('init.net', f'{request.workdir / training.after / f"seed{seed}"}:net'))
-    made.append(('data.target.counts', str(_found(request, seed) / 'counts.npz')))
+    made.append(('data.target.counts', str(_importance(request, seed) / 'counts.npz')))
   return (*made, *request.changes)
 
 
@@ -174,13 +174,13 @@ def trained(run: pathlib.Path, config: ConfigDict) -> bool:
   return scored >= {*config.evals}
 
 
-def _found(request: Request, seed: int) -> pathlib.Path:
+def _importance(request: Request, seed: int) -> pathlib.Path:
   return request.workdir / 'found' / f'seed{seed}'
 
 
 def _finds(request: Request, after: str, seed: int) -> Iterator[Stage]:
   """What a first stage finds on the target's training images, by which the second draws them."""
-  run, out = request.workdir / after / f'seed{seed}', _found(request, seed)
+  run, out = request.workdir / after / f'seed{seed}', _importance(request, seed)
   report, counted = out / 'report', out / 'counts.npz'
   given = ('--checkpoint', str(run), '--config.report.split=train', '--save', 'labels')
   arguments = ('eval', *given, '--out', str(report))

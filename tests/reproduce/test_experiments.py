@@ -134,7 +134,7 @@ def test_examples_are_counted_before_anything_is_prepared(name, tmp_path):
   make, wanted = MADE[name]
   make(tmp_path / 's')
   source = SOURCES[name]
-  seen = counts.found(source, tmp_path / 's', tmp_path / 'data')
+  seen = counts.counted(source, tmp_path / 's', tmp_path / 'data')
   assert {k: sum(seen.get(s, 0) for s in k.split('+')) for k in wanted} == wanted
   assert not (tmp_path / 'data').exists()
   if source.counts:
@@ -255,7 +255,7 @@ def test_a_black_box_is_needed_where_the_nets_see_one(tmp_path):
   street(tmp_path / 's')
   shutil.rmtree(tmp_path / 's' / 'black_box')
   with pytest.raises(UserError, match='black_box is not there'):
-    counts.found(experiments.FLIPPED, tmp_path / 's', tmp_path / 'data')
+    counts.counted(experiments.FLIPPED, tmp_path / 's', tmp_path / 'data')
 
 
 def test_the_stages_of_a_name():

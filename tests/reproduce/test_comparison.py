@@ -9,7 +9,7 @@ from car_jax import published
 from car_jax.configs import sac_gta5
 from car_jax.evaluate import plan
 from car_jax.published import Score
-from car_jax.reproduce import experiments, stages, verdicts
+from car_jax.reproduce import comparison, experiments, stages
 from tests.test_configs import info_of, load
 
 
@@ -39,11 +39,11 @@ WEIGHTS = Score('ged16', 0.3, of='weights', tolerance=0.002)
 def test_the_mean_over_seeds_is_judged(tmp_path, values, inside):
   report(tmp_path, values, [PAPER, WEIGHTS])
   request = stages.Request(experiments.find('lidc-mose'), tmp_path)
-  (line,) = found = verdicts.lines(request)
+  (line,) = found = comparison.lines(request)
   assert (line.known, line.seeds, line.inside) == (PAPER, values, inside)
   assert (line.low, line.high) == (min(values) - 0.01, max(values) + 0.02)
-  assert verdicts.agrees(request, found) == inside
-  text = '\n'.join(verdicts.write(request, found))
+  assert comparison.agrees(request, found) == inside
+  text = '\n'.join(comparison.write(request, found))
   assert ('inside' if inside else 'OUTSIDE') in text
   assert '0.2 ± 0.01' in text
   assert 'a table' in text
@@ -53,11 +53,11 @@ def test_the_mean_over_seeds_is_judged(tmp_path, values, inside):
 def test_part_of_the_data_is_no_reproduction(tmp_path):
   report(tmp_path, (0.9,), [PAPER])
   request = stages.Request(experiments.find('lidc-mose'), tmp_path, partial=True)
-  found = verdicts.lines(request)
-  text = '\n'.join(verdicts.write(request, found))
+  found = comparison.lines(request)
+  text = '\n'.join(comparison.write(request, found))
   assert 'No reproduction, and compared with nothing: part of the data' in text
   assert 'OUTSIDE' not in text
-  assert verdicts.agrees(request, found)
+  assert comparison.agrees(request, found)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_a_changed_training_is_no_reproduction(tmp_path, changes, departs):
 def test_weights_are_beside_the_scores_of_weights(tmp_path):
   report(tmp_path, (0.301,), [PAPER, WEIGHTS], 'released')
   request = stages.Request(experiments.find('lidc-mose'), tmp_path, released='x.pth')
-  (line,) = verdicts.lines(request)
+  (line,) = comparison.lines(request)
   assert line.known == WEIGHTS
   assert line.inside
   given = [dataclasses.asdict(WEIGHTS) | dict(text='')]
-  (known,) = verdicts.known_of(given, 'training')  # which is not held to what weights can meet
-  assert known.tolerance == verdicts.LEAST
-  assert verdicts.known_of([dataclasses.asdict(PAPER)], 'weights') == [PAPER]
+  (known,) = comparison.known_of(given, 'training')  # which is not held to what weights can meet
+  assert known.tolerance == comparison.LEAST
+  assert comparison.known_of([dataclasses.asdict(PAPER)], 'weights') == [PAPER]
 
 
 def test_models_of_a_study_are_beside_their_published_accuracy(tmp_path):
@@ -94,7 +94,7 @@ def test_models_of_a_study_are_beside_their_published_accuracy(tmp_path):
   (tmp_path / 'validation').mkdir()
   (tmp_path / 'validation' / 'study.json').write_text(json.dumps(dict(cells=cells)))
   request = stages.Request(experiments.find('relis'), tmp_path)
-  lines = {line.model: line for line in verdicts.lines(request)}
+  lines = {line.model: line for line in comparison.lines(request)}
   assert {k: v.inside for k, v in lines.items()} == {'SETR-PUP': True, 'ConvNext': None}
   assert lines['SETR-PUP'].known.value == 0.7921
 

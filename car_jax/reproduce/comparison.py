@@ -98,9 +98,9 @@ def _of_study(request: Request) -> Iterator[Line]:
       yield Line(cell['model'], 'miou', known, (score['value'],), score['low'], score['high'])
 
 
-def as_table(found: list[Line], judged: bool) -> Table:
+def as_table(compared: list[Line], judged: bool) -> Table:
   """A row for each score. judged: says which agree; else none does, whatever the numbers."""
-  rows = [_row(line, judged) for line in found]
+  rows = [_row(line, judged) for line in compared]
   head = [
     'of',
     'score',
@@ -120,23 +120,23 @@ def _row(line: Line, judged: bool) -> list[Cell]:
   known, spread = line.known, float(np.std(line.seeds, ddof=1)) if len(line.seeds) > 1 else None
   ours = number(line.value, places) + ('' if spread is None else f' ± {number(spread, places)}')
   ends = '' if line.low is None else f'{number(line.low, places)} to {number(line.high, places)}'
-  verdict = {True: 'inside', False: 'OUTSIDE', None: '–'}[line.inside if judged else None]
+  inside = {True: 'inside', False: 'OUTSIDE', None: '–'}[line.inside if judged else None]
   texts = [line.model, line.score, known.text if known else '–', ours, ends, f'{len(line.seeds)}']
-  texts += [f'± {known.tolerance:g}' if known else '–', verdict, known.source if known else '–']
+  texts += [f'± {known.tolerance:g}' if known else '–', inside, known.source if known else '–']
   return [Cell(text) for text in texts]
 
 
-def write(request: Request, found: list[Line]) -> list[str]:
+def write(request: Request, compared: list[Line]) -> list[str]:
   """Writes the table as Markdown and as JSON to the workdir -> what the terminal shows."""
   departures = request.departures()
-  made = as_table(found, judged=not departures)
+  made = as_table(compared, judged=not departures)
   about = [f'{request.experiment.about}.']
   if departures:
     about.append(f'No reproduction, and compared with nothing: {"; ".join(departures)}.')
   content = dict(
     about=request.experiment.about,
     departures=departures,
-    lines=[dataclasses.asdict(x) | dict(value=x.value, inside=x.inside) for x in found],
+    lines=[dataclasses.asdict(x) | dict(value=x.value, inside=x.inside) for x in compared],
   )
   texts = (
     json.dumps(content, indent=1) + '\n',
@@ -148,6 +148,6 @@ def write(request: Request, found: list[Line]) -> list[str]:
   return [*about, '', *made.terminal(100), '', f'table: {request.workdir / NAMES[1]}']
 
 
-def agrees(request: Request, found: list[Line]) -> bool:
+def agrees(request: Request, compared: list[Line]) -> bool:
   """False where a reproduction has a score outside its tolerance."""
-  return bool(request.departures()) or all(line.inside is not False for line in found)
+  return bool(request.departures()) or all(line.inside is not False for line in compared)
