@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import errno
 import functools
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,30 @@ def nearest(value: str, known: Iterable[str]) -> str:
   known = sorted(map(str, known))
   close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.6)
   return f'  did you mean: {close[0]}' if close else f'  known: {", ".join(known) or "none"}'
+
+
+def parts(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
+  """'a,b' -> its parts, each once. Raises UserError for one that is not known: 'cannot WHAT ..'."""
+  given = tuple(dict.fromkeys(part.strip() for part in text.split(',')))
+  for part in given:
+    if part not in known:
+      raise UserError(f'cannot {what} {part!r}\n{nearest(part, known)}')
+  return given
+
+
+def package(name: str, extra: str, user: str, otherwise: str = '') -> Any:
+  """An optional package, which the extra brings.
+
+  user: what needs it; otherwise: how to do without. Raises UserError where it cannot be imported.
+  """
+  try:
+    return importlib.import_module(name)
+  except ImportError as e:
+    missing = isinstance(e, ModuleNotFoundError) and e.name == name
+    cause = '' if missing or e.name is None else f', which cannot be imported ({reason(e)})'
+    raise UserError(
+      f"{user} needs {name}{cause}\n  pip install 'car-jax[{extra}]'{otherwise}"
+    ) from None
 
 
 @contextlib.contextmanager

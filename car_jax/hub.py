@@ -9,6 +9,7 @@ ships, hf://OWNER/NAME or hf://OWNER/NAME@REVISION is downloaded, its three file
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -21,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 
 from car_jax import checkpoints, files, paths
-from car_jax.errors import UserError, nearest, reading, reason
+from car_jax.errors import UserError, nearest, package, reading, reason
 from car_jax.evaluate import folders
 from car_jax.importers.safetensors_file import read_safetensors
 from car_jax.methods.base import Method
@@ -79,10 +80,7 @@ def _downloaded(text: str) -> pathlib.Path:
     raise UserError(
       f'{text} names no model\n  expected hf://OWNER/NAME or hf://OWNER/NAME@REVISION'
     )
-  try:
-    import huggingface_hub
-  except ImportError:
-    raise UserError(f"{text} needs huggingface_hub\n  pip install 'car-jax[hub]'") from None
+  huggingface_hub = package('huggingface_hub', 'hub', text)
   try:
     folder = huggingface_hub.snapshot_download(
       repository, revision=revision or None, allow_patterns=[*FILES]
@@ -150,6 +148,10 @@ class Folder:
 
   def meta(self, step: int = 0) -> dict[str, Any]:
     """What config.json says. Raises UserError."""
+    return self._about
+
+  @functools.cached_property
+  def _about(self) -> dict[str, Any]:
     path = self.folder / ABOUT
     meta = files.read_json(path, keys=('format', 'checksum'), mend=AGAIN)
     checksum = meta.pop('checksum')

@@ -28,11 +28,14 @@ class Model:
     images = np.asarray(images)
     batch = images if images.ndim == 4 else images[None]
     if batch.dtype != np.uint8 or batch.shape[-1] != 3:
-      raise ValueError(f'images are {images.dtype} {images.shape}, not uint8 [B, H, W, 3]')
+      grey = '; a grey one three times: np.repeat(x[..., None], 3, -1)'
+      raise ValueError(f'images are {images.dtype} {images.shape}, not uint8 [B, H, W, 3]{grey}')
     keys = np.array([zlib.crc32(x.tobytes()) for x in batch], np.uint32)
     out = jax.device_get(self.program(self.arrays, batch, keys, np.uint32(seed)))
     return out if images.ndim == 4 else {name: x[0] for name, x in out.items()}
 
 
 if __name__ == '__main__':
+  if len(sys.argv) != 3:
+    sys.exit(__doc__)
   np.savez(sys.argv[2], **Model()(np.load(sys.argv[1])))

@@ -13,7 +13,7 @@ from car_jax import files
 from car_jax.errors import UserError
 from car_jax.methods.base import Method
 from car_jax.report import evaluation
-from car_jax.report.table import number
+from car_jax.report.table import number, span
 
 PAPERS = {
   'abn': 'https://arxiv.org/abs/2105.00097',
@@ -130,7 +130,7 @@ class Card:
 
 
 def _with_interval(entry: Mapping[str, Any]) -> str:
-  return f'{number(entry["mean"], 4)} ({number(entry["low"], 4)} to {number(entry["high"], 4)})'
+  return f'{number(entry["mean"], 4)} ({span((entry["low"], entry["high"]), 4)})'
 
 
 def _block(*lines: str, language: str = '') -> str:

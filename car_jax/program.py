@@ -170,13 +170,3 @@ def _about(model: Predictor, options: Options, exported: exporting.Exported) -> 
     ],
     versions=checkpoints.versions(),
   )
-
-
-def size_of(text: str) -> tuple[int, ...]:
-  """'64,128' -> (64, 128); '' -> (). Raises UserError."""
-  if not text:
-    return ()
-  sides = text.split(',')
-  if len(sides) != 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
-    raise UserError(f'--size cannot be {text!r}\n  expected pixels: HEIGHT,WIDTH')
-  return int(sides[0]), int(sides[1])

@@ -17,12 +17,17 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from car_jax import paths
-from car_jax.errors import UserError, reading
+from car_jax.errors import package, reading
 from car_jax.evaluate import folders
 
-# Clu's import asks for TensorFlow's summary writer, which nothing here needs.
+
+def _summary_writer(folder: str, *_: Any) -> 'TensorBoard':
+  return TensorBoard(pathlib.Path(folder), 0)
+
+
+# Clu's import asks for TensorFlow's summary writer; who asks clu for one gets tensorboardX's.
 _stand_in: Any = types.ModuleType('clu.metric_writers.summary_writer')
-_stand_in.SummaryWriter = None
+_stand_in.SummaryWriter = _summary_writer
 sys.modules.setdefault(_stand_in.__name__, _stand_in)
 from clu import metric_writers  # noqa: E402
 
@@ -241,12 +246,7 @@ def check(kinds: Collection[str]) -> None:
 
 
 def _wandb() -> Any:
-  try:
-    import wandb
-  except ImportError as e:
-    text = f"config.writers: 'wandb' needs a package more ({e})\n  pip install 'car-jax[wandb]'"
-    raise UserError(text) from None
-  return wandb
+  return package('wandb', 'wandb', "config.writers: 'wandb'")
 
 
 def records(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:

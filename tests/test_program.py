@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -9,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from car_jax import predictor, program
+from car_jax import load_exported, predictor, program
 from car_jax.calibrate.temperature import Temperature
+from car_jax.commands import sides
 from car_jax.configs import smoke
 from car_jax.errors import UserError
 from tests import small
@@ -134,4 +136,11 @@ def test_mistakes_in_the_options(options, message):
 @pytest.mark.parametrize('text', ['64', '64,0', 'a,b', '64,64,3'])
 def test_a_size_is_two_numbers(text):
   with pytest.raises(UserError, match='HEIGHT,WIDTH'):
-    program.size_of(text)
+    sides.both(text, '--size')
+
+
+def test_the_loader_without_files_says_how_it_is_called(tmp_path):
+  loader = shutil.copy(load_exported.__file__, tmp_path)
+  done = subprocess.run([sys.executable, loader], capture_output=True, text=True, check=False)
+  assert done.returncode == 1
+  assert 'python load_exported.py IMAGES.npy OUT.npz' in done.stderr

@@ -192,3 +192,12 @@ def test_the_table_of_parameters(tmp_path):
   assert 'net/head/kernel' in table
   assert 'Total: 16' in table
   assert printed.count('net/') == 1
+
+
+def test_who_asks_clu_for_a_writer_of_tensorboard_gets_one(tmp_path):
+  from clu.metric_writers.summary_writer import SummaryWriter
+
+  writer = SummaryWriter(str(tmp_path))
+  writer.write_scalars(1, {'loss': 0.5})
+  writer.close()
+  assert list(tmp_path.glob('events.out.tfevents.*'))

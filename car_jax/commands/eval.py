@@ -19,8 +19,8 @@ import shlex
 from typing import Any
 
 from car_jax import config as configs
-from car_jax import errors, lookup, paths
-from car_jax.commands import cluster
+from car_jax import errors, paths
+from car_jax.commands import cluster, own
 from car_jax.errors import UserError, exit_on_user_error, writing
 
 
@@ -34,7 +34,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     help='[NAME=]FOLDER of a run, or of runs seed0, seed1, ..; may be repeated',
   )
   add('--config', default='', help='a study, such as configs/reliability.py')
-  add('--own', default=[], action='append', help='a module of your own that the checkpoint names')
+  own.add(parser)
   cluster.add(parser)
   add_explain(parser)
   add(
@@ -84,8 +84,7 @@ def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
   pairs = configs.split_overrides(rest)
   _check(args)
-  for module in args.own:
-    lookup.own('module', f'{module}:__name__')
+  own.trust(args)
   from car_jax import ahead  # imports jax
 
   ahead.use_compilation_cache()
@@ -190,10 +189,10 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
   from car_jax.reliability import command as studies
   from car_jax.reliability import correlation, findings, pivot, plan, survival, view
 
-  own = plan.load(args.config, pairs)
-  notes = studies.left_out(own) if args.predictions else []
+  stated = plan.load(args.config, pairs)
+  notes = studies.left_out(stated) if args.predictions else []
   config = studies.with_models(
-    own,
+    stated,
     checkpoints=args.checkpoint,
     predictions=args.predictions,
     labels=args.labels,

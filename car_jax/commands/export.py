@@ -12,9 +12,9 @@ See docs/export.md.
 """
 
 import argparse
-import pathlib
 
-from car_jax import errors, lookup, paths
+from car_jax import errors, paths
+from car_jax.commands import own, sides
 from car_jax.errors import UserError, exit_on_user_error
 
 STABLEHLO = ('samples', 'predictor', 'calibrator', 'size', 'platforms')
@@ -28,7 +28,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
   add('--out', required=True, type=paths.local, help='the folder to write')
   add('--format', default='stablehlo', choices=['stablehlo', 'hub'])
   add('--step', default='', help='best, latest or a number (default: best, if kept)')
-  add('--own', default=[], action='append', help='a module of your own that the run names')
+  own.add(parser)
   program = parser.add_argument_group('with --format stablehlo')
   program.add_argument('--samples', type=int, help='segmentations drawn of an image (default 8)')
   program.add_argument('--predictor', help="one of the method's predictors (default: its own)")
@@ -51,8 +51,7 @@ def main(arguments: list[str]) -> int:
     raise UserError(
       f'--{wrong[0]} does not belong to --format {args.format}\n  see car-jax export --help'
     )
-  for module in args.own:
-    lookup.own('module', f'{module}:__name__')
+  own.trust(args)
   return (to_hub if args.format == 'hub' else to_program)(args)
 
 
@@ -61,7 +60,7 @@ def to_hub(args: argparse.Namespace) -> int:
   from car_jax.evaluate import checkpointed
 
   loaded = checkpointed.load(args.run, args.step)
-  report, place = None, args.report or pathlib.Path(args.run, 'report')
+  report, place = None, args.report or hub.resolve(args.run) / 'report'
   if args.report or (place / 'results.json').exists():
     report = model_card.read_report(place, loaded.step)
   out = args.out.absolute()
@@ -77,7 +76,7 @@ def to_program(args: argparse.Namespace) -> int:
   from car_jax import predictor, program
 
   platforms = tuple((args.platforms or 'cpu,cuda,tpu').split(','))
-  size = program.size_of(args.size or '')
+  size = sides.both(args.size, '--size')
   samples = 8 if args.samples is None else args.samples
   options = program.Options(samples, args.predictor or '', size, platforms)
   model = predictor.load(args.run, step=args.step, calibrator=args.calibrator)

@@ -16,7 +16,8 @@ import sys
 from typing import Any
 
 from car_jax import config as configs
-from car_jax import errors, lookup, paths
+from car_jax import errors, paths
+from car_jax.commands import own, sides
 from car_jax.errors import UserError, exit_on_user_error
 
 MOST_SAMPLES = 1 << 16
@@ -46,7 +47,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add('--crop', help='side of sliding windows, N or HEIGHT,WIDTH; 0: whole (default: by the size)')
   add('--stride', help='from one window to the next (default: two thirds of them)')
   add('--new', action='store_true', help='delete what OUT holds and predict all again')
-  add('--own', default=[], action='append', help='a module of your own that the run names')
+  own.add(parser)
   return parser.parse_known_args(arguments)
 
 
@@ -57,14 +58,15 @@ def main(arguments: list[str]) -> int:
   samples = 8 if args.samples is None else args.samples
   if not 0 < samples <= MOST_SAMPLES:
     raise UserError(f'--samples cannot be {samples}\n  expected 1 to {MOST_SAMPLES:,}')
-  for module in args.own:
-    lookup.own('module', f'{module}:__name__')
+  own.trust(args)
   from car_jax import ahead, lock, predictor, spans  # imports jax
   from car_jax.predict import run, sources, writing
 
   spans.parse(args.range)
-  kinds = writing.kinds_of(args.save)
-  windows = predictor.Windows(_sides(args.crop, '--crop'), _sides(args.stride, '--stride'))
+  kinds = errors.parts(args.save, writing.KINDS, 'save')
+  crop = sides.one_or_both(args.crop, '--crop')
+  stride = sides.one_or_both(args.stride, '--stride')
+  windows = predictor.Windows(crop, stride)
   ahead.use_compilation_cache()
   inputs = sources.find(args.inputs, args.out)
   model = predictor.load(args.run, step=args.step, calibrator=args.calibrator, changes=changes)
@@ -94,16 +96,3 @@ def report(rows: list[dict[str, Any]], work: Any, out: pathlib.Path) -> int:
   before = f', {len(work.before):,} files were complete before' if work.before else ''
   print(f'{len(rows):,} images{before}\npage: {out / "index.html"}')
   return 1 if unread else 0
-
-
-def _sides(text: str | None, name: str) -> Any:
-  """'256' or '256,512' -> a side, or height and width; None stays. Raises UserError."""
-  if text is None:
-    return None
-  try:
-    sides = [int(part) for part in text.split(',')]
-  except ValueError:
-    sides = []
-  if len(sides) not in (1, 2) or min(sides) < 0:
-    raise UserError(f'{name} cannot be {text!r}\n  expected pixels: N, or HEIGHT,WIDTH')
-  return sides[0] if len(sides) == 1 else (sides[0], sides[1])

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, hub, loop, sharding
+from car_jax import checkpoints, errors, hub, loop, sharding
 from car_jax import config as configs
 from car_jax import paths as places
 from car_jax.data import opening, pipeline, sources
@@ -203,7 +203,7 @@ def _saver(
   """Of the kinds that `saved` names. Raises UserError for one that no subject has."""
   if not saved:
     return None
-  wanted = [k for k in save.kinds_of(saved) if k in save.OWN]
+  wanted = [k for k in errors.parts(saved, save.KINDS, 'save') if k in save.OWN]
   if lost := [k for k in wanted if not any(k in row.own for row in rows)]:
     raise UserError(f'none of the checkpoints has {lost[0]}\n  --save probabilities, or samples')
   several = len({*pipeline.shapes(source, data)}) > 1

@@ -32,7 +32,7 @@ import jax
 import numpy as np
 
 from car_jax import paths
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError, parts
 from car_jax.evaluate import folders, label_maps, npy
 from car_jax.evaluate.predict import Prediction, label_type
 from car_jax.evaluate.results import Results
@@ -47,15 +47,6 @@ OWN = {
 INDEX = 'index.json'
 FORMAT = 'segmentation arrays, version 1'
 FORMAT_OF_SEVERAL_SIZES = 'segmentation arrays, version 2'
-
-
-def kinds_of(text: str) -> tuple[str, ...]:
-  """'logits,features' -> its parts, each once. Raises UserError for one that is no kind."""
-  parts = tuple(dict.fromkeys(part.strip() for part in text.split(',')))
-  for kind in parts:
-    if kind not in KINDS:
-      raise UserError(f'cannot save {kind!r}\n{nearest(kind, KINDS)}')
-  return parts
 
 
 def one_hot(probs: np.ndarray) -> bool:
@@ -81,7 +72,7 @@ class Saver:
     *,
     several_sizes: bool = False,
   ):
-    self.kinds = kinds_of(kinds if isinstance(kinds, str) else ','.join(kinds))
+    self.kinds = parts(kinds if isinstance(kinds, str) else ','.join(kinds), KINDS, 'save')
     self.folder, self.info, self.images = paths.of(folder), info, images
     self.several_sizes = several_sizes
     self.active = jax.process_index() == 0

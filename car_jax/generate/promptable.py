@@ -10,13 +10,12 @@ only: they are left out. Letters: m the box's side.
 """
 
 import functools
-import importlib
 import os
 from typing import Any
 
 import numpy as np
 
-from car_jax.errors import UserError, reason
+from car_jax.errors import UserError, package, reason
 from car_jax.generate import masks
 from car_jax.generate.boxes import Box
 from car_jax.generate.masks import Mask
@@ -43,15 +42,10 @@ def mask_in_box(
   return masks.accepted(inner, scene, box, score)
 
 
-def package(name: str, extra: str) -> Any:
-  """An optional package. Raises UserError where it is not installed."""
-  try:
-    return importlib.import_module(name)
-  except ImportError as e:
-    raise UserError(
-      f'config.masks.method={extra} needs {name}, which cannot be imported ({reason(e)})\n'
-      f"  pip install 'car-jax[{extra}]', or --config.masks.method=difference"
-    ) from None
+def optional(name: str, extra: str) -> Any:
+  """A package of the masks' method that the extra is called by. Raises UserError without it."""
+  without = ', or --config.masks.method=difference'
+  return package(name, extra, f'config.masks.method={extra}', without)
 
 
 def pretrained(key: str, place: str, load: Any) -> Any:
@@ -70,7 +64,7 @@ class Sam3:
 
   def __init__(self, options: MaskOptions):
     os.environ.setdefault('KERAS_BACKEND', 'jax')
-    models = package('keras_hub', 'sam3').models
+    models = optional('keras_hub', 'sam3').models
     kind = models.SAM3PromptableConceptImageSegmenter
     self.segmenter = pretrained('sam3', options.sam3, kind.from_preset)
     self.least = options.least_score
@@ -93,8 +87,8 @@ class Grounded:
   """GroundingDINO's surest box, and of SAM's three masks of that the best."""
 
   def __init__(self, options: MaskOptions):
-    self.torch = package('torch', 'grounded')
-    models = package('transformers', 'grounded')
+    self.torch = optional('torch', 'grounded')
+    models = optional('transformers', 'grounded')
     inputs = models.AutoProcessor.from_pretrained
     self.detector_inputs = pretrained('detector', options.detector, inputs)
     self.segmenter_inputs = pretrained('segmenter', options.segmenter, inputs)

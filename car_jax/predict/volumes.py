@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from car_jax import dicom, files
-from car_jax.errors import UserError, reading
+from car_jax.errors import UserError, package, reading
 
 NIFTI = ('.nii', '.nii.gz')
 MOST_VOXELS = 1 << 31
@@ -91,10 +91,7 @@ def of_affine(affine: np.ndarray, header: Any = None) -> Volume:
 
 def opened(path: pathlib.Path) -> Any:
   """A NIfTI file's header and the place of its numbers. Raises UserError."""
-  try:
-    import nibabel
-  except ImportError:
-    raise UserError(f"{path}: NIfTI needs nibabel\n  pip install 'car-jax[nifti]'") from None
+  nibabel = package('nibabel', 'nifti', f'{path}: NIfTI')
   files.check_regular(path)
   with reading(path, 'NIfTI'):
     image: Any = nibabel.load(path)
@@ -130,10 +127,7 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, Volume]:
 
 def dicom_header(path: pathlib.Path) -> Any:
   """A DICOM file without its pixels. Raises UserError."""
-  try:
-    import pydicom
-  except ImportError:
-    raise UserError(f"{path}: DICOM needs pydicom\n  pip install 'car-jax[dicom]'") from None
+  pydicom = package('pydicom', 'dicom', f'{path}: DICOM')
   files.check_regular(path)
   with reading(path, 'DICOM'):
     return pydicom.dcmread(path, stop_before_pixels=True)

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from car_jax.data.sources import DataInfo, colours
-from car_jax.errors import UserError, nearest
 from car_jax.evaluate import folders, pictures
 from car_jax.predict import values
 from car_jax.predict.rows import class_names
@@ -32,15 +31,6 @@ SHOWN = ('image', 'mask', 'uncertainty')
 WIDTH = 640  # pixels of what the page shows
 FULL = 65535
 MAPS = ('entropy', 'mutual_information')
-
-
-def kinds_of(text: str) -> tuple[str, ...]:
-  """'masks,samples' -> its parts, each once. Raises UserError for one that is no kind."""
-  parts = tuple(dict.fromkeys(part.strip() for part in text.split(',')))
-  for kind in parts:
-    if kind not in KINDS:
-      raise UserError(f'cannot save {kind!r}\n{nearest(kind, KINDS)}')
-  return parts
 
 
 def palette_of(info: DataInfo) -> np.ndarray:

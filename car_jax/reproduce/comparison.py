@@ -11,7 +11,7 @@ from car_jax import files, published
 from car_jax.evaluate import folders
 from car_jax.published import Score
 from car_jax.reliability import plan
-from car_jax.report.table import Cell, Table, number, table
+from car_jax.report.table import Cell, Table, number, span, table
 from car_jax.reproduce import stages
 from car_jax.reproduce.stages import Request
 
@@ -119,7 +119,7 @@ def _row(line: Line, judged: bool) -> list[Cell]:
   places = 3 if line.value >= 0.1 else 5
   known, spread = line.known, float(np.std(line.seeds, ddof=1)) if len(line.seeds) > 1 else None
   ours = number(line.value, places) + ('' if spread is None else f' ± {number(spread, places)}')
-  ends = '' if line.low is None else f'{number(line.low, places)} to {number(line.high, places)}'
+  ends = span((line.low, line.high), places)
   inside = {True: 'inside', False: 'OUTSIDE', None: '–'}[line.inside if judged else None]
   texts = [line.model, line.score, known.text if known else '–', ours, ends, f'{len(line.seeds)}']
   texts += [f'± {known.tolerance:g}' if known else '–', inside, known.source if known else '–']

@@ -1,6 +1,7 @@
 """What an experiment would do and cost, said without doing it."""
 
 import sys
+from collections.abc import Mapping
 
 from car_jax import config as configs
 from car_jax.report.table import Table, table
@@ -28,16 +29,20 @@ def show(request: Request, stage: str, rate: Rate) -> None:
     text = ', '.join(f'{n:,} {split}' for split, n in seen[source.data].items())
     where = 'counted there' if any(request.sources) else f'published: {source.cite}'
     print(f'{source.data}: {text or "any number"} ({where})', flush=True)
-  if made := costs_of(request, todo):
+  if made := costs_of(request, todo, seen):
     print('\n'.join(['', *as_table(made, rate).terminal(100), '']))
     print(NOTES.format(rate.words))
   elif request.experiment.study or request.released:
     print('nothing is trained')
 
 
-def costs_of(request: Request, todo: list[Stage]) -> dict[str, tuple[Cost, int]]:
-  """Training -> its cost and how many seeds of it there are."""
-  seen = _examples(request)
+def costs_of(
+  request: Request, todo: list[Stage], seen: Mapping[str, Mapping[str, int]]
+) -> dict[str, tuple[Cost, int]]:
+  """Training -> its cost and how many seeds of it there are.
+
+  seen: data set -> examples by split.
+  """
   given = {source.data: source for source in request.experiment.sources}
   made = {}
   for training in dict.fromkeys(s.training for s in todo if s.training):

@@ -12,7 +12,7 @@ from car_jax import dicom, files
 from car_jax.datasets import base, common
 from car_jax.datasets.lidc_masks import lidc_masks_dataset_builder as lidc_masks
 from car_jax.datasets.lidc_masks.lidc_masks_dataset_builder import SIDE
-from car_jax.errors import UserError, reading
+from car_jax.errors import UserError, package, reading
 from car_jax.options import Range
 
 
@@ -79,10 +79,7 @@ def find_slices(root: pathlib.Path, wanted: dict[str, int], problems: common.Pro
   What does not end in .dcm is noted. Two slices of one series at one z must be the same file twice,
   else which is meant cannot be known.
   """
-  try:
-    import pydicom
-  except ImportError:
-    raise UserError('lidc_dicom needs pydicom\n  pip install pydicom') from None
+  pydicom = package('pydicom', 'dicom', 'lidc_dicom')
   slices: dict[int, dict[float, pathlib.Path]] = {}
   paths = common.files_under(root, problems)
   tags = ['SeriesInstanceUID', 'ImagePositionPatient']

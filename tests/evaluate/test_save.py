@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from car_jax import errors
 from car_jax.errors import UserError
 from car_jax.evaluate import npy, predict, save
 from car_jax.reliability import segmenters
@@ -176,10 +177,10 @@ def test_an_error_leaves_no_folder(tmp_path):
 
 
 def test_several_kinds_in_one_text():
-  assert save.kinds_of('logits, features,logits') == ('logits', 'features')
+  assert errors.parts('logits, features,logits', save.KINDS, 'save') == ('logits', 'features')
   for text in ('', 'logits,', 'logits,feature'):
     with pytest.raises(UserError, match='cannot save'):
-      save.kinds_of(text)
+      errors.parts(text, save.KINDS, 'save')
 
 
 def test_unknown_kind_and_a_folder_of_something_else(tmp_path):
