@@ -37,7 +37,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add('--own', default=[], action='append', help='a module of your own that the checkpoint names')
   cluster.add(parser)
   add_explain(parser)
-  add('--out', help='folder of the report (default: report in the checkpoint, runs/NAME/study)')
+  add(
+    '--out',
+    help='folder of the report (default: report in the checkpoint; of a study runs/NAME/study, or '
+    'runs/NAME/study-checkpoints, study-predictions of models named here)',
+  )
   one = parser.add_argument_group('with --checkpoint alone')
   one.add_argument('--step', default='', help='best, latest or a number (default: best, if kept)')
   one.add_argument(
@@ -197,8 +201,9 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
     kind=args.kind,
     resize=args.resize,
   )
-  name = pathlib.Path(args.config.partition(':')[0]).stem
-  content, page = studies.run(config, args.out or f'runs/{name}/study', command, args.config, notes)
+  of = '-predictions' if args.predictions else '-checkpoints' if args.checkpoint else ''
+  out = args.out or f'runs/{pathlib.Path(args.config.partition(":")[0]).stem}/study{of}'
+  content, page = studies.run(config, out, command, args.config, notes)
   seen = view.View(content)
   for table in (*pivot.tables(seen), *survival.tables(seen)):
     print('\n'.join([f'{table.title}: {table.about}', *table.terminal()]), end='\n\n')

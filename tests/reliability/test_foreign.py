@@ -345,13 +345,15 @@ def test_what_predictions_alone_cannot_be_fitted_to_is_said(tmp_path, capsys, mo
   (tmp_path / 'own.py').write_text(OWN.format(str(tmp_path)))
   monkeypatch.chdir(tmp_path)
   given = ['--predictions', 'other=predictions/fog', '--labels', 'labels/fog']
-  assert evaluation.main(['--config', 'own.py', *given, '--out', 'given']) == 0
+  assert evaluation.main(['--config', 'own.py', *given]) == 0
   line = (
     'Left out of the config: calibrators clusters and temperature and guarantee miscoverage10, '
     'since --predictions are of one set and there is no data to fit on. Give --calibrator FILE.npz,'
     ' or a config of your own with calibrate_on.'
   )
   assert capsys.readouterr().err.count(line) == 1
-  assert json.loads((tmp_path / 'given' / 'study.json').read_text())['notes'][0] == line
-  assert line in (tmp_path / 'given' / 'study.md').read_text()
+  out = tmp_path / 'runs' / 'own' / 'study-predictions'  # beside the study of the config's models
+  assert not (tmp_path / 'runs' / 'own' / 'study').exists()
+  assert json.loads((out / 'study.json').read_text())['notes'][0] == line
+  assert line in (out / 'study.md').read_text()
   assert command.left_out(plan.defaults()) == []  # whose guarantee needs calibrate_on
