@@ -14,6 +14,7 @@ from scipy import stats
 
 from car_jax.evaluate.cell import Cell
 from car_jax.metrics.base import Metric
+from car_jax.report.table import joined
 
 SEEDS = (
   'Intervals and orders are of other images of this kind, not of another training: the noise '
@@ -27,12 +28,15 @@ SHOWN = 5  # subjects that a sentence names
 @dataclasses.dataclass(frozen=True)
 class Ranking:
   """order: subjects, the best first. best: in which share of the resamples each is the best.
-  places: where each stands in 95 % of them, from 1. held: share in which the whole order holds."""
+  places: where each stands in 95 % of them, from 1. held: share in which the whole order holds.
+  equal: of each of `order` but the first, whether its score is that of the one before in all of
+  them."""
 
   order: tuple[str, ...]
   best: dict[str, float]
   places: dict[str, tuple[float, float]]
   held: float
+  equal: tuple[bool, ...]
 
 
 def ranking(
@@ -62,25 +66,33 @@ def ranking(
   places = stats.rankdata(sign * draws, axis=-1)
   low, high = np.percentile(places, [2.5, 97.5], axis=0)
   order = np.argsort(values, kind='stable')
-  in_order = np.diff(sign * draws[:, order], axis=-1) >= 0
+  steps = np.diff(sign * draws[:, order], axis=-1)
   first = (sign * draws == np.min(sign * draws, -1, keepdims=True)).astype(float)
   best = (first / first.sum(-1, keepdims=True)).mean(0)  # a tie is shared
   return Ranking(
     order=tuple(names[k] for k in order),
     best=dict(zip(names, best.tolist(), strict=True)),
     places={n: (float(a), float(b)) for n, a, b in zip(names, low, high, strict=True)},
-    held=float(in_order.all(-1).mean()),
+    held=float((steps >= 0).all(-1).mean()),
+    equal=tuple((steps == 0).all(0).tolist()),
   )
 
 
 def sentence(name: str, r: Ranking) -> str:
-  """How sure the order by a score is."""
-  first, second = r.order[:2]
+  """How sure the order by a score is. Subjects that are equal in every resample are one place."""
   share = lambda x: f'{100 * x:.0f} %'
-  line = f'By {name} {first} is the best in {share(r.best[first])} of the resampled sets of images'
+  places: list[list[str]] = []
+  for subject, equal in zip(r.order, (False, *r.equal), strict=True):
+    places = [*places[:-1], [*places[-1], subject]] if equal else [*places, [subject]]
+  first, best = joined(places[0]), sum(r.best[s] for s in places[0])
+  if len(places) == 1:
+    return f'By {name} {first} are equal in all of the resampled sets of images.'
+  is_ = 'are equal, and' if places[0][1:] else 'is'
+  line = f'By {name} {first} {is_} the best in {share(best)} of the resampled sets of images'
   if len(r.order) == 2:
-    return f'{line}, {second} in {share(r.best[second])}.'
-  shown = [*r.order[:SHOWN], *(['..'] if r.order[SHOWN:] else [])]
+    return f'{line}, {r.order[1]} in {share(r.best[r.order[1]])}.'
+  shown = [' = '.join(p) for p in places]
+  shown = [*shown[:SHOWN], *(['..'] if shown[SHOWN:] else [])]
   return f'{line}; the whole order ({", ".join(shown)}) holds in {share(r.held)}.'
 
 

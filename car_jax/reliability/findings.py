@@ -1,5 +1,6 @@
 """The findings of a study, in plain sentences drawn from its numbers."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ from car_jax.evaluate import order
 from car_jax.evaluate.order import Ranking
 from car_jax.reliability import failing, ranks, survival
 from car_jax.reliability.view import View, mean, number
+from car_jax.report.table import joined
 
 
 def findings(view: View) -> list[str]:
@@ -95,9 +97,12 @@ def _leaders(view: View) -> str:
     values = {m: v for m, v in values.items() if not math.isnan(v)}
     if values:
       pick = max if view.metrics[metric].better == 'high' else min
-      name = pick(values, key=lambda m: values[m])
-      shown = _show(view, metric, values[name])
-      parts.append(f'{name} is the {word} ({view.metrics[metric].title} {shown})')
+      best = pick(values.values())
+      names = [m for m, v in values.items() if v == best]
+      is_ = 'are equally' if names[1:] else 'is'
+      shown = _show(view, metric, best)
+      the = '' if names[1:] else 'the '
+      parts.append(f'{joined(names)} {is_} {the}{word} ({view.metrics[metric].title} {shown})')
   return f'On {view.strongest}, before recalibration, {" and ".join(parts)}.' if parts else ''
 
 
@@ -107,7 +112,7 @@ def _orders(view: View) -> list[str]:
   entries = {(r['set'], r['metric']): r for r in view.study.get('rankings') or []}
   here = [(s, entries[s, view.accuracy]) for s in shown if (s, view.accuracy) in entries]
   title = lambda s: f'{view.metrics[view.accuracy].title} on {s}'
-  keys = ('order', 'best', 'places', 'held')
+  keys = [f.name for f in dataclasses.fields(Ranking)]
   return [order.sentence(title(s), Ranking(**{k: e[k] for k in keys})) for s, e in here]
 
 

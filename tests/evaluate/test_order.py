@@ -67,6 +67,22 @@ def test_sentences_say_shares(base):
   assert three.endswith('the whole order (a, b, c) holds in 100 %.')
 
 
+def test_equal_subjects_share_a_place_in_the_sentence(base):
+  said = lambda cells: order.sentence('size', order.ranking(cells, SIZE, resamples=20))
+  cells = {'npy': cell(base), 'png': cell(base)}
+  assert said(cells) == 'By size npy and png are equal in all of the resampled sets of images.'
+  cells['worse'] = cell(base + 1)
+  assert said(cells) == (
+    'By size npy and png are equal, and the best in 100 % of the resampled sets of images; '
+    'the whole order (npy = png, worse) holds in 100 %.'
+  )
+  last = {'a': cell(base - 1)} | cells
+  assert said(last) == (
+    'By size a is the best in 100 % of the resampled sets of images; '
+    'the whole order (a, npy = png, worse) holds in 100 %.'
+  )
+
+
 def test_several_trainings_have_a_mean_and_a_spread(base):
   cells = {'m/seed0': cell(base), 'm/seed1': cell(base + 1), 'other': cell(base)}
   (found,) = order.over_seeds(cells, {'m': ['m/seed0', 'm/seed1']}, SIZE)
