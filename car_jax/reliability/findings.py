@@ -10,6 +10,9 @@ from car_jax.reliability import failing, ranks, survival
 from car_jax.reliability.view import View, mean, number
 from car_jax.report.table import joined
 
+NAMED = 3  # fits with a warning
+WORSE = 0.45  # an AUROC below which the order is rather the other way round
+
 
 def findings(view: View) -> list[str]:
   """The fall under shift, who holds up, ranks, recalibration, guarantees, known errors, the
@@ -168,7 +171,9 @@ def _grade(auroc: float) -> str:
     return 'well'
   if auroc >= 0.75:
     return 'partly'
-  return 'poorly' if auroc >= 0.6 else 'hardly better than chance'
+  if auroc >= 0.6:
+    return 'poorly'
+  return 'hardly better than chance' if auroc >= WORSE else 'worse than chance'
 
 
 def _errors(view: View) -> str:
@@ -185,7 +190,7 @@ def _errors(view: View) -> str:
 def _unknown(view: View) -> str:
   if 'unknown_auroc' not in view.metrics:
     return ''
-  by_set = {s: view.over_models(s, view.plain, 'unknown_auroc') for s in view.sets}
+  by_set = {s: view.over_models(s, view.plain, 'unknown_auroc') for s in view.single_sets()}
   by_set = {s: v for s, v in by_set.items() if not math.isnan(v)}
   if not by_set:
     return ''
@@ -199,18 +204,26 @@ def _unknown(view: View) -> str:
 
 
 def _image_level(view: View) -> str:
-  rows = [r for r in view.study.get('image_ood') or [] if r.get('calibrator') == view.plain]
+  single, every = view.single_sets(), view.study.get('image_ood') or []
+  rows = [r for r in every if r.get('calibrator') == view.plain and r.get('other') in single]
   value = mean(number(r.get('auroc')) for r in rows)
   if math.isnan(value):
     return ''
+  surer = '' if value >= WORSE else ' (it is surer of images from elsewhere)'
   return (
     'Does it notice that a whole image is from elsewhere? '
-    f'{_grade(value).capitalize()}: AUROC {100 * value:.1f} %, mean over models and sets.'
+    f'{_grade(value).capitalize()}{surer}: AUROC {100 * value:.1f} %, mean over models and sets.'
   )
 
 
 def _warnings(view: View) -> str:
   fits = view.study.get('fits') or []
-  if not (count := sum(bool(f.get('warnings')) for f in fits)):
+  warned = [f for f in fits if f.get('warnings')]
+  if not warned:
     return ''
-  return f'{count} of {len(fits)} calibrator fits came with a warning: see below.'
+  said = [f'{f["model"]}, {f["calibrator"]}: {", ".join(map(str, f["warnings"]))}' for f in warned]
+  more = f'; {len(said) - NAMED} more' if said[NAMED:] else ''
+  return (
+    f'{len(warned)} of {len(fits)} calibrator fits came with a warning: '
+    f'{"; ".join(said[:NAMED])}{more}.'
+  )

@@ -57,7 +57,7 @@ def finding(view: View) -> str:
   if not shown:
     return ''
   parts = [f'on {e["set"]} {_coefficients(e)}: {verdict(e)}' for e in shown]
-  every = [verdict(e) for e in of_set.values()]
+  every = [verdict(of_set[s]) for s in view.single_sets() if s in of_set]
   sure = sum(not v.startswith(UNDECIDED) for v in every)
   decided = f' Of all {len(every)} sets, {sure or "none"} {"is" if sure < 2 else "are"} decided.'
   bracket = ' In brackets 95 % intervals over models and images.' if any(map(_ends, shown)) else ''

@@ -138,13 +138,12 @@ class View:
   def condition(self, dataset: str) -> str:
     return str(self.sets[dataset].get('condition') or dataset)
 
-  def shifted(self) -> list[str]:
+  def single_sets(self) -> list[str]:
     """Without pools, whose sets are there themselves."""
-    return [
-      s
-      for s, about in self.sets.items()
-      if about.get('role') == 'shifted' and not about.get('pool')
-    ]
+    return [s for s, about in self.sets.items() if not about.get('pool')]
+
+  def shifted(self) -> list[str]:
+    return [s for s in self.single_sets() if self.sets[s].get('role') == 'shifted']
 
   def lines(self) -> dict[str, list[str]]:
     """Condition -> its sets by growing shift, begun by the in-domain set where that has one."""

@@ -142,6 +142,12 @@ def test_the_sentence_says_which_way_and_of_how_many(case):
   assert (f'({low:.2f} to {high:.2f})'.replace('-', '−') in line) == (case != 'three')
 
 
+def test_a_pool_is_no_further_set():
+  study = with_ranks(*(entry(s, RISING, 1 - RISING) for s in ('Cityscapes val', 'fog 1.0', 'all')))
+  study['sets'].append(dict(name='all', role='shifted', pool=True))
+  assert 'Of all 2 sets, 2 are decided.' in ranks.finding(View(study))
+
+
 def _points(one):
   return np.transpose([[p[side]['value'] for side in ranks.SIDES] for p in one['models']])
 

@@ -105,7 +105,38 @@ def test_findings_draw_on_the_numbers():
   assert f'and from {ends[1]} to {after[1]} on fog 1.0' in text
   assert 'In-domain well, shifted partly' in text
   assert 'Poorly: their pixels' in text
-  assert '1 of 9 calibrator fits came with a warning' in text
+  assert (
+    '1 of 9 calibrator fits came with a warning: SETR-PUP, temperature: the best temperature 0.50 '
+    'is at the edge of the grid.'
+  ) in text
+
+
+def test_a_pool_counts_in_no_mean_over_sets_beside_its_sets():
+  study = copy.deepcopy(STUDY)
+  study['sets'].append(dict(name='pool', role='shifted', pool=True))
+  idd = [c for c in study['cells'] if c['set'] == 'IDD']
+  for cell in idd:
+    high = {'unknown_auroc': dict(value=0.99)}
+    study['cells'].append(copy.deepcopy(cell) | {'set': 'pool', 'values': cell['values'] | high})
+  study['image_ood'] += [r | dict(other='pool', auroc=0.99) for r in study['image_ood']]
+  assert findings.findings(View(study)) == findings.findings(View(STUDY))
+
+
+@pytest.mark.parametrize(
+  ('auroc', 'said'),
+  [
+    (0.208, 'Worse than chance (it is surer of images from elsewhere): AUROC 20.8 %'),
+    (0.44, 'Worse than chance (it is surer'),
+    (0.46, 'Hardly better than chance: AUROC 46.0 %'),
+    (0.8, 'Partly: AUROC 80.0 %'),
+  ],
+)
+def test_images_from_elsewhere_that_look_surer_are_worse_than_chance(auroc, said):
+  study = copy.deepcopy(STUDY)
+  for row in study['image_ood']:
+    row['auroc'] = auroc
+  [line] = [x for x in findings.findings(View(study)) if 'whole image' in x]
+  assert said in line
 
 
 def test_findings_say_where_recalibration_does_harm():
