@@ -231,6 +231,8 @@ def override(
     kind: Any = known[key].type if key in known else None
     if kind is None and '.'.join(parents) in known and isinstance(_at(given, parents), dict):
       kind = Any  # one more of a dict by names of the user's, such as config.init
+    if kind is None and text.strip() == '{}' and key in options.emptied(schema, given):
+      kind = Any
     if kind is None:
       if inner := [k for k in known if k.startswith(f'{key}.')]:
         raise UserError(f'config.{key} is a group of keys; set one of them, such as {inner[0]}')

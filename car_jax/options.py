@@ -22,7 +22,7 @@ import textwrap
 import threading
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from car_jax import lookup, renamed
@@ -356,3 +356,19 @@ def leaves(cls: type, config: Mapping[str, Any], where: str = '') -> dict[str, O
     else:
       out[place] = Option(option.type, value, option.about)
   return out
+
+
+def emptied(cls: type, config: Mapping[str, Any], where: str = '') -> Iterator[str]:
+  """Dotted keys of a completed config that {} empties: dicts of groups, groups that may be None."""
+  for key, option in declared(cls).items():
+    value, place = config[key], f'{where}{key}'
+    group, entries = group_of(option.type), entries_of(option.type)
+    if entries or (group and group is not option.type):
+      yield place
+    if (kind := part_of(option.type)) and value is not None:
+      yield from emptied(lookup.find(kind, value['name']), value, f'{place}.')
+    elif group and value is not None:
+      yield from emptied(group, value, f'{place}.')
+    if entries:
+      for name, entry in value.items():
+        yield from emptied(entries, entry, f'{place}.{name}.')

@@ -1,5 +1,6 @@
 """Studies that train nothing: what is told before they start, and of folders of predictions."""
 
+import functools
 import json
 import os
 import re
@@ -250,3 +251,18 @@ def test_models_that_ship_are_named_in_a_study(tmp_path, given):
   c.models = {'ours': given(f'zoo:{name}x')}
   with pytest.raises(UserError, match=f'did you mean: {name}'):
     plan.plan(c)
+
+
+@pytest.mark.parametrize('key', ['guarantees', 'calibrators', 'calibrate_on', 'models.m.published'])
+def test_a_dict_is_emptied_on_the_command_line(tmp_path, key):
+  file = tmp_path / 'own.py'
+  file.write_text(
+    'from ml_collections import ConfigDict\ndef get_config():\n  c = ConfigDict()\n'
+    "  c.calibrate_on, c.calibrators = dict(labels='x'), dict(t='temperature')\n"
+    "  c.models = dict(m=dict(path='x', published=dict(config='y')))\n  return c\n"
+  )
+  of = lambda config: functools.reduce(lambda node, part: node[part], key.split('.'), config)
+  assert of(plan.load(str(file)))
+  assert not of(plan.load(str(file), [(key, '{}')]))
+  with pytest.raises(UserError, match='is a group of keys|has no option|unknown config key'):
+    plan.load(str(file), [('models.m', '{}')])
