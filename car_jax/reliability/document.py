@@ -34,6 +34,10 @@ from car_jax.report import study as pages
 
 PAGE = 'report.html'
 POINTS = 101  # of a curve on the page
+NOT_HELD_OUT = (
+  'Calibrators were fitted to {0}, and thresholds of guarantees chosen on it: what they give there '
+  'is not of other images.'
+)
 IMAGE_SCORES = ('max_prob', 'entropy')
 
 
@@ -125,9 +129,10 @@ def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
   if config.exact:
     counted = 'every score was sorted, but for those of pools and those within images or classes'
   plain = dict.fromkeys(c.model for c in cells if not c.confident)
-  absent = study.plan.absent
+  absent, on = study.plan.absent, study.plan.calibrate_on.get('name')
   return [
     *([f'Left out, since their runs are not there: {", ".join(absent)}.'] if absent else []),
+    *([NOT_HELD_OUT.format(on)] if on in study.plan.sets else []),
     f'{seen} of each image were scored{maps}; {counted}.',
     f'Intervals: 95 %, bootstrap over images or scenes, {config.resamples} resamples.',
     *([order.SEEDS] if len(study.plan.models) > 1 else []),

@@ -85,7 +85,7 @@ def check_data(
 ) -> None:
   """Raises UserError for a model that is not there, and where it is not clear which data or
   predictions of a set are meant."""
-  path, specs = model['path'], [*sets, *([on] if on else [])]
+  path, specs = model['path'], [*sets, *([on] if on and on not in sets else [])]
   if is_run(path):
     if without := [s['name'] for s in specs if not s.get('data')]:
       raise UserError(

@@ -17,11 +17,11 @@ from car_jax.metrics.base import Metric
 from car_jax.metrics.catalogue import Setting
 from car_jax.options import Group, Range, Share
 from car_jax.published import Score
+from car_jax.reliability import class_names
 from car_jax.reliability.count import How
 from car_jax.reliability.guarantees import DEFAULT, Guarantee, checked
 from car_jax.report.table import joined
 
-MOST_CLASSES = 254  # 254 and 255 mean something else
 MOST_SAMPLES = 100_000
 MOST_TITLED = 3  # names in a title
 PLAIN = 'none'  # the calibrator that leaves logits as they are
@@ -94,6 +94,16 @@ class ImageSet(Group):
 
 
 @dataclasses.dataclass(frozen=True)
+class CalibrationSet(ImageSet):
+  """config.calibrate_on: labelled images of its own, or one of the sets by its name."""
+
+  set: str = ''
+  """Name of one of the sets, which stands for all other keys."""
+
+  SHORT = 'set'
+
+
+@dataclasses.dataclass(frozen=True)
 class Correlation(Group):
   """config.correlations.NAME: does a score on some sets predict, over models, that on others?"""
 
@@ -131,8 +141,9 @@ class StudyOptions(Group):
   """Pairs of sets whose scores are correlated over models."""
   calibrators: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Kinds of calibration, or files; {model} in it stands for the model's name."""
-  calibrate_on: ImageSet | None = None
-  """The set that calibrators are fitted to, and thresholds of guarantees chosen on."""
+  calibrate_on: CalibrationSet | None = None
+  """The set that calibrators are fitted to, and thresholds of guarantees chosen on; or the name of
+  one of the sets."""
   calibration_pixels: Pixels = 20_000
   """Random pixels of each image that calibrators are fitted to."""
   guarantees: dict[str, Guarantee] = dataclasses.field(default_factory=lambda: {**DEFAULT})
@@ -225,7 +236,7 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
   sets = dict(sorted(sets.items(), key=lambda item: _place(item[1])))
   calibrators = _calibrators(c)
   fitted = [k for k, v in calibrators.items() if not is_file(v)]
-  on = _spec('calibrate_on', full['calibrate_on']) if full['calibrate_on'] else {}
+  on = _calibration_set(full['calibrate_on'], sets) if full['calibrate_on'] else {}
   if fitted and not on:
     raise UserError(
       f'calibrator {fitted[0]!r} has no data to be fitted to\n'
@@ -292,23 +303,21 @@ def _check_values(c: ConfigDict) -> None:
   """Of measures, and of names and colours of the classes of predictions made elsewhere."""
   if not c.measures:
     raise UserError("config.measures is empty\n  it is names, such as ('miou', 'ece')")
-  names = c.classes if isinstance(c.classes, (tuple, list)) else ()
-  if any(type(n) is not str or not n for n in names) or not 2 <= len(names) <= MOST_CLASSES:
+  class_names.check(c.classes, c.palette)
+
+
+def _calibration_set(given: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str, Any]:
+  """Of the study's sets the one that it names, or one of its own. Raises UserError."""
+  name, own = given['set'], {k: v for k, v in given.items() if k != 'set'}
+  if not name:
+    return _spec('calibrate_on', own)
+  if name not in sets:
+    raise UserError(f'calibrate_on: no set {name!r}\n{nearest(name, sets)}')
+  if more := sorted(options.beyond_defaults(ImageSet, own)):
     raise UserError(
-      f"config.classes is {c.classes!r:.200}\n  expected 2 to {MOST_CLASSES} names, ('sky', 'sea')"
+      f'calibrate_on is the set {name!r} and has {more[0]} of its own\n  leave one of them out'
     )
-  if twice := [n for n in names if list(names).count(n) > 1]:
-    raise UserError(f'config.classes names {twice[0]!r} twice\n  rename one of them')
-  colours = c.palette if isinstance(c.palette, (tuple, list)) else ()
-  if len(colours) < len(names):
-    raise UserError(
-      f'config.palette has {len(colours)} colours for {len(names)} classes\n'
-      '  give it a (red, green, blue) for each'
-    )
-  for row in colours:
-    known = isinstance(row, (tuple, list)) and len(row) == 3
-    if not known or any(type(v) is not int or not 0 <= v <= 255 for v in row):
-      raise UserError(f'config.palette holds {row!r}\n  expected (red, green, blue) from 0 to 255')
+  return dict(sets[name])
 
 
 def _pools(c: ConfigDict, sets: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import pathlib
+import re
 import types
 
 import cv2
@@ -333,6 +335,8 @@ def test_class_numbers_may_be_stored_in_more_bits(tmp_path):
   np.testing.assert_array_equal(foreign.open_arrays(path)[''], [[0, 1], [255, 1]])
 
 
+DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'reliability.md'
+EXAMPLES = re.findall('```python\n(.*?)```', DOCS.read_text(), re.DOTALL)
 OWN = """from tests.reliability import runs
 def get_config():
   import pathlib
@@ -357,3 +361,17 @@ def test_what_predictions_alone_cannot_be_fitted_to_is_said(tmp_path, capsys, mo
   assert json.loads((out / 'study.json').read_text())['notes'][0] == line
   assert line in (out / 'study.md').read_text()
   assert command.left_out(plan.defaults()) == []  # whose guarantee needs calibrate_on
+
+
+def test_the_study_of_two_conditions_in_the_docs_runs(tmp_path, monkeypatch):
+  runs.foreign(tmp_path)
+  monkeypatch.chdir(tmp_path)
+  (code,) = [b for b in EXAMPLES if 'def get_config' in b]
+  (tmp_path / 'own.py').write_text(code)
+  four = ["--config.classes=('a', 'b', 'c', 'd')", '--config.resamples=5', '--config.worst=0']
+  assert evaluation.main(['--config', 'own.py', *four]) == 0
+  content = json.loads((tmp_path / 'runs' / 'own' / 'study' / 'study.json').read_text())
+  assert {(c['set'], c['calibrator']) for c in content['cells']} == {
+    (s, k) for s in ('clear', 'fog') for k in ('none', 'temperature')
+  }
+  assert len(content['guarantee_results']) == 4

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -266,3 +267,36 @@ def test_a_dict_is_emptied_on_the_command_line(tmp_path, key):
   assert not of(plan.load(str(file), [(key, '{}')]))
   with pytest.raises(UserError, match='is a group of keys|has no option|unknown config key'):
     plan.load(str(file), [('models.m', '{}')])
+
+
+def test_one_of_the_sets_may_be_calibrated_on(tmp_path):
+  c = runs.foreign(tmp_path)
+  for part in ('predictions', 'labels'):  # a folder of the same
+    shutil.rmtree(tmp_path / part / 'calibrate_on')
+    shutil.copytree(tmp_path / part / 'clear', tmp_path / part / 'calibrate_on')
+  c.calibrators, c.worst = dict(temperature='temperature'), 0
+  want, _ = command.run(c, str(tmp_path / 'want'), '')
+  for part in ('predictions', 'labels'):
+    shutil.rmtree(tmp_path / part / 'calibrate_on')
+  path = tmp_path / 'own.py'
+  path.write_text(
+    'from ml_collections import ConfigDict\ndef get_config():\n'
+    "  c = ConfigDict()\n  c.calibrate_on = 'clear'\n  return c\n"
+  )
+  c.calibrate_on = plan.load(str(path)).calibrate_on
+  found, _ = command.run(c, str(tmp_path / 'found'), '')
+  same = lambda content: [f['temperatures'] for f in content['fits']]
+  assert same(found) == same(want)
+  assert found['cells'] == want['cells']
+  assert found['guarantee_results'] == want['guarantee_results']
+  assert sum('fitted to clear' in n for n in found['notes']) == 1
+  assert not any('fitted to' in n for n in want['notes'])
+  c.sets = {'clear': c.sets.clear}
+  c.models = {'mine': str(tmp_path / 'predictions' / 'clear')}  # one folder: of one set
+  assert command.run(c, str(tmp_path / 'one'), '')[0]['fits']
+  c.calibrate_on = dict(set='claer')
+  with pytest.raises(UserError, match="no set 'claer'\n  did you mean: clear"):
+    plan.plan(c)
+  c.calibrate_on = dict(set='clear', labels='x')
+  with pytest.raises(UserError, match="is the set 'clear' and has labels of its own"):
+    plan.plan(c)
