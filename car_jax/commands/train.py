@@ -33,9 +33,10 @@ def main(arguments: list[str]) -> int:
     raise UserError('--workdir is missing, the folder of the run\n  such as --workdir runs/first')
   if not args.workdir.strip():
     raise UserError("--workdir '' names no folder\n  such as --workdir runs/first")
-  from car_jax import ahead, loop
+  from car_jax import ahead, loop, sharding
 
   ahead.use_compilation_cache()
   cluster.join(args)
   loop.train(config, args.workdir, new=args.new)
+  sharding.say(f'done: {args.workdir}')
   return 0
