@@ -19,7 +19,7 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -348,6 +348,15 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   raise UserError(
     f'no checkpoint of step {number} in {root}\n  there: {", ".join(map(str, known))}'
   )
+
+
+def which(place: pathlib.Path, steps: Sequence[int]) -> str:
+  """What to call the checkpoint at `place`, of `steps` in its folder: best, latest, only or a."""
+  if place.parent.name == 'best':
+    return 'best checkpoint'
+  if not place.name.isdigit():  # a model's folder, which has no other
+    return 'only checkpoint'
+  return 'latest checkpoint' if int(place.name) == steps[-1] else 'a checkpoint'
 
 
 def place(path: str | pathlib.Path) -> pathlib.Path:

@@ -51,7 +51,7 @@ class Run(Group):
   evals: dict[str, Evaluation] = dataclasses.field(default_factory=dict)
   """Evaluations during training, by names of your own."""
   best: str = ''
-  """Which score chooses the best checkpoint, such as val/ged16:min."""
+  """Which score chooses the best checkpoint, such as val/ged16:min; the last of equal ones."""
   init: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Parts of other runs to start from, such as init.net=runs/other:net."""
   writers: tuple[Literal['tensorboard', 'wandb'], ...] = ('tensorboard',)

@@ -272,14 +272,18 @@ def due(step: int, every: int) -> bool:
 
 
 def best_rule(rule: str) -> tuple[str, Any]:
-  """'val/ged16:min' -> ('val/ged16', better(new, old)); a nan is never better."""
+  """'val/ged16:min' -> ('val/ged16', better(new, old)).
+
+  Of equal scores the later one is better: a score that is still at its end, such as an IoU of 0,
+  must not keep the first evaluation while the loss falls. A nan is never better.
+  """
   name, _, direction = rule.rpartition(':')
   if rule and (not name or direction not in ('min', 'max')):
     raise UserError(
       f'config.best is {rule!r}; expected NAME:min or NAME:max, such as val/ged16:min'
     )
   sign = -1 if direction == 'min' else 1
-  return name, lambda new, old: np.isfinite(new) and (old is None or sign * new > sign * old)
+  return name, lambda new, old: np.isfinite(new) and (old is None or sign * new >= sign * old)
 
 
 def best_score(best: checkpoints.Checkpoints, rule: str, start: int) -> float | None:

@@ -145,6 +145,7 @@ class Predictor:
     self.method, self.state, self.config = loaded.method, loaded.state, loaded.config
     self.info, self.step, self.path = loaded.info, loaded.step, loaded.path
     self.size, self.crc, self.calibrator = loaded.size, loaded.crc, calibrator
+    self.which = loaded.which
     if self.info.black_box and self.method.reads_black_box:
       raise UserError(
         f"{self.path} predicts from another model's prediction beside the image\n"
@@ -167,7 +168,7 @@ class Predictor:
     names = info.class_names or [str(k) for k in range(info.num_classes)]
     return (
       f'{self.config.method.name}{named}{answers}{calibrated}, of {hub.shown(self.path)}\n'
-      f'trained on {info.name or "data without a name"}, {self.step:,} steps\n'
+      f'trained on {info.name or "data without a name"}, {self.step:,} steps ({self.which})\n'
       f'predicts {info.num_classes} classes: {", ".join(names)}'
     )
 

@@ -215,6 +215,11 @@ def test_locate_prefers_the_best_and_names_what_is_there(folder):
     c.save(25, tree(25), {'config': {}})
   assert checkpoints.locate(folder) == (folder / 'best', 25)
   assert checkpoints.locate(folder, 'latest') == (folder / 'checkpoints', 30)
+  which = lambda wish: checkpoints.which(
+    (place := checkpoints.locate(folder, wish))[0] / str(place[1]), [20, 30]
+  )
+  named = {wish: which(wish) for wish in ('', 'latest', '20')}
+  assert named == {'': 'best checkpoint', 'latest': 'latest checkpoint', '20': 'a checkpoint'}
   with pytest.raises(UserError, match=r'no checkpoint of step 5.*\n  there: 20, 25, 30'):
     checkpoints.locate(folder, '5')
   with pytest.raises(UserError, match='no checkpoint in'):

@@ -249,6 +249,7 @@ def test_best_must_name_what_an_evaluation_gives(config):
   assert better(1.0, None)
   assert better(1.0, 2.0)
   assert not better(2.0, 1.0)
+  assert better(1.0, 1.0)  # of equal ones the later
   assert not better(np.nan, None)
 
 

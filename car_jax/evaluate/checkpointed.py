@@ -34,7 +34,7 @@ class Loaded:
   """A checkpoint ready to predict.
 
   path: its folder. info: of the data it was loaded for. size: height and width of the images that
-  it was trained on, where it tells.
+  it was trained on, where it tells. which: of its run's checkpoints, in words.
   """
 
   path: pathlib.Path
@@ -45,6 +45,7 @@ class Loaded:
   info: sources.DataInfo
   size: tuple[int, int] | None = None
   crc: Any = None  # of its arrays, as the checkpoint tells them
+  which: str = 'only checkpoint'
 
 
 def name_and_folder(text: str) -> tuple[str, str]:
@@ -119,7 +120,15 @@ def _opened(
   state, _ = saved.restore(step, template)
   known = (int(size[0]), int(size[1])) if all(size) else None
   return Loaded(
-    saved.place(step), step, config, method, for_evaluation(state), info, known, meta['crc']
+    saved.place(step),
+    step,
+    config,
+    method,
+    for_evaluation(state),
+    info,
+    known,
+    meta['crc'],
+    checkpoints.which(saved.place(step), saved.steps()),
   )
 
 
@@ -174,6 +183,8 @@ def evaluate(
   rows, source = named(loaded, names), data.split(spec['split'])
   if line := pipeline.cut(source, config.data):
     sharding.say(line)
+  for name, one in zip(names, loaded, strict=True):
+    sharding.say(f'{name}: {one.which}, step {one.step:,}')
   hosts = dict(host=jax.process_index(), hosts=jax.process_count(), devices=mesh.size)
   about = report.About(
     title=table.joined(names),
