@@ -147,6 +147,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
   ABOUT: About
   HOMEPAGE = ''
   TRAINING = 'car_lidc'  # of the files in configs/, one to begin with
+  FOR_ACCELERATOR = False  # whether that is no training for a laptop, and configs/demo.py fits
 
   def __init__(self, *, file_format: Any = None, **kwargs: Any):
     super().__init__(file_format=file_format or tfds.core.FileFormat.ARRAY_RECORD, **kwargs)

@@ -20,7 +20,7 @@ from typing import Any
 
 from car_jax import files, paths, stopping
 from car_jax.data.prepared import KNOWN, default_data_dir
-from car_jax.datasets import options
+from car_jax.datasets import options, suggestion
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 from car_jax.options import declared
 
@@ -135,29 +135,12 @@ def main(arguments: list[str]) -> int:
   done = f'prepared {folder}'
   if not report:
     done = f'already prepared; --overwrite to do it again ({folder})'
-  text = '\n'.join([done, *report, next_command(args.name, config, args.data_dir)])
+  if args.data_dir == default_data_dir() and report:
+    report = [f'  --data-dir or TFDS_DATA_DIR puts it elsewhere than {args.data_dir}', *report]
+  then = suggestion.lines(args.name, builder(args.name), config, args.data_dir)
+  text = '\n'.join([done, *report, *then])
   print(text.encode(errors='backslashreplace').decode())  # paths may not be UTF-8
   return 0
-
-
-def next_command(name: str, config: Any, data_dir: pathlib.Path) -> str:
-  """What to type to use it."""
-  training = builder(name).TRAINING
-  full = name if config.name == 'default' else f'{name}/{config.name}'
-  if training.startswith('reliability'):  # to be tested on, not trained on
-    return f'next: name {full} in configs/{training}.py, then car-jax eval --config that'
-  key = 'data.source' if training.startswith('sac_') else 'data'
-  where = '' if data_dir == default_data_dir() else f' --config.{key}.data_dir={data_dir}'
-  if config.tested:
-    return (
-      f'next: car-jax eval --checkpoint RUN --config.data.name={full} '
-      f'--config.report.split={config.tested}{where}'
-    )
-  file, _, variant = training.partition(':')
-  return (
-    f'next: car-jax train --config configs/{file}.py{variant and ":" + variant} '
-    f'--workdir runs/{full.replace("/", "-")} --config.{key}.name={full}{where}'
-  )
 
 
 def prepare(

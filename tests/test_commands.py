@@ -45,7 +45,7 @@ def test_eval_prints_the_table_and_ends_with_the_page(run, capsys):
   small = '--config.report.split=test[:4]'
   assert evaluation.main(['--checkpoint', str(run), '--save', 'probabilities', small]) == 0
   out = capsys.readouterr().out
-  assert 'run: latest checkpoint, step 2\n' in out
+  assert 'run: best checkpoint, step 2\n' in out
   page = pathlib.Path(re.search(r'report: (.*)\n$', out)[1])
   assert page == run / 'report' / 'report.html'
   numbers = json.loads((run / 'report' / 'results.json').read_text())

@@ -16,6 +16,7 @@ IGNORE = 'ignore'
 OUTSIDE = {'void': IGNORED_TRAIN_ID, 'unknown': UNKNOWN_LABEL}  # names that are no class
 PALETTE = [(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178)]
 PALETTE += [(213, 94, 0), (204, 121, 167), (153, 153, 153), (255, 255, 255)]
+SHOWN = 8  # values of a mask that are no class are named
 MOST = 254  # classes: labels are stored in bytes, and two numbers have a meaning of their own
 
 
@@ -113,9 +114,13 @@ def read(path: pathlib.Path, classes: Classes, problems: common.Problems) -> np.
     return None
   seen, place = np.unique(values, return_inverse=True)
   if odd := [v for v in seen.tolist() if v not in classes.of]:
-    name = f'colour #{odd[0]:06x}' if classes.coloured else f'grey value {odd[0]}'
-    shown = [f'#{v:06x}' for v in classes.of] if classes.coloured else sorted(classes.of)
-    problems.add(path, f'{name} is no class; known: {shown}')
+    text = (lambda v: f'#{v:06x}') if classes.coloured else str
+    some = ', '.join(map(text, odd[:SHOWN])) + (
+      f' and {len(odd) - SHOWN:,} more' * (len(odd) > SHOWN)
+    )
+    what = f'{"colour" if classes.coloured else "grey value"}{"s" * (len(odd) > 1)} {some}'
+    known = f'[{", ".join(map(text, sorted(classes.of)))}]'
+    problems.add(path, f'{what} {"are" if len(odd) > 1 else "is"} no class; known: {known}')
     return None
   numbers = np.array([classes.of[v] for v in seen.tolist()], np.uint8)
   return numbers[place].reshape(values.shape)

@@ -23,6 +23,8 @@ from car_jax.datasets.folder.rows import Row, check_once, read_csv, read_folder
 from car_jax.errors import UserError
 from car_jax.options import Share
 
+SEEDS = 1000  # that are tried for one that leaves no split empty
+
 
 @dataclasses.dataclass
 class Config(base.FileConfig):
@@ -57,6 +59,7 @@ class Config(base.FileConfig):
 class Builder(base.Builder):
   """Your own images, with one or more annotations each; `classes` says what the masks mean."""
 
+  FOR_ACCELERATOR = True
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     images/NAME.png with masks/NAME/READER.png or labels/NAME.png, or these in images/train,
     masks/train and so on; or a CSV with columns image, masks, split, group"""
@@ -107,9 +110,11 @@ class Builder(base.Builder):
     if not labels and not free:
       mend = '--unlabelled takes it' if row.split == 'train' else f'{row.split} needs one'
       self.problems.add(row.image, f'has no mask; {mend}')
-    if image is None or not (labels or free) or any(x is None for x in labels):
+    if image is None:
       return
-    if common.fits(row.image, image, zip(row.masks, labels, strict=True), self.problems):
+    good = [(path, x) for path, x in zip(row.masks, labels, strict=True) if x is not None]
+    fits = common.fits(row.image, image, good, self.problems)
+    if fits and len(good) == len(labels) and (labels or free):
       labels = labels or [np.full(image.shape[:2], self.label_map.ignore_label, np.uint8)]
       yield row.name, row.group, image, np.stack(labels)
 
@@ -123,8 +128,31 @@ def with_splits(rows: list[Row], config: Config, problems: common.Problems) -> l
   for group, splits in of.items():
     if len(splits) > 1:
       problems.note(group, 'WARNING: a group that the source itself puts into several splits')
-  of_group = lambda row: of.get(row.group, [''])[0] or drawn_split(row.group, config)
+  free = {row.group for row in rows} - {*of}
+  note_empty({split for splits in of.values() for split in splits}, free, config, problems)
+  of_group = lambda row: of.get(row.group, [''])[0] or drawn_split(row.group, config, config.seed)
   return [dataclasses.replace(row, split=row.split or of_group(row)) for row in rows]
+
+
+def note_empty(named: set[str], free: set[str], config: Config, problems: common.Problems) -> None:
+  """Notes a split that no image falls into, and a seed that fills all of them.
+
+  named: splits that the source itself fills. free: the groups, or names, that are drawn.
+  """
+  shares = {'train': 1.0, 'validation': config.validation, 'test': config.test}
+  wanted = {split for split, share in shares.items() if share} - named if free else set()
+  drawn = lambda seed: {drawn_split(group, config, seed) for group in free}
+  empty = wanted - drawn(config.seed)
+  if not empty:
+    return
+  seeds = range(SEEDS) if len(free) >= len(wanted) else ()
+  seed = next((seed for seed in seeds if wanted <= drawn(seed)), None)
+  mend = 'name the splits, in a CSV or by folders'
+  if seed is not None:
+    mend = f'prepare it again with --seed {seed} --overwrite'
+  for split in sorted(empty):
+    what = 'WARNING: a split that none of the images, or of their groups, falls into'
+    problems.note(split, f'{what} ({len(free)} are drawn); {mend}')
 
 
 def check_unlabelled(rows: list[Row], known: classes.Classes, given: str) -> None:
@@ -142,9 +170,9 @@ def check_unlabelled(rows: list[Row], known: classes.Classes, given: str) -> Non
   )
 
 
-def drawn_split(group: str, config: Config) -> str:
+def drawn_split(group: str, config: Config, seed: int) -> str:
   """A split from the group's name and the seed: the same group always falls into the same one."""
-  u = zlib.crc32(f'{config.seed}/{group}'.encode(errors='surrogatepass')) / 2**32
+  u = zlib.crc32(f'{seed}/{group}'.encode(errors='surrogatepass')) / 2**32
   if u < config.test:
     return 'test'
   return 'validation' if u < config.test + config.validation else 'train'

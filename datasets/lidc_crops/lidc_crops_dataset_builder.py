@@ -18,6 +18,7 @@ class Builder(base.Builder):
   """Published crops around LIDC's nodules, with the masks of four radiologists; given splits."""
 
   ABOUT, HOMEPAGE = lidc_masks.ABOUT, lidc_masks.HOMEPAGE
+  FOR_ACCELERATOR = True
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     lidc_crops_S/S/images/PATIENT/NAME.png and lidc_crops_S/S/gt/PATIENT/NAME_l0.png to _l3.png for
     each S of train, val and test, or S/ alone: the lidc_crops archives, unpacked side by side"""

@@ -37,6 +37,7 @@ class Builder(base.Builder):
   """Outlines of four radiologists (LIDC-IDRI) on rendered images; patient-wise splits."""
 
   ABOUT = dataclasses.replace(ABOUT, licence='masks CC BY 3.0 (LIDC-IDRI); images rendered')
+  FOR_ACCELERATOR = True
   HOMEPAGE = HOMEPAGE
   TRAINING = 'car_lidc_masks'
   BUILDER_CONFIGS = [

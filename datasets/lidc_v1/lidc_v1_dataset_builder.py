@@ -29,6 +29,7 @@ class Builder(base.Builder):
 
   ABOUT, HOMEPAGE = lidc_masks.ABOUT, lidc_masks.HOMEPAGE
   TRAINING = 'mose_lidc'
+  FOR_ACCELERATOR = True
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     a pickle of one dictionary, such as data_lidc.pickle: name -> image (floats from 0 to 1), four
     masks, series_uid; as ports of the Probabilistic U-Net share it. Or name that file itself"""

@@ -61,7 +61,7 @@ def test_a_coloured_file(tmp_path):
   assert classes.parse(COLOURED).palette == ((0, 0, 0), RED, GREEN)
   assert 'c.png: is coloured; name its colours' in read(path, GREY)[1][0]
   told = read(path, '#000000:nothing,#ff0000:vessel')[1][0]
-  assert "colour #008000 is no class; known: ['#000000', '#ff0000']" in told
+  assert 'colour #008000 is no class; known: [#000000, #ff0000]' in told
 
 
 def test_a_value_above_a_byte_is_not_folded_into_one(tmp_path):

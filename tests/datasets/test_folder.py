@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from car_jax.data import opening, prepared
+from car_jax.datasets import base, suggestion
 from tests.datasets.files import folder, nothing_prepared, records, run, truncate, write_png
 
 ALL_TRAIN = ('--validation', '0', '--test', '0')
@@ -249,3 +250,36 @@ def test_what_unlabelled_does_not_take(tmp_path, capsys):
   assert '1.png: has no mask; validation needs one\n' in told
   assert 'nowhere.png: missing' in told
   assert nothing_prepared(tmp_path / 'd')
+
+
+def test_all_that_is_wrong_with_one_image_is_named(tmp_path, capsys):
+  """A mask of another size beside one of other values, of which there are many."""
+  source = folder(tmp_path / 's', (3,))
+  masks = source / 'masks' / 'im0'
+  write_png(masks / 'reader0.png', np.zeros((4, 5)))
+  write_png(masks / 'reader1.png', np.arange(140).reshape(10, 14))
+  assert run('folder', source, tmp_path / 'd', *ALL_TRAIN) == 2
+  told = capsys.readouterr().err
+  assert f'2 problems in {source}' in told
+  assert 'reader0.png: 5x4 pixels, its image' in told
+  assert 'reader1.png: grey values 2, 3, 4, 5, 6, 7, 8, 9 and 130 more are no class' in told
+
+
+def test_a_split_that_nothing_falls_into_is_said_with_a_seed_that_fills_all(tmp_path, capsys):
+  rows = [f'{i}.png,{i}_a.png,,p{i // 2}' for i in range(10)]
+  table = csv_source(tmp_path, rows)
+  assert run('folder', table, tmp_path / 'd') == 0
+  told = capsys.readouterr().out
+  assert 'validation' not in prepared_splits(tmp_path / 'd')
+  assert 'WARNING: a split that none of the images, or of their groups, falls into' in told
+  mend = told.partition('prepare it again with ')[2].partition(':')[0].split()
+  assert run('folder', table, tmp_path / 'd', *mend) == 0
+  assert prepared_splits(tmp_path / 'd') == {'train', 'validation', 'test'}
+  assert 'WARNING' not in capsys.readouterr().out
+  few = csv_source(tmp_path, rows[:2])
+  assert run('folder', few, tmp_path / 'd', '--overwrite') == 0
+  assert 'name the splits, in a CSV or by folders' in capsys.readouterr().out
+
+
+def prepared_splits(data_dir):
+  return {name for name in base.SPLITS if suggestion.split(opened(data_dir), name) is not None}

@@ -236,4 +236,4 @@ def test_the_end_tells_what_was_prepared(tmp_path, capsys):
   assert f'  1 x beside images/ and masks/, not read: {tmp_path}/s/notes.txt' in told
   command = f'--config.data.name=folder/v --config.data.data_dir={tmp_path}/d'
   assert told[-1].startswith('next: car-jax train --config configs/')
-  assert told[-1].endswith(command)
+  assert command in told[-1]
