@@ -195,8 +195,9 @@ class Predictor:
     """An image, a batch, a path or a list of these -> numpy Outputs; a list of them for a list.
 
     image: an array [H, W], [H, W, 3] or a batch [B, H, W, 3], see predict/values.py on types; or
-    the path of a picture, an .npy array, or a NIfTI or DICOM file. range: (LOW, HIGH), the values
-    that are black and white, where uint8 does not say it; a text as of car-jax predict --range.
+    the path of a picture, an .npy array, a NIfTI or DICOM file, or of the folder of a DICOM series.
+    range: (LOW, HIGH), the values that are black and white, where uint8 does not say it; a text as
+    of car-jax predict --range.
     names: of the images, which draws are keyed by with the seed; without, a file's own, or an
     array's content. crop, stride: windows, see `Windows.of`. Of a volume, maps have the axes of the
     file. Raises UserError.

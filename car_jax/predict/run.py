@@ -259,10 +259,16 @@ class Run:
         yield record
 
   def finish(self, command: str) -> list[dict[str, Any]]:
-    """Writes the table and the page of all that is complete, of earlier calls too -> its rows."""
+    """Writes the table and the page of all that is complete, of earlier calls too -> its rows.
+
+    Raises UserError, and writes neither, where there is nothing.
+    """
     records = [record for item in self.inputs.items if (record := self._record(item))]
     records += self._earlier()
     every = [row for record in records for row in record['images']]
+    if not every:
+      lines = '\n'.join([*self.unread(), *self.problems.noted()])
+      raise UserError(f'nothing was predicted; no input can be read:\n{lines}')
     with folders.whole(self.out / CSV) as part:
       part.write_text(rows.as_csv(every, self.model.info), encoding='utf-8')
     text = page.page(

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from car_jax.problems import Problems
 
 DICOM = ('.dcm', '.dicom', '.ima')
 MAGIC = b'DICM'  # at byte 128 of a DICOM file, whatever its name
+LABELS = ('masks', 'labels')  # folders that data of one's own have beside images/
 EXPECTED = 'no picture, .npy array, NIfTI or DICOM'
 
 
@@ -57,7 +59,7 @@ def find(inputs: Sequence[str], out: pathlib.Path | None = None) -> Inputs:
   """What is in files and folders, at any depth, but in `out`.
 
   Hidden files and those of no known kind are noted; one of a known kind that cannot be read, or
-  that was named itself, is a problem. Raises UserError where nothing is there.
+  that was named itself, is a problem. Raises UserError where nothing is there that can be read.
   """
   problems, items = Problems(), []
   seen: set[str] = set()
@@ -69,9 +71,10 @@ def find(inputs: Sequence[str], out: pathlib.Path | None = None) -> Inputs:
     paths = [*_inside(place, out, problems)] if whole else [place]
     paths = [path for path in paths if _is_new(path, seen, problems)]
     items += _items(place if whole else place.parent, paths, problems, named=not whole)
-  if not items and not problems.lines:
-    noted = ''.join(f'\n{line}' for line in problems.noted())
-    raise UserError(f'{", ".join(inputs)}: nothing to predict; {EXPECTED} is there{noted}')
+  if not items:
+    lines = ''.join(f'\n{line}' for line in (*problems.lines, *problems.noted()))
+    what = 'nothing can be read' if problems.lines else f'{EXPECTED} is there'
+    raise UserError(f'{", ".join(inputs)}: nothing to predict; {what}{lines}')
   return Inputs(_named_apart(items, problems), problems)
 
 
@@ -104,14 +107,26 @@ def kind_of(path: pathlib.Path) -> str:
 
 
 def item_of(path: pathlib.Path) -> Item:
-  """A single file. Raises UserError."""
+  """A single file, or the folder of one DICOM series. Raises UserError."""
   if path.is_dir():
-    raise UserError(f'{path} is a folder\n  car-jax predict RUN {path} --out OUT predicts it')
+    return _series_of(path)
   files.check_regular(path)
   kind = kind_of(path)
   if not kind:
     raise UserError(f'{path} is {EXPECTED}')
   return Item(_stem(path.name), (path,), kind, _count(path, kind))
+
+
+def _series_of(folder: pathlib.Path) -> Item:
+  inputs = find([str(folder)])
+  if inputs.problems.lines:
+    raise UserError(f'{folder} cannot be read:\n' + '\n'.join(inputs.problems.lines))
+  if [item.kind for item in inputs.items] != ['dicom']:
+    raise UserError(
+      f'{folder} is a folder, not of one DICOM series; it holds {len(inputs.items):,} images or '
+      f'volumes\n  name its files, or predict all: car-jax predict RUN {folder} --out OUT'
+    )
+  return inputs.items[0]
 
 
 def _inside(
@@ -127,10 +142,19 @@ def _inside(
       continue
     if own and own in path.resolve().parents:
       problems.note(path, 'in the folder of predictions, passed over')
+    elif labels := _labels_beside_images(path, folder):
+      problems.note(labels, 'beside images/, so labels and no images; name it to predict it')
     elif any(part.startswith('.') for part in path.relative_to(folder).parts):
       problems.note(path, 'hidden, passed over')
     else:
       yield path
+
+
+def _labels_beside_images(path: pathlib.Path, root: pathlib.Path) -> pathlib.Path | None:
+  """The folder masks/ or labels/ below `root` that a file lies in, beside images/, if it does."""
+  within = itertools.takewhile(lambda place: place != root, path.parents)
+  labels = (place for place in within if place.name in LABELS)
+  return next((place for place in labels if (place.parent / 'images').is_dir()), None)
 
 
 def _items(

@@ -5,7 +5,6 @@ Axes: X, Y, Z of a NIfTI array, whose last one counts slices; H, W of a slice as
 
 import dataclasses
 import gzip
-import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +18,7 @@ NIFTI = ('.nii', '.nii.gz')
 MOST_VOXELS = 1 << 31
 POSITION, ORIENTATION, SPACING = 'ImagePositionPatient', 'ImageOrientationPatient', 'PixelSpacing'
 TOLERANCE = 0.01  # of a slice's distance, in shares of the usual one; of cosines
+UNEVEN = 0.1  # of the usual distance: slices further from even ones have no affine
 MILLIMETRES = 'mm'
 
 
@@ -136,8 +136,8 @@ def dicom_header(path: pathlib.Path) -> Any:
 def in_order(headers: dict[pathlib.Path, Any]) -> list[pathlib.Path]:
   """The files of a series by their place along its normal. Raises UserError, naming a file.
 
-  Slices differ in their place alone. A single one, or slices that have no place, are taken by
-  InstanceNumber.
+  Slices differ in their place alone, and are evenly apart, as one affine has them. A single one, or
+  slices that have no place, are taken by InstanceNumber.
   """
   paths = [*headers]
   first = headers[paths[0]]
@@ -155,10 +155,18 @@ def in_order(headers: dict[pathlib.Path, Any]) -> list[pathlib.Path]:
     return sorted(paths, key=lambda p: int(headers[p].get('InstanceNumber') or 0))
   along = {path: _along(headers[path]) for path in paths}
   paths.sort(key=along.__getitem__)
-  for one, two in itertools.pairwise(paths):
-    if abs(along[two] - along[one]) < 1e-4:
+  gaps = np.diff([along[path] for path in paths])
+  for one, two, gap in zip(paths, paths[1:], gaps, strict=False):
+    if not gap >= 1e-4:
       raise UserError(
         f'{one} and {two} are two slices of one place\n  keep one of them, or put them apart'
+      )
+  for one, two, gap in zip(paths, paths[1:], gaps, strict=False):
+    if not abs(gap - (usual := np.median(gaps))) <= UNEVEN * usual:
+      raise UserError(
+        f'{one} and {two} are {gap:.3g} mm apart, other slices of the series {usual:.3g} mm: no '
+        'affine places them all\n'
+        '  add the slices that are missing, or put those before and after into folders of their own'
       )
   return paths
 

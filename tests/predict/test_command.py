@@ -290,6 +290,19 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(tmp_path, capsys):
   assert predict.main([*args, '--range', '1%,99%']) == 2
 
 
+def test_where_nothing_can_be_read_nothing_is_written(tmp_path, capsys):
+  run = saved(tmp_path / 'run', 'supervised')
+  place, out = tmp_path / 'in', tmp_path / 'o'
+  write_picture(place / 'a.png', scene(32, 32, 0))
+  (place / 'a.png').write_bytes((place / 'a.png').read_bytes()[:200])
+  assert predict.main([str(run), str(place), '--out', str(out)]) == 2
+  told = capsys.readouterr()
+  assert 'error: nothing was predicted; no input can be read:' in told.err
+  assert 'a.png cannot be read as a picture' in told.err
+  assert 'page:' not in told.out
+  assert not (out / 'index.html').exists()
+
+
 @pytest.mark.parametrize(
   ('flags', 'text'),
   [

@@ -90,8 +90,27 @@ def test_where_nothing_is_to_predict(tmp_path):
   (tmp_path / 'notes.txt').write_text('')
   with pytest.raises(UserError, match='(?s)nothing to predict.*notes.txt'):
     sources.find([str(tmp_path)])
-  found = sources.find([str(tmp_path / 'notes.txt')])  # named itself: a fault
-  assert 'notes.txt' in '\n'.join(found.problems.lines)
+  with pytest.raises(UserError, match='(?s)nothing can be read.*notes.txt'):
+    sources.find([str(tmp_path / 'notes.txt')])  # named itself: a fault
+
+
+def test_labels_beside_images_are_not_predicted(tmp_path):
+  for path in ('images/a.png', 'masks/a/anna.png', 'masks/a/ben.png', 'more/masks/b.png'):
+    write_picture(tmp_path / path, scene(8, 8, 0))
+  found = sources.find([str(tmp_path)])
+  assert [*named(found)] == ['images/a', 'more/masks/b']  # without images/, a name like others
+  assert f'{tmp_path}/masks' in noted(found)
+  assert 'beside images/' in noted(found)
+  assert len(named(sources.find([str(tmp_path / 'masks')]))) == 2  # named itself
+
+
+def test_a_folder_of_one_series_is_an_item(tmp_path):
+  write_series(tmp_path / 's', units(3, 6, 5))
+  item = sources.item_of(tmp_path / 's')
+  assert (item.name, item.kind, item.count) == ('s', 'dicom', 3)
+  write_picture(tmp_path / 's' / 'a.png', scene(8, 8, 0))
+  with pytest.raises(UserError, match='not of one DICOM series; it holds 2 images'):
+    sources.item_of(tmp_path / 's')
 
 
 def test_series_of_one_folder_and_files_without_an_ending(tmp_path):

@@ -4,6 +4,7 @@ import itertools
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 
 from car_jax.errors import UserError
@@ -121,20 +122,33 @@ def test_slices_that_are_no_volume_are_named(tmp_path):
     series(tmp_path / 'sizes')
 
 
-def test_a_gap_is_said(tmp_path):
-  write_series(tmp_path / 's', units(5, 6, 5))
+def test_a_series_that_lacks_a_slice_is_refused(tmp_path):
+  """One distance between slices is written, so those after the gap would lie elsewhere."""
+  write_series(tmp_path / 's', units(6, 6, 5))
   headers = {path: volumes.dicom_header(path) for path in (tmp_path / 's').iterdir()}
   ordered = volumes.in_order(headers)
-  _, at, remark = volumes.read_dicom([ordered[0], ordered[1], ordered[3]])
-  assert remark == 'slices are 2.5 to 5 mm apart, written as 3.75'
-  assert at.spacing[2] == pytest.approx(3.75)
+  ordered[2].unlink()
+  gap = rf'{ordered[1]} and {ordered[3]} are 5 mm apart, other slices of the series 2.5 mm'
+  with pytest.raises(UserError, match=gap):
+    series(tmp_path / 's')
+
+
+def test_slices_that_are_nearly_even_are_said(tmp_path):
+  write_series(tmp_path / 's', units(4, 6, 5))
+  for path in (tmp_path / 's').iterdir():
+    file = pydicom.dcmread(path)
+    along = np.cross(*np.reshape(file.ImageOrientationPatient, (2, 3)))
+    if abs(np.dot(along, np.array(file.ImagePositionPatient) - PLACE) - 5) < 1e-3:
+      file.ImagePositionPatient = [*(np.array(file.ImagePositionPatient) + 0.1 * along)]
+      file.save_as(path)
+  _, at, remark = series(tmp_path / 's')
+  assert remark == 'slices are 2.4 to 2.6 mm apart, written as 2.5'
+  assert at.spacing[2] == pytest.approx(2.5)
 
 
 def test_a_slice_without_a_place_or_a_rescale(tmp_path):
   write_series(tmp_path / 's', units(1, 6, 5))
   (path,) = (tmp_path / 's').iterdir()
-  import pydicom
-
   file = pydicom.dcmread(path)
   for key in ('ImagePositionPatient', 'RescaleSlope', 'RescaleIntercept'):
     delattr(file, key)
