@@ -57,7 +57,8 @@ def resolve(path: str | pathlib.Path) -> pathlib.Path:
   if text.startswith('zoo:'):
     name = text.removeprefix('zoo:')
     if name not in zoo():
-      raise UserError(f'no model {text}\n{nearest(name, zoo())}')
+      known = [f'zoo:{model}' for model in zoo()]
+      raise UserError(f'no model {text}\n{nearest(text, known)}')
     return zoo()[name]
   return _downloaded(text) if text.startswith('hf:') else paths.of(path)
 

@@ -113,7 +113,7 @@ def test_what_ships_is_found_by_name(folder, monkeypatch, capsys):
   monkeypatch.setattr(hub, 'ZOO', folder.parent)
   assert checkpointed.load('zoo:some').step == 3
   assert checkpointed.name_and_folder('zoo:some') == ('some', str(folder))
-  with pytest.raises(UserError, match='no model zoo:som\n  did you mean: some'):
+  with pytest.raises(UserError, match='no model zoo:som\n  did you mean: zoo:some'):
     hub.resolve('zoo:som')
   assert zoo.main([]) == 0
   assert re.fullmatch(r'zoo:some  supervised on fake.*, 3 steps, 0.0 MB\n', capsys.readouterr().out)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sysconfig
 
 import pytest
 
+from car_jax import config
 from car_jax.__main__ import COMMANDS, __doc__, main
 from tests.importers import test_transformers_folders as transformers_folders
 
@@ -134,5 +136,17 @@ def test_a_config_is_copied_to_be_changed(tmp_path, capsys):
     copy = tmp_path / f'{name}.py'
     assert main(['configs', name, '--copy', str(copy)]) == 0
     assert f'\n  car-jax {use.format(copy)} runs/mine\n' in capsys.readouterr().out
+  assert main(['configs', 'demo:mose', '--copy', str(tmp_path / 'demo.py')]) == 0
+  assert config.read(str(tmp_path / 'demo.py')) == config.read('demo:mose')
   assert main(['configs', 'smok']) == 2
   assert 'did you mean: smoke' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', sorted(config.shipped()))
+def test_a_copy_says_what_its_config_says_without_another_config(name, tmp_path):
+  """One that takes its values from other configs has them written out; others stay as they are."""
+  mine = tmp_path / 'mine.py'
+  assert main(['configs', name, '--copy', str(mine)]) == 0
+  assert config.read(str(mine)) == config.read(name)
+  imported = re.findall(r'from (car_jax\.configs\S*) import (\w+)', mine.read_text())
+  assert {module for module, _ in imported} <= {'car_jax.configs._published'}
