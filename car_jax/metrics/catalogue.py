@@ -94,7 +94,9 @@ def metric(name: str, setting: Setting, pixels: PixelCounts | None = None) -> Me
   """'ged16[u]' -> Metric; pixels: what scores of pixels share. Raises UserError."""
   if ':' in name:
     return dataclasses.replace(lookup.find('metric', name)(), name=name)
-  first = name.partition('[')[0]
+  first, bracket, inside = name.partition('[')
+  if bracket and not re.fullmatch(r'[^\[\]]+\]', inside):
+    raise UserError(f'metric {name!r}: options stand in one pair of brackets, such as ged16[u]')
   of_labels = first in of_pixels.NAMES and (setting.one_label or first not in OPTIONS)
   if of_labels or name in of_pixels.OBJECT_NAMES:
     return _of_pixels(name, setting, pixels or PixelCounts('classwise' in name, setting.ignore))

@@ -18,6 +18,7 @@ from car_jax.problems import Problems
 DICOM = ('.dcm', '.dicom', '.ima')
 MAGIC = b'DICM'  # at byte 128 of a DICOM file, whatever its name
 LABELS = ('masks', 'labels')  # folders that data of one's own have beside images/
+Series = dict[tuple[pathlib.Path, str], dict[pathlib.Path, volumes.Slice]]
 EXPECTED = 'no picture, .npy array, NIfTI or DICOM'
 
 
@@ -162,7 +163,7 @@ def _items(
 ) -> list[Item]:
   """Items of the files of a folder; the slices of a DICOM series in one folder are one."""
   out: list[Item] = []
-  series: dict[tuple[pathlib.Path, str], dict[pathlib.Path, object]] = collections.defaultdict(dict)
+  series: Series = collections.defaultdict(dict)
   for path in paths:
     kind = kind_of(path)
     if not kind:
@@ -174,15 +175,15 @@ def _items(
         if 'Rows' not in header:
           problems.note(path, 'DICOM without an image, such as an index; not read')
           continue
-        uid = str(header.get('SeriesInstanceUID') or path.name)
-        series[path.parent, uid][path] = header
+        one = volumes.slice_of(path, header)
+        series[path.parent, one.series][path] = one
       else:
         name = _stem(path.relative_to(root).as_posix())
         out.append(Item(name, (path,), kind, _count(path, kind)))
   together = collections.Counter(folder for folder, _ in series)
-  for (folder, uid), headers in series.items():
+  for (folder, uid), slices in series.items():
     with problems.collecting():
-      ordered = tuple(volumes.in_order(headers))
+      ordered = tuple(volumes.in_order(slices))
       name = _series_name(root, folder, ordered, uid if together[folder] > 1 else '')
       out.append(Item(name, ordered, 'dicom', len(ordered)))
   return sorted(out, key=lambda item: item.paths[0])

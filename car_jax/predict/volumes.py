@@ -6,7 +6,7 @@ Axes: X, Y, Z of a NIfTI array, whose last one counts slices; H, W of a slice as
 import dataclasses
 import gzip
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,56 +133,113 @@ def dicom_header(path: pathlib.Path) -> Any:
     return pydicom.dcmread(path, stop_before_pixels=True)
 
 
-def in_order(headers: dict[pathlib.Path, Any]) -> list[pathlib.Path]:
+@dataclasses.dataclass(frozen=True)
+class Slice:
+  """What a DICOM file says of its place; None where it says nothing.
+
+  shape: rows and columns. position [3] of its first pixel and turn [2, 3], directions of a row and
+  of a column, in millimetres left, posterior, superior; spacing [2] down and across; thick: from
+  one slice to the next; number: InstanceNumber.
+  """
+
+  shape: tuple[int, int]
+  series: str
+  position: Any
+  turn: Any
+  spacing: Any
+  thick: float
+  number: int
+
+  @property
+  def along(self) -> float:
+    """How far along the normal, of one that has position and turn."""
+    return float(np.cross(*self.turn) @ self.position)
+
+
+def slice_of(path: pathlib.Path, header: Any) -> Slice:
+  """Raises UserError for what no slice has, such as directions that are not at right angles."""
+  with reading(path, 'a DICOM slice'):
+    turn, position = _numbers(header, ORIENTATION, 6), _numbers(header, POSITION, 3)
+    if turn is not None:
+      turn = turn.reshape(2, 3)
+      if not np.allclose(turn @ turn.T, np.eye(2), atol=TOLERANCE):
+        raise ValueError(f'its {ORIENTATION} is {header[ORIENTATION].value}, no two right angles')
+    spacing = _numbers(header, SPACING, 2)
+    spacing = _numbers(header, 'ImagerPixelSpacing', 2) if spacing is None else spacing
+    between = _numbers(header, 'SpacingBetweenSlices', 1)
+    between = _numbers(header, 'SliceThickness', 1) if between is None else between
+    thick = abs(float(between[0])) if between is not None else 0.0
+    if spacing is not None and spacing.min() <= 0:
+      raise ValueError(f'its pixels are {spacing[0]:g} x {spacing[1]:g} mm')
+    return Slice(
+      shape=(int(header.Rows), int(header.Columns)),
+      series=str(header.get('SeriesInstanceUID') or path.name),
+      position=position,
+      turn=turn,
+      spacing=spacing,
+      thick=thick or 1.0,
+      number=int(header.get('InstanceNumber') or 0),
+    )
+
+
+def _numbers(header: Any, key: str, count: int) -> np.ndarray | None:
+  """The finite numbers of an element; None where it is missing or empty."""
+  if (given := header.get(key)) is None or not str(given):
+    return None
+  values = np.array([float(x) for x in np.atleast_1d(given)])
+  if len(values) == 0:
+    return None
+  if len(values) != count or not np.isfinite(values).all():
+    raise ValueError(f'its {key} is {given}')
+  return values
+
+
+def in_order(slices: Mapping[pathlib.Path, Slice]) -> list[pathlib.Path]:
   """The files of a series by their place along its normal. Raises UserError, naming a file.
 
   Slices differ in their place alone, and are evenly apart, as one affine has them. A single one, or
   slices that have no place, are taken by InstanceNumber.
   """
-  paths = [*headers]
-  first = headers[paths[0]]
-  shape = lambda header: (header.get('Rows'), header.get('Columns'))
+  paths = [*slices]
+  first = slices[paths[0]]
   for path in paths[1:]:
-    if shape(headers[path]) != shape(first) or not _alike(headers[path], first):
+    if slices[path].shape != first.shape or not _alike(slices[path], first):
       raise UserError(
         f'{path} differs in size, orientation or spacing from {paths[0]}, of the same series\n'
         '  put what is one volume into a folder of its own'
       )
-  placed = [path for path in paths if headers[path].get(POSITION)]
-  if len(placed) < len(paths) or not first.get(ORIENTATION):
+  placed = [path for path in paths if slices[path].position is not None]
+  if len(placed) < len(paths) or first.turn is None:
     if placed and len(paths) > 1:
       raise UserError(f'{paths[0].parent}: slices of one series with and without {POSITION}')
-    return sorted(paths, key=lambda p: int(headers[p].get('InstanceNumber') or 0))
-  along = {path: _along(headers[path]) for path in paths}
-  paths.sort(key=along.__getitem__)
-  gaps = np.diff([along[path] for path in paths])
+    return sorted(paths, key=lambda p: slices[p].number)
+  paths.sort(key=lambda p: slices[p].along)
+  _check_even(paths, np.diff([slices[path].along for path in paths]))
+  return paths
+
+
+def _check_even(paths: Sequence[pathlib.Path], gaps: np.ndarray) -> None:
+  """Raises UserError for two slices of one place, and where one is missing between two."""
+  usual = np.median(gaps) if len(gaps) else 0.0
   for one, two, gap in zip(paths, paths[1:], gaps, strict=False):
-    if not gap >= 1e-4:
+    if gap < 1e-4:
       raise UserError(
         f'{one} and {two} are two slices of one place\n  keep one of them, or put them apart'
       )
-  for one, two, gap in zip(paths, paths[1:], gaps, strict=False):
-    if not abs(gap - (usual := np.median(gaps))) <= UNEVEN * usual:
+    if abs(gap - usual) > UNEVEN * usual:
       raise UserError(
         f'{one} and {two} are {gap:.3g} mm apart, other slices of the series {usual:.3g} mm: no '
         'affine places them all\n'
         '  add the slices that are missing, or put those before and after into folders of their own'
       )
-  return paths
 
 
-def _alike(one: Any, two: Any) -> bool:
+def _alike(one: Slice, two: Slice) -> bool:
   """Whether two slices are turned and spaced alike."""
-  for tag in (ORIENTATION, SPACING):
-    a, b = one.get(tag), two.get(tag)
+  for a, b in ((one.turn, two.turn), (one.spacing, two.spacing)):
     if (a is None) != (b is None) or (a is not None and not np.allclose(a, b, atol=TOLERANCE)):
       return False
   return True
-
-
-def _along(header: Any) -> float:
-  row, column = np.reshape([float(x) for x in header[ORIENTATION].value], (2, 3))
-  return float(np.cross(row, column) @ [float(x) for x in header[POSITION].value])
 
 
 def read_dicom(paths: Sequence[pathlib.Path]) -> tuple[np.ndarray, Volume, str]:
@@ -192,40 +249,39 @@ def read_dicom(paths: Sequence[pathlib.Path]) -> tuple[np.ndarray, Volume, str]:
   """
   import pydicom
 
-  slices, headers = [], []
+  pixels, slices = [], []
   for path in paths:
     with reading(path, 'a DICOM slice'):
       file = pydicom.dcmread(path)
       slope, intercept = (float(file.get(k, d)) for k, d in _RESCALE.items())
       units = dicom.units(file, slope, intercept)
       plain = file.BitsStored <= 8 and (slope, intercept) == (1, 0) and not units.min() < 0
-      slices.append(units.astype(np.uint8) if plain else units)
-      headers.append(file)
+      pixels.append(units.astype(np.uint8) if plain else units)
+    slices.append(slice_of(path, file))
   with reading(paths[0], 'a DICOM series'):
-    affine, remark = affine_of(headers)
-    return np.stack(slices), Volume(affine), remark
+    affine, remark = affine_of(slices)
+    return np.stack(pixels), Volume(affine), remark
 
 
 _RESCALE = {'RescaleSlope': 1.0, 'RescaleIntercept': 0.0}
 
 
-def affine_of(headers: Sequence[Any]) -> tuple[np.ndarray, str]:
+def affine_of(slices: Sequence[Slice]) -> tuple[np.ndarray, str]:
   """From column, row, slice to millimetres right, anterior, superior; and what is to be said of it.
 
   By ImagePositionPatient, ImageOrientationPatient and PixelSpacing (DICOM PS3.3 C.7.6.2), whose
   millimetres run left, posterior, superior. Without them: as if axial, from the origin.
   """
-  first, last, n = headers[0], headers[-1], len(headers)
-  down, across = (float(x) for x in first.get(SPACING) or first.get('ImagerPixelSpacing') or (1, 1))
-  thick = float(first.get('SpacingBetweenSlices') or first.get('SliceThickness') or 1)
-  turn = np.array([float(x) for x in first.get(ORIENTATION) or (1, 0, 0, 0, 1, 0)]).reshape(2, 3)
-  origin = np.array([float(x) for x in first.get(POSITION) or (0, 0, 0)])
-  step, remark = thick * np.cross(*turn), ''
-  if not (first.get(POSITION) and first.get(ORIENTATION)):
+  first, last, n = slices[0], slices[-1], len(slices)
+  down, across = (1.0, 1.0) if first.spacing is None else first.spacing.tolist()
+  turn = np.eye(3)[:2] if first.turn is None else first.turn
+  origin = np.zeros(3) if first.position is None else first.position
+  step, remark = first.thick * np.cross(*turn), ''
+  if first.position is None or first.turn is None:
     remark = 'no place in the patient: its geometry is that of an axial slice at the origin'
   elif n > 1:
-    step = (np.array([float(x) for x in last[POSITION].value]) - origin) / (n - 1)
-    gaps = np.diff([_along(header) for header in headers])
+    step = (last.position - origin) / (n - 1)
+    gaps = np.diff([one.along for one in slices])
     if np.ptp(gaps) > TOLERANCE * gaps.mean():
       remark = (
         f'slices are {gaps.min():.3g} to {gaps.max():.3g} mm apart, written as {gaps.mean():.3g}'

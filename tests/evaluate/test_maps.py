@@ -225,6 +225,8 @@ def test_saved_and_merged_cells_are_one(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
+    ('auroc[', r"metric 'auroc\[': options stand in one pair of brackets"),
+    ('component_f1[at=0.5]]', 'options stand in one pair of brackets'),
     ('component_f2', "unknown metric 'component_f2'\n.*component_f1"),
     ('component_f1[entrpy]', "unknown option 'entrpy'.*\n.*entropy"),
     ('component_f1[seg=x]', 'seg is a whole number of pixels'),

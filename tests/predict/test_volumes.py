@@ -14,9 +14,13 @@ from tests.predict.models import PLACE, STEP, TURN, units, write_nifti, write_se
 AXIAL = np.array([[-0.7, 0, 0, 30], [0, -0.9, 0, 40], [0, 0, 2.5, -100], [0, 0, 0, 1.0]])
 
 
+def sliced(paths):
+  return {path: volumes.slice_of(path, volumes.dicom_header(path)) for path in paths}
+
+
 def series(folder):
   paths = sorted(folder.glob('*.dcm'))
-  ordered = volumes.in_order({path: volumes.dicom_header(path) for path in paths})
+  ordered = volumes.in_order(sliced(paths))
   return volumes.read_dicom(ordered)
 
 
@@ -125,11 +129,30 @@ def test_slices_that_are_no_volume_are_named(tmp_path):
 def test_a_series_that_lacks_a_slice_is_refused(tmp_path):
   """One distance between slices is written, so those after the gap would lie elsewhere."""
   write_series(tmp_path / 's', units(6, 6, 5))
-  headers = {path: volumes.dicom_header(path) for path in (tmp_path / 's').iterdir()}
-  ordered = volumes.in_order(headers)
+  ordered = volumes.in_order(sliced((tmp_path / 's').iterdir()))
   ordered[2].unlink()
   gap = rf'{ordered[1]} and {ordered[3]} are 5 mm apart, other slices of the series 2.5 mm'
   with pytest.raises(UserError, match=gap):
+    series(tmp_path / 's')
+
+
+@pytest.mark.parametrize(
+  ('key', 'value'),
+  [
+    ('ImagePositionPatient', [1.0, 2.0]),
+    ('ImageOrientationPatient', [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]),
+    ('ImageOrientationPatient', [1.0, 0.0, 0.0]),
+    ('PixelSpacing', [0.0, 1.0]),
+    ('PixelSpacing', [1.0]),
+  ],
+)
+def test_a_place_that_no_slice_has_is_named(tmp_path, key, value):
+  write_series(tmp_path / 's', units(3, 6, 5))
+  path = sorted((tmp_path / 's').iterdir())[1]
+  file = pydicom.dcmread(path)
+  setattr(file, key, value)
+  file.save_as(path)
+  with pytest.raises(UserError, match=f'{path} cannot be read as a DICOM slice'):
     series(tmp_path / 's')
 
 
