@@ -96,9 +96,11 @@ def test_two_preparations_are_the_same_bytes(tmp_path, source):
     assert a.read_bytes() == b.read_bytes()
 
 
-def test_the_default_place_is_tfdss(tmp_path, source, monkeypatch):
+def test_the_default_place_is_tfdss(tmp_path, source, monkeypatch, capsys):
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'default'))
   assert prepare.main(['folder', '--source', str(source), *SPLIT]) == 0
+  elsewhere = f'--data-dir or TFDS_DATA_DIR puts it elsewhere than {tmp_path}/default\n'
+  assert elsewhere in capsys.readouterr().out
   assert prepared.prepared(tmp_path / 'default') == ['folder']
   assert len(opening.open_dataset({'name': 'folder'}).split('train')) == 3
 
