@@ -68,8 +68,8 @@ class Labels(Protocol):
   def raw(self, id: str) -> np.ndarray:
     """The labels of an image as they are kept, [M, H, W]."""
 
-  def read(self, id: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same, checked, uint8, and the readers' weights [M]."""
+  def read(self, id: str, how: Reading) -> tuple[np.ndarray, np.ndarray]:
+    """The same as class ids, checked, uint8, and the readers' weights [M]."""
 
   def group(self, id: str) -> str:
     """What was drawn independently, such as the patient."""
@@ -124,9 +124,10 @@ class LabelFiles:
   def raw(self, id: str) -> np.ndarray:
     return files.raw_readers(self.groups[id].labels)
 
-  def read(self, id: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
+  def read(self, id: str, how: Reading) -> tuple[np.ndarray, np.ndarray]:
+    ids = how.ids(self.raw(id), self.place(id), self.ignored)
     marks = self.ignored, files.UNKNOWN
-    checked = foreign.checked_labels(self.raw(id), classes, *marks, self.place(id))
+    checked = foreign.checked_labels(ids, how.classes, *marks, self.place(id))
     labels = checked['labels'].astype(np.uint8)
     return labels, np.full(len(labels), 1 / len(labels), np.float32)
 
@@ -178,10 +179,10 @@ class Index:
         raise ValueError(f'readers {labels.shape} of weight {weight.shape}')
       return labels[weight > 0], weight[weight > 0]
 
-  def read(self, id: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
+  def read(self, id: str, how: Reading) -> tuple[np.ndarray, np.ndarray]:
     labels, weight = self._readers(id)
     marks = self.ignored, self.unknown
-    foreign.checked_labels(labels, classes, *marks, self.place(id))
+    foreign.checked_labels(labels, how.classes, *marks, self.place(id))
     return labels.astype(np.uint8), weight
 
   def group(self, id: str) -> str:
@@ -281,7 +282,9 @@ def of_study(name: str, folder: pathlib.Path, labels: str) -> tuple[Predictions,
     where, file, kind = index.scored()
     return Scores(name, f'{folder}', index, where, file, kind), index
   groups = {g.id: g for g in pairing.pairs(folder, labels)}
-  return Files(name, str(folder), groups), LabelFiles(groups)
+  of = LabelFiles(groups)
+  of.report_converted()
+  return Files(name, str(folder), groups), of
 
 
 def saved(name: str, folder: pathlib.Path) -> list[Saved]:

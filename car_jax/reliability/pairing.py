@@ -20,6 +20,7 @@ LABEL_ENDINGS = pictures.EXACT
 LABEL_ENDS = ('_gtFine_labelTrainIds', '_gtFine_labelIds', '_gt_labelTrainIds', '_gt_labelIds')
 IMAGE_ENDS = ('_leftImg8bit', '_rgb_anon', '_logits', '_probabilities', '_samples')
 PLACES = ('prediction', 'label', 'image')  # a CSV's columns of files
+SEVERAL = ';'  # between files of one cell
 COLUMNS = (*PLACES, 'group')
 Files = dict[str, tuple[pathlib.Path, ...]]  # an image's id -> its files; of pairs one each
 
@@ -44,7 +45,13 @@ def pairs(folder: pathlib.Path, labels: str) -> list[Group]:
   any, or predictions that are the same. Files that are not used are counted on stderr.
   """
   if labels.lower().endswith('.csv'):
-    return _listed(folder, pathlib.Path(labels))
+    every = listed(folder, pathlib.Path(labels))
+    if several := [g for g in every if len(g.predictions) > 1]:
+      raise UserError(
+        f'{labels}: {several[0].id} has {len(several[0].predictions)} predictions; reliability is '
+        'scored on one\n  car-jax score compares sets of samples with sets of readers'
+      )
+    return every
   ids = prediction_files(folder, labels)
   place = pathlib.Path(labels)
   inside = files.walk(place)
@@ -195,8 +202,11 @@ def _bare(path: pathlib.Path, ends: Sequence[str]) -> str:
   return stem
 
 
-def _listed(folder: pathlib.Path, table: pathlib.Path) -> list[Group]:
-  """Rows of a CSV; relative paths start from the folder of predictions, then from the CSV's."""
+def listed(folder: pathlib.Path, table: pathlib.Path) -> list[Group]:
+  """Rows of a CSV; relative paths start from the folder of predictions, then from the CSV's.
+
+  A cell of predictions or labels is a file, several with `;` between them, or a folder of them.
+  """
   rows = _rows(table)
   out: list[Group] = []
   missing: list[str] = []
@@ -204,17 +214,20 @@ def _listed(folder: pathlib.Path, table: pathlib.Path) -> list[Group]:
   for k, row in enumerate(rows, 2):
     if not (row['prediction'] and row['label']):
       raise UserError(f'{table}: row {k} lacks a prediction or a label: {[*row.values()]}')
-    at = {c: _place(row[c], folder, table.parent) for c in PLACES if row.get(c)}
-    missing += [f'  {c} {row[c][:200]!r}' for c, p in at.items() if not _is_file(p)]
-    key = os.path.splitext(os.path.normpath(row['prediction']))[0]
-    for name in {key, os.path.realpath(at['prediction']) if not missing else key}:
+    at = {c: _cell(row[c], folder, table.parent) for c in PLACES if row.get(c)}
+    missing += [f'  {c} {str(p)[:200]!r}' for c, of in at.items() for p in of if not _is_there(p)]
+    key = os.path.splitext(os.path.normpath(row['prediction'].partition(SEVERAL)[0]))[0]
+    for name in {key, *(os.path.realpath(p) for p in at['prediction'] if not missing)}:
       if (other := seen.setdefault(name, k)) != k:
         raise UserError(
           f'{table}: rows {other} and {k} have one prediction, {row["prediction"]}\n'
           '  leave one of them out'
         )
     group = row.get('group') or key
-    out.append(Group(key, group, (at['prediction'],), (at['label'],), at.get('image')))
+    image = at.get('image', (None,))
+    if len(image) > 1:
+      raise UserError(f'{table}: row {k} has {len(image)} files as image; expected one')
+    out.append(Group(key, group, at['prediction'], at['label'], *image))
   if missing:
     raise UserError(f'{len(missing)} files of {table} are missing:\n' + '\n'.join(missing[:20]))
   if not out:
@@ -249,12 +262,24 @@ def _rows(table: pathlib.Path) -> list[dict[str, str]]:
   return out
 
 
+def _cell(text: str, *starts: pathlib.Path) -> tuple[pathlib.Path, ...]:
+  """The files of a cell, a folder's in the order of their names."""
+  if SEVERAL in text and not _is_there(_place(text, *starts)):
+    return tuple(_place(part.strip(), *starts) for part in text.split(SEVERAL) if part.strip())
+  if folder := next((p for start in starts if _is_there(p := start / text, folder=True)), None):
+    inside = files.walk(folder)
+    used = [p for p in inside if p.suffix.lower() in (*ENDINGS, *LABEL_ENDINGS)]
+    _say_left(folder, [p for p in inside if p not in used], 'is no array or picture: not read')
+    return tuple(used) or (folder,)
+  return (_place(text, *starts),)
+
+
 def _place(text: str, *starts: pathlib.Path) -> pathlib.Path:
-  return next((p for start in starts if _is_file(p := start / text)), pathlib.Path(text))
+  return next((p for start in starts if _is_there(p := start / text)), pathlib.Path(text))
 
 
-def _is_file(path: pathlib.Path) -> bool:
+def _is_there(path: pathlib.Path, folder: bool = False) -> bool:
   try:
-    return path.is_file()
+    return path.is_dir() if folder else path.is_file()
   except (OSError, ValueError):  # such as a name that is too long
     return False
