@@ -135,12 +135,12 @@ class Dataset:
     parts = zip(self.predictions, self.summaries, strict=True)
     counts = ', '.join(f'{p.name} {span(s)}' for p, s in parts)
     least = min(s.least for s in self.summaries)
-    return (
+    text = (
       f'Different numbers of samples are compared ({counts}), each with all that it has: GED[v], '
-      'dice_max and scores of the mean favour the larger number, GED[u] does not.\n'
-      f'  --config.report.samples={least} compares sets of the first {least:,} of each; means stay '
-      'those of all.'
+      'dice_max and scores of the mean favour the larger number, GED[u] does not.'
     )
+    mend = f'--config.report.samples={least} compares sets of the first {least:,} of each'
+    return text if least == 1 else f'{text}\n  {mend}; means stay those of all.'
 
   def _add(self, id: str) -> np.ndarray:
     """Reads an image into the summaries -> its readers' labels [M, H, W]."""

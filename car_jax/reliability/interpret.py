@@ -150,6 +150,13 @@ def _of_ids(raw: np.ndarray, classes: int) -> dict[str, np.ndarray]:
   return logits | {'disagreement': np.asarray(scores.entropy(mean))}
 
 
+def _naming(count: int) -> str:
+  """How as many classes are named."""
+  names = ('background', 'foreground') if count == 2 else ('NAME', 'NAME', '..')
+  quoted = ','.join(f"'{name}'" for name in names)
+  return f'car-jax score: --classes {",".join(names)}; a study: --config.classes="({quoted})"'
+
+
 def _check_finite(x: np.ndarray, kind: str, path: Any) -> None:
   """A logit may be -inf, but not those of all classes of a pixel."""
   if np.isfinite(x).all():
@@ -181,8 +188,7 @@ def _classes_last(
   for axis, here in ((-1, x.shape[-3:-1]), (-3, x.shape[-2:])):
     if here == size:
       raise UserError(
-        f'{path}: {x.shape[axis]} classes; {how.classes} are named\n'
-        '  by config.classes of a study, by --classes without one'
+        f'{path}: {x.shape[axis]} classes; {how.classes} are named\n  {_naming(x.shape[axis])}'
       )
     if x.shape[axis] == how.classes and not how.resize and _of_one_shape(here, size):
       raise UserError(
