@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 
 from car_jax import files, pictures, sharding
 from car_jax.errors import UserError, nearest, reading
+from car_jax.predict.volumes import NIFTI
 
-ENDINGS = ('.npy', '.npz', '.safetensors')
-LABEL_ENDINGS = pictures.EXACT
+ENDINGS = ('.npy', '.npz', '.safetensors', *NIFTI)
+LABEL_ENDINGS = (*pictures.EXACT, *NIFTI)
 # endings of Cityscapes' file names, of which none is part of an image's name
 LABEL_ENDS = ('_gtFine_labelTrainIds', '_gtFine_labelIds', '_gt_labelTrainIds', '_gt_labelIds')
 IMAGE_ENDS = ('_leftImg8bit', '_rgb_anon', '_logits', '_probabilities', '_samples')
@@ -27,13 +28,20 @@ Files = dict[str, tuple[pathlib.Path, ...]]  # an image's id -> its files; of pa
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """An image's files, in the order of their numbers."""
+  """An image's files, in the order of their numbers; of volumes the slice that is meant."""
 
   id: str
   group: str
   predictions: tuple[pathlib.Path, ...]
   labels: tuple[pathlib.Path, ...]
   image: pathlib.Path | None = None
+  slice: int | None = None
+
+
+def ending(path: pathlib.PurePath) -> str:
+  """'.png' of a.png, '.nii.gz' of a.nii.gz."""
+  name = path.name.lower()
+  return next((end for end in NIFTI if name.endswith(end)), path.suffix.lower())
 
 
 def pairs(folder: pathlib.Path, labels: str) -> list[Group]:
@@ -72,8 +80,8 @@ def prediction_files(folder: pathlib.Path, labels: str) -> Files:
     raise UserError(f'no folder of predictions {folder}\n  see docs/reliability.md for its layout')
   _check_not_whole(folder)
   inside = files.walk(folder)
-  predictions = [p for p in inside if p.suffix.lower() in ENDINGS]
-  predictions = predictions or [p for p in inside if p.suffix.lower() in LABEL_ENDINGS]
+  predictions = [p for p in inside if ending(p) in ENDINGS]
+  predictions = predictions or [p for p in inside if ending(p) in LABEL_ENDINGS]
   if not predictions:
     raise UserError(
       f'{folder} holds no prediction ({", ".join(ENDINGS)}, or pictures of class numbers)'
@@ -174,11 +182,11 @@ def say_unused(
   endings: Sequence[str] = LABEL_ENDINGS,
 ) -> None:
   """Lines on stderr for labels without a prediction, and for files that are no labels."""
-  end = lambda paths: paths[0].stem.removeprefix(_bare(paths[0], LABEL_ENDS))
+  end = lambda paths: _stem(paths[0]).removeprefix(_bare(paths[0], LABEL_ENDS))
   ends = {end(paths) for paths in used.values()}  # pictures of other kinds are no labels
   if unused := {paths for paths in known.values() if end(paths) in ends} - {*used.values()}:
     sharding.say(f'{len(unused)} labels in {place} have no prediction: not scored', sys.stderr)
-  other = [p for p in inside if p.suffix.lower() not in endings]
+  other = [p for p in inside if ending(p) not in endings]
   _say_left(place, other, f'is no label ({", ".join(endings)}): not read')
 
 
@@ -187,7 +195,7 @@ def label_files(
 ) -> Files:
   """Labels by their place in the folder, without ending. Train ids go before label ids."""
   known: Files = {}
-  for path in sorted((p for p in inside if p.suffix.lower() in endings), reverse=True):
+  for path in sorted((p for p in inside if ending(p) in endings), reverse=True):
     name = _bare(path, LABEL_ENDS)
     (other,) = known.setdefault(str(path.relative_to(folder).with_name(name)), (path,))
     if other != path and other.name != path.name.replace('_labelIds', '_labelTrainIds'):
@@ -195,8 +203,12 @@ def label_files(
   return known
 
 
+def _stem(path: pathlib.Path) -> str:
+  return path.name[: len(path.name) - len(ending(path))]
+
+
 def _bare(path: pathlib.Path, ends: Sequence[str]) -> str:
-  stem = path.name.removesuffix(path.suffix)
+  stem = _stem(path)
   for end in ends:
     stem = stem.removesuffix(end)
   return stem
@@ -216,7 +228,8 @@ def listed(folder: pathlib.Path, table: pathlib.Path) -> list[Group]:
       raise UserError(f'{table}: row {k} lacks a prediction or a label: {[*row.values()]}')
     at = {c: _cell(row[c], folder, table.parent) for c in PLACES if row.get(c)}
     missing += [f'  {c} {str(p)[:200]!r}' for c, of in at.items() for p in of if not _is_there(p)]
-    key = os.path.splitext(os.path.normpath(row['prediction'].partition(SEVERAL)[0]))[0]
+    first = os.path.normpath(row['prediction'].partition(SEVERAL)[0])
+    key = first[: len(first) - len(ending(pathlib.PurePath(first)))]
     for name in {key, *(os.path.realpath(p) for p in at['prediction'] if not missing)}:
       if (other := seen.setdefault(name, k)) != k:
         raise UserError(
@@ -268,7 +281,7 @@ def _cell(text: str, *starts: pathlib.Path) -> tuple[pathlib.Path, ...]:
     return tuple(_place(part.strip(), *starts) for part in text.split(SEVERAL) if part.strip())
   if folder := next((p for start in starts if _is_there(p := start / text, folder=True)), None):
     inside = files.walk(folder)
-    used = [p for p in inside if p.suffix.lower() in (*ENDINGS, *LABEL_ENDINGS)]
+    used = [p for p in inside if ending(p) in (*ENDINGS, *LABEL_ENDINGS)]
     _say_left(folder, [p for p in inside if p not in used], 'is no array or picture: not read')
     return tuple(used) or (folder,)
   return (_place(text, *starts),)

@@ -1,5 +1,6 @@
 """Masks of 0 and 255, tables with a file of each reader, sets of several sizes, volumes."""
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -96,6 +97,34 @@ def test_classes_that_make_no_sense(text, tmp_path, maps):
   write(tmp_path / 'a.png', maps[0][0, 0])
   with pytest.raises(UserError, match=f'--classes {text}: expected'):
     Dataset([('x', str(tmp_path))], str(tmp_path), classes=text)
+
+
+def test_volumes_are_their_slices(tmp_path):
+  rng = np.random.default_rng(0)
+  affine = np.diag([-0.7, 0.7, 2.5, 1])  # stored upside down
+  readers = rng.integers(0, 2, (2, 9, 8, 3))  # M, X, Y, Z
+  samples, probs = rng.integers(0, 2, (9, 8, 3, 4), np.uint8), rng.random((9, 8, 3), np.float32)
+  save = lambda x, path: nibabel.save(nibabel.Nifti1Image(x, affine), path)
+  for folder in ('labels/scan', 'samples', 'probs'):
+    (tmp_path / folder).mkdir(parents=True)
+  for reader, name in zip(readers, ('anna', 'ben'), strict=True):
+    save(reader.astype(np.float64), tmp_path / 'labels' / 'scan' / f'{name}.nii.gz')
+  save(samples, tmp_path / 'samples' / 'scan.nii.gz')
+  save(np.stack([1 - probs, probs], -1), tmp_path / 'probs' / 'scan.nii')
+  given = [(name, str(tmp_path / name)) for name in ('samples', 'probs')]
+  data = Dataset(given, str(tmp_path / 'labels'))
+  assert data.ids == ['scan_1', 'scan_2', 'scan_3']
+  batch = batch_of(data)
+  assert [*batch['group']] == ['scan'] * 3
+  seen = lambda x: np.moveaxis(x[:, ::-1], (2, 1, 0), (0, 1, 2))  # [X, Y, Z, ..] -> [Z, H, W, ..]
+  for m in range(2):
+    np.testing.assert_array_equal(batch['labels'][:, m], seen(readers[m]))
+  for n in range(4):
+    np.testing.assert_array_equal(batch['prediction 0/labels'][:, n], seen(samples[..., n]))
+  np.testing.assert_allclose(batch['prediction 1/mean'][..., 1], seen(probs), atol=1e-6)
+  nibabel.save(nibabel.Nifti1Image(samples, np.eye(4)), tmp_path / 'samples' / 'scan.nii.gz')
+  with pytest.raises(UserError, match='lies elsewhere than .*affines differ'):
+    Dataset(given[:1], str(tmp_path / 'labels'))
 
 
 def test_a_study_says_that_label_ids_are_converted(tmp_path, maps, capsys):
