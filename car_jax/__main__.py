@@ -7,7 +7,7 @@
   prepare     files as they come -> the data that training reads
   import      published weights -> a run
   export      a run -> a folder for jax alone, or for the Hugging Face hub
-  calibrate   a run of local temperature scaling -> a calibrator
+  calibrate   a run and labelled images of its data -> a calibrator
   generate    test data: scenes in other weather, objects in scenes
   reproduce   the published experiments, step by step, beside the published values
   zoo         trained models that ship, zoo:NAME wherever a run is taken

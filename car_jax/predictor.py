@@ -165,12 +165,16 @@ class Predictor:
     predictor = next(iter(self.method.predictors()))
     answers = '' if predictor == self.config.method.name else f', {predictor}'
     calibrated = '' if self.calibrator is None else ', calibrated'
-    names = info.class_names or [str(k) for k in range(info.num_classes)]
     return (
       f'{self.config.method.name}{named}{answers}{calibrated}, of {hub.shown(self.path)}\n'
       f'trained on {info.name or "data without a name"}, {self.step:,} steps ({self.which})\n'
-      f'predicts {info.num_classes} classes: {", ".join(names)}'
+      f'predicts {info.num_classes} classes: {", ".join(self.classes)}'
     )
+
+  @property
+  def classes(self) -> tuple[str, ...]:
+    """Their names in the order of their ids; their numbers where its data has no names."""
+    return tuple(self.info.class_names or map(str, range(self.info.num_classes)))
 
   @property
   def single(self) -> bool:

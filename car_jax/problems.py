@@ -35,10 +35,20 @@ class Problems:
       self.lines['  ' + str(e).replace('\n', '\n  ')] = None
 
   def stop_if_any(self, source: Any) -> None:
-    if self.lines:
-      lines, n = '\n'.join(self.lines), len(self.lines)
+    if lines := self.grouped():
+      n = len(lines)
       count = f'{n} problem{"s" if n > 1 else ""}'
-      raise UserError(f'{count} in {source}, nothing was prepared:\n{lines}')
+      raise UserError(f'{count} in {source}, nothing was prepared:\n' + '\n'.join(lines))
+
+  def grouped(self) -> list[str]:
+    """A text for each problem; those that one hint mends stand together, the last with it."""
+    of_hint: dict[str, list[str]] = {}
+    for line in self.lines:
+      text, _, hint = line.partition('\n')
+      of_hint.setdefault(hint, []).append(text)
+    for hint, texts in of_hint.items():
+      texts[-1] += f'\n{hint}' if hint else ''
+    return [text for texts in of_hint.values() for text in texts]
 
   def noted(self, shown: int = SHOWN) -> list[str]:
     """A line for each reason: how many, why, and the first paths."""

@@ -10,12 +10,11 @@ from car_jax import pictures
 from car_jax.errors import UserError
 from car_jax.problems import Problems
 
-MEND = '--range=LOW,HIGH says what is black and white, --range=0.5%,99.5% the same by image'
+MEND = (
+  '--range=LOW,HIGH says what is black and white, --range=0.5%,99.5% the same by image; '
+  'in Python range=(LOW, HIGH)'
+)
 NUMBER = r'[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?'
-
-
-class Unknown(UserError):
-  """Values of more than 8 bits of which nobody has said what is black and what white."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +53,7 @@ def parse(text: str) -> Span:
 def to_bytes(path: pathlib.Path | str, values: np.ndarray, span: Span | None) -> np.ndarray:
   """Values of any depth as uint8 0 to 255, rounded; what lies beyond the span is cut to it.
 
-  span: None where the builder has no such option. Raises UserError, by path: nan; Unknown: no span.
+  span: None where the builder has no such option. Raises UserError, by path: nan, no span.
   """
   bad = int((~np.isfinite(values)).sum())
   if bad:
@@ -62,7 +61,7 @@ def to_bytes(path: pathlib.Path | str, values: np.ndarray, span: Span | None) ->
   if span is None or span.low is None or span.high is None:
     bits, kind = values.dtype.itemsize * 8, values.dtype
     mend = 'rescale it to 8 bits, the range is yours' if span is None else MEND
-    raise Unknown(
+    raise UserError(
       f'{path}: more than 8 bits per channel ({bits}: {kind} from {values.min():g} to '
       f'{values.max():g})\n  {mend}'
     )

@@ -17,7 +17,7 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = pathlib.Path(__file__).parents[1]
-PROGRESS = re.compile(r'images/s|s/ images|%\|')
+PROGRESS = re.compile(r'images?/s|s/ ?images?|%\|')
 
 
 def run(path: pathlib.Path) -> None:

@@ -1,32 +1,60 @@
-"""car-jax calibrate RUN --out FILE: the calibrator of a run of local temperature scaling.
+"""car-jax calibrate RUN --out FILE: a calibrator for a run, fitted to labelled images of its data.
 
-RUN is a --workdir of car-jax train with a config such as configs/lts_street_scenes.py.
+RUN is a --workdir of car-jax train. Each of several readers counts alike, and a method that draws
+samples is calibrated on their mean. --config.data.KEY=VALUE changes where its data is. A run of
+local temperature scaling (configs/lts_street_scenes.py) is a calibrator already: it is written as
+it is.
 """
 
 import argparse
 
+from car_jax import config as configs
 from car_jax import errors, paths
 from car_jax.errors import UserError, command_line, exit_on_user_error
 
+TRAINED = 'lts'  # the method that learns a calibrator
+KIND = 'temperature'
 
-def parse(arguments: list[str]) -> argparse.Namespace:
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   parser = errors.parser('calibrate', __doc__)
   parser.add_argument('run', help='folder of the run')
-  parser.add_argument('--out', required=True, help='the file to write, such as lts.npz')
+  parser.add_argument('--out', required=True, help='the file to write, such as temperature.npz')
   parser.add_argument('--step', default='', help='best, latest or a number (default: the best)')
-  return parser.parse_args(arguments)
+  parser.add_argument('--kind', default='', help=f'{KIND} (default), per_class, clusters, ..')
+  parser.add_argument('--split', default='', help='of the data of the run (default: validation)')
+  return parser.parse_known_args(arguments)
 
 
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
-  args = parse(arguments)
+  args, rest = parse(arguments)
+  changes = configs.split_overrides(rest)
   if not args.out.endswith('.npz'):
     raise UserError(f'--out {args.out} is no .npz file\n  use --out {args.out}.npz')
-  from car_jax.calibrate import files, local
-  from car_jax.evaluate import folders
+  from car_jax.calibrate import files, local, of_run
+  from car_jax.evaluate import checkpointed, folders
 
   folders.check_writable(paths.of(args.out).parent)
-  files.save(args.out, local.from_run(args.run, args.step))
+  _, run = checkpointed.name_and_folder(args.run)
+  config = configs.override(checkpointed.read_config(run, args.step), changes)
+  if config.method.name == TRAINED:
+    if args.kind or args.split or changes:
+      raise UserError(
+        f'{args.run} is a run of lts, a calibrator itself: give --out and --step alone'
+      )
+    fit = local.from_run(run, args.step)
+  else:
+    how = of_run.Drawn(split=args.split or 'validation', seed=config.seed)
+    fit = of_run.fit(run, config, args.kind or KIND, how, args.step)
+    a = fit.about
+    print(
+      f'{a["kind"]}, {a["images"]:,} images of {how.split}, {a["readers"]} readers: '
+      f'NLL {a["nll_before"]:.4f} -> {a["nll_after"]:.4f}, '
+      f'ECE {a["ece_before"]:.4f} -> {a["ece_after"]:.4f}'
+    )
+    print(''.join(f'warning: {line}\n' for line in a['warnings']), end='')
+  files.save(args.out, fit)
   print(f'{args.run} -> {args.out}')
   return 0
 

@@ -10,7 +10,8 @@ import importlib
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -105,6 +106,27 @@ class Sample:
     """The sample of some of the images, by their indices."""
     features = None if self.features is None else self.features[images]
     return Sample(self.logits[images], self.labels[images], features)
+
+
+def joined(parts: Sequence[Sample]) -> Sample:
+  """One sample of all their images; rows of fewer pixels are filled with some that do not count."""
+  width = max(part.labels.shape[1] for part in parts)
+  fill = lambda x, v: np.pad(
+    x, ((0, 0), (0, width - x.shape[1]), *((0, 0),) * (x.ndim - 2)), constant_values=v
+  )
+  features = [part.features for part in parts if part.features is not None]
+  return Sample(
+    np.concatenate([fill(part.logits, 0) for part in parts]),
+    np.concatenate([fill(part.labels, -1) for part in parts]),
+    np.concatenate(features) if features else None,
+  )
+
+
+def drawn_pixels(ids: Iterable[str], pixels: int, sampled: int, seed: int) -> np.ndarray:
+  """`sampled` different pixels of each image, or all: [B, S], by its id and the seed alone."""
+  keyed = lambda name: np.random.default_rng([seed, zlib.crc32(str(name).encode())])
+  drawn = [keyed(i).choice(pixels, min(sampled, pixels), replace=False) for i in ids]
+  return np.stack(drawn).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)

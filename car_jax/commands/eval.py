@@ -75,7 +75,11 @@ def add_labels(parser: argparse._ActionsContainer) -> None:
     choices=['bilinear'],
     help='brings their arrays to the size of the labels',
   )
-  add('--classes', default='', help='without --config: NUMBER or NAME,NAME,.. of their classes')
+  add(
+    '--classes',
+    default='',
+    help='without --config: NUMBER, NAME,NAME,.. or VALUE:NAME,.. of their classes',
+  )
   add('--file-per', default='', choices=['image', 'sample'], help='what a file is of, if unclear')
 
 

@@ -11,12 +11,14 @@ a pixel has no such ratio, and `empty` says what it is worth:
          for independent pixels and is 0 for nearly any image.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
 
 from car_jax.typing import Array
 
 EMPTY = ('share', 'zero')
+STEPS = 1 << 17  # of a probability: a row of 2^14 - 1 pixels fits into int32
 
 
 def soft_dice(
@@ -60,10 +62,16 @@ def class_confidence(
   """
   chosen = jnp.array(range(1, probs.shape[-1]) if classes is None else classes)
   score = jnp.nanmean(class_scores(probs, predicted, valid)[:, chosen], 1)
-  listed = jnp.zeros(probs.shape[-1], bool).at[chosen].set(True)
-  marked = None if samples is None else listed[samples]
-  p = jnp.minimum(jnp.sum(jnp.where(listed, probs, 0), -1), 1)
-  return jnp.where(jnp.isnan(score), _of_empty(p, empty, marked, valid, sample_weight), score)
+  none = jnp.isnan(score)
+
+  def without() -> Array:
+    listed = jnp.zeros(probs.shape[-1], bool).at[chosen].set(True)
+    marked = None if samples is None else listed[samples]
+    p = jnp.minimum(jnp.sum(jnp.where(listed, probs, 0), -1), 1)
+    return _of_empty(p, empty, marked, valid, sample_weight)
+
+  # the worth of an empty map costs more than the score
+  return jnp.where(none, jax.lax.cond(jnp.any(none), without, lambda: score), score)
 
 
 def class_scores(
@@ -74,13 +82,17 @@ def class_scores(
   """SDC of each class where it is predicted, which is where it is likeliest unless given; nan where
   it is nowhere."""
   predicted = jnp.argmax(probs, -1) if predicted is None else predicted
-  seen = _all(valid, predicted)
+  seen, classes = _all(valid, predicted), probs.shape[-1]
   own = jnp.take_along_axis(probs, predicted[..., None], -1)[..., 0]
-  of = lambda c: (predicted == c) & seen
-  classes = range(probs.shape[-1])
-  inside = jnp.stack([_sum(jnp.where(of(c), own, 0)) for c in classes], -1)
-  size = jnp.stack([jnp.sum(of(c), (1, 2)) for c in classes], -1)
-  total = jnp.sum(jnp.sum(jnp.where(seen[..., None], probs, 0), 2), 1)
+  # both sums of a row by one scatter, of integers, so that their order does not matter
+  terms = jnp.stack([jnp.round(own * STEPS).astype(jnp.int32), jnp.ones(own.shape, jnp.int32)], -1)
+  row = lambda at, x: jnp.zeros((classes, 2), jnp.int32).at[at].add(x, mode='drop')
+  rows = jax.vmap(jax.vmap(row))(jnp.where(seen, predicted, classes), terms)
+  inside, size = jnp.moveaxis(jnp.sum(rows.astype(jnp.float32), 1), -1, 0)
+  inside = inside / STEPS
+  counted = jnp.where(seen[..., None], probs, 0)  # may be nan where it does not count
+  ones = jnp.ones(seen.shape)  # a product is quicker than a sum over a middle axis
+  total = jnp.sum(jnp.einsum('bhwc,bhw->bhc', counted, ones, precision='highest'), 1)
   return jnp.where(size > 0, 2 * inside / jnp.maximum(total + size, 1), jnp.nan)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import files, predictor, sharding, spans, stopping
+from car_jax import files, predictor, sharding, stopping
 from car_jax import progress as lines
 from car_jax.calibrate import files as calibrator_files
 from car_jax.errors import UserError, writing
@@ -114,7 +114,6 @@ class Run:
     self.problems = inputs.problems
     for part in out.rglob('*.part'):  # of a process that was killed while it wrote
       part.unlink(missing_ok=True)
-    self._unknown: list[str] = []
     self._windows_named = False
     self.before = {item.name for item in inputs.items if self._record(item)}
 
@@ -159,18 +158,12 @@ class Run:
 
   def _read(self, item: Item) -> Content | None:
     with self.problems.collecting():
-      try:
-        return reading.read(item, self.options.range, self.model.info, self.problems)
-      except spans.Unknown as e:
-        self._unknown.append(str(e).partition('\n')[0])
+      return reading.read(item, self.options.range, self.model.info, self.problems)
     return None
 
   def unread(self) -> list[str]:
-    """What is wrong with each file that was not read; of those that want a range, --range once."""
-    ranges = [f'  {line}' for line in self._unknown]
-    if ranges:
-      ranges[-1] += f'\n    {spans.MEND}'
-    return [*self.problems.lines, *ranges]
+    """What is wrong with each file that was not read."""
+    return self.problems.grouped()
 
   def _batch(self, part: Part) -> Any:
     o = self.options

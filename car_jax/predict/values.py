@@ -48,9 +48,9 @@ def images(array: Any, span: spans.Span, what: str = 'the image') -> list[np.nda
       return [*(array * 2 - 1).astype(np.float32)]
     if low >= -1 and high <= 1:
       return [*array.astype(np.float32)]
-  raise spans.Unknown(
+  raise UserError(
     f'{what}: {array.dtype} from {array.min():g} to {array.max():g}, which of them are black and '
-    'white?\n  --range=LOW,HIGH says it, in Python range=(LOW, HIGH)'
+    f'white?\n  {spans.MEND}'
   )
 
 

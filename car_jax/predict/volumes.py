@@ -89,8 +89,11 @@ def of_affine(affine: np.ndarray, header: Any = None) -> Volume:
   return Volume(np.asarray(affine), header, across == 0, flips)
 
 
-def opened(path: pathlib.Path) -> Any:
-  """A NIfTI file's header and the place of its numbers. Raises UserError."""
+def opened(path: pathlib.Path, axes: int = 3) -> Any:
+  """A NIfTI file's header and the place of its numbers, which have at most so many axes.
+
+  Raises UserError.
+  """
   nibabel = package('nibabel', 'nifti', f'{path}: NIfTI')
   files.check_regular(path)
   with reading(path, 'NIfTI'):
@@ -100,7 +103,7 @@ def opened(path: pathlib.Path) -> Any:
     shape = image.shape
     while len(shape) > 3 and shape[-1] == 1:
       shape = shape[:-1]
-    if len(shape) not in (2, 3) or 0 in shape or np.prod(shape, dtype=float) > MOST_VOXELS:
+    if not 2 <= len(shape) <= axes or 0 in shape or np.prod(shape, dtype=float) > MOST_VOXELS:
       raise ValueError(f'its shape is {image.shape}; a volume [X, Y, Z] is expected')
     if image.get_data_dtype().kind not in 'iuf':
       raise ValueError(f'voxels of type {image.get_data_dtype()}; numbers are expected')
@@ -123,6 +126,25 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, Volume]:
     array = array.reshape(*array.shape[:2], -1)
   volume = of_affine(image.affine, image.header)
   return volume.seen(array), volume
+
+
+def read_maps(path: pathlib.Path) -> np.ndarray:
+  """Maps of a NIfTI file by slice as they are seen: [Z, H, W], or with its last axis [Z, H, W, N].
+
+  Whole numbers stay integers, also where a label map was written as floats. Raises UserError.
+  """
+  image = opened(path, axes=4)
+  with reading(path, 'NIfTI'):
+    array = np.asanyarray(image.dataobj)
+    array = array.reshape(*(*array.shape, 1)[:3], *array.shape[3:])
+    while array.ndim > 3 and array.shape[-1] == 1:
+      array = array[..., 0]
+    if array.ndim == 3 and array.dtype.kind == 'f' and (array == np.rint(array)).all():
+      array = np.rint(array).astype(np.int32)
+  volume = of_affine(image.affine)
+  if array.ndim == 3:
+    return volume.seen(array)
+  return np.stack([volume.seen(x) for x in np.moveaxis(array, -1, 0)], -1)
 
 
 def dicom_header(path: pathlib.Path) -> Any:

@@ -1,5 +1,6 @@
 """Which classes predictions made elsewhere are of: as the user says, as their arrays tell."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,19 +11,40 @@ from car_jax.predictions.reading import BESIDE, IGNORED, MOST_CLASSES, UNKNOWN, 
 from car_jax.predictions.sources import Labels, Predictions
 from car_jax.reliability.interpret import KINDS
 
+_VALUED = re.compile(r'(\d+):\s*(.+)')
 CITYSCAPES = cityscapes.CLASS_NAMES[: cityscapes.SCORED]
 
 
-def names(
-  given: str, labels: Labels, predictions: Sequence[Predictions], ids: Sequence[str]
-) -> tuple[str, ...]:
-  """The classes' names, in the order of their ids.
+def given(text: str) -> tuple[tuple[str, ...], dict[int, int]]:
+  """NUMBER, NAME,NAME,.. or VALUE:NAME,.. -> the classes' names in the order of their ids, and
+  which numbers of maps are which id; both are empty for ''. Raises UserError.
 
-  given: a number or NAME,NAME,..; '' lets saved folders say them, else arrays of floats how many
-  there are, else ids that are all 0 or 1. Raises UserError where that does not tell.
+  Several values may have one name: then they are one class.
   """
-  if given:
-    return _given(given)
+  if not text or text.isdigit():
+    return (_numbered(int(text)) if text else ()), {}
+  parts = [part.strip() for part in text.split(',')]
+  valued = [m for part in parts if (m := _VALUED.fullmatch(part))]
+  values = [int(m[1]) for m in valued]
+  names = tuple(dict.fromkeys(m[2] for m in valued) if values else parts)
+  count = len({*(values or names)})
+  if count < len(parts) or not all(names) or not 2 <= len(names) <= MOST_CLASSES:
+    raise UserError(
+      f'--classes {text}: expected 2 to {MOST_CLASSES} names that differ, or their number\n'
+      '  such as --classes background,nodule, or of masks of 0 and 255 '
+      '--classes 0:background,255:nodule'
+    )
+  return names, {value: names.index(m[2]) for value, m in zip(values, valued, strict=True)}
+
+
+def names(
+  labels: Labels, predictions: Sequence[Predictions], ids: Sequence[str]
+) -> tuple[str, ...]:
+  """The classes' names, in the order of their ids, where the user does not give them.
+
+  Saved folders say them, else arrays of floats how many there are, else ids that are all 0 or 1.
+  Raises UserError where that does not tell.
+  """
   of_index = {p.names: p.about for p in predictions if p.names}
   if len(of_index) > 1:
     one, two = of_index.values()
@@ -40,18 +62,6 @@ def names(
   return _numbered(next(iter(counts), 0) or _binary(labels, predictions, ids))
 
 
-def _given(text: str) -> tuple[str, ...]:
-  if text.isdigit():
-    return _numbered(int(text))
-  parts = tuple(part.strip() for part in text.split(','))
-  if len({*parts}) < len(parts) or not all(parts) or not 2 <= len(parts) <= MOST_CLASSES:
-    raise UserError(
-      f'--classes {text}: expected 2 to {MOST_CLASSES} names that differ, or their number\n'
-      '  such as --classes background,nodule'
-    )
-  return parts
-
-
 def _numbered(count: int) -> tuple[str, ...]:
   if not 2 <= count <= MOST_CLASSES:
     raise UserError(f'{count} classes; expected 2 to {MOST_CLASSES}')
@@ -64,12 +74,23 @@ def _binary(labels: Labels, predictions: Sequence[Predictions], ids: Sequence[st
     raw = labels.raw(id)
     known = raw[(raw != IGNORED) & (raw != UNKNOWN)]
     most = max([int(known.max(initial=0)), *(_most(p.arrays(id)) for p in predictions)])
+    if most == IGNORED:
+      raise masks(id)
     if most > 1:
       raise UserError(
         f'label maps do not tell how many classes there are; {id} has class {most}\n'
         f'  give --classes {most + 1} (or more), or --classes NAME,NAME,..'
       )
   return 2
+
+
+def masks(where: Any) -> UserError:
+  """Of maps in which only 255 can be the foreground."""
+  return UserError(
+    f'{where} has masks of 0 and 255, and 255 is void: nothing would be scored there\n'
+    '  if it is the foreground: --classes 0:background,255:foreground (and 1:foreground, where '
+    'some have 1)\n  if it is void all the same: --classes 0:background,1:foreground'
+  )
 
 
 def _most(opened: Sequence[tuple[Any, Arrays]]) -> int:

@@ -91,6 +91,8 @@ def evaluate(
   for subject in data.subjects:
     sharding.say(f'{subject.name}: {subject.note}', sys.stderr)
   config = _config(metrics(data), data.samples, changes)
+  if data.uneven:
+    sharding.say(data.uneven, sys.stderr)
   mesh = sharding.make_mesh()
   evaluator = Evaluator(config.report, data.info, mesh=mesh, detail=True, readers=True)
   if (most := evaluator.plan.samples) > data.samples:
@@ -104,6 +106,7 @@ def evaluate(
     models=tuple(f'{s.name}: {s.note}' for s in data.subjects),
     command=command,
     config=config.to_dict(),
+    notes=(data.uneven,) if data.uneven else (),
   )
   return report.evaluate(
     evaluator,

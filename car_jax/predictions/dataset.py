@@ -96,15 +96,24 @@ class Dataset:
     self.ids = _same_ids(self.predictions)
     if not pathlib.Path(labels or '?').is_dir():  # which is the same for all of them
       _check_same_labels([own for _, own in opened], [at for _, at in given], self.ids)
-    names = class_names.names(classes, self.labels, self.predictions, self.ids)
-    self.how = Reading(len(names), kind, resize)
+    names, values = class_names.given(classes)
+    if values and any(p.names for p in self.predictions):
+      raise UserError(
+        '--classes VALUE:NAME is of files; what car-jax eval --save wrote has class ids'
+      )
+    names = names or class_names.names(self.labels, self.predictions, self.ids)
+    self.how = Reading(len(names), kind, resize, values)
     self.summaries = [Summary() for _ in self.predictions]
     self.sizes: list[tuple[int, int]] = []
     marks = [mark for mark in (self.labels.ignored, self.labels.unknown) if mark is not None]
-    void, readers = any(mark < len(names) for mark in marks), 0
+    void, readers, most = any(mark < len(names) for mark in marks), 0, 0
     for id in self.ids:
       maps = self._add(id)
-      void, readers = void or bool(np.isin(maps, marks).any()), max(readers, len(maps))
+      marked = np.isin(maps, marks)
+      void, readers = void or bool(marked.any()), max(readers, len(maps))
+      most = max(most, int(maps.max(initial=0, where=~marked)))
+    if void and not most and not values:
+      raise class_names.masks(labels or given[0][1])
     self.samples = max(summary.samples for summary in self.summaries)
     self.info = DataInfo(
       name=pathlib.Path(labels or given[0][1]).absolute().name,
@@ -117,9 +126,25 @@ class Dataset:
     )
     self.subjects = [self._subject(k) for k in range(len(self.predictions))]
 
+  @property
+  def uneven(self) -> str:
+    """How subjects with different numbers of samples are compared; '' where all have as many."""
+    if len({(s.least, s.samples) for s in self.summaries}) < 2:
+      return ''
+    span = lambda s: ' to '.join(f'{n:,}' for n in dict.fromkeys((s.least, s.samples)))
+    parts = zip(self.predictions, self.summaries, strict=True)
+    counts = ', '.join(f'{p.name} {span(s)}' for p, s in parts)
+    least = min(s.least for s in self.summaries)
+    text = (
+      f'Different numbers of samples are compared ({counts}), each with all that it has: GED[v], '
+      'dice_max and scores of the mean favour the larger number, GED[u] does not.'
+    )
+    mend = f'--config.report.samples={least} compares sets of the first {least:,} of each'
+    return text if least == 1 else f'{text}\n  {mend}; means stay those of all.'
+
   def _add(self, id: str) -> np.ndarray:
     """Reads an image into the summaries -> its readers' labels [M, H, W]."""
-    maps, _ = self.labels.read(id, self.how.classes)
+    maps, _ = self.labels.read(id, self.how)
     counted = _counted(maps, self.labels.ignored)
     for predictions, summary in zip(self.predictions, self.summaries, strict=True):
       summary.add(predictions.read(id, self.how, counted), f'{predictions.about}: {id}')
@@ -187,7 +212,7 @@ class Dataset:
   def __getitem__(self, i: int) -> dict[str, Any]:
     """As in data/sources.py; a picture of another size is brought to that of its labels."""
     id = self.ids[i]
-    labels, weight = self.labels.read(id, self.how.classes)
+    labels, weight = self.labels.read(id, self.how)
     image = self.labels.image(id)
     if image is None:
       image = np.full((*labels.shape[1:], 3), GREY, np.uint8)

@@ -73,7 +73,7 @@ def groups(folder: pathlib.Path, labels: str, file_per: str = '') -> list[Group]
   where two layouts are possible.
   """
   if labels.lower().endswith('.csv'):
-    return pairing.pairs(folder, labels)
+    return pairing.listed(folder, pathlib.Path(labels))
   return matched(folder, pairing.prediction_files(folder, labels), labels, file_per)
 
 

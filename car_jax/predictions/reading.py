@@ -152,11 +152,14 @@ def _weight(arrays: Arrays, n: int, path: Any) -> tuple[np.ndarray, bool]:
   return (weight / weight.sum()).astype(np.float32), bool(np.ptp(positive) <= 1e-6 * positive.max())
 
 
-def raw_readers(paths: Sequence[pathlib.Path]) -> np.ndarray:
-  """Labels as they are in the files, integers [M, H, W]. Raises UserError by path."""
+def raw_readers(paths: Sequence[pathlib.Path], at: int | None = None) -> np.ndarray:
+  """Labels as they are in the files, of volumes in slice `at`: integers [M, H, W].
+
+  Raises UserError by path.
+  """
   parts: list[np.ndarray] = []
   for path in paths:
-    arrays = foreign.open_arrays(path)
+    arrays = foreign.open_arrays(path, at)
     name = next((name for name in READERS if name in arrays), next(iter(arrays), ''))
     if not arrays or (len(arrays) > 1 and name not in READERS):
       raise UserError(f'{path} holds {sorted(arrays)}\n  name the labels {" or ".join(READERS)}')

@@ -16,7 +16,7 @@ from car_jax import sharding
 from car_jax.errors import UserError, reading
 from car_jax.evaluate import npy, save
 from car_jax.evaluate.predict import READERS
-from car_jax.predictions import grouping
+from car_jax.predictions import grouping, slices
 from car_jax.predictions import reading as files
 from car_jax.predictions.reading import Arrays, Stored
 from car_jax.reliability import foreign, pairing
@@ -68,8 +68,8 @@ class Labels(Protocol):
   def raw(self, id: str) -> np.ndarray:
     """The labels of an image as they are kept, [M, H, W]."""
 
-  def read(self, id: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same, checked, uint8, and the readers' weights [M]."""
+  def read(self, id: str, how: Reading) -> tuple[np.ndarray, np.ndarray]:
+    """The same as class ids, checked, uint8, and the readers' weights [M]."""
 
   def group(self, id: str) -> str:
     """What was drawn independently, such as the patient."""
@@ -96,7 +96,8 @@ class Files:
     return [f for g in self.groups.values() for f in (*g.predictions, *g.labels, g.image) if f]
 
   def arrays(self, id: str) -> list[tuple[Any, Arrays]]:
-    return [(path, foreign.open_arrays(path)) for path in self.groups[id].predictions]
+    group = self.groups[id]
+    return [(path, foreign.open_arrays(path, group.slice)) for path in group.predictions]
 
   def read(self, id: str, how: Reading, counted: np.ndarray) -> Stored:
     return files.read(self.arrays(id), how, counted)
@@ -122,11 +123,12 @@ class LabelFiles:
     return first.parent if others else first
 
   def raw(self, id: str) -> np.ndarray:
-    return files.raw_readers(self.groups[id].labels)
+    return files.raw_readers(self.groups[id].labels, self.groups[id].slice)
 
-  def read(self, id: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
+  def read(self, id: str, how: Reading) -> tuple[np.ndarray, np.ndarray]:
+    ids = how.ids(self.raw(id), self.place(id), self.ignored)
     marks = self.ignored, files.UNKNOWN
-    checked = foreign.checked_labels(self.raw(id), classes, *marks, self.place(id))
+    checked = foreign.checked_labels(ids, how.classes, *marks, self.place(id))
     labels = checked['labels'].astype(np.uint8)
     return labels, np.full(len(labels), 1 / len(labels), np.float32)
 
@@ -178,10 +180,10 @@ class Index:
         raise ValueError(f'readers {labels.shape} of weight {weight.shape}')
       return labels[weight > 0], weight[weight > 0]
 
-  def read(self, id: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
+  def read(self, id: str, how: Reading) -> tuple[np.ndarray, np.ndarray]:
     labels, weight = self._readers(id)
     marks = self.ignored, self.unknown
-    foreign.checked_labels(labels, classes, *marks, self.place(id))
+    foreign.checked_labels(labels, how.classes, *marks, self.place(id))
     return labels.astype(np.uint8), weight
 
   def group(self, id: str) -> str:
@@ -280,8 +282,10 @@ def of_study(name: str, folder: pathlib.Path, labels: str) -> tuple[Predictions,
     index = Index(folder)
     where, file, kind = index.scored()
     return Scores(name, f'{folder}', index, where, file, kind), index
-  groups = {g.id: g for g in pairing.pairs(folder, labels)}
-  return Files(name, str(folder), groups), LabelFiles(groups)
+  groups = {g.id: g for g in slices.of_volumes(pairing.pairs(folder, labels))}
+  of = LabelFiles(groups)
+  of.report_converted()
+  return Files(name, str(folder), groups), of
 
 
 def saved(name: str, folder: pathlib.Path) -> list[Saved]:
@@ -308,7 +312,7 @@ def opened(
 ) -> tuple[list[Predictions], Labels]:
   """A folder's predictions, perhaps of several subjects, and their labels. Raises UserError."""
   if not foreign.is_saved(folder):
-    groups = {g.id: g for g in grouping.groups(folder, labels, file_per)}
+    groups = {g.id: g for g in slices.of_volumes(grouping.groups(folder, labels, file_per))}
     return [Files(name, str(folder), groups)], LabelFiles(groups)
   of_index = saved(name, folder)
   if not labels:

@@ -4,14 +4,13 @@ Letters: B images, H x W pixels, N of them looked at, C classes, S pixels sample
 """
 
 import dataclasses
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.calibrate.base import Sample
+from car_jax.calibrate.base import Sample, drawn_pixels, joined
 from car_jax.data.labels import IGNORED_TRAIN_ID as IGNORED
 from car_jax.errors import UserError
 from car_jax.evaluate import engine
@@ -89,7 +88,7 @@ def _through(
     more: dict[str, Any] = {}
     if how.sampled:
       h, w = predicted.batch['labels'].shape[2:]
-      more = {'pixels': drawn_pixels(predicted.ids, h * w, how)}
+      more = {'pixels': drawn_pixels(predicted.ids, h * w, how.sampled, how.seed)}
     rows = {
       k: dataclasses.replace(row, calibrator=c, given=given.get(k, {}))
       for k, c in calibrators.items()
@@ -114,19 +113,12 @@ def _check_confident(predicted: Predicted) -> None:
     )
 
 
-def drawn_pixels(ids: Iterable[str], pixels: int, how: How) -> np.ndarray:
-  """[B, S] different pixels of each image, a function of its id and the seed alone."""
-  size = min(how.sampled, pixels)
-  keyed = lambda name: np.random.default_rng([how.seed, zlib.crc32(str(name).encode())])
-  return np.stack([keyed(i).choice(pixels, size, replace=False) for i in ids]).astype(np.int32)
-
-
 def sample(batches: Iterable[Predicted], how: How, *, progress: Any = None) -> Sample:
   """`how.sampled` random pixels of each image, to calibrate on: the published way of fitting.
 
   Void pixels among them stay, with the label -1. Images smaller than that give all their pixels.
   """
-  logits, labels, features = [], [], []
+  parts = []
   for batch in batches:
     _check_confident(batch)
     a, keep = batch.batch, np.asarray(batch.keep)
@@ -134,26 +126,17 @@ def sample(batches: Iterable[Predicted], how: How, *, progress: Any = None) -> S
     scores = Outputs(row.prediction).logits
     b, h, w, c = scores.shape
     size = min(how.sampled, h * w) if how.sampled else h * w
-    at = drawn_pixels(batch.ids, h * w, dataclasses.replace(how, sampled=size))
+    at = drawn_pixels(batch.ids, h * w, size, how.seed)
     part = jnp.take_along_axis(scores.reshape(b, h * w, c), at[..., None], 1)
     truth = jnp.take_along_axis(a['labels'].reshape(b, h * w), at, 1)
     truth = jnp.where((truth >= 0) & (truth < c), truth, -1)
     more = {'features': a['features']} if 'features' in a else {}
     part, truth, more = batch.fetch((part, truth, more))
-    logits.append(np.asarray(part, np.float32)[keep])
-    labels.append(np.asarray(truth, np.int32)[keep])
-    if more:
-      features.append(np.asarray(more['features'], np.float32)[keep])
+    features = np.asarray(more['features'], np.float32)[keep] if more else None
+    scores, truth = np.asarray(part, np.float32)[keep], np.asarray(truth, np.int32)[keep]
+    parts.append(Sample(scores, truth, features))
     if progress is not None:
       progress(int(keep.sum()))
-  if not logits:
+  if not parts:
     raise UserError('nothing to calibrate on: the set has no image')
-  width = max(x.shape[1] for x in logits)
-  fill = lambda x, v: np.pad(
-    x, ((0, 0), (0, width - x.shape[1]), *((0, 0),) * (x.ndim - 2)), constant_values=v
-  )
-  return Sample(
-    np.concatenate([fill(x, 0) for x in logits]),
-    np.concatenate([fill(x, -1) for x in labels]),
-    np.concatenate(features) if features else None,
-  )
+  return joined(parts)

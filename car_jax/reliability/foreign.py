@@ -12,6 +12,7 @@ probabilities, samples; what one is that is not named, interpret.py finds out or
 Letters: N samples, H x W pixels, C classes.
 """
 
+import functools
 import pathlib
 from typing import Any
 
@@ -22,8 +23,9 @@ from car_jax import files, pictures
 from car_jax.data import labels as cityscapes
 from car_jax.errors import UserError, reading
 from car_jax.importers.safetensors_file import read_safetensors
-from car_jax.reliability.pairing import LABEL_ENDINGS
+from car_jax.predict import volumes
 
+VOLUMES = 16  # files that stay in memory
 INDEX = 'index.json'
 IGNORED = cityscapes.IGNORED_TRAIN_ID
 
@@ -65,7 +67,7 @@ def _class_ids(path: pathlib.Path, picture: pictures.Picture) -> np.ndarray:
 
 def has_label_ids(path: pathlib.Path) -> bool:
   """Whether a picture is of Cityscapes' label ids, by its name."""
-  return path.suffix.lower() in LABEL_ENDINGS and path.stem.endswith('labelIds')
+  return path.suffix.lower() in pictures.EXACT and path.stem.endswith('labelIds')
 
 
 def read_image(path: pathlib.Path) -> np.ndarray:
@@ -78,18 +80,28 @@ def read_image(path: pathlib.Path) -> np.ndarray:
   return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, -1)
 
 
-def open_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+def open_arrays(path: pathlib.Path, at: int | None = None) -> dict[str, np.ndarray]:
   """The arrays of a file by name; a nameless one, or a picture's, is called ''.
 
-  Of several pages it is [N, H, W]. Raises UserError, by path, for damage.
+  Of several pages it is [N, H, W]. at: the slice of a volume, [H, W] or, of integers with one more
+  axis, [N, H, W], of floats [H, W, C]. Raises UserError, by path, for damage.
   """
+  if at is not None:
+    maps = _volume(path, path.stat().st_mtime_ns)[at]
+    return {'': np.moveaxis(maps, -1, 0) if maps.ndim == 3 and maps.dtype.kind != 'f' else maps}
   path = files.check_regular(path)
   if path.suffix.lower() == '.safetensors':
     with reading(path, 'a .safetensors file'):
       return read_safetensors(path)
-  if path.suffix.lower() in LABEL_ENDINGS:
+  if path.suffix.lower() in pictures.EXACT:
     return {'': _maps(path)}
   return array_files.read(path)
+
+
+@functools.lru_cache(maxsize=VOLUMES)
+def _volume(path: pathlib.Path, changed: int) -> np.ndarray:
+  """A file's slices, which are asked for one after another."""
+  return volumes.read_maps(path)
 
 
 def _maps(path: pathlib.Path) -> np.ndarray:

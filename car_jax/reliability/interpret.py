@@ -19,17 +19,34 @@ KINDS = ('logits', 'probabilities', 'samples')
 KNOWN = KINDS[:2]  # what a user may say of arrays without a name
 FLOOR = 1e-12  # of probabilities, before their logarithm
 SLACK = 1e-6  # beyond 0 and 1
+MASKS = 'car-jax score --classes 0:background,255:foreground'
 CLASSES_ONLY = 'classes_only'  # marks a prediction that says classes and no confidence
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
   """How arrays are to be read: their number of classes C; kind '', or one of KNOWN, of those that
-  have no name; resize '', or bilinear."""
+  have no name; resize '', or bilinear; values: which numbers of maps are which class, where they
+  are no class ids."""
 
   classes: int
   kind: str = ''
   resize: str = ''
+  values: Mapping[int, int] = dataclasses.field(default_factory=dict)
+
+  def ids(self, raw: np.ndarray, path: Any, void: int | None = None) -> np.ndarray:
+    """Class ids of a map of `values`; `void` stays. Raises UserError for another number."""
+    if not self.values:
+      return raw
+    out = np.full(raw.shape, -1, np.int32)
+    if void is not None and void not in self.values:
+      out[raw == void] = void
+    for value, id in self.values.items():
+      out[raw == value] = id
+    if (wrong := raw[out < 0]).size:
+      known = ', '.join(map(str, self.values))
+      raise UserError(f'{path}: a map has {int(wrong[0])}; --classes names {known}')
+    return out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +66,7 @@ def understood(name: str, raw: np.ndarray, how: Reading, counted: np.ndarray, pa
   if not raw.size:
     raise UserError(f'{path}: an array of shape {raw.shape}, without a number')
   if raw.dtype.kind in 'iub':
+    raw = how.ids(raw, path)
     return Values('ids', _checked_ids(raw, name, how, counted.shape, path))
   if raw.dtype.kind != 'f' and raw.dtype != jax.numpy.bfloat16:
     raise UserError(f'{path}: numbers of type {raw.dtype}; expected float32, or class ids')
@@ -116,9 +134,9 @@ def _checked_ids(
       f'  save {kind if kind in KNOWN else "logits or probabilities"} as floats'
     )
   if (wrong := raw[(raw < 0) | (raw >= how.classes)]).size:
-    masks = (
-      '\n  write masks as (mask > 0).astype(np.uint8)' if {*np.unique(raw)} == {0, 255} else ''
-    )
+    two = {*np.unique(raw)} == {0, 255}
+    masks = '\n  write masks as (mask > 0).astype(np.uint8)' if two else ''
+    masks += f', or score them with {MASKS}' if two else ''
     raise UserError(f'{path}: class id {wrong[0]}; expected 0 to {how.classes - 1}{masks}')
   return raw
 
@@ -130,6 +148,13 @@ def _of_ids(raw: np.ndarray, classes: int) -> dict[str, np.ndarray]:
   if raw.ndim == 2:
     return logits | {CLASSES_ONLY: np.array(True)}
   return logits | {'disagreement': np.asarray(scores.entropy(mean))}
+
+
+def _naming(count: int) -> str:
+  """How as many classes are named."""
+  names = ('background', 'foreground') if count == 2 else ('NAME', 'NAME', '..')
+  quoted = ','.join(f"'{name}'" for name in names)
+  return f'car-jax score: --classes {",".join(names)}; a study: --config.classes="({quoted})"'
 
 
 def _check_finite(x: np.ndarray, kind: str, path: Any) -> None:
@@ -163,8 +188,7 @@ def _classes_last(
   for axis, here in ((-1, x.shape[-3:-1]), (-3, x.shape[-2:])):
     if here == size:
       raise UserError(
-        f'{path}: {x.shape[axis]} classes; {how.classes} are named\n'
-        '  by config.classes of a study, by --classes without one'
+        f'{path}: {x.shape[axis]} classes; {how.classes} are named\n  {_naming(x.shape[axis])}'
       )
     if x.shape[axis] == how.classes and not how.resize and _of_one_shape(here, size):
       raise UserError(

@@ -13,26 +13,35 @@ from collections.abc import Iterable, Sequence
 
 from car_jax import files, pictures, sharding
 from car_jax.errors import UserError, nearest, reading
+from car_jax.predict.volumes import NIFTI
 
-ENDINGS = ('.npy', '.npz', '.safetensors')
-LABEL_ENDINGS = pictures.EXACT
+ENDINGS = ('.npy', '.npz', '.safetensors', *NIFTI)
+LABEL_ENDINGS = (*pictures.EXACT, *NIFTI)
 # endings of Cityscapes' file names, of which none is part of an image's name
 LABEL_ENDS = ('_gtFine_labelTrainIds', '_gtFine_labelIds', '_gt_labelTrainIds', '_gt_labelIds')
 IMAGE_ENDS = ('_leftImg8bit', '_rgb_anon', '_logits', '_probabilities', '_samples')
 PLACES = ('prediction', 'label', 'image')  # a CSV's columns of files
+SEVERAL = ';'  # between files of one cell
 COLUMNS = (*PLACES, 'group')
 Files = dict[str, tuple[pathlib.Path, ...]]  # an image's id -> its files; of pairs one each
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """An image's files, in the order of their numbers."""
+  """An image's files, in the order of their numbers; of volumes the slice that is meant."""
 
   id: str
   group: str
   predictions: tuple[pathlib.Path, ...]
   labels: tuple[pathlib.Path, ...]
   image: pathlib.Path | None = None
+  slice: int | None = None
+
+
+def ending(path: pathlib.PurePath) -> str:
+  """'.png' of a.png, '.nii.gz' of a.nii.gz."""
+  name = path.name.lower()
+  return next((end for end in NIFTI if name.endswith(end)), path.suffix.lower())
 
 
 def pairs(folder: pathlib.Path, labels: str) -> list[Group]:
@@ -44,7 +53,13 @@ def pairs(folder: pathlib.Path, labels: str) -> list[Group]:
   any, or predictions that are the same. Files that are not used are counted on stderr.
   """
   if labels.lower().endswith('.csv'):
-    return _listed(folder, pathlib.Path(labels))
+    every = listed(folder, pathlib.Path(labels))
+    if several := [g for g in every if len(g.predictions) > 1]:
+      raise UserError(
+        f'{labels}: {several[0].id} has {len(several[0].predictions)} predictions; reliability is '
+        'scored on one\n  car-jax score compares sets of samples with sets of readers'
+      )
+    return every
   ids = prediction_files(folder, labels)
   place = pathlib.Path(labels)
   inside = files.walk(place)
@@ -65,8 +80,8 @@ def prediction_files(folder: pathlib.Path, labels: str) -> Files:
     raise UserError(f'no folder of predictions {folder}\n  see docs/reliability.md for its layout')
   _check_not_whole(folder)
   inside = files.walk(folder)
-  predictions = [p for p in inside if p.suffix.lower() in ENDINGS]
-  predictions = predictions or [p for p in inside if p.suffix.lower() in LABEL_ENDINGS]
+  predictions = [p for p in inside if ending(p) in ENDINGS]
+  predictions = predictions or [p for p in inside if ending(p) in LABEL_ENDINGS]
   if not predictions:
     raise UserError(
       f'{folder} holds no prediction ({", ".join(ENDINGS)}, or pictures of class numbers)'
@@ -167,11 +182,11 @@ def say_unused(
   endings: Sequence[str] = LABEL_ENDINGS,
 ) -> None:
   """Lines on stderr for labels without a prediction, and for files that are no labels."""
-  end = lambda paths: paths[0].stem.removeprefix(_bare(paths[0], LABEL_ENDS))
+  end = lambda paths: _stem(paths[0]).removeprefix(_bare(paths[0], LABEL_ENDS))
   ends = {end(paths) for paths in used.values()}  # pictures of other kinds are no labels
   if unused := {paths for paths in known.values() if end(paths) in ends} - {*used.values()}:
     sharding.say(f'{len(unused)} labels in {place} have no prediction: not scored', sys.stderr)
-  other = [p for p in inside if p.suffix.lower() not in endings]
+  other = [p for p in inside if ending(p) not in endings]
   _say_left(place, other, f'is no label ({", ".join(endings)}): not read')
 
 
@@ -180,7 +195,7 @@ def label_files(
 ) -> Files:
   """Labels by their place in the folder, without ending. Train ids go before label ids."""
   known: Files = {}
-  for path in sorted((p for p in inside if p.suffix.lower() in endings), reverse=True):
+  for path in sorted((p for p in inside if ending(p) in endings), reverse=True):
     name = _bare(path, LABEL_ENDS)
     (other,) = known.setdefault(str(path.relative_to(folder).with_name(name)), (path,))
     if other != path and other.name != path.name.replace('_labelIds', '_labelTrainIds'):
@@ -188,15 +203,22 @@ def label_files(
   return known
 
 
+def _stem(path: pathlib.Path) -> str:
+  return path.name[: len(path.name) - len(ending(path))]
+
+
 def _bare(path: pathlib.Path, ends: Sequence[str]) -> str:
-  stem = path.name.removesuffix(path.suffix)
+  stem = _stem(path)
   for end in ends:
     stem = stem.removesuffix(end)
   return stem
 
 
-def _listed(folder: pathlib.Path, table: pathlib.Path) -> list[Group]:
-  """Rows of a CSV; relative paths start from the folder of predictions, then from the CSV's."""
+def listed(folder: pathlib.Path, table: pathlib.Path) -> list[Group]:
+  """Rows of a CSV; relative paths start from the folder of predictions, then from the CSV's.
+
+  A cell of predictions or labels is a file, several with `;` between them, or a folder of them.
+  """
   rows = _rows(table)
   out: list[Group] = []
   missing: list[str] = []
@@ -204,17 +226,21 @@ def _listed(folder: pathlib.Path, table: pathlib.Path) -> list[Group]:
   for k, row in enumerate(rows, 2):
     if not (row['prediction'] and row['label']):
       raise UserError(f'{table}: row {k} lacks a prediction or a label: {[*row.values()]}')
-    at = {c: _place(row[c], folder, table.parent) for c in PLACES if row.get(c)}
-    missing += [f'  {c} {row[c][:200]!r}' for c, p in at.items() if not _is_file(p)]
-    key = os.path.splitext(os.path.normpath(row['prediction']))[0]
-    for name in {key, os.path.realpath(at['prediction']) if not missing else key}:
+    at = {c: _cell(row[c], folder, table.parent) for c in PLACES if row.get(c)}
+    missing += [f'  {c} {str(p)[:200]!r}' for c, of in at.items() for p in of if not _is_there(p)]
+    first = os.path.normpath(row['prediction'].partition(SEVERAL)[0])
+    key = first[: len(first) - len(ending(pathlib.PurePath(first)))]
+    for name in {key, *(os.path.realpath(p) for p in at['prediction'] if not missing)}:
       if (other := seen.setdefault(name, k)) != k:
         raise UserError(
           f'{table}: rows {other} and {k} have one prediction, {row["prediction"]}\n'
           '  leave one of them out'
         )
     group = row.get('group') or key
-    out.append(Group(key, group, (at['prediction'],), (at['label'],), at.get('image')))
+    image = at.get('image', (None,))
+    if len(image) > 1:
+      raise UserError(f'{table}: row {k} has {len(image)} files as image; expected one')
+    out.append(Group(key, group, at['prediction'], at['label'], *image))
   if missing:
     raise UserError(f'{len(missing)} files of {table} are missing:\n' + '\n'.join(missing[:20]))
   if not out:
@@ -249,12 +275,24 @@ def _rows(table: pathlib.Path) -> list[dict[str, str]]:
   return out
 
 
+def _cell(text: str, *starts: pathlib.Path) -> tuple[pathlib.Path, ...]:
+  """The files of a cell, a folder's in the order of their names."""
+  if SEVERAL in text and not _is_there(_place(text, *starts)):
+    return tuple(_place(part.strip(), *starts) for part in text.split(SEVERAL) if part.strip())
+  if folder := next((p for start in starts if _is_there(p := start / text, folder=True)), None):
+    inside = files.walk(folder)
+    used = [p for p in inside if ending(p) in (*ENDINGS, *LABEL_ENDINGS)]
+    _say_left(folder, [p for p in inside if p not in used], 'is no array or picture: not read')
+    return tuple(used) or (folder,)
+  return (_place(text, *starts),)
+
+
 def _place(text: str, *starts: pathlib.Path) -> pathlib.Path:
-  return next((p for start in starts if _is_file(p := start / text)), pathlib.Path(text))
+  return next((p for start in starts if _is_there(p := start / text)), pathlib.Path(text))
 
 
-def _is_file(path: pathlib.Path) -> bool:
+def _is_there(path: pathlib.Path, folder: bool = False) -> bool:
   try:
-    return path.is_file()
+    return path.is_dir() if folder else path.is_file()
   except (OSError, ValueError):  # such as a name that is too long
     return False

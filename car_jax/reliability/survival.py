@@ -90,6 +90,17 @@ def entries(view: View, guarantee: str) -> dict[tuple[str, str, str], dict[str, 
   return {(e['model'], e['calibrator'], e['set']): e for e in mine}
 
 
+COLUMNS = ('loss', 'loss_low', 'loss_high', 'threshold', 'size', 'above', 'images', 'verdict')
+
+
+def columns(view: View, guarantee: str) -> dict[tuple[str, str, str], tuple[Any, ...]]:
+  """By model, calibrator and set, the values of COLUMNS: fractions, as in study.json."""
+  every = [e for e in view.study.get('guarantee_results') or [] if e['guarantee'] == guarantee]
+  loss = lambda e: (e['loss'][k] for k in ('value', 'low', 'high'))
+  row = lambda e: (*loss(e), *(e[k] for k in COLUMNS[3:]))
+  return {(e['model'], e['calibrator'], e['set']): row(e) for e in every}
+
+
 def promises(view: View) -> list[dict[str, Any]]:
   """The guarantees that have been tried on a set."""
   return [g for g in view.study.get('guarantees') or [] if entries(view, g['name'])]

@@ -296,11 +296,15 @@ def sets(view: View) -> Table | None:
 
 
 def to_csv(study: Mapping[str, Any]) -> str:
-  """One row per cell; each metric with the ends of its interval and its bound. Fractions."""
+  """One row per cell; each metric with the ends of its interval and its bound, and what became of
+  each guarantee. Fractions."""
   view = View(dict(study))
   head = ['model', 'set', *SET_COLUMNS, 'calibrator']
   for name in view.metrics:
     head += [name, f'{name}_low', f'{name}_high', f'{name}_bound']
+  tried = {g['name']: survival.columns(view, g['name']) for g in study.get('guarantees') or []}
+  head += [f'guarantee_{name}_{column}' for name in tried for column in survival.COLUMNS]
+  nothing = (None,) * len(survival.COLUMNS)
   rows = []
   for model, dataset, calibrator in view.cells:
     about = view.sets[dataset]
@@ -308,6 +312,8 @@ def to_csv(study: Mapping[str, Any]) -> str:
     for name in view.metrics:
       entry = view.entry(model, dataset, calibrator, name)
       row += [entry.get(k) for k in ('value', 'low', 'high', 'bound')]
+    for of in tried.values():
+      row += of.get((model, calibrator, dataset), nothing)
     rows.append(row)
   return csv(head, rows)
 

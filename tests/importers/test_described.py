@@ -203,6 +203,7 @@ def test_a_text_is_read_and_not_run(tmp_path):
     '[' * 5_000 + ']' * 5_000,
     'a = ' + '-' * 50_000 + '1',
     'x' * 2**21,
+    'model = dict(type="A", head=dict(classes=2,\n  type="B", classes=3))',
   ):
     with pytest.raises(UserError, match='its config'):
       config_text.read(hostile, 'x.pth')
@@ -212,7 +213,7 @@ def test_a_text_is_read_and_not_run(tmp_path):
   ('change', 'message'),
   [
     (lambda t: t.replace('keep_ratio=True', 'old=True'), 'test_pipeline.keep_ratio = False'),
-    (lambda t: t.replace('keep_ratio=True', 'keep_ratio=True, scale_factor=0.5'), 'scale_factor'),
+    (lambda t: t.replace('=True, scale=(', '=True, scale_factor=0.5, scale=('), 'scale_factor'),
     (lambda t: t.replace('bgr_to_rgb=True', 'old=True'), 'data_preprocessor.bgr_to_rgb = False'),
     (
       lambda t: t.replace('bgr_to_rgb=True', 'bgr_to_rgb=True, test_cfg=dict(size_divisor=32)'),

@@ -155,14 +155,6 @@ def test_a_run_becomes_a_calibrator(tmp_path, trained, capsys):
 
 
 def test_what_cannot_become_a_calibrator_is_told(tmp_path, capsys):
-  state = Supervised(num_classes=C, steps_per_epoch=1, model=SEGMENTER).init(5, BATCH)
-  config = dict(
-    method=dict(name='supervised', model=SEGMENTER), data=dict(name='fake', size=SIDE, batch=2)
-  )
-  with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=1) as c:
-    c.save(3, state, dict(config=config, data=dict(num_classes=C), image=[SIDE, SIDE, 3]))
-  assert command.main([str(tmp_path), '--out', str(tmp_path / 'x.npz')]) == 2
-  assert "run of method 'supervised', not of lts" in capsys.readouterr().err
   assert command.main([str(tmp_path), '--out', 'x.json']) == 2
   assert 'use --out x.json.npz' in capsys.readouterr().err
   assert command.main([str(tmp_path / 'none'), '--out', 'x.npz']) == 2

@@ -285,4 +285,4 @@ def test_options_are_those_of_the_function():
 
 def test_a_wrong_shape_is_said_under_jit():
   with pytest.raises(ValueError, match=r'ECE: probs must be \[N, C\] or'):
-    jax.jit(metrics.ECE.from_model_output)(probs=jnp.ones(3), labels=jnp.ones(3, int))
+    jax.jit(metrics.ECE.from_model_output)(probs=jnp.ones(3), labels=jnp.ones(2, int))

@@ -330,7 +330,7 @@ REFUSED = {
   'ged: num_classes must be 2 or more, got 1': lambda: metrics.ged(maps, maps, num_classes=1),
   "estimator must be 'v' or 'u', not 'w'": lambda: metrics.ged(maps, maps, estimator='w'),
   'ece: probs must be [N, C] or [H, W, C] or [B, H, W, C] probabilities, got shape (2,)': lambda: (
-    metrics.ece([0.5, 0.5], [1])
+    metrics.ece([0.5, 0.5], [1, 1, 1])
   ),
   'nll: labels must be [4, 4] or [M, 4, 4] to go with probs, got shape (4, 5)': lambda: metrics.nll(
     pair, np.zeros((4, 5), int)
@@ -341,6 +341,21 @@ REFUSED = {
   'lowest is -0.5; logits? give softmax': lambda: metrics.brier(pair + np.array([1, -1]), zeros),
   'nll: probs need two classes in their last axis, got shape (4, 4, 1); of one class give '
   'stack([1 - p, p], -1)': lambda: metrics.nll(pair[..., :1], zeros),
+  'ece: probs need an axis of classes, got shape (4, 5) with labels (3, 4, 5); of one class give '
+  'stack([1 - p, p], -1)': lambda: metrics.ece(np.full((4, 5), 0.3), np.zeros((3, 4, 5), int)),
+  'nll: probs need an axis of classes, got shape (4, 4) with labels (4, 4)': lambda: metrics.nll(
+    np.full((4, 4), 0.3), zeros
+  ),
+  'brier: probs need an axis of classes, got shape (2, 4, 5) with labels (2, 3, 4, 5)': lambda: (
+    metrics.brier(np.full((2, 4, 5), 0.3), np.zeros((2, 3, 4, 5), int))
+  ),
+  "hm_iou has no keyword 'ignor'; did you mean: ignore": lambda: metrics.hm_iou(
+    maps, maps, ignor=255
+  ),
+  "ged has no keyword 'estimatr'; did you mean: estimator": lambda: metrics.ged(
+    maps, maps, estimatr='u'
+  ),
+  "crps_area has no keyword 'absent'; ": lambda: metrics.crps_area(maps, maps, absent='zero'),
   'nll: labels hold 2, but classes are 0 to 1; give ignore=2?': lambda: metrics.nll(
     pair, zeros + 2
   ),
@@ -376,6 +391,12 @@ def test_what_is_wrong_is_said_in_a_line(message):
   with pytest.raises((ValueError, TypeError), match=re.escape(message)) as e:
     REFUSED[message]()
   assert '\n' not in str(e.value)
+
+
+def test_as_many_readers_as_pixels_as_classes_are_taken_as_that():
+  probs = np.eye(4)[[0, 1, 2, 3]] * 0.7 + 0.075
+  readers = np.tile(np.arange(4), (4, 1))
+  assert metrics.ece(probs, readers) == pytest.approx(1 - 0.775)
 
 
 def test_each_docstring_says_the_name_of_the_convention():

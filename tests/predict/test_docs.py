@@ -24,13 +24,14 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys):
   write_nifti(tmp_path / 'scans' / 'v.nii.gz', units(2, 32, 32), np.eye(4))
   monkeypatch.chdir(tmp_path)
   lines = [line for block in blocks('docs/predict.md', 'sh') for line in block.splitlines()]
-  assert len(lines) == 4
+  assert len(lines) == 6
   for line in lines:
     command, *arguments = shlex.split(line)
     assert command == 'car-jax'
     assert program.main(arguments) == 0, line
   assert (tmp_path / 'predicted' / 'index.html').exists()
   assert (tmp_path / 'scanned' / 'masks' / 'v.nii.gz').exists()
+  assert (tmp_path / 'calibrated' / 'masks' / '0.png').exists()
   assert (tmp_path / 'scores' / 'report.html').exists()
   (example,) = blocks('docs/predict.md', 'python')
   capsys.readouterr()

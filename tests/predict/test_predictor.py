@@ -207,7 +207,9 @@ def test_images_are_sized_as_in_evaluation_and_masks_are_not(tmp_path):
 
 
 def test_what_a_model_prints(runs):
-  first, second, third = repr(car_jax.load(runs('mose'))).split('\n')
+  model = car_jax.load(runs('mose'))
+  assert model.classes == ('background', 'disc 1')
+  first, second, third = repr(model).split('\n')
   assert first.startswith('mose (mose), samples, of ')
   assert second == 'trained on fake, 3 steps (latest checkpoint)'
   assert third == 'predicts 2 classes: background, disc 1'

@@ -29,6 +29,16 @@ def test_csv_has_a_row_per_cell_with_exact_numbers():
       for end in ('value', 'low', 'high', 'bound'):
         shown = row.get(name if end == 'value' else f'{name}_{end}', '')
         assert shown == '' if found is None else float(shown) == found[end]
+  at = {(r['model'], r['set'], r['calibrator']): r for r in rows}
+  for entry in STUDY['guarantee_results']:
+    row, name = at[entry['model'], entry['set'], entry['calibrator']], entry['guarantee']
+    loss = entry['loss']
+    numbers = dict(loss=loss['value'], loss_low=loss['low'], loss_high=loss['high'])
+    numbers |= {k: entry[k] for k in ('threshold', 'size', 'above', 'images')}
+    for column, value in numbers.items():
+      shown = row[f'guarantee_{name}_{column}']
+      assert shown == '' if value is None else float(shown) == value
+    assert row[f'guarantee_{name}_verdict'] == entry['verdict']
   assert rows[4]['condition'] == 'fog'
   assert float(rows[4]['shift']) == 0.3
   assert rows[-1]['shift'] == ''

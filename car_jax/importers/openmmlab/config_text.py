@@ -21,6 +21,7 @@ def read(text: Any, path: Any) -> dict[str, Any]:
     raise UserError(f'{path}: its config is no text of at most {MOST_CHARACTERS:,} characters')
   try:
     tree = ast.parse(text)
+    _check_keywords(tree)
     values: dict[str, Any] = {}
     for line in tree.body:
       if isinstance(line, ast.Assign):
@@ -29,6 +30,15 @@ def read(text: Any, path: Any) -> dict[str, Any]:
     return values
   except (SyntaxError, ValueError, MemoryError, RecursionError, TypeError) as e:
     raise UserError(f'{path}: its config cannot be read ({type(e).__name__}: {e})') from None
+
+
+def _check_keywords(tree: ast.AST) -> None:
+  """Raises SyntaxError for a call with a keyword twice: Python's compiler does, `ast.parse` not."""
+  for call in ast.walk(tree):
+    if isinstance(call, ast.Call):
+      names = [k.arg for k in call.keywords if k.arg]
+      if twice := [name for name in names if names.count(name) > 1]:
+        raise SyntaxError(f'keyword argument repeated: {twice[0]}, line {call.lineno}')
 
 
 def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:

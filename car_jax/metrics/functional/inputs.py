@@ -4,18 +4,22 @@ Letters: B images, N samples, M readers, H x W pixels, C classes. An image alone
 messages begin with the name of the function that was called.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.errors import reason
+from car_jax.errors import nearest, reason
 from car_jax.typing import Array
 
 SUM_OFF = 1e-3  # by which probabilities may miss a sum of one
 SUM_OFF_16 = 0.02  # the same where they have 16 bits
+F = TypeVar('F', bound=Callable[..., Any])
+OF_ONE_CLASS = 'of one class give stack([1 - p, p], -1)'
 LEAVE_OUT, ONE_MORE = 'ignore={0}', 'num_classes={1}'  # what may be wrong where an id is
 
 
@@ -56,6 +60,24 @@ class Ranked(NamedTuple):
   score: Array
   positive: Array  # bool
   counted: Array  # bool
+
+
+def named_keywords(function: F) -> F:
+  """A function whose `**conventions: Unpack[..]` are checked: TypeError for another keyword."""
+  own = inspect.signature(function).parameters
+  (conventions,) = get_args(own['conventions'].annotation)
+  known = [p.name for p in own.values() if p.kind is p.KEYWORD_ONLY]
+  known += conventions.__annotations__
+
+  @functools.wraps(function)
+  def checked(*args: Any, **kw: Any) -> Any:
+    for name in kw:
+      if name not in (*known, *own):
+        hint = nearest(name, known).strip()
+        raise TypeError(f'{function.__name__} has no keyword {name!r}; {hint}')
+    return function(*args, **kw)
+
+  return cast(F, checked)
 
 
 def array(what: str, x: Any) -> Array:
@@ -106,10 +128,13 @@ def probabilities(
   """probs [N, C], [H, W, C] or [B, H, W, C]; labels the same without C, or with M after B."""
   what = f'{function}: probs'
   shapes = {2: '[N, C]', 3: '[H, W, C]', 4: '[B, H, W, C]'}
+  probs, labels = array(what, probs), array(f'{function}: labels', labels)
+  _check_several(what, probs, labels)
   probs = _real(what, _shaped(what, probs, shapes, 'probabilities'))
   if probs.shape[-1] < 2:
-    more = 'of one class give stack([1 - p, p], -1)'
-    raise ValueError(f'{what} need two classes in their last axis, got shape {probs.shape}; {more}')
+    raise ValueError(
+      f'{what} need two classes in their last axis, got shape {probs.shape}; {OF_ONE_CLASS}'
+    )
   pixels = _of_readers(function, probs, probs.shape[:-1], labels, label_weight, 'probs')
   _check_sums(what, pixels, ignore)
   return _with_known_labels(function, pixels, probs.shape[-1], ignore, (LEAVE_OUT,))
@@ -273,6 +298,21 @@ def _counted(pixels: Pixels, ignore: int | None) -> Array:
   said = jnp.broadcast_to(_used(pixels.label_weight), pixels.labels.shape)
   said = said if ignore is None else said & (pixels.labels != ignore)
   return said.any(1)
+
+
+def _check_several(what: str, probs: Array, labels: Array) -> None:
+  """Raises ValueError where the labels' shape tells that probs lack an axis of classes.
+
+  Of one shape they may be [N, C] and [M, N] all the same: then they sum to one.
+  """
+  one = probs.shape == labels.shape
+  if one and len({*probs.shape}) == 1 and probs.ndim > 1:
+    one = _known(probs) and not np.allclose(np.sum(probs, -1), 1, atol=SUM_OFF_16)
+  if one or probs.shape in (labels.shape[1:], labels.shape[:1] + labels.shape[2:]):
+    raise ValueError(
+      f'{what} need an axis of classes, got shape {probs.shape} with labels {labels.shape}; '
+      f'{OF_ONE_CLASS}'
+    )
 
 
 def _check_sums(what: str, pixels: Pixels, ignore: int | None) -> None:

@@ -49,6 +49,7 @@ _crps_area = jax.jit(readers.crps_area, static_argnames='estimator')
 _compare = jax.jit(stochastic.compare, static_argnames=('classes', 'absent', 'ignore', 'ignored'))
 
 
+@inputs.named_keywords
 def ged(
   samples: Any,
   labels: Any,
@@ -74,6 +75,7 @@ def ged(
   return inputs.per_image(_ged(maps, estimator=estimator, distance=distance).ged, alone)
 
 
+@inputs.named_keywords
 def diversity(
   samples: Any,
   labels: Any,
@@ -96,6 +98,7 @@ def diversity(
   return inputs.per_image(_ged(maps, estimator=estimator, distance=distance).d_ss, alone)
 
 
+@inputs.named_keywords
 def hm_iou(samples: Any, labels: Any, **conventions: Unpack[Conventions]) -> Any:
   """hm_iou16[absent=1,fg]: mean IoU of samples and readers, matched one to one; 1 is best.
 
@@ -109,6 +112,7 @@ def hm_iou(samples: Any, labels: Any, **conventions: Unpack[Conventions]) -> Any
   return inputs.per_image(_hm_iou(maps), alone)
 
 
+@inputs.named_keywords
 def dice_max(
   samples: Any, labels: Any, *, best: str = 'samples', **conventions: Unpack[Conventions]
 ) -> Any:
@@ -127,6 +131,7 @@ def dice_max(
   return inputs.per_image(_max_dice(maps, best=best), alone)
 
 
+@inputs.named_keywords
 def dice_match(
   samples: Any, labels: Any, *, unmatched: str = 'nan', **conventions: Unpack[Conventions]
 ) -> Any:
@@ -145,6 +150,7 @@ def dice_match(
   return inputs.per_image(_dice_match(maps, unmatched=unmatched), alone)
 
 
+@inputs.named_keywords
 def crps_area(
   samples: Any, labels: Any, *, estimator: str = 'v', **conventions: Unpack[Maps]
 ) -> Any:
