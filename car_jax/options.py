@@ -72,6 +72,24 @@ class Option:
   default: Any
   about: str
 
+  @functools.cached_property
+  def part(self) -> str:
+    """'net' for an entry that names a net; '' for one that is no part."""
+    return _part_of(self.type)
+
+  @functools.cached_property
+  def group(self) -> type | None:
+    """The options class that the value is, or may be."""
+    return next(filter(_is_group, _choices(self.type)), None)
+
+  @functools.cached_property
+  def entries(self) -> type | None:
+    """The options class of the values of dict[str, GROUP]."""
+    if typing.get_origin(self.type) is dict:
+      value = typing.get_args(self.type)[1]
+      return value if _is_group(value) else None
+    return None
+
 
 @functools.cache
 def declared(cls: type) -> dict[str, Option]:
@@ -141,27 +159,13 @@ def _choices(kind: Any) -> tuple[Any, ...]:
   return typing.get_args(kind) if union else (kind,)
 
 
-def part_of(kind: Any) -> str:
-  """'net' for the annotation of an entry that names a net; '' for one that is no part."""
+def _part_of(kind: Any) -> str:
   notes = (_type_and_note(k)[1] for k in _choices(kind))
   return next((n.kind for n in notes if isinstance(n, Part)), '')
 
 
 def _is_group(kind: Any) -> bool:
   return isinstance(kind, type) and dataclasses.is_dataclass(kind)
-
-
-def group_of(kind: Any) -> type | None:
-  """The options class that an annotation is, or may be."""
-  return next(filter(_is_group, _choices(kind)), None)
-
-
-def entries_of(kind: Any) -> type | None:
-  """The options class of the values of dict[str, GROUP]."""
-  if typing.get_origin(kind) is dict:
-    value = typing.get_args(kind)[1]
-    return value if _is_group(value) else None
-  return None
 
 
 def words(kind: Any) -> str:
@@ -184,8 +188,8 @@ def words(kind: Any) -> str:
     same = len({*inner}) == 1
     each = words(inner[0]) if same else ', '.join(map(words, inner))
     return f'a list of {len(inner)}: {each}'
-  if part_of(kind):
-    return f'dict(name=.., ..) of one {part_of(kind)}'
+  if _part_of(kind):
+    return f'dict(name=.., ..) of one {_part_of(kind)}'
   if origin in (dict, Mapping):
     return 'a dict'
   name = {int: 'a whole number', float: 'a number', str: 'a text', bool: 'True or False'}
@@ -289,12 +293,12 @@ def completed(cls: type, given: Any, where: str = '', part: str = '') -> dict[st
 def _value(key: str, option: Option, value: Any) -> Any:
   if value is REQUIRED:
     raise UserError(f'config.{key} is missing\n  it is {words(option.type)}')
-  if (kind := part_of(option.type)) and value is not None:
+  if (kind := option.part) and value is not None:
     return completed_part(kind, value, key)
-  if (group := group_of(option.type)) and value is not None:
+  if (group := option.group) and value is not None:
     optional = group is not option.type  # one that is empty is not there
     return None if optional and value == {} else completed(group, value, f'{key}.')
-  if group := entries_of(option.type):
+  if group := option.entries:
     if not isinstance(value, Mapping):
       raise UserError(f'config.{key} is {value!r}\n  it is a dict of entries by name')
     return {name: completed(group, v, f'{key}.{name}.') for name, v in value.items()}
@@ -317,12 +321,12 @@ def beyond_defaults(cls: type, full: Mapping[str, Any]) -> dict[str, Any]:
   out: dict[str, Any] = {}
   for key, option in declared(cls).items():
     value = full[key]
-    if (kind := part_of(option.type)) and value is not None:
+    if (kind := option.part) and value is not None:
       name = value['name']
       out[key] = {'name': name, **beyond_defaults(lookup.find(kind, name), value)}
-    elif (group := group_of(option.type)) and value is not None:
+    elif (group := option.group) and value is not None:
       out[key] = beyond_defaults(group, value) or value  # an empty one may mean none
-    elif group := entries_of(option.type):
+    elif group := option.entries:
       out[key] = {name: beyond_defaults(group, v) for name, v in value.items()}
     elif value != option.default:
       out[key] = value
@@ -333,7 +337,7 @@ def instance(cls: type, full: Mapping[str, Any]) -> Any:
   """A completed group as an object of its class, the groups in it too."""
   fields = {}
   for key, option in declared(cls).items():
-    group, value = group_of(option.type), full[key]
+    group, value = option.group, full[key]
     fields[key] = instance(group, value) if group and isinstance(value, Mapping) else value
   return cls(**fields)
 
@@ -343,14 +347,14 @@ def leaves(cls: type, config: Mapping[str, Any], where: str = '') -> dict[str, O
   out: dict[str, Option] = {}
   for key, option in declared(cls).items():
     value, place = config[key], f'{where}{key}'
-    if (kind := part_of(option.type)) and value is not None:
+    if (kind := option.part) and value is not None:
       chosen = words(Literal[tuple(lookup.TABLES[kind])])  # type: ignore[misc]
       about = f'{option.about} One of {chosen}, or module:Class.'.strip()
       out[f'{place}.name'] = Option(str, value['name'], about)
       out |= leaves(lookup.find(kind, value['name']), value, f'{place}.')
-    elif (group := group_of(option.type)) and value is not None:
+    elif (group := option.group) and value is not None:
       out |= leaves(group, value, f'{place}.')
-    elif group := entries_of(option.type):
+    elif group := option.entries:
       for name, entry in value.items():
         out |= leaves(group, entry, f'{place}.{name}.')
     else:
@@ -362,10 +366,10 @@ def emptied(cls: type, config: Mapping[str, Any], where: str = '') -> Iterator[s
   """Dotted keys of a completed config that {} empties: dicts of groups, groups that may be None."""
   for key, option in declared(cls).items():
     value, place = config[key], f'{where}{key}'
-    group, entries = group_of(option.type), entries_of(option.type)
+    group, entries = option.group, option.entries
     if entries or (group and group is not option.type):
       yield place
-    if (kind := part_of(option.type)) and value is not None:
+    if (kind := option.part) and value is not None:
       yield from emptied(lookup.find(kind, value['name']), value, f'{place}.')
     elif group and value is not None:
       yield from emptied(group, value, f'{place}.')

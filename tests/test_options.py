@@ -45,21 +45,18 @@ TEXTS += (
 )
 
 
-TAKEN = {}  # texts that an option of an earlier config took: tried first, which saves minutes
-
-
 def set_otherwise(config, key, option, schema):
   """The config with another value of the option than it has."""
   kinds = options._choices(option.type)
   words = [str(v) for k in kinds if typing.get_origin(k) is Literal for v in typing.get_args(k)]
   members = [m for k in kinds if typing.get_origin(k) is tuple for m in typing.get_args(k)]
   listed = [f'({v!r},)' for m in members if typing.get_origin(m) is Literal for v in m.__args__]
-  likely = TAKEN.get((schema, key, option.type), ())
-  for text in (*likely, *TEXTS, *words, *listed):
+  for text in (*TEXTS, *words, *listed):
     with contextlib.suppress(UserError):
+      if options.parsed(key, option.type, text) == option.default:
+        continue  # what the config has; quicker than to complete it again
       changed = configs.override(config, [(key, text)], schema)
       if changed != config:
-        TAKEN[schema, key, option.type] = (text, *likely)
         return changed
   raise AssertionError(f'{key} takes no other value')
 

@@ -51,6 +51,7 @@ class Cell:
     self.groups: list[str] = []
     self.whole: dict[str, Sums] = {}
     self._parts: list[dict[str, Sums]] = []
+    self._drawn: dict[tuple[Any, ...], np.ndarray] = {}  # see `draws`
     self.sizes: list[int] = []  # images of each batch
 
   def add(self, sources: Sequence[Source], states: Sequence[Any], ids: Any, groups: Any) -> None:
@@ -74,6 +75,7 @@ class Cell:
       if whole:
         self.whole[source.source_name] = whole
     self._parts.append(rows)
+    self._drawn.clear()
     self.sizes.append(len(ids))
     self.ids += map(str, ids)
     self.groups += map(str, groups)
@@ -165,16 +167,26 @@ class Cell:
     group, and where there is no such score.
     """
     part = np.arange(len(self.ids)) if part is None else part
+    how = resamples, tuple(np.ravel(seed)), part.tobytes()
+    # A page asks for a score's interval, its differences and its order: all are of the same draws.
+    new = [m for m in metrics if (m, *how) not in self._drawn]
+    for m, values in self._draw(new, resamples, seed, part).items():
+      self._drawn[m, *how] = values
+    return {m.name: self._drawn[m, *how] for m in metrics}
+
+  def _draw(
+    self, metrics: Sequence[Metric], resamples: int, seed: int | Sequence[int], part: np.ndarray
+  ) -> dict[Metric, np.ndarray]:
     group = np.unique(self.group[part], return_inverse=True)[1].reshape(-1)
-    out: dict[str, list[float]] = {m.name: [] for m in metrics}
+    out: dict[Metric, list[float]] = {m: [] for m in metrics}
     sources = {m.source.source_name: m.source for m in metrics}
     flat = {name: self._flat(source, part, group) for name, source in sources.items()}
-    for times in _drawn(group, resamples, seed):
+    for times in _drawn(group, resamples, seed) if metrics else ():
       totals = {name: _totals(source, flat[name], times, group) for name, source in sources.items()}
       for m in metrics:
         of = totals[m.source.source_name]
-        out[m.name] += [*m.compute(of)] if m.source.of_rows else map(m.compute, of)
-    return {k: np.array(v) if v else np.full(resamples, NAN) for k, v in out.items()}
+        out[m] += [*m.compute(of)] if m.source.of_rows else map(m.compute, of)
+    return {m: np.array(v) if v else np.full(resamples, NAN) for m, v in out.items()}
 
   def _flat(self, source: Source, part: np.ndarray, group: np.ndarray) -> Sums:
     """Sums over the groups of some images [G, ..]; what is kept of the images where scores are of

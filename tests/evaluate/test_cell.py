@@ -233,3 +233,20 @@ def test_a_difference_on_the_same_images_is_surer_than_two_intervals():
   assert one.low < two.high
   even = cell.difference(c, c, SIZE, resamples=50)
   assert (even.value, even.low, even.high) == (0, 0, 0)
+
+
+def test_draws_are_of_all_images_that_were_added():
+  """They are kept for the next who asks, until there are more images."""
+  c, _ = medians()
+  how = dict(resamples=20, seed=1)
+  first, subset = c.draws([MEDIAN], **how), c.draws([MEDIAN], **how, part=np.array([0, 1, 2]))
+  assert c.draws([MEDIAN], **how)['median'] is first['median']
+  assert not np.array_equal(subset['median'], first['median'])
+  more, _ = medians(images=5, seed=1)
+  kept = more.rows[MEDIAN.source_name]
+  c.add([MEDIAN], [kept], [f'j{k}' for k in range(5)], [''] * 5)
+  alone = cell.merged([medians()[0], more], [MEDIAN])
+  alone.ids = c.ids
+  np.testing.assert_array_equal(
+    c.draws([MEDIAN], **how)['median'], alone.draws([MEDIAN], **how)['median']
+  )
