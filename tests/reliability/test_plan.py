@@ -250,7 +250,7 @@ def test_models_that_ship_are_named_in_a_study(tmp_path, given):
   with pytest.raises(UserError, match="'ours' is a run, and set 'clear' has no data"):
     lazy_segmenter.check_data(planned.models['ours'], [*planned.sets.values()], {})
   c.models = {'ours': given(f'zoo:{name}x')}
-  with pytest.raises(UserError, match=f'did you mean: {name}'):
+  with pytest.raises(UserError, match=f'did you mean: zoo:{name}'):
     plan.plan(c)
 
 
