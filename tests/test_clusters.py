@@ -96,10 +96,11 @@ WHO = """
 from car_jax import errors
 from car_jax.commands import cluster
 import jax
+import sys
 parser = errors.parser('train', '')
 cluster.add(parser)
 cluster.join(parser.parse_args(['--distributed']))
-print(jax.process_index(), 'of', jax.process_count())
+sys.stdout.write(f'{jax.process_index()} of {jax.process_count()}' + chr(10))  # one piece: both write
 """
 
 
