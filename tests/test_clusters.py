@@ -92,6 +92,7 @@ def test_slurm_by_its_variables_and_by_flags(shell, tmp_path):
   check_run(shell(flags, **slurm()), tmp_path / 'runs' / 'flags')
 
 
+# Written in one piece: two processes share a pipe.
 WHO = """
 from car_jax import errors
 from car_jax.commands import cluster
@@ -100,7 +101,7 @@ import sys
 parser = errors.parser('train', '')
 cluster.add(parser)
 cluster.join(parser.parse_args(['--distributed']))
-sys.stdout.write(f'{jax.process_index()} of {jax.process_count()}' + chr(10))  # one piece: both write
+sys.stdout.write(f'{jax.process_index()} of {jax.process_count()}' + chr(10))
 """
 
 
