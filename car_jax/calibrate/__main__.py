@@ -48,11 +48,8 @@ def main(arguments: list[str]) -> int:
     how = of_run.Drawn(split=args.split or 'validation', seed=config.seed)
     fit = of_run.fit(run, config, args.kind or KIND, how, args.step)
     a = fit.about
-    print(
-      f'{a["kind"]}, {a["images"]:,} images of {how.split}, {a["readers"]} readers: '
-      f'NLL {a["nll_before"]:.4f} -> {a["nll_after"]:.4f}, '
-      f'ECE {a["ece_before"]:.4f} -> {a["ece_after"]:.4f}'
-    )
+    of = f'{a["kind"]}, {a["images"]:,} images of {how.split}, {a["readers"]} readers'
+    print(f'{of}: {fit.change}')
     print(''.join(f'warning: {line}\n' for line in a['warnings']), end='')
   files.save(args.out, fit)
   print(f'{args.run} -> {args.out}')

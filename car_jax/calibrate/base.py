@@ -10,8 +10,7 @@ import importlib
 import inspect
 import re
 import warnings
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -122,13 +121,6 @@ def joined(parts: Sequence[Sample]) -> Sample:
   )
 
 
-def drawn_pixels(ids: Iterable[str], pixels: int, sampled: int, seed: int) -> np.ndarray:
-  """`sampled` different pixels of each image, or all: [B, S], by its id and the seed alone."""
-  keyed = lambda name: np.random.default_rng([seed, zlib.crc32(str(name).encode())])
-  drawn = [keyed(i).choice(pixels, min(sampled, pixels), replace=False) for i in ids]
-  return np.stack(drawn).astype(np.int32)
-
-
 @dataclasses.dataclass(frozen=True)
 class Fit:
   """A calibrator and where it comes from: kind, seed, temperatures, number of images, pixels and
@@ -136,6 +128,12 @@ class Fit:
 
   calibrator: Any
   about: dict[str, Any]
+
+  @property
+  def change(self) -> str:
+    """What it does to its sample, in words; of a calibrator that was fitted to one."""
+    pair = lambda key: f'{self.about[f"{key}_before"]:.4f} -> {self.about[f"{key}_after"]:.4f}'
+    return f'NLL {pair("nll")}, ECE {pair("ece")}'
 
 
 def find(kind: str) -> tuple[Callable[..., Any], dict[str, Any]]:

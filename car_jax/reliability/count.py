@@ -7,17 +7,15 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-
-from car_jax.calibrate.base import Sample, drawn_pixels, joined
+from car_jax.calibrate import drawn
+from car_jax.calibrate.base import Sample, joined
 from car_jax.data.labels import IGNORED_TRAIN_ID as IGNORED
 from car_jax.errors import UserError
 from car_jax.evaluate import engine
 from car_jax.evaluate.cell import Cell
 from car_jax.evaluate.census import Census
 from car_jax.evaluate.engine import Predicted
-from car_jax.metrics.base import Metric, Outputs, Source
+from car_jax.metrics.base import Metric, Source
 from car_jax.metrics.pixel_counts import PixelCounts
 
 
@@ -88,7 +86,7 @@ def _through(
     more: dict[str, Any] = {}
     if how.sampled:
       h, w = predicted.batch['labels'].shape[2:]
-      more = {'pixels': drawn_pixels(predicted.ids, h * w, how.sampled, how.seed)}
+      more = {'pixels': drawn.pixels(predicted.ids, h * w, how.sampled, how.seed)}
     rows = {
       k: dataclasses.replace(row, calibrator=c, given=given.get(k, {}))
       for k, c in calibrators.items()
@@ -114,29 +112,13 @@ def _check_confident(predicted: Predicted) -> None:
 
 
 def sample(batches: Iterable[Predicted], how: How, *, progress: Any = None) -> Sample:
-  """`how.sampled` random pixels of each image, to calibrate on: the published way of fitting.
-
-  Void pixels among them stay, with the label -1. Images smaller than that give all their pixels.
-  """
+  """`how.sampled` random pixels of each image, to calibrate on: the published way of fitting."""
   parts = []
   for batch in batches:
     _check_confident(batch)
-    a, keep = batch.batch, np.asarray(batch.keep)
-    (row,) = batch.rows.values()
-    scores = Outputs(row.prediction).logits
-    b, h, w, c = scores.shape
-    size = min(how.sampled, h * w) if how.sampled else h * w
-    at = drawn_pixels(batch.ids, h * w, size, how.seed)
-    part = jnp.take_along_axis(scores.reshape(b, h * w, c), at[..., None], 1)
-    truth = jnp.take_along_axis(a['labels'].reshape(b, h * w), at, 1)
-    truth = jnp.where((truth >= 0) & (truth < c), truth, -1)
-    more = {'features': a['features']} if 'features' in a else {}
-    part, truth, more = batch.fetch((part, truth, more))
-    features = np.asarray(more['features'], np.float32)[keep] if more else None
-    scores, truth = np.asarray(part, np.float32)[keep], np.asarray(truth, np.int32)[keep]
-    parts.append(Sample(scores, truth, features))
+    parts.append(drawn.of_batch(batch, how.sampled, how.seed))
     if progress is not None:
-      progress(int(keep.sum()))
+      progress(parts[-1].images)
   if not parts:
     raise UserError('nothing to calibrate on: the set has no image')
   return joined(parts)

@@ -210,12 +210,8 @@ class Study:
     return {name: kind for name, kind in wanted.items() if name not in left_out}
 
   def _say_fit(self, model: str, name: str, fit: base.Fit) -> None:
-    a = fit.about
-    self.say(
-      f'{model}, {name}: NLL {a["nll_before"]:.4f} -> {a["nll_after"]:.4f}, '
-      f'ECE {a["ece_before"]:.4f} -> {a["ece_after"]:.4f}'
-    )
-    for warning in a.get('warnings') or ():
+    self.say(f'{model}, {name}: {fit.change}')
+    for warning in fit.about.get('warnings') or ():
       self.say(f'warning: {model}, {name}: {warning}')
 
   def thresholds(self, model: str, fits: Mapping[str, base.Fit]) -> dict[str, dict[str, Chosen]]:
