@@ -113,14 +113,14 @@ def read(path: pathlib.Path, classes: Classes, problems: common.Problems) -> np.
   if values is None:
     return None
   seen, place = np.unique(values, return_inverse=True)
-  if odd := [v for v in seen.tolist() if v not in classes.of]:
+  if unknown := [v for v in seen.tolist() if v not in classes.of]:
     text = (lambda v: f'#{v:06x}') if classes.coloured else str
-    some = ', '.join(map(text, odd[:SHOWN])) + (
-      f' and {len(odd) - SHOWN:,} more' * (len(odd) > SHOWN)
-    )
-    what = f'{"colour" if classes.coloured else "grey value"}{"s" * (len(odd) > 1)} {some}'
-    known = f'[{", ".join(map(text, sorted(classes.of)))}]'
-    problems.add(path, f'{what} {"are" if len(odd) > 1 else "is"} no class; known: {known}')
+    listed = lambda values: ', '.join(map(text, values))
+    kind = 'colour' if classes.coloured else 'grey value'
+    kinds, are = (kind, 'is') if len(unknown) == 1 else (f'{kind}s', 'are')
+    more = f' and {len(unknown) - SHOWN:,} more' if len(unknown) > SHOWN else ''
+    known = listed(sorted(classes.of))
+    problems.add(path, f'{kinds} {listed(unknown[:SHOWN])}{more} {are} no class; known: [{known}]')
     return None
   numbers = np.array([classes.of[v] for v in seen.tolist()], np.uint8)
   return numbers[place].reshape(values.shape)

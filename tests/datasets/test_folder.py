@@ -103,7 +103,7 @@ def test_everything_damaged_is_named(tmp_path, capsys):
   write_png(source / 'masks' / 'im2' / 'reader0.png', np.full((10, 14), 77))
   (source / 'masks' / 'im3' / 'reader0.png').unlink()
   assert run('folder', source, tmp_path / 'd', *ALL_TRAIN) == 2
-  told = capsys.readouterr().err
+  printed = capsys.readouterr().err
   for part in (
     '4 problems',
     'im0.png cannot be read as a picture (truncated: it has no end)',
@@ -112,7 +112,7 @@ def test_everything_damaged_is_named(tmp_path, capsys):
     'im2/reader0.png: grey value 77 is no class; known: [0, 1, 255]',
     'im3.png: has no mask; --unlabelled takes it\n',
   ):
-    assert part in told
+    assert part in printed
   assert nothing_prepared(tmp_path / 'd')
 
 
@@ -219,8 +219,8 @@ UNLABELLED = ('--unlabelled', '--classes', '0:road,255:car,7:void')
 def test_images_of_train_without_masks_are_ignored_all_over(tmp_path, capsys):
   source = folder(tmp_path / 's', (2, 0, 0))
   assert run('folder', source, tmp_path / 'd', *UNLABELLED, *ALL_TRAIN) == 0
-  told = capsys.readouterr().err
-  assert told.count('2 of 3 images of train have no mask: all their pixels are ignored') == 1
+  printed = capsys.readouterr().err
+  assert printed.count('2 of 3 images of train have no mask: all their pixels are ignored') == 1
   found = records('folder', tmp_path / 'd')
   assert {k: len(r['labels']) for k, r in found.items()} == {'im0': 2, 'im1': 1, 'im2': 1}
   assert (found['im1']['labels'] == np.full((10, 14), 255)).all()
@@ -242,13 +242,13 @@ def test_what_unlabelled_does_not_take(tmp_path, capsys):
   rows = ['0.png,,train', '1.png,,val', '2.png,2_a.png,test', 'nowhere.png,,train']
   table = csv_source(tmp_path, rows, 'image,masks,split')
   assert run('folder', table, tmp_path / 'd', '--unlabelled') == 2
-  told = capsys.readouterr().err
-  assert "--unlabelled needs an ignored class, --classes '' names none\n  add VALUE:void" in told
+  printed = capsys.readouterr().err
+  assert "--unlabelled needs an ignored class, --classes '' names none\n  add VALUE:void" in printed
   assert run('folder', table, tmp_path / 'd', *UNLABELLED) == 2
-  told = capsys.readouterr().err
-  assert '2 problems' in told
-  assert '1.png: has no mask; validation needs one\n' in told
-  assert 'nowhere.png: missing' in told
+  printed = capsys.readouterr().err
+  assert '2 problems' in printed
+  assert '1.png: has no mask; validation needs one\n' in printed
+  assert 'nowhere.png: missing' in printed
   assert nothing_prepared(tmp_path / 'd')
 
 
@@ -259,20 +259,20 @@ def test_all_that_is_wrong_with_one_image_is_named(tmp_path, capsys):
   write_png(masks / 'reader0.png', np.zeros((4, 5)))
   write_png(masks / 'reader1.png', np.arange(140).reshape(10, 14))
   assert run('folder', source, tmp_path / 'd', *ALL_TRAIN) == 2
-  told = capsys.readouterr().err
-  assert f'2 problems in {source}' in told
-  assert 'reader0.png: 5x4 pixels, its image' in told
-  assert 'reader1.png: grey values 2, 3, 4, 5, 6, 7, 8, 9 and 130 more are no class' in told
+  printed = capsys.readouterr().err
+  assert f'2 problems in {source}' in printed
+  assert 'reader0.png: 5x4 pixels, its image' in printed
+  assert 'reader1.png: grey values 2, 3, 4, 5, 6, 7, 8, 9 and 130 more are no class' in printed
 
 
 def test_a_split_that_nothing_falls_into_is_said_with_a_seed_that_fills_all(tmp_path, capsys):
   rows = [f'{i}.png,{i}_a.png,,p{i // 2}' for i in range(10)]
   table = csv_source(tmp_path, rows)
   assert run('folder', table, tmp_path / 'd') == 0
-  told = capsys.readouterr().out
+  printed = capsys.readouterr().out
   assert 'validation' not in prepared_splits(tmp_path / 'd')
-  assert 'WARNING: a split that none of the images, or of their groups, falls into' in told
-  mend = told.partition('prepare it again with ')[2].partition(':')[0].split()
+  assert 'WARNING: a split that none of the images, or of their groups, falls into' in printed
+  mend = printed.partition('prepare it again with ')[2].partition(':')[0].split()
   assert run('folder', table, tmp_path / 'd', *mend) == 0
   assert prepared_splits(tmp_path / 'd') == {'train', 'validation', 'test'}
   assert 'WARNING' not in capsys.readouterr().out

@@ -158,9 +158,9 @@ def test_the_command_as_a_user_runs_it(tmp_path, source):
 )
 def test_mistakes_on_the_command_line(tmp_path, capsys, name, arguments, message):
   assert run(name, None, tmp_path / 'data', *arguments) == 2
-  told = capsys.readouterr().err
-  assert told.startswith('error: ')
-  assert message in told
+  printed = capsys.readouterr().err
+  assert printed.startswith('error: ')
+  assert message in printed
   assert nothing_prepared(tmp_path / 'data')
 
 
@@ -196,9 +196,9 @@ BIG = '9' * 20
 )
 def test_what_no_option_can_be_is_told_with_its_range(arguments, expected, tmp_path, capsys):
   assert prepare.main([*arguments, '--data-dir', str(tmp_path)]) == 2
-  told = capsys.readouterr().err
-  assert told.startswith('error: ' + expected)
-  assert re.search('expected|--help|did you mean|known:|usage', told)
+  printed = capsys.readouterr().err
+  assert printed.startswith('error: ' + expected)
+  assert re.search('expected|--help|did you mean|known:|usage', printed)
   assert not list(tmp_path.iterdir())
 
 
@@ -208,12 +208,12 @@ def test_help_lists_the_options_of_one_data_set(name, capsys):
     prepare.main([name, '--help'])
   assert e.value.code == 0
   text = capsys.readouterr().out
-  told, own = ' '.join(text.split()), text.partition('options of this data set')[2]
+  printed, own = ' '.join(text.split()), text.partition('options of this data set')[2]
   wanted = declared(prepare.builder(name).builder_config_cls)
   assert re.findall(r'^  (--[a-z-]+)', own, re.MULTILINE) == [*map(options.flag, wanted)]
   for option in wanted.values():
     assert option.about
-    assert options.help_line(option) in told
+    assert options.help_line(option) in printed
 
 
 def test_the_end_tells_what_was_prepared(tmp_path, capsys):
@@ -227,15 +227,15 @@ def test_the_end_tells_what_was_prepared(tmp_path, capsys):
   (tmp_path / 's/notes.txt').write_bytes(b'x')
   classes = ('--classes', '0:back,255:lesion,7:other,9:ignore', '--variant', 'v')
   assert run('folder', tmp_path / 's', tmp_path / 'd', *SPLIT, *classes) == 0
-  told = capsys.readouterr().out.splitlines()
+  printed = capsys.readouterr().out.splitlines()
   pixels = 3 * 24 + 2 * 64
-  assert told[0] == f'prepared {tmp_path}/d/folder/v/1.0.0'
-  assert told[1] == '  train: 3 images; 2 x 2 readers, 1 x 1 reader; 2 x 6x4 RGB, 1 x 8x8 RGB'
+  assert printed[0] == f'prepared {tmp_path}/d/folder/v/1.0.0'
+  assert printed[1] == '  train: 3 images; 2 x 2 readers, 1 x 1 reader; 2 x 6x4 RGB, 1 x 8x8 RGB'
   share = (f'{100 * k / pixels:.3g} %' for k in (pixels - 5, 5))
-  assert told[2] == '    pixels: back {}, lesion {}, other none, ignored none'.format(*share)
-  assert told[3].startswith('  no pixel of other anywhere')
-  assert f'  1 x leftover of the system, passed over: {tmp_path}/s/images/._a.png' in told
-  assert f'  1 x beside images/ and masks/, not read: {tmp_path}/s/notes.txt' in told
+  assert printed[2] == '    pixels: back {}, lesion {}, other none, ignored none'.format(*share)
+  assert printed[3].startswith('  no pixel of other anywhere')
+  assert f'  1 x leftover of the system, passed over: {tmp_path}/s/images/._a.png' in printed
+  assert f'  1 x beside images/ and masks/, not read: {tmp_path}/s/notes.txt' in printed
   command = f'--config.data.name=folder/v --config.data.data_dir={tmp_path}/d'
-  assert told[-1].startswith('next: car-jax train --config configs/')
-  assert command in told[-1]
+  assert printed[-1].startswith('next: car-jax train --config configs/')
+  assert command in printed[-1]

@@ -278,10 +278,10 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(tmp_path, capsys):
   write_nifti(place / 'deep2.nii.gz', units(2, 32, 32), np.eye(4))
   args = [str(run), str(place), '--out', str(out), '--save', 'masks,uncertainty']
   assert predict.main(args) == 1
-  told = capsys.readouterr().err
-  assert 'not read: 3' in told
-  assert 'b.png cannot be read as a picture (truncated' in told
-  assert told.count('--range=LOW,HIGH') == 1
+  printed = capsys.readouterr().err
+  assert 'not read: 3' in printed
+  assert 'b.png cannot be read as a picture (truncated' in printed
+  assert printed.count('--range=LOW,HIGH') == 1
   assert [*table(out)] == ['a']
   assert table(out)['a']['pairwise_dice'] == ''  # one segmentation
   (place / 'b.png').unlink()
@@ -296,10 +296,10 @@ def test_where_nothing_can_be_read_nothing_is_written(tmp_path, capsys):
   write_picture(place / 'a.png', scene(32, 32, 0))
   (place / 'a.png').write_bytes((place / 'a.png').read_bytes()[:200])
   assert predict.main([str(run), str(place), '--out', str(out)]) == 2
-  told = capsys.readouterr()
-  assert 'error: nothing was predicted; no input can be read:' in told.err
-  assert 'a.png cannot be read as a picture' in told.err
-  assert 'page:' not in told.out
+  printed = capsys.readouterr()
+  assert 'error: nothing was predicted; no input can be read:' in printed.err
+  assert 'a.png cannot be read as a picture' in printed.err
+  assert 'page:' not in printed.out
   assert not (out / 'index.html').exists()
 
 
@@ -329,8 +329,8 @@ def test_large_images_go_by_windows_and_it_is_said(run, tmp_path, capsys, monkey
     write_picture(tmp_path / f'{name}.png', scene(*size, 0))
   inputs = [str(tmp_path / 'a.png'), str(tmp_path / 'b.png')]
   assert predict.main([str(run), *inputs, '--out', str(tmp_path / 'o'), '--samples', '2']) == 0
-  told = capsys.readouterr().err
-  assert 'b.png and others of more than 2,000 pixels go by windows of 32x32, 21' in told
+  printed = capsys.readouterr().err
+  assert 'b.png and others of more than 2,000 pixels go by windows of 32x32, 21' in printed
   model = car_jax.load(run)
   settings = json.loads((tmp_path / 'o' / 'settings.json').read_text())
   assert settings['windows'] == {'crop': None, 'stride': None}

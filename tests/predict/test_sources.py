@@ -11,12 +11,12 @@ from car_jax.predict import sources
 from tests.predict.models import scene, units, write_nifti, write_picture, write_series
 
 
-def named(found):
-  return {item.name: (item.kind, item.count) for item in found.items}
+def named(inputs):
+  return {item.name: (item.kind, item.count) for item in inputs.items}
 
 
-def noted(found):
-  return '\n'.join(found.problems.noted())
+def noted(inputs):
+  return '\n'.join(inputs.problems.noted())
 
 
 def test_every_kind_of_file_at_any_depth(tmp_path):
@@ -29,9 +29,9 @@ def test_every_kind_of_file_at_any_depth(tmp_path):
   volume = units(4, 8, 6)
   write_nifti(tmp_path / 'h.nii.gz', volume, np.eye(4))
   write_series(tmp_path / 'series', volume)
-  found = sources.find([str(tmp_path)])
-  assert not found.problems.lines
-  assert named(found) == {
+  inputs = sources.find([str(tmp_path)])
+  assert not inputs.problems.lines
+  assert named(inputs) == {
     'b': ('picture', 1),
     'd': ('array', 1),
     'deep/down/c': ('picture', 1),
@@ -41,7 +41,7 @@ def test_every_kind_of_file_at_any_depth(tmp_path):
     'series': ('dicom', 4),
     'sub/e': ('picture', 1),
   }
-  names = {item.name: item.names for item in found.items}
+  names = {item.name: item.names for item in inputs.items}
   assert names['f'][0], names['f'][-1] == ('f_01', 'f_12')
   assert names['g'] == ['g_1', 'g_2', 'g_3']
   assert names['h'] == ['h']
@@ -55,12 +55,12 @@ def test_files_of_one_name_are_kept_apart_and_named(tmp_path):
   pages = [Image.fromarray(scene(8, 8, 0))] * 2
   pages[0].save(tmp_path / 'one' / 'x.tif', save_all=True, append_images=pages[1:])
   write_picture(tmp_path / 'one' / 'x_2.png', scene(8, 8, 0))
-  found = sources.find([str(tmp_path / 'one'), str(tmp_path / 'two')])
-  names = [name for item in found.items for name in item.names]
+  inputs = sources.find([str(tmp_path / 'one'), str(tmp_path / 'two')])
+  names = [name for item in inputs.items for name in item.names]
   assert len({name.casefold() for name in names}) == len(names) == 8
   assert {*names} >= {'a_jpg', 'A_tif', 'a_png', 'a_png_2', 'b'}
-  assert noted(found).count('another is called a too') == 1
-  assert 'one/a.jpg as a_jpg' in noted(found)
+  assert noted(inputs).count('another is called a too') == 1
+  assert 'one/a.jpg as a_jpg' in noted(inputs)
 
 
 def test_nothing_is_left_out_unsaid(tmp_path):
@@ -74,14 +74,14 @@ def test_nothing_is_left_out_unsaid(tmp_path):
   (place / 'broken.nii.gz').write_bytes(b'no volume')
   (place / 'broken.npy').write_bytes(b'no array')
   os.mkfifo(place / 'pipe.png')
-  found = sources.find([str(place), str(place / 'a.png')], place / 'out')
-  assert named(found) == {'a': ('picture', 1), 'odd': ('picture', 1)}
-  lines = '\n'.join(found.problems.lines)
+  inputs = sources.find([str(place), str(place / 'a.png')], place / 'out')
+  assert named(inputs) == {'a': ('picture', 1), 'odd': ('picture', 1)}
+  lines = '\n'.join(inputs.problems.lines)
   for name in ('broken.nii.gz', 'broken.npy', 'pipe.png'):
     assert name in lines
   for name in ('.hidden.png', '._a.png', 'Thumbs.db', 'notes.txt', '.git', 'out/masks/a.png'):
-    assert name in noted(found)
-  assert 'named twice' in noted(found)
+    assert name in noted(inputs)
+  assert 'named twice' in noted(inputs)
 
 
 def test_where_nothing_is_to_predict(tmp_path):
@@ -97,10 +97,10 @@ def test_where_nothing_is_to_predict(tmp_path):
 def test_labels_beside_images_are_not_predicted(tmp_path):
   for path in ('images/a.png', 'masks/a/anna.png', 'masks/a/ben.png', 'more/masks/b.png'):
     write_picture(tmp_path / path, scene(8, 8, 0))
-  found = sources.find([str(tmp_path)])
-  assert [*named(found)] == ['images/a', 'more/masks/b']  # without images/, a name like others
-  assert f'{tmp_path}/masks' in noted(found)
-  assert 'beside images/' in noted(found)
+  inputs = sources.find([str(tmp_path)])
+  assert [*named(inputs)] == ['images/a', 'more/masks/b']  # without images/, a name like others
+  assert f'{tmp_path}/masks' in noted(inputs)
+  assert 'beside images/' in noted(inputs)
   assert len(named(sources.find([str(tmp_path / 'masks')]))) == 2  # named itself
 
 
@@ -117,10 +117,10 @@ def test_series_of_one_folder_and_files_without_an_ending(tmp_path):
   volume = units(3, 6, 5)
   write_series(tmp_path / 's', volume, uid='1.2.3')
   write_series(tmp_path / 's' / 'more', volume[:1], uid='1.2.4')
-  found = sources.find([str(tmp_path / 's')])
+  inputs = sources.find([str(tmp_path / 's')])
   single = next(iter((tmp_path / 's/more').iterdir())).stem
-  assert named(found) == {'s': ('dicom', 3), f'more/{single}': ('dicom', 1)}
+  assert named(inputs) == {'s': ('dicom', 3), f'more/{single}': ('dicom', 1)}
   for path in [*(tmp_path / 's/more').iterdir()]:
     path.rename(tmp_path / 's' / 'IM0001')
-  found = sources.find([str(tmp_path / 's')])
-  assert named(found) == {'s_1.2.3': ('dicom', 3), 'IM0001': ('dicom', 1)}
+  inputs = sources.find([str(tmp_path / 's')])
+  assert named(inputs) == {'s_1.2.3': ('dicom', 3), 'IM0001': ('dicom', 1)}
