@@ -28,9 +28,9 @@ def lines(name: str, built: Any, config: Any, data_dir: pathlib.Path) -> list[st
   key = 'data.source' if training.startswith('sac_') else 'data'
   there = shlex.quote(str(data_dir))
   where = '' if data_dir == default_data_dir() else f' --config.{key}.data_dir={there}'
+  evaluation = f'next: car-jax eval --checkpoint RUN --config.data.name={full}'
   if config.tested:
-    command = f'car-jax eval --checkpoint RUN --config.data.name={full}'
-    return [f'next: {command} --config.report.split={config.tested}{where}']
+    return [f'{evaluation} --config.report.split={config.tested}{where}']
   of = f'--workdir runs/{full.replace("/", "-")} --config.{key}.name={full}{where}'
   file, _, variant = training.partition(':')
   if not built.FOR_ACCELERATOR:
@@ -40,8 +40,7 @@ def lines(name: str, built: Any, config: Any, data_dir: pathlib.Path) -> list[st
   dataset = opening.open_dataset({'name': full, 'data_dir': str(data_dir)})
   splits = {k: source for k in base.SPLITS if (source := split(dataset, k)) is not None}
   if 'train' not in splits:
-    command = f'car-jax eval --checkpoint RUN --config.data.name={full}'
-    return [f'next: {command} --config.report.split={[*splits][-1]}{where}']
+    return [f'{evaluation} --config.report.split={[*splits][-1]}{where}']
   small = 'car' if dataset.info.readers > 1 else 'deterministic'
   changes = fitted(splits)
   changed = ''.join(f' --config.{k}={v}' for k, v in changes.items())

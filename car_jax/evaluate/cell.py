@@ -169,9 +169,9 @@ class Cell:
     part = np.arange(len(self.ids)) if part is None else part
     how = resamples, tuple(np.ravel(seed)), part.tobytes()
     # A page asks for a score's interval, its differences and its order: all are of the same draws.
-    new = [m for m in metrics if (m, *how) not in self._drawn]
-    for m, values in self._draw(new, resamples, seed, part).items():
-      self._drawn[m, *how] = values
+    if new := [m for m in metrics if (m, *how) not in self._drawn]:
+      made = self._draw(new, resamples, seed, part)
+      self._drawn |= {(m, *how): values for m, values in made.items()}
     return {m.name: self._drawn[m, *how] for m in metrics}
 
   def _draw(
@@ -181,7 +181,7 @@ class Cell:
     out: dict[Metric, list[float]] = {m: [] for m in metrics}
     sources = {m.source.source_name: m.source for m in metrics}
     flat = {name: self._flat(source, part, group) for name, source in sources.items()}
-    for times in _drawn(group, resamples, seed) if metrics else ():
+    for times in _drawn(group, resamples, seed):
       totals = {name: _totals(source, flat[name], times, group) for name, source in sources.items()}
       for m in metrics:
         of = totals[m.source.source_name]

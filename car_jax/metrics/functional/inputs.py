@@ -68,11 +68,12 @@ def named_keywords(function: F) -> F:
   (conventions,) = get_args(own['conventions'].annotation)
   known = [p.name for p in own.values() if p.kind is p.KEYWORD_ONLY]
   known += conventions.__annotations__
+  taken = {*known, *own}
 
   @functools.wraps(function)
   def checked(*args: Any, **kw: Any) -> Any:
     for name in kw:
-      if name not in (*known, *own):
+      if name not in taken:
         hint = nearest(name, known).strip()
         raise TypeError(f'{function.__name__} has no keyword {name!r}; {hint}')
     return function(*args, **kw)
