@@ -29,6 +29,7 @@ from car_jax import constants, files, paths, sharding
 from car_jax.errors import UserError, nearest, reading
 
 FORMAT = 2  # 1 had no checksum of meta
+FOLDERS = {'best': 'best', 'latest': 'checkpoints'}  # of a run
 COMMITTED = 'commit_success.txt'  # which orbax puts into a bucket's checkpoint at the end
 
 
@@ -212,6 +213,8 @@ def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int]
       except Damaged as e:
         if tried == (folder, step):  # still there, and still unreadable
           others = [str(s) for s in saved.steps() if s != step]
+          if folder.name == FOLDERS['best'] and any_in(folder.parent / FOLDERS['latest']):
+            others.insert(0, 'latest')
           hint = f'\n  others there: --step {" or ".join(others)}' if others else ''
           raise UserError(f'damaged checkpoint {e}{hint}') from None
     tried = folder, step
@@ -322,12 +325,17 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   Raises UserError when nothing is there, or not that step.
   """
   root = place(path)
-  places = {'best': root / 'best', 'latest': root / 'checkpoints'}
+  places = {name: root / kind for name, kind in FOLDERS.items()}
   if not any(p.is_dir() for p in places.values()):
     places = {'latest': root}
   saved = {name: steps for name, p in places.items() if (steps := list(_numbered(p)))}
   if not saved:
     text = f'no checkpoint in {root}\n  expected a --workdir of car-jax train'
+    beside = root.parent.iterdir() if root.parent.is_dir() and not root.exists() else ()
+    if runs := [
+      run.name for run in beside if any((run / kind).is_dir() for kind in FOLDERS.values())
+    ]:
+      text += f', of which there are in {root.parent}:\n{nearest(root.name, runs)}'
     if paths.is_remote(root):
       text += f'; checkpoints copied from a disk have no {COMMITTED}: fetch the run to this machine'
     raise UserError(text)

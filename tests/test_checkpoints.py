@@ -224,6 +224,18 @@ def test_locate_prefers_the_best_and_names_what_is_there(folder):
     checkpoints.locate(folder, '5')
   with pytest.raises(UserError, match='no checkpoint in'):
     checkpoints.locate(folder / 'nowhere')
+  named = folder.with_name('a run')
+  folder.rename(named)
+  with pytest.raises(UserError, match='no checkpoint in .*a rum\n(.*\n)*  did you mean: a run'):
+    checkpoints.locate(named.with_name('a rum'))
+
+
+def test_a_damaged_best_names_the_latest(folder):
+  with checkpoints.Checkpoints(folder / 'best', keep=1) as c:
+    c.save(25, tree(25), {'config': {}})
+  (folder / 'best' / '25' / 'meta' / 'metadata').write_text('{')
+  with pytest.raises(UserError, match=r'damaged .*best/25(.|\n)*others there: --step latest'):
+    checkpoints.read(folder, '', lambda saved, step: saved.meta(step))
 
 
 def test_a_part_is_read_without_a_template(folder):

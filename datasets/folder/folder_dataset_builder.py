@@ -1,8 +1,8 @@
 """Anybody's images with one or more annotations each, from a folder or a CSV.
 
 A folder:  images/NAME.png  and  masks/NAME/*.png  (one file a reader; any number), or, with one
-           label per image, labels/NAME.png; and optionally images/SPLIT/NAME.png with
-           masks/SPLIT/NAME/*.png or labels/SPLIT/NAME.png, SPLIT in train, validation, test.
+           label per image, labels/NAME.png or masks/NAME.png; and optionally all of these below
+           SPLIT, such as images/SPLIT/NAME.png: SPLIT in train, validation, test.
 A CSV:     columns image, masks (paths separated by ';') or mask_1, mask_2, ... (empty where a
            reader is absent), and optionally split and group (a patient or scene that must stay
            within one split). Paths are relative to the CSV.
@@ -61,8 +61,9 @@ class Builder(base.Builder):
 
   FOR_ACCELERATOR = True
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    images/NAME.png with masks/NAME/READER.png or labels/NAME.png, or these in images/train,
-    masks/train and so on; or a CSV with columns image, masks, split, group"""
+    images/NAME.png with masks/NAME/READER.png, or masks/NAME.png or labels/NAME.png of one reader,
+    or these in images/train, masks/train and so on; or a CSV with columns image, masks, split,
+    group"""
   BUILDER_CONFIGS = [Config(description='0 is background, 1 and 255 are the object')]
 
   @functools.cached_property

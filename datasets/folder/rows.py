@@ -16,8 +16,8 @@ LIKE_SPLITS = {'training': 'train', 'trn': 'train', 'valid': 'validation', 'dev'
 LIKE_SPLITS |= {'testing': 'test', 'tst': 'test'}  # what may be meant, so it is asked
 COLUMNS = ('image', 'masks', 'split', 'group')
 LAYOUT = (
-  '  expected images/NAME.png with either masks/NAME/READER.png or labels/NAME.png, or a CSV; '
-  'see docs/own_data.md'
+  '  expected images/NAME.png with either masks/NAME/READER.png or labels/NAME.png (or '
+  'masks/NAME.png), or a CSV; see docs/own_data.md'
 )
 
 
@@ -91,17 +91,19 @@ def read_folder(root: pathlib.Path, problems: common.Problems, unlabelled: bool)
   kind = _kind(root, problems, unlabelled)
   images = _pictures(root / 'images', problems)
   marks = _pictures(root / kind, problems) if (root / kind).is_dir() else []
+  known = {path.relative_to(root / 'images').with_suffix('') for path in images}
   of: dict[pathlib.PurePath, list[pathlib.Path]] = collections.defaultdict(list)
   for path in marks:
     within = path.relative_to(root / kind)
-    of[within.parent if kind == 'masks' else within.with_suffix('')].append(path)
+    alone = within.with_suffix('')  # the image of a file that is all of an image's
+    of_reader = kind == 'masks' and (within.parent in known or alone not in known)
+    of[within.parent if of_reader else alone].append(path)
   _no_doubles(of, kind, problems)
   rows = []
   for path in images:
     relative = path.relative_to(root / 'images').with_suffix('')
     name, split = relative.as_posix(), _split(path, relative)
     rows.append(Row(path, tuple(of.get(relative, ())), split, name, name))
-  known = {path.relative_to(root / 'images').with_suffix('') for path in images}
   for key, paths in of.items():
     for path in paths if key not in known else ():
       problems.add(

@@ -186,9 +186,12 @@ def labelled(root, split=''):
   return root
 
 
-@pytest.mark.parametrize('split', ['', 'train'])
-def test_one_label_per_image_beside_the_images(tmp_path, split):
+@pytest.mark.parametrize(
+  ('kind', 'split'), [('labels', ''), ('labels', 'train'), ('masks', 'train')]
+)
+def test_one_label_per_image_beside_the_images(tmp_path, kind, split):
   source = labelled(tmp_path / 's', split)
+  (source / 'labels').rename(source / kind)
   (tmp_path / 'names.txt').write_text('9:road\n3:car\n250:unknown\n255:void\n')
   more = ('--classes', str(tmp_path / 'names.txt'), *ALL_TRAIN)
   assert run('folder', source, tmp_path / 'd', *more) == 0
@@ -198,7 +201,7 @@ def test_one_label_per_image_beside_the_images(tmp_path, split):
   found = records('folder', tmp_path / 'd')
   assert len(found) == 2
   for name, record in found.items():
-    values = cv2.imread(str(source / 'labels' / f'{name}.png'), 0)
+    values = cv2.imread(str(source / kind / f'{name}.png'), 0)
     want = np.vectorize({9: 0, 3: 1, 250: 254, 255: 255}.get)(values)
     np.testing.assert_array_equal(record['labels'][0], want)
 
