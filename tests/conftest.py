@@ -11,10 +11,12 @@ from jaxtyping import install_import_hook
 
 from tests import typechecker
 
-QUICK = ' --xla_backend_optimization_level=0'
+QUICK = ' --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+QUICK += ' --xla_cpu_parallel_codegen_split_count=1'  # a module of LLVM for each program, not many
 if importlib.metadata.version('jaxlib').startswith('0.10.'):  # XLA ends at a flag it doesn't know
   QUICK += ' --xla_cpu_use_fusion_emitters=false'  # half of a step's compilation
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # a second one waits for the other worker's core
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + QUICK
 CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'jax-tests'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))

@@ -55,6 +55,7 @@ FOUR_STAGES = {
   'mask2former': dict(features=32, mask_features=32, heads=2, depth=1, pixel_depth=1, queries=3),
   'maskformer': dict(features=32, mask_features=32, width=32, heads=2, depth=1, queries=3),
   'segmenter': dict(features=8, heads=2, depth=1),
+  'icnet': dict(light_features=4, pyramid_features=8),
   'deeplabv2_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4, rates=(1, 2)),
   'fcn8s_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4),
 }
@@ -92,6 +93,8 @@ def shrink(node) -> None:
       if 'stem_channels' in value and 'depth' in value:
         value.update(stem_channels=8, blocks=(1, 1, 1, 1))
         value.update({k: v for k, v in dict(width=0, multi_grid=()).items() if k in value})
+      if isinstance(value.get('features'), int) and 'heads' not in value:
+        value['features'] = min(value['features'], 16)
       shrink(value)
 
 

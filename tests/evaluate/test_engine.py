@@ -130,7 +130,7 @@ def test_what_is_said_of_void_pixels_changes_no_score():
 @pytest.mark.parametrize('case', ['one image', 'one reader', 'two classes', 'all void', 'nothing'])
 def test_corner_cases_are_numbers_or_undefined(case):
   arrays = images(
-    1 if case == 'one image' else 3,
+    1 if case == 'one image' else 4,
     classes=2 if case == 'two classes' else 3,
     readers=1 if case == 'one reader' else READERS,
   )

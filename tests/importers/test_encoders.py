@@ -113,7 +113,8 @@ def test_places_are_merged_in_the_order_of_the_backbone():
   np.testing.assert_array_equal(np.moveaxis(order(np.moveaxis(one, -1, 0)), 0, -1), two)
   net, _, actual = started('timm/swin', 'swin', merge_by_channel=True)
   image = np.float32(RECORDED['image'] / 127.5 - 1)
-  _, kept = net.apply(actual, image, train=False, mutable=['intermediates'])
+  run = jax.jit(lambda v, x: net.apply(v, x, train=False, mutable=['intermediates']))
+  _, kept = run(actual, image)
   (features,) = kept['intermediates']['backbone_features']
   np.testing.assert_allclose(features[0], RECORDED['timm/swin/features'], atol=1e-4)
 

@@ -155,7 +155,7 @@ def test_every_weight_learns(head, backbone):
     assert logits.shape == (1, 38, 66, 3)
     return jnp.square(logits - jnp.arange(3)).mean()
 
-  gradients = jax.jit(jax.grad(loss))(variables['params'])
+  gradients = whole(jax.grad(loss))(variables['params'])
   named = [('/'.join(str(p.key) for p in path), g) for path, g in flatten(gradients)[0]]
   assert [n for n, g in named if not np.isfinite(g).all()] == []
   assert [n for n, g in named if not np.any(g) and not blind(head, n)] == []

@@ -44,7 +44,7 @@ def drawn(model, images, names, n, seed):
   """What the method's own predictor says, in float64: probabilities [B, N, H, W, C]."""
   keys = np.array([zlib.crc32(name.encode()) for name in names], np.uint32)
   batch = dict(image=np.stack([transforms.model_image(x) for x in images]), example=keys)
-  predict = next(iter(model.method.predictors().values()))
+  predict = jax.jit(next(iter(model.method.predictors().values())), static_argnums=3)
   return batch, np.asarray(predict(model.state, batch, jax.random.key(seed), n).probs, np.float64)
 
 
@@ -72,7 +72,7 @@ def test_a_method_with_logits_says_their_softmax(runs, variant):
   image = scene(33, 30, 0)
   out = model.predict(image, samples=4)
   batch, _ = drawn(model, [image], ['a'], 1, 0)
-  logits = np.asarray(model.method.logits(model.state, batch), np.float64)[0]
+  logits = np.asarray(jax.jit(model.method.logits)(model.state, batch), np.float64)[0]
   np.testing.assert_allclose(out.probabilities, softmax(logits, -1), atol=1e-5)
   np.testing.assert_allclose(out.entropy, entropy(softmax(logits, -1)), atol=1e-5)
   assert out.samples.shape == (1, 33, 30)
