@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import timing
 from car_jax import config as configs
 from car_jax import registry
-from car_jax.data import adaptation, labels
+from car_jax.data import adaptation, compact, labels
 from car_jax.data import options as data_options
 from car_jax.data.sources import DataInfo, Dataset
 
@@ -51,7 +51,7 @@ def rates(config, shape: tuple[int, int], count: int, repeats: int) -> tuple[flo
   batches.close()
   context = dict(num_classes=labels.SCORED, steps_per_epoch=50, ignore_label=255)
   method = registry.method(config.method.to_dict(), **context)
-  batch = {k: v for k, v in batch.items() if v.dtype.kind != 'U'}
+  batch = {k: v for k, v in compact.expanded(batch).items() if v.dtype.kind != 'U'}
   state = jax.device_put(method.init(0, batch))
   _, step = timing.compiled(method.step, state, batch, jax.random.key(0), repeats=repeats)
   return made, 1 / step if step else float('nan')

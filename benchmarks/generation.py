@@ -44,10 +44,10 @@ def step_of(unet: UNet, control: ControlNet | None):
   return step
 
 
-def compiled(
-  unet: UNet, control: ControlNet | None, size: tuple[int, int], dtype: Any, toy: bool
-) -> tuple[float, float, float]:
-  """Of a step for one image: TFLOP, GB of scratch memory, seconds to compile. toy: traced only."""
+def arguments_of(
+  unet: UNet, control: ControlNet | None, size: tuple[int, int], dtype: Any
+) -> tuple[Any, ...]:
+  """Shapes and types of what the step takes, for one image."""
   of = lambda *shape, dtype=jnp.float32: jax.ShapeDtypeStruct(shape, dtype)
   cast = lambda tree: jax.tree.map(lambda a: of(*a.shape, dtype=dtype), tree)
   h, w = (side // FACTOR for side in size)
@@ -56,14 +56,21 @@ def compiled(
   kept = of(1, h, w, unet.in_channels - unet.out_channels)
   hint, context = of(1, *size, HINT), of(2, TOKENS, unet.cross_attention_dim)
   inputs = of(1, h, w, unet.out_channels), kept, hint, context, of(dtype=jnp.int32)
-  step = step_of(unet, control)
+  return params, control_params, *inputs
+
+
+def compiled(
+  unet: UNet, control: ControlNet | None, size: tuple[int, int], dtype: Any, toy: bool
+) -> tuple[float, float, float]:
+  """Of a step for one image: TFLOP, GB of scratch memory, seconds to compile. toy: traced only."""
+  step, arguments = step_of(unet, control), arguments_of(unet, control, size, dtype)
   if toy:
-    jax.eval_shape(step, params, control_params, *inputs)
+    jax.eval_shape(step, *arguments)
     return 0.0, 0.0, 0.0
   start = time.perf_counter()
   quick = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
   program = jax.jit(step, compiler_options=quick)
-  executable: Any = program.lower(params, control_params, *inputs).compile()
+  executable: Any = program.lower(*arguments).compile()
   memory = executable.memory_analysis()
   scratch = memory.temp_size_in_bytes
   return executable.cost_analysis()['flops'] / 1e12, scratch / 1e9, time.perf_counter() - start

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from car_jax.errors import exit_on_user_error
+
 
 def describe() -> None:
   """Prints the device, the cores, jax's version and how busy the machine is."""
@@ -53,6 +55,7 @@ def peak_bytes() -> int:
   return most if sys.platform == 'darwin' else most * 1024  # KiB on Linux
 
 
+@exit_on_user_error
 def command(main: Callable[..., list[str]], arguments: list[str] | None = None) -> int:
   """Runs main(toy, *names), which returns what was beyond its limits; 1 if anything was.
 

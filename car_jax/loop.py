@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import car_jax
 from car_jax import ahead, checkpoints, profiling, registry, sharding, writers
 from car_jax import config as configs
 from car_jax import workdir as workdirs
-from car_jax.data import opening, pipeline
+from car_jax.data import compact, opening, pipeline
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest, writing
 from car_jax.evaluate import preflight
@@ -73,7 +73,7 @@ def train(
     configs.setting_up('data'),
     contextlib.closing(stream(0, dataclasses.replace(data, workers=0))) as first,
   ):
-    example = next(first)
+    example = compact.expanded(next(first))
   with configs.setting_up('evals'):
     run = Run(config, workdir, mesh, dataset, method, np.shape(example.get('image', ()))[1:])
   with configs.setting_up('method'):
@@ -183,15 +183,17 @@ class Run:
             self.evaluate(start, state, meter, best, stop)
           if start >= c.steps:
             self.line(f'step {start:,} of {c.steps:,} is done; --config.steps=N goes on to N')
+          else:
+            batch = self.placed(batches, meter)
           for step in range(start + 1, c.steps + 1):
-            with meter.waiting():
-              batch = sharding.place_batch(next(batches), self.mesh)
             with meter.paused():
               program = self.program(step - 1, state, batch, stop)
             with trace.step(step):
               state, logs = program(state, batch)
             trace.done(step, state)
             done, last = step, step == c.steps
+            if not last:  # the step still runs
+              batch = self.placed(batches, meter)
             meter.add(step, logs)
             stopped = stop.agreed(step, c.log_every)
             if due(step, c.log_every) or last or stopped:
@@ -207,6 +209,11 @@ class Run:
         except ahead.Stopped:
           self.leave(done, state, meter, latest, stop)
     return state
+
+  def placed(self, batches: Iterator[Any], meter: Meter) -> dict[str, jax.Array]:
+    """The next batch, on its way to the devices."""
+    with meter.waiting():
+      return sharding.place_batch(next(batches), self.mesh)
 
   def leave(self, done: int, state: Any, meter: Meter, latest: Any, stop: Interrupt) -> None:
     """Ends the process, with the signal's exit status, when the last step is saved."""

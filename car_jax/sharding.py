@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from car_jax.data import compact
 from car_jax.errors import UserError, reason
 
 PATIENCE = 300.0  # seconds that the others have to start
@@ -72,16 +73,26 @@ def all_agree(yes: bool) -> bool:
 def place_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
   """This process's rows -> global arrays split over the mesh; text (such as ids) stays behind.
 
+  They travel as bytes and are expanded on the devices (data/compact.py).
   What a single process has on a device already does not go through the host.
   """
   sharding = split(mesh)
   place = functools.partial(jax.make_array_from_process_local_data, sharding)
-  return {k: place(v) for k, v in _numbers(batch).items()}
+  return _expanded({k: place(v) for k, v in _numbers(batch).items()}, sharding)
 
 
 def place_whole(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """A batch that is the same on every process -> global arrays, all of it on every device."""
-  return place_state(_numbers(batch), mesh)
+  return _expanded(place_state(_numbers(batch), mesh), replicated(mesh))
+
+
+def _expanded(placed: dict[str, jax.Array], sharding: NamedSharding) -> dict[str, jax.Array]:
+  return _expansion(sharding)(placed) if compact.is_compact(placed) else placed
+
+
+@functools.cache
+def _expansion(sharding: NamedSharding) -> Any:
+  return jax.jit(compact.expand, out_shardings=sharding)
 
 
 def _numbers(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from car_jax import config as configs
 from car_jax import loop, sharding
-from car_jax.data import opening, pipeline
+from car_jax.data import compact, opening, pipeline
 
 
 def double(tree):
@@ -38,7 +38,7 @@ def main(out: str, variant: str, *cluster: str) -> None:
   run = loop.Run(config, '', mesh, dataset, method)
   state, losses, first = None, [], None
   for done in range(3):
-    batch = double(next(batches))
+    batch = double(compact.expanded(next(batches)))
     if state is None:
       fresh = double(method.init(0, batch))
       first, state = arrays(fresh), sharding.place_state(fresh, mesh)

@@ -9,7 +9,7 @@ import pytest
 from car_jax import config as configs
 from car_jax import loop
 from car_jax.commands import eval as evaluation
-from car_jax.data import memory, pipeline
+from car_jax.data import compact, memory, pipeline
 from car_jax.errors import UserError
 from tests.docs import pages
 
@@ -70,7 +70,8 @@ def test_data_in_memory_are_trained_on(tmp_path):
   records = [dict(image=image(y), labels=y) for y in labels]
   data = memory.dataset(dict(train=records, test=records[:2]), ('sky', 'sea'))
   assert (data.info.readers, data.info.num_classes, len(data.split('train[:50%]'))) == (2, 2, 3)
-  batch = next(pipeline.train_batches(data.split('train'), data.info, dict(batch=3), seed=0))
+  batches = pipeline.train_batches(data.split('train'), data.info, dict(batch=3), seed=0)
+  batch = compact.expanded(next(batches))
   places = [int(name.split('-')[1]) for name in batch['id']]
   np.testing.assert_array_equal(batch['labels'], labels[places])
   config = configs.load('tests/small.py:supervised')

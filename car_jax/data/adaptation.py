@@ -111,6 +111,7 @@ def view_options(target: Target) -> dict[str, Any]:
 
 
 FIELDS = dataclasses.fields(Target)
+SINGLE = {'': 'image', '_label': 'label', '_frame': 'frame'}  # the target's keys after its name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +168,7 @@ class TwoDomains:
 
     image [B, H, W, 3] and label [B, H, W]; with views=0 target [G, H, W, 3] and target_label
     [G, H, W]; else those and student, affine, affine_inv, views [G T, ...] as in methods/sac.py.
+    Images and labels are bytes, with frames, as in data/compact.py.
     """
     import grain
 
@@ -261,7 +263,7 @@ class Steps:
     example, options = self.target_example(step, g), self.data.target.options
     if not self.data.views:
       one = views.source(*example, ignore_label=self.ignored, **options)
-      return {'target': one['image'], 'target_label': one['label']}
+      return {f'target{k}': one[key] for k, key in SINGLE.items()}
     made = views.group(*example, **options)
     return made | {'views': np.full(self.data.views, self.data.views, np.int32)}
 

@@ -1,4 +1,4 @@
-"""Records -> batches (keys and shapes in methods/base.py), read ahead by grain.
+"""Records -> batches in bytes (data/compact.py says how), read ahead by grain.
 
 Batch k of training is a pure function of (seed, k, host): nothing but the step is needed to
 resume, and the hosts' batches together are the batch that one host would see. An epoch is a new
@@ -212,19 +212,19 @@ def _transformed(example: dict[str, Any], chain: list, rng: np.random.Generator)
 def _finished(
   example: dict[str, Any], info: DataInfo, valid: bool, rng: np.random.Generator | None
 ) -> dict[str, Any]:
-  """The batch's keys for one example; with `rng`, one reader drawn by its weight as `label`."""
+  """The batch's keys for one example; with `rng`, one reader drawn by its weight."""
   if example['image'].dtype != np.uint8:
     raise UserError(f'image {example["id"]} is {example["image"].dtype}; records hold uint8')
-  labels = np.asarray(example['labels'], np.int32)
+  labels = _whole_numbers(example['labels'])
   unknown = {}
   if info.unknown_label is not None:
     strange = labels == info.unknown_label
-    labels = np.where(strange, np.array(info.ignore_label), labels).astype(np.int32)
+    labels = np.where(strange, labels.dtype.type(info.ignore_label), labels)
     unknown['unknown'] = strange.any(0)
   m = len(labels)
   share = example.get('label_weight')  # None: all the same
   row = {
-    'image': transforms.model_image(example['image']),
+    'image': example['image'],
     'labels': np.concatenate([labels, np.repeat(labels[:1], info.readers - m, 0)]),
     'label_weight': _padded(np.full(m, 1 / m) if share is None else share, info.readers),
     'valid': np.bool_(valid),
@@ -233,11 +233,17 @@ def _finished(
     'group': example['group'],
   } | unknown
   if 'black_box' in example:
-    row['black_box'] = np.asarray(example['black_box'], np.int32)
+    row['black_box'] = _whole_numbers(example['black_box'])
   if rng is not None:
     drawn = rng.integers(m) if share is None else np.searchsorted(np.cumsum(share), rng.random())
-    row['label'] = labels[min(int(drawn), m - 1)]
+    row['reader'] = np.uint8(min(int(drawn), m - 1))
   return row
+
+
+def _whole_numbers(labels: Any) -> np.ndarray:
+  """Bytes stay bytes."""
+  labels = np.asarray(labels)
+  return labels if labels.dtype == np.uint8 else labels.astype(np.int32)
 
 
 def _padded(weight: np.ndarray, length: int) -> np.ndarray:

@@ -13,40 +13,9 @@ import numpy as np
 from PIL import Image
 
 from car_jax.data import photometric
+from car_jax.data.compact import PADDED, Frame
 
 Array = np.ndarray
-PADDED = -1  # the label of pixels outside the image
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB from 0 to 1
-GTA5_MEAN, GTA5_STD = (0.481, 0.479, 0.465), (0.243, 0.239, 0.237)
-CITYSCAPES_MEAN, CITYSCAPES_STD = (0.300, 0.344, 0.297), (0.175, 0.180, 0.177)
-
-
-def renormalised() -> tuple[Array, Array]:
-  """Mean and deviation that bring GTA5's colours to where Cityscapes' are under ImageNet's.
-
-  Published runs use them for SYNTHIA too.
-  """
-  ours, theirs = (np.array(s) for s in ((GTA5_MEAN, GTA5_STD), (CITYSCAPES_MEAN, CITYSCAPES_STD)))
-  ratio = ours[1] / theirs[1]
-  return ours[0] - ratio * (theirs[0] - np.array(MEAN)), ratio * np.array(STD)
-
-
-def scaled(images: Array, label: Array, *, renormalise: bool = False) -> Array:
-  """uint8 [..., H, W, 3] -> float32 as nets take it, ImageNet's mean where label is PADDED.
-
-  0 to 255 become -1 to 1; where colours are renormalised, what nets make ImageNet's scale of.
-  """
-  level = np.arange(256)[:, None] / 255 + np.zeros(3)
-  if renormalise:
-    mean, std = renormalised()
-    level = (level - mean) / std * STD + MEAN
-  table = (2 * level - 1).astype(np.float32)
-  out = np.empty(images.shape, np.float32)
-  for channel in range(3):
-    out[..., channel] = table[:, channel][images[..., channel]]
-  out[label == PADDED] = 2 * np.array(MEAN) - 1
-  return out
 
 
 class Window(NamedTuple):
@@ -201,10 +170,10 @@ def group(
   jitter: float = 0.4,
   greyscale: float = 0.2,
 ) -> dict[str, Array]:
-  """A target image uint8 [h, w, 3] -> its T views, all drawn anew.
+  """A target image uint8 [h, w, 3] -> its T views, all drawn anew; bytes as in data/compact.py.
 
-  target [T, H, W, 3] float32 in [-1, 1], for the teacher; student, the same with noise; affine and
-  affine_inv [T, 2, 3]; target_label [T, H, W] int32, -1 where padded.
+  target [T, H, W, 3], for the teacher; student, the same with noise; affine and affine_inv [T, 2,
+  3] float32; target_label [T, H, W], PADDED outside; target_frame [T, 6].
   """
   base = window(rng, size, size, scale=scale, mirror=mirror)
   drawn = zooms(rng, size, views=views, zoom=zoom, mirror_views=mirror_views)
@@ -214,11 +183,12 @@ def group(
   of = parameters(drawn, size)
   matrix = affine(of, size)
   return {
-    'target': scaled(clean, labels),
-    'student': scaled(student, labels),
+    'target': clean,
+    'student': student,
     'affine': matrix,
     'affine_inv': inverse(matrix, of, size),
-    'target_label': labels,
+    'target_label': labels.astype(np.uint8),
+    'target_frame': Frame.of(labels != PADDED, PADDED, False),
   }
 
 
@@ -255,7 +225,8 @@ def source(
   renormalise: bool = True,
   ignore_label: int = 255,
 ) -> dict[str, Array]:
-  """image [H, W, 3] float32, see `scaled`, and label [H, W] int32, `ignore_label` where padded.
+  """image [H, W, 3] and label [H, W], `ignore_label` outside, in bytes as in data/compact.py, and
+  their frame [6].
 
   Scales are of the image's own size. The batch-norm stage sees target images so too, without
   `renormalise`.
@@ -263,5 +234,5 @@ def source(
   drawn = window(rng, image.shape[:2], size, scale=scale, mirror=mirror)
   noise = photometric.source_noise(rng, jitter=jitter, blur=blur) if jitter or blur else None
   pixels, labels = windowed(image, label, drawn, noise, size=size)
-  pixels = scaled(pixels, labels, renormalise=renormalise)
-  return {'image': pixels, 'label': np.where(labels == PADDED, ignore_label, labels)}
+  frame = Frame.of(labels != PADDED, ignore_label, renormalise)
+  return {'image': pixels, 'label': labels.astype(np.uint8), 'frame': frame}

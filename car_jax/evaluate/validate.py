@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from car_jax.data import pipeline
+from car_jax.data import compact, pipeline
 from car_jax.errors import UserError
 from car_jax.evaluate import gallery
 from car_jax.evaluate.harness import Evaluator
@@ -53,7 +53,8 @@ class Validation:
 
   def shapes(self, state: Any, batch: pipeline.Batch) -> None:
     """Predicts and scores a batch by shapes alone; raises what that raises."""
-    batch = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
+    numbers = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
+    batch = jax.eval_shape(compact.expand, numbers)
     self._evaluator.shapes(self._subject(state), batch, self._rng)
 
   def __call__(self, state: Any) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The protocol between a method and everything that drives it (loop, evaluation, importers).
 
-A batch is a dict of arrays. Letters: B examples, M readers, H x W pixels, C classes, N samples.
+A batch is a dict of arrays on the devices, where it came as bytes (data/compact.py). Letters: B
+examples, M readers, H x W pixels, C classes, N samples.
   image        [B, H, W, 3] float32 in [-1, 1]
   label        [B, H, W]    int32, one reader drawn at random; in evaluation only where the data set
                has an ignored class: that class where all readers gave it, else -1

@@ -20,8 +20,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 from ml_collections import ConfigDict
 
 from car_jax import loop
-from car_jax.data import opening, options, pipeline, sources
+from car_jax.data import compact, opening, options, pipeline, sources
 from car_jax.datasets import prepare
+from car_jax.reproduce import experiments
 from car_jax.reproduce.experiments import Source
 
 PRODUCTS = ('dot_general', 'conv_general_dilated')
@@ -52,15 +53,38 @@ class Cost:
     return hours * self.flops / rate.flops, hours * self.moved / rate.bytes
 
 
-def of(
-  config: ConfigDict, given: Mapping[str, Source], seen: Mapping[str, Mapping[str, int]]
-) -> Cost:
-  """Of a training run. given: data set -> its source; seen: data set -> examples by split.
+def of(config: ConfigDict, dataset: sources.Dataset) -> Cost:
+  """Of a training run on such data, which may be blank. Nothing is compiled or run. UserError."""
+  method, state, batch = beginning(config, dataset)
+  kinds = collections.Counter(method.phase(step, state) for step in range(CYCLE))
+  steps = {kind: _step(method, kind, state, compact.expanded(batch)) for kind in kinds}
+  flops, moved = np.sum([steps[kind][0] * kinds[kind] for kind in kinds], axis=0) / CYCLE
+  return Cost(config.steps, float(flops), float(moved), max(m for _, m in steps.values()))
 
-  Nothing is compiled or run, no file is read. Raises UserError.
+
+def blank(
+  config: ConfigDict, given: Mapping[str, Source], seen: Mapping[str, Mapping[str, int]]
+) -> sources.Dataset:
+  """The data of a config as black images of the right size and number, without a file.
+
+  given: data set -> its source; seen: data set -> examples by split. Raises UserError.
   """
-  blank = lambda data: _blank(data, given[_bare(data.name)], seen[_bare(data.name)])
-  dataset = opening.open_dataset(config.data, blank)
+  made = lambda data: _blank(data, given[_bare(data.name)], seen[_bare(data.name)])
+  return opening.open_dataset(config.data, made)
+
+
+def published(config: ConfigDict) -> sources.Dataset:
+  """`blank`, of the published sizes and numbers, for a config of a published training."""
+  if config.data.target:
+    config.data.target.counts = ''  # a file that an earlier training makes
+  streets = experiments.FLIPPED if config.data.get('class_flips') else experiments.ADAPTED
+  known = experiments.LIDC_V1, experiments.LIDC_V2, experiments.GTA5, experiments.SYNTHIA, streets
+  given = {source.data: source for source in known}
+  return blank(config, given, {k: dict(source.counts[0]) for k, source in given.items()})
+
+
+def beginning(config: ConfigDict, dataset: sources.Dataset) -> tuple[Any, Any, pipeline.Batch]:
+  """The method of a training, its state and its first batch, in bytes (data/compact.py)."""
   data = options.of(config.data)
   source = dataset.split(data.train)
   method = loop.build_method(config, dataset.info, len(source))
@@ -68,12 +92,8 @@ def of(
   data = dataclasses.replace(data, workers=0)
   with contextlib.closing(pipeline.train_batches(source, dataset.info, data, **kw)) as stream:
     batch = next(stream)
-  batch = {k: v for k, v in batch.items() if np.asarray(v).dtype.kind in 'biuf'}
-  state = method.init(config.seed, batch)
-  kinds = collections.Counter(method.phase(step, state) for step in range(CYCLE))
-  steps = {kind: _step(method, kind, state, batch) for kind in kinds}
-  flops, moved = np.sum([steps[kind][0] * kinds[kind] for kind in kinds], axis=0) / CYCLE
-  return Cost(config.steps, float(flops), float(moved), max(m for _, m in steps.values()))
+  batch = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
+  return method, method.init(config.seed, compact.expanded(batch)), batch
 
 
 def _bare(name: str) -> str:
@@ -86,8 +106,12 @@ def _step(method: Any, kind: Any, state: Any, batch: Any) -> tuple[np.ndarray, i
   step = lambda state, batch, key: method.step(state, batch, key, **more)
   key = jax.random.key(0)
   traced = jax.jit(step).trace(state, batch, key)
-  work = analysed(traced.lower()) + sum(repeated(traced.jaxpr.jaxpr))
-  return work, live(traced.jaxpr.jaxpr, donated=True)
+  return work(traced), live(traced.jaxpr.jaxpr, donated=True)
+
+
+def work(traced: Any) -> np.ndarray:
+  """(operations, bytes moved) of a traced function, of loops as often as they turn."""
+  return analysed(traced.lower()) + sum(repeated(traced.jaxpr.jaxpr))
 
 
 def analysed(lowered: Any) -> np.ndarray:

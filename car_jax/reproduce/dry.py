@@ -51,7 +51,7 @@ def costs_of(
       config.data.target.counts = ''  # a file that an earlier stage makes
     print(f'counting operations of {training.name} ..', file=sys.stderr, flush=True)
     seeds = sum(s.training == training for s in todo)
-    made[training.name] = costs.of(config, given, seen), seeds
+    made[training.name] = costs.of(config, costs.blank(config, given, seen)), seeds
   return made
 
 

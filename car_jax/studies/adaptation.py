@@ -280,7 +280,7 @@ def training_batch(config: Any, data_dir: str, images: int) -> tuple[dict[str, n
 
   However many images the run's own batches have, and however many devices share them.
   """
-  from car_jax.data import adaptation, opening
+  from car_jax.data import adaptation, compact, opening
 
   data = config.data.to_dict()
   data['data_dir'] = data_dir or data['data_dir']
@@ -288,7 +288,8 @@ def training_batch(config: Any, data_dir: str, images: int) -> tuple[dict[str, n
   data['target']['groups'], data['batch'] = images, 1
   opened = opening.open_dataset(data)
   stream = opened.split(data['train'])
-  return adaptation.Steps(stream, config.seed, 0, 0, 1)[0], opened.info.palette
+  batch = adaptation.Steps(stream, config.seed, 0, 0, 1)[0]
+  return compact.expanded(batch), opened.info.palette
 
 
 def labelled(loaded: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

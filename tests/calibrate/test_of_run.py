@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 import car_jax
 from car_jax.calibrate import __main__ as command
 from car_jax.calibrate import files
-from car_jax.data import opening, pipeline
+from car_jax.data import compact, opening, pipeline
 from car_jax.methods.supervised import Supervised
 from tests.predict.models import saved
 
@@ -19,7 +19,8 @@ def pixels_of(run, split):
   model = car_jax.load(run)
   data = opening.open_dataset(model.config.data)
   logs, labels = [], []
-  for batch in pipeline.eval_batches(data.split(split), data.info, model.config.data):
+  batches = pipeline.eval_batches(data.split(split), data.info, model.config.data)
+  for batch in map(compact.expanded, batches):
     made = model.predict(np.asarray(batch['image']), 16, names=[*batch['id']])
     for i in np.flatnonzero(batch['valid']):
       for label, weight in zip(batch['labels'][i], batch['label_weight'][i], strict=True):

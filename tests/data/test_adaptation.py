@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from car_jax.data import adaptation, importance, opening, pipeline, prepared, views
+from car_jax.data import adaptation, compact, importance, opening, pipeline, prepared
 from car_jax.data.sources import DataInfo, Dataset
 from car_jax.errors import UserError
 
@@ -53,7 +53,7 @@ def opened(monkeypatch):
 def train(dataset, count, *, seed=5, config=CONFIG, **kw):
   split = dataset.split('adaptation')
   batches = pipeline.train_batches(split, dataset.info, config, seed=seed, **kw)
-  return list(itertools.islice(batches, count))
+  return [*map(compact.expanded, itertools.islice(batches, count))]
 
 
 def same(a, b):
@@ -86,8 +86,8 @@ def test_images_are_what_a_net_normalises_to_the_intended(opened):
   """A net takes [-1, 1] to ImageNet's scale; the source is to arrive there renormalised."""
   (batch,) = train(opened(), 1)
   level = (batch['label'][:, 1, 1] + 10)[:, None]
-  normal = ((batch['image'][:, 1, 1] + 1) / 2 - views.MEAN) / views.STD
-  mean, std = views.renormalised()
+  normal = ((batch['image'][:, 1, 1] + 1) / 2 - compact.MEAN) / compact.STD
+  mean, std = compact.renormalised()
   near = [np.abs(normal - ((level + 3 * k) / 255 - mean) / std).max(1) for k in range(4)]
   np.testing.assert_allclose(np.min(near, 0), 0, atol=1e-5)
   levels = (batch['target'] + 1) / 2 * 255
@@ -112,9 +112,9 @@ def test_without_groups_there_is_no_target(opened):
 def numbers(batches, key, first, every=1):
   """Which records the batches show, by the level of a middle pixel."""
   renormalise = key == 'image'
-  mean, std = views.renormalised() if renormalise else (views.MEAN, views.STD)
+  mean, std = compact.renormalised() if renormalise else (compact.MEAN, compact.STD)
   rows = np.concatenate([b[key][::every, 1, 1, 0] for b in batches])
-  levels = (((rows + 1) / 2 - views.MEAN[0]) / views.STD[0] * std[0] + mean[0]) * 255
+  levels = (((rows + 1) / 2 - compact.MEAN[0]) / compact.STD[0] * std[0] + mean[0]) * 255
   return np.round(levels).astype(int) - first
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from car_jax.data import class_flips, labels, opening, pipeline
+from car_jax.data import class_flips, compact, labels, opening, pipeline
 from car_jax.data.sources import DataInfo, Dataset
 from car_jax.errors import UserError
 from car_jax.metrics import flips
@@ -75,7 +75,7 @@ def test_training_draws_modes_by_their_weight_and_flips_the_black_box_if_told(to
   stream = pipeline.train_batches(data.split('train'), data.info, config, seed=0)
   counts, boxes, joint = np.zeros((5, 2)), np.zeros((5, 2)), []
   for _ in range(300):
-    batch = next(stream)
+    batch = compact.expanded(next(stream))
     for label, box in zip(batch['label'], batch['black_box'], strict=True):
       seen = [[(x == f.base).any(), (x == f.twin).any()] for x in (label, box) for f in flips.FLIPS]
       counts += seen[:5]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from car_jax.data import corruptions, pipeline
+from car_jax.data import compact, corruptions, pipeline
 from car_jax.data.sources import DataInfo
 from car_jax.errors import UserError
 
@@ -111,7 +111,7 @@ def test_evaluation_is_corrupted_alike_in_any_batch_and_training_is_not():
   found = []
   for config in (dict(batch=2), dict(batch=5), dict(batch=5, corruption='')):
     config = dict(corruption='gaussian_noise:3') | config
-    batches = list(pipeline.eval_batches(Records(), INFO, config))
+    batches = [*map(compact.expanded, pipeline.eval_batches(Records(), INFO, config))]
     found.append({n: x for b in batches for n, x in zip(b['id'], b['image'], strict=True)})
   two, five, plain = found
   for i in range(5):
@@ -122,7 +122,7 @@ def test_evaluation_is_corrupted_alike_in_any_batch_and_training_is_not():
   noise = [five[f'id{i}'] - plain[f'id{i}'] for i in range(2)]
   assert np.abs(noise[0] - noise[1]).mean() > 0.1
   config = dict(batch=5, corruption='gaussian_noise:3')
-  batch = next(pipeline.train_batches(Records(), INFO, config, seed=0))
+  batch = compact.expanded(next(pipeline.train_batches(Records(), INFO, config, seed=0)))
   for name, image in zip(batch['id'], batch['image'], strict=True):
     np.testing.assert_array_equal(image, plain[name])
 

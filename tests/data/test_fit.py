@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from car_jax.data import pipeline, transforms
+from car_jax.data import compact, pipeline, transforms
 from car_jax.data.fake import open_dataset
 from car_jax.errors import UserError
 
@@ -141,10 +141,10 @@ def test_batches_hold_images_and_labels_of_different_sizes():
   data = open_dataset(size=16, count=8)
   config = dict(batch=2, threads=0, fit=(41, 24))
   source = data.split('train')
-  (batch, *_) = pipeline.eval_batches(source, data.info, config)
+  batch, *_ = map(compact.expanded, pipeline.eval_batches(source, data.info, config))
   assert batch['image'].shape == (2, 24, 24, 3)
   assert batch['labels'].shape == (2, 4, 16, 16)
-  trained = next(pipeline.train_batches(source, data.info, config, seed=0))
+  trained = compact.expanded(next(pipeline.train_batches(source, data.info, config, seed=0)))
   assert trained['image'].shape == (2, 16, 16, 3)
 
 

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from car_jax.data import pipeline
+from car_jax.data import compact, pipeline
 from car_jax.data.sources import DataInfo
 from car_jax.errors import UserError
 
@@ -40,7 +40,7 @@ CONFIG = dict(batch=4, threads=1)
 def train(count, source=None, config=CONFIG, **kw):
   options = dict(seed=5) | kw
   batches = pipeline.train_batches(source or Records(), INFO, config, **options)
-  return list(itertools.islice(batches, count))
+  return [*map(compact.expanded, itertools.islice(batches, count))]
 
 
 def ids(batches):
@@ -147,7 +147,7 @@ def test_the_images_transforms_and_labels_belong_together():
 
 
 def evaluate(source=None, config=CONFIG, **kw):
-  return list(pipeline.eval_batches(source or Records(), INFO, config, **kw))
+  return [*map(compact.expanded, pipeline.eval_batches(source or Records(), INFO, config, **kw))]
 
 
 def test_evaluation_reads_every_record_once_in_order_and_marks_the_padding():
@@ -273,8 +273,9 @@ def test_a_source_may_make_its_own_batches():
     def train_batches(self, **kw):
       yield kw
 
-  (batch,) = train(1, Own(), start_step=4, host=1, hosts=2)
-  assert batch == dict(seed=5, start_step=4, host=1, hosts=2)
+  kw = dict(seed=5, start_step=4, host=1, hosts=2)
+  (batch,) = pipeline.train_batches(Own(), INFO, CONFIG, **kw)
+  assert batch == kw
 
 
 @pytest.mark.parametrize('threads', [0, 1, 2])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from car_jax.data import pipeline, transforms
+from car_jax.data import compact, pipeline, transforms
 from car_jax.data.sources import DataInfo
 
 rng = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def test_no_geometry_of_training_invents_a_class_in_labels_or_black_box():
   info = DataInfo('scenes', 19, names, (), 1, ignore_label=255, black_box=True)
   config = dict(batch=8, size=48, pad=True, crop='random', rotate=30, threads=0)
   config |= dict.fromkeys(('mirror', 'mirror_rows', 'rot90'), True)
-  batch = next(pipeline.train_batches(Scenes(), info, config, seed=0))
+  batch = compact.expanded(next(pipeline.train_batches(Scenes(), info, config, seed=0)))
   for key, number in (('label', 7), ('labels', 7), ('black_box', 9)):
     assert set(np.unique(batch[key])) == {number, 255}
   np.testing.assert_array_equal(batch['label'] == 255, batch['black_box'] == 255)

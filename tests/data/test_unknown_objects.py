@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from car_jax.data import class_flips, pipeline
+from car_jax.data import class_flips, compact, pipeline
 from car_jax.data.sources import DataInfo, Dataset
 
 SHAPE = (6, 8)
@@ -36,8 +36,8 @@ def stored(batch):
 
 def test_training_and_evaluation_mark_them_and_ignore_them():
   config = dict(batch=4, mirror=True, size=5, crop='random')
-  train = next(pipeline.train_batches(Records(), INFO, config, seed=0))
-  (test,) = pipeline.eval_batches(Records(), INFO, config)
+  train = compact.expanded(next(pipeline.train_batches(Records(), INFO, config, seed=0)))
+  (test,) = map(compact.expanded, pipeline.eval_batches(Records(), INFO, config))
   for batch in (train, test):
     label = stored(batch)
     assert batch['unknown'].dtype == bool
@@ -56,7 +56,8 @@ def test_other_data_sets_have_no_such_key():
 
 def test_with_random_flips():
   flipped = class_flips.flipped(Dataset(INFO, lambda split: Records()), 'b:1/2')
-  (batch,) = pipeline.eval_batches(flipped.split('test'), flipped.info, dict(batch=4))
+  batches = pipeline.eval_batches(flipped.split('test'), flipped.info, dict(batch=4))
+  (batch,) = map(compact.expanded, batches)
   label = stored(batch)
   np.testing.assert_array_equal(batch['unknown'], label == 254)
   ignored = flipped.info.ignore_label

@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from car_jax.data import photometric, views
+from car_jax.data import compact, photometric, views
 
 SIZE = (24, 40)
 QUIET = dict(blur=(), jitter=0.0, greyscale=0.0)
+
+
+def group(*args, **kw):
+  return compact.expanded(views.group(*args, **kw))
+
+
+def source(*args, **kw):
+  return compact.expanded(views.source(*args, **kw))
 
 
 def coordinates(height, width):
@@ -46,7 +54,7 @@ def test_an_affine_map_finds_each_pixel_of_the_window_in_its_view(zoom):
   of = views.parameters(drawn, (height, width))
   matrix = views.affine(of, (height, width))
   for k in range(12):
-    seen = np.where((labels[k] == views.PADDED)[..., None], np.nan, shown[k].astype(float))
+    seen = np.where((labels[k] == compact.PADDED)[..., None], np.nan, shown[k].astype(float))
     seen = found_at(seen, matrix[k], height, width)
     there = np.isfinite(seen).all(-1)
     # Drawn scales and whole pixels differ by one pixel at most; borders of padding are blended.
@@ -72,7 +80,7 @@ def test_the_inverse_undoes_the_map():
 def test_a_group_has_an_unzoomed_first_view_and_its_affine_maps():
   image, label = pictured(48, 80), np.arange(48 * 80).reshape(48, 80) % 19
   options = dict(size=SIZE, views=5, scale=(1.0, 1.0), mirror=False, mirror_views=False)
-  made = views.group(image, label, np.random.default_rng(1), **options, **QUIET)
+  made = group(image, label, np.random.default_rng(1), **options, **QUIET)
   assert made['target'].shape == made['student'].shape == (5, *SIZE, 3)
   assert made['target'].dtype == np.float32
   assert made['target_label'].dtype == np.int32
@@ -89,7 +97,7 @@ def test_a_group_has_an_unzoomed_first_view_and_its_affine_maps():
 def test_noise_is_the_students_alone_and_differs_between_views():
   image = pictured(*SIZE)
   options = dict(size=SIZE, views=3, zoom=(), mirror_views=False)
-  made = views.group(image, np.full(SIZE, 255), np.random.default_rng(0), **options)
+  made = group(image, np.full(SIZE, 255), np.random.default_rng(0), **options)
   np.testing.assert_array_equal(made['target'][0], made['target'][1])
   apart = np.abs(made['student'] - made['target']).mean((1, 2, 3))
   assert (apart > 0.01).all()
@@ -100,13 +108,13 @@ def test_noise_is_the_students_alone_and_differs_between_views():
 def test_views_with_a_frame_are_padded_with_imagenets_mean():
   image = np.full((*SIZE, 3), 200, np.uint8)
   options = dict(size=SIZE, scale=(1.0, 1.0), zoom=(1.3, 1.5))
-  made = views.group(image, np.full(SIZE, 7), np.random.default_rng(0), **options)
-  padded = made['target_label'] == views.PADDED
+  made = group(image, np.full(SIZE, 7), np.random.default_rng(0), **options)
+  padded = made['target_label'] == compact.PADDED
   assert not padded[0].any()
   assert 0.3 < padded[1:].mean() < 0.6
   assert set(np.unique(made['target_label'])) == {-1, 7}
   for name in ('target', 'student'):
-    mean = 2 * np.array(views.MEAN, np.float32) - 1
+    mean = 2 * np.array(compact.MEAN, np.float32) - 1
     np.testing.assert_allclose(made[name][padded] - mean, 0, atol=1e-6)
     assert (np.abs(made[name][~padded] - mean) > 1e-3).any(-1).all()
 
@@ -115,8 +123,8 @@ def test_the_generator_decides():
   image, make = pictured(40, 60), lambda seed: np.random.default_rng(seed)
   label = np.full((40, 60), 255)
   for run in (
-    lambda seed: views.group(image, label, make(seed), size=SIZE),
-    lambda seed: views.source(image, label, make(seed), size=SIZE, jitter=0.4),
+    lambda seed: group(image, label, make(seed), size=SIZE),
+    lambda seed: source(image, label, make(seed), size=SIZE, jitter=0.4),
   ):
     one, again, other = run(1), run(1), run(2)
     for key in one:
@@ -171,24 +179,24 @@ def test_noise_is_drawn_as_often_and_as_far_as_asked():
 def test_a_source_window_smaller_than_the_crop_is_in_the_middle_of_ignored_pixels():
   image, label = np.full((20, 30, 3), 90, np.uint8), np.full((20, 30), 4)
   options = dict(size=(30, 40), scale=(1.0, 1.0), ignore_label=19)
-  made = views.source(image, label, np.random.default_rng(0), **options)
+  made = source(image, label, np.random.default_rng(0), **options)
   expected = np.pad(label, 5, constant_values=19)
   np.testing.assert_array_equal(made['label'], expected)
-  normal = lambda image: ((image + 1) / 2 - views.MEAN) / views.STD
+  normal = lambda image: ((image + 1) / 2 - compact.MEAN) / compact.STD
   np.testing.assert_allclose(normal(made['image'])[expected == 19], 0, atol=1e-6)
-  mean, std = views.renormalised()
+  mean, std = compact.renormalised()
   np.testing.assert_allclose(normal(made['image'])[15, 20], (90 / 255 - mean) / std, rtol=1e-5)
-  plain = views.source(image, label, np.random.default_rng(0), renormalise=False, **options)
+  plain = source(image, label, np.random.default_rng(0), renormalise=False, **options)
   np.testing.assert_allclose(plain['image'][15, 20], 2 * 90 / 255 - 1, rtol=1e-5)
 
 
 def test_renormalised_source_colours_are_where_the_targets_are():
-  mean, std = views.renormalised()
-  of_source = (np.array(views.GTA5_MEAN) - mean) / std
-  of_target = (np.array(views.CITYSCAPES_MEAN) - views.MEAN) / views.STD
+  mean, std = compact.renormalised()
+  of_source = (np.array(compact.GTA5_MEAN) - mean) / std
+  of_target = (np.array(compact.CITYSCAPES_MEAN) - compact.MEAN) / compact.STD
   np.testing.assert_allclose(of_source, of_target, atol=1e-9)
   np.testing.assert_allclose(
-    np.array(views.GTA5_STD) / std, np.array(views.CITYSCAPES_STD) / views.STD
+    np.array(compact.GTA5_STD) / std, np.array(compact.CITYSCAPES_STD) / compact.STD
   )
 
 

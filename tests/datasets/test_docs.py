@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 import car_jax.options
-from car_jax.data import opening, pipeline, prepared
+from car_jax.data import compact, opening, pipeline, prepared
 from car_jax.data.options import Data
 from car_jax.datasets import prepare
 from car_jax.methods import base
@@ -31,7 +31,8 @@ def rows(title):
 
 def test_the_tables_name_every_key():
   data = opening.open_dataset({'name': 'fake', 'black_box': True})
-  batch = next(pipeline.train_batches(data.split('train'), data.info, {'batch': 2}, seed=0))
+  batches = pipeline.train_batches(data.split('train'), data.info, {'batch': 2}, seed=0)
+  batch = compact.expanded(next(batches))
   keys = {*car_jax.options.declared(Data)} - {'source', 'target'}
   assert rows('The batch') == set(batch) | {'unknown', 'name'} | keys
   assert rows('The prepared record') == set(data.split('train')[0])

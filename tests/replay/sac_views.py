@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from car_jax.data import photometric, views
+from car_jax.data import compact, photometric, views
 from car_jax.data.photometric import BRIGHTNESS, CONTRAST, HUE, SATURATION
 from tests.replay import Replay, replays
 
@@ -31,12 +31,18 @@ def noise(r: Replay) -> None:
 
 def normalised(images: np.ndarray) -> np.ndarray:
   """What a net makes of images; the published code feeds its nets with this."""
-  return ((images.astype(np.float64) + 1) / 2 - views.MEAN) / views.STD
+  return ((images.astype(np.float64) + 1) / 2 - compact.MEAN) / compact.STD
+
+
+def scaled(images: np.ndarray, labels: np.ndarray, *, renormalise: bool = False) -> np.ndarray:
+  """What a device makes of them."""
+  frame = compact.Frame.of(labels != compact.PADDED, 0, renormalise)
+  return compact.expanded(dict(image=images, frame=frame))['image']
 
 
 @replays('sac', 'source_aug')
 def source(r: Replay) -> None:
-  mean, std = views.renormalised()
+  mean, std = compact.renormalised()
   r.check('renorm_mean', mean, 1e-8)
   r.check('renorm_std', std, 1e-8)
   for case in (k.removesuffix('_image') for k in list(r.keys()) if k.endswith('_image')):
@@ -45,9 +51,9 @@ def source(r: Replay) -> None:
     r.check(f'{case}_scaled_hw', scaled, 0)
     drawn = views.Window(np.array(scaled), r[f'{case}_ij'], bool(r[f'{case}_flip']))
     pixels, labels = views.windowed(image, label, drawn, size=size)
-    normed = normalised(views.scaled(pixels, labels, renormalise=True))
+    normed = normalised(scaled(pixels, labels, renormalise=True))
     r.check(f'{case}_out', np.moveaxis(normed, -1, 0), 1e-5)
-    r.check(f'{case}_out_label', np.where(labels == views.PADDED, 255, labels), 0)
+    r.check(f'{case}_out_label', np.where(labels == compact.PADDED, 255, labels), 0)
 
 
 @replays('sac', 'target_aug')
@@ -64,7 +70,7 @@ def target(r: Replay) -> None:
     images, labels = views.viewed(image, label, base, drawn, size=size)
     r.check(f'{case}_images_u8', images, 0)
     r.check(f'{case}_labels', labels, 0)
-    normed = normalised(views.scaled(images, labels))
+    normed = normalised(scaled(images, labels))
     for where, k in (('0', 0), ('last', -1)):
       r.check(f'{case}_normed_{where}_s2', np.moveaxis(normed[k, ::2, ::2], -1, 0), 1e-5)
     r.check(f'{case}_normed_sum', normed.sum((1, 2), dtype=np.float64), 1e-6, relative=True)

@@ -43,9 +43,10 @@ def test_a_training_is_counted_by_its_kinds_of_steps():
     'tests/small.py:car',
     [('data.name', 'lidc_crops'), ('data.size', '24'), ('data.batch', '2')],
   )
-  cost = costs.of(config, {'lidc_crops': LIDC_V2}, {'lidc_crops': LIDC_V2.counts[0]})
+  data = costs.blank(config, {'lidc_crops': LIDC_V2}, {'lidc_crops': LIDC_V2.counts[0]})
+  cost = costs.of(config, data)
   longer = configs.override(config, [('method.rest_steps', '0'), ('steps', '60')])
-  critic = costs.of(longer, {'lidc_crops': LIDC_V2}, {'lidc_crops': LIDC_V2.counts[0]})
+  critic = costs.of(longer, data)
   assert (cost.steps, critic.steps) == (6, 60)
   assert 0 < cost.flops < critic.flops  # the critic's steps have its own descent besides
   rate = costs.Rate(critic.flops, critic.moved / 2, '')

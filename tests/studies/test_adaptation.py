@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from car_jax.commands import train
-from car_jax.data import labels, opening, pipeline
+from car_jax.data import compact, labels, opening, pipeline
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, pictures
 from car_jax.reliability import count, segmenters
@@ -57,7 +57,8 @@ def counted(run):
   loaded = checkpointed.load(run)
   data = opening.open_dataset(loaded.config.data.to_dict())
   logits, matrix = jax.jit(loaded.method.logits), np.zeros((3, 3), int)
-  for batch in pipeline.eval_batches(data.split('test'), data.info, loaded.config.data.to_dict()):
+  batches = pipeline.eval_batches(data.split('test'), data.info, loaded.config.data.to_dict())
+  for batch in map(compact.expanded, batches):
     said = np.asarray(logits(loaded.state, {k: batch[k] for k in ('image', 'labels')})).argmax(-1)
     kept = np.asarray(batch['valid'])
     np.add.at(matrix, (batch['labels'][kept, 0].ravel(), said[kept].ravel()), 1)
@@ -127,7 +128,8 @@ def test_the_pictures_images_are_the_runs_first(runs, monkeypatch):
   config = checkpointed.load(runs / 'sac' / 'seed0').config
   assert config.data.target.groups == 1
   stream = opening.open_dataset(config.data.to_dict()).split('adaptation')
-  batches = [*itertools.islice(stream.train_batches(seed=config.seed), 2)]
+  batches = itertools.islice(stream.train_batches(seed=config.seed), 2)
+  batches = [*map(compact.expanded, batches)]
   monkeypatch.setattr(jax, 'device_count', lambda: 3)  # that no 8 views can be split over
   found, _ = adaptation.training_batch(config, '', 2)
   for key in ('target', 'student', 'affine', 'target_label', 'views'):
