@@ -33,6 +33,9 @@ from car_jax.evaluate import folders
 IMPORTERS = {
   'car': ('carsss', 'configs/car_lidc.py'),
   'mose': ('mose', 'configs/mose_lidc_masks.py'),
+  'prob_unet': ('ambiguous', 'configs/prob_unet_lidc.py:port'),
+  'phiseg': ('ambiguous', 'configs/phiseg_lidc.py'),
+  'ssn': ('ambiguous', 'configs/ssn_lidc.py:gtr'),
   'mmseg': ('mmseg', ''),
   'detectron2': ('detectron2', ''),
   'huggingface': ('huggingface', ''),
