@@ -1,9 +1,10 @@
 """car-jax import NAME FILE --out DIR: published weights as our checkpoint.
 
-NAME says whose format: car, mose, sac (their authors'), mmseg (mmsegmentation), detectron2 (its
-projects Mask2Former and MaskFormer), huggingface (transformers; a folder or a file in it),
-torchvision or timm. ImageNet's weights of the last three are a start for any net that has such an
-encoder, which --config names; its other parts are as they start.
+NAME says whose format: car, mose, sac (their authors'), prob_unet, phiseg, ssn (ports of these; see
+docs/families.md), mmseg (mmsegmentation), detectron2 (its projects Mask2Former and MaskFormer),
+huggingface (transformers; a folder or a file in it), torchvision or timm. ImageNet's weights of the
+last three are a start for any net that has such an encoder, which --config names; its other parts
+are as they start.
 
 The file is read without torch and without running code in it. Every name left over on either side
 is an error. `car-jax eval --checkpoint DIR` then scores it; config.init fine-tunes from it.

@@ -83,10 +83,11 @@ def _ssn(weights: Weights) -> list[Rule]:
 
 def _with_one_head(weights: Weights) -> dict[str, np.ndarray]:
   """The three layers of one pixel, one after the other, as a layer."""
-  rest = {k: v for k, v in weights.items() if k.rpartition('.')[0] not in HEADS}
+  rest = dict(weights)
   for leaf in ('weight', 'bias'):
-    if all(f'{head}.{leaf}' in weights for head in HEADS):
-      rest[f'heads.{leaf}'] = np.concatenate([weights[f'{head}.{leaf}'] for head in HEADS])
+    parts = [f'{head}.{leaf}' for head in HEADS]
+    if all(part in rest for part in parts):
+      rest[f'heads.{leaf}'] = np.concatenate([rest.pop(part) for part in parts])
   return rest
 
 

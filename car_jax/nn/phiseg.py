@@ -109,18 +109,18 @@ class PHiSegNet(Segmenter):
     return 2 ** (len(self.widths) - 1)
 
   def setup(self) -> None:
-    if self.levels > len(self.widths):
-      raise UserError(
-        f'method.model.levels is {self.levels}, with {len(self.widths)} widths\n'
-        f'  give {len(self.widths)} or less'
-      )
     kw: dict[str, Any] = dict(widths=self.widths, levels=self.levels, dtype=self.dtype)
     self.prior = LatentNet(latent=self.latent, **kw, name='prior')
     self.posterior = LatentNet(latent=self.latent, **kw, name='posterior')
     self.likelihood = Likelihood(num_classes=self.num_classes, **kw, name='likelihood')
 
   def latent_shapes(self, height: Any, width: Any) -> list[tuple[Any, ...]]:
-    """(h, w, D) of each latent, fine to coarse."""
+    """(h, w, D) of each latent, fine to coarse. Raises UserError for more levels than widths."""
+    if self.levels > len(self.widths):
+      raise UserError(
+        f'method.model.levels is {self.levels}, with {len(self.widths)} widths\n'
+        f'  give {len(self.widths)} or less'
+      )
     first = len(self.widths) - self.levels
     return [(height // 2**k, width // 2**k, self.latent) for k in range(first, first + self.levels)]
 
