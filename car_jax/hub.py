@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from car_jax import checkpoints, files, paths
+from car_jax import checkpoints, combined, files, paths
 from car_jax.errors import UserError, nearest, package, reading, reason
 from car_jax.evaluate import folders
 from car_jax.importers.safetensors_file import read_safetensors
@@ -44,8 +44,8 @@ def is_hub(path: str | pathlib.Path) -> bool:
 
 
 def is_named(text: str) -> bool:
-  """Whether a text is zoo:NAME or hf://OWNER/NAME, no path."""
-  return text.startswith(('zoo:', 'hf:'))
+  """Whether a text is zoo:NAME, hf://OWNER/NAME or made of runs (combined.py), no path."""
+  return text.startswith(('zoo:', 'hf:')) or combined.is_named(text)
 
 
 def resolve(path: str | pathlib.Path) -> pathlib.Path:
@@ -54,6 +54,8 @@ def resolve(path: str | pathlib.Path) -> pathlib.Path:
   Raises UserError: no such model, huggingface_hub is not installed, nothing can be downloaded.
   """
   text = str(path)
+  if combined.is_named(text):
+    return pathlib.Path(text)  # whose runs are resolved one by one
   if text.startswith('zoo:'):
     name = text.removeprefix('zoo:')
     if name not in zoo():
@@ -63,13 +65,23 @@ def resolve(path: str | pathlib.Path) -> pathlib.Path:
   return _downloaded(text) if text.startswith('hf:') else paths.of(path)
 
 
+def folders_of(path: str) -> list[pathlib.Path]:
+  """The folders that a path stands for: itself, or those of the runs that it is made of."""
+  if not combined.is_named(path):
+    return [resolve(path)]
+  return [folder for run in combined.split(path)[1] for folder in folders_of(run)]
+
+
 def shown(path: pathlib.Path) -> str:
   """How a model's folder is best named: zoo:NAME for one that ships."""
   return f'zoo:{path.name}' if path.parent == ZOO else str(path)
 
 
 def name_of(path: str) -> str:
-  """What a folder, zoo:NAME or hf://OWNER/NAME is called."""
+  """What a folder, zoo:NAME or hf://OWNER/NAME is called, or what is made of them."""
+  if combined.is_named(path):
+    kind, runs = combined.split(path)
+    return f'{kind} of {" and ".join(map(name_of, runs))}'
   if is_named(path):
     return re.split('[:/]', path.partition('@')[0])[-1]
   return paths.absolute(paths.of(path)).name
@@ -109,6 +121,8 @@ def save(
   card: the method, config.json's content, the number of parameters -> the text of README.md. Raises
   UserError.
   """
+  if combined.is_named(str(loaded.path)):
+    raise UserError(f'{loaded.path} is made of runs\n  a folder holds one of them: give its own')
   left_out, arrays = loaded.method.training_parts, {}
   for name, array in checkpoints.leaves(jax.device_get(loaded.state)):
     if name.partition('/')[0] not in left_out:

@@ -21,7 +21,10 @@ METHODS = {
   'diffusion': 'car_jax.methods.diffusion:Diffusion',
   'lts': 'car_jax.methods.lts:LTS',
   'mose': 'car_jax.methods.mose:MoSE',
+  'phiseg': 'car_jax.methods.phiseg:PHiSeg',
+  'prob_unet': 'car_jax.methods.prob_unet:ProbabilisticUNet',
   'sac': 'car_jax.methods.sac:SAC',
+  'ssn': 'car_jax.methods.ssn:SSN',
   'supervised': 'car_jax.methods.supervised:Supervised',
 }
 NETS = {
@@ -37,6 +40,9 @@ NETS = {
   'unet_generator': 'car_jax.nn.unet:UNetGenerator',
   'unet_vae_generator': 'car_jax.nn.unet:UNetVAEGenerator',
   'mose': 'car_jax.nn.mose:MoSENet',
+  'phiseg': 'car_jax.nn.phiseg:PHiSegNet',
+  'prob_unet': 'car_jax.nn.prob_unet:ProbUNet',
+  'unet': 'car_jax.nn.three_conv_unet:UNet',
   'local_temperature': 'car_jax.nn.local_temperature:LocalTemperature',
   'pixel_discriminator': 'car_jax.nn.discriminator:PixelDiscriminator',
 }

@@ -20,7 +20,10 @@ PAPERS = {
   'car': 'https://arxiv.org/abs/2006.13144',
   'lts': 'https://arxiv.org/abs/2303.11298',
   'mose': 'https://arxiv.org/abs/2212.07328',
+  'phiseg': 'https://arxiv.org/abs/1906.04045',
+  'prob_unet': 'https://arxiv.org/abs/1806.05034',
   'sac': 'https://arxiv.org/abs/2105.00097',
+  'ssn': 'https://arxiv.org/abs/2006.06015',
 }
 NETS = ('model', 'calnet', 'generator', 'discriminator', 'segmenter', 'temperature')
 KEYS = ('models', 'metrics', 'subjects', 'data', 'units', 'interval', 'samples', 'command')

@@ -38,6 +38,23 @@ METHODS = dict(
     optim=dict(lr=1e-3, weight_decay=1e-5),
     samples=(2,),
   ),
+  ssn=dict(
+    name='ssn',
+    model=dict(name='unet', widths=(8, 8, 16)),
+    optim=dict(lr=1e-3),
+    rank=3,
+    samples=4,
+  ),
+  prob_unet=dict(
+    name='prob_unet',
+    model=dict(name='prob_unet', widths=(8, 8, 16), latent=2),
+    optim=dict(lr=1e-3, weight_decay=1e-5),
+  ),
+  phiseg=dict(
+    name='phiseg',
+    model=dict(name='phiseg', widths=(8, 8, 16), levels=2),
+    optim=dict(lr=1e-3, weight_decay=1e-5),
+  ),
   supervised=dict(name='supervised', model=SEGNET, optim=dict(lr=2e-4)),
   abn=dict(name='abn', model=DEEPLABV2, optim=SGD),
   sac=dict(name='sac', model=DEEPLABV2, optim=SGD, views=4, teacher_period=2),

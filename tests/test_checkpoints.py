@@ -18,8 +18,7 @@ import pytest
 
 from car_jax import checkpoints
 from car_jax.errors import UserError
-from car_jax.methods.supervised import State
-from car_jax.methods.train_state import TrainState
+from car_jax.methods.train_state import State, TrainState
 
 
 @pytest.fixture

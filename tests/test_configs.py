@@ -24,6 +24,9 @@ STUDIES = [f for f in FILES if f.startswith('reliability') and f not in REGISTRI
 GENERATING = ['genval_ood', 'genval_style']  # nor these
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
+VARIANTS |= {'prob_unet_lidc': ['original', 'port'], 'ssn_lidc': ['unet', 'gtr']}
+VARIANTS |= {'families_lidc_masks': ['ssn', 'prob_unet', 'phiseg', 'dropout']}
+VARIANTS |= {'families_street_scenes': ['ssn', 'prob_unet', 'phiseg']}
 VARIANTS |= {'segmenters_street_scenes': [*segmenters_street_scenes.MODELS]}
 VARIANTS |= {'genval_tiny': ['diffusion', 'controlnet'], 'genval_controlnet': ['efficient']}
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
@@ -82,7 +85,8 @@ def made_small(config) -> None:
 def shrink(node) -> None:
   """Makes every net of a config small, whatever its name."""
   sizes = {'segnet': ('widths', 'depths'), 'unet_generator': ('hidden', 'latent')}
-  sizes |= {'mose': ('widths',), 'toy_calnet': ('hidden',)}
+  sizes |= dict.fromkeys(('mose', 'unet', 'prob_unet', 'phiseg'), ('widths',))
+  sizes |= {'toy_calnet': ('hidden',)}
   sizes |= {'pixel_discriminator': ('hidden',), 'unet_vae_generator': ('hidden', 'latent')}
   for value in node.values():
     if hasattr(value, 'values'):

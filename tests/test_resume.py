@@ -65,7 +65,12 @@ def whole(tmp_path_factory):
   return finished
 
 
-@pytest.mark.parametrize('variant', ['sac', pytest.param('mose', marks=pytest.mark.slow)])
+SLOW = [
+  pytest.param(name, marks=pytest.mark.slow) for name in ('mose', 'ssn', 'prob_unet', 'phiseg')
+]
+
+
+@pytest.mark.parametrize('variant', ['sac', *SLOW])
 def test_a_run_that_was_stopped_and_then_killed_ends_with_the_same_bytes(
   whole, variant, tmp_path, capsys
 ):

@@ -58,7 +58,10 @@ def three_steps(out, variant, devices, *clusters):
   return found
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('car', 'mose')]
+SLOW = [
+  pytest.param(name, marks=pytest.mark.slow)
+  for name in ('car', 'mose', 'ssn', 'prob_unet', 'phiseg')
+]
 
 
 @pytest.mark.parametrize('variant', [*SLOW, 'supervised'])

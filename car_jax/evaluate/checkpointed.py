@@ -14,38 +14,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, errors, hub, loop, sharding
+from car_jax import checkpoints, combined, errors, hub, loop, sharding
 from car_jax import config as configs
 from car_jax import paths as places
 from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders, plan, report, save
+from car_jax.evaluate import folders, made_of_runs, plan, report, save
 from car_jax.evaluate.harness import Evaluator
+from car_jax.evaluate.made_of_runs import Loaded
 from car_jax.evaluate.predict import Subject, subjects
 from car_jax.methods.inference import Inference
 from car_jax.methods.train_state import for_evaluation
 from car_jax.report import table
 
 INFERENCE = tuple(f.name for f in dataclasses.fields(Inference))
-
-
-@dataclasses.dataclass
-class Loaded:
-  """A checkpoint ready to predict.
-
-  path: its folder. info: of the data it was loaded for. size: height and width of the images that
-  it was trained on, where it tells. which: of its run's checkpoints, in words.
-  """
-
-  path: pathlib.Path
-  step: int
-  config: ConfigDict
-  method: Any
-  state: Any
-  info: sources.DataInfo
-  size: tuple[int, int] | None = None
-  crc: Any = None  # of its arrays, as the checkpoint tells them
-  which: str = 'only checkpoint'
 
 
 def name_and_folder(text: str) -> tuple[str, str]:
@@ -68,7 +50,10 @@ def names_and_folders(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
 
 
 def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
-  """The config that a checkpoint was trained with, completed. Raises UserError."""
+  """The config that a checkpoint was trained with, completed; the first one's, where several make
+  a predictor. Raises UserError."""
+  path = hub.folders_of(str(path))[0]
+  path = folders.trainings(path)[0]
   return hub.read(path, wish, lambda saved, step: configs.saved(saved.meta(step)['config']))
 
 
@@ -89,10 +74,15 @@ def load(
 ) -> Loaded:
   """A checkpoint's method and state, for data of `info` (those it was trained on).
 
-  wish: a step, 'best' or 'latest'; '' is the best one. changes: options of inference, as
-  configs.override takes them. Raises UserError for a damaged checkpoint, naming others there.
+  path: may be made of runs, see combined.py. wish: a step, 'best' or 'latest'; '' is the best one.
+  changes: options of inference, as configs.override takes them. Raises UserError for a damaged
+  checkpoint, naming others there.
   """
   check_changes(changes)
+  if combined.is_named(str(path)):
+    return made_of_runs.load(
+      str(path), functools.partial(load, wish=wish, info=info, mesh=mesh, changes=changes)
+    )
   use = functools.partial(_opened, info=info, mesh=mesh, changes=changes)
   return hub.read(path, wish, use)
 

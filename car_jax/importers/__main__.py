@@ -1,9 +1,10 @@
 """car-jax import NAME FILE --out DIR: published weights as our checkpoint.
 
-NAME says whose format: car, mose, sac (their authors'), mmseg (mmsegmentation), detectron2 (its
-projects Mask2Former and MaskFormer), huggingface (transformers; a folder or a file in it),
-torchvision or timm. ImageNet's weights of the last three are a start for any net that has such an
-encoder, which --config names; its other parts are as they start.
+NAME says whose format: car, mose, sac (their authors'), prob_unet, phiseg, ssn (ports of these; see
+docs/families.md), mmseg (mmsegmentation), detectron2 (its projects Mask2Former and MaskFormer),
+huggingface (transformers; a folder or a file in it), torchvision or timm. ImageNet's weights of the
+last three are a start for any net that has such an encoder, which --config names; its other parts
+are as they start.
 
 The file is read without torch and without running code in it. Every name left over on either side
 is an error. `car-jax eval --checkpoint DIR` then scores it; config.init fine-tunes from it.
@@ -33,6 +34,9 @@ from car_jax.evaluate import folders
 IMPORTERS = {
   'car': ('carsss', 'configs/car_lidc.py'),
   'mose': ('mose', 'configs/mose_lidc_masks.py'),
+  'prob_unet': ('ambiguous', 'configs/prob_unet_lidc.py:port'),
+  'phiseg': ('ambiguous', 'configs/phiseg_lidc.py'),
+  'ssn': ('ambiguous', 'configs/ssn_lidc.py:gtr'),
   'mmseg': ('mmseg', ''),
   'detectron2': ('detectron2', ''),
   'huggingface': ('huggingface', ''),

@@ -8,25 +8,16 @@ from ml_collections import ConfigDict
 
 from car_jax import registry
 from car_jax.errors import UserError, naming
-from car_jax.importers import rules, tables, torch_file
-from car_jax.importers.rules import Rule, Weights, convolution, linear, norm, point, with_bias
+from car_jax.importers import rules, tables, three_conv, torch_file
+from car_jax.importers.rules import Rule, Weights, linear, norm, point, with_bias
 from car_jax.importers.segmenters import first_state, with_net
 
 WRAPPER = 'module.'
 
 
 def _table(levels: int) -> list[Rule]:
-  """Blocks begin with their pooling, but for the first; the decoder's count from the deepest."""
   table = [Rule('mu', 'means'), Rule('log_sigma', 'log_deviations')]
-  blocks = [('backbone.contracting_path.0.layers', 'down0', 0)]
-  blocks += [(f'backbone.contracting_path.{k}.layers', f'down{k}', 1) for k in range(1, levels)]
-  for k in range(levels - 1):
-    theirs = f'backbone.upsampling_path.{k}.conv_block.layers'
-    blocks.append((theirs, f'up{levels - 2 - k}', 0))
-  for theirs, ours, start in blocks:
-    for i in range(3):
-      table += with_bias(rf'{theirs}\.{start + 3 * i}', f'{ours}/conv{i + 1}', convolution)
-      table += norm(rf'{theirs}\.{start + 3 * i + 1}', f'{ours}/norm{i + 1}')
+  table += three_conv.unet('backbone', levels, norms=True)
   table += with_bias(r'gating\.fc_layer\.0', 'gate1', linear)
   table += with_bias(r'gating\.fc_layer\.2', 'gate2', linear)
   table += [Rule(r'gating\.fc_layer\.4\.weight', 'gate3/kernel', linear)]

@@ -27,6 +27,17 @@ def cross_entropy(
   return -jnp.mean(picked if mask is None else jnp.where(mask, picked, 0))
 
 
+def log_likelihood(
+  logits: Float[Array, '*B H W C'],
+  label: Integer[Array, '*B H W'],
+  mask: Bool[Array, '*B H W'] | None = None,
+) -> Float[Array, '*B']:
+  """Of whole label maps, in nats: the sum over the pixels of `mask`, by their softmax."""
+  wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  picked = jnp.take_along_axis(jax.nn.log_softmax(wide), label[..., None], axis=-1)[..., 0]
+  return jnp.sum(picked if mask is None else jnp.where(mask, picked, 0), (-2, -1))
+
+
 def negative_log_probability(
   probs: Float[Array, 'B H W C'],
   label: Integer[Array, 'B H W'],

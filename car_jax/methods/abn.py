@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from car_jax.errors import UserError
 from car_jax.losses import consistency
 from car_jax.methods.base import Batch, Logs
-from car_jax.methods.supervised import State, Supervised
-from car_jax.methods.train_state import full_size
+from car_jax.methods.supervised import Supervised
+from car_jax.methods.train_state import State, full_size
 from car_jax.typing import Array
 
 

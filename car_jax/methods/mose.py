@@ -24,6 +24,7 @@ from car_jax.errors import UserError
 from car_jax.losses import transport
 from car_jax.methods import baselines
 from car_jax.methods.base import Batch, Logs, Samples, example_keys
+from car_jax.methods.observed import Observed
 from car_jax.methods.train_state import OneNet, TrainState, create
 from car_jax.nn import net as nets
 from car_jax.options import Count, Positive, Share, Weight
@@ -56,7 +57,7 @@ class State(flax.struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True)
-class MoSE(OneNet):
+class MoSE(Observed, OneNet):
   """`model` is an entry of the registry with MoSENet's methods. Pixels that all readers gave
   `ignore_label` are taken out of the cost, those that one gave it out of the cost of that one.
 
@@ -88,15 +89,6 @@ class MoSE(OneNet):
   """The loss that schedules listen to: each epoch's, or as released the mean since the start."""
   one_annotation: bool = False
   """Train on each image's first reader only."""
-  channels: Literal[1, 3] = 1
-  """Channels of the image: 1 for grey, 3 for colour."""
-  pixel_mean: tuple[float, ...] = ()
-  """Mean of each channel from 0 to 1; without, each image gets mean 0."""
-  pixel_std: tuple[float, ...] = ()
-  """Deviation of each channel from 0 to 1; without, each image gets deviation 1."""
-  black_box: Literal['', 'number', 'one_hot'] = ''
-  """How another model's prediction is given to the net: its class numbers in one channel (0 for
-  unlabelled), as released, or a channel per class; empty for none."""
 
   def __post_init__(self):
     for key in ('samples', 'row_limits', 'groupings'):
@@ -105,22 +97,10 @@ class MoSE(OneNet):
     for key in ('milestones', 'decay_steps', 'warmup_steps'):
       if self.optim.get(key):
         raise UserError(f'method.optim.{key}: the rate of MoSE follows the loss; leave it out')
-    for key in ('pixel_mean', 'pixel_std'):
-      if len(given := getattr(self, key)) != len(self.pixel_std) or len(given) not in (
-        0,
-        self.channels,
-      ):
-        raise UserError(
-          f'method.{key} is {given}\n  give pixel_mean and pixel_std {self.channels} number(s)'
-        )
+    super().__post_init__()
 
   def init(self, seed: int, batch: Batch) -> State:
-    if self.black_box and 'black_box' not in batch:
-      raise UserError(
-        "method.black_box: the data set holds no black-box predictions; use method.black_box=''"
-      )
-    extra = {'': 0, 'number': 1, 'one_hot': self.num_classes}[self.black_box]
-    net, image = self.net, np.zeros((*batch['image'].shape[:3], self.channels + extra), np.float32)
+    net, image = self.net, self.blank(batch)
     noise = np.zeros((len(image), 1, net.experts, net.latent), np.float32)
     schedule = Schedule(
       rate=ReducingRate.start(self.optimizer.lr),
@@ -132,23 +112,6 @@ class MoSE(OneNet):
     )
     trained = create(net, self.optimizer, seed, image, noise, train=False)
     return State(step=np.int32(0), net=trained, schedule=schedule)
-
-  def observed(self, batch: Batch) -> Array:
-    """What the net sees [B, H, W, channels]: the standardised image, the black-box prediction."""
-    x = batch['image'][..., : self.channels]
-    if self.pixel_mean:
-      x = ((x + 1) / 2 - jnp.asarray(self.pixel_mean)) / jnp.asarray(self.pixel_std)
-    else:
-      x = x - x.mean((1, 2, 3), keepdims=True)
-      x = x / (jnp.sqrt(jnp.square(x).mean((1, 2, 3), keepdims=True)) + 1e-8)
-    if not self.black_box:
-      return x
-    prediction = batch['black_box']
-    if self.black_box == 'one_hot':
-      prediction = jax.nn.one_hot(prediction, self.num_classes)
-    else:  # the released numbers: unlabelled, our last class, is 0
-      prediction = ((prediction + 1) % self.num_classes)[..., None].astype(x.dtype)
-    return jnp.concatenate([x, prediction], -1)
 
   def phase(self, step: int, state: State) -> int:
     """How many samples of each expert the next step draws."""
@@ -265,10 +228,6 @@ class MoSE(OneNet):
 
   whole_distributions = ('weighted experts',)  # predictors whose samples are no draws
   training_parts = ('schedule',)
-
-  @property
-  def reads_black_box(self) -> bool:
-    return bool(self.black_box)
 
   def predictors(self) -> dict[str, Any]:
     def samples(state: State, batch: Batch, rng: Array, n: int) -> Samples:

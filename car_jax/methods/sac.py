@@ -23,7 +23,7 @@ import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.losses import consistency
-from car_jax.methods import baselines, supervised
+from car_jax.methods import baselines, train_state
 from car_jax.methods.abn import ABN, check_domains
 from car_jax.methods.base import Batch, Logs
 from car_jax.methods.train_state import Frozen, TrainState, create, full_size
@@ -33,7 +33,7 @@ from car_jax.options import Count, Positive, Range, Share, Weight
 from car_jax.typing import Array
 
 
-class State(supervised.State):
+class State(train_state.State):
   """`prior` [C] is the running share of each class; `initialised` once the teacher is a copy."""
 
   teacher: Frozen

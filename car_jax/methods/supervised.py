@@ -7,7 +7,6 @@ frequencies. Letters as in methods/base.py; D channels of a net's last backbone 
 import dataclasses
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,15 +17,10 @@ from car_jax.losses import segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Batch, Logs
 from car_jax.methods.inference import Inference
-from car_jax.methods.train_state import OneNet, TrainState, create, full_size
+from car_jax.methods.train_state import OneNet, State, create, full_size
 from car_jax.nn import net as nets
 from car_jax.nn.layers import BLOCK, at_least_float32, resize_bilinear
 from car_jax.typing import Array
-
-
-class State(flax.struct.PyTreeNode):
-  step: Array
-  net: TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +40,6 @@ class Supervised(Inference, OneNet):
   def init(self, seed: int, batch: Batch) -> State:
     net = create(self.net, self.optimizer, seed, batch['image'], train=False)
     return State(step=np.int32(0), net=net)
-
-  def known(self, label: Array) -> Array:
-    """Labels with -1 for what is not learnt from: ignored pixels, and numbers of no class."""
-    valid = (label >= 0) & (label < self.num_classes)
-    if self.ignore_label is not None:
-      valid &= label != self.ignore_label
-    return jnp.where(valid, label, -1)
 
   def loss(self, logits: Array, batch: Batch) -> Array:
     label = self.known(batch['label'])

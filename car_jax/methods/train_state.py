@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from car_jax import registry
@@ -53,6 +54,13 @@ class TrainState(Frozen):
     if isinstance(state, Averaged):
       state = state.replace(params=jax.tree.map(np.array, params))
     return TrainState(params, batch_stats, state)
+
+
+class State(flax.struct.PyTreeNode):
+  """The state of a method of one net."""
+
+  step: Array
+  net: TrainState
 
 
 def create(net: Any, optimizer: Optimizer, seed: int, *inputs: Any, **kw: Any) -> TrainState:
@@ -110,3 +118,10 @@ class OneNet(Method):
   @property
   def optimizer(self) -> Optimizer:
     return optimizer(self.optim, self.steps_per_epoch, self.net)
+
+  def known(self, label: Array) -> Array:
+    """Labels with -1 for what is not learnt from: ignored pixels, and numbers of no class."""
+    valid = (label >= 0) & (label < self.num_classes)
+    if self.ignore_label is not None:
+      valid &= label != self.ignore_label
+    return jnp.where(valid, label, -1)

@@ -14,26 +14,11 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn import net as nets
-from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, conv, dense
+from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, dense
 from car_jax.nn.net import Segmenter
+from car_jax.nn.three_conv_unet import CONVOLUTIONS, NORM, WIDTHS, Block, contracted, expanded
 from car_jax.options import Width
 from car_jax.typing import Array
-
-NORM: dict[str, Any] = dict(epsilon=1e-3, momentum=0.01)
-
-
-class Block(nn.Module):
-  """Three times convolution, batch norm, ReLU."""
-
-  features: int
-  dtype: Any = None
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
-    for k in range(1, 4):
-      x = conv(self.features, dtype=self.dtype, name=f'conv{k}')(x)
-      x = nn.relu(BatchNorm(**NORM, name=f'norm{k}')(x, train=train))
-    return x
 
 
 class Mix(nn.Module):
@@ -66,7 +51,7 @@ class MoSENet(Segmenter):
   H and W multiples of 2 ** (levels - 1).
   """
 
-  widths: tuple[Width, ...] = (32, 64, 128, 192, 192, 192, 192)
+  widths: tuple[Width, ...] = WIDTHS
   """Channels of each stage."""
   latent: Width = 1
   """Size of the latent."""
@@ -74,8 +59,7 @@ class MoSENet(Segmenter):
   """Experts of the mixture."""
 
   INIT = (
-    (r'(down|up)\d/conv\d/kernel', init.kaiming_fan_in),
-    (r'(down|up)\d/conv\d/bias', init.tiny_truncated_normal),
+    *CONVOLUTIONS,
     (r'(shift|scale)/kernel', init.xavier_uniform),
     (r'(shift|scale)/bias', init.zeros),
     (r'^params/means', init.binary_codes),
@@ -110,15 +94,8 @@ class MoSENet(Segmenter):
   def features(self, x: Array, *, train: bool) -> tuple[list[Array], Array]:
     """x [B, H, W, channels] -> the encoder's outputs, fine to coarse, and features [B, H, W, F]."""
     check_multiple(x.shape, self.multiple, f'MoSE with {len(self.widths)} levels')
-    skips = []
-    for k, down in enumerate(self.downs):
-      x = down(nn.avg_pool(x, (2, 2), (2, 2)) if k else x, train)
-      skips.append(x)
-    for k in reversed(range(len(self.ups))):
-      b, h, w, c = x.shape
-      x = jax.image.resize(x, (b, 2 * h, 2 * w, c), 'bilinear')
-      x = self.ups[k](jnp.concatenate([x, skips[k]], -1), train)
-    return skips, x
+    skips = contracted(self.downs, x, train)
+    return skips, expanded(self.ups, skips, train, False)
 
   def gate(self, coarse: Array, share: np.ndarray | None = None) -> Array:
     """The encoder's last output [B, h, w, f] -> probability of each expert [B, K].

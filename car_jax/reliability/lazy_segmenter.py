@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from car_jax import paths
+from car_jax import combined, paths
 from car_jax.errors import UserError
 from car_jax.evaluate.engine import Predicted
 from car_jax.reliability import foreign
@@ -77,7 +77,11 @@ def open_segmenter(spec: Mapping[str, Any], plan: Plan, mesh: Mesh) -> Segmenter
 
 def is_run(path: str) -> bool:
   folder = paths.of(path)
-  return folder.name.isdigit() or any((folder / part).exists() for part in RUN)
+  return (
+    combined.is_named(path)
+    or folder.name.isdigit()
+    or any((folder / part).exists() for part in RUN)
+  )
 
 
 def check_data(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import hub, options, paths
+from car_jax import hub, options
 from car_jax.calibrate import base
 from car_jax.data import labels
 from car_jax.errors import UserError, naming, nearest
@@ -270,7 +270,8 @@ def _present(
   models: dict[str, dict[str, Any]], path: str
 ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
   """The models whose folders are there, and names of the others. Raises UserError for none."""
-  there = {k: v for k, v in models.items() if '{' in v['path'] or paths.of(v['path']).exists()}
+  is_there = lambda path: '{' in path or all(p.exists() for p in hub.folders_of(path))
+  there = {k: v for k, v in models.items() if is_there(v['path'])}
   if models and not there:
     name, spec = next(iter(models.items()))
     raise UserError(

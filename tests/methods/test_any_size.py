@@ -18,6 +18,7 @@ KEY = jax.random.key(1)
 SIDES = (37, 21)
 SEGNET = dict(name='segnet', widths=(4, 4, 4), depths=(1, 1, 1))
 UNET = dict(name='unet_generator', hidden=4, latent=2)
+SAMPLED = ('mose', 'ssn', 'prob_unet', 'phiseg')
 MIRROR = dict(mode='symmetric')
 
 
@@ -29,11 +30,11 @@ def batch(height, width):
   return {'image': images(height, width), 'example': np.arange(2, dtype=np.uint32)}
 
 
-@pytest.mark.parametrize('name', ['car', 'lts', 'mose', 'supervised', 'abn'])
+@pytest.mark.parametrize('name', ['car', 'lts', *SAMPLED, 'supervised', 'abn'])
 def test_every_method_predicts_images_of_their_own_size(name):
   file = 'configs/smoke.py' if name == 'lts' else 'tests/small.py'
   spec = configs.load(f'{file}:{name}').method.to_dict()
-  looks = dict(scales=(0.75, 1.0), crop=20, stride=12) if name not in ('car', 'mose') else {}
+  looks = dict(scales=(0.75, 1.0), crop=20, stride=12) if name not in ('car', *SAMPLED) else {}
   method = registry.method(spec | looks, num_classes=3, steps_per_epoch=4)
   state = method.init(0, batch(32, 32))
   predict = next(iter(method.predictors().values()))

@@ -11,8 +11,8 @@ from car_jax.importers import sac as importer
 from car_jax.losses import consistency
 from car_jax.methods import sac
 from car_jax.methods.abn import ABN
-from car_jax.methods.supervised import State, Supervised
-from car_jax.methods.train_state import Frozen, TrainState
+from car_jax.methods.supervised import Supervised
+from car_jax.methods.train_state import Frozen, State, TrainState
 from car_jax.nn.layers import resize_bilinear
 from tests.replay import Replay, replays
 from tests.replay.car_networks import nchw, nhwc

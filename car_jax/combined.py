@@ -1,0 +1,25 @@
+"""Names of predictors that are made of trained runs, wherever a run is named.
+
+  ensemble:RUN1,RUN2   several trainings (Lakshminarayanan et al., NeurIPS 2017); a folder of
+                       trainings seed0, seed1, .. stands for all of them
+  dropout:RUN          a net whose dropout goes on in prediction (Gal & Ghahramani, ICML 2016)
+  tta:RUN              copies of the image, turned as training turned it, and turned back
+
+The methods are in methods/mixture.py and methods/mc_dropout.py.
+"""
+
+import re
+
+KINDS = ('ensemble', 'dropout', 'tta')
+
+
+def is_named(text: str) -> bool:
+  """Whether a text is such a name, no path."""
+  return bool(re.match(f'({"|".join(KINDS)}):', text))
+
+
+def split(text: str) -> tuple[str, list[str]]:
+  """'ensemble:A,B' -> ('ensemble', ['A', 'B']); the others have one run."""
+  kind, _, rest = text.partition(':')
+  runs = rest.split(',') if kind == 'ensemble' else [rest]
+  return kind, [run.strip() for run in runs if run.strip()]

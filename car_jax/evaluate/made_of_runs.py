@@ -1,0 +1,100 @@
+"""Runs that are ready to predict, and what is made of them by names of combined.py."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from car_jax import combined, hub
+from car_jax.data import sources
+from car_jax.errors import UserError
+from car_jax.evaluate import folders
+from car_jax.methods.base import Method
+from car_jax.methods.mc_dropout import MCDropout
+from car_jax.methods.mixture import TURNS, Member, Mixture
+
+
+@dataclasses.dataclass
+class Loaded:
+  """A checkpoint ready to predict.
+
+  path: its folder. info: of the data it was loaded for. size: height and width of the images that
+  it was trained on, where it tells. which: of its run's checkpoints, in words.
+  """
+
+  path: pathlib.Path
+  step: int
+  config: ConfigDict
+  method: Any
+  state: Any
+  info: sources.DataInfo
+  size: tuple[int, int] | None = None
+  crc: Any = None  # of its arrays, as the checkpoint tells them
+  which: str = 'only checkpoint'
+
+
+def load(text: str, single: Callable[[str], Loaded]) -> Loaded:
+  """What a name of combined.py stands for; single(RUN) loads one run.
+
+  Raises UserError: no run, members of other classes, a net without dropout, a training that turned
+  no image.
+  """
+  kind, runs = combined.split(text)
+  if kind == 'ensemble':
+    runs = [str(folder) for run in runs for folder in _trainings(run)]
+  if not runs:
+    raise UserError(f'{text} names no run\n  such as {kind}:RUN' + ',RUN' * (kind == 'ensemble'))
+  loaded = [single(run) for run in runs]
+  first, method, state = loaded[0], None, tuple(one.state for one in loaded)
+  if kind == 'ensemble':
+    method = _ensemble(loaded)
+  elif kind == 'dropout':
+    method, state = _dropout(first), first.state
+  else:
+    method = Mixture('tta', [Member(first.method), *_turned(first)])
+  return dataclasses.replace(
+    first, path=pathlib.Path(text), method=method, state=state, crc=[one.crc for one in loaded]
+  )
+
+
+def _trainings(run: str) -> list[Any]:
+  return [run] if combined.is_named(run) else folders.trainings(hub.resolve(run))
+
+
+def _ensemble(loaded: list[Loaded]) -> Method:
+  first = loaded[0]
+  for other in loaded[1:]:
+    ours, theirs = first.info, other.info
+    same = ours.num_classes == theirs.num_classes and ours.class_names == theirs.class_names
+    if not same:
+      raise UserError(
+        f'{other.path} and {first.path} were trained for other classes\n'
+        '  the runs of an ensemble have the same'
+      )
+  return Mixture('ensemble', [Member(one.method, k) for k, one in enumerate(loaded)])
+
+
+def _dropout(one: Loaded) -> Method:
+  method = MCDropout(one.method, str(one.path))
+  side = one.size or (64, 64)
+  batch = {'image': np.zeros((1, *side, 3), np.float32), 'example': np.zeros(1, np.uint32)}
+  method.check(one.state, batch)
+  return method
+
+
+def _turned(one: Loaded) -> list[Member]:
+  """Members that see the image as training turned it."""
+  data: ConfigDict = one.config.data
+  source = data.get('source') or {}
+  used = [key for key in TURNS if data.get(key) or source.get(key)]
+  turns = [turn for key in used for turn in TURNS[key]]
+  if not turns:
+    known = ', '.join(f'data.{key}' for key in TURNS)
+    raise UserError(
+      f'{one.path} was trained on images that were never turned ({known}): its copies would be '
+      'strange to it\n  train it with one of them'
+    )
+  return [Member(one.method, 0, *turn) for turn in turns]

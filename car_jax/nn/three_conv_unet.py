@@ -1,0 +1,110 @@
+"""The U-Net under MoSE, the Probabilistic U-Net, PHiSeg and SSN: three convolutions a block.
+
+As in the released code of Gao et al. (ICLR 2023), which has it from ports of Kohl et al. (NeurIPS
+2018) and Baumgartner et al. (MICCAI 2019): these differ in batch norm, levels and in how maps are
+enlarged, which options say here. Letters: B images, H x W pixels, F channels, C classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from car_jax.nn import init
+from car_jax.nn.layers import (
+  BatchNorm,
+  align_corners_weights,
+  at_least_float32,
+  check_multiple,
+  conv,
+  dense,
+)
+from car_jax.nn.net import Segmenter
+from car_jax.options import Width
+from car_jax.typing import Array
+
+NORM: dict[str, Any] = dict(epsilon=1e-3, momentum=0.01)
+WIDTHS = (32, 64, 128, 192, 192, 192, 192)
+# How their convolutions start, wherever they lie in a net.
+CONVOLUTIONS: init.Table = (
+  (r'/conv\d/kernel', init.kaiming_fan_in),
+  (r'/conv\d/bias', init.tiny_truncated_normal),
+)
+
+
+class Block(nn.Module):
+  """`depth` times convolution, batch norm if `norm`, ReLU."""
+
+  features: int
+  dtype: Any = None
+  norm: bool = True
+  depth: int = 3
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    for k in range(1, self.depth + 1):
+      x = conv(self.features, dtype=self.dtype, name=f'conv{k}')(x)
+      x = BatchNorm(**NORM, name=f'norm{k}')(x, train=train) if self.norm else x
+      x = nn.relu(x)
+    return x
+
+
+def contracted(blocks: Sequence[Block], x: Array, train: bool) -> list[Array]:
+  """x [B, H, W, channels] -> each block's output, fine to coarse, each half as large."""
+  maps: list[Array] = []
+  for block in blocks:
+    x = block(nn.avg_pool(x, (2, 2), (2, 2)) if maps else x, train)
+    maps.append(x)
+  return maps
+
+
+def expanded(
+  blocks: Sequence[Block], maps: Sequence[Array], train: bool, align_corners: bool
+) -> Array:
+  """`contracted` maps and a block for each but the coarsest -> features [B, H, W, F]."""
+  x = maps[-1]
+  for block, skip in reversed([*zip(blocks, maps[:-1], strict=True)]):
+    x = block(jnp.concatenate([doubled(x, align_corners), skip], -1), train)
+  return x
+
+
+def doubled(x: Array, align_corners: bool) -> Array:
+  """[B, h, w, F] -> [B, 2h, 2w, F], bilinear; see layers.resize_bilinear."""
+  b, h, w, f = x.shape
+  if not align_corners:
+    return jax.image.resize(x, (b, 2 * h, 2 * w, f), 'bilinear')
+  rows, columns = (align_corners_weights(n, 2 * n, x.dtype) for n in (h, w))
+  return jnp.einsum('bhwf,gh,vw->bgvf', x, rows, columns, precision=jax.lax.Precision.HIGHEST)
+
+
+class UNet(Segmenter):
+  """[B, H, W, channels] -> logits [B, H, W, C] float32; sides multiples of 2 ** (levels - 1)."""
+
+  widths: tuple[Width, ...] = WIDTHS
+  """Channels of each level."""
+  norm: bool = True
+  """Batch norm after each convolution."""
+  align_corners: bool = False
+  """Whether maps are enlarged with the centres of corner pixels on each other."""
+
+  INIT = (*CONVOLUTIONS, *init.TORCH)
+
+  @property
+  def multiple(self) -> int:
+    return 2 ** (len(self.widths) - 1)
+
+  def setup(self) -> None:
+    block = lambda f, name: Block(f, self.dtype, self.norm, name=name)
+    self.downs = [block(f, f'down{k}') for k, f in enumerate(self.widths)]
+    self.ups = [block(f, f'up{k}') for k, f in enumerate(self.widths[:-1])]
+    self.out = dense(self.num_classes, dtype=self.dtype, name='out')
+
+  def features(self, x: Array, *, train: bool) -> Array:
+    """[B, H, W, channels] -> [B, H, W, F], F the first width."""
+    check_multiple(x.shape, self.multiple, f'a U-Net with {len(self.widths)} levels')
+    return expanded(self.ups, contracted(self.downs, x, train), train, self.align_corners)
+
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    return at_least_float32(self.out(self.features(x, train=train)))

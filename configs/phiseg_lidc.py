@@ -1,0 +1,32 @@
+"""PHiSeg on LIDC (Baumgartner et al., MICCAI 2019), 128x128, split v1.
+
+  car-jax prepare lidc_v1 --source data_lidc.pickle
+  car-jax train --config configs/phiseg_lidc.py --workdir runs/phiseg_lidc
+
+Five latent levels on seven resolutions, as UNet-Zoo's port trains it. Data are MoSE's; the images
+are not standardised, as there. For a GPU.
+"""
+
+from car_jax.configs import mose_lidc
+from car_jax.configs._published import CCDM, FOUR_READERS, paper, publish
+
+V1 = dict(source=f'PHiSeg, {CCDM}: LIDC, split v1', convention=FOUR_READERS)
+PUBLISHED = dict(
+  ged16=paper('ged16', 0.262, **V1),
+  ged100=paper('ged100', 0.224, **V1),
+  hm_iou16=paper('hm_iou16', 0.586, **V1),
+)
+
+
+def get_config():
+  c = mose_lidc.get_config()
+  c.method = dict(
+    name='phiseg',
+    model=dict(name='phiseg', widths=(32, 64, 128, 192, 192, 192, 192), levels=5),
+    optim=dict(lr=1e-3, weight_decay=1e-5),
+    pixel_mean=(0.5,),
+    pixel_std=(1.0,),
+  )
+  c.data.batch = 12
+  publish(c, **PUBLISHED)
+  return c

@@ -1,0 +1,58 @@
+"""The Probabilistic U-Net on LIDC (Kohl et al., NeurIPS 2018), 128x128, split v1.
+
+  car-jax prepare lidc_v1 --source data_lidc.pickle
+  car-jax train --config configs/prob_unet_lidc.py --workdir runs/prob_unet_lidc
+
+Variants: `:original`, seven levels, two classes, 240,000 steps; `:port`, the port to PyTorch by
+S. Knegt, whose scores tables quote: four levels, one logit, sums over the batch, un-squared norms.
+Data are MoSE's; the images are not standardised, as there. For a GPU.
+"""
+
+from car_jax.configs import mose_lidc
+from car_jax.configs._published import CCDM, FOUR_READERS, paper, publish
+from car_jax.errors import UserError, nearest
+
+V1 = dict(source=f'Probabilistic U-Net, {CCDM}: LIDC, split v1', convention=FOUR_READERS)
+PUBLISHED = dict(
+  ged16=paper('ged16', 0.310, **V1),
+  ged100=paper('ged100', 0.252, **V1),
+  hm_iou16=paper('hm_iou16', 0.552, **V1),
+)
+RAW = dict(pixel_mean=(0.0,), pixel_std=(1.0,))
+UNDECAYED = (('bias', 0.0), ('combine3', 0.0))  # the last layer
+METHODS = dict(
+  original=RAW
+  | dict(
+    name='prob_unet',
+    model=dict(name='prob_unet', widths=(32, 64, 128, 192, 192, 192, 192), latent=6),
+    optim=dict(lr=1e-4, weight_decay=1e-5, decays=UNDECAYED),
+    beta=10.0,
+  ),
+  port=RAW
+  | dict(
+    name='prob_unet',
+    model=dict(
+      name='prob_unet',
+      widths=(32, 64, 128, 192),
+      latent=2,
+      one_logit=True,
+      wide_latent_bias=True,
+    ),
+    optim=dict(lr=1e-4),
+    beta=10.0,
+    sum_over_batch=True,
+    norm_weight=1e-5,
+  ),
+)
+BATCH, STEPS = dict(original=32, port=5), dict(original=240_000, port=18_200)
+
+
+def get_config(variant='original'):
+  if variant not in METHODS:
+    raise UserError(
+      f'configs/prob_unet_lidc.py has no variant {variant!r}\n{nearest(variant, METHODS)}'
+    )
+  c = mose_lidc.get_config()
+  c.method, c.data.batch, c.steps = METHODS[variant], BATCH[variant], STEPS[variant]
+  publish(c, **PUBLISHED)
+  return c

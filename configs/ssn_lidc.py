@@ -1,0 +1,49 @@
+"""Stochastic segmentation networks on LIDC (Monteiro et al., NeurIPS 2020), 128x128, split v1.
+
+  car-jax prepare lidc_v1 --source data_lidc.pickle
+  car-jax train --config configs/ssn_lidc.py --workdir runs/ssn_lidc
+
+Variants: `:unet`, on MoSE's U-Net and data, so that heads are compared, not trunks; `:gtr`, as the
+first stage of ATFM trains it: the Probabilistic U-Net's U-Net, one logit. For a GPU. PUBLISHED has
+what tables print of trainings by others.
+"""
+
+from car_jax.configs import mose_lidc
+from car_jax.configs._published import CCDM, FOUR_READERS, paper, publish
+from car_jax.errors import UserError, nearest
+
+V1 = dict(source=f'SSN, {CCDM}: LIDC, split v1', convention=FOUR_READERS)
+PUBLISHED = dict(
+  ged16=paper('ged16', 0.259, **V1),
+  ged100=paper('ged100', 0.225, **V1),
+  hm_iou16=paper('hm_iou16', 0.558, **V1),
+)
+METHODS = dict(
+  unet=dict(
+    name='ssn',
+    model=dict(name='unet', widths=(32, 64, 128, 192, 192, 192, 192)),
+    optim=dict(lr=1e-3),
+    rank=10,
+    samples=20,
+  ),
+  gtr=dict(
+    name='ssn',
+    model=dict(name='unet', widths=(32, 64, 128, 192), norm=False, align_corners=True),
+    optim=dict(name='adamw', lr=1e-4, weight_decay=1e-4),
+    rank=10,
+    samples=20,
+    one_logit=True,
+    pixel_mean=(0.0,),
+    pixel_std=(1.0,),
+  ),
+)
+BATCH = dict(unet=12, gtr=6)
+
+
+def get_config(variant='unet'):
+  if variant not in METHODS:
+    raise UserError(f'configs/ssn_lidc.py has no variant {variant!r}\n{nearest(variant, METHODS)}')
+  c = mose_lidc.get_config()
+  c.method, c.data.batch = METHODS[variant], BATCH[variant]
+  publish(c, **PUBLISHED)
+  return c
