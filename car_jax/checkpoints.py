@@ -174,7 +174,9 @@ class Checkpoints:
   def __enter__(self) -> 'Checkpoints':
     return self
 
-  def __exit__(self, *_: Any) -> None:
+  def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    if kind not in (None, SystemExit) and jax.process_count() > 1:
+      return  # what is being written waits for processes that end with this one
     if self._manager:
       self._manager.wait_until_finished()
       self._manager.close()

@@ -98,8 +98,8 @@ from car_jax.commands import cluster
 import jax
 parser = errors.parser('train', '')
 cluster.add(parser)
-cluster.join(parser.parse_args(['--distributed']))
-print(jax.process_index(), 'of', jax.process_count())
+with cluster.joined(parser.parse_args(['--distributed'])):
+  print(jax.process_index(), 'of', jax.process_count())
 """
 
 
@@ -151,8 +151,8 @@ def test_who_is_alone_is_told(flags, message, monkeypatch):
   monkeypatch.setattr(sharding, 'PATIENCE', 0.1)
   monkeypatch.setattr(xla_bridge, 'backends_are_initialized', lambda: False)
   args, _ = train.parse(['--config', 'configs/smoke.py:supervised', *flags])
-  with pytest.raises(UserError, match=message):
-    cluster.join(args)
+  with pytest.raises(UserError, match=message), cluster.joined(args):
+    pass
   assert jax.process_count() == 1
 
 

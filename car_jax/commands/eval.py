@@ -82,16 +82,16 @@ def add_labels(parser: argparse._ActionsContainer) -> None:
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
-  pairs = configs.split_overrides(rest)
-  _check(args)
-  own.trust(args)
-  from car_jax import ahead  # imports jax
+  with cluster.joined(args):  # first, so that the others learn what is wrong here
+    pairs = configs.split_overrides(rest)
+    _check(args)
+    own.trust(args)
+    from car_jax import ahead  # imports jax
 
-  ahead.use_compilation_cache()
-  cluster.join(args)
-  command = f'car-jax eval {shlex.join(arguments)}'
-  run = study if args.config else files if args.predictions else readers
-  return run(args, pairs, command)
+    ahead.use_compilation_cache()
+    command = f'car-jax eval {shlex.join(arguments)}'
+    run = study if args.config else files if args.predictions else readers
+    return run(args, pairs, command)
 
 
 KINDS = ('logits', 'probabilities')
