@@ -9,6 +9,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from jax.experimental import multihost_utils
 
 from car_jax import sharding
 
-_places = itertools.count(1)
+_places, _reached = itertools.count(1), threading.Event()
 
 
 class Stopped(Exception):
@@ -24,10 +25,13 @@ class Stopped(Exception):
 
 
 def all_stop_here() -> bool:
-  """Whether several processes stop here; each asks as often as the others, at the same places."""
-  if jax.process_count() == 1:
-    return False
-  return multihost_utils.reached_preemption_sync_point(next(_places))
+  """Whether several processes stop here, or should have at a place before.
+
+  Each asks as often as the others, at the same places.
+  """
+  if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_places)):
+    _reached.set()
+  return _reached.is_set()
 
 
 class Interrupt:

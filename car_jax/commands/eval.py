@@ -159,13 +159,13 @@ def files(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
 
 def show(results: Any, page: pathlib.Path, explain: bool) -> None:
   """The summary on the terminal."""
+  from car_jax import sharding
   from car_jax.evaluate import tables
   from car_jax.report import evaluation
 
-  print(evaluation.terminal(tables.as_json(results), explain=explain))
-  lines = [*results.comparison(), *results.remarks()]
-  print(''.join(f'- {line}\n' for line in lines), end='')
-  print(f'report: {page}')
+  lines = [f'- {line}' for line in (*results.comparison(), *results.remarks())]
+  table = evaluation.terminal(tables.as_json(results), explain=explain)
+  sharding.say('\n'.join([table, *lines, f'report: {page}']))
 
 
 def beside(run: pathlib.Path, name: str) -> pathlib.Path:
