@@ -50,13 +50,22 @@ def joined(coordinator: str | None, processes: int | None, process: int | None) 
   """
   sharding.start_distributed(coordinator, processes, process)
   watch = _Watch(distributed.global_state)
-  threading.Thread(target=watch.run, daemon=True).start()
+  thread = threading.Thread(target=watch.run, daemon=True)
+  thread.start()
   try:
     yield
   except SystemExit:  # all have agreed on it
+    _end(thread)
     raise
   except BaseException as e:
     watch.fail(e)
+  _end(thread)
+
+
+def _end(thread: threading.Thread) -> None:
+  """Waits for the others, then for the thread: Python must not end while it is in jaxlib."""
+  jax.distributed.shutdown()
+  thread.join()
 
 
 class _Watch:
