@@ -4,9 +4,9 @@ Collectives wait for ever for a process that has left them, so each process has 
 looks for a cause to end. What they know of each other is in the key-value store of jax's
 coordination service, which process 0 hosts:
 
-  car_jax/failed     the first cause: its process, text and exit status, as JSON
-  car_jax/alive/K    a number that process K raises every BEAT seconds
-  car_jax/read/K     there when process K has printed the cause
+  car_jax/failed/cause   the first cause: its process, text and exit status, as JSON
+  car_jax/alive/K        a number that process K raises every BEAT seconds
+  car_jax/read/K         there when process K has printed the cause
 """
 
 import contextlib
@@ -26,9 +26,9 @@ from jax._src import distributed  # the only way to the key-value store
 from car_jax import errors, sharding
 from car_jax.interrupt import Stopped
 
-FAILED, ALIVE, READ = 'car_jax/failed', 'car_jax/alive/', 'car_jax/read/'
+FAILED, ALIVE, READ = 'car_jax/failed/cause', 'car_jax/alive/', 'car_jax/read/'
 BEAT = 1.0  # seconds
-SILENT = 15.0  # seconds without a beat after which a process counts as dead
+SILENT = 15  # beats of process 0 without one of a process, which then counts as dead
 READING = 5.0  # seconds that process 0, which hosts the service, leaves the others to read a cause
 
 
@@ -77,32 +77,32 @@ class _Watch:
 
   def run(self) -> None:
     """Ends the process when another one fails or dies."""
-    beats = {k: ('', time.monotonic()) for k in range(self.count)}
+    beats = dict.fromkeys(range(self.count), ('', 0))
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # the service is gone: a run that is over
       for beat in itertools.count():
         self.client.key_value_set(f'{ALIVE}{self.me}', str(beat), allow_overwrite=True)
         if self.me == 0:
-          self._miss(beats)
+          self._miss(beat, beats)
         if cause := self._cause():
           self.ending.acquire()
           errors.report(Exception(cause.text))
           self._leave(cause)
         time.sleep(BEAT)
 
-  def _miss(self, beats: dict[int, tuple[str, float]]) -> None:
-    """Notes the numbers of all processes in `beats`; one that stays the same too long is a cause.
+  def _miss(self, beat: int, beats: dict[int, tuple[str, int]]) -> None:
+    """Notes new numbers of all processes in `beats`, with the beat of process 0 at which they came.
 
-    jaxlib itself ends all others when process 0 dies.
+    One that stays the same too long is a cause. By beats, not by the clock: who was paused together
+    with process 0 is not dead. jaxlib itself ends all others when process 0 dies.
     """
-    now = time.monotonic()
     for key, number in self.client.key_value_dir_get(ALIVE):
       k = int(key.rpartition('/')[2])
       if beats[k][0] != number:
-        beats[k] = number, now
-    if silent := [k for k, (_, last) in beats.items() if now - last > SILENT]:
-      text = f'process {silent[0]} has not answered for {SILENT:.0f} s: it was killed, or its host'
+        beats[k] = number, beat
+    if silent := [k for k, (_, last) in beats.items() if beat - last > SILENT]:
+      dead = f'process {silent[0]} has not answered for {SILENT * BEAT:.0f} s'
       self.client.key_value_set(f'{READ}{silent[0]}', '', allow_overwrite=True)  # it never will
-      self._state(Cause(silent[0], f'{text} is gone', 1))
+      self._state(Cause(silent[0], f'{dead}: it was killed, or its host is gone', 1))
 
   def _cause(self) -> Cause | None:
     entries = self.client.key_value_dir_get(FAILED.rpartition('/')[0])
@@ -120,7 +120,7 @@ class _Watch:
   def fail(self, error: BaseException) -> NoReturn:
     """Ends all processes for the error of this one, unless it follows from that of another."""
     if isinstance(error, jax.errors.JaxRuntimeError) or 'Gloo' in str(error):
-      time.sleep(SILENT + 2 * BEAT)  # a collective whose other end is gone: `run` learns why
+      time.sleep((SILENT + 5) * BEAT)  # a collective whose other end is gone: `run` learns why
     mine = _cause_of(self.me, error)
     self.ending.acquire()
     cause = self._state(mine)

@@ -123,7 +123,7 @@ def watch(monkeypatch):
     raise Exited(status)
 
   monkeypatch.setattr(processes.os, '_exit', leave)
-  for name, seconds in dict(BEAT=0.01, SILENT=0.3, READING=0.1).items():
+  for name, seconds in dict(BEAT=0.01, SILENT=30, READING=0.1).items():
     monkeypatch.setattr(processes, name, seconds)
   store = Store()
   member = lambda k: processes._Watch(
@@ -153,6 +153,17 @@ def test_a_silent_process_is_the_cause(watch, capsys):
   with pytest.raises(Exited, match='1'):
     watch(1).run()
   assert 'error: process 2 has not answered' in capsys.readouterr().err
+
+
+def test_who_is_paused_together_with_process_0_is_not_dead(watch):
+  """The clock has gone on by hours, but no beat of process 0 has passed."""
+  beats = {0: ('7', 7), 1: ('9', 7), 2: ('8', 7)}
+  for k, (number, _) in beats.items():
+    watch.store.key_value_set(f'{processes.ALIVE}{k}', number)
+  watch(0)._miss(8, beats)
+  assert processes.FAILED not in watch.store.entries
+  watch(0)._miss(8 + processes.SILENT, beats)
+  assert 'process 0 has not answered' in watch.store.entries[processes.FAILED]
 
 
 def test_the_first_cause_is_that_of_all(watch, capsys):
