@@ -240,9 +240,8 @@ def test_evaluation_is_that_of_one_process(tmp_path, variant):
   results = {}
   for count, devices in [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1)]:
     out = tmp_path / f'{count}x{devices}'
-    with Group(
-      tmp_path, count, 'eval', '--checkpoint', run, '--out', out, devices=devices
-    ) as group:
+    scored = ['eval', '--checkpoint', run, '--out', out, '--own', 'tests.small']
+    with Group(tmp_path, count, *scored, devices=devices) as group:
       group.finish()
     results[count, devices] = numbers(json.loads((out / 'results.json').read_text()))
   one = results[1, 1]
