@@ -75,7 +75,12 @@ class Checkpoints:
     options = self._ocp.CheckpointManagerOptions(
       max_to_keep=keep, cleanup_tmp_directories=True, multiprocessing_options=apart
     )
-    return self._ocp.CheckpointManager(self.folder, options=options)
+
+    class Manager(self._ocp.CheckpointManager):  # type: ignore[name-defined]
+      def reached_preemption(self, step: int) -> bool:
+        return False  # jax would be asked by the step, which is not how interrupt.py counts
+
+    return Manager(self.folder, options=options)
 
   def _move_damaged(self) -> None:
     """Of checkpoints whose own record cannot be read: orbax' writer would not begin."""

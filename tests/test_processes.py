@@ -14,6 +14,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from car_jax import checkpoints, processes
 from car_jax.errors import UserError
@@ -176,6 +177,15 @@ def test_the_first_cause_is_that_of_all(watch, capsys):
   with pytest.raises(Exited, match='2'):
     watch(0).run()
   assert capsys.readouterr().err == 'error: process 1 failed: no such file\n  make one\n'
+
+
+def test_saving_is_no_place_to_stop(tmp_path, monkeypatch):
+  """Places are counted alike everywhere; orbax would ask jax by the number of the step."""
+  places = []
+  monkeypatch.setattr(multihost_utils, 'reached_preemption_sync_point', places.append)
+  with checkpoints.Checkpoints(tmp_path, keep=1) as latest:
+    latest.save(1, {'w': jax.numpy.ones(2)}, {'config': {}})
+  assert not places
 
 
 def test_an_error_of_the_program_keeps_its_traceback(watch, capsys):
