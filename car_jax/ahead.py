@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from car_jax.interrupt import Interrupt
+from car_jax.interrupt import Interrupt, Stopped
 
 
 def use_compilation_cache() -> None:
@@ -22,10 +22,6 @@ def use_compilation_cache() -> None:
   home = os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
   if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
     jax.config.update('jax_compilation_cache_dir', str(pathlib.Path(home) / 'car_jax'))
-
-
-class Stopped(Exception):
-  """A signal asked to stop before the work was done."""
 
 
 def compiled(jitted: Any, *arguments: Any, stop: Interrupt, say: Callable[[str], None]) -> Any:

@@ -76,7 +76,12 @@ class Checkpoints:
     options = self._ocp.CheckpointManagerOptions(
       max_to_keep=keep, cleanup_tmp_directories=True, multiprocessing_options=apart
     )
-    return self._ocp.CheckpointManager(self.folder, options=options)
+
+    class Manager(self._ocp.CheckpointManager):  # type: ignore[name-defined]
+      def reached_preemption(self, step: int) -> bool:
+        return False  # jax would be asked by the step, which is not how interrupt.py counts
+
+    return Manager(self.folder, options=options)
 
   def _move_damaged(self) -> None:
     """Of checkpoints whose own record cannot be read: orbax' writer would not begin."""
@@ -175,7 +180,9 @@ class Checkpoints:
   def __enter__(self) -> 'Checkpoints':
     return self
 
-  def __exit__(self, *_: Any) -> None:
+  def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    if kind not in (None, SystemExit) and jax.process_count() > 1:
+      return  # what is being written waits for processes that end with this one
     if self._manager:
       self._manager.wait_until_finished()
       self._manager.close()

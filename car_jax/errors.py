@@ -123,23 +123,29 @@ def exit_on_user_error(main: Callable) -> Callable:
   def run(*args, **kw):
     try:
       return main(*args, **kw)
-    except UserError as e:
-      report(e)
-    except OSError as e:
-      if e.errno not in SYSTEM:
+    except Exception as e:
+      if not (user_error := mistake(e)):
         raise
-      place = e.filename2 or e.filename
-      report(UserError(f'{place}: {e.strerror}' if place else str(e.strerror)))
-    except MemoryError as e:
-      report(UserError(f'out of memory{f" ({e})" if str(e) else ""}'))
-    except RuntimeError as e:
-      if not any(words in str(e) for words in ('RESOURCE_EXHAUSTED', 'Out of memory')):  # XLA's
-        raise
-      lines = 'a smaller batch, size or net needs less: --config.data.batch=N'
-      report(UserError(f'out of memory of the device ({reason(e)})\n  {lines}'))
+      report(user_error)
     return 2
 
   return run
+
+
+def mistake(error: BaseException) -> UserError | None:
+  """The message of an error that a user can mend; None of one that is the program's."""
+  if isinstance(error, UserError):
+    return error
+  if isinstance(error, OSError) and error.errno in SYSTEM:
+    place = error.filename2 or error.filename
+    return UserError(f'{place}: {error.strerror}' if place else str(error.strerror))
+  if isinstance(error, MemoryError):
+    return UserError(f'out of memory{f" ({error})" if str(error) else ""}')
+  full = any(words in str(error) for words in ('RESOURCE_EXHAUSTED', 'Out of memory'))  # XLA's
+  if isinstance(error, RuntimeError) and full:
+    lines = 'a smaller batch, size or net needs less: --config.data.batch=N'
+    return UserError(f'out of memory of the device ({reason(error)})\n  {lines}')
+  return None
 
 
 def parser(command: str, about: str | None) -> argparse.ArgumentParser:

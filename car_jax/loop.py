@@ -26,7 +26,7 @@ from car_jax.errors import UserError, nearest, writing
 from car_jax.evaluate import preflight
 from car_jax.evaluate.validate import Validation
 from car_jax.init_from import init_from
-from car_jax.interrupt import Interrupt
+from car_jax.interrupt import Interrupt, Stopped
 from car_jax.meter import Meter
 
 
@@ -52,6 +52,7 @@ def train(
   workdir = checkpoints.place(workdir)
   mesh = sharding.make_mesh()
   config = configs.check(config)
+  workdirs.check_same(config)
   sharding.check_batch(config.data, mesh)
   check_outputs(config)
   with configs.setting_up('data'):
@@ -140,7 +141,7 @@ class Run:
   def program(self, done: int, state: Any, batch: Any, stop: Interrupt | None = None) -> Any:
     """program(state, batch) -> (state, logs), for the step after `done`; compiled where it is new.
 
-    The host counts the steps, the device need not be asked. Raises ahead.Stopped.
+    The host counts the steps, the device need not be asked. Raises Stopped.
     """
     phase = self.phase(done, state)
     if phase not in self.programs:
@@ -195,18 +196,18 @@ class Run:
             if not last:  # the step still runs
               batch = self.placed(batches, meter)
             meter.add(step, logs)
-            stopped = stop.agreed(step, c.log_every)
+            stopped = stop.agreed()
             if due(step, c.log_every) or last or stopped:
               self.report(step, meter.flush(step), meter)
             if last:  # saved before anything else can take long or go wrong
               self.save(step, state, meter, latest)
             elif stopped:
-              raise ahead.Stopped
+              raise Stopped
             if due(step, c.eval_every) or last:
               self.evaluate(step, state, meter, best, stop)
             if due(step, c.save_every) and not last:
               self.save(step, state, meter, latest)
-        except ahead.Stopped:
+        except Stopped:
           self.leave(done, state, meter, latest, stop)
     return state
 
@@ -242,7 +243,7 @@ class Run:
   def evaluate(self, step: int, state: Any, meter: Meter, best: Any, stop: Interrupt) -> None:
     """Scores every entry of config.evals; keeps the checkpoint that is best by config.best.
 
-    What is in the record is also in the checkpoint. Raises ahead.Stopped, with nothing kept.
+    What is in the record is also in the checkpoint. Raises Stopped, with nothing kept.
     """
     jax.block_until_ready(state)  # steps under way count as training time
     with meter.paused():

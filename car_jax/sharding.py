@@ -19,6 +19,7 @@ from car_jax.data import compact
 from car_jax.errors import UserError, reason
 
 PATIENCE = 300.0  # seconds that the others have to start
+LONGEST = 24 * 3600  # seconds that who is done waits for the others, such as for a report
 
 
 def make_mesh() -> Mesh:
@@ -116,7 +117,7 @@ def start_distributed(coordinator: str | None, processes: int | None, process: i
   if coordinator and process:  # jax's own wait ends the process
     _wait_for(coordinator)
   try:
-    jax.distributed.initialize(coordinator, processes, process)
+    jax.distributed.initialize(coordinator, processes, process, shutdown_timeout_seconds=LONGEST)
   except ValueError as e:
     flags = '--coordinator HOST:PORT --processes N --process K'
     raise UserError(

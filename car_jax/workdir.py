@@ -2,6 +2,10 @@
 
 import contextlib
 import itertools
+import json
+import secrets
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,28 +22,60 @@ from car_jax.evaluate import folders
 FREE: tuple[str, ...]
 FREE = ('steps', 'log_every', 'eval_every', 'save_every', 'keep', 'evals', 'report', 'published')
 FREE += ('writers', 'images', 'overview', 'profile')
+HOSTS_OWN = ('data_dir', 'threads', 'workers')  # what may differ between processes
 FREE_DATA = ('threads', 'workers', 'eval_batch')  # the same of config.data
+SHARED = 10.0  # seconds until a new file on a network disk is seen by all hosts
 
 
 @contextlib.contextmanager
 def claimed(workdir: Path, config: ConfigDict, *, new: bool) -> Iterator[None]:
   """The workdir, ready for a run of this config and locked against others; new moves an old aside.
 
-  Process 0 does it, and all raise UserError if it cannot: a folder that cannot be written, that
-  another process trains in, or that holds a run of another config.
+  Process 0 does it, and raises UserError if it cannot: a folder that cannot be written, that
+  another process trains in, or that holds a run of another config. All raise it for a folder that
+  they do not share.
   """
   with contextlib.ExitStack() as stack:
-    problem: UserError | None = None
     if jax.process_index() == 0:
       try:
         stack.enter_context(_claimed(workdir, config, new))
-      except UserError as e:
-        problem = e
       except OSError as e:
-        problem = UserError(f'--workdir {workdir}: {e.strerror}\n  name another folder')
-    if not sharding.all_agree(problem is None):
-      raise problem or UserError(f'process 0 cannot use {workdir}; its message says why')
+        text = f'--workdir {workdir}: {e.strerror}\n  name another folder'
+        raise UserError(text) from None
+    if jax.process_count() > 1:
+      check_shared(workdir)
     yield
+
+
+def check_same(config: ConfigDict) -> None:
+  """Raises UserError unless all processes have one config, but for where a host has its data."""
+  common = lambda values: {k: v for k, v in values.items() if k not in HOSTS_OWN}
+  kept = json.loads(configs.to_json(config), object_hook=common)
+  digests = sharding.gathered(zlib.crc32(json.dumps(kept, sort_keys=True).encode()) >> 1)
+  if odd := [str(k) for k, digest in enumerate(digests) if digest != digests[0]]:
+    raise UserError(
+      f'the config of process {", ".join(odd)} is not that of process 0\n'
+      '  start all of them with the same --config and the same --config.KEY=VALUE'
+    )
+
+
+def check_shared(folder: Path) -> None:
+  """Raises UserError unless every process sees the folder that process 0 sees."""
+  token = int(sharding.gathered(secrets.randbelow(2**31))[0])
+  path, last = folder / f'.shared-{token}', time.monotonic() + SHARED
+  if jax.process_index() == 0:
+    path.write_text('')
+  sharding.barrier('a shared folder')
+  while not (seen := path.exists()) and time.monotonic() < last:
+    time.sleep(0.5)
+  lacks = [str(k) for k, sees in enumerate(sharding.gathered(int(seen))) if not sees]
+  if jax.process_index() == 0:
+    path.unlink()
+  if lacks:
+    raise UserError(
+      f'--workdir {folder} is another folder for process {", ".join(lacks)} than for process 0\n'
+      '  name one on a disk that all hosts share, or in a bucket (gs://)'
+    )
 
 
 @contextlib.contextmanager

@@ -14,7 +14,14 @@ from car_jax.nn.deeplabv2 import groups, upsampled
 from car_jax.nn.layers import BatchNorm, ConvTranspose2x2, conv
 from car_jax.nn.net import Net
 from car_jax.nn.unet import NoiseInjector
-from car_jax.options import Share, Width
+from car_jax.options import Count, Share, Width
+
+
+def nothing(net):
+  """0, of as many parameters as the net's ballast says."""
+  if not net.ballast:
+    return 0
+  return 0 * net.param('ballast', nn.initializers.normal(), (net.ballast, 1000))[0, 0]
 
 
 class SmallNet(Net):
@@ -25,6 +32,8 @@ class SmallNet(Net):
   num_classes: int
   width: Width = 8
   """Channels of the hidden layer."""
+  ballast: Count = 0
+  """Thousands of parameters that do nothing, for a state that takes long to write."""
 
   @property
   def multiple(self):
@@ -36,7 +45,7 @@ class SmallNet(Net):
     x = conv(self.width, 4, 4, padding=0, name='stem')(x)
     x = nn.relu(BatchNorm(name='norm')(x, train=train if norm_train is None else norm_train))
     self.sow('intermediates', 'backbone_features', x)
-    return upsampled(conv(self.num_classes, name='head')(x), size)
+    return upsampled(conv(self.num_classes, name='head')(x) + nothing(self), size)
 
 
 class SmallBackbone(SmallNet):
@@ -55,6 +64,8 @@ class SmallGenerator(Net):
   """Size of the latent."""
   dropout: Share = 0.1
   """Share of what is dropped in training."""
+  ballast: Count = 0
+  """Thousands of parameters that do nothing."""
 
   @property
   def multiple(self):
@@ -67,10 +78,12 @@ class SmallGenerator(Net):
     x = ConvTranspose2x2(self.hidden, name='up')(x)
     x = nn.leaky_relu(BatchNorm(name='norm')(x, train=train, updates=z.shape[1]), 0.2)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    return NoiseInjector(self.num_classes, name='head')(x, z)
+    return NoiseInjector(self.num_classes, name='head')(x, z) + nothing(self)
 
 
 def get_config(variant='supervised'):
+  """Of a variant of configs/smoke.py; VARIANT-heavy has a state of about 200 MB."""
+  variant, _, heavy = variant.partition('-')
   c = config.read(f'configs/smoke.py:{variant}')
   if variant == 'car':
     c.method.calnet = dict(name='toy_calnet', hidden=4)
@@ -84,6 +97,10 @@ def get_config(variant='supervised'):
     c.method.model = dict(
       name='tests.small:SmallBackbone' if variant == 'segformer' else 'tests.small:SmallNet'
     )
+  if heavy and variant == 'mose':
+    c.method.model.widths = (8, 8, 16, 768)
+  elif heavy:
+    c.method['generator' if variant == 'car' else 'model'].ballast = 30_000
   return c
 
 

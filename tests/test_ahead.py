@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from car_jax import ahead
-from car_jax.interrupt import Interrupt
+from car_jax.interrupt import Interrupt, Stopped
 
 
 def stop_at(moment: float):
@@ -27,7 +27,7 @@ def test_a_program_is_compiled_and_what_fails_is_raised():
 def test_a_signal_is_obeyed_within_seconds_and_what_takes_long_is_said():
   end, lines, begin = threading.Event(), [], time.monotonic()
   work = lambda x: (end.wait(30), x)[1]  # while it is traced
-  with pytest.raises(ahead.Stopped):
+  with pytest.raises(Stopped):
     ahead.compiled(jax.jit(work), jnp.ones(3), stop=stop_at(begin + 1.2), say=lines.append)
   end.set()
   assert time.monotonic() - begin < 5

@@ -100,8 +100,8 @@ import jax
 import sys
 parser = errors.parser('train', '')
 cluster.add(parser)
-cluster.join(parser.parse_args(['--distributed']))
-sys.stdout.write(f'{jax.process_index()} of {jax.process_count()}' + chr(10))
+with cluster.joined(parser.parse_args(['--distributed'])):
+  sys.stdout.write(f'{jax.process_index()} of {jax.process_count()}' + chr(10))
 """
 
 
@@ -153,8 +153,8 @@ def test_who_is_alone_is_told(flags, message, monkeypatch):
   monkeypatch.setattr(sharding, 'PATIENCE', 0.1)
   monkeypatch.setattr(xla_bridge, 'backends_are_initialized', lambda: False)
   args, _ = train.parse(['--config', 'configs/smoke.py:supervised', *flags])
-  with pytest.raises(UserError, match=message):
-    cluster.join(args)
+  with pytest.raises(UserError, match=message), cluster.joined(args):
+    pass
   assert jax.process_count() == 1
 
 

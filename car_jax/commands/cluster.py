@@ -1,6 +1,7 @@
 """Flags with which a command joins the other processes of a cluster."""
 
 import argparse
+import contextlib
 
 from car_jax.errors import UserError
 
@@ -17,8 +18,11 @@ def add(parser: argparse.ArgumentParser) -> None:
   more('--process', type=int, help='which of them this is, from 0, with --coordinator')
 
 
-def join(args: argparse.Namespace) -> None:
-  """Joins the other processes where the flags of `add` say so. Raises UserError."""
+def joined(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+  """A command's work, together with other processes where the flags of `add` say so.
+
+  Raises UserError for flags that do not fit, and on entering where nobody is joined.
+  """
   if not args.coordinator and (args.processes is not None or args.process is not None):
     raise UserError('--processes and --process need --coordinator HOST:PORT')
   if args.processes is not None and not 0 <= (args.process or 0) < args.processes:
@@ -27,7 +31,8 @@ def join(args: argparse.Namespace) -> None:
     )
   if args.coordinator and not args.coordinator.rpartition(':')[2].isdigit():
     raise UserError(f'--coordinator {args.coordinator}: expected HOST:PORT, such as node0:12345')
-  if args.distributed or args.coordinator:
-    from car_jax import sharding
+  if not (args.distributed or args.coordinator):
+    return contextlib.nullcontext()
+  from car_jax import processes  # imports jax
 
-    sharding.start_distributed(args.coordinator, args.processes, args.process)
+  return processes.joined(args.coordinator, args.processes, args.process)

@@ -86,16 +86,16 @@ def add_labels(parser: argparse._ActionsContainer) -> None:
 @exit_on_user_error
 def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
-  pairs = configs.split_overrides(rest)
-  _check(args)
-  own.trust(args)
-  from car_jax import ahead  # imports jax
+  with cluster.joined(args):  # first, so that the others learn what is wrong here
+    pairs = configs.split_overrides(rest)
+    _check(args)
+    own.trust(args)
+    from car_jax import ahead  # imports jax
 
-  ahead.use_compilation_cache()
-  cluster.join(args)
-  command = f'car-jax eval {shlex.join(arguments)}'
-  run = study if args.config else files if args.predictions else readers
-  return run(args, pairs, command)
+    ahead.use_compilation_cache()
+    command = f'car-jax eval {shlex.join(arguments)}'
+    run = study if args.config else files if args.predictions else readers
+    return run(args, pairs, command)
 
 
 KINDS = ('logits', 'probabilities')
@@ -163,13 +163,13 @@ def files(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
 
 def show(results: Any, page: pathlib.Path, explain: bool) -> None:
   """The summary on the terminal."""
+  from car_jax import sharding
   from car_jax.evaluate import tables
   from car_jax.report import evaluation
 
-  print(evaluation.terminal(tables.as_json(results), explain=explain))
-  lines = [*results.comparison(), *results.remarks()]
-  print(''.join(f'- {line}\n' for line in lines), end='')
-  print(f'report: {page}')
+  lines = [f'- {line}' for line in (*results.comparison(), *results.remarks())]
+  table = evaluation.terminal(tables.as_json(results), explain=explain)
+  sharding.say('\n'.join([table, *lines, f'report: {page}']))
 
 
 def beside(run: pathlib.Path, name: str) -> pathlib.Path:

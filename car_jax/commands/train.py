@@ -28,15 +28,15 @@ def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
   if args.options:
     return options.main([args.config, *rest])
-  config = configs.load(args.config, configs.split_overrides(rest))
-  if args.workdir is None:
-    raise UserError('--workdir is missing, the folder of the run\n  such as --workdir runs/first')
-  if not args.workdir.strip():
-    raise UserError("--workdir '' names no folder\n  such as --workdir runs/first")
-  from car_jax import ahead, loop, sharding
+  with cluster.joined(args):  # first, so that the others learn what is wrong here
+    config = configs.load(args.config, configs.split_overrides(rest))
+    if args.workdir is None:
+      raise UserError('--workdir is missing, the folder of the run\n  such as --workdir runs/first')
+    if not args.workdir.strip():
+      raise UserError("--workdir '' names no folder\n  such as --workdir runs/first")
+    from car_jax import ahead, loop, sharding
 
-  ahead.use_compilation_cache()
-  cluster.join(args)
-  loop.train(config, args.workdir, new=args.new)
-  sharding.say(f'done: {args.workdir}')
+    ahead.use_compilation_cache()
+    loop.train(config, args.workdir, new=args.new)
+    sharding.say(f'done: {args.workdir}')
   return 0

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from car_jax import interrupt
 from car_jax.errors import UserError
 from car_jax.evaluate.cell import Cell
 from car_jax.evaluate.predict import Prediction
@@ -86,7 +87,8 @@ def count(
 
   details: sums beyond those of the metrics. `progress(k)` is called after each batch of k images.
   Sums are fetched while the next batch computes. Raises UserError for a stream without images, and
-  for images whose predictions are of another kind than those before.
+  for images whose predictions are of another kind than those before; interrupt.Stopped between two
+  batches where several processes stop.
   """
   cells: dict[str, Cell] = {}
   waiting: tuple[Predicted, dict[str, Any]] | None = None
@@ -100,6 +102,8 @@ def count(
       states[name] = sources, _states(sources, row.calibrator, row.prediction, batch)
     if waiting is not None:
       _add(cells, *waiting, progress)
+    if interrupt.all_stop_here():
+      raise interrupt.Stopped
     waiting = predicted, states
   if waiting is not None:
     _add(cells, *waiting, progress)

@@ -52,10 +52,14 @@ class Validation:
     return Subject(self._name, self._predict, for_evaluation(state))
 
   def shapes(self, state: Any, batch: pipeline.Batch) -> None:
-    """Predicts and scores a batch by shapes alone; raises what that raises."""
+    """Predicts and scores a batch by shapes alone; raises what that raises.
+
+    batch: this process's rows; all processes have as many.
+    """
+    rows = lambda v: (len(v) * jax.process_count(), *v.shape[1:])
     numbers = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
-    batch = jax.eval_shape(compact.expand, numbers)
-    self._evaluator.shapes(self._subject(state), batch, self._rng)
+    whole = {k: jax.ShapeDtypeStruct(rows(v), v.dtype) for k, v in numbers.items()}
+    self._evaluator.shapes(self._subject(state), jax.eval_shape(compact.expand, whole), self._rng)
 
   def __call__(self, state: Any) -> dict[str, float]:
     with contextlib.closing(self.batches(self.source)) as batches:

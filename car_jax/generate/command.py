@@ -7,13 +7,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from car_jax import ahead, errors, files, option_tables, options, paths, progress
 from car_jax import config as configs
+from car_jax import errors, files, option_tables, options, paths, progress
 from car_jax.errors import UserError, naming, reading
 from car_jax.generate import programs, records, sets, weights
 from car_jax.generate.options import Generation
 from car_jax.generate.samplers import SAMPLERS, NoiseSchedule, Sampler
-from car_jax.interrupt import Interrupt
+from car_jax.interrupt import Interrupt, Stopped
 
 Job = tuple[int, str]  # index, domain or object
 
@@ -173,8 +173,8 @@ def generate(
             writer.add(group, index, image)
             done(1)
             if stop.asked():
-              raise ahead.Stopped
-    except ahead.Stopped:
+              raise Stopped
+    except Stopped:
       status = stop.status
       print('stopped; the same command goes on')
   items = [item for item in sets.write_index(asked.out) if item.kind == kind]
