@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import car_jax
-from car_jax import ahead, checkpoints, profiling, registry, sharding, writers
+from car_jax import ahead, batch_size, checkpoints, profiling, registry, sharding, writers
 from car_jax import config as configs
 from car_jax import workdir as workdirs
 from car_jax.data import opening, pipeline
@@ -52,7 +52,7 @@ def train(
   workdir = checkpoints.place(workdir)
   mesh = sharding.make_mesh()
   config = configs.check(config)
-  sharding.check_batch(config.data, mesh)
+  config, changed = batch_size.effective(config, mesh.size, jax.process_count())
   check_outputs(config)
   with configs.setting_up('data'):
     dataset = dataset or opening.open_dataset(config.data)
@@ -80,7 +80,7 @@ def train(
     state = sharding.place_state(method.init(config.seed, example), mesh)
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
     state = init_from(state, config.init, mesh)
-  for line in preflight.check(config, dataset, source, run, state):
+  for line in (*changed, *preflight.check(config, dataset, source, run, state)):
     run.line(line)
   with workdirs.claimed(workdir, config, new=new), writing(workdir):
     run.line(describe(config, mesh, source, state))

@@ -7,7 +7,7 @@ then sees the statistics of the *global* batch, as synchronised batch norm does.
 import functools
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,24 @@ PATIENCE = 300.0  # seconds that the others have to start
 
 
 def make_mesh() -> Mesh:
-  return Mesh(np.array(jax.devices()), ('data',))
+  return Mesh(np.array(ordered(jax.devices())), ('data',))
+
+
+def ordered(devices: Sequence[Any]) -> list[Any]:
+  """The devices of each process side by side, as its rows of a batch are; a process's TPU chips
+  from neighbour to neighbour.
+
+  In the order of their ids, those of several hosts may interleave.
+  """
+
+  def place(device: Any) -> tuple[int, ...]:
+    if device.platform != 'tpu':
+      return device.process_index, device.id
+    x, y, z = device.coords
+    there_and_back = z, -y if z % 2 else y, -x if (y + z) % 2 else x
+    return device.process_index, *there_and_back, device.core_on_chip
+
+  return sorted(devices, key=place)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -30,19 +47,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def split(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
-
-
-def check_batch(data: Mapping[str, Any], mesh: Mesh) -> None:
-  """Raises UserError unless the global batches of config.data divide over the mesh."""
-  n = mesh.size
-  for key in ('batch', 'eval_batch'):
-    size = data[key] or data['batch']
-    if size < 1 or size % n:
-      near = sorted({max(n, size // n * n), max(n, -(-size // n) * n)})
-      raise UserError(
-        f'a batch of {size} cannot be split over {n} devices\n'
-        f'  use --config.data.{key}={" or ".join(map(str, near))}'
-      )
 
 
 def say(text: str, file: Any = None) -> None:

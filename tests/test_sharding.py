@@ -1,5 +1,7 @@
 """One device, eight devices and two processes train alike."""
 
+import dataclasses
+import itertools
 import os
 import socket
 import subprocess
@@ -10,7 +12,6 @@ import numpy as np
 import pytest
 
 from car_jax import checkpoints, sharding
-from car_jax.errors import UserError
 from tests import conftest, saving_worker, sharding_worker
 
 
@@ -95,10 +96,29 @@ def test_two_processes_save_a_large_state_in_two_folders_at_once(tmp_path):
   assert checkpoints.locate(tmp_path, 'best')[1] == saving_worker.STEPS
 
 
-def test_a_batch_that_does_not_split_names_the_nearest_that_does():
-  mesh = sharding.make_mesh()
-  size = mesh.size
-  sharding.check_batch({'batch': size, 'eval_batch': 0}, mesh)
-  for key in ('batch', 'eval_batch'):
-    with pytest.raises(UserError, match=f'use --config.data.{key}='):
-      sharding.check_batch({'batch': size, 'eval_batch': size} | {key: size - 0.5}, mesh)
+@dataclasses.dataclass(frozen=True)
+class FakeDevice:
+  """As jax tells of a chip; `coords` as (x, y, z)."""
+
+  id: int
+  process_index: int
+  coords: tuple[int, int, int] = (0, 0, 0)
+  platform: str = 'tpu'
+  core_on_chip: int = 0
+
+
+def test_a_mesh_has_the_devices_of_a_process_side_by_side():
+  """TPU v5e 4x4 of four hosts with 2x2 chips each, ids row by row: hosts interleave."""
+  chips = [
+    FakeDevice(4 * y + x, x // 2 + 2 * (y // 2), (x, y, 0)) for y in range(4) for x in range(4)
+  ]
+  assert [c.process_index for c in chips][:4] == [0, 0, 1, 1]
+  order = sharding.ordered(chips[::-1])
+  assert [c.process_index for c in order] == [h for h in range(4) for _ in range(4)]
+  steps = [np.abs(np.subtract(a.coords, b.coords)).sum() for a, b in itertools.pairwise(order)]
+  assert [steps[k] for k in range(15) if k % 4 < 3] == [1] * 12  # neighbours inside a host
+  cube = [FakeDevice(i, 0, (i % 2, i // 2 % 2, i // 4)) for i in range(8)]
+  hops = itertools.pairwise(sharding.ordered(cube))
+  assert [np.abs(np.subtract(a.coords, b.coords)).sum() for a, b in hops] == [1] * 7
+  gpus = [FakeDevice(i, i % 2, platform='gpu') for i in range(4)]
+  assert [d.id for d in sharding.ordered(gpus)] == [0, 2, 1, 3]

@@ -168,7 +168,6 @@ def evaluate(
   out = places.of(out)
   folders.check_replaceable(out, report.RESULTS)
   mesh = sharding.make_mesh()
-  sharding.check_batch(config.data, mesh)
   data = opening.open_dataset(config.data)
   loaded = [load(path, step, data.info, mesh, changes) for path in paths]
   rows, source = named(loaded, names), data.split(spec['split'])
