@@ -51,6 +51,9 @@ class Run(Group):
   """Steps between evaluations; 0 for the last step only."""
   save_every: Count = 0
   """Steps between checkpoints; 0 for the last step only."""
+  fsdp: bool = False
+  """Share the large arrays of parameters and optimizers among the devices, instead of a copy on
+  each: less memory, more communication."""
   keep: Positive = 2
   """Newest checkpoints that are kept, besides the best."""
   evals: dict[str, Evaluation] = dataclasses.field(default_factory=dict)

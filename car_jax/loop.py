@@ -77,9 +77,10 @@ def train(
   with configs.setting_up('evals'):
     run = Run(config, workdir, mesh, dataset, method, np.shape(example.get('image', ()))[1:])
   with configs.setting_up('method'):
-    state = sharding.place_state(method.init(config.seed, example), mesh)
+    state = method.init(config.seed, example)
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
-    state = init_from(state, config.init, mesh)
+    state = init_from(state, config.init)
+  state = sharding.place_state(state, mesh, config.fsdp)
   for line in (*changed, *preflight.check(config, dataset, source, run, state)):
     run.line(line)
   with workdirs.claimed(workdir, config, new=new), writing(workdir):
@@ -117,13 +118,15 @@ class Run:
 
     def step(phase, state, batch):
       kw = {} if phase is None else {'phase': phase}
-      return self.method.step(state, batch, jax.random.fold_in(key, state.step), **kw)
+      state, logs = self.method.step(state, batch, jax.random.fold_in(key, state.step), **kw)
+      kept = sharding.of_state(state, self.mesh, self.config.fsdp)
+      return jax.lax.with_sharding_constraint(state, kept), logs
 
     self.jitted = jax.jit(
       step,
       static_argnums=0,
-      in_shardings=(rep, split),
-      out_shardings=(rep, rep),
+      in_shardings=(None, split),  # the state's own, which it keeps
+      out_shardings=(None, rep),
       donate_argnums=1,
     )
     self.programs: dict[Any, Any] = {}  # phase -> the step of this phase, compiled
@@ -303,10 +306,12 @@ def describe(config: ConfigDict, mesh: Any, source: Any, state: Any) -> str:
     if hasattr(value := getattr(state, f.name), 'params')
   ]
   batch = config.data.batch
+  products = config.method.get('precision') or jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
   return (
     f'car_jax {car_jax.__version__}, jax {jax.__version__}: {mesh.size} x {device.device_kind} '
     f'({device.platform}), {jax.process_count()} process(es), batch {batch} '
-    f'({batch // mesh.size} per device)\n'
+    f'({batch // mesh.size} per device), products of float32: {products or "default"}\n'
     f'{config.method.name} on {config.data.name}: {len(source):,} training images; '
-    f'parameters: {", ".join(parts)}'
+    f'parameters: {", ".join(parts)}; '
+    f'state {sharding.bytes_per_device(state) / 1e6:,.1f} MB on each device'
   )

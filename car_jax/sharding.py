@@ -1,10 +1,12 @@
-"""One mesh axis, `data`: the batch is split over it, everything else is replicated.
+"""One mesh axis, `data`: the batch is split over it, everything else is replicated, or with
+config.fsdp the large arrays of the state are split over it too.
 
 The same code runs on one CPU, eight GPUs or the hosts of a TPU pod slice. Under jit a batch norm
 then sees the statistics of the *global* batch, as synchronised batch norm does.
 """
 
 import functools
+import math
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from car_jax.errors import UserError, reason
 
 PATIENCE = 300.0  # seconds that the others have to start
+SHARDED_FROM = 4_096  # numbers of an array
 
 
 def make_mesh() -> Mesh:
@@ -92,11 +95,42 @@ def _numbers(batch: Mapping[str, Any]) -> dict[str, Any]:
   return {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
 
 
-def place_state(state: Any, mesh: Mesh) -> Any:
-  """A host pytree, the same on every process -> replicated global arrays."""
-  sharding = replicated(mesh)
-  put = lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a))
-  return jax.tree.map(put, state)
+def of_state(state: Any, mesh: Mesh, fsdp: bool) -> Any:
+  """The sharding of every array of a state; with `fsdp` those of SHARDED_FROM numbers or more are
+  split along their largest axis that the devices share equally, if there is one."""
+
+  def of_array(a: Any) -> NamedSharding:
+    shape = np.shape(a)
+    divides = [k for k, side in enumerate(shape) if side % mesh.size == 0]
+    if not fsdp or not divides or math.prod(shape) < SHARDED_FROM:
+      return replicated(mesh)
+    axis = max(divides, key=lambda k: shape[k])
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, 'data'))
+
+  return jax.tree.map(of_array, state)
+
+
+def place_state(state: Any, mesh: Mesh, fsdp: bool = False) -> Any:
+  """A host pytree, the same on every process -> global arrays; see `of_state`."""
+
+  def put(a: Any, sharding: NamedSharding) -> jax.Array:
+    a = np.asarray(a)
+    return jax.make_array_from_callback(a.shape, sharding, lambda index: a[index])
+
+  return jax.tree.map(put, state, of_state(state, mesh, fsdp))
+
+
+def bytes_per_device(state: Any) -> int:
+  """Of placed arrays."""
+  size = lambda a: math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize
+  return sum(map(size, jax.tree.leaves(state)))
+
+
+def fetched(a: Any) -> np.ndarray:
+  """An array of a placed state, whole, on every process; all of them must ask."""
+  if isinstance(a, jax.Array) and not (a.is_fully_addressable or a.is_fully_replicated):
+    return multihost_utils.process_allgather(a, tiled=True)
+  return jax.device_get(a)
 
 
 def start_distributed(coordinator: str | None, processes: int | None, process: int | None) -> None:

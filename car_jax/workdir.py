@@ -17,7 +17,7 @@ from car_jax.evaluate import folders
 # is told the number of steps. Milestones, which are of the method, may not.
 FREE: tuple[str, ...]
 FREE = ('steps', 'log_every', 'eval_every', 'save_every', 'keep', 'evals', 'report', 'published')
-FREE += ('writers', 'images', 'overview', 'profile')
+FREE += ('writers', 'images', 'overview', 'profile', 'fsdp')
 FREE_DATA = ('threads', 'workers', 'eval_batch')  # the same of config.data
 
 

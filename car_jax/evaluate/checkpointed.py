@@ -7,6 +7,7 @@ are scored on that data.
 import dataclasses
 import functools
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,9 +74,9 @@ def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
 
 def check_changes(changes: Sequence[tuple[str, str]]) -> None:
   """Raises UserError for an option of the method that training alone reads, or the weights fix."""
-  known = [f'method.{k}' for k in INFERENCE]
+  known = [f'method.{k}' for k in (*INFERENCE, 'precision')]
   for key, _ in changes:
-    if key not in known:
+    if key not in known and not re.fullmatch(r'method\.(\w+\.)*dtype', key):
       raise UserError(f'config.{key} cannot be changed after training\n{nearest(key, known)}')
 
 
@@ -115,7 +116,8 @@ def _opened(
   batch = {'image': np.zeros((1, *(size if all(size) else (32, 32)), 3), np.float32)}
   if info.black_box:
     batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
-  template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
+  mesh = mesh or sharding.make_mesh()
+  template = sharding.place_state(method.init(config.seed, batch), mesh, config.fsdp)
   state, _ = saved.restore(step, template)
   known = (int(size[0]), int(size[1])) if all(size) else None
   return Loaded(

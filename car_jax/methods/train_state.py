@@ -1,6 +1,7 @@
 """Nets in training, for methods to be made of. Letters as in methods/base.py."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -10,6 +11,7 @@ import numpy as np
 from car_jax import registry
 from car_jax.methods.base import Method
 from car_jax.nn.init import initialize
+from car_jax.nn.layers import BLOCK
 from car_jax.optim import Averaged, Optimizer, optimizer
 from car_jax.options import Net, Optim
 from car_jax.typing import Array
@@ -88,6 +90,21 @@ def saved_variables(part: Any) -> dict[str, Any]:
 def full_size(out: Any) -> Array:
   """A net's logits, at the image's size where it returns them at two, low and full."""
   return out[-1] if isinstance(out, tuple) else out
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recomputing:
+  """Memory for time, of methods whose losses go through `recomputed`."""
+
+  remat: bool = False
+  """Keep what blocks of a net give in training, and compute what is inside of them again: less
+  memory, and up to a third more time."""
+
+  def recomputed(self, loss: Callable) -> Callable:
+    """A function to be differentiated, which with `remat` keeps the nets' block_output alone."""
+    if not self.remat:
+      return loss
+    return jax.checkpoint(loss, policy=jax.checkpoint_policies.save_only_these_names(BLOCK))
 
 
 @dataclasses.dataclass(frozen=True)

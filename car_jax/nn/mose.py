@@ -14,7 +14,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn import net as nets
-from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, conv, dense
+from car_jax.nn.layers import BatchNorm, at_least_float32, block_output, check_multiple, conv, dense
 from car_jax.nn.net import Segmenter
 from car_jax.options import Width
 from car_jax.typing import Array
@@ -33,7 +33,7 @@ class Block(nn.Module):
     for k in range(1, 4):
       x = conv(self.features, dtype=self.dtype, name=f'conv{k}')(x)
       x = nn.relu(BatchNorm(**NORM, name=f'norm{k}')(x, train=train))
-    return x
+    return block_output(x)
 
 
 class Mix(nn.Module):
@@ -56,7 +56,8 @@ class Mix(nn.Module):
     )
     kernels = scale[..., None] * kernel  # [B, N, F, width]
     offset = jnp.einsum('bnf,bnfg->bng', shift, kernels) + bias
-    return jnp.einsum('bhwf,bnfg->bnhwg', features, kernels) + offset[:, :, None, None]
+    mixed = jnp.einsum('bhwf,bnfg->bnhwg', features, kernels) + offset[:, :, None, None]
+    return block_output(mixed)
 
 
 class MoSENet(Segmenter):

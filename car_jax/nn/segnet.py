@@ -13,6 +13,7 @@ from car_jax.nn.layers import (
   BatchNorm,
   ConvTranspose2x2,
   at_least_float32,
+  block_output,
   check_multiple,
   conv,
   max_pool2,
@@ -103,4 +104,4 @@ class ConvNormReLU(nn.Module):
 
   def __call__(self, x: Array, train: bool) -> Array:
     x = nn.relu(self.norm(self.layer(x), train=train))
-    return self.drop(x, deterministic=not train)
+    return block_output(self.drop(x, deterministic=not train))

@@ -3,7 +3,7 @@
 import flax.linen as nn
 
 from car_jax.nn import init
-from car_jax.nn.layers import BatchNorm, at_least_float32, conv
+from car_jax.nn.layers import BatchNorm, at_least_float32, block_output, conv
 from car_jax.nn.net import Segmenter
 from car_jax.options import Share, Width
 from car_jax.typing import Array
@@ -28,6 +28,6 @@ class ToyCalNet(Segmenter):
     for k in range(1, 5):
       layer = conv(self.hidden, padding='REFLECT', dtype=self.dtype, name=f'conv{k}')
       x = BatchNorm(name=f'norm{k}')(drop(layer(x)), train=train)
-      x = nn.leaky_relu(x, 0.2)
+      x = block_output(nn.leaky_relu(x, 0.2))
     head = conv(self.num_classes, padding='REFLECT', dtype=self.dtype, name='head')
     return drop(at_least_float32(head(x)))

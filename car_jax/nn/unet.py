@@ -14,7 +14,14 @@ import jax.numpy as jnp
 
 from car_jax.clamp import clamp
 from car_jax.nn import init
-from car_jax.nn.layers import BatchNorm, ConvTranspose2x2, at_least_float32, check_multiple, conv
+from car_jax.nn.layers import (
+  BatchNorm,
+  ConvTranspose2x2,
+  at_least_float32,
+  block_output,
+  check_multiple,
+  conv,
+)
 from car_jax.nn.net import Segmenter
 from car_jax.options import Share, Width
 from car_jax.typing import Array
@@ -76,7 +83,7 @@ class UNetGenerator(Segmenter):
     for k in range(4):
       layer = conv(self.hidden * 2**k, stride=2, dtype=self.dtype, name=f'enc{k + 1}_conv')
       x = BatchNorm(name=f'enc{k + 1}_norm')(layer(x), train=train)
-      x = self._drop(nn.leaky_relu(x, 0.2), train)
+      x = block_output(self._drop(nn.leaky_relu(x, 0.2), train))
       features.append(x)
     return features
 
@@ -87,7 +94,7 @@ class UNetGenerator(Segmenter):
     def up(name, width, *inputs):
       x = ConvTranspose2x2(width, dtype=self.dtype, name=f'{name}_up')(*inputs)
       x = BatchNorm(name=f'{name}_norm')(x, train=train, updates=n)
-      return self._drop(nn.leaky_relu(x, 0.2), train, n)
+      return block_output(self._drop(nn.leaky_relu(x, 0.2), train, n))
 
     def inject(name, width, x):
       return NoiseInjector(width, dtype=self.dtype, name=name)(x, z)
