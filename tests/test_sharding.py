@@ -1,5 +1,6 @@
 """One device, eight devices and two processes train alike."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -45,13 +46,20 @@ def compare(a, b, atol=1e-5):
       np.testing.assert_allclose(a[name], b[name], rtol=0, atol=atol, err_msg=name)
 
 
+@contextlib.contextmanager
+def in_float64():
+  """In threads too, unlike jax.enable_x64."""
+  jax.config.update('jax_enable_x64', True)
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_x64', False)
+
+
 def three_steps(out, variant, devices, *clusters):
   if devices == 1:
-    jax.config.update('jax_enable_x64', True)  # in threads too, unlike jax.enable_x64
-    try:
+    with in_float64():
       sharding_worker.main(out, variant)
-    finally:
-      jax.config.update('jax_enable_x64', False)
   else:
     finish(*(start(out, variant, devices, *cluster) for cluster in clusters or [()]))
   found = np.load(out)
@@ -71,6 +79,19 @@ def test_eight_devices_equal_one(tmp_path, variant):
   address = f'127.0.0.1:{free_port()}'
   processes = [(address, 2, i) for i in range(2)] if variant == 'supervised' else []
   compare(one, three_steps(tmp_path / 'eight.npz', variant, 4 if processes else 8, *processes))
+
+
+def test_a_state_shared_by_devices_learns_and_is_restored_on_another_number(tmp_path):
+  """Two processes of two devices each; what they save is read on this process's one."""
+  one = three_steps(tmp_path / 'one.npz', 'supervised', 1)
+  address = f'127.0.0.1:{free_port()}'
+  processes = [(address, 2, i) for i in range(2)]
+  four = three_steps(tmp_path / 'four.npz', 'supervised+fsdp', 2, *processes)
+  compare(one, four)
+  with in_float64(), checkpoints.Checkpoints(tmp_path / 'four') as saved:
+    state, _ = saved.restore(3, None)
+  kept = state['net']['params']
+  np.testing.assert_array_equal(kept['stem']['kernel'], four["['net']['params']['stem']['kernel']"])
 
 
 @pytest.mark.parametrize('variant', [pytest.param('abn', marks=pytest.mark.slow), 'sac'])
