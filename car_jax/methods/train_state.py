@@ -1,6 +1,8 @@
 """Nets in training, for methods to be made of. Letters as in methods/base.py."""
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 from car_jax import registry
 from car_jax.methods.base import Method
 from car_jax.nn.init import initialize
-from car_jax.nn.layers import BLOCK
+from car_jax.nn.layers import recomputing
 from car_jax.optim import Averaged, Optimizer, optimizer
 from car_jax.options import Net, Optim
 from car_jax.typing import Array
@@ -97,14 +99,18 @@ class Recomputing:
   """Memory for time, of methods whose losses go through `recomputed`."""
 
   remat: bool = False
-  """Keep what blocks of a net give in training, and compute what is inside of them again: less
+  """Keep what goes into blocks of a net in training, and compute what is inside of them again: less
   memory, and up to a third more time."""
 
   def recomputed(self, loss: Callable) -> Callable:
-    """A function to be differentiated, which with `remat` keeps the nets' block_output alone."""
-    if not self.remat:
-      return loss
-    return jax.checkpoint(loss, policy=jax.checkpoint_policies.save_only_these_names(BLOCK))
+    """A function to be differentiated, in which with `remat` nets are traced so."""
+
+    @functools.wraps(loss)
+    def traced(*args: Any) -> Any:
+      with recomputing() if self.remat else contextlib.nullcontext():
+        return loss(*args)
+
+    return traced
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,15 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn import net as nets
-from car_jax.nn.layers import BatchNorm, at_least_float32, block_output, check_multiple, conv, dense
+from car_jax.nn.layers import (
+  BatchNorm,
+  at_least_float32,
+  check_multiple,
+  conv,
+  dense,
+  part,
+  through,
+)
 from car_jax.nn.net import Segmenter
 from car_jax.options import Width
 from car_jax.typing import Array
@@ -29,11 +37,11 @@ class Block(nn.Module):
   dtype: Any = None
 
   @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
+  def __call__(self, x: Array, *, train: bool) -> Array:
     for k in range(1, 4):
       x = conv(self.features, dtype=self.dtype, name=f'conv{k}')(x)
       x = nn.relu(BatchNorm(**NORM, name=f'norm{k}')(x, train=train))
-    return block_output(x)
+    return x
 
 
 class Mix(nn.Module):
@@ -56,8 +64,7 @@ class Mix(nn.Module):
     )
     kernels = scale[..., None] * kernel  # [B, N, F, width]
     offset = jnp.einsum('bnf,bnfg->bng', shift, kernels) + bias
-    mixed = jnp.einsum('bhwf,bnfg->bnhwg', features, kernels) + offset[:, :, None, None]
-    return block_output(mixed)
+    return jnp.einsum('bhwf,bnfg->bnhwg', features, kernels) + offset[:, :, None, None]
 
 
 class MoSENet(Segmenter):
@@ -113,12 +120,12 @@ class MoSENet(Segmenter):
     check_multiple(x.shape, self.multiple, f'MoSE with {len(self.widths)} levels')
     skips = []
     for k, down in enumerate(self.downs):
-      x = down(nn.avg_pool(x, (2, 2), (2, 2)) if k else x, train)
+      x = through(down, nn.avg_pool(x, (2, 2), (2, 2)) if k else x, train=train)
       skips.append(x)
     for k in reversed(range(len(self.ups))):
       b, h, w, c = x.shape
       x = jax.image.resize(x, (b, 2 * h, 2 * w, c), 'bilinear')
-      x = self.ups[k](jnp.concatenate([x, skips[k]], -1), train)
+      x = through(self.ups[k], jnp.concatenate([x, skips[k]], -1), train=train)
     return skips, x
 
   def gate(self, coarse: Array, share: np.ndarray | None = None) -> Array:
@@ -152,8 +159,9 @@ class MoSENet(Segmenter):
     x = self.mix(features, self.shift(z), self.scale(z) + 1e-5)
     b, n, *rest = x.shape
     x = x.reshape(b * n, *rest)
-    for layer, norm in zip(self.heads, self.norms, strict=True):
-      x = nn.relu(norm(layer(x), train=train))
+    for k in range(len(self.heads)):
+      layer = lambda net, x, k=k: nn.relu(net.norms[k](net.heads[k](x), train=train))
+      x = part(layer, self, x)
     x = at_least_float32(self.out(x))
     return x.reshape(b, n, *x.shape[1:])
 

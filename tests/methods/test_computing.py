@@ -75,7 +75,7 @@ def trained(name, steps, **options):
   """-> the state after some steps on one batch, and the sum of the losses of each."""
   method, *rest = method_of(name, **options)
   batch = first_batch(*rest)
-  # linen draws initial weights of checkpointed modules by other keys
+  # of diffusion's recomputed modules linen draws initial weights by other keys
   state, losses = method_of(name, **options | dict(remat=False))[0].init(0, batch), []
   step = jax.jit(lambda s, b: method.step(s, b, jax.random.fold_in(jax.random.key(0), s.step)))
   for _ in range(steps):
