@@ -39,7 +39,7 @@ class Damaged(UserError):
 
 def crcs(tree: Any) -> dict[str, int]:
   """Leaf path -> CRC32 of its bytes. A dataclass has the paths of the dict it is restored as."""
-  contents = ((k, np.ascontiguousarray(a)) for k, a in leaves(jax.device_get(tree)))
+  contents = ((k, np.ascontiguousarray(sharding.fetched(a))) for k, a in leaves(tree))
   return {k: zlib.crc32(a) for k, a in contents}  # type: ignore[arg-type]
 
 

@@ -38,6 +38,11 @@ class Run(Group):
   """The data set and how its images are read."""
   steps: Count = 1000
   """Steps of training in all."""
+  base_batch: Count = 0
+  """The batch that rates and numbers of steps are meant for, which then follow data.batch; 0 for
+  none: they are what they are."""
+  lr_scaling: Literal['linear', 'sqrt'] = 'linear'
+  """With base_batch: rates grow with the batch (arXiv 1706.02677), or its root (2205.10287)."""
   seed: Annotated[int, Range(0, 2**32 - 1)] = 0
   """Of all that is drawn: order, augmentation, initial weights, samples."""
   log_every: Count = 100
@@ -46,6 +51,9 @@ class Run(Group):
   """Steps between evaluations; 0 for the last step only."""
   save_every: Count = 0
   """Steps between checkpoints; 0 for the last step only."""
+  fsdp: bool = False
+  """Share the large arrays of parameters and optimizers among the devices, instead of a copy on
+  each: less memory, more communication."""
   keep: Positive = 2
   """Newest checkpoints that are kept, besides the best."""
   evals: dict[str, Evaluation] = dataclasses.field(default_factory=dict)

@@ -4,13 +4,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, hub, sharding
+from car_jax import checkpoints, hub
 from car_jax.errors import UserError, naming
 from car_jax.methods.train_state import saved_variables
 
 
-def init_from(state: Any, init: ConfigDict, mesh: Any) -> Any:
-  """Replaces parts of a fresh state by parts of checkpoints.
+def init_from(state: Any, init: ConfigDict) -> Any:
+  """Replaces parts of a fresh state, on the host, by parts of checkpoints.
 
   init: {'calnet': 'runs/calnet:net'} takes params and batch_stats of `net` there for `calnet` here,
   the averaged parameters where that run has them; zoo:NAME and hf://OWNER/NAME are runs too. Raises
@@ -33,6 +33,5 @@ def init_from(state: Any, init: ConfigDict, mesh: Any) -> Any:
         raise UserError(
           f'config.init.{part}: {where} does not fit, first {group}/{odd[0][0]} {odd[0][1]}'
         )
-    ours = sharding.place_state(ours.with_variables(**variables), mesh)
-    state = state.replace(**{part: ours})
+    state = state.replace(**{part: ours.with_variables(**variables)})
   return state

@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import car_jax
-from car_jax import ahead, checkpoints, profiling, registry, sharding, writers
+from car_jax import ahead, batch_size, checkpoints, profiling, registry, sharding, writers
 from car_jax import config as configs
 from car_jax import workdir as workdirs
 from car_jax.data import compact, opening, pipeline
@@ -53,7 +53,7 @@ def train(
   mesh = sharding.make_mesh()
   config = configs.check(config)
   workdirs.check_same(config)
-  sharding.check_batch(config.data, mesh)
+  config, changed = batch_size.effective(config, mesh.size, jax.process_count())
   check_outputs(config)
   with configs.setting_up('data'):
     dataset = dataset or opening.open_dataset(config.data)
@@ -78,10 +78,11 @@ def train(
   with configs.setting_up('evals'):
     run = Run(config, workdir, mesh, dataset, method, np.shape(example.get('image', ()))[1:])
   with configs.setting_up('method'):
-    state = sharding.place_state(method.init(config.seed, example), mesh)
+    state = method.init(config.seed, example)
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
-    state = init_from(state, config.init, mesh)
-  for line in preflight.check(config, dataset, source, run, state):
+    state = init_from(state, config.init)
+  state = sharding.place_state(state, mesh, config.fsdp)
+  for line in (*changed, *preflight.check(config, dataset, source, run, state)):
     run.line(line)
   with workdirs.claimed(workdir, config, new=new), writing(workdir):
     run.line(describe(config, mesh, source, state))
@@ -118,13 +119,15 @@ class Run:
 
     def step(phase, state, batch):
       kw = {} if phase is None else {'phase': phase}
-      return self.method.step(state, batch, jax.random.fold_in(key, state.step), **kw)
+      state, logs = self.method.step(state, batch, jax.random.fold_in(key, state.step), **kw)
+      kept = sharding.of_state(state, self.mesh, self.config.fsdp)
+      return jax.lax.with_sharding_constraint(state, kept), logs
 
     self.jitted = jax.jit(
       step,
       static_argnums=0,
-      in_shardings=(rep, split),
-      out_shardings=(rep, rep),
+      in_shardings=(None, split),  # the state's own, which it keeps
+      out_shardings=(None, rep),
       donate_argnums=1,
     )
     self.programs: dict[Any, Any] = {}  # phase -> the step of this phase, compiled
@@ -315,10 +318,12 @@ def describe(config: ConfigDict, mesh: Any, source: Any, state: Any) -> str:
     if hasattr(value := getattr(state, f.name), 'params')
   ]
   batch = config.data.batch
+  products = config.method.get('precision') or jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
   return (
     f'car_jax {car_jax.__version__}, jax {jax.__version__}: {mesh.size} x {device.device_kind} '
     f'({device.platform}), {jax.process_count()} process(es), batch {batch} '
-    f'({batch // mesh.size} per device)\n'
+    f'({batch // mesh.size} per device), products of float32: {products or "default"}\n'
     f'{config.method.name} on {config.data.name}: {len(source):,} training images; '
-    f'parameters: {", ".join(parts)}'
+    f'parameters: {", ".join(parts)}; '
+    f'state {sharding.bytes_per_device(state) / 1e6:,.1f} MB on each device'
   )

@@ -65,7 +65,8 @@ class Optimizer:
   clip: Weight = 0.0
   """The largest norm of all gradients together; longer ones are shortened. 0 for none."""
   accumulate: Positive = 1
-  """Steps whose mean gradient makes one update."""
+  """Steps whose mean gradient makes one update, clipped as one. Steps of a config, its epochs and
+  its logs count batches all the same."""
   ema: Annotated[float, Range(0.0, 0.999999)] = 0.0
   """Decay of a running average of the parameters, which evaluation then uses; 0 for none."""
   steps_per_epoch: int = 1
@@ -103,9 +104,17 @@ class Optimizer:
 
   @property
   def _whole(self) -> Any:
-    if self.accumulate == 1:
-      return self.direction
-    return optax.MultiSteps(self.direction, self.accumulate)
+    """The direction of what `clip` leaves of the gradients of `accumulate` steps."""
+    direction = self.direction
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+      if self.clip:
+        norm = optax.tree.norm(grads)
+        grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, self.clip / (norm + 1e-6)), grads)
+      return direction.update(grads, state, params)
+
+    clipped = optax.GradientTransformation(direction.init, update)
+    return clipped if self.accumulate == 1 else optax.MultiSteps(clipped, self.accumulate)
 
   def init(self, params: Any) -> Any:
     """The first state; an average begins as a copy of the parameters."""
@@ -124,15 +133,14 @@ class Optimizer:
     if not self.ema:
       return self._moved(step, grads, opt_state, params, rate)
     params, state = self._moved(step, grads, opt_state.state, params, rate)
-    # of a young run the average is over fewer steps, or it would be of its random start
-    decay = jnp.minimum(self.ema, (1 + step) / (10 + step))
-    average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), opt_state.params, params)
+    # of a young run the average is over fewer updates, or it would be of its random start
+    done = step // self.accumulate
+    decay = jnp.minimum(self.ema, (1 + done) / (10 + done))
+    share = 1 - decay if self.accumulate == 1 else (1 - decay) * (state.mini_step == 0)
+    average = jax.tree.map(lambda a, p: a + share * (p - a), opt_state.params, params)
     return params, Averaged(state, average)
 
   def _moved(self, step: Array, grads: Any, opt_state: Any, params: Any, rate: Array | None) -> Any:
-    if self.clip:
-      norm = optax.tree.norm(grads)
-      grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, self.clip / (norm + 1e-6)), grads)
     updates, opt_state = self._whole.update(grads, opt_state, params)
     rate = self.rate(step) if rate is None else rate
 

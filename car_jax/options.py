@@ -62,6 +62,7 @@ Size = tuple[Positive, Positive]
 Net = Annotated[Mapping[str, Any], Part('net')]
 Optim = Annotated[Mapping[str, Any], Part('optimizer')]
 Dtype = Literal['float32', 'bfloat16', 'float16'] | None
+Precision = Literal['high', 'highest'] | None
 
 
 @dataclasses.dataclass(frozen=True)

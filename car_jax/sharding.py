@@ -1,13 +1,15 @@
-"""One mesh axis, `data`: the batch is split over it, everything else is replicated.
+"""One mesh axis, `data`: the batch is split over it, everything else is replicated, or with
+config.fsdp the large arrays of the state are split over it too.
 
 The same code runs on one CPU, eight GPUs or the hosts of a TPU pod slice. Under jit a batch norm
 then sees the statistics of the *global* batch, as synchronised batch norm does.
 """
 
 import functools
+import math
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,10 +22,28 @@ from car_jax.errors import UserError, reason
 
 PATIENCE = 300.0  # seconds that the others have to start
 LONGEST = 24 * 3600  # seconds that who is done waits for the others, such as for a report
+SHARDED_FROM = 4_096  # numbers of an array
 
 
 def make_mesh() -> Mesh:
-  return Mesh(np.array(jax.devices()), ('data',))
+  return Mesh(np.array(ordered(jax.devices())), ('data',))
+
+
+def ordered(devices: Sequence[Any]) -> list[Any]:
+  """The devices of each process side by side, as its rows of a batch are; a process's TPU chips
+  from neighbour to neighbour.
+
+  In the order of their ids, those of several hosts may interleave.
+  """
+
+  def place(device: Any) -> tuple[int, ...]:
+    if device.platform != 'tpu':
+      return device.process_index, device.id
+    x, y, z = device.coords
+    there_and_back = z, -y if z % 2 else y, -x if (y + z) % 2 else x
+    return device.process_index, *there_and_back, device.core_on_chip
+
+  return sorted(devices, key=place)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -32,19 +52,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def split(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
-
-
-def check_batch(data: Mapping[str, Any], mesh: Mesh) -> None:
-  """Raises UserError unless the global batches of config.data divide over the mesh."""
-  n = mesh.size
-  for key in ('batch', 'eval_batch'):
-    size = data[key] or data['batch']
-    if size < 1 or size % n:
-      near = sorted({max(n, size // n * n), max(n, -(-size // n) * n)})
-      raise UserError(
-        f'a batch of {size} cannot be split over {n} devices\n'
-        f'  use --config.data.{key}={" or ".join(map(str, near))}'
-      )
 
 
 def say(text: str, file: Any = None) -> None:
@@ -100,11 +107,42 @@ def _numbers(batch: Mapping[str, Any]) -> dict[str, Any]:
   return {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
 
 
-def place_state(state: Any, mesh: Mesh) -> Any:
-  """A host pytree, the same on every process -> replicated global arrays."""
-  sharding = replicated(mesh)
-  put = lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a))
-  return jax.tree.map(put, state)
+def of_state(state: Any, mesh: Mesh, fsdp: bool) -> Any:
+  """The sharding of every array of a state; with `fsdp` those of SHARDED_FROM numbers or more are
+  split along their largest axis that the devices share equally, if there is one."""
+
+  def of_array(a: Any) -> NamedSharding:
+    shape = np.shape(a)
+    divides = [k for k, side in enumerate(shape) if side % mesh.size == 0]
+    if not fsdp or not divides or math.prod(shape) < SHARDED_FROM:
+      return replicated(mesh)
+    axis = max(divides, key=lambda k: shape[k])
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, 'data'))
+
+  return jax.tree.map(of_array, state)
+
+
+def place_state(state: Any, mesh: Mesh, fsdp: bool = False) -> Any:
+  """A host pytree, the same on every process -> global arrays; see `of_state`."""
+
+  def put(a: Any, sharding: NamedSharding) -> jax.Array:
+    a = np.asarray(a)
+    return jax.make_array_from_callback(a.shape, sharding, lambda index: a[index])
+
+  return jax.tree.map(put, state, of_state(state, mesh, fsdp))
+
+
+def bytes_per_device(state: Any) -> int:
+  """Of placed arrays."""
+  size = lambda a: math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize
+  return sum(map(size, jax.tree.leaves(state)))
+
+
+def fetched(a: Any) -> np.ndarray:
+  """An array of a placed state, whole, on every process; all of them must ask."""
+  if isinstance(a, jax.Array) and not (a.is_fully_addressable or a.is_fully_replicated):
+    return multihost_utils.process_allgather(a, tiled=True)
+  return jax.device_get(a)
 
 
 def start_distributed(coordinator: str | None, processes: int | None, process: int | None) -> None:

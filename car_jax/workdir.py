@@ -21,7 +21,7 @@ from car_jax.evaluate import folders
 # is told the number of steps. Milestones, which are of the method, may not.
 FREE: tuple[str, ...]
 FREE = ('steps', 'log_every', 'eval_every', 'save_every', 'keep', 'evals', 'report', 'published')
-FREE += ('writers', 'images', 'overview', 'profile')
+FREE += ('writers', 'images', 'overview', 'profile', 'fsdp')
 HOSTS_OWN = ('data_dir', 'threads', 'workers')  # what may differ between processes
 FREE_DATA = ('threads', 'workers', 'eval_batch')  # the same of config.data
 SHARED = 10.0  # seconds until a new file on a network disk is seen by all hosts

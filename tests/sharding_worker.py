@@ -2,16 +2,19 @@
 
 python -m tests.sharding_worker OUT VARIANT [COORDINATOR PROCESSES PROCESS]
 
+VARIANT+fsdp shares arrays of 64 numbers and more among the devices, and saves the state beside OUT.
+
 Run by tests/test_sharding.py with other XLA_FLAGS, and several at once for several processes.
 """
 
+import pathlib
 import sys
 
 import jax
 import numpy as np
 
+from car_jax import checkpoints, loop, sharding
 from car_jax import config as configs
-from car_jax import loop, sharding
 from car_jax.data import compact, opening, pipeline
 
 
@@ -26,7 +29,9 @@ def main(out: str, variant: str, *cluster: str) -> None:
   if cluster:
     jax.config.update('jax_platforms', 'cpu')
     sharding.start_distributed(cluster[0], int(cluster[1]), int(cluster[2]))
+  variant, _, fsdp = variant.partition('+')
   config = configs.load(f'tests/small.py:{variant}')
+  config.fsdp, sharding.SHARDED_FROM = bool(fsdp), 64
   if 'rest_steps' in config.method:
     config.method.rest_steps = 0  # every step learns in all nets: one program to compile
   mesh = sharding.make_mesh()
@@ -41,15 +46,29 @@ def main(out: str, variant: str, *cluster: str) -> None:
     batch = double(compact.expanded(next(batches)))
     if state is None:
       fresh = double(method.init(0, batch))
-      first, state = arrays(fresh), sharding.place_state(fresh, mesh)
+      first, state = arrays(fresh), sharding.place_state(fresh, mesh, config.fsdp)
     batch = sharding.place_batch(batch, mesh)
     state, logs = run.program(done, state, batch)(state, batch)
     losses.append([float(logs[k]) for k in sorted(logs) if k.startswith('loss/')])
   batches.close()
+  if fsdp:
+    save(state, pathlib.Path(out).with_suffix(''))
+  state = jax.tree.map(sharding.fetched, state)
   if jax.process_index() == 0:
     after = arrays(state)
     moved = [np.abs(after[k] - first[k]).max() for k in after if 'params' in k]
     np.savez(out, losses=np.array(losses), devices=jax.device_count(), moved=moved, **after)
+
+
+def save(state, folder: pathlib.Path) -> None:
+  """A checkpoint. Raises AssertionError unless each device holds a part of the large arrays."""
+  large = [x for x in jax.tree.leaves(state) if x.size >= sharding.SHARDED_FROM]
+  shared = [x for x in large if not x.is_fully_replicated]
+  assert shared
+  assert all(x.addressable_shards[0].data.size * jax.device_count() == x.size for x in shared)
+  assert sharding.bytes_per_device(state) < sum(x.nbytes for x in jax.tree.leaves(state))
+  with checkpoints.Checkpoints(folder, 1) as saved:
+    saved.save(3, state, dict(config={}))
 
 
 def arrays(state) -> dict[str, np.ndarray]:

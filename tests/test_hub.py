@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from car_jax import checkpoints, files, hub, init_from, model_card, sharding
+from car_jax import checkpoints, files, hub, init_from, model_card
 from car_jax import config as configs
 from car_jax.commands import eval as evaluation
 from car_jax.commands import export, train, zoo
@@ -142,7 +142,7 @@ def test_a_run_starts_from_one(folder):
   model = small.loaded(small.get_config())
   for where in (str(folder), f'{folder}:net'):
     state = model.method.init(1, {'image': IMAGE})
-    state = init_from.init_from(state, {'net': where}, sharding.make_mesh())
+    state = init_from.init_from(state, {'net': where})
     jax.tree.map(np.testing.assert_array_equal, state.net.params, model.state.net.params)
 
 

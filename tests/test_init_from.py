@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, sharding
+from car_jax import checkpoints
 from car_jax.errors import UserError
 from car_jax.init_from import init_from
 from car_jax.methods.train_state import for_evaluation
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
 
 
 def started(init):
-  return init_from(CAR.init(0, BATCH), ConfigDict(init), sharding.make_mesh())
+  return init_from(CAR.init(0, BATCH), ConfigDict(init))
 
 
 def same(a, b):
@@ -83,7 +83,7 @@ def test_an_averaged_run_lends_its_average_and_an_averaged_one_begins_its_own_th
   with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=1) as c:
     c.save(3, state, {'config': {}})
   init = ConfigDict({'net': f'{tmp_path}:net'})
-  begun = init_from(averaged.init(0, BATCH), init, sharding.make_mesh())
+  begun = init_from(averaged.init(0, BATCH), init)
   same(begun.net.params, average)
   same(begun.net.opt_state.params, average)
   same(for_evaluation(state).net.params, average)

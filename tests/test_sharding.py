@@ -1,5 +1,8 @@
 """One device, eight devices and two processes train alike."""
 
+import contextlib
+import dataclasses
+import itertools
 import os
 import socket
 import subprocess
@@ -10,7 +13,6 @@ import numpy as np
 import pytest
 
 from car_jax import checkpoints, sharding
-from car_jax.errors import UserError
 from tests import conftest, saving_worker, sharding_worker
 
 
@@ -44,13 +46,20 @@ def compare(a, b, atol=1e-5):
       np.testing.assert_allclose(a[name], b[name], rtol=0, atol=atol, err_msg=name)
 
 
+@contextlib.contextmanager
+def in_float64():
+  """In threads too, unlike jax.enable_x64."""
+  jax.config.update('jax_enable_x64', True)
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_x64', False)
+
+
 def three_steps(out, variant, devices, *clusters):
   if devices == 1:
-    jax.config.update('jax_enable_x64', True)  # in threads too, unlike jax.enable_x64
-    try:
+    with in_float64():
       sharding_worker.main(out, variant)
-    finally:
-      jax.config.update('jax_enable_x64', False)
   else:
     finish(*(start(out, variant, devices, *cluster) for cluster in clusters or [()]))
   found = np.load(out)
@@ -73,6 +82,19 @@ def test_eight_devices_equal_one(tmp_path, variant):
   address = f'127.0.0.1:{free_port()}'
   processes = [(address, 2, i) for i in range(2)] if variant == 'supervised' else []
   compare(one, three_steps(tmp_path / 'eight.npz', variant, 4 if processes else 8, *processes))
+
+
+def test_a_state_shared_by_devices_learns_and_is_restored_on_another_number(tmp_path):
+  """Two processes of two devices each; what they save is read on this process's one."""
+  one = three_steps(tmp_path / 'one.npz', 'supervised', 1)
+  address = f'127.0.0.1:{free_port()}'
+  processes = [(address, 2, i) for i in range(2)]
+  four = three_steps(tmp_path / 'four.npz', 'supervised+fsdp', 2, *processes)
+  compare(one, four)
+  with in_float64(), checkpoints.Checkpoints(tmp_path / 'four') as saved:
+    state, _ = saved.restore(3, None)
+  kept = state['net']['params']
+  np.testing.assert_array_equal(kept['stem']['kernel'], four["['net']['params']['stem']['kernel']"])
 
 
 @pytest.mark.parametrize('variant', [pytest.param('abn', marks=pytest.mark.slow), 'sac'])
@@ -98,10 +120,29 @@ def test_two_processes_save_a_large_state_in_two_folders_at_once(tmp_path):
   assert checkpoints.locate(tmp_path, 'best')[1] == saving_worker.STEPS
 
 
-def test_a_batch_that_does_not_split_names_the_nearest_that_does():
-  mesh = sharding.make_mesh()
-  size = mesh.size
-  sharding.check_batch({'batch': size, 'eval_batch': 0}, mesh)
-  for key in ('batch', 'eval_batch'):
-    with pytest.raises(UserError, match=f'use --config.data.{key}='):
-      sharding.check_batch({'batch': size, 'eval_batch': size} | {key: size - 0.5}, mesh)
+@dataclasses.dataclass(frozen=True)
+class FakeDevice:
+  """As jax tells of a chip; `coords` as (x, y, z)."""
+
+  id: int
+  process_index: int
+  coords: tuple[int, int, int] = (0, 0, 0)
+  platform: str = 'tpu'
+  core_on_chip: int = 0
+
+
+def test_a_mesh_has_the_devices_of_a_process_side_by_side():
+  """TPU v5e 4x4 of four hosts with 2x2 chips each, ids row by row: hosts interleave."""
+  chips = [
+    FakeDevice(4 * y + x, x // 2 + 2 * (y // 2), (x, y, 0)) for y in range(4) for x in range(4)
+  ]
+  assert [c.process_index for c in chips][:4] == [0, 0, 1, 1]
+  order = sharding.ordered(chips[::-1])
+  assert [c.process_index for c in order] == [h for h in range(4) for _ in range(4)]
+  steps = [np.abs(np.subtract(a.coords, b.coords)).sum() for a, b in itertools.pairwise(order)]
+  assert [steps[k] for k in range(15) if k % 4 < 3] == [1] * 12  # neighbours inside a host
+  cube = [FakeDevice(i, 0, (i % 2, i // 2 % 2, i // 4)) for i in range(8)]
+  hops = itertools.pairwise(sharding.ordered(cube))
+  assert [np.abs(np.subtract(a.coords, b.coords)).sum() for a, b in hops] == [1] * 7
+  gpus = [FakeDevice(i, i % 2, platform='gpu') for i in range(4)]
+  assert [d.id for d in sharding.ordered(gpus)] == [0, 2, 1, 3]

@@ -172,7 +172,7 @@ class TwoDomains:
     """
     import grain
 
-    check_shares(self.batch, self.groups * max(self.views, 1), hosts)
+    check_shares(self.batch, self.groups, max(self.views, 1), hosts)
     steps = Steps(self, seed, start_step, host, hosts)
     yield from pipeline.ahead_of_use(grain.MapDataset.source(steps), self.threads, self.workers)
 
@@ -184,14 +184,16 @@ class TwoDomains:
     return counts.of(sources.ids(self.target.records))
 
 
-def check_shares(batch: int, target: int, hosts: int) -> None:
-  """Raises UserError unless both halves of a batch divide over the processes and devices."""
+def check_shares(batch: int, groups: int, views: int, hosts: int) -> None:
+  """Raises UserError unless both halves of a batch divide over the processes and devices, and all
+  views of an image are of one process."""
   pipeline.check_shared(batch, hosts)
   parts = max(hosts, jax.device_count())
-  if target % parts:
+  if groups * views % parts or groups % hosts:
     raise UserError(
-      f'config.data.target: {target} views a batch cannot be split over {parts} devices\n'
-      f'  groups times views (or groups alone, with views=0) must be a multiple of {parts}'
+      f'config.data.target: {groups} images in {views} views cannot be split over {parts} devices '
+      f'of {hosts} process(es)\n'
+      f'  groups must be a multiple of {hosts}, and groups times views of {parts}'
     )
 
 
@@ -201,7 +203,7 @@ class Steps:
   def __init__(self, data: TwoDomains, seed: int, skip: int, host: int, hosts: int):
     self.data, self.seed, self.skip = data, seed, skip
     self.rows = _part(data.batch, host, hosts)
-    self.views = _part(data.groups * max(data.views, 1), host, hosts)
+    self.groups = _part(data.groups, host, hosts)  # an image's views are of one process
     self.epoch_steps = pipeline.steps_per_epoch(len(data), data.batch)
     ignored = data.target.info.ignore_label  # what a method hears of: the target's, for both
     self.ignored, self.draws = OUTSIDE if ignored is None else ignored, None
@@ -223,22 +225,11 @@ class Steps:
   def __getitem__(self, k: int) -> dict[str, np.ndarray]:
     step = k + self.skip
     batch = _stacked([self.source(step, row) for row in self.rows])
-    if not self.views:
+    if not self.groups:
       return batch
     made = [self.group(step, g) for g in self.groups]
     join = np.concatenate if self.data.views else np.stack
-    return batch | self.mine({key: join([m[key] for m in made]) for key in made[0]})
-
-  @property
-  def groups(self) -> range:
-    """The target images of a step that this host's views are of."""
-    each = max(self.data.views, 1)
-    return range(self.views[0] // each, self.views[-1] // each + 1)
-
-  def mine(self, made: dict[str, Any]) -> dict[str, Any]:
-    """This host's rows of all views of `groups`."""
-    first = self.groups[0] * max(self.data.views, 1)
-    return {k: v[self.views[0] - first : self.views[-1] + 1 - first] for k, v in made.items()}
+    return batch | {key: join([m[key] for m in made]) for key in made[0]}
 
   def source_example(
     self, step: int, row: int

@@ -66,12 +66,14 @@ def eval_batches(
 ) -> Generator[Batch, None, None]:
   """Every record once, in order; images of a batch have one size.
 
-  A batch is filled up with rows of valid=False. Where images of several sizes would leave more than
-  half of the rows to these, a batch has one row for each of the `devices` (of all hosts).
+  A batch has as many rows for each of the `devices` (of all hosts) as the config's needs, and is
+  filled up with rows of valid=False. Where images of several sizes would leave more than half of
+  the rows to these, it has one row for each device.
   """
   data = data_options.of(config)
-  batch = data.eval_batch or data.batch
-  order = _Once(shapes(source, data), batch, max(devices, hosts), host, hosts)
+  least = max(devices, hosts)
+  batch = -(-(data.eval_batch or data.batch) // least) * least
+  order = _Once(shapes(source, data), batch, least, host, hosts)
   rows = _Rows(source, info, data, order, 0)
   yield from _read(rows, order.local, dataclasses.replace(data, workers=0))  # soon read
 

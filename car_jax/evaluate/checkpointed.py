@@ -7,6 +7,7 @@ are scored on that data.
 import dataclasses
 import functools
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,9 +60,9 @@ def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
 
 def check_changes(changes: Sequence[tuple[str, str]]) -> None:
   """Raises UserError for an option of the method that training alone reads, or the weights fix."""
-  known = [f'method.{k}' for k in INFERENCE]
+  known = [f'method.{k}' for k in (*INFERENCE, 'precision')]
   for key, _ in changes:
-    if key not in known:
+    if key not in known and not re.fullmatch(r'method\.(\w+\.)*dtype', key):
       raise UserError(f'config.{key} cannot be changed after training\n{nearest(key, known)}')
 
 
@@ -106,7 +107,8 @@ def _opened(
   batch = {'image': np.zeros((1, *(size if all(size) else (32, 32)), 3), np.float32)}
   if info.black_box:
     batch['black_box'] = np.zeros(batch['image'].shape[:3], np.int32)
-  template = sharding.place_state(method.init(config.seed, batch), mesh or sharding.make_mesh())
+  mesh = mesh or sharding.make_mesh()
+  template = sharding.place_state(method.init(config.seed, batch), mesh, config.fsdp)
   state, _ = saved.restore(step, template)
   known = (int(size[0]), int(size[1])) if all(size) else None
   return Loaded(
@@ -167,7 +169,6 @@ def evaluate(
   out = places.of(out)
   folders.check_replaceable(out, report.RESULTS)
   mesh = sharding.make_mesh()
-  sharding.check_batch(config.data, mesh)
   data = opening.open_dataset(config.data)
   loaded = [load(path, step, data.info, mesh, changes) for path in paths]
   rows, source = named(loaded, names), data.split(spec['split'])

@@ -123,7 +123,8 @@ def sources_of(
 @functools.partial(jax.jit, static_argnames=('sources',))
 def _states(sources, calibrator, prediction, batch) -> tuple[Any, ...]:
   outputs = Outputs(prediction if calibrator is None else calibrated(calibrator, prediction, batch))
-  return tuple(source.state(outputs, batch) for source in sources)
+  with jax.default_matmul_precision('highest'):
+    return tuple(source.state(outputs, batch) for source in sources)
 
 
 def calibrated(calibrator: Any, prediction: Prediction, batch: Mapping[str, Any]) -> Prediction:
@@ -134,7 +135,8 @@ def calibrated(calibrator: Any, prediction: Prediction, batch: Mapping[str, Any]
   logits, image = Outputs(prediction).logits, batch.get('image')
   if image is not None and image.shape[1:3] != logits.shape[1:3]:
     image = jax.image.resize(image, (*logits.shape[:3], 3), 'bilinear', antialias=False)
-  logits = calibrator.apply(logits, image=image, features=batch.get('features'))
+  with jax.default_matmul_precision('highest'):
+    logits = calibrator.apply(logits, image=image, features=batch.get('features'))
   return Prediction(logits=logits, disagreement=prediction.disagreement)
 
 

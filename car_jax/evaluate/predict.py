@@ -111,12 +111,11 @@ def summarise(samples: Samples, compare: bool = False) -> Prediction:
   With `compare`, disagreement holds the samples' mean entropy, for `predict` to go on with.
   """
   labels = jnp.argmax(samples.probs, -1).astype(label_type(samples.probs.shape[-1]))
-  mean = jnp.einsum(
-    'bnhwc,bn->bhwc', samples.probs, samples.weight, precision=jax.lax.Precision.HIGHEST
-  )
   spread = None
-  if compare:
-    spread = jnp.einsum('bnhw,bn->bhw', entropy(samples.probs), samples.weight)
+  with jax.default_matmul_precision('highest'):
+    mean = jnp.einsum('bnhwc,bn->bhwc', samples.probs, samples.weight)
+    if compare:
+      spread = jnp.einsum('bnhw,bn->bhw', entropy(samples.probs), samples.weight)
   return Prediction(labels, samples.weight, mean, samples.marginal, spread)
 
 

@@ -13,12 +13,15 @@ examples, M readers, H x W pixels, C classes, N samples.
   example      [B]          uint32, crc32 of the example's id: seeds its evaluation draws
 """
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
 import jax
 
+from car_jax.options import Precision
 from car_jax.typing import Array
 
 Batch = Mapping[str, Array]
@@ -37,7 +40,45 @@ class Samples(flax.struct.PyTreeNode):
   marginal: Array | None = None
 
 
-class Method:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Computed:
+  """How products of float32 are computed in all that a method computes: of whatever class is made
+  of this, `step`, `logits`, `features` and the predictors trace under `precision`."""
+
+  precision: Precision = None
+  """Of products of float32: high or highest; None for jax's default, which is bfloat16's on a TPU
+  and TF32's on a GPU, and float32's on a CPU."""
+
+  def __init_subclass__(cls, **kw: Any) -> None:
+    super().__init_subclass__(**kw)
+    for name in ('step', 'logits', 'features'):
+      if name in vars(cls):
+        setattr(cls, name, _precise(vars(cls)[name]))
+    if 'predictors' in vars(cls):
+      cls.predictors = _precise_predictors(vars(cls)['predictors'])  # type: ignore[attr-defined]
+
+
+def _precise(function: Callable) -> Callable:
+  @functools.wraps(function)
+  def computed(self: Computed, *args: Any, **kw: Any) -> Any:
+    if self.precision is None:
+      return function(self, *args, **kw)
+    with jax.default_matmul_precision(self.precision):
+      return function(self, *args, **kw)
+
+  return computed
+
+
+def _precise_predictors(predictors: Callable) -> Callable:
+  @functools.wraps(predictors)
+  def computed(self: Computed) -> dict[str, Any]:
+    bound = lambda predict: functools.partial(_precise(lambda _, *args: predict(*args)), self)
+    return {name: bound(predict) for name, predict in predictors(self).items()}
+
+  return computed
+
+
+class Method(Computed):
   """One file per method: a frozen dataclass made of this, whose fields are the config's options.
 
   `step` and `predict` are pure and are jitted by their callers. A field num_classes,

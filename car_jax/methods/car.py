@@ -25,7 +25,7 @@ from car_jax.errors import UserError
 from car_jax.losses import adversarial, segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Batch, Logs, Method, Samples, example_keys
-from car_jax.methods.train_state import TrainState, create
+from car_jax.methods.train_state import Recomputing, TrainState, create
 from car_jax.nn import net as nets
 from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Count, Group, Net, Optim, Positive, Range, Share, Weight
@@ -55,7 +55,7 @@ class Optimizers(Group):
 
 
 @dataclasses.dataclass(frozen=True)
-class CAR(Method):
+class CAR(Recomputing, Method):
   """The nets are entries of the registry, or None to leave a stage out (then its weight must be 0).
 
   D is updated in the first `critic_steps` of every `critic_steps + rest_steps` steps, unless it was
@@ -248,7 +248,8 @@ class CAR(Method):
       loss, (logits, _) = loss_of(state.calnet.params)
       updated = state.calnet
     else:
-      out, grads = jax.value_and_grad(loss_of, has_aux=True)(state.calnet.params)
+      differentiated = jax.value_and_grad(self.recomputed(loss_of), has_aux=True)
+      out, grads = differentiated(state.calnet.params)
       loss, (logits, stats) = out
       updated = self._descend('calnet', state, grads, stats)
     probs = jax.lax.stop_gradient(self.calibrated(logits, label))
@@ -277,7 +278,8 @@ class CAR(Method):
         terms['complexity'] = self.complexity_weight * ramp * kl
       return sum(terms.values()), (terms, samples, stats)
 
-    grads, (terms, samples, stats) = jax.grad(loss_of, has_aux=True)(state.generator.params)
+    differentiated = jax.grad(self.recomputed(loss_of), has_aux=True)
+    grads, (terms, samples, stats) = differentiated(state.generator.params)
     spread = jnp.mean(jnp.var(samples, axis=1))
     logs = {f'loss/{k}': v for k, v in terms.items()} | {'generator/sample_variance': spread}
     return self._descend('generator', state, grads, stats), samples[:, 0], logs
@@ -306,8 +308,8 @@ class CAR(Method):
     else:
       pair = jnp.concatenate([image, real], -1)
       params = state.discriminator.params
-      grads, (loss, right) = jax.grad(loss_of, has_aux=True)(params)
-      r1, r1_grads = jax.value_and_grad(penalty_of)(params)
+      grads, (loss, right) = jax.grad(self.recomputed(loss_of), has_aux=True)(params)
+      r1, r1_grads = jax.value_and_grad(self.recomputed(penalty_of))(params)
       grads = jax.tree.map(lambda g, r: g + self.r1_weight * r, grads, r1_grads)
       learnt = self._descend('discriminator', state, grads, state.discriminator.batch_stats)
       before = jnp.where(state.step % self.steps_per_epoch == 0, 0.0, state.accuracy)

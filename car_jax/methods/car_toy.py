@@ -26,7 +26,7 @@ from car_jax.methods.base import Batch, Logs, Method
 from car_jax.methods.train_state import TrainState, create
 from car_jax.nn.mlp import MLP
 from car_jax.optim import Optimizer, optimizer
-from car_jax.options import Count, Optim, Positive, Weight, Width
+from car_jax.options import Count, Dtype, Optim, Positive, Weight, Width
 from car_jax.typing import Array
 
 
@@ -54,6 +54,8 @@ class CARToy(Method):
   """Samples of a point where there is a calibration loss; else 1."""
   hidden: tuple[Width, ...] = (64, 64, 64, 64)
   """Widths of the hidden layers of all three nets."""
+  dtype: Dtype = None
+  """What the nets compute in; parameters and losses are float32."""
   optim: Optim = dataclasses.field(default_factory=lambda: dict(name='adam', lr=1e-4))
   """The optimizer of all three nets."""
   ll_every: Positive = 10
@@ -62,7 +64,7 @@ class CARToy(Method):
   """Points of such a look."""
 
   def _net(self, which: str) -> Any:
-    return MLP((*self.hidden, 1), 0.0 if which == 'calnet' else 0.01)
+    return MLP((*self.hidden, 1), 0.0 if which == 'calnet' else 0.01, self.dtype)
 
   @property
   def _optimizer(self) -> Optimizer:

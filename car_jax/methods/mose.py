@@ -25,7 +25,7 @@ from car_jax.losses import transport
 from car_jax.methods import baselines
 from car_jax.methods.base import Batch, Logs, Samples, example_keys
 from car_jax.methods.observed import Observed
-from car_jax.methods.train_state import OneNet, TrainState, create
+from car_jax.methods.train_state import OneNet, Recomputing, TrainState, create
 from car_jax.nn import net as nets
 from car_jax.options import Count, Positive, Share, Weight
 from car_jax.schedules import Plateau, ReducingRate
@@ -57,7 +57,7 @@ class State(flax.struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True)
-class MoSE(Observed, OneNet):
+class MoSE(Recomputing, Observed, OneNet):
   """`model` is an entry of the registry with MoSENet's methods. Pixels that all readers gave
   `ignore_label` are taken out of the cost, those that one gave it out of the cost of that one.
 
@@ -139,7 +139,7 @@ class MoSE(Observed, OneNet):
       fit = self.loss(logits, weight, batch, state.schedule)
       return fit.loss, (fit, new['batch_stats'])
 
-    grads, (fit, stats) = jax.grad(loss_of, has_aux=True)(state.net.params)
+    grads, (fit, stats) = jax.grad(self.recomputed(loss_of), has_aux=True)(state.net.params)
     rate = state.schedule.rate.rate
     net = state.net.apply_gradients(self.optimizer, state.step, grads, stats, rate)
     schedule = self.advanced(state.schedule, state.step, fit)

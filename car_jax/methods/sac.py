@@ -191,8 +191,9 @@ class SAC(ABN):
       loss = jnp.mean(self.weighted(losses, confidence))
       return self.target_weight * loss, (loss, jax.lax.stop_gradient(logits))
 
-    source, one = jax.value_and_grad(source_loss)(net.params)
-    (_, (target, logits)), two = jax.value_and_grad(target_loss, has_aux=True)(net.params)
+    source, one = jax.value_and_grad(self.recomputed(source_loss))(net.params)
+    differentiated = jax.value_and_grad(self.recomputed(target_loss), has_aux=True)
+    (_, (target, logits)), two = differentiated(net.params)
     truth = consistency.pixel_losses(logits, self.known(batch['target_label']))
     kept = labels >= 0
     agreed = jnp.sum(kept & (jnp.argmax(logits, -1) == labels)) / jnp.maximum(jnp.sum(kept), 1)

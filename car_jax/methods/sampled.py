@@ -13,12 +13,12 @@ import numpy as np
 from car_jax.methods import baselines
 from car_jax.methods.base import Batch, Logs, Samples, example_keys
 from car_jax.methods.observed import Observed
-from car_jax.methods.train_state import OneNet, State, create
+from car_jax.methods.train_state import OneNet, Recomputing, State, create
 from car_jax.typing import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampled(Observed, OneNet):
+class Sampled(Recomputing, Observed, OneNet):
   """`loss` and `drawn` make a method of it. Labels are one reader's, drawn by the data; pixels of
   `ignore_label` are not learnt from.
 
@@ -60,7 +60,8 @@ class Sampled(Observed, OneNet):
       parts, logs, stats = self.loss(variables, batch, noise, **kw)
       return sum(parts.values()), (parts | logs, stats)
 
-    (_, (logs, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.net.params)
+    differentiated = jax.value_and_grad(self.recomputed(loss_of), has_aux=True)
+    (_, (logs, stats)), grads = differentiated(state.net.params)
     net = state.net.apply_gradients(self.optimizer, state.step, grads, stats)
     return State(state.step + 1, net), logs
 

@@ -17,19 +17,15 @@ from car_jax.losses import segmentation
 from car_jax.methods import baselines
 from car_jax.methods.base import Batch, Logs
 from car_jax.methods.inference import Inference
-from car_jax.methods.train_state import OneNet, State, create, full_size
+from car_jax.methods.train_state import OneNet, Recomputing, State, create, full_size
 from car_jax.nn import net as nets
-from car_jax.nn.layers import BLOCK, at_least_float32, resize_bilinear
+from car_jax.nn.layers import at_least_float32, resize_bilinear
 from car_jax.typing import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervised(Inference, OneNet):
+class Supervised(Inference, Recomputing, OneNet):
   """Pixels of `ignore_label` are not learnt from. A net's auxiliary heads learn the same labels."""
-
-  remat: bool = False
-  """Keep what blocks of the net give in training, and compute what is inside of them again: less
-  memory, and up to a third more time."""
 
   has_logits = True
 
@@ -61,10 +57,8 @@ class Supervised(Inference, OneNet):
         logs[f'loss/{name}'] = weight * self.loss(logits, batch)
       return sum(logs.values()), (new.get('batch_stats', {}), logs)
 
-    if self.remat:
-      kept = jax.checkpoint_policies.save_only_these_names(BLOCK)
-      loss_of = jax.checkpoint(loss_of, policy=kept)
-    (_, (stats, logs)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.net.params)
+    differentiated = jax.value_and_grad(self.recomputed(loss_of), has_aux=True)
+    (_, (stats, logs)), grads = differentiated(state.net.params)
     net = state.net.apply_gradients(self.optimizer, state.step, grads, stats)
     return State(state.step + 1, net), logs
 

@@ -1,6 +1,9 @@
 """Nets in training, for methods to be made of. Letters as in methods/base.py."""
 
+import contextlib
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -11,6 +14,7 @@ import numpy as np
 from car_jax import registry
 from car_jax.methods.base import Method
 from car_jax.nn.init import initialize
+from car_jax.nn.layers import recomputing
 from car_jax.optim import Averaged, Optimizer, optimizer
 from car_jax.options import Net, Optim
 from car_jax.typing import Array
@@ -96,6 +100,25 @@ def saved_variables(part: Any) -> dict[str, Any]:
 def full_size(out: Any) -> Array:
   """A net's logits, at the image's size where it returns them at two, low and full."""
   return out[-1] if isinstance(out, tuple) else out
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recomputing:
+  """Memory for time, of methods whose losses go through `recomputed`."""
+
+  remat: bool = False
+  """Keep what goes into blocks of a net in training, and compute what is inside of them again: less
+  memory, and up to a third more time."""
+
+  def recomputed(self, loss: Callable) -> Callable:
+    """A function to be differentiated, in which with `remat` nets are traced so."""
+
+    @functools.wraps(loss)
+    def traced(*args: Any) -> Any:
+      with recomputing() if self.remat else contextlib.nullcontext():
+        return loss(*args)
+
+    return traced
 
 
 @dataclasses.dataclass(frozen=True)

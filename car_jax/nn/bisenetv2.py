@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import BatchNorm, NormedConv, block_output, conv, max_pool3, resize_bilinear
+from car_jax.nn.layers import BatchNorm, NormedConv, conv, max_pool3, resize_bilinear, through
 from car_jax.options import Depth, Width
 from car_jax.typing import Array
 
@@ -152,6 +152,6 @@ class BiSeNetV2(Backbone):
       x = stages[-1]
       for i in range(4 if k == 4 else 2):
         shape = width, self.expansion, 2 if i == 0 else 1, self.dtype
-        x = block_output(GatherExpansion(*shape, name=f'stage{k}_block{i}')(x, train=train))
+        x = through(GatherExpansion(*shape, name=f'stage{k}_block{i}'), x, train=train)
       stages.append(x)
     return stages

@@ -13,7 +13,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import block_output, conv, layer_norm
+from car_jax.nn.layers import conv, layer_norm, through
 from car_jax.options import Count, Depth, Share, Width
 from car_jax.typing import Array
 
@@ -94,7 +94,7 @@ class ConvNeXt(Backbone):
         x = layer_norm(f'{name}_embed_norm', self.epsilon, self.dtype)(x)
       for i in range(depth):
         shape = self.layer_scale, float(next(chances)), self.epsilon, self.dtype
-        x = block_output(Block(*shape, name=f'{name}_block{i}')(x, train=train))
+        x = through(Block(*shape, name=f'{name}_block{i}'), x, train=train)
       if not self.outputs or k in self.outputs:
         maps.append(layer_norm(f'{name}_norm', self.epsilon, self.dtype)(x))
     return tuple(maps)

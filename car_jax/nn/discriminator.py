@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from car_jax.clamp import clamp
 from car_jax.errors import UserError
 from car_jax.nn import init
-from car_jax.nn.layers import at_least_float32, conv, reflect_pad
+from car_jax.nn.layers import at_least_float32, conv, part, reflect_pad
 from car_jax.options import Dtype, Share, Width
 from car_jax.typing import Array
 
@@ -43,8 +43,9 @@ class PixelDiscriminator(nn.Module):
     h = self.hidden
 
     def layer(x, name, width, size, stride=1, padding=0, bias=True):
-      x = conv(width, size, stride, padding, use_bias=bias, dtype=self.dtype, name=name)(x)
-      return nn.leaky_relu(x, 0.2)
+      kw = {'use_bias': bias, 'dtype': self.dtype, 'name': name}
+      activated = lambda net, x: nn.leaky_relu(conv(width, size, stride, padding, **kw)(x), 0.2)
+      return part(activated, self, x)
 
     def drop(x):
       return nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -4,27 +4,45 @@ Letters: B images, N samples per image, H x W pixels, C channels. Where a layer 
 [B, N, H, W, C], an N of 1 stands for features that all samples share.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jax.export import is_symbolic_dim
 
 from car_jax.errors import UserError
 from car_jax.nn.init import torch_uniform
 from car_jax.typing import Array
 
-BLOCK = 'block'  # what methods know a block's output by, to keep it and nothing inside of it
+_RECOMPUTED = contextvars.ContextVar('recomputed', default=False)
 
 
-def block_output(x: Array) -> Array:
-  """x, which a method may keep for the gradient while it computes what is inside of blocks anew."""
-  return checkpoint_name(x, BLOCK)
+@contextlib.contextmanager
+def recomputing() -> Iterator[None]:
+  """While a net is traced inside, `through` keeps for the gradient what goes into a block alone."""
+  token = _RECOMPUTED.set(True)
+  try:
+    yield
+  finally:
+    _RECOMPUTED.reset(token)
+
+
+def through(block: nn.Module, *inputs: Any, **kw: Any) -> Array:
+  """block(*inputs, **kw), a part of a net that may be computed again for the gradient: each on its
+  own, when its gradient arrives, so that the insides of one exist at a time. Inputs are arrays."""
+  return part(lambda block, *inputs: block(*inputs, **kw), block, *inputs)
+
+
+def part(function: Callable, net: nn.Module, *inputs: Any) -> Array:
+  """function(net, *inputs), as `through` has it, where it is no module of its own."""
+  run = nn.remat(function) if _RECOMPUTED.get() else function
+  return run(net, *inputs)
 
 
 def check_divides(parts: int, width: int, what: str) -> None:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from car_jax.nn.layers import reflect_pad
+from car_jax.options import Dtype
 from car_jax.typing import Array
 
 Inputs = Literal['logits+image', 'logits', 'image']
@@ -34,16 +35,19 @@ class LocalTemperature(nn.Module):
 
   inputs: Inputs = 'logits+image'
   """What the temperature is made of."""
+  dtype: Dtype = None
+  """Of products; parameters and temperatures stay float32."""
 
   @nn.compact
   def __call__(self, logits: Array, image: Array) -> Array:
     shown = {'logits': logits, 'image': (image + 1) / 2}
     by_image, by_rest = (reflect_pad(shown[kind], 4) for kind in INPUTS[self.inputs])
-    t = [DilatedConv(name=name)(by_rest) + 1 for name in CONVOLUTIONS]
-    s = [nn.sigmoid(DilatedConv(name=name)(by_rest)) for name in GATES]
+    seen = lambda name, x: DilatedConv(self.dtype, name=name)(x)
+    t = [seen(name, by_rest) + 1 for name in CONVOLUTIONS]
+    s = [nn.sigmoid(seen(name, by_rest)) for name in GATES]
     by_logits = mix(mix(t[0], t[1], s[0]), mix(t[2], t[3], s[1]), s[2])
-    gate = nn.sigmoid(DilatedConv(name='gate_image')(by_rest))
-    mixed = mix(by_logits, DilatedConv(name='conv_image')(by_image) + 1, gate)
+    gate = nn.sigmoid(seen('gate_image', by_rest))
+    mixed = mix(by_logits, seen('conv_image', by_image) + 1, gate)
     return nn.relu(mixed + 1) + LEAST
 
 
@@ -55,12 +59,16 @@ class DilatedConv(nn.Module):
   channels does not promise, and it is thirty times as fast on a CPU as nine convolutions.
   """
 
+  dtype: Any = None
+
   @nn.compact
   def __call__(self, x: Array) -> Array:
     kernel = self.param('kernel', nn.initializers.zeros, (5, 5, x.shape[-1], 1))
     bias = self.param('bias', nn.initializers.zeros, (1,))
     h, w = x.shape[1] - 8, x.shape[2] - 8
-    maps = jnp.einsum('bhwd,yxd->yxbhw', x, kernel[..., 0])
+    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    maps = jnp.einsum('bhwd,yxd->yxbhw', x, kernel[..., 0], preferred_element_type=wide)
     rows: Any = sum(maps[k, :, :, 2 * k : 2 * k + h] for k in range(5))
     out: Any = sum(rows[k, :, :, 2 * k : 2 * k + w] for k in range(5))
     return bias + out[..., None]

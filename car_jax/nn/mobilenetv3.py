@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import NormedConv, block_output, conv
+from car_jax.nn.layers import NormedConv, conv, through
 from car_jax.options import Depth, Share, Width
 from car_jax.typing import Array
 
@@ -134,6 +134,6 @@ class MobileNetV3(Backbone):
         smaller = of.inner // self.reduction, of.features // self.reduction
         of = of._replace(inner=smaller[0], features=smaller[1])
       block = Block(of, dilation, dilated, self.epsilon, self.dtype, name=f'block{k}')
-      maps.append(block_output(block(maps[-1], train=train)))
+      maps.append(through(block, maps[-1], train=train))
     maps.append(unit(6 * blocks[-1].features, name='last')(maps[-1], train=train))
     return self.chosen(maps, sorted({*self.outputs}))

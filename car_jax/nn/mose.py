@@ -14,7 +14,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn import net as nets
-from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, dense
+from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, dense, part
 from car_jax.nn.net import Segmenter
 from car_jax.nn.three_conv_unet import CONVOLUTIONS, NORM, WIDTHS, Block, contracted, expanded
 from car_jax.options import Width
@@ -128,8 +128,9 @@ class MoSENet(Segmenter):
     x = self.mix(features, self.shift(z), self.scale(z) + 1e-5)
     b, n, *rest = x.shape
     x = x.reshape(b * n, *rest)
-    for layer, norm in zip(self.heads, self.norms, strict=True):
-      x = nn.relu(norm(layer(x), train=train))
+    for k in range(len(self.heads)):
+      layer = lambda net, x, k=k: nn.relu(net.norms[k](net.heads[k](x), train=train))
+      x = part(layer, self, x)
     x = at_least_float32(self.out(x))
     return x.reshape(b, n, *x.shape[1:])
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from car_jax.errors import UserError
 from car_jax.gaussian import Gaussian
 from car_jax.nn import init
-from car_jax.nn.layers import at_least_float32, check_multiple, conv, resize_nearest
+from car_jax.nn.layers import at_least_float32, check_multiple, conv, resize_nearest, through
 from car_jax.nn.net import Segmenter
 from car_jax.nn.three_conv_unet import CONVOLUTIONS, WIDTHS, Block, contracted, doubled
 from car_jax.options import Positive, Width
@@ -50,9 +50,9 @@ class LatentNet(nn.Module):
   def level(self, i: int, features: Array, coarser: Array | None, train: bool) -> Gaussian:
     """Latent i [B, h, w, D] from the map of its level and the draw of level i + 1."""
     if coarser is not None:
-      up = self.ups[i](doubled(coarser.astype(features.dtype), True), train)
+      up = through(self.ups[i], doubled(coarser.astype(features.dtype), True), train=train)
       features = jnp.concatenate([up, features], -1)
-    x = at_least_float32(self.mixes[i](features, train))
+    x = at_least_float32(through(self.mixes[i], features, train=train))
     return Gaussian(self.means[i](x), jax.nn.softplus(self.deviations[i](x)))
 
 
@@ -70,16 +70,17 @@ class Likelihood(nn.Module):
     first, d = len(self.widths) - self.levels, self.dtype
     maps = []
     for i, z in enumerate(latents):
-      x = Block(self.widths[i], d, depth=2, name=f'level{i}')(z, train)
+      x = through(Block(self.widths[i], d, depth=2, name=f'level{i}'), z, train=train)
       for k in range(first):
-        x = Block(self.widths[i], d, depth=1, name=f'level{i}_up{k}')(doubled(x, True), train)
+        larger = Block(self.widths[i], d, depth=1, name=f'level{i}_up{k}')
+        x = through(larger, doubled(x, True), train=train)
       maps.append(x)
     size, logits = maps[0].shape[1:3], []
     x = maps[-1]
     for i in reversed(range(self.levels)):
       if i < self.levels - 1:
         x = jnp.concatenate([maps[i], doubled(x, True)], -1)
-        x = Block(self.widths[i + first], d, depth=2, name=f'merge{i}')(x, train)
+        x = through(Block(self.widths[i + first], d, depth=2, name=f'merge{i}'), x, train=train)
       out = conv(self.num_classes, 1, padding=0, dtype=d, name=f'out{i}')(x)
       logits.append(resize_nearest(at_least_float32(out), size))
     return logits[::-1]

@@ -14,7 +14,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import block_output, check_divides, max_pool3
+from car_jax.nn.layers import check_divides, max_pool3, through
 from car_jax.options import Depth, Share, Width
 from car_jax.typing import Array
 
@@ -128,6 +128,6 @@ class ResNetV2(Backbone):
     for k, (width, (stride, dilations)) in enumerate(zip(self.widths, self.plan(), strict=True), 1):
       for i, dilation in enumerate(dilations):
         shape = width, 1 if i else stride, dilation, i == 0, float(next(chances)), self.dtype
-        x = block_output(Block(*shape, name=f'stage{k}_block{i}')(x, train=train))
+        x = through(Block(*shape, name=f'stage{k}_block{i}'), x, train=train)
       maps.append(x)
     return tuple(maps)

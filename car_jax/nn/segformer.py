@@ -17,11 +17,11 @@ from car_jax.nn.composed import Backbone, Composition, Head
 from car_jax.nn.layers import (
   NormedConv,
   attention,
-  block_output,
   check_divides,
   conv,
   layer_norm,
   resize_bilinear,
+  through,
 )
 from car_jax.options import Count, Depth, Share, Width
 from car_jax.typing import Array
@@ -153,7 +153,7 @@ class MixTransformer(Backbone):
         chance = float(next(chances))
         epsilons = self.epsilon, self.embed_epsilon
         block = Block(*shape, chance, *epsilons, self.dtype, name=f'stage{k}_block{i}')
-        x = block_output(block(x, train=train))
+        x = through(block, x, train=train)
       x = layer_norm(f'stage{k}_norm', self.epsilon, self.dtype)(x)
       features.append(x)
     return tuple(features)

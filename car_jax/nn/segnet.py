@@ -16,6 +16,7 @@ from car_jax.nn.layers import (
   check_multiple,
   conv,
   max_pool2,
+  through,
 )
 from car_jax.nn.net import Segmenter
 from car_jax.options import Depth, Share, Width
@@ -57,7 +58,7 @@ class SegNetCalNet(Segmenter):
     skips = []
     for k, (width, depth) in enumerate(zip(w, self.depths, strict=True), 1):
       for i in range(depth):
-        x = self._unit(width, f'enc{k}_conv{i + 1}')(x, train)
+        x = through(self._unit(width, f'enc{k}_conv{i + 1}'), x, train=train)
       x = max_pool2(x)
       self.sow('intermediates', f'enc{k}', x)
       skips.append(x)
@@ -81,7 +82,7 @@ class SegNetCalNet(Segmenter):
       if times:
         unit = self._unit(width, f'dec{k}_{name}')
         for _ in range(times):
-          x = unit(x, train)
+          x = through(unit, x, train=train)
     self.sow('intermediates', f'dec{k}', x)
     return x
 
@@ -101,6 +102,6 @@ class ConvNormReLU(nn.Module):
     self.norm = BatchNorm()
     self.drop = nn.Dropout(self.dropout)
 
-  def __call__(self, x: Array, train: bool) -> Array:
+  def __call__(self, x: Array, *, train: bool) -> Array:
     x = nn.relu(self.norm(self.layer(x), train=train))
     return self.drop(x, deterministic=not train)

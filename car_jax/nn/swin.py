@@ -15,7 +15,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import at_least_float32, block_output, check_divides, conv, layer_norm
+from car_jax.nn.layers import at_least_float32, check_divides, conv, layer_norm, through
 from car_jax.options import Count, Depth, Factor, Share, Weight, Width
 from car_jax.typing import Array
 
@@ -205,7 +205,7 @@ class SwinTransformer(Backbone):
       for i in range(depth):
         shape = heads, self.window, i % 2 * (self.window // 2), self.qkv_bias, self.scale
         inner = int(self.expansion * width), float(next(chances)), self.epsilon, self.dtype
-        x = block_output(Block(*shape, *inner, name=f'{name}_block{i}')(x, train=train))
+        x = through(Block(*shape, *inner, name=f'{name}_block{i}'), x, train=train)
       if not self.outputs or k in self.outputs:
         maps.append(norm(f'{name}_norm')(x))
     return tuple(maps)

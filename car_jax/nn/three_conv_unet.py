@@ -20,6 +20,7 @@ from car_jax.nn.layers import (
   check_multiple,
   conv,
   dense,
+  through,
 )
 from car_jax.nn.net import Segmenter
 from car_jax.options import Width
@@ -43,7 +44,7 @@ class Block(nn.Module):
   depth: int = 3
 
   @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
+  def __call__(self, x: Array, *, train: bool) -> Array:
     for k in range(1, self.depth + 1):
       x = conv(self.features, dtype=self.dtype, name=f'conv{k}')(x)
       x = BatchNorm(**NORM, name=f'norm{k}')(x, train=train) if self.norm else x
@@ -55,7 +56,7 @@ def contracted(blocks: Sequence[Block], x: Array, train: bool) -> list[Array]:
   """x [B, H, W, channels] -> each block's output, fine to coarse, each half as large."""
   maps: list[Array] = []
   for block in blocks:
-    x = block(nn.avg_pool(x, (2, 2), (2, 2)) if maps else x, train)
+    x = through(block, nn.avg_pool(x, (2, 2), (2, 2)) if maps else x, train=train)
     maps.append(x)
   return maps
 
@@ -66,7 +67,7 @@ def expanded(
   """`contracted` maps and a block for each but the coarsest -> features [B, H, W, F]."""
   x = maps[-1]
   for block, skip in reversed([*zip(blocks, maps[:-1], strict=True)]):
-    x = block(jnp.concatenate([doubled(x, align_corners), skip], -1), train)
+    x = through(block, jnp.concatenate([doubled(x, align_corners), skip], -1), train=train)
   return x
 
 

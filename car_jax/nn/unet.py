@@ -5,6 +5,7 @@ pixels, C classes, Z latent size. In the decoder, features are [B, N, h, w, chan
 not depend on the latent keeps N = 1, so that it is computed once for all samples.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -14,7 +15,15 @@ import jax.numpy as jnp
 
 from car_jax.clamp import clamp
 from car_jax.nn import init
-from car_jax.nn.layers import BatchNorm, ConvTranspose2x2, at_least_float32, check_multiple, conv
+from car_jax.nn.layers import (
+  BatchNorm,
+  ConvTranspose2x2,
+  at_least_float32,
+  check_multiple,
+  conv,
+  part,
+  through,
+)
 from car_jax.nn.net import Segmenter
 from car_jax.options import Share, Width
 from car_jax.typing import Array
@@ -73,10 +82,14 @@ class UNetGenerator(Segmenter):
     """[B, H, W, channels] -> features at 1/2, 1/4, 1/8 and 1/16."""
     check_multiple(x.shape, self.multiple, 'UNetGenerator')
     features = []
+
+    def level(net: Any, x: Array, k: int) -> Array:
+      x = conv(self.hidden * 2**k, stride=2, dtype=self.dtype, name=f'enc{k + 1}_conv')(x)
+      x = BatchNorm(name=f'enc{k + 1}_norm')(x, train=train)
+      return net._drop(nn.leaky_relu(x, 0.2), train)
+
     for k in range(4):
-      layer = conv(self.hidden * 2**k, stride=2, dtype=self.dtype, name=f'enc{k + 1}_conv')
-      x = BatchNorm(name=f'enc{k + 1}_norm')(layer(x), train=train)
-      x = self._drop(nn.leaky_relu(x, 0.2), train)
+      x = part(functools.partial(level, k=k), self, x)
       features.append(x)
     return features
 
@@ -85,12 +98,15 @@ class UNetGenerator(Segmenter):
     d1, d2, d3, d4 = (d[:, None] for d in features)
 
     def up(name, width, *inputs):
-      x = ConvTranspose2x2(width, dtype=self.dtype, name=f'{name}_up')(*inputs)
-      x = BatchNorm(name=f'{name}_norm')(x, train=train, updates=n)
-      return self._drop(nn.leaky_relu(x, 0.2), train, n)
+      def level(net, *inputs):
+        x = ConvTranspose2x2(width, dtype=self.dtype, name=f'{name}_up')(*inputs)
+        x = BatchNorm(name=f'{name}_norm')(x, train=train, updates=n)
+        return net._drop(nn.leaky_relu(x, 0.2), train, n)
+
+      return part(level, self, *inputs)
 
     def inject(name, width, x):
-      return NoiseInjector(width, dtype=self.dtype, name=name)(x, z)
+      return through(NoiseInjector(width, dtype=self.dtype, name=name), x, z)
 
     x = up('dec0', 4 * h, d4)
     x = nn.leaky_relu(inject('noise1', 2 * h, up('dec1', 2 * h, x, d3)), 0.01)

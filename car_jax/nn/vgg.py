@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from car_jax.nn import init
-from car_jax.nn.layers import NormedConv, max_pool2
+from car_jax.nn.layers import NormedConv, max_pool2, through
 from car_jax.nn.net import Segmenter
 from car_jax.options import Depth, Width
 from car_jax.typing import Array
@@ -43,7 +43,7 @@ class VGG(nn.Module):
     for k, (depth, width, dilation) in enumerate(sizes, 1):
       kw = {'dilation': dilation, 'dtype': self.dtype, 'use_bias': True}
       for i in range(1, depth + 1):
-        x = NormedConv(width, 3, name=f'stage{k}_conv{i}', **kw)(x, train=train)
+        x = through(NormedConv(width, 3, name=f'stage{k}_conv{i}', **kw), x, train=train)
       if k <= self.poolings:
         h, w = (side // 2 * 2 for side in x.shape[1:3])
         x = max_pool2(x[:, :h, :w])

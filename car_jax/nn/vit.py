@@ -18,12 +18,12 @@ from car_jax.nn import init
 from car_jax.nn.composed import Backbone
 from car_jax.nn.layers import (
   attention,
-  block_output,
   check_divides,
   conv,
   layer_norm,
   resize_bicubic,
   resize_bilinear,
+  through,
 )
 from car_jax.options import Depth, Positive, Share, Size, Width
 from car_jax.typing import Array
@@ -168,7 +168,7 @@ class VisionTransformer(Backbone):
     kw: dict[str, Any] = {'heads': self.heads, 'expansion': self.expansion, 'dropout': self.dropout}
     kw |= {'epsilon': self.epsilon, 'use_bias': self.attention_bias, 'dtype': self.dtype}
     for i, block in enumerate(blocks(self.depth, self.drop_path, **kw)):
-      x = block_output(block(x, train=train))
+      x = through(block, x, train=train)
       if i == last and self.final_norm:
         x = layer_norm('norm', self.epsilon, self.dtype)(x)
       if i in (self.outputs or (last,)):

@@ -23,7 +23,8 @@ def windowed(method: Method, crop: windows.Sides, stride: windows.Sides) -> Meth
   if not crop:
     return method
   if isinstance(method, Inference):
-    return dataclasses.replace(method, crop=crop, stride=stride)
+    own: Any = method  # a method of its own class
+    return dataclasses.replace(own, crop=crop, stride=stride)
   return Windowed(method, windows.sides(crop), windows.sides(stride))
 
 

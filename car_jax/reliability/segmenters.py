@@ -114,8 +114,6 @@ class Checkpoint:
       k: v for k, v in self.config['data'].items() if k not in ('class_flips', 'source', 'target')
     }
     config = data_options.over(own, {'eval_batch': self._mesh.size} | dict(spec['data']))
-    if config['eval_batch'] > 1:  # one image at a time is for sets of several sizes
-      config['eval_batch'] = -(-config['eval_batch'] // self._mesh.size) * self._mesh.size
     data = opening.open_dataset(config)
     if data.info.readers > 1:
       raise UserError(

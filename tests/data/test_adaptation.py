@@ -135,14 +135,14 @@ def test_a_batch_depends_on_the_seed_and_the_step_alone(opened):
   assert np.any(other[0]['student'] != whole[0]['student'])
 
 
-def test_hosts_share_the_batch_of_one_even_within_a_group(opened):
+def test_hosts_share_the_batch_of_one_by_whole_images(opened):
   (whole,) = train(opened(), 1)
   parts = [train(opened(), 1, host=h, hosts=2)[0] for h in (0, 1)]
   same([{k: np.concatenate([p[k] for p in parts]) for k in parts[0]}], [whole])
-  two = dict(target=dict(TARGET, groups=2, views=4), batch=4)
-  (whole,) = train(opened(**two), 1)
-  parts = [train(opened(**two), 1, host=h, hosts=4)[0] for h in range(4)]
-  assert len(parts[0]['target']) == 2
+  four = dict(target=dict(TARGET, groups=4), batch=4)
+  (whole,) = train(opened(**four), 1)
+  parts = [train(opened(**four), 1, host=h, hosts=4)[0] for h in range(4)]
+  assert len(parts[0]['target']) == TARGET['views']
   same([{k: np.concatenate([p[k] for p in parts]) for k in parts[0]}], [whole])
 
 
@@ -231,5 +231,8 @@ def test_batches_that_do_not_divide(opened):
   with pytest.raises(UserError, match='a batch of 4 cannot be shared by 3 processes'):
     train(opened(), 1, hosts=3)
   target = dict(TARGET, groups=1)
-  with pytest.raises(UserError, match=r'3 views a batch cannot be split over 2 devices\n.*of 2'):
+  with pytest.raises(UserError, match=r'1 images in 3 views cannot be split .* 2 devices of 2 '):
+    train(opened(target=target), 1, hosts=2)
+  target = dict(TARGET, groups=1, views=4)  # four views divide, but they are of one image
+  with pytest.raises(UserError, match=r'groups must be a multiple of 2'):
     train(opened(target=target), 1, hosts=2)

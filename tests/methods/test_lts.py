@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, registry, sharding
+from car_jax import checkpoints, registry
 from car_jax.calibrate import __main__ as command
 from car_jax.calibrate import files, local
 from car_jax.errors import UserError
@@ -129,7 +129,7 @@ def test_a_supervised_runs_net_becomes_the_segmenter(tmp_path):
   with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=1) as c:
     c.save(3, trained, {'config': {}})
   init = ConfigDict({'segmenter': f'{tmp_path}:net'})
-  state = init_from(METHOD.init(0, BATCH), init, sharding.make_mesh())
+  state = init_from(METHOD.init(0, BATCH), init)
   jax.tree.map(
     np.testing.assert_array_equal, jax.device_get(state.segmenter.variables), trained.net.variables
   )

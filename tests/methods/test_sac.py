@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
-from car_jax import checkpoints, sharding
+from car_jax import checkpoints
 from car_jax.errors import UserError
 from car_jax.init_from import init_from
 from car_jax.methods.abn import ABN
@@ -232,7 +232,7 @@ def test_the_first_stage_becomes_the_student(base, tmp_path):
   with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=1) as c:
     c.save(40, base[0], {'config': {}})
   init = ConfigDict({'net': f'{tmp_path}:net'})
-  state = init_from(METHOD.init(1, BATCH), init, sharding.make_mesh())
+  state = init_from(METHOD.init(1, BATCH), init)
   assert not changed(state.net.variables, base[0].net.variables)
   state, _ = sac_step(state, BATCH, KEY)
   assert not changed(state.teacher.variables, base[0].net.variables)

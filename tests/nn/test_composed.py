@@ -71,16 +71,16 @@ def resized(y):
 def test_what_is_computed_again_changes_nothing():
   (state, logs), (other, again) = stepped(method()), stepped(method(remat=True))
   assert logs == again
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.net, other.net)
+  near = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # of rounding
+  jax.tree.map(near, state.net, other.net)
 
 
 def test_blocks_alone_are_kept_for_the_gradient():
-  """The residuals of the checkpointed loss: one map for each block, and inputs."""
+  """Each of the four is computed again on its own, from what goes into it."""
   of = method(remat=True)
   state = of.init(0, BATCH)
   text = str(jax.make_jaxpr(lambda s, b: of.step(s, b, jax.random.key(0)))(state, BATCH))
-  assert text.count('name=block') >= 4
-  assert 'remat' in text
+  assert text.count('remat2[') >= 4
 
 
 def test_images_are_normalised_as_the_options_say():
