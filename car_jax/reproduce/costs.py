@@ -52,15 +52,51 @@ class Cost:
     return hours * self.flops / rate.flops, hours * self.moved / rate.bytes
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """What a training begins with, on blank images: a config, its data and method, state, batch."""
+
+  config: ConfigDict
+  dataset: sources.Dataset
+  method: Any
+  state: Any
+  batch: Mapping[str, Any]
+
+  @property
+  def kinds(self) -> collections.Counter:
+    """Kind of step (the method's phase) -> how many there are of it in a CYCLE."""
+    return collections.Counter(self.method.phase(step, self.state) for step in range(CYCLE))
+
+
 def of(
   config: ConfigDict, given: Mapping[str, Source], seen: Mapping[str, Mapping[str, int]]
 ) -> Cost:
-  """Of a training run. given: data set -> its source; seen: data set -> examples by split.
+  """Of a training run; see `setting`. Nothing is compiled or run. Raises UserError."""
+  return counted(setting(config, given, seen))
 
-  Nothing is compiled or run, no file is read. Raises UserError.
+
+def counted(begun: Setting) -> Cost:
+  """Of a training that begins so."""
+  kinds = begun.kinds
+  steps = {kind: _step(begun.method, kind, begun.state, begun.batch) for kind in kinds}
+  flops, moved = np.sum([steps[kind][0] * kinds[kind] for kind in kinds], axis=0) / CYCLE
+  memory = max(m for _, m in steps.values())
+  return Cost(begun.config.steps, float(flops), float(moved), memory)
+
+
+def setting(
+  config: ConfigDict, given: Mapping[str, Source], seen: Mapping[str, Mapping[str, int]]
+) -> Setting:
+  """given: data set -> its source; seen: data set -> examples by split.
+
+  Of data sets that are given no file is read; others are opened as they are. Raises UserError.
   """
-  blank = lambda data: _blank(data, given[_bare(data.name)], seen[_bare(data.name)])
-  dataset = opening.open_dataset(config.data, blank)
+
+  def records(data: options.Data) -> sources.Dataset:
+    name = _bare(data.name)
+    return _blank(data, given[name], seen[name]) if name in given else data.records()
+
+  dataset = opening.open_dataset(config.data, records)
   data = options.of(config.data)
   source = dataset.split(data.train)
   method = loop.build_method(config, dataset.info, len(source))
@@ -69,11 +105,7 @@ def of(
   with contextlib.closing(pipeline.train_batches(source, dataset.info, data, **kw)) as stream:
     batch = next(stream)
   batch = {k: v for k, v in batch.items() if np.asarray(v).dtype.kind in 'biuf'}
-  state = method.init(config.seed, batch)
-  kinds = collections.Counter(method.phase(step, state) for step in range(CYCLE))
-  steps = {kind: _step(method, kind, state, batch) for kind in kinds}
-  flops, moved = np.sum([steps[kind][0] * kinds[kind] for kind in kinds], axis=0) / CYCLE
-  return Cost(config.steps, float(flops), float(moved), max(m for _, m in steps.values()))
+  return Setting(config, dataset, method, method.init(config.seed, batch), batch)
 
 
 def _bare(name: str) -> str:
