@@ -91,12 +91,14 @@ def test_it_goes_on_where_it_stopped_and_names_what_failed(versions, monkeypatch
     run('mose_lid')
 
 
-def test_the_table_replaces_what_lies_between_its_marks(tmp_path):
+@pytest.mark.parametrize('old', ['', 'old\n'])
+def test_the_table_replaces_what_lies_between_its_marks(tmp_path, old):
   page = tmp_path / 'page.md'
-  page.write_text('a\n<!-- compiled -->\nold\n<!-- end -->\nb\n')
+  other = '<!-- other -->\nc\n<!-- end -->\n'
+  page.write_text(f'a\n<!-- compiled -->\n{old}<!-- end -->\n{other}')
   check_tpu.write(page, 'compiled', [['x', 'y'], ['1', r'\2']])
   table = '| x | y |\n| --- | --- |\n| 1 | \\2 |\n'
-  assert page.read_text() == f'a\n<!-- compiled -->\n{table}<!-- end -->\nb\n'
+  assert page.read_text() == f'a\n<!-- compiled -->\n{table}<!-- end -->\n{other}'
   row = Compiled(batch=4, memory=2e9, flops=1e12, moved=1e9, fits=True).cells(CHIPS['v5e'])
   assert row == ['2.00', '1', '1', '', '100%']
 

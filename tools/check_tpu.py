@@ -65,7 +65,7 @@ VARIANTS: dict[str, str] = dict(  # file -> what of it names its variants
   zoo='STEPS',
 )
 WEIGHTS = ('genval_controlnet',)  # begins with a file of published weights
-OUT_OF_MEMORY = re.compile(r'Used ([\d.]+)([KMGT])i?B? of [\d.]+[KMGT]i?B? hbm')
+OUT_OF_MEMORY = re.compile(r'(?:temporaries \(|Used )([\d.]+)([KMGT])')
 OP = re.compile(
   r' = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\('
 )
@@ -389,7 +389,7 @@ def write(page: pathlib.Path, mark: str, rows: list[list[str]]) -> None:
   lines = [rows[0], ['---'] * len(rows[0]), *rows[1:]]
   table = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
   pattern = rf'(?s)(?<=<!-- {mark} -->\n).*?(?=<!-- end -->)'
-  page.write_text(re.sub(pattern, lambda _: table, page.read_text()))
+  page.write_text(re.sub(pattern, lambda _: table, page.read_text(), count=1))
 
 
 if __name__ == '__main__':
