@@ -1,4 +1,4 @@
-# make demo | demo-reliability | demo-adapt | demo-genval | test | test-all | lint | bench | docs | tutorials | setup | develop | cuda | tpu. Needs python >= 3.11 (with venv) and make.
+# make demo | demo-reliability | demo-adapt | demo-genval | test | test-all | lint | bench | docs | tutorials | setup | develop | cuda | tpu | check-tpu. Needs python >= 3.11 (with venv) and make.
 PYTHON ?= python3
 # A Python that is named has an environment of its own: make PYTHON=python3.13 test
 VENV ?= $(if $(filter python3,$(notdir $(PYTHON))),.venv,.venv-$(notdir $(PYTHON)))
@@ -9,7 +9,7 @@ STUDY := runs/reliability
 ADAPT := runs/snow
 GENVAL := runs/genval
 
-.PHONY: setup demo demo-reliability demo-adapt demo-genval test test-all lint bench docs tutorials develop cuda tpu
+.PHONY: setup demo demo-reliability demo-adapt demo-genval test test-all lint bench docs tutorials develop cuda tpu check-tpu compiler
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.txt pyproject.toml
@@ -27,6 +27,18 @@ $(VENV)/develop: $(VENV)/ready
 cuda tpu: setup
 	@sh tools/install.sh "$(VENV)" -e '.[$@]'
 	@$(BIN)/python -c "import jax; print('jax', jax.__version__, jax.devices())"
+
+# Compiles what trainings run for TPUs, on a machine without one: make check-tpu CHECK='car_lidc ..'
+check-tpu:
+	@$(MAKE) --no-print-directory VENV=$(VENV)-tpu compiler
+	@$(VENV)-tpu/bin/python -m tools.check_tpu $(CHECK)
+
+compiler: $(VENV)/compiler
+
+$(VENV)/compiler: $(VENV)/ready
+	@echo 'installing the compiler for TPUs'
+	@sh tools/install.sh "$(VENV)" -e '.[tpu]'
+	@touch $@
 
 # stage N, OF WHAT: a heading, so that nobody waits without knowing for what.
 stage = @printf '\n=== $(1): $(2)\n'

@@ -1,6 +1,5 @@
 """What benchmarks.accelerator times, by name: trainings, images that are made, scores."""
 
-import collections
 import dataclasses
 import functools
 import pathlib
@@ -68,22 +67,21 @@ def training(path: str, toy_path: str, dtype: str, toy: bool, mesh: Mesh) -> Ite
   if not with_dtype(config.method, dtype) and dtype != 'float32':
     raise Unavailable(f'{name}: its nets have no dtype')
   data = opening.open_dataset(config.data) if toy else costs.published(config)
-  method, state, host = costs.beginning(config, data)
-  host = made_up(host, data.info.num_classes)
-  state = sharding.place_state(state, mesh)
+  begun = costs.setting(config, data)
+  host = made_up(begun.batch, data.info.num_classes)
+  state = sharding.place_state(begun.state, mesh)
   key = jax.random.key(0)
-  kinds = collections.Counter(method.phase(step, state) for step in range(costs.CYCLE))
-  for kind, count in kinds.items():
+  for kind, count in begun.kinds.items():
     more = {} if kind is None else {'phase': kind}
     own = jax.tree.map(jnp.copy, state)  # the step's own, which it may write over
     yield Program(
       f'{name}, {kind}' if kind is not None else name,
-      functools.partial(method.step, **more),
+      functools.partial(begun.method.step, **more),
       (own, sharding.place_batch(host, mesh), key),
       images=config.data.batch,
       carries=True,
       host=host,
-      note=f'{count} of {costs.CYCLE} steps' if len(kinds) > 1 else '',
+      note=f'{count} of {costs.CYCLE} steps' if len(begun.kinds) > 1 else '',
     )
 
 

@@ -126,6 +126,10 @@ class Evaluator:
 
   def predict(self, subject: Subject, batch: Any, rng: jax.Array) -> Prediction:
     """plan.samples draws for each example of a placed batch, split over the mesh like it."""
+    return self.program(subject)(subject.state, batch, rng)
+
+  def program(self, subject: Subject) -> Any:
+    """What `predict` calls, jitted: program(state, batch, rng) -> Prediction."""
     f = subject.predict
     if f not in self._compiled:
       ignore = self.plan.ignore  # a class like others, or no class at all
@@ -134,7 +138,7 @@ class Evaluator:
       if not subject.summarised:
         run = functools.partial(predict.predict, f, self.plan.samples, self.plan.chunk, ignore)
       self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))
-    return self._compiled[f](subject.state, batch, rng)
+    return self._compiled[f]
 
   def shapes(self, subject: Subject, batch: Any, rng: jax.Array) -> None:
     """What `predict` and the scores do with a batch, by shapes alone; raises what they raise."""

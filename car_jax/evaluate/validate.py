@@ -51,6 +51,11 @@ class Validation:
   def _subject(self, state: Any) -> Subject:
     return Subject(self._name, self._predict, for_evaluation(state))
 
+  def lowered(self, state: Any, batch: Any) -> Any:
+    """The program that predicts a batch; arrays may be shapes that say where they are placed."""
+    subject = self._subject(state)
+    return self._evaluator.program(subject).lower(subject.state, batch, self._rng)
+
   def shapes(self, state: Any, batch: pipeline.Batch) -> None:
     """Predicts and scores a batch by shapes alone; raises what that raises.
 

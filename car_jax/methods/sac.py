@@ -153,7 +153,7 @@ class SAC(ABN):
     pool = consistency.POOLS[self.pool]
     pooled, seen = pool(aligned(probs, affine, affine_inv), self.views)
     both = jnp.concatenate([pooled, seen.astype(pooled.dtype)], -1)
-    back = warp.sample(both, affine_inv)
+    back = warp.zoomed(both, affine_inv)
     return back[..., :-1] * back[..., -1:], prior
 
   def thresholds(self, probs: Array, prior: Array) -> Array:
@@ -219,8 +219,8 @@ def aligned(probs: Array, affine: Array, affine_inv: Array) -> Array:
   What it sees is taken by the inverse matrix, as published, hence in the view's own frame. The
   two are the same for views that do not look beyond their image.
   """
-  seen = warp.sample(jnp.ones_like(probs[..., :1]), affine_inv)
-  return warp.sample(probs, affine) * seen
+  seen = warp.zoomed(jnp.ones_like(probs[..., :1]), affine_inv)
+  return warp.zoomed(probs, affine) * seen
 
 
 def moved(teacher: Frozen, net: TrainState, share: Array) -> Frozen:

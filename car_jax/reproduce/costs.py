@@ -53,13 +53,35 @@ class Cost:
     return hours * self.flops / rate.flops, hours * self.moved / rate.bytes
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """What a training begins with: a config, its data and method, state, first batch, which is in
+  bytes (data/compact.py)."""
+
+  config: ConfigDict
+  dataset: sources.Dataset
+  method: Any
+  state: Any
+  batch: pipeline.Batch
+
+  @property
+  def kinds(self) -> collections.Counter:
+    """Kind of step (the method's phase) -> how many there are of it in a CYCLE."""
+    return collections.Counter(self.method.phase(step, self.state) for step in range(CYCLE))
+
+
 def of(config: ConfigDict, dataset: sources.Dataset) -> Cost:
   """Of a training run on such data, which may be blank. Nothing is compiled or run. UserError."""
-  method, state, batch = beginning(config, dataset)
-  kinds = collections.Counter(method.phase(step, state) for step in range(CYCLE))
-  steps = {kind: _step(method, kind, state, compact.expanded(batch)) for kind in kinds}
+  return counted(setting(config, dataset))
+
+
+def counted(begun: Setting) -> Cost:
+  """Of a training that begins so."""
+  kinds, batch = begun.kinds, compact.expanded(begun.batch)
+  steps = {kind: _step(begun.method, kind, begun.state, batch) for kind in kinds}
   flops, moved = np.sum([steps[kind][0] * kinds[kind] for kind in kinds], axis=0) / CYCLE
-  return Cost(config.steps, float(flops), float(moved), max(m for _, m in steps.values()))
+  memory = max(m for _, m in steps.values())
+  return Cost(begun.config.steps, float(flops), float(moved), memory)
 
 
 def blank(
@@ -67,10 +89,15 @@ def blank(
 ) -> sources.Dataset:
   """The data of a config as black images of the right size and number, without a file.
 
-  given: data set -> its source; seen: data set -> examples by split. Raises UserError.
+  given: data set -> its source; seen: data set -> examples by split. Others are opened as they are.
+  Raises UserError.
   """
-  made = lambda data: _blank(data, given[_bare(data.name)], seen[_bare(data.name)])
-  return opening.open_dataset(config.data, made)
+
+  def records(data: options.Data) -> sources.Dataset:
+    name = _bare(data.name)
+    return _blank(data, given[name], seen[name]) if name in given else data.records()
+
+  return opening.open_dataset(config.data, records)
 
 
 def published(config: ConfigDict) -> sources.Dataset:
@@ -83,8 +110,8 @@ def published(config: ConfigDict) -> sources.Dataset:
   return blank(config, given, {k: dict(source.counts[0]) for k, source in given.items()})
 
 
-def beginning(config: ConfigDict, dataset: sources.Dataset) -> tuple[Any, Any, pipeline.Batch]:
-  """The method of a training, its state and its first batch, in bytes (data/compact.py)."""
+def setting(config: ConfigDict, dataset: sources.Dataset) -> Setting:
+  """The beginning of a training. Raises UserError."""
   data = options.of(config.data)
   source = dataset.split(data.train)
   method = loop.build_method(config, dataset.info, len(source))
@@ -93,7 +120,8 @@ def beginning(config: ConfigDict, dataset: sources.Dataset) -> tuple[Any, Any, p
   with contextlib.closing(pipeline.train_batches(source, dataset.info, data, **kw)) as stream:
     batch = next(stream)
   batch = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
-  return method, method.init(config.seed, compact.expanded(batch)), batch
+  state = method.init(config.seed, compact.expanded(batch))
+  return Setting(config, dataset, method, state, batch)
 
 
 def _bare(name: str) -> str:

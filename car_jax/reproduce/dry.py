@@ -68,15 +68,15 @@ def _examples(request: Request) -> dict[str, dict[str, int]]:
 def as_table(made: dict[str, tuple[Cost, int]], rate: Rate) -> Table:
   rows = []
   for name, (cost, seeds) in made.items():
-    row = [name, f'{cost.steps:,}', _figure(cost.flops / 1e12, 3), _figure(cost.moved / 1e9, 3)]
-    hours = [_figure(h, 2) for h in cost.hours(rate)]
-    rows.append([*row, _figure(cost.memory / 1e9, 2), *hours, f'{seeds}'])
+    row = [name, f'{cost.steps:,}', figure(cost.flops / 1e12, 3), figure(cost.moved / 1e9, 3)]
+    hours = [figure(h, 2) for h in cost.hours(rate)]
+    rows.append([*row, figure(cost.memory / 1e9, 2), *hours, f'{seeds}'])
   head = ['training', 'steps', 'TFLOP a step', 'GB moved a step', 'memory, GB']
   head += ['hours by TFLOP', 'hours by GB', 'seeds']
   return table('costs of the trainings', head, rows)
 
 
-def _figure(x: float, digits: int) -> str:
+def figure(x: float, digits: int) -> str:
   """x to so many digits, without a power of ten: 1,910 of 1914.2 to three."""
   short = f'{x:.{digits}g}'
   return f'{float(short):,.0f}' if float(short) >= 10**digits else short

@@ -47,6 +47,16 @@ def test_a_flip_there_and_back_is_nothing():
   np.testing.assert_allclose(warp.sample(PROBS, flip), PROBS[:, :, ::-1], atol=1e-6)
 
 
+def test_products_zoom_as_gathers_do():
+  rng = np.random.default_rng(3)
+  maps = rng.random((6, 12, 20, 3)).astype(np.float32)
+  theta = np.zeros((6, 2, 3), np.float32)
+  theta[:, [0, 1], [0, 1]] = rng.uniform(0.4, 1.7, (6, 2)) * rng.choice([-1, 1], (6, 2))
+  theta[1:, :, 2] = rng.uniform(-0.8, 0.8, (5, 2))
+  np.testing.assert_allclose(warp._by_products(maps, theta), warp.sample(maps, theta), atol=2e-6)
+  np.testing.assert_array_equal(warp.zoomed(maps, theta), warp.sample(maps, theta))  # on a CPU
+
+
 def test_wide_maps_keep_the_places_between_pixels():
   """A shift by a tenth of a pixel at the end of 2048, where float32 numbers are 1e-4 apart."""
   ramp = np.arange(2048, dtype=np.float32)[None, None, :, None] % 2

@@ -86,6 +86,21 @@ def test_shared_features_count_as_often_as_they_are_used():
   assert_stats(new['batch_stats'], after)
 
 
+@pytest.mark.parametrize('near', [0.0, 3.0])
+def test_statistics_of_one_pass_are_those_of_two(near):
+  x = (3 + 0.5 * np.random.default_rng(5).standard_normal((4, 2, 6, 5, 3))).astype(np.float32)
+  axes = (0, 2, 3)
+  guess = np.full(3, near, np.float32)
+  mean, var = layers._one_pass(axes, x, guess)
+  exact = x.astype(np.float64)
+  np.testing.assert_allclose(mean, exact.mean(axes, keepdims=True), rtol=1e-6)
+  np.testing.assert_allclose(var, exact.var(axes, keepdims=True), rtol=1e-6 if near else 3e-5)
+  same = layers._one_pass(axes, np.ones_like(x), guess)[1]
+  assert np.all(same >= 0)  # by rounding a sum of squares may be the smaller one
+  for ours, usual in zip((mean, var), layers._two_passes(axes, x, guess), strict=True):
+    np.testing.assert_allclose(ours, usual, rtol=3e-5)
+
+
 def test_one_value_for_each_channel_does_not_divide_by_zero():
   _, new = run(norm_variables(2), np.ones((1, 1, 1, 2), np.float32))
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(new))
