@@ -47,9 +47,9 @@ def config(monkeypatch):
   monkeypatch.setitem(lookup.METHODS, 'counter', 'tests.test_loop:Counter')
   c = configs.load('configs/smoke.py:supervised')
   c.unlock()
-  c.method = dict(name='counter', breaks=-1)
+  c.method = dict(name='counter')
   c.evals, c.best, c.steps, c.save_every, c.images = {}, '', 6, 2, 0
-  return c
+  return configs.complete(c)
 
 
 def recorded(run):

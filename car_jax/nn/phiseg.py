@@ -15,10 +15,9 @@ import jax.numpy as jnp
 
 from car_jax.errors import UserError
 from car_jax.gaussian import Gaussian
-from car_jax.nn import init
 from car_jax.nn.layers import at_least_float32, check_multiple, conv, resize_nearest, through
 from car_jax.nn.net import Segmenter
-from car_jax.nn.three_conv_unet import CONVOLUTIONS, WIDTHS, Block, contracted, doubled
+from car_jax.nn.three_conv_unet import KAIMING, WIDTHS, Block, contracted, doubled
 from car_jax.options import Positive, Width
 from car_jax.typing import Array
 
@@ -99,11 +98,7 @@ class PHiSegNet(Segmenter):
   latent: Width = 2
   """Channels of each latent."""
 
-  INIT = (
-    *CONVOLUTIONS,
-    (r'/(mean|deviation|out)\d+/kernel', init.kaiming_fan_in),
-    (r'/(mean|deviation|out)\d+/bias', init.tiny_truncated_normal),
-  )
+  INIT = KAIMING
 
   @property
   def multiple(self) -> int:

@@ -17,7 +17,7 @@ from car_jax.nn import init
 from car_jax.nn import net as nets
 from car_jax.nn.layers import at_least_float32, check_multiple, dense, of_two
 from car_jax.nn.net import Segmenter
-from car_jax.nn.three_conv_unet import CONVOLUTIONS, WIDTHS, Block, contracted, expanded
+from car_jax.nn.three_conv_unet import KAIMING, WIDTHS, Block, contracted, expanded
 from car_jax.options import Positive, Width
 from car_jax.typing import Array
 
@@ -66,13 +66,7 @@ class ProbUNet(Segmenter):
   @property
   def INIT(self) -> init.Table:
     wide = init.normal(1.0) if self.wide_latent_bias else init.tiny_truncated_normal
-    return (
-      *CONVOLUTIONS,
-      (r'(prior|posterior)/kernel', init.kaiming_fan_in),
-      (r'(prior|posterior)/bias', wide),
-      (r'combine\d+/kernel', init.kaiming_fan_in),
-      (r'combine\d+/bias', init.tiny_truncated_normal),
-    )
+    return ((r'/(prior|posterior)/bias', wide), *KAIMING)
 
   @property
   def multiple(self) -> int:

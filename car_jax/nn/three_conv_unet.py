@@ -28,7 +28,8 @@ from car_jax.typing import Array
 
 NORM: dict[str, Any] = dict(epsilon=1e-3, momentum=0.01)
 WIDTHS = (32, 64, 128, 192, 192, 192, 192)
-# How their convolutions start, wherever they lie in a net.
+# How their convolutions start: of the blocks here, and of nets all of whose layers start so.
+KAIMING: init.Table = ((r'/kernel', init.kaiming_fan_in), (r'/bias', init.tiny_truncated_normal))
 CONVOLUTIONS: init.Table = (
   (r'/conv\d/kernel', init.kaiming_fan_in),
   (r'/conv\d/bias', init.tiny_truncated_normal),

@@ -12,7 +12,7 @@ from jax.extend import core
 
 from car_jax import config as configs
 from car_jax import loop, registry
-from car_jax.data import opening, pipeline
+from car_jax.data import compact, opening, pipeline
 from car_jax.evaluate import predict
 from car_jax.methods.base import Samples
 from tests import test_configs
@@ -69,7 +69,8 @@ def method_of(name, **options):
 
 def first_batch(source, info, c):
   with contextlib.closing(pipeline.train_batches(source, info, c.data, seed=0)) as batches:
-    return {k: v for k, v in next(batches).items() if v.dtype.kind in 'biuf'}
+    batch = compact.expanded(next(batches))
+  return {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
 
 
 def trained(name, steps, **options):
@@ -158,7 +159,8 @@ def test_a_method_traces_at_its_precision(name, precision):
   method, *rest = method_of(name, precision=precision)
   batch = first_batch(*rest)
   state, key = method.init(0, batch), jax.random.key(0)
-  assert precisions(lambda s, b: method.step(s, b, key), state, batch) == wanted
+  views = {jax.lax.Precision.HIGHEST} if name == 'sac' else set()  # are zoomed so, on TPUs
+  assert precisions(lambda s, b: method.step(s, b, key), state, batch) == wanted | views
   predictor = next(iter(method.predictors().values()))
   assert precisions(lambda s, b: predictor(s, b, key, 2), state, batch) == wanted
   if method.has_logits:
