@@ -23,6 +23,7 @@ from tests.test_sharding import free_port
 
 VARIANTS = ('car', 'mose', 'sac', 'supervised')
 CASES = [*((variant, 2) for variant in VARIANTS), ('sac', 4), ('supervised', 4)]
+SGD = dict(method__optim__name='sgd', method__optim__lr=0.01)  # Adam's steps enlarge rounding
 SECONDS = 30  # in which all have ended after one has failed
 
 
@@ -243,20 +244,20 @@ def test_large_states_are_kept_as_latest_and_best(tmp_path, variant, count):
 @pytest.mark.slow
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_evaluation_is_that_of_one_process(tmp_path, variant):
-  """Of 8 images a batch and 2 or 4 devices: the devices are of one process, or of several."""
+  """With as many devices; with others a net's own sums are rounded in other places."""
   run = tmp_path / 'run'
   with Group(tmp_path, 1, *training(run, variant, steps=3)) as group:
     group.finish()
   results = {}
-  for count, devices in [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1)]:
+  for count, devices in [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]:
     out = tmp_path / f'{count}x{devices}'
     scored = ['eval', '--checkpoint', run, '--out', out, '--own', 'tests.small']
     with Group(tmp_path, count, *scored, devices=devices) as group:
       group.finish()
     results[count, devices] = numbers(json.loads((out / 'results.json').read_text()))
-  one = results[1, 1]
-  assert len(one) > 20
-  for numbers_of in results.values():
+  for (count, devices), numbers_of in results.items():
+    one = results[1, count * devices]
+    assert len(one) > 20
     assert numbers_of.keys() == one.keys()
     np.testing.assert_allclose(
       [numbers_of[k] for k in one], [*one.values()], rtol=0, atol=1e-12, err_msg=variant
@@ -341,14 +342,14 @@ def test_a_run_goes_on_with_other_processes_and_devices(tmp_path):
   """2 processes, then 4, then 1 with 2 devices: near to one process that was not stopped."""
   run = tmp_path / 'run'
   for steps, count, devices in [(4, 2, 1), (8, 4, 1), (12, 1, 2), (16, 2, 2)]:
-    with Group(tmp_path, count, *training(run, steps=steps), devices=devices) as group:
+    with Group(tmp_path, count, *training(run, steps=steps, **SGD), devices=devices) as group:
       group.finish()
       assert steps == 4 or f'continuing from step {steps - 4}' in group.text(0)
-  with Group(tmp_path, 1, *training(tmp_path / 'one', steps=16)) as group:
+  with Group(tmp_path, 1, *training(tmp_path / 'one', steps=16, **SGD)) as group:
     group.finish()
   a, b = state_of(run, 16), state_of(tmp_path / 'one', 16)
   for name in (name for name in a if 'params' in name):
-    np.testing.assert_allclose(a[name], b[name], rtol=0, atol=2e-3, err_msg=name)
+    np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def normalised(images: np.ndarray) -> np.ndarray:
   return ((images.astype(np.float64) + 1) / 2 - compact.MEAN) / compact.STD
 
 
-def scaled(images: np.ndarray, labels: np.ndarray, *, renormalise: bool = False) -> np.ndarray:
+def on_device(images: np.ndarray, labels: np.ndarray, *, renormalise: bool = False) -> np.ndarray:
   """What a device makes of them."""
   frame = compact.Frame.of(labels != compact.PADDED, 0, renormalise)
   return compact.expanded(dict(image=images, frame=frame))['image']
@@ -51,7 +51,7 @@ def source(r: Replay) -> None:
     r.check(f'{case}_scaled_hw', scaled, 0)
     drawn = views.Window(np.array(scaled), r[f'{case}_ij'], bool(r[f'{case}_flip']))
     pixels, labels = views.windowed(image, label, drawn, size=size)
-    normed = normalised(scaled(pixels, labels, renormalise=True))
+    normed = normalised(on_device(pixels, labels, renormalise=True))
     r.check(f'{case}_out', np.moveaxis(normed, -1, 0), 1e-5)
     r.check(f'{case}_out_label', np.where(labels == compact.PADDED, 255, labels), 0)
 
@@ -70,7 +70,7 @@ def target(r: Replay) -> None:
     images, labels = views.viewed(image, label, base, drawn, size=size)
     r.check(f'{case}_images_u8', images, 0)
     r.check(f'{case}_labels', labels, 0)
-    normed = normalised(scaled(images, labels))
+    normed = normalised(on_device(images, labels))
     for where, k in (('0', 0), ('last', -1)):
       r.check(f'{case}_normed_{where}_s2', np.moveaxis(normed[k, ::2, ::2], -1, 0), 1e-5)
     r.check(f'{case}_normed_sum', normed.sum((1, 2), dtype=np.float64), 1e-6, relative=True)
