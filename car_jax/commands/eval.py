@@ -49,6 +49,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     default='',
     help='samples, probabilities, logits, features, labels (joined by commas): also write these',
   )
+  one.add_argument(
+    '--predictors',
+    default='',
+    help="names joined by commas, such as 'samples,argmax': only these rows (default: all)",
+  )
   given = parser.add_argument_group('predictions made elsewhere')
   given.add_argument(
     '--predictions', default=[], action='append', help="[NAME=]FOLDER of anybody's files"
@@ -100,7 +105,7 @@ def main(arguments: list[str]) -> int:
 
 KINDS = ('logits', 'probabilities')
 REPORT = 'runs/predictions/report'
-CHECKPOINT, FILES, STUDY = ('step', 'save'), ('classes', 'file_per'), ('calibrator',)
+CHECKPOINT, FILES, STUDY = ('step', 'save', 'predictors'), ('classes', 'file_per'), ('calibrator',)
 OF_FILES = ('labels', 'kind', 'resize', *FILES)
 
 
@@ -141,6 +146,7 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
       out,
       step=args.step,
       saved=args.save,
+      predictors=args.predictors,
       command=command,
       changes=changes,
     )
