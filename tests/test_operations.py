@@ -34,3 +34,12 @@ def test_live_bytes_are_those_of_the_widest_moment():
   assert operations.live(jax.make_jaxpr(chain)(jnp.zeros(N)).jaxpr, donated=True) == 2 * 4 * N
   called = jax.make_jaxpr(lambda x: jax.jit(program)(x) + 1)(jnp.zeros(N)).jaxpr
   assert operations.live(called) == 3 * 4 * N
+
+
+def test_arguments_that_no_result_depends_on_are_not_read():
+  def program(a, b, c, d):
+    jnp.sin(b)
+    return jnp.sin(a), jax.jit(lambda x: x * 2)(c)
+
+  jaxpr = jax.make_jaxpr(program)(*(jnp.zeros(N) for _ in range(4))).jaxpr
+  assert operations.read(jaxpr) == [True, False, True, False]

@@ -277,6 +277,9 @@ def diversity(results: Results, choice: Choice, by_index: dict[int, Case]) -> li
 
 
 def _maps(maps: Array, palette: Any) -> tuple[Tile, ...]:
+  """The first of several maps; a single one where all are alike."""
+  if len(maps) > 1 and (maps == maps[:1]).all():
+    return (tile(pictures.class_map(maps[0], palette), f'all {len(maps)}', 'all of them'),)
   return tuple(
     tile(pictures.class_map(m, palette), '', f'number {k + 1}')
     for k, m in enumerate(maps[:DIVERSE_SAMPLES])

@@ -25,7 +25,7 @@ LIKE = 'As {}: the score of the row and {}. '
 SEEDS = 'Other trainings: two trainings of every model that has several, on these images. '
 PAIRS = (
   'The model of a row minus that of a column, by {}, with the 95 % interval on the same images. '
-  'Marked: the interval leaves out 0. Of {} differences, {} would by chance alone.'
+  'Marked: the interval leaves out 0, as one in twenty would by chance alone.'
 )
 
 
@@ -85,7 +85,7 @@ def _place(place: int | None, ends: tuple[float, float] | None) -> Cell:
   if place is None or ends is None:
     return Cell('–')
   low, high = (f'{end:g}' for end in ends)
-  return Cell(f'{place}', f'{low}' if low == high else f'{low} – {high}', best=place == 1)
+  return Cell(f'{place}', '' if low == high else f'{low} – {high}', best=place == 1)
 
 
 def pairs(content: Content) -> Table | None:
@@ -105,12 +105,11 @@ def pairs(content: Content) -> Table | None:
     for k, one in enumerate(order)
     if k
   ]
-  count = len(order) * (len(order) - 1) // 2
   return table(
     'differences',
     ('', *order[:-1]),
     rows,
-    about=PAIRS.format(reference, count, f'{count / 20:.0f}'),
+    about=PAIRS.format(reference),
   )
 
 

@@ -158,11 +158,9 @@ def _costs(content: Content) -> dict[str, Figure]:
     return [Point(flops, of['mean'], low=value(of['low']), high=value(of['high']))]
 
   samples = [*known[0]['cost']['flops']][-1]
-  spent = [point(s)[0].x for s in known]
-  ticks = tuple(t for k in range(-3, 9) if min(spent) < (t := 10.0**k) < max(spent))
   shown = Figure(
     'Is it worth its price?',
-    Axis(f'GFLOP for {samples} samples of an image', ticks=ticks, log=True),
+    Axis(f'GFLOP for {samples} samples of an image', log=True),
     Axis(next(m['convention'] for m in content['metrics'] if m['name'] == main)),
     tuple(_each(dict(content) | {'subjects': known}, point)),
     caption='Further left costs less. A model is worth its operations where no other is both '
