@@ -75,7 +75,7 @@ demo-families: setup
 	$(CAR) eval $(foreach family,$(FAMILIES),--checkpoint $(family)=$(FAM)/$(family)) \
 	  --checkpoint ensemble=ensemble:$(FAM)/member --checkpoint dropout=dropout:$(FAM)/deterministic \
 	  --checkpoint tta=tta:$(FAM)/deterministic \
-	  --predictors 'samples,argmax,independent pixels,ensemble,dropout,tta' --out $(FAM)/report
+	  $(foreach name,samples argmax ensemble dropout tta,--predictor $(name)) --predictor 'independent pixels' --out $(FAM)/report
 
 # Six segmenters of scenes in clear air, and whether they can be trusted in worsening weather.
 SCENES := $(CAR) prepare street_scenes --height 64 --data-dir $(STUDY)/data

@@ -50,9 +50,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     help='samples, probabilities, logits, features, labels (joined by commas): also write these',
   )
   one.add_argument(
-    '--predictors',
-    default='',
-    help="names joined by commas, such as 'samples,argmax': only these rows (default: all)",
+    '--predictor',
+    default=[],
+    action='append',
+    help='a row of the report, such as samples; may be repeated (default: all that they have)',
   )
   given = parser.add_argument_group('predictions made elsewhere')
   given.add_argument(
@@ -105,7 +106,7 @@ def main(arguments: list[str]) -> int:
 
 KINDS = ('logits', 'probabilities')
 REPORT = 'runs/predictions/report'
-CHECKPOINT, FILES, STUDY = ('step', 'save', 'predictors'), ('classes', 'file_per'), ('calibrator',)
+CHECKPOINT, FILES, STUDY = ('step', 'save', 'predictor'), ('classes', 'file_per'), ('calibrator',)
 OF_FILES = ('labels', 'kind', 'resize', *FILES)
 
 
@@ -146,7 +147,7 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
       out,
       step=args.step,
       saved=args.save,
-      predictors=args.predictors,
+      predictors=args.predictor,
       command=command,
       changes=changes,
     )

@@ -124,21 +124,24 @@ def _opened(
   )
 
 
-def named(loaded: Sequence[Loaded], names: Sequence[str], predictors: str = '') -> list[Subject]:
+def named(
+  loaded: Sequence[Loaded], names: Sequence[str], predictors: Sequence[str] = ()
+) -> list[Subject]:
   """Predictors of checkpoints; of several under their checkpoint's name, which of a single one of
   its is all of the name.
 
-  predictors: those that are wanted, joined by commas; '' for all. Raises UserError for one that no
+  predictors: names of those that are wanted; () for all. Raises UserError for one that no
   checkpoint has, and for a checkpoint with none of them.
   """
   each = [subjects(one.method, one.state) for one in loaded]
   known = dict.fromkeys(row.name for of in each for row in of)
-  wanted = errors.parts(predictors, known, 'score predictor') if predictors else (*known,)
+  if lost := [name for name in predictors if name not in known]:
+    raise UserError(f'no checkpoint has a predictor {lost[0]!r}\n{nearest(lost[0], known)}')
   rows = []
   for name, of in zip(names, each, strict=True):
-    kept = [row for row in of if row.name in wanted]
+    kept = [row for row in of if row.name in (predictors or known)]
     if not kept:
-      raise UserError(f'{name} has none of --predictors {predictors}\n  it has {_names(of)}')
+      raise UserError(f'no --predictor is one of {name}\n  it has {_names(of)}')
     if len(loaded) > 1:
       full = [f'{name}: {row.name}' for row in kept] if kept[1:] else [name]
       kept = [dataclasses.replace(row, name=n) for row, n in zip(kept, full, strict=True)]
@@ -168,7 +171,7 @@ def evaluate(
   *,
   step: str = '',
   saved: str = '',
-  predictors: str = '',
+  predictors: Sequence[str] = (),
   command: str = '',
   changes: Sequence[tuple[str, str]] = (),
 ) -> tuple[Any, pathlib.Path]:

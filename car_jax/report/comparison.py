@@ -10,6 +10,7 @@ from car_jax.report.table import Cell, Column, Table, number, span, table
 
 Content = Mapping[str, Any]
 
+KENDALL = 'Kendall’s tau'
 COSTS = (
   'Parameters that the prediction reads, and floating-point operations for one image, of one and '
   'of 100 samples: counted by XLA in the program before it is compiled, a multiplication and an '
@@ -25,7 +26,7 @@ LIKE = 'As {}: the score of the row and {}. '
 SEEDS = 'Other trainings: two trainings of every model that has several, on these images. '
 PAIRS = (
   'The model of a row minus that of a column, by {}, with the 95 % interval on the same images. '
-  'Marked: the interval leaves out 0, as one in twenty would by chance alone.'
+  'Marked: the interval leaves out 0, as of equal models one in twenty does by chance.'
 )
 
 
@@ -65,9 +66,9 @@ def orders(content: Content) -> Table | None:
     cells = [_place(places.get(m), r['places'].get(m)) for m in models]
     taus = [r['again'], r['like_reference'], *([r['between_seeds']] if seeds else [])]
     rows.append([r['metric'], *cells, *(number(tau, 2) for tau in taus)])
-  head = [Column('score', words=True), *models, 'other images', f'as {reference}']
+  alike = ('other images', f'as {reference}', *(['other trainings'] if seeds else []))
+  head = [Column('score', words=True), *models, *(Column(n, group=KENDALL) for n in alike)]
   about = ORDERS + AGAIN + LIKE.format(reference, reference) + (SEEDS if seeds else '')
-  head += ['other trainings'] if seeds else []
   return table('orders', head, rows, about=about.strip())
 
 

@@ -158,11 +158,13 @@ class Scale:
 
 
 def _of_a_log(low: float, high: float) -> list[float]:
-  """Round values from low to high: powers of ten, or 1, 2 and 5 times these where they are few."""
-  powers = [10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-  within = lambda values: [v for v in values if low <= v <= high]
-  tens = within(powers)
-  return tens if len(tens) > 2 else within(m * p for p in powers for m in (1, 2, 5))
+  """Round values from low to high: powers of ten, and times 2 and 5 or all digits if few."""
+  powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+  for digits in ((1,), (1, 2, 5), range(1, 10)):
+    ticks = [d * 10.0**k for k in powers for d in digits if low <= d * 10.0**k <= high]
+    if len(ticks) > 2:
+      break
+  return ticks
 
 
 def _round(rough: float) -> float:

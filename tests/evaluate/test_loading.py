@@ -73,12 +73,12 @@ def test_a_single_predictor_stands_under_the_name_of_its_checkpoint():
   names = lambda *how: [row.name for row in checkpointed.named(*how)]
   net, ensemble = loaded('a', 'argmax', 'pixels'), loaded('b', 'ensemble')
   assert names([net, ensemble], ['net', 'five']) == ['net: argmax', 'net: pixels', 'five']
-  assert names([net, ensemble], ['net', 'five'], 'argmax,ensemble') == ['net', 'five']
-  assert names([net], ['net'], 'pixels') == ['pixels']
-  with pytest.raises(UserError, match="predictor 'argmix'\n.*argmax"):
-    names([net, ensemble], ['net', 'five'], 'argmix,ensemble')
-  with pytest.raises(UserError, match="five has none of --predictors argmax\n  it has 'ensemble'"):
-    names([net, ensemble], ['net', 'five'], 'argmax')
+  assert names([net, ensemble], ['net', 'five'], ['argmax', 'ensemble']) == ['net', 'five']
+  assert names([net], ['net'], ['pixels']) == ['pixels']
+  with pytest.raises(UserError, match="predictor 'argmix'\n.*'?argmax"):
+    names([net, ensemble], ['net', 'five'], ['ensemble', 'argmix'])
+  with pytest.raises(UserError, match="no --predictor is one of five\n  it has 'ensemble'"):
+    names([net, ensemble], ['net', 'five'], ['argmax'])
 
 
 def test_trainings_of_a_single_predictor_are_those_of_their_model():

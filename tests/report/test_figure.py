@@ -90,7 +90,12 @@ def test_rows_hold_a_mark_for_each_series_one_below_the_other():
 
 
 @pytest.mark.parametrize(
-  ('ends', 'shown'), [((0.03, 40), ['0.1', '1', '10']), ((0.15, 0.9), ['0.2', '0.5'])]
+  ('ends', 'shown'),
+  [
+    ((0.03, 40), ['0.1', '1', '10']),
+    ((0.15, 2.5), ['0.2', '0.5', '1', '2']),
+    ((0.15, 0.45), ['0.2', '0.3', '0.4']),
+  ],
 )
 def test_a_logarithmic_axis_finds_round_ticks_of_its_own(ends, shown):
   scale = svg.Scale(Axis('GFLOP', *ends, log=True), ends, 0, 100)
