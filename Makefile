@@ -60,7 +60,7 @@ demo: setup
 
 # Every family of ambiguous segmentation, trained for as long on the same images, and one report.
 # Another one is a name here and in configs/families_lidc_masks.py.
-FAMILIES := car mose ssn prob_unet phiseg deterministic
+FAMILIES := car mose ssn prob_unet phiseg ccdm flow_matching deterministic
 OF_FAMILY := $(CAR) train --config.data.data_dir=$(FAM)/data --config configs/families_lidc_masks.py
 demo-families: setup
 	@echo 'this demo: four stages, 15 to 25 minutes on two cores; run again, it continues where it stopped'
