@@ -27,10 +27,9 @@ from jax.sharding import Mesh
 
 from benchmarks import accelerator_cases as cases
 from benchmarks import peaks, timing
-from car_jax import sharding
+from car_jax import operations, sharding
 from car_jax.errors import UserError, nearest
 from car_jax.report import table
-from car_jax.reproduce import costs
 
 DTYPES = 'float32', 'bfloat16'
 AIM, MOST = 1.0, 50  # seconds and steps of a timed run
@@ -59,7 +58,7 @@ def measured(program: cases.Program, dtype: str, mesh: Mesh, *, run: bool = True
   """Compiles and runs it; without `run` its operations are counted only."""
   jitted = jax.jit(program.function, donate_argnums=(0,) if program.carries else ())
   traced = jitted.trace(*program.arguments)
-  flops = float(costs.work(traced)[0])
+  flops = float(operations.work(traced)[0])
   counted = Row(program.name, dtype, program.images, flops=flops, note=program.note)
   if not run:
     return counted

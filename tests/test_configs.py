@@ -8,7 +8,7 @@ import pytest
 
 from car_jax import config as configs
 from car_jax import loop, registry
-from car_jax.configs import segmenters_street_scenes
+from car_jax.configs import families_lidc_masks, segmenters_street_scenes
 from car_jax.data import class_flips, fake, labels, opening, transforms
 from car_jax.errors import UserError
 from car_jax.evaluate import plan as plans
@@ -25,7 +25,7 @@ GENERATING = ['genval_ood', 'genval_style']  # nor these
 VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
 VARIANTS |= {'prob_unet_lidc': ['original', 'port'], 'ssn_lidc': ['unet', 'gtr']}
-VARIANTS |= {'families_lidc_masks': ['ssn', 'prob_unet', 'phiseg', 'dropout']}
+VARIANTS |= {'families_lidc_masks': [*families_lidc_masks.METHODS]}
 VARIANTS |= {'families_street_scenes': ['ssn', 'prob_unet', 'phiseg']}
 VARIANTS |= {'segmenters_street_scenes': [*segmenters_street_scenes.MODELS]}
 VARIANTS |= {'genval_tiny': ['diffusion', 'controlnet'], 'genval_controlnet': ['efficient']}

@@ -49,6 +49,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     default='',
     help='samples, probabilities, logits, features, labels (joined by commas): also write these',
   )
+  one.add_argument(
+    '--predictor',
+    default=[],
+    action='append',
+    help='a row of the report, such as samples; may be repeated (default: all that they have)',
+  )
   given = parser.add_argument_group('predictions made elsewhere')
   given.add_argument(
     '--predictions', default=[], action='append', help="[NAME=]FOLDER of anybody's files"
@@ -100,7 +106,7 @@ def main(arguments: list[str]) -> int:
 
 KINDS = ('logits', 'probabilities')
 REPORT = 'runs/predictions/report'
-CHECKPOINT, FILES, STUDY = ('step', 'save'), ('classes', 'file_per'), ('calibrator',)
+CHECKPOINT, FILES, STUDY = ('step', 'save', 'predictor'), ('classes', 'file_per'), ('calibrator',)
 OF_FILES = ('labels', 'kind', 'resize', *FILES)
 
 
@@ -141,6 +147,7 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
       out,
       step=args.step,
       saved=args.save,
+      predictors=args.predictor,
       command=command,
       changes=changes,
     )

@@ -124,13 +124,33 @@ def _opened(
   )
 
 
-def named(loaded: Sequence[Loaded], names: Sequence[str]) -> list[Subject]:
-  """Every predictor of every checkpoint, under the checkpoint's name where there are several."""
+def named(
+  loaded: Sequence[Loaded], names: Sequence[str], predictors: Sequence[str] = ()
+) -> list[Subject]:
+  """Predictors of checkpoints; of several under their checkpoint's name, which of a single one of
+  its is all of the name.
+
+  predictors: names of those that are wanted; () for all. Raises UserError for one that no
+  checkpoint has, and for a checkpoint with none of them.
+  """
+  each = [subjects(one.method, one.state) for one in loaded]
+  known = dict.fromkeys(row.name for of in each for row in of)
+  if lost := [name for name in predictors if name not in known]:
+    raise UserError(f'no checkpoint has a predictor {lost[0]!r}\n{nearest(lost[0], known)}')
   rows = []
-  for one, name in zip(loaded, names, strict=True):
-    prefix = f'{name}: ' if len(loaded) > 1 else ''
-    rows += subjects(one.method, one.state, prefix)
+  for name, of in zip(names, each, strict=True):
+    kept = [row for row in of if row.name in (predictors or known)]
+    if not kept:
+      raise UserError(f'no --predictor is one of {name}\n  it has {_names(of)}')
+    if len(loaded) > 1:
+      full = [f'{name}: {row.name}' for row in kept] if kept[1:] else [name]
+      kept = [dataclasses.replace(row, name=n) for row, n in zip(kept, full, strict=True)]
+    rows += kept
   return rows
+
+
+def _names(rows: Sequence[Subject]) -> str:
+  return table.joined([repr(row.name) for row in rows])
 
 
 def by_predictor(seeds: dict[str, list[str]], subjects: Sequence[str]) -> dict[str, list[str]]:
@@ -138,9 +158,9 @@ def by_predictor(seeds: dict[str, list[str]], subjects: Sequence[str]) -> dict[s
   out: dict[str, list[str]] = {}
   for model, runs in seeds.items():
     for subject in subjects:
-      run, _, predictor = subject.partition(': ')
+      run, colon, predictor = subject.partition(': ')
       if run in runs:
-        out.setdefault(f'{model}: {predictor}', []).append(subject)
+        out.setdefault(f'{model}{colon}{predictor}', []).append(subject)
   return out
 
 
@@ -151,6 +171,7 @@ def evaluate(
   *,
   step: str = '',
   saved: str = '',
+  predictors: Sequence[str] = (),
   command: str = '',
   changes: Sequence[tuple[str, str]] = (),
 ) -> tuple[Any, pathlib.Path]:
@@ -158,8 +179,8 @@ def evaluate(
 
   `saved` names some of save.KINDS, joined by commas: arrays for other tools, in out/../arrays.
   A path may be NAME=FOLDER, and FOLDER hold runs seed0, seed1, ..; `step` and `changes` are the
-  wish and the changes of `load`, of every checkpoint; `command` is printed in the report, to repeat
-  it. Raises UserError.
+  wish and the changes of `load`, of every checkpoint, `predictors` those of `named`; `command` is
+  printed in the report, to repeat it. Raises UserError.
   """
   spec = plan.report_spec(config)
   given = names_and_folders(paths, 'checkpoints')
@@ -171,7 +192,7 @@ def evaluate(
   mesh = sharding.make_mesh()
   data = opening.open_dataset(config.data)
   loaded = [load(path, step, data.info, mesh, changes) for path in paths]
-  rows, source = named(loaded, names), data.split(spec['split'])
+  rows, source = named(loaded, names, predictors), data.split(spec['split'])
   if line := pipeline.cut(source, config.data):
     sharding.say(line)
   for name, one in zip(names, loaded, strict=True):

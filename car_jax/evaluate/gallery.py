@@ -4,7 +4,9 @@ Letters: I images, N samples, M readers, H x W pixels, C classes.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +21,8 @@ from car_jax.evaluate.results import Results
 from car_jax.report.page import Card, Strip, Tile
 from car_jax.report.table import number
 from car_jax.typing import Array
+
+LABELS = 'labels', 'label_weight', 'valid'
 
 
 @dataclasses.dataclass
@@ -35,6 +39,16 @@ class Case:
   readers: np.ndarray
   weight: np.ndarray
   predictions: dict[str, Prediction]
+
+
+@dataclasses.dataclass
+class Collected:
+  """cases by index. seconds: subject -> wall time of an image in the fastest batch. batch: the last
+  one that was predicted, on the devices."""
+
+  cases: dict[int, Case]
+  seconds: dict[str, float]
+  batch: dict[str, Any]
 
 
 @dataclasses.dataclass
@@ -98,8 +112,8 @@ def collect(
   indices: Sequence[int],
   *,
   rng: jax.Array,
-) -> dict[int, Case]:
-  """Predicts the images `indices` of an evaluation again -> Case by index; the draws are the same.
+) -> Collected:
+  """Predicts the images `indices` of an evaluation again; the draws are the same.
 
   batches and rng must be those of the evaluation, from the start; batches without a wanted image
   are passed over. All processes take part, and each gets all cases.
@@ -107,33 +121,42 @@ def collect(
   wanted = {int(i) for i in indices}
   needed = {int(results.batch[i]) for i in wanted}
   cases: dict[int, Case] = {}
+  seconds: dict[str, float] = {}
+  batch: dict[str, Any] = {}
   for k, host in enumerate(batches):
     if k > max(needed, default=-1):
       break
     if k in needed:
-      predicted = _predicted(evaluator, subjects, host, rng)
+      batch = sharding.place_batch(host, evaluator.mesh)
+      predicted, took = _predicted(evaluator, subjects, batch, rng)
+      seconds |= {s: min(took[s], seconds.get(s, math.inf)) for s in took}
+      labels = evaluator.fetch({k: batch[k] for k in ('image', *LABELS)})
       start = int(np.searchsorted(results.batch, k))
-      for i, row in enumerate(np.flatnonzero(predicted['batch']['valid']), start):
+      for i, row in enumerate(np.flatnonzero(labels['valid']), start):
         if i in wanted:
-          cases[i] = _case(i, results.ids[i], int(row), predicted)
-  return cases
+          cases[i] = _case(i, results.ids[i], int(row), labels, predicted)
+  return Collected(cases, seconds, batch)
 
 
-def _predicted(evaluator, subjects, host, rng) -> dict[str, Any]:
-  batch = sharding.place_batch(host, evaluator.mesh)
-  keys = ('image', 'labels', 'label_weight', 'valid')
-  return {
-    'batch': evaluator.fetch({k: batch[k] for k in keys}),
-    'subjects': {s.name: evaluator.fetch(evaluator.predict(s, batch, rng)) for s in subjects},
-  }
+def _predicted(
+  evaluator: Evaluator, subjects: Sequence[Subject], batch: Any, rng: jax.Array
+) -> tuple[dict[str, Prediction], dict[str, float]]:
+  """Of each subject its Prediction as numpy, and how many seconds an image took."""
+  made, seconds = {}, {}
+  for s in subjects:
+    began = time.perf_counter()
+    prediction = jax.block_until_ready(evaluator.predict(s, batch, rng))
+    seconds[s.name] = (time.perf_counter() - began) / len(batch['image'])
+    made[s.name] = evaluator.fetch(prediction)
+  return made, seconds
 
 
-def _case(index: int, name: str, k: int, predicted: dict[str, Any]) -> Case:
-  batch, row = predicted['batch'], lambda x: x[k]
+def _case(index: int, name: str, k: int, batch: Any, predicted: Mapping[str, Prediction]) -> Case:
+  row = lambda x: x[k]
   weight = batch['label_weight'][k]
   order = np.argsort(-weight, kind='stable')[: np.count_nonzero(weight)]
   readers = batch['labels'][k][order]
-  predictions = {s: jax.tree.map(row, p) for s, p in predicted['subjects'].items()}
+  predictions = {s: jax.tree.map(row, p) for s, p in predicted.items()}
   image = as_large(batch['image'][k], readers.shape[1:])
   return Case(index, str(name), image, readers, weight[order], predictions)
 
@@ -254,6 +277,9 @@ def diversity(results: Results, choice: Choice, by_index: dict[int, Case]) -> li
 
 
 def _maps(maps: Array, palette: Any) -> tuple[Tile, ...]:
+  """The first of several maps; a single one where all are alike."""
+  if len(maps) > 1 and (maps == maps[:1]).all():
+    return (tile(pictures.class_map(maps[0], palette), f'all {len(maps)}', 'all of them'),)
   return tuple(
     tile(pictures.class_map(m, palette), '', f'number {k + 1}')
     for k, m in enumerate(maps[:DIVERSE_SAMPLES])

@@ -128,15 +128,21 @@ class Evaluator:
     """plan.samples draws for each example of a placed batch, split over the mesh like it."""
     return self.program(subject)(subject.state, batch, rng)
 
+  @property
+  def ignored(self) -> int | None:
+    """The ignored label where it is a class like others, which models may predict."""
+    ignore = self.plan.ignore
+    return None if ignore is not None and ignore >= self.info.num_classes else ignore
+
   def program(self, subject: Subject) -> Any:
     """What `predict` calls, jitted: program(state, batch, rng) -> Prediction."""
     f = subject.predict
     if f not in self._compiled:
-      ignore = self.plan.ignore  # a class like others, or no class at all
-      ignore = None if ignore is not None and ignore >= self.info.num_classes else ignore
       run: Any = lambda state, batch, rng: f(state, batch, rng, self.plan.samples)
       if not subject.summarised:
-        run = functools.partial(predict.predict, f, self.plan.samples, self.plan.chunk, ignore)
+        run = functools.partial(
+          predict.predict, f, self.plan.samples, self.plan.chunk, self.ignored
+        )
       self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))
     return self._compiled[f]
 

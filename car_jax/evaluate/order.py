@@ -6,6 +6,7 @@ R resamples.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,14 +15,14 @@ from scipy import stats
 
 from car_jax.evaluate.cell import Cell
 from car_jax.metrics.base import Metric
-from car_jax.report.table import joined
+from car_jax.report.table import joined, number
 
 SEEDS = (
   'Intervals and orders are of other images of this kind, not of another training: the noise '
   'between seeds comes on top.'
 )
 
-
+SIGNS = {'high': -1.0, 'low': 1.0}  # by which a low number is the better
 SHOWN = 5  # subjects that a sentence names
 
 
@@ -30,13 +31,14 @@ class Ranking:
   """order: subjects, the best first. best: in which share of the resamples each is the best.
   places: where each stands in 95 % of them, from 1. held: share in which the whole order holds.
   equal: of each of `order` but the first, whether its score is that of the one before in all of
-  them."""
+  them. again: how alike two resamples order them, by the mean of Kendall's tau."""
 
   order: tuple[str, ...]
   best: dict[str, float]
   places: dict[str, tuple[float, float]]
   held: float
   equal: tuple[bool, ...]
+  again: float
 
 
 def ranking(
@@ -52,14 +54,14 @@ def ranking(
   None also for a score of which neither end is good, and where images are too few to be drawn
   again. part: indices of the images that count.
   """
-  sign = {'high': -1.0, 'low': 1.0}.get(metric.about.better)
+  sign = SIGNS.get(metric.about.better)
   scored = {s: c for s, c in cells.items() if not np.isnan(c.value(metric))}
   if sign is None or len(scored) < 2:
     return None
   how: dict[str, Any] = dict(resamples=resamples, seed=seed, part=part)
   draws = np.stack([c.draws([metric], **how)[metric.name] for c in scored.values()], -1)  # [R, S]
   draws = draws[~np.isnan(draws).any(-1)]
-  if not len(draws):
+  if len(draws) < 2:
     return None
   names = [*scored]
   values = sign * np.array([c.value(metric) for c in scored.values()])
@@ -75,7 +77,32 @@ def ranking(
     places={n: (float(a), float(b)) for n, a, b in zip(names, low, high, strict=True)},
     held=float((steps >= 0).all(-1).mean()),
     equal=tuple((steps == 0).all(0).tolist()),
+    again=_mean(kendall(draws[1:], draws[:-1])),
   )
+
+
+def _mean(values: np.ndarray) -> float:
+  known = values[~np.isnan(values)]
+  return float(known.mean()) if len(known) else np.nan
+
+
+def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Kendall's tau-b between the orders of subjects by scores x, y [.., S] -> [..].
+
+  1 is the same order, -1 the reverse; nan where one has all subjects equal.
+  """
+  a, b = np.triu_indices(x.shape[-1], 1)
+  x, y = (np.sign(v[..., a] - v[..., b]) for v in (x, y))
+  with np.errstate(invalid='ignore'):
+    return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+
+
+def agreement(cells: Mapping[str, Cell], metric: Metric, other: Metric) -> float:
+  """Kendall's tau between the orders, best first, by two scores of the subjects that have both."""
+  signs = [SIGNS.get(m.about.better, np.nan) for m in (metric, other)]
+  values = np.array([[c.value(metric), c.value(other)] for c in cells.values()]) * signs
+  x, y = values[~np.isnan(values).any(-1)].T.reshape(2, -1)
+  return float(kendall(x, y))
 
 
 def sentence(name: str, r: Ranking) -> str:
@@ -94,6 +121,16 @@ def sentence(name: str, r: Ranking) -> str:
   shown = [' = '.join(p) for p in places]
   shown = [*shown[:SHOWN], *(['..'] if shown[SHOWN:] else [])]
   return f'{line}; the whole order ({", ".join(shown)}) holds in {share(r.held)}.'
+
+
+def agreeing(name: str, r: Ranking, taus: Mapping[str, float]) -> str:
+  """How alike the orders by other scores are, and by other images. taus: score -> Kendall's tau."""
+  ends = dict.fromkeys((min(taus, key=taus.__getitem__), max(taus, key=taus.__getitem__)))
+  shown = ' to '.join(f'{number(taus[score], 2)} ({score})' for score in ends)
+  return (
+    f"Kendall's tau of the order by {name} with that by other scores: {shown}; of two orders by "
+    f'{name} on resampled sets of images: {number(r.again, 2)}.'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,3 +159,20 @@ def over_seeds(
     if known := tuple(v for v in values if not np.isnan(v)):
       out.append(OverSeeds(name, known))
   return out
+
+
+def between_seeds(
+  cells: Mapping[str, Cell], seeds: Mapping[str, Sequence[str]], metric: Metric
+) -> float:
+  """How alike two trainings of every model order the models: the mean of Kendall's tau.
+
+  Of the models with as many trainings as that with the most, which has several; nan for fewer than
+  two of them, or where a training has no such score.
+  """
+  most = max(map(len, seeds.values()), default=0)
+  runs = [s for s in seeds.values() if len(s) == most]
+  if len(runs) < 2 or most < 2 or metric.about.better not in SIGNS:
+    return np.nan
+  values = np.array([[cells[s].value(metric) for s in of] for of in runs]).T  # [seeds, models]
+  pairs = np.array([kendall(a, b) for a, b in itertools.combinations(values, 2)])
+  return float(pairs.mean()) if not np.isnan(values).any() else np.nan

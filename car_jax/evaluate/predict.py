@@ -57,12 +57,12 @@ class Prediction(flax.struct.PyTreeNode):
   logits: Any = None
 
 
-def subjects(method: Method, state: Any, prefix: str = '') -> list[Subject]:
+def subjects(method: Method, state: Any) -> list[Subject]:
   """All predictors of a method on one state, the method's own first."""
   own = {'logits': method.logits} if method.has_logits else {}
   own |= {'features': method.features} if method.has_features else {}
   rows = [
-    Subject(prefix + name, f, state, traits=Traits(draws=name not in method.whole_distributions))
+    Subject(name, f, state, traits=Traits(draws=name not in method.whole_distributions))
     for name, f in method.predictors().items()
   ]
   return [dataclasses.replace(rows[0], own=own), *rows[1:]]

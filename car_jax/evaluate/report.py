@@ -15,7 +15,7 @@ import numpy as np
 
 import car_jax
 from car_jax import paths, progress
-from car_jax.evaluate import folders, gallery, save, tables
+from car_jax.evaluate import cost, folders, gallery, save, tables
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.harness import Batches, Evaluator
 from car_jax.evaluate.predict import Subject
@@ -138,8 +138,13 @@ def evaluate(
       print(f'arrays in {saver.close(results, command=about.command)}')
   choice = gallery.choose(results, subjects[0].name)
   with _batches(stream) as batches:
-    cases = gallery.collect(evaluator, subjects, batches, results, choice.indices, rng=rng)
-  return results, write(out, results, about, choice, cases)
+    seen = gallery.collect(evaluator, subjects, batches, results, choice.indices, rng=rng)
+  results.costs = {
+    s.name: cost.of(s, seen.batch, evaluator.ignored, seen.seconds[s.name])
+    for s in subjects
+    if seen.batch and not s.summarised  # the files of anybody's predictions cost nothing
+  }
+  return results, write(out, results, about, choice, seen.cases)
 
 
 def _batches(stream: Callable[[], Any]) -> Any:

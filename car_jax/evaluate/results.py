@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from car_jax.evaluate import cell, census, order
-from car_jax.evaluate.cell import Cell, Estimate
+from car_jax.evaluate.cell import NAN, Cell, Estimate
+from car_jax.evaluate.cost import Cost
 from car_jax.evaluate.order import OverSeeds, Ranking
 from car_jax.evaluate.plan import Plan
 from car_jax.evaluate.predict import READERS
@@ -25,7 +26,7 @@ class Results:
   """A cell for each subject, in the order of the report, all of the same images.
 
   notes: subject -> what it is. seeds: model -> its subjects, one for each of several trainings.
-  published: what others have published of these scores.
+  published: what others have published of these scores. costs: of subjects that compute.
   """
 
   plan: Plan
@@ -36,6 +37,7 @@ class Results:
   resamples: int = 1000
   seeds: dict[str, list[str]] = dataclasses.field(default_factory=dict)
   published: list[Score] = dataclasses.field(default_factory=list)
+  costs: dict[str, Cost] = dataclasses.field(default_factory=dict)
   _estimates: dict[str, dict[str, Estimate]] = dataclasses.field(default_factory=dict)
 
   @property
@@ -45,6 +47,11 @@ class Results:
   @property
   def first(self) -> Cell:
     return next(iter(self.cells.values()))
+
+  @property
+  def reference(self) -> Metric | None:
+    """The score that models are ordered by."""
+    return self.plan.main or next(iter(self.plan.metrics), None)
 
   @property
   def ids(self) -> np.ndarray:
@@ -124,21 +131,34 @@ class Results:
     part = np.flatnonzero(self.scorable)
     return order.ranking(models, metric, resamples=self.resamples, part=part)
 
+  def agreement(self, metric: Metric) -> float:
+    """Kendall's tau of the models' order by a score with that by the reference."""
+    models = {s: c for s, c in self.cells.items() if s != READERS}
+    return order.agreement(models, metric, self.reference) if self.reference else NAN
+
   def over_seeds(self, metric: Metric) -> list[OverSeeds]:
     return order.over_seeds(self.cells, self.seeds, metric)
 
+  def between_seeds(self, metric: Metric) -> float:
+    return order.between_seeds(self.cells, self.seeds, metric)
+
   def comparison(self) -> list[str]:
     """How sure the order of models is, by the main score, and what that leaves out."""
-    first = self.plan.main or next(iter(self.plan.metrics), None)
+    first = self.reference
     ranking = None if first is None else self.ranking(first)
     if first is None or ranking is None:
       return []
-    lines = [order.sentence(first.name, ranking), order.SEEDS]
+    lines = [order.sentence(first.name, ranking), *self._other_orders(first, ranking), order.SEEDS]
     return lines + [
       f'{one.name}: {first.name} {one.mean:.4g} ± {one.deviation:.2g}, mean and standard deviation '
       f'over {len(one.values)} trainings.'
       for one in self.over_seeds(first)
     ]
+
+  def _other_orders(self, first: Metric, ranking: Ranking) -> list[str]:
+    taus = {m.name: self.agreement(m) for m in self.plan.metrics if m is not first}
+    taus = {name: tau for name, tau in taus.items() if not np.isnan(tau)}
+    return [order.agreeing(first.name, ranking, taus)] if taus and len(ranking.order) > 2 else []
 
   def scalars(self, subject: str | None = None) -> dict[str, float]:
     """Metric name -> value over all images, for one subject (the first)."""

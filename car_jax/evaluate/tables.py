@@ -1,6 +1,7 @@
 """Results as the plain content of results.json, of which the report's page is made, and as CSV."""
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -30,6 +31,7 @@ def as_json(results: Results) -> dict[str, Any]:
       samples=results.plan.samples,
       remarks=results.remarks(),
       main=main.name if main else '',
+      reference=results.reference.name if results.reference else '',
       floor=READERS if READERS in results.subjects else '',
       metrics=[_metric(m) for m in results.plan.metrics],
       subjects=[_subject(results, s) for s in results.subjects],
@@ -72,6 +74,8 @@ def _subject(results: Results, subject: str) -> dict[str, Any]:
     | dict(convention=m.convention, left_out=m.left_out(results.cells[subject].traits))
     for m in results.plan.metrics
   }
+  if subject in results.costs:
+    out['cost'] = dataclasses.asdict(results.costs[subject])
   out['distances'] = {k: results.means(subject, 'distances', k) for k in PARTS}
   out['ged_by_samples'] = {'n': counts_of(results.plan.samples)} | {
     k: results.means(subject, 'distances', k) for k in 'vu'
@@ -133,20 +137,30 @@ def _flip_numbers(results: Results, subject: str) -> dict[str, Any]:
 
 
 def _differences(results: Results) -> list[dict[str, Any]]:
-  """The first subject minus each other one, on the same images."""
-  ours, *others = results.subjects
+  """The first subject minus each other one, on the same images; by the reference each minus each
+  that comes after it."""
+  pairs = [*itertools.combinations(results.subjects, 2)]
   out = []
   for m in results.plan.metrics:
-    for other in others:
+    for ours, other in pairs:
+      if m is not results.reference and ours != results.subjects[0]:
+        continue
       if difference := results.difference(ours, other, m):
         out.append(dict(metric=m.name, subject=ours, minus=other) | difference._asdict())
   return out
 
 
 def _rankings(results: Results) -> list[dict[str, Any]]:
-  """The order of models by each score that orders them, see ranking.Ranking."""
+  """The order of models by each score that orders them, see order.Ranking; how alike it is to that
+  by the reference, and how alike those of several trainings are."""
   orders = [(m, results.ranking(m)) for m in results.plan.metrics]
-  return [dict(metric=m.name) | dataclasses.asdict(r) for m, r in orders if r is not None]
+  return [
+    dict(metric=m.name)
+    | dataclasses.asdict(r)
+    | dict(like_reference=results.agreement(m), between_seeds=results.between_seeds(m))
+    for m, r in orders
+    if r is not None
+  ]
 
 
 def _seeds(results: Results) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ class Validation:
     """Id -> picture of the first images of the last call with their readers and its samples."""
     indices, subject = range(min(count, len(self._results.ids))), self._subject(state)
     with contextlib.closing(self.batches(self.source)) as batches:
-      cases = gallery.collect(
+      seen = gallery.collect(
         self._evaluator, [subject], batches, self._results, indices, rng=self._rng
       )
-    return {c.id: gallery.strip(c, self._name, self._info.palette) for c in cases.values()}
+    return {c.id: gallery.strip(c, self._name, self._info.palette) for c in seen.cases.values()}

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from car_jax.metrics.base import BETTER
+from car_jax.report import comparison
 from car_jax.report import evaluation_figures as figures
 from car_jax.report.page import Card, render
 from car_jax.report.table import WIDTH, Cell, Column, Row, Table, block, number, prose, span, table
@@ -39,6 +40,7 @@ def page(content: Content, gallery: Gallery) -> str:
     facts=_facts(content),
     scores=scores(content, ' – '),
     published=published(content, ' – '),
+    compared=comparison.tables(content),
     metrics=[_explained(group) for group in kinds],
     figures=figures.by_section(content),
     styles=figures.look(content),
@@ -140,7 +142,8 @@ def findings(content: Content) -> list[str]:
   few = f'no interval: fewer than two {content["units"]["name"]} with this score'
   sure = f'95 % interval {ends}' if ends else few
   lines = [f'{first["name"]}: {main} {number(entry["mean"], places)} ({sure}).']
-  gaps = {d['minus']: d for d in content['differences'] if d['metric'] == main}
+  key = dict(metric=main, subject=first['name'])
+  gaps = {d['minus']: d for d in content['differences'] if d | key == d}
   for other in (s['name'] for s in others):
     gap = gaps.get(other)
     if gap is None or gap['low'] is None:
@@ -180,6 +183,8 @@ def markdown(content: Content, drawn: Mapping[str, str]) -> str:
   out += [*scores(content).markdown(), '', *table('', head, legend, words=range(4)).markdown(), '']
   if beside := published(content):
     out += ['## Published', '', *beside.markdown(), '']
+  for title, made in comparison.tables(content).items():
+    out += [f'## {title}', '', prose(made.about), '', *made.markdown(), '']
   out += ['## Pictures', '', f'Cases show, from left to right: {prose(shown)}.', '']
   titles = {name: prose(title) for name, title in drawn.items()}
   out += [f'{title}\n\n![{title}](pictures/{name})\n' for name, title in titles.items()]

@@ -36,7 +36,8 @@ def by_section(content: Content) -> dict[str, dict[str, Figure]]:
     for s in content['subjects']
     if s['reliability'].get('mean')
   }
-  return dict(main=main, reliability=reliability, flips=_flips(content) if content['flips'] else {})
+  flips = _flips(content) if content['flips'] else {}
+  return dict(main=main, reliability=reliability, flips=flips, costs=_costs(content))
 
 
 def _rows(
@@ -141,6 +142,31 @@ def _by_samples(content: Content) -> Figure:
     'falls as samples are added, whatever the model. The other (u) leaves self pairs out and has '
     'the same expectation for every number. Compare at equal N, or by u.',
   )
+
+
+def _costs(content: Content) -> dict[str, Figure]:
+  """The main score against the operations of most samples, of several subjects."""
+  main = content['main']
+  known = [s for s in content['subjects'] if 'cost' in s and main]
+  known = [s for s in known if s['scores'][main]['mean'] is not None]
+  if len(known) < 2:
+    return {}
+
+  def point(subject: Any) -> list[Point]:
+    of = subject['scores'][main]
+    flops = [*subject['cost']['flops'].values()][-1] / 1e9
+    return [Point(flops, of['mean'], low=value(of['low']), high=value(of['high']))]
+
+  samples = [*known[0]['cost']['flops']][-1]
+  shown = Figure(
+    'Is it worth its price?',
+    Axis(f'GFLOP for {samples} samples of an image', log=True),
+    Axis(next(m['convention'] for m in content['metrics'] if m['name'] == main)),
+    tuple(_each(dict(content) | {'subjects': known}, point)),
+    caption='Further left costs less. A model is worth its operations where no other is both '
+    'further left and better.',
+  )
+  return {'costs.svg': shown}
 
 
 def _reliability(content: Content, subject: Mapping[str, Any]) -> Figure:

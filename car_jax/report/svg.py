@@ -139,11 +139,14 @@ class Scale:
     if math.isnan(axis.high):
       high += margin
     self.low, self.high = (low, high) if high > low else (low - 0.5, low + 0.5)
-    step = _round((self.high - self.low) / 5)
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-    ticks = axis.ticks or [k * step for k in range(first, last + 1)]
-    self.ticks = {t: f'{t:g}' if axis.ticks else f'{t:.{digits}f}'.replace('-', '−') for t in ticks}
+    if axis.ticks or axis.log:
+      self.ticks = {t: f'{t:g}' for t in axis.ticks or _of_a_log(2**self.low, 2**self.high)}
+    else:
+      step = _round((self.high - self.low) / 5)
+      digits = max(0, -math.floor(math.log10(step) + 1e-9))
+      first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+      rounded = [k * step for k in range(first, last + 1)]
+      self.ticks = {t: f'{t:.{digits}f}'.replace('-', '−') for t in rounded}
 
   def _of(self, bound: float, value: float) -> float:
     value = value if math.isnan(bound) else bound
@@ -152,6 +155,16 @@ class Scale:
   def __call__(self, value: float) -> float:
     value = math.log2(value) if self.log else value
     return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def _of_a_log(low: float, high: float) -> list[float]:
+  """Round values from low to high: powers of ten, and times 2 and 5 or all digits if few."""
+  powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+  for digits in ((1,), (1, 2, 5), range(1, 10)):
+    ticks = [d * 10.0**k for k in powers for d in digits if low <= d * 10.0**k <= high]
+    if len(ticks) > 2:
+      break
+  return ticks
 
 
 def _round(rough: float) -> float:

@@ -40,7 +40,7 @@ def written(tmp_path_factory):
   evaluator = harness.Evaluator(SPEC, DATA.info, detail=True, readers=True)
   results = evaluator(subjects, batches(), rng=rng)
   choice = gallery.choose(results, 'modes')
-  cases = gallery.collect(evaluator, subjects, batches(), results, choice.indices, rng=rng)
+  cases = gallery.collect(evaluator, subjects, batches(), results, choice.indices, rng=rng).cases
   about = report.About(title='flips', split='train')
   folder = report.write(tmp_path_factory.mktemp('out') / 'r', results, about, choice, cases).parent
   return results, folder

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
+import pytest
 
 from car_jax import checkpoints, loop
 from car_jax import config as configs
 from car_jax.data import opening, sources
+from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, folders
 
 
@@ -53,3 +56,31 @@ def test_a_folder_of_trainings_is_its_runs_by_their_seeds(tmp_path):
     'MoSE: samples': ['MoSE/seed2: samples', 'MoSE/seed10: samples'],
     'MoSE: mean': ['MoSE/seed2: mean'],
   }
+
+
+def loaded(path, *predictors):
+  """A checkpoint whose method has such predictors."""
+  method = types.SimpleNamespace(
+    has_logits=False,
+    has_features=False,
+    whole_distributions=(),
+    predictors=lambda: dict.fromkeys(predictors, lambda *_: None),
+  )
+  return types.SimpleNamespace(method=method, state=None, path=path)
+
+
+def test_a_single_predictor_stands_under_the_name_of_its_checkpoint():
+  names = lambda *how: [row.name for row in checkpointed.named(*how)]
+  net, ensemble = loaded('a', 'argmax', 'pixels'), loaded('b', 'ensemble')
+  assert names([net, ensemble], ['net', 'five']) == ['net: argmax', 'net: pixels', 'five']
+  assert names([net, ensemble], ['net', 'five'], ['argmax', 'ensemble']) == ['net', 'five']
+  assert names([net], ['net'], ['pixels']) == ['pixels']
+  with pytest.raises(UserError, match="predictor 'argmix'\n.*'?argmax"):
+    names([net, ensemble], ['net', 'five'], ['ensemble', 'argmix'])
+  with pytest.raises(UserError, match="no --predictor is one of five\n  it has 'ensemble'"):
+    names([net, ensemble], ['net', 'five'], ['argmax'])
+
+
+def test_trainings_of_a_single_predictor_are_those_of_their_model():
+  seeds = {'m': ['m/seed0', 'm/seed1']}
+  assert checkpointed.by_predictor(seeds, ['m/seed0', 'm/seed1', 'o']) == {'m': seeds['m']}

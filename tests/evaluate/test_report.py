@@ -34,7 +34,7 @@ def evaluated(num_classes=2, images=6, spec=SPEC):
   batches = lambda: scene.batches(images, 4, num_classes=num_classes)
   results = evaluator(subjects, batches(), rng=RNG)
   choice = gallery.choose(results, results.subjects[0])
-  cases = gallery.collect(evaluator, subjects, batches(), results, choice.indices, rng=RNG)
+  cases = gallery.collect(evaluator, subjects, batches(), results, choice.indices, rng=RNG).cases
   about = report.About(
     title='A <b> & c', split='test', models=('one, step 3',), command='car-jax eval', config={}
   )
@@ -84,8 +84,8 @@ def test_the_page_needs_nothing_else_and_its_links_lead_somewhere(written):
 def test_every_score_stands_in_the_table_with_its_interval_and_convention(written):
   results, _, path = written
   page = Document(path.read_text())
-  assert len(page.rows) == 1 + len(results.subjects)
-  for row, subject in zip(page.rows[1:], results.subjects, strict=True):
+  scores = page.rows[1 : 1 + len(results.subjects)]
+  for row, subject in zip(scores, results.subjects, strict=True):
     assert subject in row[0]
     for m, cell in zip(results.plan.metrics, row[1:], strict=True):
       actual = results.interval(subject, m)

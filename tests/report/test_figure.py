@@ -89,6 +89,21 @@ def test_rows_hold_a_mark_for_each_series_one_below_the_other():
   np.testing.assert_allclose([drawing.x(v) for v in ticks], [4, 5], atol=0.05)
 
 
+@pytest.mark.parametrize(
+  ('ends', 'shown'),
+  [
+    ((0.03, 40), ['0.1', '1', '10']),
+    ((0.15, 2.5), ['0.2', '0.5', '1', '2']),
+    ((0.15, 0.45), ['0.2', '0.3', '0.4']),
+  ],
+)
+def test_a_logarithmic_axis_finds_round_ticks_of_its_own(ends, shown):
+  scale = svg.Scale(Axis('GFLOP', *ends, log=True), ends, 0, 100)
+  assert [*scale.ticks.values()] == shown
+  share = lambda v: np.log(v / ends[0]) / np.log(ends[1] / ends[0])
+  np.testing.assert_allclose([scale(t) for t in scale.ticks], [100 * share(t) for t in scale.ticks])
+
+
 def test_counts_are_columns_on_a_logarithmic_scale():
   points = of_values([2, 5, 8], [1, 2, 3], counted=[10, 1000, 0])
   drawing = Drawing(svg.svg(plane(Series('one', ONE['one'], points), counted='pixels')))
