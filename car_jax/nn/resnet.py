@@ -12,7 +12,7 @@ import flax.linen as nn
 from car_jax.errors import UserError, nearest
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import BatchNorm, conv, max_pool3, through
+from car_jax.nn.layers import BatchNorm, conv, max_pool3, own_array, through
 from car_jax.nn.net import Segmenter
 from car_jax.options import Count, Depth, Width
 from car_jax.typing import Array
@@ -163,7 +163,7 @@ class ResNet(Backbone):
       x, features = self.entering(k, x), width * 2 ** (k - 1)
       for i, dilation in enumerate(dilations):
         shape = features, stride if i == 0 else 1, dilation, self.dtype
-        x = through(kind(*shape, name=f'stage{k}_block{i}', **kw), x, train=train)
+        x = own_array(through(kind(*shape, name=f'stage{k}_block{i}', **kw), x, train=train))
       self.sow('intermediates', f'stage{k}', x)
       stages.append(x)
     return tuple(stages)
