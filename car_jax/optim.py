@@ -69,6 +69,9 @@ class Optimizer:
   its logs count batches all the same."""
   ema: Annotated[float, Range(0.0, 0.999999)] = 0.0
   """Decay of a running average of the parameters, which evaluation then uses; 0 for none."""
+  ema_warmup: bool = True
+  """Of a young run average over fewer updates: after n of them with a decay of at most
+  (1 + n) / (10 + n). Without, the average is of the random start for long."""
   steps_per_epoch: int = 1
 
   def __post_init__(self) -> None:
@@ -133,9 +136,8 @@ class Optimizer:
     if not self.ema:
       return self._moved(step, grads, opt_state, params, rate)
     params, state = self._moved(step, grads, opt_state.state, params, rate)
-    # of a young run the average is over fewer updates, or it would be of its random start
-    done = step // self.accumulate
-    decay = jnp.minimum(self.ema, (1 + done) / (10 + done))
+    done = (step + 1) // self.accumulate
+    decay = jnp.minimum(self.ema, (1 + done) / (10 + done)) if self.ema_warmup else self.ema
     share = 1 - decay if self.accumulate == 1 else (1 - decay) * (state.mini_step == 0)
     average = jax.tree.map(lambda a, p: a + share * (p - a), opt_state.params, params)
     return params, Averaged(state, average)

@@ -54,13 +54,15 @@ def test_the_rate_changes_at_the_first_step_of_a_milestones_epoch():
   np.testing.assert_allclose(rates, [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
 
 
-def test_an_average_follows_the_parameters_and_changes_nothing_else():
+@pytest.mark.parametrize('warmup', [True, False])
+def test_an_average_follows_the_parameters_and_changes_nothing_else(warmup):
   p, grads = rng.normal(size=4).astype(np.float32), rng.normal(size=(12, 4)).astype(np.float32)
-  plain, averaged = optim.optimizer(SPEC, 2), optim.optimizer(SPEC | dict(ema=0.5), 2)
+  plain = optim.optimizer(SPEC, 2)
+  averaged = optim.optimizer(SPEC | dict(ema=0.5, ema_warmup=warmup), 2)
   params, state, average = {'w': p}, averaged.init({'w': p}), p.astype(np.float64)
   for step, g in enumerate(grads):
     params, state = averaged.update(jnp.int32(step), {'w': g}, state, params)
-    decay = min(0.5, (1 + step) / (10 + step))
+    decay = min(0.5, (2 + step) / (11 + step)) if warmup else 0.5
     average = decay * average + (1 - decay) * np.asarray(params['w'])
   np.testing.assert_allclose(state.params['w'], average, atol=1e-6)
   np.testing.assert_array_equal(params['w'], follow(plain, p, grads, range(12)))

@@ -6,18 +6,14 @@ C channels, N queries, M keys, A heads, L text tokens, D their width.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from car_jax.nn.init import torch_uniform
-from car_jax.nn.layers import conv
+from car_jax.nn.denoising import ZEROS, convolved, dense, group_norm
 from car_jax.typing import Array
-
-ZEROS = nn.initializers.zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,28 +31,6 @@ class Compute:
 
 
 PLAIN = Compute()
-
-
-def kernel_init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-  """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), as torch starts kernels; biases start at zero here."""
-  return torch_uniform(math.prod(shape[:-1]))(key, shape, dtype)
-
-
-def convolved(
-  features: int, name: str, compute: Compute, *, size: int = 3, stride: int = 1, **kw: Any
-) -> nn.Conv:
-  """A convolution padded by zeros to keep the size, or halve it with stride 2."""
-  kw = {'kernel_init': kernel_init} | kw
-  return conv(features, size, stride, size // 2, dtype=compute.dtype, name=name, **kw)
-
-
-def dense(features: int, name: str, compute: Compute, **kw: Any) -> nn.Dense:
-  kw = {'kernel_init': kernel_init} | kw
-  return nn.Dense(features, dtype=compute.dtype, name=name, **kw)
-
-
-def group_norm(groups: int, epsilon: float, name: str, compute: Compute) -> nn.GroupNorm:
-  return nn.GroupNorm(groups, None, epsilon, compute.dtype, use_fast_variance=False, name=name)
 
 
 def layer_norm(name: str, compute: Compute, epsilon: float = 1e-5) -> nn.LayerNorm:
@@ -102,7 +76,7 @@ class Attention(nn.Module):
     b, *_, c = x.shape
 
     def projected(y: Array, name: str) -> Array:
-      y = dense(c, name, self.compute, use_bias=self.use_bias)(y)
+      y = dense(c, name, self.compute.dtype, use_bias=self.use_bias)(y)
       return y.reshape(b, -1, self.heads, c // self.heads)
 
     seen = x if context is None else context
@@ -114,7 +88,7 @@ class Attention(nn.Module):
       self.sow('intermediates', 'attention', seen.reshape(x.shape[:-1]))
     # Shapes are known without: the first parameters come in a third less time.
     y = query if self.is_initializing() else attended(query, key, value, self.compute)
-    return dense(c, 'to_out_0', self.compute)(y.reshape(x.shape))
+    return dense(c, 'to_out_0', self.compute.dtype)(y.reshape(x.shape))
 
 
 class GatedGELU(nn.Module):
@@ -125,7 +99,7 @@ class GatedGELU(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    a, b = jnp.split(dense(2 * self.features, 'proj', self.compute)(x), 2, axis=-1)
+    a, b = jnp.split(dense(2 * self.features, 'proj', self.compute.dtype)(x), 2, axis=-1)
     return a * nn.gelu(b, approximate=False)
 
 
@@ -136,7 +110,7 @@ class FeedForward(nn.Module):
   def __call__(self, x: Array) -> Array:
     c = x.shape[-1]
     y = GatedGELU(4 * c, self.compute, name='net_0')(x)
-    return dense(c, 'net_2', self.compute)(y)
+    return dense(c, 'net_2', self.compute.dtype)(y)
 
 
 class TransformerBlock(nn.Module):
@@ -163,56 +137,7 @@ class Transformer(nn.Module):
   @nn.compact
   def __call__(self, x: Array, context: Array, focus: Array | None = None) -> Array:
     c = x.shape[-1]
-    y = group_norm(self.groups, 1e-6, 'norm', self.compute)(x)
-    y = convolved(c, 'proj_in', self.compute, size=1)(y)
+    y = group_norm(self.groups, 1e-6, 'norm', self.compute.dtype)(x)
+    y = convolved(c, 'proj_in', self.compute.dtype, size=1)(y)
     y = TransformerBlock(self.heads, self.compute, name='transformer_blocks_0')(y, context, focus)
-    return x + convolved(c, 'proj_out', self.compute, size=1, kernel_init=ZEROS)(y)
-
-
-class ResBlock(nn.Module):
-  """x [B, h, w, C] -> [B, h, w, features]; `time` [B, T] shifts the channels in between.
-
-  Starts as its shortcut, which is a 1 x 1 convolution only where the width changes.
-  """
-
-  features: int
-  groups: int
-  epsilon: float
-  compute: Compute
-
-  @nn.compact
-  def __call__(self, x: Array, time: Array | None = None) -> Array:
-    norm = lambda k: group_norm(self.groups, self.epsilon, f'norm{k}', self.compute)
-    y = convolved(self.features, 'conv1', self.compute)(nn.silu(norm(1)(x)))
-    if time is not None:
-      y = y + dense(self.features, 'time_emb_proj', self.compute)(nn.silu(time))[:, None, None]
-    y = nn.silu(norm(2)(y))
-    y = convolved(self.features, 'conv2', self.compute, kernel_init=ZEROS)(y)
-    if x.shape[-1] != self.features:
-      x = convolved(self.features, 'conv_shortcut', self.compute, size=1)(x)
-    return x + y
-
-
-class Downsample(nn.Module):
-  """[B, h, w, C] -> [B, h/2, w/2, C]; `one_sided` pads at the right and at the bottom only."""
-
-  compute: Compute
-  one_sided: bool = False
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    if self.one_sided:
-      kw = dict(dtype=self.compute.dtype, kernel_init=kernel_init, name='conv')
-      return nn.Conv(x.shape[-1], (3, 3), 2, ((0, 1), (0, 1)), **kw)(x)
-    return convolved(x.shape[-1], 'conv', self.compute, stride=2)(x)
-
-
-class Upsample(nn.Module):
-  """[B, h, w, C] -> [B, 2h, 2w, C]: each place four times, then a convolution."""
-
-  compute: Compute
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-    return convolved(x.shape[-1], 'conv', self.compute)(x)
+    return x + convolved(c, 'proj_out', self.compute.dtype, size=1, kernel_init=ZEROS)(y)

@@ -12,44 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.errors import UserError
-from car_jax.generate.blocks import (
+from car_jax.generate.blocks import Compute, Transformer, kept
+from car_jax.nn.denoising import (
   ZEROS,
-  Compute,
   Downsample,
   ResBlock,
-  Transformer,
+  TimeEmbedding,
   Upsample,
   convolved,
-  dense,
   group_norm,
-  kept,
+  sinusoid,
 )
 from car_jax.nn.init import initialize, torch_uniform
 from car_jax.nn.layers import at_least_float32
 from car_jax.typing import Array
 
 PARTS_COPIED = ('conv_in', 'time_embedding', 'down_blocks_', 'mid_block')  # UNet -> ControlNet
-
-
-def sinusoid(timesteps: Array, width: int) -> Array:
-  """timesteps [B] -> [B, width] float32: cosines, then sines, of periods up to 10,000 * 2 pi."""
-  half = width // 2
-  rates = np.exp(-np.log(10_000) * np.arange(half) / half).astype(np.float32)
-  angles = timesteps.astype(jnp.float32)[:, None] * rates
-  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
-
-
-class TimeEmbedding(nn.Module):
-  """The sinusoid [B, C] -> [B, features]. It is cast first: float32 would spread from here."""
-
-  features: int
-  compute: Compute
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    x = x if self.compute.dtype is None else x.astype(self.compute.dtype)
-    x = nn.silu(dense(self.features, 'linear_1', self.compute)(x))
-    return dense(self.features, 'linear_2', self.compute)(x)
 
 
 class Stage(nn.Module):
@@ -66,7 +44,7 @@ class Stage(nn.Module):
   def residual(self, j: int, x: Array, time: Array) -> Array:
     size = self.features, self.groups, self.epsilon
     block = kept(ResBlock, self.compute)
-    return block(*size, self.compute, name=f'resnets_{j}')(x, time)
+    return block(*size, self.compute.dtype, name=f'resnets_{j}')(x, time)
 
   def attention(self, j: int, x: Array, context: Array, focus: Array | None) -> Array:
     if not self.heads:
@@ -88,7 +66,7 @@ class Down(Stage):
       x = self.attention(j, self.residual(j, x, time), context, focus)
       skips.append(x)
     if self.resampled:
-      x = Downsample(self.compute, name='downsamplers_0')(x)
+      x = Downsample(self.compute.dtype, name='downsamplers_0')(x)
       skips.append(x)
     return x, skips
 
@@ -110,7 +88,7 @@ class Up(Stage):
     for j in range(self.layers):
       x = self.residual(j, jnp.concatenate([x, skips[-1 - j]], -1), time)
       x = self.attention(j, x, context, focus)
-    return Upsample(self.compute, name='upsamplers_0')(x) if self.resampled else x
+    return Upsample(self.compute.dtype, name='upsamplers_0')(x) if self.resampled else x
 
 
 class Encoder(nn.Module):
@@ -164,9 +142,9 @@ class Encoder(nn.Module):
     """
     self._check(sample, context)
     widths = self.block_out_channels
-    embedding = TimeEmbedding(4 * widths[0], self.compute, name='time_embedding')
+    embedding = TimeEmbedding(4 * widths[0], self.compute.dtype, name='time_embedding')
     time = embedding(sinusoid(jnp.broadcast_to(timesteps, len(sample)), widths[0]))
-    x = convolved(widths[0], 'conv_in', self.compute)(sample)
+    x = convolved(widths[0], 'conv_in', self.compute.dtype)(sample)
     x = x if hint is None else x + hint
     skips = [x]
     for level in range(len(widths)):
@@ -220,8 +198,8 @@ class UNet(Encoder):
       count = fields['layers']
       x = Up(**fields, name=f'up_blocks_{i}')(x, skips[-count:], time, context, focus)
       skips = skips[:-count]
-    x = group_norm(self.norm_num_groups, self.norm_eps, 'conv_norm_out', self.compute)(x)
-    x = convolved(self.out_channels, 'conv_out', self.compute, kernel_init=ZEROS)(nn.silu(x))
+    x = group_norm(self.norm_num_groups, self.norm_eps, 'conv_norm_out', self.compute.dtype)(x)
+    x = convolved(self.out_channels, 'conv_out', self.compute.dtype, kernel_init=ZEROS)(nn.silu(x))
     return at_least_float32(x)
 
 
@@ -240,13 +218,13 @@ class HintEncoder(nn.Module):
     def step(x: Array, features: int, name: str, stride: int = 1) -> Array:
       start = torch_uniform(9 * x.shape[-1])
       kw = dict(stride=stride, kernel_init=start, bias_init=start)
-      return nn.silu(convolved(features, name, self.compute, **kw)(x))
+      return nn.silu(convolved(features, name, self.compute.dtype, **kw)(x))
 
     x = step(hint, self.channels[0], 'conv_in')
     for i, width in enumerate(self.channels[1:]):
       x = step(x, x.shape[-1], f'blocks_{2 * i}')
       x = step(x, width, f'blocks_{2 * i + 1}', stride=2)
-    return convolved(self.features, 'conv_out', self.compute, kernel_init=ZEROS)(x)
+    return convolved(self.features, 'conv_out', self.compute.dtype, kernel_init=ZEROS)(x)
 
 
 class ControlNet(Encoder):
@@ -283,7 +261,7 @@ class ControlNet(Encoder):
     names = [*(f'controlnet_down_blocks_{i}' for i in range(len(skips))), 'controlnet_mid_block']
     zero: dict[str, Any] = dict(size=1, kernel_init=ZEROS)
     return [
-      convolved(x.shape[-1], name, self.compute, **zero)(x) * jnp.asarray(strength, x.dtype)
+      convolved(x.shape[-1], name, self.compute.dtype, **zero)(x) * jnp.asarray(strength, x.dtype)
       for name, x in zip(names, [*skips, middle], strict=True)
     ]
 

@@ -9,16 +9,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from car_jax.generate.blocks import (
-  Attention,
-  Compute,
-  Downsample,
-  ResBlock,
-  Upsample,
-  convolved,
-  group_norm,
-  kept,
-)
+from car_jax.generate.blocks import Attention, Compute, kept
+from car_jax.nn.denoising import Downsample, ResBlock, Upsample, convolved, group_norm
 from car_jax.nn.layers import at_least_float32
 from car_jax.typing import Array
 
@@ -34,7 +26,7 @@ class MiddleAttention(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    y = group_norm(self.groups, EPSILON, 'group_norm', self.compute)(x)
+    y = group_norm(self.groups, EPSILON, 'group_norm', self.compute.dtype)(x)
     # The weights lie beside the norm's, so the attention shares this module's scope.
     attention = Attention(1, self.compute, use_bias=True)
     nn.share_scope(self, attention)
@@ -47,7 +39,7 @@ class Middle(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    size = x.shape[-1], self.groups, EPSILON, self.compute
+    size = x.shape[-1], self.groups, EPSILON, self.compute.dtype
     block = kept(ResBlock, self.compute)
     x = block(*size, name='resnets_0')(x)
     x = kept(MiddleAttention, self.compute)(self.groups, self.compute, name='attentions_0')(x)
@@ -68,10 +60,10 @@ class Level(nn.Module):
     block = kept(ResBlock, self.compute)
     for j in range(self.layers):
       size = self.features, self.groups, EPSILON
-      x = block(*size, self.compute, name=f'resnets_{j}')(x)
+      x = block(*size, self.compute.dtype, name=f'resnets_{j}')(x)
     if self.resampled == 'down':
-      return Downsample(self.compute, one_sided=True, name='downsamplers_0')(x)
-    return Upsample(self.compute, name='upsamplers_0')(x) if self.resampled == 'up' else x
+      return Downsample(self.compute.dtype, one_sided=True, name='downsamplers_0')(x)
+    return Upsample(self.compute.dtype, name='upsamplers_0')(x) if self.resampled == 'up' else x
 
 
 class Half(nn.Module):
@@ -89,14 +81,14 @@ class Half(nn.Module):
     return Level(*size, name=f'{prefix}_{i}')
 
   def output(self, x: Array) -> Array:
-    x = nn.silu(group_norm(self.groups, EPSILON, 'conv_norm_out', self.compute)(x))
-    return convolved(self.out_channels, 'conv_out', self.compute)(x)
+    x = nn.silu(group_norm(self.groups, EPSILON, 'conv_norm_out', self.compute.dtype)(x))
+    return convolved(self.out_channels, 'conv_out', self.compute.dtype)(x)
 
 
 class Encoder(Half):
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    x = convolved(self.widths[0], 'conv_in', self.compute)(x)
+    x = convolved(self.widths[0], 'conv_in', self.compute.dtype)(x)
     for i, width in enumerate(self.widths):
       x = self.level('down_blocks', i, width, self.layers, 'down')(x)
     return self.output(Middle(self.groups, self.compute, name='mid_block')(x))
@@ -105,7 +97,7 @@ class Encoder(Half):
 class Decoder(Half):
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    x = convolved(self.widths[-1], 'conv_in', self.compute)(x)
+    x = convolved(self.widths[-1], 'conv_in', self.compute.dtype)(x)
     x = Middle(self.groups, self.compute, name='mid_block')(x)
     for i, width in enumerate(reversed(self.widths)):
       x = self.level('up_blocks', i, width, self.layers + 1, 'up')(x)
@@ -132,7 +124,7 @@ class VAE(nn.Module):
 
   def setup(self) -> None:
     size = self.block_out_channels, self.layers_per_block, self.norm_num_groups, self.compute
-    kw: dict[str, Any] = dict(name=None, compute=self.compute, size=1)
+    kw: dict[str, Any] = dict(name=None, dtype=self.compute.dtype, size=1)
     self.encoder = Encoder(2 * self.latent_channels, *size)
     self.decoder = Decoder(self.out_channels, *size)
     self.quant_conv = convolved(2 * self.latent_channels, **kw)

@@ -3,6 +3,8 @@
 prob_unet   the port to PyTorch of the Probabilistic U-Net by S. Knegt
 phiseg      UNet-Zoo's port of PHiSeg
 ssn         the SSN ('GTR') that ATFM begins with
+ccdm        CCDM, the average of its training
+flow_matching  MedFM, its average where the file has one
 """
 
 import pathlib
@@ -14,7 +16,7 @@ from ml_collections import ConfigDict
 
 from car_jax import registry
 from car_jax.errors import UserError, naming
-from car_jax.importers import rules, tables, three_conv
+from car_jax.importers import guided, rules, tables, three_conv
 from car_jax.importers.rules import Rule, Weights, convolution, point, with_bias
 from car_jax.importers.segmenters import count, first_state, with_net
 
@@ -91,6 +93,18 @@ def _with_one_head(weights: Weights) -> dict[str, np.ndarray]:
   return rest
 
 
+def _averaged(weights: Weights) -> dict[str, np.ndarray]:
+  """Of a net in a wrapper that averages its parameters, in their order: these averages."""
+  inner = [n for n in weights if n.startswith('model.')]
+  average = [weights.get(f'shadow_params.{k}') for k in range(len(inner))]
+  if not inner or any(a is None for a in average):
+    return dict(weights)
+  rest = {n: w for n, w in weights.items() if n not in inner and n != 'num_updates'}
+  for k, name in enumerate(inner):
+    rest[name.removeprefix('model.')] = rest.pop(f'shadow_params.{k}')
+  return rest
+
+
 class Format(NamedTuple):
   """A release: what it is of, the weight that it alone has, the one with a row for each class."""
 
@@ -114,6 +128,8 @@ FORMATS = {
     unused=_phiseg_unused,
   ),
   'ssn': Format('SSN', 'mean_l.weight', 'mean_l.weight', _ssn, _with_one_head),
+  'ccdm': Format('CCDM', 'time_embed.0.weight', 'out.2.weight', guided.unet),
+  'flow_matching': Format('MedFM', 'time_embed.0.weight', 'out.2.weight', guided.unet, _averaged),
 }
 
 

@@ -82,14 +82,14 @@ class PHiSeg(Sampled):
     maps = net.apply(variables, nets.mirrored(net, x), method='encoded')
     logits, _, _ = net.apply(variables, maps, noise, method='generated')
     height, width = x.shape[1:3]
-    return logits[:, :, :height, :width]
+    return jax.nn.softmax(logits[:, :, :height, :width])
 
   def of_means(self, state: State, batch: Batch) -> Array:
     """Class probabilities [B, H, W, C] with every latent at its mean."""
     b, *size = batch['image'].shape[:3]
     shapes = self.net.latent_shapes(*nets.taken(self.net, tuple(size)))
     noise = [jnp.zeros((b, 1, *shape)) for shape in shapes]
-    return jax.nn.softmax(self.drawn(state, batch, noise)[:, 0])
+    return self.drawn(state, batch, noise)[:, 0]
 
   def predictors(self) -> dict[str, Any]:
     return super().predictors() | {'mean latents': baselines.argmax_of(self.of_means)}

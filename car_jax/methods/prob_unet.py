@@ -90,7 +90,8 @@ class ProbabilisticUNet(Sampled):
     return features[:, :h, :w], prior
 
   def combined(self, state: State, features: Array, z: Array) -> Array:
-    return self.net.apply(state.net.variables, features, z, method='combined')
+    logits = self.net.apply(state.net.variables, features, z, method='combined')
+    return jax.nn.softmax(logits)
 
   def drawn(self, state: State, batch: Batch, noise: Array) -> Array:
     features, prior = self.encoded(state, batch)
@@ -100,7 +101,7 @@ class ProbabilisticUNet(Sampled):
   def of_mean(self, state: State, batch: Batch) -> Array:
     """Class probabilities [B, H, W, C] at the latent's mean."""
     features, prior = self.encoded(state, batch)
-    return jax.nn.softmax(self.combined(state, features, prior.mean[:, None])[:, 0])
+    return self.combined(state, features, prior.mean[:, None])[:, 0]
 
   def predictors(self) -> dict[str, Any]:
     return super().predictors() | {'mean latent': baselines.argmax_of(self.of_mean)}

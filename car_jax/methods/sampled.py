@@ -22,8 +22,8 @@ class Sampled(Recomputing, Observed, OneNet):
   """`loss` and `drawn` make a method of it. Labels are one reader's, drawn by the data; pixels of
   `ignore_label` are not learnt from.
 
-  Noise is standard normal, a tree of arrays: `noise(key, n, height, width)` gives that of n
-  segmentations of one image, `training_noise` that of a training step.
+  Noise is a tree of arrays, of standard normal draws or of keys: `noise(key, n, height, width)`
+  gives that of n segmentations of one image, `training_noise` that of a training step.
   """
 
   def init(self, seed: int, batch: Batch) -> State:
@@ -44,7 +44,8 @@ class Sampled(Recomputing, Observed, OneNet):
     raise NotImplementedError
 
   def drawn(self, state: State, batch: Batch, noise: Any) -> Array:
-    """Noise of each image -> logits [B, N, H, W, C]; what samples share is computed once."""
+    """Noise of each image -> class probabilities [B, N, H, W, C] of each segmentation; what these
+    share is computed once."""
     raise NotImplementedError
 
   def step(self, state: State, batch: Batch, rng: Array, **kw: Any) -> tuple[State, Logs]:
@@ -74,7 +75,7 @@ class Sampled(Recomputing, Observed, OneNet):
     def samples(state: State, batch: Batch, rng: Array, n: int) -> Samples:
       height, width = batch['image'].shape[1:3]
       noise = jax.vmap(lambda key: self.noise(key, n, height, width))(example_keys(rng, batch))
-      probs = jax.nn.softmax(self.drawn(state, batch, noise))
+      probs = self.drawn(state, batch, noise)
       return Samples(probs, baselines.uniform(len(probs), n))
 
     return {'samples': samples}

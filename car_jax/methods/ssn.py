@@ -190,7 +190,7 @@ class SSN(Sampled):
 
   def drawn(self, state: State, batch: Batch, noise: tuple[Array, Array]) -> Array:
     normal = self.normal(state, batch)
-    return self.classes(normal.mean[:, None] + normal.drawn(*noise))
+    return jax.nn.softmax(self.classes(normal.mean[:, None] + normal.drawn(*noise)))
 
   def predictors(self) -> dict[str, Any]:
     mean = lambda state, batch: jax.nn.softmax(self.classes(self.normal(state, batch).mean))

@@ -58,12 +58,16 @@ def test_many_samples_of_a_net_have_its_covariance():
   one = {k: v[:1] for k, v in batch(4).items()}
   normal = jax.device_get(jax.jit(METHOD.normal)(state, one))
   made = jax.vmap(lambda key: METHOD.noise(key, 20_000, 4, 4))(jax.random.split(KEY, 1))
-  logits = np.asarray(jax.jit(METHOD.drawn)(state, one, made), np.float64).reshape(20_000, -1)
+  deviations = whole(normal.drawn)(*made)
+  logits = np.float64(normal.mean[:, None] + deviations).reshape(20_000, -1)
   p = np.moveaxis(normal.factor[0], 2, -1).reshape(32, -1)
   want = p @ p.T + np.diag(normal.variance.ravel())
   scale = np.sqrt(np.outer(np.diag(want), np.diag(want)))
   assert np.abs((np.cov(logits.T) - want) / scale).max() < 6 / np.sqrt(20_000)
   np.testing.assert_allclose(logits.mean(0), normal.mean.ravel(), atol=0.1)
+  few = jax.tree.map(lambda a: a[:, :10], made)
+  share = 1 / (1 + np.exp(-np.diff(logits[:10].reshape(10, 4, 4, 2))))[..., 0]
+  np.testing.assert_allclose(jax.jit(METHOD.drawn)(state, one, few)[0, ..., 1], share, atol=1e-5)
 
 
 def test_the_loss_falls_and_the_largest_variance_is_logged():

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 
+from car_jax.optim import Averaged
 from tests.golden.fill import fill
 from tests.replay import Replay
 
@@ -89,7 +90,8 @@ def check_steps(
   params: Any,
   tolerance: float,
 ) -> Any:
-  """Losses before each update and, in float64, the parameters after the last, which are returned.
+  """Losses before each update and, in float64, the parameters after the last, which are returned,
+  and their average, where the optimizer makes one.
 
   run(params) -> (loss, anything), gradients.
   """
@@ -108,6 +110,10 @@ def check_steps(
         r.check(key, strided(value), tolerance, relative=True)
       if (key := f'after_norm/{name}') in r:
         r.check(key, np.linalg.norm(value), tolerance, relative=True)
+    averages = weights.foreign(state.params) if isinstance(state, Averaged) else {}
+    for name, value in averages.items():
+      if (key := f'average/{name}') in r:
+        r.check(key, strided(value), tolerance, relative=True)
   return params
 
 
