@@ -41,6 +41,7 @@ NETS = {
   'segformer': 'car_jax.nn.segformer:SegFormer',
   'unet_generator': 'car_jax.nn.unet:UNetGenerator',
   'unet_vae_generator': 'car_jax.nn.unet:UNetVAEGenerator',
+  'linear_attention_unet': 'car_jax.nn.linear_attention_unet:LinearAttentionUNet',
   'mose': 'car_jax.nn.mose:MoSENet',
   'guided_unet': 'car_jax.nn.guided_unet:GuidedUNet',
   'phiseg': 'car_jax.nn.phiseg:PHiSegNet',

@@ -7,46 +7,17 @@ and kernels are standardised (arXiv 1903.10520), so that nothing depends on the 
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
 from car_jax.nn.layers import check_divides, max_pool3, through
+from car_jax.nn.standardised import StandardisedConv
 from car_jax.options import Depth, Share, Width
 from car_jax.typing import Array
 
 GROUPS = 32
-
-
-class StandardisedConv(nn.Module):
-  """A convolution without bias, each output's kernel of mean 0 and variance 1."""
-
-  features: int
-  size: int = 1
-  stride: int = 1
-  dilation: int = 1
-  dtype: Any = None
-  epsilon: float = 1e-8
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    shape = self.size, self.size, x.shape[-1], self.features
-    kernel = self.param('kernel', init.RULED, shape)
-    kernel = kernel - jnp.mean(kernel, (0, 1, 2))
-    kernel = kernel * jax.lax.rsqrt(jnp.mean(kernel**2, (0, 1, 2)) + self.epsilon)
-    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-    pad = self.dilation * (self.size // 2)
-    return jax.lax.conv_general_dilated(
-      x,
-      kernel,
-      (self.stride,) * 2,
-      ((pad, pad),) * 2,
-      rhs_dilation=(self.dilation,) * 2,
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
 
 
 class Block(nn.Module):

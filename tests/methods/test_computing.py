@@ -195,6 +195,11 @@ SMALL = {
   'unet_generator': (dict(hidden=4, latent=2), [(1, 32, 32, 5), (1, 2, 2)], 6),
   'unet_vae_generator': (dict(hidden=4, latent=2), [(1, 32, 32, 5), (1, 2, 2)], 8),
   'mose': (dict(widths=(8, 8, 8), experts=2), [(1, 32, 32, 1), (1, 2, 2, 1)], 5),
+  'linear_attention_unet': (
+    dict(width=8, multipliers=(1, 2)),
+    [(1, 16, 16, 2), (1, 16, 16, 1), (1,)],
+    0,
+  ),
   'local_temperature': ({}, [(1, 32, 32, 2), (1, 32, 32, 3)], 0),
   'pixel_discriminator': (dict(hidden=4), [(1, 32, 32, 5)], 1),
 }

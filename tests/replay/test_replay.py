@@ -25,7 +25,7 @@ SLOW['mose'] = (
 SLOW['nets'] = ('segformer_mmseg', 'deeplabv3plus_basic')  # their siblings are replayed
 # tests/methods sees their formulas on nets of two levels
 SLOW['families'] = ('prob_unet', 'prob_unet_multiclass', 'ssn_unet_binary', 'phiseg')
-SLOW['families'] += ('ccdm_unet', 'flow_matching_medfm')
+SLOW['families'] += ('ccdm_unet', 'flow_matching_medfm', 'flow_matching_atfm')
 SLOW['relis'] = ('lts',)  # lts_train runs the same net
 SLOW['genval'] = ('unet4', 'unet9', 'controlnet', 'vae', 'controlnet_train', 'cldm')
 SLOW['genval'] += ('pipeline_controlnet', 'pipeline_inpaint')  # diffusers' pipeline is replayed
