@@ -10,6 +10,8 @@ The methods are in methods/mixture.py and methods/mc_dropout.py.
 
 import re
 
+from car_jax.errors import UserError
+
 KINDS = ('ensemble', 'dropout', 'tta')
 
 
@@ -19,7 +21,9 @@ def is_named(text: str) -> bool:
 
 
 def split(text: str) -> tuple[str, list[str]]:
-  """'ensemble:A,B' -> ('ensemble', ['A', 'B']); the others have one run."""
+  """'ensemble:A,B' -> ('ensemble', ['A', 'B']); the others have one run. UserError for none."""
   kind, _, rest = text.partition(':')
   runs = rest.split(',') if kind == 'ensemble' else [rest]
-  return kind, [run.strip() for run in runs if run.strip()]
+  if not (runs := [run.strip() for run in runs if run.strip()]):
+    raise UserError(f'{text} names no run\n  such as {kind}:RUN' + ',RUN' * (kind == 'ensemble'))
+  return kind, runs

@@ -180,13 +180,13 @@ def show(results: Any, page: pathlib.Path, explain: bool) -> None:
 
 
 def beside(run: pathlib.Path, name: str) -> pathlib.Path:
-  """The folder `report` in the run; of one that cannot be written, or of a model that ships or was
-  downloaded, one in the current folder."""
-  from car_jax import hub
+  """The folder `report` in the run; of one that cannot be written, of a model that ships or was
+  downloaded, and of what is made of several runs, one in the current folder."""
+  from car_jax import combined, hub
   from car_jax.evaluate import folders
 
-  if hub.is_hub(run):
-    return pathlib.Path('runs', name, 'report')
+  if hub.is_hub(run) or combined.is_named(str(run)):
+    return pathlib.Path('runs', name.replace(' ', '-'), 'report')
   try:
     folders.check_writable(run)
     return run / 'report'

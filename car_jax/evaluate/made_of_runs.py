@@ -45,8 +45,6 @@ def load(text: str, single: Callable[[str], Loaded]) -> Loaded:
   kind, runs = combined.split(text)
   if kind == 'ensemble':
     runs = [str(folder) for run in runs for folder in _trainings(run)]
-  if not runs:
-    raise UserError(f'{text} names no run\n  such as {kind}:RUN' + ',RUN' * (kind == 'ensemble'))
   loaded = [single(run) for run in runs]
   first, method, state = loaded[0], None, tuple(one.state for one in loaded)
   if kind == 'ensemble':

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from car_jax import combined, config, hub
+from car_jax.commands import eval as evaluating
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, made_of_runs
 from car_jax.methods.base import Method, Samples
@@ -202,6 +203,12 @@ def test_names():
   named = checkpointed.name_and_folder
   assert named('ensemble:runs/a,runs/b') == ('ensemble of a and b', 'ensemble:runs/a,runs/b')
   assert named('all=dropout:runs/a') == ('all', 'dropout:runs/a')
+  made = 'ensemble:a,b'
+  assert evaluating.beside(pathlib.Path(made), hub.name_of(made)) == pathlib.Path(
+    'runs/ensemble-of-a-and-b/report'
+  )
+  with pytest.raises(UserError, match='ensemble: names no run'):
+    checkpointed.read_config('ensemble:')
   assert hub.folders_of('ensemble:tta:x,zoo:mose-lidc-masks') == [
     pathlib.Path('x'),
     hub.ZOO / 'mose-lidc-masks',
