@@ -38,7 +38,7 @@ class MCDropout(Method):
   def _predict(self, state: Any, batch: Batch, rng: Array, n: int) -> Samples:
     draw = lambda k: jax.nn.softmax(self._logits(state, batch, jax.random.fold_in(rng, k)))
     probs = jnp.moveaxis(jax.lax.map(draw, jnp.arange(n)), 0, 1)
-    return Samples(probs, baselines.uniform(len(probs), n))
+    return Samples(probs, baselines.uniform(probs.shape[0], n))
 
   def _logits(self, state: Any, batch: Batch, rng: Array) -> Array:
     keys, used = example_keys(rng, batch), []
@@ -51,7 +51,7 @@ class MCDropout(Method):
       if not layer.rate:
         return x
       used.append(layer)
-      rows = x.reshape(len(keys), -1, *x.shape[1:])  # a layer may see several rows of an image
+      rows = x.reshape(keys.shape[0], -1, *x.shape[1:])  # a layer may see several rows of an image
       shape = [1 if axis in layer.broadcast_dims else side for axis, side in enumerate(x.shape)]
       mask = lambda key: jax.random.bernoulli(
         jax.random.fold_in(key, len(used)), kept, (rows.shape[1], *shape[1:])

@@ -75,11 +75,11 @@ class Mixture(Method):
     ]
     probs = jnp.stack([s.probs for s in by_member], 2)
     weight = jnp.stack([s.weight for s in by_member], 2)
-    probs, weight = (a.reshape(len(a), each * count, *a.shape[3:]) for a in (probs, weight))
+    probs, weight = (a.reshape(a.shape[0], each * count, *a.shape[3:]) for a in (probs, weight))
     if n < count:
       order = jax.vmap(lambda key: jax.random.permutation(key, count)[:n])(example_keys(rng, batch))
       probs = jnp.take_along_axis(probs, order[:, :, None, None, None], 1)
-      return Samples(probs, baselines.uniform(len(probs), n))
+      return Samples(probs, baselines.uniform(probs.shape[0], n))
     probs, weight = probs[:, :n], weight[:, :n]
     turns = jnp.arange(n) % count
     sums = jax.nn.one_hot(turns, count).T @ weight.T  # [K, B]
@@ -92,8 +92,8 @@ class Mixture(Method):
         seen[key] = member.turn(batch[key])
     if member.method.has_logits:
       probs = jax.nn.softmax(member.method.logits(state, seen))[:, None]
-      probs = jnp.broadcast_to(probs, (len(probs), n, *probs.shape[2:]))
-      found = Samples(probs, baselines.uniform(len(probs), n))
+      probs = jnp.broadcast_to(probs, (probs.shape[0], n, *probs.shape[2:]))
+      found = Samples(probs, baselines.uniform(probs.shape[0], n))
     else:
       predict = next(iter(member.method.predictors().values()))
       found = predict(state, seen, rng, n)

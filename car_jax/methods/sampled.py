@@ -76,6 +76,6 @@ class Sampled(Recomputing, Observed, OneNet):
       height, width = batch['image'].shape[1:3]
       noise = jax.vmap(lambda key: self.noise(key, n, height, width))(example_keys(rng, batch))
       probs = self.drawn(state, batch, noise)
-      return Samples(probs, baselines.uniform(len(probs), n))
+      return Samples(probs, baselines.uniform(probs.shape[0], n))
 
     return {'samples': samples}
