@@ -202,7 +202,7 @@ SMALL = {
   ),
   'guided_unet': (
     dict(widths=(4, 8), blocks=1, attention=(2,), head_width=4, groups=2),
-    [(1, 16, 16, 3), (1,)],
+    [(1, 16, 16, 2), (1, 16, 16, 1), (1,)],
     0,
   ),
   'local_temperature': ({}, [(1, 32, 32, 2), (1, 32, 32, 3)], 0),
