@@ -18,6 +18,8 @@ from car_jax.report.table import number, span
 PAPERS = {
   'abn': 'https://arxiv.org/abs/2105.00097',
   'car': 'https://arxiv.org/abs/2006.13144',
+  'ccdm': 'https://arxiv.org/abs/2303.08888',
+  'flow_matching': 'https://arxiv.org/abs/2210.02747',
   'lts': 'https://arxiv.org/abs/2303.11298',
   'mose': 'https://arxiv.org/abs/2212.07328',
   'phiseg': 'https://arxiv.org/abs/1906.04045',

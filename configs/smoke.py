@@ -10,6 +10,7 @@ from car_jax.errors import UserError, nearest
 ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
 SEGNET = dict(name='segnet', widths=(8, 8, 16), depths=(1, 1, 1))
 DEEPLABV2 = dict(name='deeplabv2_resnet', stem_channels=8, blocks=(1, 1, 1, 1), rates=(1, 2, 3, 4))
+GUIDED = dict(name='guided_unet', widths=(8, 8), blocks=1, attention=(2,), head_width=0, groups=4)
 SGD = dict(name='sgd', lr=1e-3, weight_decay=5e-4)
 TWO_DOMAINS = dict(
   train='adaptation',
@@ -54,6 +55,14 @@ METHODS = dict(
     name='phiseg',
     model=dict(name='phiseg', widths=(8, 8, 16), levels=2),
     optim=dict(lr=1e-3, weight_decay=1e-5),
+  ),
+  ccdm=dict(name='ccdm', model=GUIDED, optim=dict(lr=1e-3), diffusion_steps=4),
+  flow_matching=dict(
+    name='flow_matching',
+    model=GUIDED | dict(scale_shift=True, resampling='pooling'),
+    optim=dict(lr=1e-3),
+    solver='euler',
+    sampling_steps=4,
   ),
   supervised=dict(name='supervised', model=SEGNET, optim=dict(lr=2e-4)),
   abn=dict(name='abn', model=DEEPLABV2, optim=SGD),

@@ -90,6 +90,9 @@ def get_config(variant='supervised'):
     c.method.generator = dict(name='tests.small:SmallGenerator')
   elif variant == 'mose':
     c.method.model.update(widths=(8, 8), experts=2)
+  elif variant in ('ccdm', 'flow_matching'):
+    c.method.model.update(widths=(4, 4), groups=2, attention=())
+    c.method.optim.eps = 1e-5  # for the reason below
   elif variant in ('prob_unet', 'phiseg'):
     c.method.model.update(widths=(4, 4))
     c.method.optim.eps = 1e-5  # losses are sums of pixels: so is the rounding of zero gradients

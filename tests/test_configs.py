@@ -8,7 +8,11 @@ import pytest
 
 from car_jax import config as configs
 from car_jax import loop, registry
-from car_jax.configs import families_lidc_masks, segmenters_street_scenes
+from car_jax.configs import (
+  families_lidc_masks,
+  families_street_scenes,
+  segmenters_street_scenes,
+)
 from car_jax.data import class_flips, fake, labels, opening, transforms
 from car_jax.errors import UserError
 from car_jax.evaluate import plan as plans
@@ -26,7 +30,7 @@ VARIANTS = {'smoke': ['lts'], 'demo': ['car', 'mose', 'deterministic']}
 VARIANTS |= {'lts_street_scenes': ['lts', 'segmenter']}
 VARIANTS |= {'prob_unet_lidc': ['original', 'port'], 'ssn_lidc': ['unet', 'gtr']}
 VARIANTS |= {'families_lidc_masks': [*families_lidc_masks.METHODS]}
-VARIANTS |= {'families_street_scenes': ['ssn', 'prob_unet', 'phiseg']}
+VARIANTS |= {'families_street_scenes': [*families_street_scenes.METHODS]}
 VARIANTS |= {'segmenters_street_scenes': [*segmenters_street_scenes.MODELS]}
 VARIANTS |= {'genval_tiny': ['diffusion', 'controlnet'], 'genval_controlnet': ['efficient']}
 VARIANTS |= {'sac_gta5': ['fcn8s'], 'sac_synthia': ['vgg16_base'], 'sac_street_scenes': ['oracle']}
@@ -59,6 +63,7 @@ FOUR_STAGES = {
   'maskformer': dict(features=32, mask_features=32, width=32, heads=2, depth=1, queries=3),
   'segmenter': dict(features=8, heads=2, depth=1),
   'icnet': dict(light_features=4, pyramid_features=8),
+  'guided_unet': dict(widths=(4, 4), blocks=1, attention=(), head_width=0, groups=2),
   'deeplabv2_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4, rates=(1, 2)),
   'fcn8s_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4),
 }

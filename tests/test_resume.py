@@ -66,7 +66,8 @@ def whole(tmp_path_factory):
 
 
 SLOW = [
-  pytest.param(name, marks=pytest.mark.slow) for name in ('mose', 'ssn', 'prob_unet', 'phiseg')
+  pytest.param(name, marks=pytest.mark.slow)
+  for name in ('mose', 'ssn', 'prob_unet', 'phiseg', 'ccdm', 'flow_matching')
 ]
 
 

@@ -1,10 +1,10 @@
 """car-jax import NAME FILE --out DIR: published weights as our checkpoint.
 
-NAME says whose format: car, mose, sac (their authors'), prob_unet, phiseg, ssn (ports of these; see
-docs/families.md), mmseg (mmsegmentation), detectron2 (its projects Mask2Former and MaskFormer),
-huggingface (transformers; a folder or a file in it), torchvision or timm. ImageNet's weights of the
-last three are a start for any net that has such an encoder, which --config names; its other parts
-are as they start.
+NAME says whose format: car, mose, sac, ccdm (their authors'), prob_unet, phiseg, ssn (ports of
+these), flow_matching (MedFM's; see docs/families.md), mmseg (mmsegmentation), detectron2 (its
+projects Mask2Former and MaskFormer), huggingface (transformers; a folder or a file in it),
+torchvision or timm. ImageNet's weights of the last three are a start for any net that has such an
+encoder, which --config names; its other parts are as they start.
 
 The file is read without torch and without running code in it. Every name left over on either side
 is an error. `car-jax eval --checkpoint DIR` then scores it; config.init fine-tunes from it.
@@ -37,6 +37,8 @@ IMPORTERS = {
   'prob_unet': ('ambiguous', 'configs/prob_unet_lidc.py:port'),
   'phiseg': ('ambiguous', 'configs/phiseg_lidc.py'),
   'ssn': ('ambiguous', 'configs/ssn_lidc.py:gtr'),
+  'ccdm': ('ambiguous', 'configs/ccdm_lidc.py'),
+  'flow_matching': ('ambiguous', 'configs/flow_matching_lidc.py'),
   'mmseg': ('mmseg', ''),
   'detectron2': ('detectron2', ''),
   'huggingface': ('huggingface', ''),

@@ -129,7 +129,7 @@ FORMATS = {
   ),
   'ssn': Format('SSN', 'mean_l.weight', 'mean_l.weight', _ssn, _with_one_head),
   'ccdm': Format('CCDM', 'time_embed.0.weight', 'out.2.weight', guided.unet),
-  'flow_matching': Format('MedFM', 'time_embed.0.weight', 'out.2.weight', guided.unet, _averaged),
+  'flow_matching': Format('MedFM', 'time_embed.0.weight', 'out.2.weight', guided.unet),
 }
 
 
@@ -150,17 +150,19 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
   A single logit is of two classes. Raises UserError for another kind of file, and for weights that
   the config's net does not take.
   """
-  name, weights = config.method.name, tables.read(path, 'checkpoint of ambiguous segmentation')
-  form = next((k for k, f in FORMATS.items() if f.mark in weights), '')
-  if not form:
+  name = config.method.name
+  weights = _averaged(tables.read(path, 'checkpoint of ambiguous segmentation'))
+  forms = [k for k, f in FORMATS.items() if f.mark in weights]
+  if not forms:
     known = ', '.join(f'{f.title} ({f.mark})' for f in FORMATS.values())
     raise UserError(f'{path} has no weights of {known}')
-  title = FORMATS[form].title
-  if name != form:
+  if name not in forms:
+    titles = ' or '.join(FORMATS[form].title for form in forms)
     raise UserError(
-      f'{path} holds weights of {title}, the config trains {name!r}\n'
-      f'  use car-jax import {form}, or a --config that trains {form!r}'
+      f'{path} holds weights of {titles}, the config trains {name!r}\n'
+      f'  use car-jax import {forms[0]}, or a --config that trains {forms[0]!r}'
     )
+  form = name
   logits = rules.rows(weights, FORMATS[form].classes)
   classes = 2 if logits == 1 else logits
   with naming(path):

@@ -12,7 +12,8 @@ from car_jax.importers.inert_arrays import Array
 from car_jax.importers.inert_pickle import Inert, Refused
 from car_jax.importers.safetensors_file import read_safetensors
 
-KEYS = ('state_dict', 'model_state_dict', 'model', 'net', 'network')  # what trainings call it
+# what trainings call it; an average of theirs is what they evaluate
+KEYS = ('average_model', 'state_dict', 'model_state_dict', 'model', 'net', 'network')
 WRAPPERS = ('module.', '_orig_mod.')  # DataParallel's and torch.compile's
 MOST_MODULES = 100_000
 MOST_DEPTH = 5  # of tables in tables

@@ -18,18 +18,18 @@ from car_jax.typing import Array
 
 @dataclasses.dataclass(frozen=True)
 class Denoised(Sampled):
-  """`model` is an entry of the registry that is called as GuidedUNet, and gives what x has."""
+  """`model` is an entry of the registry that is called with x, the image and the time, and gives
+  what x has: guided_unet, linear_attention_unet."""
 
   def init(self, seed: int, batch: Batch) -> State:
     net, image = self.net, self.blank(batch)
     x = np.zeros((*image.shape[:3], net.num_classes), np.float32)
     time = np.zeros(len(image), np.float32)
-    seen = np.concatenate([x, image], -1)
-    return State(np.int32(0), create(net, self.optimizer, seed, seen, time, train=False))
+    return State(np.int32(0), create(net, self.optimizer, seed, x, image, time, train=False))
 
   def trained(self, variables: Any, x: Array, image: Array, time: Array, rngs: Any) -> Array:
     """The net in training: x [B, H, W, K], image [B, H, W, channels], time [B] -> [B, H, W, K]."""
-    return self.net.apply(variables, jnp.concatenate([x, image], -1), time, train=True, rngs=rngs)
+    return self.net.apply(variables, x, image, time, train=True, rngs=rngs)
 
   def predicting(self, state: State, image: Array, n: int) -> Callable[[Array, Array], Array]:
     """image [B, h, w, channels] -> a function of x [B, n, h, w, K] and a time, all samples in one
@@ -39,8 +39,8 @@ class Denoised(Sampled):
     image = jnp.broadcast_to(image[:, None], (b, n, *rest)).reshape(b * n, *rest)
 
     def predict(x: Array, time: Array) -> Array:
-      seen = jnp.concatenate([x.reshape(b * n, *x.shape[2:]), image], -1)
-      out = net.apply(variables, seen, jnp.full(b * n, time), train=False)
+      flat, time = x.reshape(b * n, *x.shape[2:]), jnp.full(b * n, time)
+      out = net.apply(variables, flat, image, time, train=False)
       return out.reshape(b, n, *out.shape[1:])
 
     return predict

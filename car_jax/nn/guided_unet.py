@@ -57,7 +57,8 @@ class PlacesAttention(nn.Module):
 
 
 class GuidedUNet(Segmenter):
-  """x [B, H, W, channels], time [B] -> [B, H, W, K] float32, K being `num_classes`.
+  """x [B, H, W, K], image [B, H, W, channels], time [B] -> [B, H, W, K] float32, K being
+  `num_classes`.
 
   H and W are multiples of 2 ** (levels - 1). It starts with zeros as its output.
   """
@@ -93,9 +94,9 @@ class GuidedUNet(Segmenter):
   def multiple(self) -> int:
     return 2 ** (len(self.widths) - 1)
 
-  def check(self, x: Array) -> None:
+  def check(self, image: Array) -> None:
     """Raises UserError for sizes that do not fit each other."""
-    check_multiple(x.shape, self.multiple, f'a U-Net with {len(self.widths)} levels')
+    check_multiple(image.shape, self.multiple, f'a U-Net with {len(self.widths)} levels')
     for width in self.widths:
       check_divides(self.groups, width, 'method.model.widths, of groups')
     levels = [2**k for k in range(len(self.widths))]
@@ -116,8 +117,8 @@ class GuidedUNet(Segmenter):
     return PlacesAttention(heads, self.groups, self.dtype, name=name)
 
   @nn.compact
-  def __call__(self, x: Array, time: Array, *, train: bool) -> Array:
-    self.check(x)
+  def __call__(self, x: Array, image: Array, time: Array, *, train: bool) -> Array:
+    self.check(image)
     last, pooled = len(self.widths) - 1, self.resampling == 'pooling'
     size = self.time_width or self.widths[0]
     seen = sinusoid(time.astype(at_least_float32(x).dtype), size)
@@ -127,7 +128,7 @@ class GuidedUNet(Segmenter):
       x = through(self.residual(level, name), x, seen, train=train)
       return through(self.attending(level, f'{name}_attention'), x) if attends else x
 
-    x = convolved(self.widths[0], 'conv_in', self.dtype)(x)
+    x = convolved(self.widths[0], 'conv_in', self.dtype)(jnp.concatenate([x, image], -1))
     skips = [x]
     for level in range(last + 1):
       attends = 2**level in self.attention

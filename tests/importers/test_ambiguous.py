@@ -1,4 +1,4 @@
-"""Released weights of the Probabilistic U-Net, PHiSeg and SSN, written as torch writes them."""
+"""Released weights of Probabilistic U-Net, PHiSeg, SSN, CCDM and MedFM, written as torch does."""
 
 import json
 import pathlib
@@ -15,10 +15,14 @@ from tests.importers.torch_writer import state_dict, write_zip
 
 FOLDER = pathlib.Path('tests/golden/families')
 FORMATS = dict(prob_unet='prob_unet', phiseg='phiseg', ssn='ssn_unet_binary')
+FORMATS |= dict(ccdm='ccdm_unet', flow_matching='flow_matching_medfm')
+SIZES = [f'--config.method.model.{k}' for k in ('widths=(32, 64)', 'blocks=1', 'attention=(2,)')]
 CONFIGS = dict(
   prob_unet=['--config.method.model.widths=(8, 12, 16)', '--config.method.model.latent=3'],
   phiseg=['--config.method.model.widths=(6, 8, 10, 10)', '--config.method.model.levels=3'],
   ssn=['--config.method.model.widths=(8, 12, 16)', '--config.method.rank=4'],
+  ccdm=SIZES,
+  flow_matching=SIZES,
 )
 
 
@@ -48,6 +52,11 @@ def test_a_released_file_becomes_a_checkpoint(name, tmp_path):
   if name == 'ssn':
     kernel = np.concatenate([weights[f'{head}.weight'] for head in ambiguous.HEADS])
     np.testing.assert_array_equal(params['out']['kernel'], np.float32(kernel[..., 0, 0].T))
+  elif name in ('ccdm', 'flow_matching'):
+    theirs = weights['middle_block.1.qkv.weight']
+    np.testing.assert_array_equal(
+      params['middle0_attention']['qkv']['kernel'], np.float32(theirs[..., 0].T)
+    )
   elif name == 'prob_unet':
     theirs = weights['posterior.encoder.layers.7.weight']
     ours = params['posterior_down1']['conv1']['kernel']
@@ -71,6 +80,31 @@ def test_every_number_has_one_place(name):
   unused = [n for n in shapes if name == 'phiseg' and '.upsampling_path.2.' in n]
   left = sum(int(np.prod(shapes[n])) for n in unused)
   assert len(np.unique(found)) == len(found) == sizes[-1] - left
+
+
+def test_averages_are_taken(tmp_path, capsys):
+  """CCDM's file holds them beside the net, MedFM's in the order of the net's parameters."""
+  weights = filled(manifest('ccdm'))
+  last = {k: v + 1 for k, v in weights.items()}
+  file = tmp_path / 'ccdm.pt'
+  as_state = lambda w: state_dict({k: np.float32(v) for k, v in w.items()})
+  write_zip(file, {'model': as_state(last), 'average_model': as_state(weights)})
+  assert run('ccdm', file, tmp_path / 'ccdm') == 0
+  assert "'average_model' is taken; left: 'model'" in capsys.readouterr().out
+  check_output_bias(tmp_path / 'ccdm', weights)
+  weights = filled(manifest('flow_matching'))
+  wrapped = {'num_updates': np.array(7)} | {f'model.{k}': v + 1 for k, v in weights.items()}
+  wrapped |= {f'shadow_params.{k}': v for k, v in enumerate(weights.values())}
+  file = written(tmp_path / 'medfm.pth', wrapped)
+  assert run('flow_matching', file, tmp_path / 'medfm') == 0
+  check_output_bias(tmp_path / 'medfm', weights)
+
+
+def check_output_bias(folder, weights):
+  with checkpoints.Checkpoints(folder / 'checkpoints') as c:
+    state, _ = c.restore(0, None)
+  found = state['net']['params']['conv_out']['bias']
+  np.testing.assert_array_equal(found, np.float32(weights['out.2.bias']))
 
 
 @pytest.mark.parametrize(
@@ -98,6 +132,20 @@ def test_every_number_has_one_place(name):
       "holds weights of SSN, the config trains 'prob_unet'\n  use car-jax import ssn",
     ),
     ('ssn', lambda w: w, ('--config.method.rank=5',), 'weights do not fit'),
+    ('ccdm', lambda w: w | {'odd': np.ones(2)}, (), 'odd (2,): no place for it'),
+    (
+      'flow_matching',
+      lambda w: {k: v for k, v in w.items() if k != 'output_blocks.1.0.skip_connection.bias'},
+      (),
+      'up1_1/conv_shortcut/bias (64,): not in the file',
+    ),
+    (
+      'flow_matching',
+      lambda w: w,
+      ('--config.method.model.scale_shift=False',),
+      'time_emb_proj/kernel: (128, 64) in the file, (128, 32) in the network',
+    ),
+    ('ssn', lambda w: filled(manifest('ccdm')), (), 'holds weights of CCDM or MedFM'),
     ('ssn', lambda w: w, ('--config.method.one_logit=False',), 'weights do not fit'),
   ],
 )

@@ -18,7 +18,7 @@ KEY = jax.random.key(1)
 SIDES = (37, 21)
 SEGNET = dict(name='segnet', widths=(4, 4, 4), depths=(1, 1, 1))
 UNET = dict(name='unet_generator', hidden=4, latent=2)
-SAMPLED = ('mose', 'ssn', 'prob_unet', 'phiseg')
+SAMPLED = ('mose', 'ssn', 'prob_unet', 'phiseg', 'ccdm', 'flow_matching')
 MIRROR = dict(mode='symmetric')
 
 

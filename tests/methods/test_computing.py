@@ -200,6 +200,11 @@ SMALL = {
     [(1, 16, 16, 2), (1, 16, 16, 1), (1,)],
     0,
   ),
+  'guided_unet': (
+    dict(widths=(4, 8), blocks=1, attention=(2,), head_width=4, groups=2),
+    [(1, 16, 16, 2), (1, 16, 16, 1), (1,)],
+    0,
+  ),
   'local_temperature': ({}, [(1, 32, 32, 2), (1, 32, 32, 3)], 0),
   'pixel_discriminator': (dict(hidden=4), [(1, 32, 32, 5)], 1),
 }

@@ -164,6 +164,18 @@ def test_one_euler_step_of_one_channel():
   assert method.noise(KEY, 5, 7, 5).shape == (5, 8, 6, 1)  # at sizes that the net takes
 
 
+def test_another_net_that_sees_the_time():
+  """By its shapes: one step, and samples of an image whose sides it does not take."""
+  model = dict(name='linear_attention_unet', width=8, multipliers=(1, 2))
+  method = FlowMatching(2, 4, model, solver='euler', sampling_steps=2)
+  state = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, method.init(0, batch())))
+  _, logs = jax.eval_shape(method.step, state, batch(), KEY)
+  assert {*logs} == {'loss/velocity'}
+  small = {k: v[:, :7, :5] if k == 'image' else v for k, v in batch().items()}
+  predict = lambda s, b: method.predictors()['samples'](s, b, KEY, 3).probs
+  assert jax.eval_shape(predict, state, small).shape == (2, 3, 7, 5, 2)
+
+
 @pytest.mark.parametrize(
   ('options', 'message'),
   [

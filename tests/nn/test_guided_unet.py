@@ -13,12 +13,13 @@ from tests.whole import whole
 
 RNG = np.random.default_rng(0)
 SIZES = dict(widths=(4, 8), blocks=1, attention=(2,), head_width=4, groups=2)
-X, TIME = np.ones((1, 8, 8, 3), np.float32), np.ones(1, np.float32)
+X, TIME = np.ones((1, 8, 8, 2), np.float32), np.ones(1, np.float32)
+GIVEN = X, X[..., :1], TIME
 
 
 def shapes(**options):
   net = GuidedUNet(2, **SIZES | options)
-  make = lambda: net.init(jax.random.key(0), X, TIME, train=False)
+  make = lambda: net.init(jax.random.key(0), *GIVEN, train=False)
   return jax.eval_shape(make)['params']
 
 
@@ -28,8 +29,8 @@ def moved(params):
 
 def test_it_starts_at_nothing_and_as_torch_does():
   net = GuidedUNet(2, **SIZES)
-  v = initialize(net, 0, X, TIME, train=False)
-  assert not np.any(whole(net.apply)(v, X, TIME, train=False))
+  v = initialize(net, 0, *GIVEN, train=False)
+  assert not np.any(whole(net.apply)(v, *GIVEN, train=False))
   params = v['params']
   assert not np.any(params['down0_0']['conv2']['kernel'])
   assert not np.any(params['middle0_attention']['proj_out']['kernel'])
@@ -38,17 +39,16 @@ def test_it_starts_at_nothing_and_as_torch_does():
 
 
 def test_published_numbers_of_parameters():
-  count = lambda net, k: sum(
-    np.prod(p.shape)
-    for p in jax.tree.leaves(
-      jax.eval_shape(
-        lambda: net.init(jax.random.key(0), jnp.ones((1, 16, 16, k)), TIME, train=False)
-      )
+  def count(net):
+    x = jnp.ones((1, 16, 16, net.num_classes))
+    made = jax.eval_shape(
+      lambda: net.init(jax.random.key(0), x, x[..., :1], TIME, train=False)['params']
     )
-  )
-  assert count(GuidedUNet(2), 3) == 5_699_138  # CCDM's
+    return sum(np.prod(p.shape) for p in jax.tree.leaves(made))
+
+  assert count(GuidedUNet(2)) == 5_699_138  # CCDM's
   medfm = dict(widths=(64, 128, 256, 256), attention=(2,), head_width=0, scale_shift=True)
-  assert count(GuidedUNet(1, **medfm, resampling='pooling'), 2) == 23_250_241
+  assert count(GuidedUNet(1, **medfm, resampling='pooling')) == 23_250_241
 
 
 def test_time_is_added_or_scales_and_shifts():
