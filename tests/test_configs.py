@@ -165,7 +165,7 @@ def test_one_step(name, tmp_path):
       assert len(class_flips.parse(flips, labels.CLASS_NAMES, labels.SCORED)) == 5
       small |= dict(readers=1, black_box=True, class_flips='background:4/17,disc 1:8/17')
     if two:  # with the options of the images, but for their size
-      cut = lambda part: part.to_dict() | (dict(size=(32, 32)) if 'size' in part else {})
+      cut = lambda part: part.to_dict() | (dict(size=(32, 32)) if part.get('size') else {})
       small |= {k: cut(config.data[k]) for k in ('source', 'target')}
       small['source']['name'], small['train'] = 'fake', 'adaptation'
     config.data = small
