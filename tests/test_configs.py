@@ -62,6 +62,7 @@ FOUR_STAGES = {
   'mask2former': dict(features=32, mask_features=32, heads=2, depth=1, pixel_depth=1, queries=3),
   'maskformer': dict(features=32, mask_features=32, width=32, heads=2, depth=1, queries=3),
   'segmenter': dict(features=8, heads=2, depth=1),
+  'linear_attention_unet': dict(width=8, multipliers=(1, 2)),
   'icnet': dict(light_features=4, pyramid_features=8),
   'guided_unet': dict(widths=(4, 4), blocks=1, attention=(), head_width=0, groups=2),
   'deeplabv2_vgg': dict(widths=(4,) * 5, depths=(1,) * 5, features=4, rates=(1, 2)),

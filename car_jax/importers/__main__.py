@@ -1,8 +1,8 @@
 """car-jax import NAME FILE --out DIR: published weights as our checkpoint.
 
 NAME says whose format: car, mose, sac, ccdm (their authors'), prob_unet, phiseg, ssn (ports of
-these), flow_matching (MedFM's; see docs/families.md), mmseg (mmsegmentation), detectron2 (its
-projects Mask2Former and MaskFormer), huggingface (transformers; a folder or a file in it),
+these), flow_matching (MedFM's), atfm (see docs/families.md), mmseg (mmsegmentation), detectron2
+(its projects Mask2Former and MaskFormer), huggingface (transformers; a folder or a file in it),
 torchvision or timm. ImageNet's weights of the last three are a start for any net that has such an
 encoder, which --config names; its other parts are as they start.
 
@@ -39,6 +39,7 @@ IMPORTERS = {
   'ssn': ('ambiguous', 'configs/ssn_lidc.py:gtr'),
   'ccdm': ('ambiguous', 'configs/ccdm_lidc.py'),
   'flow_matching': ('ambiguous', 'configs/flow_matching_lidc.py'),
+  'atfm': ('ambiguous', 'configs/atfm_lidc.py'),
   'mmseg': ('mmseg', ''),
   'detectron2': ('detectron2', ''),
   'huggingface': ('huggingface', ''),

@@ -16,9 +16,10 @@ from ml_collections import ConfigDict
 
 from car_jax import registry
 from car_jax.errors import UserError, naming
-from car_jax.importers import guided, rules, tables, three_conv
+from car_jax.importers import atfm, guided, rules, tables, three_conv
 from car_jax.importers.rules import Rule, Weights, convolution, point, with_bias
 from car_jax.importers.segmenters import count, first_state, with_net
+from car_jax.init_from import init_from
 
 
 def _prob_unet(weights: Weights) -> list[Rule]:
@@ -114,6 +115,7 @@ class Format(NamedTuple):
   table: Callable[[Weights], list[Rule]]
   prepared: Callable[[Weights], Weights] = lambda weights: weights
   unused: Callable[[Weights], Iterable[str]] = lambda weights: ()
+  method: str = ''  # where it has another name than the format
 
 
 FORMATS = {
@@ -129,6 +131,9 @@ FORMATS = {
   ),
   'ssn': Format('SSN', 'mean_l.weight', 'mean_l.weight', _ssn, _with_one_head),
   'ccdm': Format('CCDM', 'time_embed.0.weight', 'out.2.weight', guided.unet),
+  'atfm': Format(
+    'ATFM', 'final_conv.weight', 'final_conv.weight', atfm.unet, method='flow_matching'
+  ),
   'flow_matching': Format('MedFM', 'time_embed.0.weight', 'out.2.weight', guided.unet),
 }
 
@@ -152,21 +157,23 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
   """
   name = config.method.name
   weights = _averaged(tables.read(path, 'checkpoint of ambiguous segmentation'))
-  forms = [k for k, f in FORMATS.items() if f.mark in weights]
+  forms = {f.method or k: k for k, f in FORMATS.items() if f.mark in weights}
   if not forms:
     known = ', '.join(f'{f.title} ({f.mark})' for f in FORMATS.values())
     raise UserError(f'{path} has no weights of {known}')
   if name not in forms:
-    titles = ' or '.join(FORMATS[form].title for form in forms)
+    titles = ' or '.join(FORMATS[form].title for form in forms.values())
+    method, form = next(iter(forms.items()))
     raise UserError(
       f'{path} holds weights of {titles}, the config trains {name!r}\n'
-      f'  use car-jax import {forms[0]}, or a --config that trains {forms[0]!r}'
+      f'  use car-jax import {form}, or a --config that trains {method!r}'
     )
-  form = name
+  form = forms[name]
   logits = rules.rows(weights, FORMATS[form].classes)
   classes = 2 if logits == 1 else logits
   with naming(path):
     net = registry.method(config.method.to_dict(), num_classes=classes, steps_per_epoch=1).net
     state = first_state(config, classes, config.data.get('size') or net.multiple)
     variables = to_variables(form, weights, state.net.variables)
+  state = init_from(state, config.init)  # what a release keeps in another file
   return with_net(state, variables), {'num_classes': classes}

@@ -2,7 +2,15 @@
 
 import numpy as np
 
-from car_jax.importers.rules import Rule, Weights, convolution, layer_norm, linear, point, with_bias
+from car_jax.importers.rules import (
+  Rule,
+  Weights,
+  convolution,
+  layer_norm,
+  linear,
+  point,
+  with_bias,
+)
 from car_jax.importers.segmenters import count
 
 

@@ -2,6 +2,8 @@
 
 Maps are numbers, 1 in the channel of their class and -1 in the others. A net learns the velocity
 along the straight way from normal noise x_0 to such a map x_1; samples follow it from time 0 to 1.
+With `start`, as ATFM has it, x_0 is the class probabilities of a segmentation that a trained method
+has drawn, such as SSN, and maps are 1 and 0.
 Letters as in methods/base.py; K channels of x.
 
 As released: time enters the net from 0 to 1 (`time_scale`), so that most of its sinusoid hardly
@@ -9,7 +11,8 @@ moves. There the image is dropped for a whole batch at a time, here for each ima
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,20 +21,28 @@ from car_jax import registry
 from car_jax.errors import UserError
 from car_jax.methods.base import Batch, Logs
 from car_jax.methods.denoised import Denoised
-from car_jax.methods.train_state import State
+from car_jax.methods.sampled import Sampled
+from car_jax.methods.train_state import Frozen, State, TrainState
 from car_jax.nn import net as nets
-from car_jax.options import Factor, Positive, Share, Weight
+from car_jax.options import Factor, Part, Positive, Share, Weight
 from car_jax.typing import Array
 
 FOREGROUND = 1 / 255  # the least number of the second class: MedFM rounds maps down to bytes first
 
 
 class Noise(NamedTuple):
-  """Of a training step: x_0 [B, H, W, K], time [B], and which images the net sees [B]."""
+  """Of a training step: x_0 [B, H, W, K] or the noise [B, ..] that makes it, time [B], and which
+  images the net sees [B]."""
 
-  start: Array
+  start: Any
   time: Array
   seen: Array
+
+
+class Started(State):
+  """With the net of the method that flows start from."""
+
+  start: Frozen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +63,11 @@ class FlowMatching(Denoised):
   """Training draws more of late times: 1 / (1 + exp(1.2 n - 1.2)), n normal."""
   one_channel: bool = False
   """A single channel for the second of two classes, as released."""
+  start: Annotated[Mapping[str, Any], Part('method')] | None = None
+  """What draws x_0: the `method` of another run, whose net comes by config.init.start and stays as
+  it is; without, noise."""
+  all_readers: bool = False
+  """Every step learns from the maps of all readers, at the same x_0 and time."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -66,12 +82,39 @@ class FlowMatching(Denoised):
         '  give method.image_dropout, such as 0.2, or method.guidance=0'
       )
 
+    if self.start is not None and not isinstance(self.starter, Sampled):
+      raise UserError(
+        f'method.start.name is {self.start["name"]!r}, which draws no segmentations from noise\n'
+        '  give ssn, prob_unet or phiseg'
+      )
+
+  @property
+  def starter(self) -> Any:
+    """The method that draws x_0."""
+    context = dict(num_classes=self.num_classes, ignore_label=self.ignore_label)
+    return registry.method(self.start or {}, steps_per_epoch=self.steps_per_epoch, **context)
+
+  @property
+  def lowest(self) -> float:
+    """What x_1 is in the channels of other classes."""
+    return -1.0 if self.start is None else 0.0
+
   @property
   def net(self) -> Any:
     return registry.net(self.model, num_classes=1 if self.one_channel else self.num_classes)
 
-  def noise(self, key: Array, n: int, height: Any, width: Any) -> Array:
-    """x_0 of n segmentations of one image, at the size that the net takes."""
+  def init(self, seed: int, batch: Batch) -> State:
+    state = super().init(seed, batch)
+    if self.start is None:
+      return state
+    net = self.starter.init(seed, batch).net
+    return Started(state.step, state.net, Frozen(net.params, net.batch_stats))
+
+  def noise(self, key: Array, n: int, height: Any, width: Any) -> Any:
+    """x_0 of n segmentations of one image, at the size that the net takes; or the noise that
+    `start` draws them from."""
+    if self.start is not None:
+      return self.starter.noise(key, n, height, width)
     net = self.net
     return jax.random.normal(key, (n, *nets.taken(net, (height, width)), net.num_classes))
 
@@ -85,27 +128,49 @@ class FlowMatching(Denoised):
     seen = jax.random.bernoulli(for_image, 1 - self.image_dropout, (b,))
     return Noise(self.noise(for_start, b, *size), time, seen)
 
+  def started(self, state: State, batch: Batch, noise: Any) -> Array:
+    """Noise [B, N, ..] of each image -> x_0 [B, N, h, w, K] at the size that the net takes."""
+    if not isinstance(state, Started):
+      return noise
+    net = TrainState(state.start.params, state.start.batch_stats, ())
+    probs = self.starter.drawn(State(state.step, net), batch, noise)
+    x = probs[..., 1:] if self.one_channel else probs
+    flat = nets.mirrored(self.net, x.reshape(-1, *x.shape[2:]))
+    return jax.lax.stop_gradient(flat.reshape(*x.shape[:2], *flat.shape[1:]))
+
+  def update(self, state: State, batch: Batch, noise: Noise, **kw: Any) -> tuple[State, Logs]:
+    one = jax.tree.map(lambda a: a[:, None], noise.start)
+    start = self.started(state, batch, one)[:, 0]
+    return super().update(state, batch, noise._replace(start=start), **kw)
+
   def end(self, label: Array, known: Array, like: Array) -> Array:
-    """Maps [B, H, W] -> x_1; 0 where nothing is learnt, which tells the net of no class."""
+    """Maps [.., H, W] -> x_1 [.., H, W, K]; the middle where nothing is learnt, which tells the net
+    of no class."""
     if self.one_channel:
       ones = label[..., None].astype(like.dtype)
     else:
       ones = jax.nn.one_hot(label, self.num_classes, dtype=like.dtype)
-    return jnp.where(known[..., None], 2 * ones - 1, 0)
+    return jnp.where(known[..., None], ones - self.lowest * (ones - 1), (1 + self.lowest) / 2)
 
   def loss(
     self, variables: Any, batch: Batch, noise: Noise, rngs: Any = None
   ) -> tuple[Logs, Logs, Any]:
     """Mean squared error of the velocity, Eq. 23 of Lipman et al. without their sigma_min."""
-    label, known = self.labelled(batch)
-    image = self.observed(batch)
-    end = self.end(label, known, image)
+    given = batch['labels'] if self.all_readers else batch['label'][:, None]  # [B, M, H, W]
+    weight = batch['label_weight'] if self.all_readers else jnp.ones(given.shape[:2])
+    label, image = self.known(given), self.observed(batch)
+    end = self.end(jnp.maximum(label, 0), label >= 0, image)
     wide = lambda a: a[:, None, None, None]
-    x = wide(noise.time) * end + wide(1 - noise.time) * noise.start
+    start, time = noise.start[:, None], wide(noise.time)[:, None]
+    x = time * end + (1 - time) * start
     image = jnp.where(wide(noise.seen), image, 0)
-    velocity = self.trained(variables, x, image, self.time_scale * noise.time, rngs)
-    error = jnp.square(velocity - (end - noise.start)).mean(-1)
-    mean = jnp.sum(error * known) / jnp.maximum(jnp.sum(known), 1)
+    each = lambda a: jnp.repeat(a, given.shape[1], 0)
+    x = x.reshape(-1, *x.shape[2:])
+    velocity = self.trained(variables, x, each(image), each(self.time_scale * noise.time), rngs)
+    error = jnp.square(velocity.reshape(end.shape) - (end - start)).mean(-1)
+    counts = (label >= 0) * weight[:, :, None, None]
+    total = jnp.sum(counts)
+    mean = jnp.sum(error * counts) / jnp.where(total > 0, total, 1)
     return {'loss/velocity': mean}, {}, {}
 
   def flowed(self, state: State, batch: Batch, start: Array) -> Array:
@@ -131,6 +196,7 @@ class FlowMatching(Denoised):
 
   def drawn(self, state: State, batch: Batch, noise: Array) -> Array:
     height, width = batch['image'].shape[1:3]
-    x = self.flowed(state, batch, noise)[:, :, :height, :width]
-    labels = (x[..., 0] >= FOREGROUND).astype(int) if self.one_channel else jnp.argmax(x, -1)
+    x = self.flowed(state, batch, self.started(state, batch, noise))[:, :, :height, :width]
+    least = FOREGROUND if self.start is None else 0.5
+    labels = (x[..., 0] >= least).astype(int) if self.one_channel else jnp.argmax(x, -1)
     return jax.nn.one_hot(labels, self.num_classes)

@@ -64,7 +64,7 @@ class Sampled(Recomputing, Observed, OneNet):
     differentiated = jax.value_and_grad(self.recomputed(loss_of), has_aux=True)
     (_, (logs, stats)), grads = differentiated(state.net.params)
     net = state.net.apply_gradients(self.optimizer, state.step, grads, stats)
-    return State(state.step + 1, net), logs
+    return state.replace(step=state.step + 1, net=net), logs
 
   def labelled(self, batch: Batch) -> tuple[Array, Array]:
     """A reader's label [B, H, W], 0 where nothing is learnt, and where it is."""

@@ -154,3 +154,30 @@ def test_mistakes_leave_no_folder(name, change, more, message, tmp_path, capsys)
   assert run(name, file, tmp_path / 'run', *more) == 2
   assert message in capsys.readouterr().err
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_second_stage_is_imported_with_its_first(tmp_path, capsys):
+  """Whose run config.init names; without, nothing says what flows start from."""
+  first = written(tmp_path / 'gtr.pth', filled(manifest('ssn')))
+  assert run('ssn', first, tmp_path / 'gtr') == 0
+  weights = filled(json.loads((FOLDER / 'manifest_flow_matching_atfm.json').read_text()))
+  file = written(tmp_path / 'flow.pth', weights)
+  sizes = ['--config.data.size=32', '--config.method.model.width=16']
+  sizes += ['--config.method.model.multipliers=(1, 2)', '--config.method.start.rank=4']
+  sizes += ['--config.method.start.model.widths=(8, 12, 16)']
+  arguments = ['atfm', str(file), '--out', str(tmp_path / 'run'), *sizes]
+  assert command.main(arguments) == 2
+  assert 'config.init.start' in capsys.readouterr().err
+  assert command.main([*arguments, f'--config.init.start={tmp_path / "gtr"}:net']) == 0
+  restored = {}
+  for name in ('gtr', 'run'):
+    with checkpoints.Checkpoints(tmp_path / name / 'checkpoints') as c:
+      restored[name] = c.restore(0, None)[0]
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    restored['run']['start']['params'],
+    restored['gtr']['net']['params'],
+  )
+  theirs = np.float32(weights['downs.0.3.1.weight']).reshape(16, 16, 2, 2)
+  ours = restored['run']['net']['params']['down0_conv']['kernel']
+  np.testing.assert_array_equal(ours, theirs.transpose(2, 3, 1, 0))

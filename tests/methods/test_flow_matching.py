@@ -176,10 +176,66 @@ def test_another_net_that_sees_the_time():
   assert jax.eval_shape(predict, state, small).shape == (2, 3, 7, 5, 2)
 
 
+SSN = dict(name='ssn', model=dict(name='unet', widths=(4, 4)), rank=2, samples=2)
+START = FlowMatching(2, 4, NET, solver='euler', sampling_steps=2, one_channel=True, start=SSN)
+
+
+def test_flows_start_from_draws_of_another_method():
+  """A net that says nothing leaves them where they start."""
+  state, b = START.init(0, batch()), batch(7)  # a side that neither net takes
+  noise = jax.vmap(lambda key: START.noise(key, 3, 7, 7))(jax.random.split(KEY, 2))
+  ssn = registry.method(SSN, num_classes=2, steps_per_epoch=4)
+  own = ssn.init(0, batch(8))
+  own = own.replace(net=own.net.replace(params=state.start.params))
+  want = np.asarray(jax.jit(ssn.drawn)(own, b, noise))
+  start = np.asarray(jax.jit(START.started)(state, b, noise))
+  assert start.shape == (2, 3, 8, 8, 1)
+  np.testing.assert_allclose(start[:, :, :7, :7, 0], want[..., 1], atol=1e-6)
+  probs = jax.jit(START.drawn)(state, b, noise)
+  np.testing.assert_array_equal(probs[..., 1], want[..., 1] >= 0.5)
+  wide = FlowMatching(**vars(START) | dict(one_channel=False))
+  np.testing.assert_allclose(jax.jit(wide.started)(state, b, noise)[:, :, :7, :7], want, atol=1e-6)
+
+
+def test_what_flows_start_from_stays_as_it_is():
+  state = START.init(0, batch())
+  after, logs = jax.jit(START.step)(state, batch(), KEY)
+  jax.tree.map(np.testing.assert_array_equal, after.start, state.start)
+  assert (after.net.params['conv_out']['bias'] != state.net.params['conv_out']['bias']).all()
+  noise = jax.jit(START.training_noise)(jax.random.split(KEY)[0], batch())
+  one = jax.tree.map(lambda a: a[:, None], noise.start)
+  start = np.asarray(jax.jit(START.started)(state, batch(), one))[:, 0, ..., 0]
+  want = np.square(batch()['label'] - start).mean()  # the first velocity is 0
+  assert float(logs['loss/velocity']) == pytest.approx(want, rel=1e-5)
+
+
+def test_the_loss_of_all_readers_is_the_mean_of_theirs():
+  b = batch()
+  maps = np.stack([b['label'], 1 - b['label'], np.zeros_like(b['label'])], 1)
+  maps[0, 2] = maps[0, 0]  # padding: the first image has two readers
+  share = np.float32([[0.5, 0.5, 0], [1 / 3] * 3])
+  both = FlowMatching(**vars(METHOD) | dict(num_classes=2, all_readers=True))
+  one = FlowMatching(**vars(METHOD) | dict(num_classes=2))
+  state = one.init(0, b)
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda p: np.float32(0.1 * rng.normal(size=p.shape)), state.net.params)
+  noise = jax.jit(one.training_noise)(KEY, b)
+  loss = lambda method: jax.jit(lambda b, n: method.loss({'params': params}, b, n)[0])
+  alone, losses = loss(one), np.zeros((2, 3))
+  for i in range(2):
+    row = jax.tree.map(lambda a, i=i: a[i : i + 1], (b, noise))
+    for m in range(3):
+      losses[i, m] = alone(row[0] | {'label': maps[i : i + 1, m]}, row[1])['loss/velocity']
+  assert losses[0, 0] != pytest.approx(losses[0, 1], rel=1e-2)
+  found = loss(both)(b | {'labels': maps, 'label_weight': share}, noise)['loss/velocity']
+  assert float(found) == pytest.approx((losses * share).sum(1).mean(), rel=1e-4)
+
+
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
     (dict(num_classes=3, one_channel=True), 'one_channel is of two classes, the data have 3'),
+    (dict(start=dict(name='mose', model=dict(name='mose'))), "'mose', which draws no segment"),
     (dict(guidance=0.3), 'guidance is 0.3, but the net never learns to do without the image'),
   ],
 )

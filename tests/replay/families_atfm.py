@@ -7,46 +7,63 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.importers import atfm, rules
-from car_jax.nn.linear_attention_unet import LinearAttentionUNet
+from car_jax.methods.flow_matching import FlowMatching, Noise
 from tests.replay import Replay, replays
 from tests.replay.families_shared import Weights, check_gradients, nchw, nhwc, precision, settings
+
+
+class Given(FlowMatching):
+  """One whose image and start are taken as they are."""
+
+  def observed(self, batch: Any) -> Any:
+    return batch['image']
+
+  def started(self, state: Any, batch: Any, noise: Any) -> Any:
+    return noise
+
+
+def method_of(c: dict[str, Any]) -> Given:
+  model = dict(name='linear_attention_unet', width=c['dim'], multipliers=tuple(c['dim_mults']))
+  kw = dict(solver='euler', sampling_steps=c['euler_steps'], one_channel=True, all_readers=True)
+  start = dict(name='ssn', model=dict(name='unet', widths=(4,)))
+  return Given(2, 1, model | dict(multiplied_kernels=True), start=start, **kw)
 
 
 @replays('families', 'flow_matching_atfm')
 def flow(r: Replay) -> None:
   """One draw and one time of each image for all of its readers, as the release has it."""
   c = settings(r)
-  weights = Weights(r, lambda w: rules.convert(atfm.unet(w), w))
-  net = LinearAttentionUNet(1, c['dim'], tuple(c['dim_mults']), multiplied_kernels=True)
-
-  def found(params: Any, image: Any, masks: Any, start: Any, t: Any) -> Any:
-    """masks [B, M, H, W, 1], start [B, H, W, 1] -> the mean of readers' losses; velocities
-    [B, M, H, W, 1], losses [M]."""
-    share, start = t[:, None, None, None, None], start[:, None]
-    on_the_way = share * masks + (1 - share) * start
-    of_reader = lambda x: net.apply({'params': params}, x, image, t, train=True)
-    velocity = jax.vmap(of_reader, 1, 1)(on_the_way)
-    losses = jnp.mean(jnp.square(velocity - (masks - start)), (0, 2, 3, 4))
-    return losses.mean(), (velocity, losses)
-
-  def sample(params: Any, image: Any, start: Any) -> Any:
-    """Euler's method from the draw on."""
-    x, steps = start, c['euler_steps']
-    for k in range(steps):
-      t = jnp.full(len(image), k / steps, image.dtype)
-      x = x + net.apply({'params': params}, x, image, t, train=False) / steps
-    return x
-
+  weights, method = Weights(r, lambda w: rules.convert(atfm.unet(w), w)), method_of(c)
+  masks = r['masks'].astype(np.int32)
+  share = np.full(masks.shape[:2], 1 / masks.shape[1], np.float32)
+  batch = {'image': nhwc(r['image']), 'labels': masks, 'label_weight': share}
   for wide in (True, False):
     tolerance = 1e-5 if wide else 1e-4
     with precision(wide) as cast:
-      given = (nhwc(r['image']), r['masks'][..., None], jax.nn.sigmoid(nhwc(r['prior_logits'])))
-      params, image, masks, start, t = cast((weights.variables()['params'], *given, r['t']))
-      run = jax.jit(jax.value_and_grad(found, has_aux=True))
-      (loss, (velocity, losses)), grads = jax.device_get(run(params, image, masks, start, t))
+      start = jax.nn.sigmoid(cast(nhwc(r['prior_logits'])))
+      noise = Noise(start, cast(r['t']), np.ones(len(start), bool))
+      params, b = cast(weights.variables()['params']), cast(batch)
+
+      def total(params: Any, b: Any, noise: Any) -> Any:
+        """-> the loss; velocities [B, M, H, W, 1] and losses [M] of single readers."""
+        v = {'params': params, 'batch_stats': {}}
+        parts, *_ = method.loss(v, b, noise)
+        t, seen = noise.time[:, None, None, None], jnp.ones(masks.shape[2:], bool)
+        ends = [method.end(m, seen, b['image']) for m in np.moveaxis(masks, 1, 0)]
+        each = [
+          method.trained(v, t * e + (1 - t) * noise.start, b['image'], noise.time, None)
+          for e in ends
+        ]
+        losses = [jnp.square(o - (e - noise.start)).mean() for e, o in zip(ends, each, strict=True)]
+        return sum(parts.values()), (jnp.stack(each, 1), jnp.stack(losses))
+
+      run = jax.jit(jax.value_and_grad(total, has_aux=True))
+      (loss, (velocity, losses)), grads = jax.device_get(run(params, b, noise))
       r.check('velocity', velocity[..., 0], tolerance, relative=True)
       r.check('losses', losses, tolerance, relative=True)
       r.check('loss', loss, tolerance, relative=True)
       check_gradients(r, weights.foreign(grads), tolerance)
-      made = jax.jit(sample)(params, image, start)
-      r.check('sample', nchw(np.asarray(made)), tolerance, relative=True)
+      state = method.init(0, b)
+      state = state.replace(net=state.net.replace(params=params))
+      made = jax.jit(method.flowed)(state, b, start[:, None])
+      r.check('sample', nchw(np.asarray(made)[:, 0]), tolerance, relative=True)

@@ -1,0 +1,45 @@
+"""Flow matching from draws of an SSN (ATFM) on LIDC, 128x128, split v1: two trainings.
+
+  car-jax prepare lidc_v1 --source data_lidc.pickle
+  car-jax train --config configs/ssn_lidc.py:gtr --workdir runs/ssn_lidc_gtr
+  car-jax train --config configs/atfm_lidc.py --workdir runs/atfm_lidc
+
+The first stage's run is config.init.start; for one in another folder set
+--config.init.start=FOLDER:net. Data are MoSE's, split by series, not the release's: see PUBLISHED.
+Kernels are standardised; the release's, which are multiplied by their deviation, are
+--config.method.model.multiplied_kernels=True. For a GPU.
+"""
+
+from car_jax.configs import mose_lidc, ssn_lidc
+from car_jax.configs._published import FOUR_READERS, paper, publish
+
+OWN = dict(
+  source='ATFM: LIDC, split v1; 79 % of the slices that its script tests on were trained on',
+  convention=FOUR_READERS,
+)
+PUBLISHED = dict(
+  ged16=paper('ged16', 0.206, **OWN),
+  ged100=paper('ged100', 0.162, **OWN),
+)
+
+
+def get_config():
+  c = mose_lidc.get_config()
+  first = ssn_lidc.METHODS['gtr']
+  c.method = dict(
+    name='flow_matching',
+    model=dict(name='linear_attention_unet', width=128, multipliers=(1, 2, 4)),
+    optim=dict(name='adam', lr=1e-4),
+    start=first,
+    all_readers=True,
+    solver='euler',
+    sampling_steps=25,
+    one_channel=True,
+    pixel_mean=(0.0,),
+    pixel_std=(1.0,),
+  )
+  c.init = dict(start='runs/ssn_lidc_gtr:net')
+  c.data.batch, c.steps, c.eval_every, c.save_every = 6, 200_000, 5_000, 5_000
+  c.evals.val.split = 'validation[:200]'
+  publish(c, **PUBLISHED)
+  return c
