@@ -19,6 +19,7 @@ from tests import test_configs
 
 CALNET = dict(name='toy_calnet', hidden=4)
 VGG = dict(name='deeplabv2_vgg', widths=(4,) * 5, depths=(1,) * 5, features=4, rates=(1, 2))
+GUIDED = dict(name='guided_unet', widths=(4, 8), blocks=1, attention=(2,), head_width=4, groups=2)
 NETS = {
   'supervised': dict(model=CALNET),
   'lts': dict(segmenter=CALNET),
@@ -30,6 +31,11 @@ NETS = {
     rest_steps=0,
   ),
   'mose': dict(model=dict(name='mose', widths=(4, 8), experts=2)),
+  'ssn': dict(model=dict(name='unet', widths=(4, 8)), rank=2, samples=4),
+  'prob_unet': dict(model=dict(name='prob_unet', widths=(4, 8), latent=2)),
+  'phiseg': dict(model=dict(name='phiseg', widths=(4, 8), levels=2)),
+  'ccdm': dict(model=GUIDED),
+  'flow_matching': dict(model=GUIDED),
   'abn': dict(model=VGG),
   'sac': dict(model=VGG),
   'car_toy': dict(hidden=(8, 8), calibration_steps=25, samples=2),
