@@ -66,7 +66,7 @@ def ranking(
   names = [*scored]
   values = sign * np.array([c.value(metric) for c in scored.values()])
   places = stats.rankdata(sign * draws, axis=-1)
-  low, high = np.percentile(places, [2.5, 97.5], axis=0)
+  low, high = np.percentile(places, [2.5, 97.5], axis=0, method='inverted_cdf')
   order = np.argsort(values, kind='stable')
   steps = np.diff(sign * draws[:, order], axis=-1)
   first = (sign * draws == np.min(sign * draws, -1, keepdims=True)).astype(float)
