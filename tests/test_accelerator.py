@@ -131,3 +131,16 @@ def test_devices_by_the_names_that_jax_gives_them():
   assert {kind: peaks.of(Device(kind)).name for kind in names} == names
   assert peaks.of(Device('cpu')) is None
   assert peaks.NAMED['H100 SXM'].flops('float32') == 495e12
+
+
+def test_every_kind_of_part_is_counted_at_toy_size(monkeypatch, tmp_path):
+  load = accelerator.cases.configs.load
+  smaller = lambda path: load(path.replace('configs/smoke.py', 'tests/small.py'))
+  monkeypatch.setattr(accelerator.cases.configs, 'load', smaller)
+  monkeypatch.setattr(accelerator, 'RUN', ())
+  assert run(tmp_path / 'a.json') == 0
+  made = rows(tmp_path / 'a.json')
+  assert all(row['flops'] > 0 for row in made['segformer_b0 float32'] + made['style bfloat16'])
+  assert (
+    made['segformer_b0 bfloat16'][0]['note'] == 'segformer_cityscapes:b0: its nets have no dtype'
+  )

@@ -1,6 +1,7 @@
 """Every benchmark runs, at toy size: what `make bench` times has not been left behind."""
 
 import importlib
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +27,26 @@ STEPS = pytest.param('car_steps', marks=pytest.mark.slow)  # tests/methods/test_
 def test_runs_at_toy_size(name, capsys):
   assert timing.command(importlib.import_module(f'benchmarks.{name}').main, ['--toy']) == 0
   assert capsys.readouterr().out
+
+
+def test_the_cores_that_feed_an_accelerator(monkeypatch, capsys):
+  feeding = importlib.import_module('benchmarks.feeding')
+  monkeypatch.setattr(feeding, 'reading', lambda *_: 1e-6)
+  monkeypatch.setattr(feeding, 'batch_seconds', lambda *_: (0.5, 500_000))
+  monkeypatch.setattr(feeding.costs, 'of', lambda *_: SimpleNamespace(flops=495e9))
+  assert timing.command(feeding.main, ['--toy', 'cores']) == 0
+  *_, line = capsys.readouterr().out.splitlines()
+  _, _, images, operations, h100, *_ = line.split('|')
+  assert (float(images), float(operations)) == (8, 61.9)  # a batch of 8 in a second
+  assert float(h100.replace(',', '')) == 400  # 0.4 x 495 TFLOP/s are 400 batches a second
+
+
+def test_how_fast_formats_are_read(capsys):
+  feeding = importlib.import_module('benchmarks.feeding')
+  assert timing.command(feeding.main, ['--toy', 'formats']) == 0
+  rows = [line.split('|') for line in capsys.readouterr().out.splitlines()[-4:]]
+  assert [row[1].split()[0] for row in rows] == ['prepared', 'PNG', 'JPEG', 'WebP']
+  assert all(float(row[3].replace(',', '')) > 0 for row in rows)
 
 
 def test_what_is_beyond_a_limit_is_said_and_counts(capsys):

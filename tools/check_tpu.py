@@ -5,9 +5,9 @@
 The training step and the predictor of every config (or of those named) are compiled by libtpu for
 described slices, one program at a time in a process of its own. Printed and kept in --file, from
 which an interrupted check goes on: whether it compiles, memory of a chip, operations, bytes moved,
-collectives, and the share of its peak that a chip can reach at most. A batch is rounded up to what
-the chips share equally. --write puts the table into docs/performance.md. Exit status 1 where a
-program does not compile, or a config fits none of the slices; nothing is run.
+collectives, and the share of its peak that a chip can reach at most. A batch has an image for each
+chip at least and is rounded as training rounds it. --write puts the table into docs/performance.md.
+Exit status 1 where a program does not compile, or a config fits none of the slices; nothing is run.
 """
 
 import argparse
@@ -167,24 +167,24 @@ class Counts(dict[str, int]):
 
 
 def setting(name: str, chips: int, changes: list[tuple[str, str]]) -> Any:
-  """costs.Setting of a config, batches rounded up to what the chips share equally."""
+  """costs.Setting of a config as so many chips train it, with an image for each at least."""
+  from car_jax import batch_size
   from car_jax.reproduce import costs
 
   config = configs.load(file_of(name), changes)
-  up = lambda n, unit: -(-n // unit) * unit
-  config.data.batch = up(config.data.batch, chips)
-  config.data.eval_batch = up(config.data.eval_batch or config.data.batch, chips)
-  if target := config.data.target:
+  config.data.batch = max(config.data.batch, chips)
+  if target := config.data.get('target'):
     target.counts = ''  # a file that an earlier training makes
-    if target.groups:
-      target.groups = up(target.groups, chips // math.gcd(chips, target.views or 1))
+    target.groups = max(target.groups, -(-chips // (target.views or 1))) if target.groups else 0
+  config, _ = batch_size.effective(config, chips)
   given = sources_of(config.data.name)
   data = costs.blank(config, given, {k: Counts(train=2_975) for k in given})
   return costs.setting(config, data)
 
 
-def programs(begun: Any, mesh: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-  """(name, function that lowers it) of each kind of step, and of the predictor."""
+def programs(begun: Any, mesh: Any) -> Iterator[tuple[str, int, Callable[[], Any]]]:
+  """(name, images in its batch, function that lowers it) of each kind of step, and of the
+  predictor."""
   import jax
 
   from car_jax import loop, sharding
@@ -203,13 +203,14 @@ def programs(begun: Any, mesh: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
   run = loop.Run(config, pathlib.Path(), mesh, begun.dataset, begun.method)
   for kind in begun.kinds:
     name = 'step' if kind is None else f'step {kind}'
-    yield name, lambda kind=kind: run.jitted.lower(kind, state, split_up(begun.batch))
+    images = begun.config.data.batch
+    yield name, images, lambda kind=kind: run.jitted.lower(kind, state, split_up(begun.batch))
   if begun.method.predictors():
     spec = plan.report_spec(config)
     validation = Validation(begun.method, begun.dataset, config, spec, mesh)
     with contextlib.closing(validation.batches(validation.source)) as batches:
       batch = {k: v for k, v in next(batches).items() if v.dtype.kind in 'biuf'}
-    yield 'predict', lambda: validation.lowered(state, split_up(batch))
+    yield 'predict', len(batch['valid']), lambda: validation.lowered(state, split_up(batch))
 
 
 def compiled(lower: Callable[[], Any]) -> Compiled:
@@ -264,14 +265,14 @@ def check(name: str, slice_: str, changes: list[tuple[str, str]], file: pathlib.
   topology = topologies.get_topology_desc(SLICES[slice_], platform='tpu', **one)
   mesh = Mesh(np.array(topology.devices), ('data',))
   begun = setting(name, mesh.size, changes)
-  data, size = begun.config.data, sum(np.size(a) for a in jax.tree.leaves(begun.state))
+  size = sum(np.size(a) for a in jax.tree.leaves(begun.state))
   record = Record.load(file)
   part = record.part(name, slice_, changes)
   if slice_ != LARGEST or size >= LARGE:
-    for program, lower in programs(begun, mesh):
+    for program, images, lower in programs(begun, mesh):
       if program not in part.programs:
         made = compiled(lower)
-        made.batch = data.eval_batch if program == 'predict' else data.batch
+        made.batch = images
         part.programs[program] = made
         record.save(file)
         print(f'  {program}: {made.words(CHIPS[slice_.partition("-")[0]])}', flush=True)

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float32, Int8, Int32, Integer, UInt32
 from scipy.special import expit
 
 from car_jax.metrics.calibration import piecewise_sum
+from car_jax.metrics.histogram import histogram, sums
 from car_jax.typing import Array
 
 RIGHT, WRONG, UNKNOWN, VOID = range(4)
@@ -39,6 +40,7 @@ SPANS = dict(
   any=(-FARTHEST, 1e-4),  # a score of which nothing is known
 )
 ODDS, ODDS_BINS = 32.0, 8192  # of the classes' own probabilities: log-odds from -ODDS to ODDS
+LARGEST = 1 << 10  # of the halves of `fixed`
 SMALL = 0.05  # spread of logits below which log C minus entropy is taken from their variance
 
 
@@ -318,20 +320,19 @@ def _block(p, logits, labels, flags, *extra, ece_bins: int, classwise: bool) -> 
   conf = 1 / (1 + p.rest)
   drop = jnp.iinfo(jnp.int32).max
   where = jnp.where(scored, labels * c + p.predicted, drop)
-  confusion = jnp.zeros(c * c, jnp.int32).at[where].add(1, mode='drop').reshape(c, c)
+  confusion = histogram(where, c * c).reshape(c, c)
   x = coordinates(p, c)
   bins = [bins_of(x[i], score) for i, score in enumerate(SCORES)]
   bins += [bins_of(calmness(e, c), EXTRA) for e in extra]
   at = lambda k: jnp.where(outcome == VOID, drop, outcome * BINS + k)
-  histogram = lambda k: jnp.zeros(OUTCOMES * BINS, jnp.int32).at[at(k)].add(1, mode='drop')
   calm = jnp.clip(1 - p.entropy / jnp.log(float(c)), 0, 1)
   tables = [_ece(x, outcome == RIGHT, scored, ece_bins) for x in (conf, calm)]
   per_class = _classwise(logits, p, labels, scored) if classwise else (None, None)
   shown = lambda x: _sum(jnp.where(counted, x, 0.0))
   return Counts(
     confusion=confusion,
-    scores=jnp.stack([histogram(k).reshape(OUTCOMES, BINS) for k in bins]),
-    conf=_add(jnp.zeros((BINS, 2), jnp.uint32), jnp.where(scored, bins[0], drop), fixed(conf)),
+    scores=jnp.stack([histogram(at(k), OUTCOMES * BINS).reshape(OUTCOMES, BINS) for k in bins]),
+    conf=sums(jnp.where(scored, bins[0], drop), fixed(conf), BINS, LARGEST),
     ece=jnp.stack([t[0] for t in tables]),
     ece_conf=jnp.stack([t[1] for t in tables]),
     losses=jnp.stack([_sum(jnp.where(scored, x, 0.0)) for x in _losses(logits, p, labels, conf)]),
@@ -351,8 +352,7 @@ def _ece(conf: Array, right: Array, scored: Array, bins: int) -> tuple[Array, Ar
   k = jnp.ceil(conf * bins).astype(jnp.int32) - 1
   k = jnp.where(scored, jnp.clip(k, 0, bins - 1), bins)
   pair = jnp.stack([jnp.ones_like(k), right.astype(jnp.int32)], -1)
-  pixels = _add(jnp.zeros((bins, 2), jnp.int32), k, pair)
-  return pixels, _add(jnp.zeros((bins, 2), jnp.uint32), k, fixed(conf))
+  return sums(k, pair, bins, 1), sums(k, fixed(conf), bins, LARGEST)
 
 
 def _losses(logits: Array, p: Parts, labels: Array, conf: Array) -> tuple[Array, Array]:
