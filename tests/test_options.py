@@ -37,6 +37,7 @@ TEXTS += (
   "(('head', 2.0),)",
   "{'name': 'segnet'}",
   "{'name': 'fpn'}",
+  "{'name': 'ssn', 'model': {'name': 'unet'}}",
   "{'name': 'fake', 'size': (8, 8)}",
   "{'views': 3}",
   "{'split': 'x'}",
