@@ -19,7 +19,7 @@ from car_jax.importers.rules import (
   with_bias,
 )
 from car_jax.nn.convnext import ConvNeXt
-from car_jax.nn.layers import resize_bicubic
+from car_jax.nn.resize import resize_bicubic
 from car_jax.nn.swin import SwinTransformer, merged
 from car_jax.nn.vit import VisionTransformer
 

@@ -18,7 +18,7 @@ from car_jax.methods.base import Batch, Logs, Method
 from car_jax.methods.inference import Inference
 from car_jax.methods.train_state import Frozen, TrainState, create
 from car_jax.nn.init import initialize
-from car_jax.nn.layers import resize_bilinear
+from car_jax.nn.resize import resize_bilinear
 from car_jax.optim import Optimizer, optimizer
 from car_jax.options import Net, Optim
 from car_jax.typing import Array

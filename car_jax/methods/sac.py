@@ -28,7 +28,7 @@ from car_jax.methods.abn import ABN, check_domains
 from car_jax.methods.base import Batch, Logs
 from car_jax.methods.train_state import Frozen, TrainState, create, full_size
 from car_jax.nn import warp
-from car_jax.nn.layers import resize_bilinear
+from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Count, Positive, Range, Share, Weight
 from car_jax.typing import Array
 

@@ -25,8 +25,9 @@ from car_jax.methods.sampled import Sampled
 from car_jax.methods.train_state import State, full_size
 from car_jax.nn import net as nets
 from car_jax.nn.composed import Composition
-from car_jax.nn.layers import of_two, resize_bilinear
+from car_jax.nn.layers import of_two
 from car_jax.nn.mask_classification import MaskHead
+from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Count, Positive, Weight, Width
 from car_jax.typing import Array
 

@@ -19,7 +19,8 @@ from car_jax.methods.base import Batch, Logs
 from car_jax.methods.inference import Inference
 from car_jax.methods.train_state import OneNet, Recomputing, State, create, full_size
 from car_jax.nn import net as nets
-from car_jax.nn.layers import at_least_float32, resize_bilinear
+from car_jax.nn.layers import at_least_float32
+from car_jax.nn.resize import resize_bilinear
 from car_jax.typing import Array
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from car_jax.nn.layers import NormedConv, resize_nearest
+from car_jax.nn.layers import NormedConv
+from car_jax.nn.resize import resize_nearest
 from car_jax.nn.resnet import ResNet
 from car_jax.options import Depth, Width
 from car_jax.typing import Array

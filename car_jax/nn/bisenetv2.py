@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import BatchNorm, NormedConv, conv, max_pool3, resize_bilinear, through
+from car_jax.nn.layers import BatchNorm, NormedConv, conv, max_pool3, through
+from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Depth, Width
 from car_jax.typing import Array
 

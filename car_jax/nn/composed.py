@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from car_jax import options, registry
 from car_jax.errors import UserError
 from car_jax.nn import init
-from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
+from car_jax.nn.layers import at_least_float32, conv
 from car_jax.nn.net import Segmenter
+from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Dtype, Share, Weight, Width
 from car_jax.typing import Array
 

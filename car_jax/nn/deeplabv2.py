@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from car_jax.nn import init, vgg
 from car_jax.nn.composed import normalised
 from car_jax.nn.init import small_normal
-from car_jax.nn.layers import at_least_float32, conv, resize_bilinear
+from car_jax.nn.layers import at_least_float32, conv
+from car_jax.nn.resize import resize_bilinear
 from car_jax.nn.resnet import ResNetSegmenter
 from car_jax.options import Width
 from car_jax.typing import Array

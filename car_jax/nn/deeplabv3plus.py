@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from car_jax.nn.composed import Composition, Head
-from car_jax.nn.layers import NormedConv, resize_bilinear
+from car_jax.nn.layers import NormedConv
+from car_jax.nn.resize import resize_bilinear
 from car_jax.nn.resnet import ResNet, ResNetSegmenter
 from car_jax.options import Index, Share, Width
 from car_jax.typing import Array

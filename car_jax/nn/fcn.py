@@ -11,7 +11,8 @@ from car_jax.nn import init, vgg
 from car_jax.nn.composed import normalised
 from car_jax.nn.deeplabv2 import Table, groups, upsampled
 from car_jax.nn.init import small_normal
-from car_jax.nn.layers import BatchNorm, check_multiple, conv, resize_bilinear
+from car_jax.nn.layers import BatchNorm, check_multiple, conv
+from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Share, Width
 from car_jax.typing import Array
 

@@ -9,7 +9,8 @@ import flax.linen as nn
 
 from car_jax.nn import init
 from car_jax.nn.composed import Neck
-from car_jax.nn.layers import conv, resize_nearest
+from car_jax.nn.layers import conv
+from car_jax.nn.resize import resize_nearest
 from car_jax.options import Count, Width
 from car_jax.typing import Array
 

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from car_jax.nn import init
 from car_jax.nn.composed import Neck
-from car_jax.nn.layers import NormedConv, resize_bilinear
+from car_jax.nn.layers import NormedConv
 from car_jax.nn.pooling import PyramidPooling
+from car_jax.nn.resize import resize_bilinear
 from car_jax.nn.resnet import ResNet
 from car_jax.options import Width
 from car_jax.typing import Array

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from car_jax.errors import UserError
 from car_jax.nn.composed import Head
-from car_jax.nn.layers import NormedConv, at_least_float32, conv, resize_bilinear
+from car_jax.nn.layers import NormedConv, at_least_float32, conv
+from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Share, Width
 from car_jax.typing import Array
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from car_jax.errors import UserError
 from car_jax.nn.deformable_attention import DeformableAttention
-from car_jax.nn.layers import layer_norm, resize_bilinear
+from car_jax.nn.layers import layer_norm
 from car_jax.nn.mask2former_pixels import LEVELS, PixelDecoder
 from car_jax.nn.mask_classification import (
   EPSILON,
@@ -26,6 +26,7 @@ from car_jax.nn.mask_classification import (
   mask_logits,
   sine_codes,
 )
+from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Depth, Share, Width
 from car_jax.typing import Array
 

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from car_jax.nn import init
 from car_jax.nn.deformable_attention import DeformableAttention
-from car_jax.nn.layers import conv, resize_bilinear
+from car_jax.nn.layers import conv
 from car_jax.nn.mask_classification import FeedForward, GroupedConv, Residual, flat, sine_codes
+from car_jax.nn.resize import resize_bilinear
 from car_jax.typing import Array
 
 LEVELS = 3  # maps that transformers read

@@ -18,7 +18,8 @@ import numpy as np
 
 from car_jax.nn import init
 from car_jax.nn.composed import Head
-from car_jax.nn.layers import at_least_float32, check_divides, conv, layer_norm, resize_bilinear
+from car_jax.nn.layers import at_least_float32, check_divides, conv, layer_norm
+from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Depth, Share, Width
 from car_jax.typing import Array
 

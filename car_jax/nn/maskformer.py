@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from car_jax.nn.layers import conv, layer_norm, resize_nearest
+from car_jax.nn.layers import conv, layer_norm
 from car_jax.nn.mask_classification import (
   EPSILON,
   DecoderLayer,
@@ -24,6 +24,7 @@ from car_jax.nn.mask_classification import (
   mask_logits,
   sine_codes,
 )
+from car_jax.nn.resize import resize_nearest
 from car_jax.options import Share, Width
 from car_jax.typing import Array
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.errors import UserError
-from car_jax.nn.layers import resize_bilinear
+from car_jax.nn.resize import resize_bilinear
 from car_jax.typing import Array
 
 

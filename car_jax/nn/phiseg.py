@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from car_jax.errors import UserError
 from car_jax.gaussian import Gaussian
-from car_jax.nn.layers import at_least_float32, check_multiple, conv, resize_nearest, through
+from car_jax.nn.layers import at_least_float32, check_multiple, conv, through
 from car_jax.nn.net import Segmenter
+from car_jax.nn.resize import resize_nearest
 from car_jax.nn.three_conv_unet import KAIMING, WIDTHS, Block, contracted, doubled
 from car_jax.options import Positive, Width
 from car_jax.typing import Array

@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.nn.layers import NormedConv, resize_bilinear
+from car_jax.nn.layers import NormedConv
+from car_jax.nn.resize import resize_bilinear
 from car_jax.typing import Array
 
 

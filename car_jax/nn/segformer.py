@@ -14,15 +14,8 @@ import numpy as np
 from car_jax.errors import UserError, nearest
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone, Composition, Head
-from car_jax.nn.layers import (
-  NormedConv,
-  attention,
-  check_divides,
-  conv,
-  layer_norm,
-  resize_bilinear,
-  through,
-)
+from car_jax.nn.layers import NormedConv, attention, check_divides, conv, layer_norm, through
+from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Count, Depth, Share, Width
 from car_jax.typing import Array
 

@@ -9,7 +9,8 @@ import flax.linen as nn
 
 from car_jax.errors import UserError
 from car_jax.nn.composed import Head
-from car_jax.nn.layers import NormedConv, resize_bilinear
+from car_jax.nn.layers import NormedConv
+from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Width
 from car_jax.typing import Array
 

@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from car_jax.nn.composed import Head
-from car_jax.nn.layers import NormedConv, layer_norm, resize_bilinear
+from car_jax.nn.layers import NormedConv, layer_norm
+from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Depth, Index, Share, Width
 from car_jax.typing import Array
 

@@ -13,16 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.nn import init
-from car_jax.nn.layers import (
-  BatchNorm,
-  align_corners_weights,
-  at_least_float32,
-  check_multiple,
-  conv,
-  dense,
-  through,
-)
+from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, conv, dense, through
 from car_jax.nn.net import Segmenter
+from car_jax.nn.resize import align_corners_weights
 from car_jax.options import Width
 from car_jax.typing import Array
 
@@ -73,7 +66,7 @@ def expanded(
 
 
 def doubled(x: Array, align_corners: bool) -> Array:
-  """[B, h, w, F] -> [B, 2h, 2w, F], bilinear; see layers.resize_bilinear."""
+  """[B, h, w, F] -> [B, 2h, 2w, F], bilinear; see resize.resize_bilinear."""
   b, h, w, f = x.shape
   if not align_corners:
     return jax.image.resize(x, (b, 2 * h, 2 * w, f), 'bilinear')

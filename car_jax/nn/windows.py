@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.errors import UserError
-from car_jax.nn.layers import at_least_float32, resize_bilinear
+from car_jax.nn.layers import at_least_float32
+from car_jax.nn.resize import resize_bilinear
 from car_jax.typing import Array
 
 Sides = int | tuple[int, int]  # of a window: both alike, or height and width

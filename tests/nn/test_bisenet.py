@@ -8,7 +8,8 @@ from car_jax import registry
 from car_jax.errors import UserError
 from car_jax.nn.bisenetv1 import AttentionRefinement, FeatureFusion
 from car_jax.nn.bisenetv2 import GuidedAggregation
-from car_jax.nn.layers import NormedConv, resize_bilinear
+from car_jax.nn.layers import NormedConv
+from car_jax.nn.resize import resize_bilinear
 from tests.nn.learning import still
 from tests.nn.test_nets import shapes
 from tests.whole import whole

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from car_jax.errors import UserError
-from car_jax.nn import layers
+from car_jax.nn import layers, resize
 
 rng = np.random.default_rng(0)
 EPSILON = 1e-5
@@ -171,7 +171,7 @@ def test_max_pooling_is_linens():
 
 def test_bilinear_resizing_with_leading_axes_and_its_gradient():
   x = jax.random.normal(jax.random.key(0), (2, 3, 4, 5, 2))
-  f = lambda x: layers.resize_bilinear(x, (7, 3), align_corners=False)
+  f = lambda x: resize.resize_bilinear(x, (7, 3), align_corners=False)
   want = jax.image.resize(x, (2, 3, 7, 3, 2), 'bilinear', antialias=False)
   np.testing.assert_allclose(f(x), want, atol=1e-6)
   slope = jax.grad(lambda x: f(x).sum())(x)

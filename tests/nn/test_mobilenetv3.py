@@ -6,9 +6,10 @@ import pytest
 
 from car_jax import registry
 from car_jax.errors import UserError
-from car_jax.nn.layers import NormedConv, resize_bilinear
+from car_jax.nn.layers import NormedConv
 from car_jax.nn.lraspp import LRASPPHead
 from car_jax.nn.mobilenetv3 import MobileNetV3, squeezed
+from car_jax.nn.resize import resize_bilinear
 from tests.nn.learning import still
 from tests.nn.test_nets import shapes
 from tests.whole import whole

@@ -8,7 +8,7 @@ from scipy.interpolate import CubicHermiteSpline
 
 from car_jax import registry
 from car_jax.errors import UserError
-from car_jax.nn import layers
+from car_jax.nn import resize
 from car_jax.nn.init import initialize
 from car_jax.nn.mla import MLANeck
 from car_jax.nn.segmenter import MaskTransformerHead
@@ -59,7 +59,7 @@ def test_bicubic_resizing_is_a_hermite_spline_of_three_quarters_of_central_diffe
 
   x = normal(2, 4, 6, 3)
   want = np.apply_along_axis(along, 2, np.apply_along_axis(along, 1, x, size[0]), size[1])
-  np.testing.assert_allclose(whole(layers.resize_bicubic)(x, size), want, atol=1e-5)
+  np.testing.assert_allclose(whole(resize.resize_bicubic)(x, size), want, atol=1e-5)
 
 
 def test_attention_by_loops():
@@ -93,7 +93,7 @@ def test_images_are_filled_up_with_zeros_and_codes_resized():
   assert y.shape == (1, 5, 3, 8)
   np.testing.assert_allclose(y, filled, atol=1e-6)
   codes = variables['params']['positions']
-  grid = whole(layers.resize_bicubic)(codes[:, 1:].reshape(1, 4, 4, 8), (5, 3))
+  grid = whole(resize.resize_bicubic)(codes[:, 1:].reshape(1, 4, 4, 8), (5, 3))
   resized = np.concatenate([codes[:, :1], grid.reshape(1, 15, 8)], 1)
   exact = VisionTransformer(**TINY | dict(image_size=(20, 12)))
   params = variables['params'] | {'positions': resized}

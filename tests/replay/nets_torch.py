@@ -11,7 +11,7 @@ import optax
 from car_jax import registry
 from car_jax.importers.openmmlab import model
 from car_jax.importers.transformers import mit
-from car_jax.nn.layers import resize_bilinear
+from car_jax.nn.resize import resize_bilinear
 from tests.golden.fill import fill
 from tests.replay import Replay, replays
 from tests.whole import whole

@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from car_jax.data import transforms
 from car_jax.nn.composed import normalised
-from car_jax.nn.layers import resize_bilinear
+from car_jax.nn.resize import resize_bilinear
 from car_jax.nn.windows import sliding
 from tests.golden.fill import fill
 from tests.replay import Replay, replays

@@ -13,7 +13,7 @@ from car_jax.methods import sac
 from car_jax.methods.abn import ABN
 from car_jax.methods.supervised import Supervised
 from car_jax.methods.train_state import Frozen, State, TrainState
-from car_jax.nn.layers import resize_bilinear
+from car_jax.nn.resize import resize_bilinear
 from tests.replay import Replay, replays
 from tests.replay.car_networks import nchw, nhwc
 from tests.replay.sac_networks import loaded, manifest_of, spec_of
