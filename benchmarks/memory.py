@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from benchmarks import timing
+from benchmarks.accelerator_cases import with_dtype
 from car_jax import config as configs
 from car_jax import loop, registry, sharding
 
@@ -61,15 +62,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
   f'fsdp, {DEVICES} devices': dict(fsdp=True),
   'all': dict(dtype='bfloat16', remat=True, fsdp=True),
 }
-
-
-def with_dtype(node: Any, dtype: str) -> None:
-  """Sets it in every net of a method's entry."""
-  for key, value in node.items():
-    if key == 'dtype':
-      node[key] = dtype
-    elif isinstance(value, (ConfigDict, dict)):
-      with_dtype(value, dtype)
 
 
 def arrays(case: Case, method: Any, rows: int) -> dict[str, np.ndarray]:

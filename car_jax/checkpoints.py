@@ -339,9 +339,8 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   if not saved:
     text = f'no checkpoint in {root}\n  expected a --workdir of car-jax train'
     beside = root.parent.iterdir() if root.parent.is_dir() and not root.exists() else ()
-    if runs := [
-      run.name for run in beside if any((run / kind).is_dir() for kind in FOLDERS.values())
-    ]:
+    is_run = lambda folder: any((folder / kind).is_dir() for kind in FOLDERS.values())
+    if runs := [folder.name for folder in beside if is_run(folder)]:
       text += f', of which there are in {root.parent}:\n{nearest(root.name, runs)}'
     if paths.is_remote(root):
       text += f'; checkpoints copied from a disk have no {COMMITTED}: fetch the run to this machine'

@@ -86,12 +86,12 @@ def place_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
   """
   sharding = split(mesh)
   place = functools.partial(jax.make_array_from_process_local_data, sharding)
-  return _expanded({k: place(v) for k, v in _numbers(batch).items()}, sharding)
+  return _expanded({k: place(v) for k, v in compact.numbers(batch).items()}, sharding)
 
 
 def place_whole(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """A batch that is the same on every process -> global arrays, all of it on every device."""
-  return _expanded(place_state(_numbers(batch), mesh), replicated(mesh))
+  return _expanded(place_state(compact.numbers(batch), mesh), replicated(mesh))
 
 
 def _expanded(placed: dict[str, jax.Array], sharding: NamedSharding) -> dict[str, jax.Array]:
@@ -101,10 +101,6 @@ def _expanded(placed: dict[str, jax.Array], sharding: NamedSharding) -> dict[str
 @functools.cache
 def _expansion(sharding: NamedSharding) -> Any:
   return jax.jit(compact.expand, out_shardings=sharding)
-
-
-def _numbers(batch: Mapping[str, Any]) -> dict[str, Any]:
-  return {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
 
 
 def of_state(state: Any, mesh: Mesh, fsdp: bool) -> Any:

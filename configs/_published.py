@@ -27,6 +27,12 @@ def paper(score, value, spread=None, source='', tolerance=0.01, convention=''):
   )
 
 
+def papers(source, **values):
+  """Numbers of trainings by their scores, of one source and with four readers."""
+  how = dict(source=source, convention=FOUR_READERS)
+  return {score: paper(score, value, **how) for score, value in values.items()}
+
+
 def weights(score, value, source='', tolerance=0.003, convention=''):
   """A number of weights that were released: but for draws it can be met."""
   return paper(score, value, None, source, tolerance, convention) | dict(of='weights')

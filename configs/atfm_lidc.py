@@ -11,15 +11,12 @@ Kernels are standardised; the release's, which are multiplied by their deviation
 """
 
 from car_jax.configs import mose_lidc, ssn_lidc
-from car_jax.configs._published import FOUR_READERS, paper, publish
+from car_jax.configs._published import papers, publish
 
-OWN = dict(
-  source='ATFM: LIDC, split v1; 79 % of the slices that its script tests on were trained on',
-  convention=FOUR_READERS,
-)
-PUBLISHED = dict(
-  ged16=paper('ged16', 0.206, **OWN),
-  ged100=paper('ged100', 0.162, **OWN),
+PUBLISHED = papers(
+  'ATFM: LIDC, split v1; 79 % of the slices that its script tests on were trained on',
+  ged16=0.206,
+  ged100=0.162,
 )
 
 

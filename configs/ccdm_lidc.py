@@ -10,19 +10,16 @@ For a GPU.
 """
 
 from car_jax.configs import mose_lidc
-from car_jax.configs._published import FOUR_READERS, paper, publish
+from car_jax.configs._published import papers, publish
 
-V1 = dict(
-  source='Zbinden et al., Stochastic segmentation with CCDM, ICCV 2023: LIDC, split v1',
-  convention=FOUR_READERS,
-)
-PUBLISHED = dict(
-  ged16=paper('ged16', 0.212, **V1),
-  ged32=paper('ged32', 0.194, **V1),
-  ged50=paper('ged50', 0.187, **V1),
-  ged100=paper('ged100', 0.183, **V1),
-  hm_iou16=paper('hm_iou16', 0.623, **V1),
-  hm_iou32=paper('hm_iou32', 0.631, **V1),
+PUBLISHED = papers(
+  'Zbinden et al., Stochastic segmentation with CCDM, ICCV 2023: LIDC, split v1',
+  ged16=0.212,
+  ged32=0.194,
+  ged50=0.187,
+  ged100=0.183,
+  hm_iou16=0.623,
+  hm_iou32=0.631,
 )
 STEPS = 1_200_000
 

@@ -14,46 +14,14 @@ a sample costs as many passes of the net.
 from ml_collections import ConfigDict
 
 from car_jax.configs import demo
+from car_jax.configs._families import methods
 from car_jax.errors import UserError, nearest
 
 TIME = 150.0  # seconds of a CPU core, of a method
 MEMBERS = 4
-WIDTHS = (12, 24, 36, 48)
-GUIDED = dict(
-  name='guided_unet', widths=(8, 16, 32, 48), blocks=1, attention=(8,), head_width=16, groups=8
-)
-AVERAGED = dict(lr=1e-3, ema=0.99)
-METHODS = demo.METHODS | dict(
-  ssn=dict(
-    name='ssn',
-    model=dict(name='unet', widths=WIDTHS),
-    optim=dict(lr=1e-3),
-    rank=10,
-    samples=20,
-    mean_steps=400,  # else many samples turn the background over, and are slow to lose that
-  ),
-  prob_unet=dict(
-    name='prob_unet',
-    model=dict(name='prob_unet', widths=WIDTHS, latent=6),
-    optim=dict(lr=1e-3, weight_decay=1e-5),
-    beta=1.0,
-  ),
-  phiseg=dict(
-    name='phiseg',
-    model=dict(name='phiseg', widths=WIDTHS, levels=3),
-    optim=dict(lr=1e-3, weight_decay=1e-5),
-  ),
-  ccdm=dict(name='ccdm', model=GUIDED, optim=AVERAGED, diffusion_steps=10),
-  flow_matching=dict(
-    name='flow_matching',
-    model=GUIDED | dict(scale_shift=True, resampling='pooling'),
-    optim=AVERAGED,
-    solver='euler',
-    sampling_steps=5,
-    time_scale=100.0,
-  ),
-  member=demo.METHODS['deterministic'],
-)
+SMALL = methods((12, 24, 36, 48), guided=(8, 16, 32, 48))
+SMALL['ssn'] |= dict(mean_steps=400)  # else many samples turn the background over for long
+METHODS = demo.METHODS | SMALL | dict(member=demo.METHODS['deterministic'])
 # Of a CPU core, a step of 12 images, measured (2026-11-29); an ensemble's members share TIME.
 SECONDS = dict(
   car=0.36, mose=0.285, ssn=0.18, prob_unet=0.194, phiseg=0.322, ccdm=0.16, flow_matching=0.16,

@@ -9,15 +9,12 @@ validation is of 50 images. Data are MoSE's, the images from 0 to 1. --config.me
 """
 
 from car_jax.configs import mose_lidc
-from car_jax.configs._published import FOUR_READERS, paper, publish
+from car_jax.configs._published import papers, publish
 
-OWN = dict(
-  source='MedFM (Huynh et al.): LIDC, a split of its own, where MoSE has 0.257 and 0.583',
-  convention=FOUR_READERS,
-)
-PUBLISHED = dict(
-  ged16=paper('ged16', 0.202, **OWN),
-  hm_iou16=paper('hm_iou16', 0.610, **OWN),
+PUBLISHED = papers(
+  'MedFM (Huynh et al.): LIDC, a split of its own, where MoSE has 0.257 and 0.583',
+  ged16=0.202,
+  hm_iou16=0.610,
 )
 
 

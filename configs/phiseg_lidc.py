@@ -8,13 +8,13 @@ are not standardised, as there. For a GPU.
 """
 
 from car_jax.configs import mose_lidc
-from car_jax.configs._published import CCDM, FOUR_READERS, paper, publish
+from car_jax.configs._published import CCDM, papers, publish
 
-V1 = dict(source=f'PHiSeg, {CCDM}: LIDC, split v1', convention=FOUR_READERS)
-PUBLISHED = dict(
-  ged16=paper('ged16', 0.262, **V1),
-  ged100=paper('ged100', 0.224, **V1),
-  hm_iou16=paper('hm_iou16', 0.586, **V1),
+PUBLISHED = papers(
+  f'PHiSeg, {CCDM}: LIDC, split v1',
+  ged16=0.262,
+  ged100=0.224,
+  hm_iou16=0.586,
 )
 
 

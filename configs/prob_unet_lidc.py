@@ -9,14 +9,14 @@ Data are MoSE's; the images are not standardised, as there. For a GPU.
 """
 
 from car_jax.configs import mose_lidc
-from car_jax.configs._published import CCDM, FOUR_READERS, paper, publish
+from car_jax.configs._published import CCDM, papers, publish
 from car_jax.errors import UserError, nearest
 
-V1 = dict(source=f'Probabilistic U-Net, {CCDM}: LIDC, split v1', convention=FOUR_READERS)
-PUBLISHED = dict(
-  ged16=paper('ged16', 0.310, **V1),
-  ged100=paper('ged100', 0.252, **V1),
-  hm_iou16=paper('hm_iou16', 0.552, **V1),
+PUBLISHED = papers(
+  f'Probabilistic U-Net, {CCDM}: LIDC, split v1',
+  ged16=0.310,
+  ged100=0.252,
+  hm_iou16=0.552,
 )
 RAW = dict(pixel_mean=(0.0,), pixel_std=(1.0,))
 UNDECAYED = (('bias', 0.0), ('combine3', 0.0))  # the last layer

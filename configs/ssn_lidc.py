@@ -9,14 +9,14 @@ what tables print of trainings by others.
 """
 
 from car_jax.configs import mose_lidc
-from car_jax.configs._published import CCDM, FOUR_READERS, paper, publish
+from car_jax.configs._published import CCDM, papers, publish
 from car_jax.errors import UserError, nearest
 
-V1 = dict(source=f'SSN, {CCDM}: LIDC, split v1', convention=FOUR_READERS)
-PUBLISHED = dict(
-  ged16=paper('ged16', 0.259, **V1),
-  ged100=paper('ged100', 0.225, **V1),
-  hm_iou16=paper('hm_iou16', 0.558, **V1),
+PUBLISHED = papers(
+  f'SSN, {CCDM}: LIDC, split v1',
+  ged16=0.259,
+  ged100=0.225,
+  hm_iou16=0.558,
 )
 METHODS = dict(
   unet=dict(

@@ -173,9 +173,8 @@ def setting(name: str, chips: int, changes: list[tuple[str, str]]) -> Any:
 
   config = configs.load(file_of(name), changes)
   config.data.batch = max(config.data.batch, chips)
-  if target := config.data.get('target'):
-    target.counts = ''  # a file that an earlier training makes
-    target.groups = max(target.groups, -(-chips // (target.views or 1))) if target.groups else 0
+  if (target := config.data.get('target')) and target.groups:
+    target.groups = max(target.groups, -(-chips // (target.views or 1)))
   config, _ = batch_size.effective(config, chips)
   given = sources_of(config.data.name)
   data = costs.blank(config, given, {k: Counts(train=2_975) for k in given})
@@ -209,7 +208,7 @@ def programs(begun: Any, mesh: Any) -> Iterator[tuple[str, int, Callable[[], Any
     spec = plan.report_spec(config)
     validation = Validation(begun.method, begun.dataset, config, spec, mesh)
     with contextlib.closing(validation.batches(validation.source)) as batches:
-      batch = {k: v for k, v in next(batches).items() if v.dtype.kind in 'biuf'}
+      batch = compact.numbers(next(batches))
     yield 'predict', len(batch['valid']), lambda: validation.lowered(state, split_up(batch))
 
 

@@ -137,8 +137,13 @@ def _label(label: Array, frame: Frame | None) -> Array:
 _expand = jax.jit(expand)
 
 
+def numbers(batch: Batch) -> dict[str, Any]:
+  """What of a batch goes to a device: all but texts, such as ids."""
+  return {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
+
+
 def expanded(batch: Batch) -> dict[str, np.ndarray]:
   """A batch of the pipeline as methods/base.py has it, on the host, to be looked at."""
-  numbers = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
-  texts = {k: v for k, v in batch.items() if k not in numbers}
-  return (jax.device_get(_expand(numbers)) if is_compact(numbers) else numbers) | texts
+  given = numbers(batch)
+  texts = {k: v for k, v in batch.items() if k not in given}
+  return (jax.device_get(_expand(given)) if is_compact(given) else given) | texts

@@ -62,8 +62,8 @@ class Validation:
     batch: this process's rows; all processes have as many.
     """
     rows = lambda v: (len(v) * jax.process_count(), *v.shape[1:])
-    numbers = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
-    whole = {k: jax.ShapeDtypeStruct(rows(v), v.dtype) for k, v in numbers.items()}
+    given = compact.numbers(batch)
+    whole = {k: jax.ShapeDtypeStruct(rows(v), v.dtype) for k, v in given.items()}
     self._evaluator.shapes(self._subject(state), jax.eval_shape(compact.expand, whole), self._rng)
 
   def __call__(self, state: Any) -> dict[str, float]:

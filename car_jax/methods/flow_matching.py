@@ -24,6 +24,7 @@ from car_jax.methods.denoised import Denoised
 from car_jax.methods.sampled import Sampled
 from car_jax.methods.train_state import Frozen, State, TrainState
 from car_jax.nn import net as nets
+from car_jax.nn.layers import check_two_classes
 from car_jax.options import Factor, Part, Positive, Share, Weight
 from car_jax.typing import Array
 
@@ -71,17 +72,13 @@ class FlowMatching(Denoised):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    if self.one_channel and self.num_classes != 2:
-      raise UserError(
-        f'method.one_channel is of two classes, the data have {self.num_classes}\n'
-        '  set method.one_channel=False'
-      )
+    if self.one_channel:
+      check_two_classes('method.one_channel', self.num_classes)
     if self.guidance and not self.image_dropout:
       raise UserError(
         f'method.guidance is {self.guidance:g}, but the net never learns to do without the image\n'
         '  give method.image_dropout, such as 0.2, or method.guidance=0'
       )
-
     if self.start is not None and not isinstance(self.starter, Sampled):
       raise UserError(
         f'method.start.name is {self.start["name"]!r}, which draws no segmentations from noise\n'

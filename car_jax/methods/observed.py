@@ -30,11 +30,8 @@ class Observed(Method):
   unlabelled), as released, or a channel per class; empty for none."""
 
   def __post_init__(self) -> None:
-    for key in ('pixel_mean', 'pixel_std'):
-      if len(given := getattr(self, key)) != len(self.pixel_std) or len(given) not in (
-        0,
-        self.channels,
-      ):
+    for key, given in dict(pixel_mean=self.pixel_mean, pixel_std=self.pixel_std).items():
+      if len(given) != len(self.pixel_std) or len(given) not in (0, self.channels):
         raise UserError(
           f'method.{key} is {given}\n  give pixel_mean and pixel_std {self.channels} number(s)'
         )

@@ -25,7 +25,7 @@ from car_jax.methods.sampled import Sampled
 from car_jax.methods.train_state import State, full_size
 from car_jax.nn import net as nets
 from car_jax.nn.composed import Composition
-from car_jax.nn.layers import of_two
+from car_jax.nn.layers import check_two_classes, of_two
 from car_jax.nn.mask_classification import MaskHead
 from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Count, Positive, Weight, Width
@@ -86,11 +86,8 @@ class SSN(Sampled):
         f'method.samples is {self.samples}, and draws come in pairs\n'
         f'  give {self.samples + 1}, or method.antithetic=False'
       )
-    if self.one_logit and self.num_classes != 2:
-      raise UserError(
-        f'method.one_logit is of two classes, the data have {self.num_classes}\n'
-        '  set method.one_logit=False'
-      )
+    if self.one_logit:
+      check_two_classes('method.one_logit', self.num_classes)
     net = self.net
     if isinstance(net, Composition) and isinstance(net.parts()[2], MaskHead):
       raise UserError(

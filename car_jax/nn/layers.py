@@ -69,6 +69,14 @@ def at_least_float32(x: Array) -> Array:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def check_two_classes(option: str, num_classes: int) -> None:
+  """Raises UserError for an option, such as method.one_logit, that is of two classes alone."""
+  if num_classes != 2:
+    raise UserError(
+      f'{option} is of two classes, the data have {num_classes}\n  set {option}=False'
+    )
+
+
 def of_two(logit: Array) -> Array:
   """A logit [.., 1] of the second of two classes -> logits [.., 2]; softmax gives its sigmoid."""
   return jnp.concatenate([jnp.zeros_like(logit), logit], -1)

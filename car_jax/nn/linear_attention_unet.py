@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.nn import init
+from car_jax.nn.denoising import enlarged, group_norm
 from car_jax.nn.layers import at_least_float32, attention, check_multiple, conv, dense, through
 from car_jax.nn.net import Segmenter
 from car_jax.nn.standardised import StandardisedConv
@@ -36,7 +37,7 @@ def embedded(t: Array, width: int) -> Array:
 
 def norm(name: str, dtype: Any) -> nn.GroupNorm:
   """Over all of an image's channels and places."""
-  return nn.GroupNorm(1, epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
+  return group_norm(1, 1e-5, name, dtype)
 
 
 class ResidualBlock(nn.Module):
@@ -136,7 +137,6 @@ class LinearAttentionUNet(Segmenter):
       x = block(widths[k + 1], f'up{k}_block1', x, skips.pop())
       x = block(widths[k + 1], f'up{k}_block2', x, skips.pop())
       x = attended(f'up{k}_attention', x)
-      x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2) if k else x
-      x = conv(widths[k], dtype=d, name=f'up{k}_conv')(x)
+      x = conv(widths[k], dtype=d, name=f'up{k}_conv')(enlarged(x) if k else x)
     x = block(first, 'last_block', x, stem)
     return at_least_float32(conv(self.num_classes, 1, padding=0, dtype=d, name='out')(x))

@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax.errors import UserError
 from car_jax.gaussian import Gaussian
 from car_jax.nn import init
 from car_jax.nn import net as nets
-from car_jax.nn.layers import at_least_float32, check_multiple, dense, of_two
+from car_jax.nn.layers import at_least_float32, check_multiple, check_two_classes, dense, of_two
 from car_jax.nn.net import Segmenter
 from car_jax.nn.three_conv_unet import KAIMING, WIDTHS, Block, contracted, expanded
 from car_jax.options import Positive, Width
@@ -73,11 +72,8 @@ class ProbUNet(Segmenter):
     return 2 ** (len(self.widths) - 1)
 
   def setup(self) -> None:
-    if self.one_logit and self.num_classes != 2:
-      raise UserError(
-        f'method.model.one_logit is of two classes, the data have {self.num_classes}\n'
-        '  set method.model.one_logit=False'
-      )
+    if self.one_logit:
+      check_two_classes('method.model.one_logit', self.num_classes)
     w, d = self.widths, self.dtype
     block = lambda f, name: Block(f, d, self.norm, name=name)
     self.downs = [block(f, f'down{k}') for k, f in enumerate(w)]

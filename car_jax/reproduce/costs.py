@@ -86,8 +86,10 @@ def blank(
   """The data of a config as black images of the right size and number, without a file.
 
   given: data set -> its source; seen: data set -> examples by split. Others are opened as they are.
-  Raises UserError.
+  A file of class counts, which an earlier training makes, is struck out of the config. UserError.
   """
+  if config.data.get('target'):
+    config.data.target.counts = ''
 
   def records(data: options.Data) -> sources.Dataset:
     name = _bare(data.name)
@@ -98,8 +100,6 @@ def blank(
 
 def published(config: ConfigDict) -> sources.Dataset:
   """`blank`, of the published sizes and numbers, for a config of a published training."""
-  if config.data.target:
-    config.data.target.counts = ''  # a file that an earlier training makes
   streets = experiments.FLIPPED if config.data.get('class_flips') else experiments.ADAPTED
   known = experiments.LIDC_V1, experiments.LIDC_V2, experiments.GTA5, experiments.SYNTHIA, streets
   given = {source.data: source for source in known}
@@ -114,8 +114,7 @@ def setting(config: ConfigDict, dataset: sources.Dataset) -> Setting:
   kw = dict(seed=config.seed, start_step=0, host=0, hosts=1)
   data = dataclasses.replace(data, workers=0)
   with contextlib.closing(pipeline.train_batches(source, dataset.info, data, **kw)) as stream:
-    batch = next(stream)
-  batch = {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
+    batch = compact.numbers(next(stream))
   state = method.init(config.seed, compact.expanded(batch))
   return Setting(config, dataset, method, state, batch)
 

@@ -47,8 +47,6 @@ def costs_of(
   made = {}
   for training in dict.fromkeys(s.training for s in todo if s.training):
     config = configs.load(training.config, request.changes)
-    if config.data.target:
-      config.data.target.counts = ''  # a file that an earlier stage makes
     print(f'counting operations of {training.name} ..', file=sys.stderr, flush=True)
     seeds = sum(s.training == training for s in todo)
     made[training.name] = costs.of(config, costs.blank(config, given, seen)), seeds

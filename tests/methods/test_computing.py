@@ -75,8 +75,7 @@ def method_of(name, **options):
 
 def first_batch(source, info, c):
   with contextlib.closing(pipeline.train_batches(source, info, c.data, seed=0)) as batches:
-    batch = compact.expanded(next(batches))
-  return {k: v for k, v in batch.items() if v.dtype.kind in 'biuf'}
+    return compact.numbers(compact.expanded(next(batches)))
 
 
 def trained(name, steps, **options):

@@ -9,24 +9,29 @@ import numpy as np
 from car_jax.importers import atfm, rules
 from car_jax.methods.flow_matching import FlowMatching, Noise
 from tests.replay import Replay, replays
-from tests.replay.families_shared import Weights, check_gradients, nchw, nhwc, precision, settings
+from tests.replay.families_shared import (
+  ImageAsGiven,
+  Weights,
+  check_gradients,
+  nchw,
+  nhwc,
+  precision,
+  settings,
+)
 
 
-class Given(FlowMatching):
-  """One whose image and start are taken as they are."""
-
-  def observed(self, batch: Any) -> Any:
-    return batch['image']
+class Plain(ImageAsGiven, FlowMatching):
+  """One whose start is taken as it is, too."""
 
   def started(self, state: Any, batch: Any, noise: Any) -> Any:
     return noise
 
 
-def method_of(c: dict[str, Any]) -> Given:
+def method_of(c: dict[str, Any]) -> Plain:
   model = dict(name='linear_attention_unet', width=c['dim'], multipliers=tuple(c['dim_mults']))
   kw = dict(solver='euler', sampling_steps=c['euler_steps'], one_channel=True, all_readers=True)
   start = dict(name='ssn', model=dict(name='unet', widths=(4,)))
-  return Given(2, 1, model | dict(multiplied_kernels=True), start=start, **kw)
+  return Plain(2, 1, model | dict(multiplied_kernels=True), start=start, **kw)
 
 
 @replays('families', 'flow_matching_atfm')

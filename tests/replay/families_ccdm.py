@@ -13,6 +13,7 @@ from car_jax.nn.denoising import TimeEmbedding, sinusoid
 from car_jax.optim import Adam
 from tests.replay import Replay, replays
 from tests.replay.families_shared import (
+  ImageAsGiven,
   Weights,
   check_gradients,
   check_steps,
@@ -23,11 +24,8 @@ from tests.replay.families_shared import (
 )
 
 
-class Given(CCDM):
-  """One whose image is taken as it is."""
-
-  def observed(self, batch: Any) -> Any:
-    return batch['image']
+class Plain(ImageAsGiven, CCDM):
+  """The method, for images that are standardised already."""
 
 
 def one_hot(labels: Any, like: Any) -> Any:
@@ -87,7 +85,7 @@ def check_diffusion(r: Replay, loss: Any, out: dict[str, Any], grad: Any, wide: 
   r.check('grad_logits', nchw(grad), tolerance['loss_per_image'], relative=True)
 
 
-def method_of(c: dict[str, Any], **options: Any) -> Given:
+def method_of(c: dict[str, Any], **options: Any) -> Plain:
   model = dict(
     name='guided_unet',
     widths=tuple(int(c['base'] * m) for m in c['mult']),
@@ -96,7 +94,7 @@ def method_of(c: dict[str, Any], **options: Any) -> Given:
     head_width=c['head'],
     time_width=c['base'],
   )
-  return Given(c['num_classes'], 1, model, **options)
+  return Plain(c['num_classes'], 1, model, **options)
 
 
 @replays('families', 'ccdm_unet')
@@ -137,7 +135,7 @@ def net(r: Replay) -> None:
       check_chain(r, method_of(c, diffusion_steps=c['sample_steps']), v, cast, tolerance)
 
 
-def check_chain(r: Replay, method: Given, v: Any, cast: Any, tolerance: float) -> None:
+def check_chain(r: Replay, method: Plain, v: Any, cast: Any, tolerance: float) -> None:
   """Step by step, and the whole way in one."""
   image, gumbels = cast(nhwc(r['image'])), cast(nhwc(r['gumbel_chain']))
   state = method.init(0, {'image': image})

@@ -11,6 +11,7 @@ from car_jax.methods.flow_matching import FOREGROUND, FlowMatching, Noise
 from car_jax.optim import AdamW
 from tests.replay import Replay, replays
 from tests.replay.families_shared import (
+  ImageAsGiven,
   Weights,
   check_gradients,
   check_steps,
@@ -21,14 +22,11 @@ from tests.replay.families_shared import (
 )
 
 
-class Given(FlowMatching):
-  """One whose image is taken as it is."""
-
-  def observed(self, batch: Any) -> Any:
-    return batch['image']
+class Plain(ImageAsGiven, FlowMatching):
+  """The method, for images that are standardised already."""
 
 
-def method_of(c: dict[str, Any], **options: Any) -> Given:
+def method_of(c: dict[str, Any], **options: Any) -> Plain:
   model = dict(
     name='guided_unet',
     widths=tuple(int(c['model_channels'] * m) for m in c['channel_mult']),
@@ -39,7 +37,7 @@ def method_of(c: dict[str, Any], **options: Any) -> Given:
     resampling='pooling',
     time_width=c['model_channels'],
   )
-  return Given(2, 1, model, one_channel=True, image_dropout=0.5, **options)
+  return Plain(2, 1, model, one_channel=True, image_dropout=0.5, **options)
 
 
 @replays('families', 'flow_matching_medfm')

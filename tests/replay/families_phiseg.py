@@ -11,6 +11,7 @@ from car_jax.methods.phiseg import PHiSeg
 from car_jax.optim import Adam
 from tests.replay import Replay, replays
 from tests.replay.families_shared import (
+  ImageAsGiven,
   Weights,
   check_gradients,
   check_steps,
@@ -21,19 +22,16 @@ from tests.replay.families_shared import (
 )
 
 
-class Given(PHiSeg):
-  """One whose image is taken as it is."""
-
-  def observed(self, batch: Any) -> Any:
-    return batch['image']
+class Plain(ImageAsGiven, PHiSeg):
+  """The method, for images that are standardised already."""
 
 
-def method_of(c: dict[str, Any], **options: Any) -> Given:
+def method_of(c: dict[str, Any], **options: Any) -> Plain:
   model = dict(name='phiseg', widths=tuple(c['num_filters']), levels=c['latent_levels'])
-  return Given(c['num_classes'], 1, model, **options)
+  return Plain(c['num_classes'], 1, model, **options)
 
 
-def total(method: Given, params: Any, stats: Any, batch: Any, noise: Any) -> Any:
+def total(method: Plain, params: Any, stats: Any, batch: Any, noise: Any) -> Any:
   """The loss; what the nets say, the parts of the loss, the running statistics."""
   v = {'params': params, 'batch_stats': stats}
   parts, logs, new = method.loss(v, batch, noise)
@@ -57,7 +55,7 @@ def check_training(r: Replay, found: Any, noise: Any, tolerance: float) -> None:
 
 
 def check_losses(
-  r: Replay, method: Given, loss: Any, logs: Any, grads: dict[str, np.ndarray], wide: bool
+  r: Replay, method: Plain, loss: Any, logs: Any, grads: dict[str, np.ndarray], wide: bool
 ) -> None:
   tag, prefix = ('_port', 'port/') if method.port_kl else ('', '')
   tolerance = 1e-5 if wide else 1e-4
@@ -70,7 +68,7 @@ def check_losses(
   check_gradients(r, grads, 2e-5 if wide else 1e-3, prefix, own)
 
 
-def check_generated(r: Replay, method: Given, variables: Any, x: Any, eps: Any, wide: bool) -> None:
+def check_generated(r: Replay, method: Plain, variables: Any, x: Any, eps: Any, wide: bool) -> None:
   def generated(v, x, eps):
     maps = method.net.apply(v, x, method='encoded')
     return method.net.apply(v, maps, eps, method='generated')

@@ -13,6 +13,7 @@ from car_jax.methods.prob_unet import ProbabilisticUNet
 from car_jax.optim import Adam
 from tests.replay import Replay, replays
 from tests.replay.families_shared import (
+  ImageAsGiven,
   Weights,
   check_gradients,
   check_steps,
@@ -26,21 +27,18 @@ from tests.replay.families_shared import (
 DECAY = 1e-5
 
 
-class Given(ProbabilisticUNet):
-  """One whose image is taken as it is."""
-
-  def observed(self, batch: Any) -> Any:
-    return batch['image']
+class Plain(ImageAsGiven, ProbabilisticUNet):
+  """The method, for images that are standardised already."""
 
 
-class Masked(Given):
+class Masked(Plain):
   """One whose posterior sees labels that the loss leaves out."""
 
   def labelled(self, batch: Any) -> Any:
     return batch['label'], batch['known']
 
 
-def method_of(c: dict[str, Any], made: Any = Given, **options: Any) -> Given:
+def method_of(c: dict[str, Any], made: Any = Plain, **options: Any) -> Plain:
   model = dict(
     name='prob_unet',
     widths=tuple(c['num_filters']),
@@ -52,7 +50,7 @@ def method_of(c: dict[str, Any], made: Any = Given, **options: Any) -> Given:
   return made(classes, 1, model, beta=c['beta'], **options)
 
 
-def outputs(method: Given, v: Any, batch: Any, noise: Any) -> dict[str, Any]:
+def outputs(method: Plain, v: Any, batch: Any, noise: Any) -> dict[str, Any]:
   x, seen = batch['image'], batch['label']
   logits, prior, posterior = method.net.apply(v, x, seen, noise[:, None], train=True)
   logs, _, _ = method.loss(v, batch, noise[:, None])
@@ -78,7 +76,7 @@ def check_outputs(r: Replay, found: dict[str, Any], tolerance: float) -> None:
   r.check('kl', found['kl_per_image'].mean(), tolerance, relative=True)
 
 
-def replayed(r: Replay, method: Given, batch: Any, wide: bool, decay: bool) -> Any:
+def replayed(r: Replay, method: Plain, batch: Any, wide: bool, decay: bool) -> Any:
   """Outputs, loss, gradients and steps -> the outputs, the variables."""
   weights = Weights(r, lambda w: ambiguous.to_variables('prob_unet', w))
   tolerance = 2e-6 if wide else 1e-5
@@ -125,7 +123,7 @@ def port(r: Replay) -> None:
   r.check('kl_sampled_per_image', log_density(*q) - log_density(*p), 1e-5, relative=True)
 
 
-def _sampled(method: Given, v: Any, x: Any, noise: Any) -> Any:
+def _sampled(method: Plain, v: Any, x: Any, noise: Any) -> Any:
   net = method.net
   features = net.apply(v, x, train=False, method='features')
   prior = net.apply(v, x, train=False, method='prior')

@@ -32,6 +32,13 @@ def precision(wide: bool) -> Iterator[Callable[[Any], Any]]:
     yield lambda tree: jax.tree.map(cast, tree)
 
 
+class ImageAsGiven:
+  """For methods to be made of: the net is given the image as it is."""
+
+  def observed(self, batch: Any) -> Any:
+    return batch['image']
+
+
 class Weights:
   """The recorded weights of a file in our layout, and ours in torch's."""
 
