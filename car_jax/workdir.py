@@ -52,9 +52,9 @@ def check_same(config: ConfigDict) -> None:
   common = lambda values: {k: v for k, v in values.items() if k not in HOSTS_OWN}
   kept = json.loads(configs.to_json(config), object_hook=common)
   digests = sharding.gathered(zlib.crc32(json.dumps(kept, sort_keys=True).encode()) >> 1)
-  if odd := [str(k) for k, digest in enumerate(digests) if digest != digests[0]]:
+  if differing := [str(k) for k, digest in enumerate(digests) if digest != digests[0]]:
     raise UserError(
-      f'the config of process {", ".join(odd)} is not that of process 0\n'
+      f'the config of process {", ".join(differing)} is not that of process 0\n'
       '  start all of them with the same --config and the same --config.KEY=VALUE'
     )
 

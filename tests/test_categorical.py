@@ -45,16 +45,16 @@ def test_the_posterior_is_that_of_bayes():
       for k in range(C):
         joint = transition(ago)[k] * transition(chance)[:, x]
         want += p[k] * joint / joint.sum()
-      found = whole(categorical.posterior)(np.eye(C)[x], p, chance, ago)
-      np.testing.assert_allclose(found, want, atol=1e-6)
+      got = whole(categorical.posterior)(np.eye(C)[x], p, chance, ago)
+      np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 def test_the_first_step_gives_what_is_predicted():
   steps = categorical.Schedule.of('cosine', 10).steps
   p = distribution(2, 4, 4)
   x = np.eye(C)[RNG.integers(0, C, (2, 4, 4))]
-  found = whole(lambda x, p: categorical.posterior(x, p, *steps.at(np.zeros(2, int), p)))(x, p)
-  np.testing.assert_allclose(found, p, atol=1e-6)
+  got = whole(lambda x, p: categorical.posterior(x, p, *steps.at(np.zeros(2, int), p)))(x, p)
+  np.testing.assert_allclose(got, p, atol=1e-6)
 
 
 def test_the_divergence_counts_no_term_of_a_class_that_cannot_be():
@@ -77,7 +77,7 @@ def test_a_chain_back_ends_as_a_sum_over_all_paths_says(count):
   gumbel = lambda k: jax.random.gumbel(jax.random.fold_in(key, k), (1, n, 1, 1, C))
   predict = lambda x, time: x @ table
   run = jax.jit(lambda last: categorical.reversed_chain(steps, predict, gumbel, last))
-  found = np.asarray(run(last))[0, :, 0, 0].mean(0)
+  got = np.asarray(run(last))[0, :, 0, 0].mean(0)
   want = np.zeros(C)
   for path in itertools.product(range(C), repeat=size):
     chance = 1 / C
@@ -90,14 +90,14 @@ def test_a_chain_back_ends_as_a_sum_over_all_paths_says(count):
         chance *= bayes[path[size - k]]
       else:
         want += chance * bayes
-  np.testing.assert_allclose(found, want, atol=4 * 0.5 / np.sqrt(n))
+  np.testing.assert_allclose(got, want, atol=4 * 0.5 / np.sqrt(n))
 
 
 def test_labels_are_drawn_by_their_probabilities():
   p = distribution()
   gumbel = jax.random.gumbel(jax.random.key(2), (20_000, C))
-  found = np.bincount(np.asarray(whole(categorical.drawn)(np.tile(p, (20_000, 1)), gumbel)))
-  np.testing.assert_allclose(found / 20_000, p, atol=0.015)
+  got = np.bincount(np.asarray(whole(categorical.drawn)(np.tile(p, (20_000, 1)), gumbel)))
+  np.testing.assert_allclose(got / 20_000, p, atol=0.015)
 
 
 def test_respaced_steps_lead_as_far_as_those_between_them():

@@ -63,10 +63,10 @@ def versions(monkeypatch):
 
 
 def test_it_goes_on_where_it_stopped_and_names_what_failed(versions, monkeypatch, tmp_path, capsys):
-  file, asked = tmp_path / 'kept.json', []
+  file, checked = tmp_path / 'kept.json', []
 
   def alone(name, slice_, changes, file):
-    asked.append((name, slice_))
+    checked.append((name, slice_))
     record = Record.load(file)
     good = Compiled(batch=1, memory=2e9, flops=1e12, moved=1e9, fits=True)
     large, broken = Compiled(memory=20e9), Compiled(failure='INTERNAL: no')
@@ -79,12 +79,12 @@ def test_it_goes_on_where_it_stopped_and_names_what_failed(versions, monkeypatch
   run = lambda *names: check_tpu.main([*names, '--slices', 'v5e-1', '--file', str(file)])
   assert run('car_toy') == 0
   assert run('car_toy') == 0  # kept
-  assert asked == [('car_toy', 'v5e-1')]
+  assert checked == [('car_toy', 'v5e-1')]
   assert run('car_toy', 'mose_lidc', 'car_lidc') == 1
-  assert asked[1:] == [('mose_lidc', 'v5e-1'), ('car_lidc', 'v5e-1')]
-  said = capsys.readouterr().err
-  assert 'mose_lidc, step: fits none of the slices' in said
-  assert 'car_lidc on v5e-1, step: INTERNAL: no' in said
+  assert checked[1:] == [('mose_lidc', 'v5e-1'), ('car_lidc', 'v5e-1')]
+  printed = capsys.readouterr().err
+  assert 'mose_lidc, step: fits none of the slices' in printed
+  assert 'car_lidc on v5e-1, step: INTERNAL: no' in printed
   monkeypatch.setattr(check_tpu.metadata, 'version', lambda package: '2')
   assert Record.load(file).parts == {}  # another compiler's
   with pytest.raises(UserError, match='mose_lidc'):

@@ -24,8 +24,8 @@ def test_the_divergence_is_the_formula():
   q, p = pair()
   far = (q.deviation**2 + (q.mean - p.mean) ** 2) / (2 * p.deviation**2)
   want = flat(np.log(p.deviation / q.deviation) + far - 0.5)
-  found = whole(gaussian.divergence)(q, p)
-  np.testing.assert_allclose(found, want, rtol=1e-5)
+  got = whole(gaussian.divergence)(q, p)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
   np.testing.assert_allclose(whole(gaussian.divergence)(q, q), 0, atol=1e-6)
 
 
@@ -41,5 +41,5 @@ def test_the_divergence_of_the_port_is_another():
 @pytest.mark.parametrize('swapped', [False, True])
 def test_a_deviation_of_zero_is_finite_with_an_epsilon(swapped):
   q, p = (Gaussian(jnp.zeros((1, 2)), jnp.array([[0.0, 1.0]])) for _ in range(2))
-  found = gaussian.divergence(q, p, epsilon=1e-10, swapped=swapped)
-  assert np.isfinite(found).all()
+  got = gaussian.divergence(q, p, epsilon=1e-10, swapped=swapped)
+  assert np.isfinite(got).all()

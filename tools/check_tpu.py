@@ -152,7 +152,7 @@ def file_of(name: str) -> str:
 
 def sources_of(data: str) -> dict[str, Source]:
   """Blank images for all data sets that lie in files, the drawn ones as large as `data` says."""
-  height = int(found[1]) if (found := re.search(r'(?:height|size)(\d+)', data)) else 128
+  height = int(match[1]) if (match := re.search(r'(?:height|size)(\d+)', data)) else 128
   drawn = [Source('street_scenes', shape=(height, 2 * height, 3))]
   drawn += [Source('lidc_masks', shape=(height, height, 1))]
   cityscapes = ADAPTED if 'scale1' in data else FLIPPED
@@ -239,8 +239,8 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
   """Of a compiled program: kind -> how many, and bytes of what each gives to a chip."""
   made: dict[str, tuple[int, int]] = {}
   for line in text.splitlines():
-    if found := OP.search(line):
-      shapes, kind, start = found.groups()
+    if match := OP.search(line):
+      shapes, kind, start = match.groups()
       arrays = [
         int(bits or 8) // 8 * math.prod(int(n) for n in sides.split(',') if n)
         for _, bits, sides in ARRAY.findall(shapes)

@@ -93,8 +93,8 @@ class Mixture(Method):
     if member.method.has_logits:
       probs = jax.nn.softmax(member.method.logits(state, seen))[:, None]
       probs = jnp.broadcast_to(probs, (probs.shape[0], n, *probs.shape[2:]))
-      found = Samples(probs, baselines.uniform(probs.shape[0], n))
+      samples = Samples(probs, baselines.uniform(probs.shape[0], n))
     else:
       predict = next(iter(member.method.predictors().values()))
-      found = predict(state, seen, rng, n)
-    return found.replace(probs=turned(member.back, found.probs), marginal=None)
+      samples = predict(state, seen, rng, n)
+    return samples.replace(probs=turned(member.back, samples.probs), marginal=None)

@@ -67,9 +67,9 @@ def test_the_mean_over_samples_is_that_of_the_members(n, has_logits):
   members = [Member(Constant(has_logits), k) for k in range(3)]
   state = tuple(np.float32(p) for p in ([0.9, 0.1], [0.5, 0.5], [0.2, 0.8]))
   method = Mixture('ensemble', members)
-  found = predicted(method, state, n)
-  np.testing.assert_allclose(found.weight.sum(1), 1, atol=1e-6)
-  mean = np.einsum('bnhwc,bn->bhwc', found.probs, found.weight)
+  got = predicted(method, state, n)
+  np.testing.assert_allclose(got.weight.sum(1), 1, atol=1e-6)
+  mean = np.einsum('bnhwc,bn->bhwc', got.probs, got.weight)
   np.testing.assert_allclose(mean, np.broadcast_to(np.mean(state, 0), mean.shape), atol=1e-5)
   assert method.whole_distributions == (('ensemble',) if has_logits else ())
 
@@ -77,18 +77,18 @@ def test_the_mean_over_samples_is_that_of_the_members(n, has_logits):
 def test_an_ensemble_of_one_says_what_the_run_says():
   method = Supervised(2, 4, SEGNET)
   state, b = method.init(0, batch()), batch()
-  found = predicted(Mixture('ensemble', [Member(method)]), (state,), 3, b)
+  got = predicted(Mixture('ensemble', [Member(method)]), (state,), 3, b)
   want = jax.jit(method.probabilities)(state, b)
   for k in range(3):
-    np.testing.assert_allclose(found.probs[:, k], want, atol=1e-6)
+    np.testing.assert_allclose(got.probs[:, k], want, atol=1e-6)
 
 
 def test_fewer_samples_than_members_are_of_members_by_chance():
   members = [Member(Constant(), k) for k in range(3)]
   state = tuple(np.float32([p, 1 - p]) for p in (0.1, 0.5, 0.9))
   many = {'image': np.zeros((300, 1, 1, 3), np.float32), 'example': np.arange(300, dtype=np.uint32)}
-  found = predicted(Mixture('ensemble', members), state, 1, many).probs.reshape(300, 2)[:, 0]
-  counts = [np.isclose(found, p, atol=1e-5).sum() for p in (0.1, 0.5, 0.9)]
+  got = predicted(Mixture('ensemble', members), state, 1, many).probs.reshape(300, 2)[:, 0]
+  counts = [np.isclose(got, p, atol=1e-5).sum() for p in (0.1, 0.5, 0.9)]
   assert sum(counts) == 300
   assert min(counts) > 60
 
@@ -98,11 +98,11 @@ def test_copies_are_turned_back(key):
   """Light moves with the image, its place does not: the position is averaged, the light is not."""
   b = batch()
   for turn, back in TURNS[key]:
-    found = predicted(Mixture('tta', [Member(Position(), 0, turn, back)]), (None,), 1, b)
+    got = predicted(Mixture('tta', [Member(Position(), 0, turn, back)]), (None,), 1, b)
     light, place = b['image'][..., 0], np.broadcast_to(np.linspace(0, 1, 8), (8, 8))
     seen = np.asarray(back(place))
     want = 1 / (1 + np.exp(-2 * (light + seen)))
-    np.testing.assert_allclose(found.probs[:, 0, ..., 1], want, atol=1e-5)
+    np.testing.assert_allclose(got.probs[:, 0, ..., 1], want, atol=1e-5)
 
 
 def load(variant='supervised', **changes):
@@ -120,11 +120,11 @@ def dropping(rate=0.5):
 def test_dropout_goes_on_in_prediction():
   one = made_of_runs.load('dropout:runs/a', lambda run: dropping())
   b = batch()
-  found = predicted(one.method, one.state, 6, b)
-  assert np.ptp(found.probs, axis=1).max() > 1e-3  # draws differ
-  np.testing.assert_allclose(found.probs.sum(-1), 1, atol=1e-5)
+  got = predicted(one.method, one.state, 6, b)
+  assert np.ptp(got.probs, axis=1).max() > 1e-3  # draws differ
+  np.testing.assert_allclose(got.probs.sum(-1), 1, atol=1e-5)
   second = predicted(one.method, one.state, 6, {k: v[1:] for k, v in b.items()})
-  np.testing.assert_allclose(found.probs[1:], second.probs, atol=1e-5)
+  np.testing.assert_allclose(got.probs[1:], second.probs, atol=1e-5)
 
 
 def test_dropout_is_that_of_training():

@@ -76,10 +76,10 @@ def test_every_number_has_one_place(name):
     for (n, s), a in zip(shapes.items(), sizes, strict=False)
   }
   ours = [np.ravel(x) for x in jax.tree.leaves(ambiguous.to_variables(name, places))]
-  found = np.sort(np.concatenate(ours).astype(int))
+  got = np.sort(np.concatenate(ours).astype(int))
   unused = [n for n in shapes if name == 'phiseg' and '.upsampling_path.2.' in n]
   left = sum(int(np.prod(shapes[n])) for n in unused)
-  assert len(np.unique(found)) == len(found) == sizes[-1] - left
+  assert len(np.unique(got)) == len(got) == sizes[-1] - left
 
 
 def test_averages_are_taken(tmp_path, capsys):
@@ -103,8 +103,8 @@ def test_averages_are_taken(tmp_path, capsys):
 def check_output_bias(folder, weights):
   with checkpoints.Checkpoints(folder / 'checkpoints') as c:
     state, _ = c.restore(0, None)
-  found = state['net']['params']['conv_out']['bias']
-  np.testing.assert_array_equal(found, np.float32(weights['out.2.bias']))
+  got = state['net']['params']['conv_out']['bias']
+  np.testing.assert_array_equal(got, np.float32(weights['out.2.bias']))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from car_jax import registry
 from car_jax.errors import UserError
 from car_jax.methods.ccdm import CCDM
+from tests.methods.learning import check_it_learns
 from tests.methods.test_ssn import batch
 
 KEY = jax.random.key(0)
@@ -64,29 +65,16 @@ def test_ignored_pixels_are_neither_learnt_from_nor_seen():
 def test_classes_have_weights():
   loss = lambda w: CCDM(**vars(METHOD) | dict(class_weights=w)).loss
   state = METHOD.init(0, batch())
-  found = lambda w: float(
-    jax.jit(loss(w))(state.net.variables, batch(), NOISE)[0]['loss/divergence']
-  )
-  none, one, two = found(()), found((1.0, 0.0)), found((0.0, 1.0))
+  got = lambda w: float(jax.jit(loss(w))(state.net.variables, batch(), NOISE)[0]['loss/divergence'])
+  none, one, two = got(()), got((1.0, 0.0)), got((0.0, 1.0))
   assert one + two == pytest.approx(none, rel=1e-5)
-  assert found((2.0, 3.0)) == pytest.approx(2 * one + 3 * two, rel=1e-5)
+  assert got((2.0, 3.0)) == pytest.approx(2 * one + 3 * two, rel=1e-5)
 
 
 def test_it_learns_and_its_samples_do_not_depend_on_the_batch():
   """Two squares, each with its own image: chains of two steps find them."""
   method = CCDM(**vars(METHOD) | dict(diffusion_steps=2))
-  state, step = method.init(0, batch()), jax.jit(method.step)
-  losses = []
-  for k in range(60):
-    state, logs = step(state, batch(), jax.random.key(k))
-    losses.append(float(logs['loss/divergence']))
-  assert np.mean(losses[-10:]) < 0.2 * np.mean(losses[:5])
-  predict = jax.jit(method.predictors()['samples'], static_argnums=3)
-  both = predict(state, batch(), KEY, 3)
-  second = predict(state, {k: v[1:] for k, v in batch().items()}, KEY, 3)
-  np.testing.assert_array_equal(both.probs[1:], second.probs)
-  assert set(np.unique(both.probs)) == {0, 1}
-  assert (np.argmax(both.probs, -1) == batch()['label'][:, None]).mean() > 0.9
+  check_it_learns(method, batch(), 'loss/divergence', 0.2)
 
 
 def test_ways_back_of_fewer_steps_and_to_probabilities():

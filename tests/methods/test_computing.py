@@ -120,14 +120,14 @@ def test_what_is_computed_again_gives_the_same_gradients(name):
 
 def test_accumulated_gradients_are_those_of_the_batch_that_their_batches_make():
   _, *rest = method_of('car_toy')
-  parted, *_ = method_of('car_toy', optim=dict(name='adam', lr=1e-2, accumulate=2, clip=0.1))
+  in_parts, *_ = method_of('car_toy', optim=dict(name='adam', lr=1e-2, accumulate=2, clip=0.1))
   whole, *_ = method_of('car_toy', optim=dict(name='adam', lr=1e-2, clip=0.1))
   batch, key = first_batch(*rest), jax.random.key(0)
   halves = [{k: v[rows] for k, v in batch.items()} for rows in (slice(0, 50), slice(50, 100))]
-  object.__setattr__(parted, 'refine_batch', 50)
-  start = parted.init(0, halves[0])
+  object.__setattr__(in_parts, 'refine_batch', 50)
+  start = in_parts.init(0, halves[0])
   state = start
-  step = jax.jit(lambda s, b: parted.step(s, b, key))
+  step = jax.jit(lambda s, b: in_parts.step(s, b, key))
   for half in halves:
     before, (state, _) = state, step(state, half)
   np.testing.assert_array_equal(
@@ -153,8 +153,8 @@ def products(jaxpr):
 
 
 def precisions(function, *arguments):
-  found = [e.params['precision'] for e in products(jax.make_jaxpr(function)(*arguments).jaxpr)]
-  return {p[0] if isinstance(p, tuple) else p for p in found}
+  of_each = [e.params['precision'] for e in products(jax.make_jaxpr(function)(*arguments).jaxpr)]
+  return {p[0] if isinstance(p, tuple) else p for p in of_each}
 
 
 @pytest.mark.parametrize('precision', ['highest', None])

@@ -12,6 +12,7 @@ import pytest
 from car_jax import registry
 from car_jax.errors import UserError
 from car_jax.methods.flow_matching import FlowMatching, Noise
+from tests.methods.learning import check_it_learns
 from tests.methods.test_ccdm import NET
 from tests.methods.test_ssn import batch
 
@@ -54,10 +55,10 @@ def test_solvers_go_the_way_of_their_formulas():
       h = a / steps
       factors = dict(euler=1 + h, midpoint=1 + h + h * h / 2)
       for solver, factor in factors.items():
-        found = flowed(lambda x, image, t, a=a: a * x, steps, solver, start)
-        np.testing.assert_allclose(found, start * factor**steps, rtol=1e-5, atol=1e-6)
-  found = flowed(lambda x, image, t: -1.5 * x, 100, 'midpoint', start)
-  np.testing.assert_allclose(found, start * np.exp(-1.5), rtol=1e-3, atol=1e-6)
+        got = flowed(lambda x, image, t, a=a: a * x, steps, solver, start)
+        np.testing.assert_allclose(got, start * factor**steps, rtol=1e-5, atol=1e-6)
+  got = flowed(lambda x, image, t: -1.5 * x, 100, 'midpoint', start)
+  np.testing.assert_allclose(got, start * np.exp(-1.5), rtol=1e-3, atol=1e-6)
 
 
 def test_times_of_the_steps_are_those_of_the_net():
@@ -66,8 +67,8 @@ def test_times_of_the_steps_are_those_of_the_net():
   v = lambda x, image, t: jnp.full_like(x, t)
   np.testing.assert_allclose(flowed(v, 4, 'euler', start), 0.375, rtol=1e-5)
   np.testing.assert_allclose(flowed(v, 4, 'midpoint', start), 0.5, rtol=1e-5)
-  found = flowed(v, 4, 'midpoint', start, time_scale=100.0)
-  np.testing.assert_allclose(found, 50, rtol=1e-5)
+  got = flowed(v, 4, 'midpoint', start, time_scale=100.0)
+  np.testing.assert_allclose(got, 50, rtol=1e-5)
 
 
 def test_a_velocity_towards_a_map_ends_there():
@@ -75,8 +76,8 @@ def test_a_velocity_towards_a_map_ends_there():
   end = 2 * np.eye(3)[np.random.default_rng(1).integers(0, 3, (2, 1, 8, 8))] - 1
   start = np.random.default_rng(0).normal(size=end.shape)
   for steps in (1, 3):
-    found = flowed(lambda x, image, t: (end - x) / (1 - t), steps, 'euler', start)
-    np.testing.assert_allclose(found, end, atol=1e-5)
+    got = flowed(lambda x, image, t: (end - x) / (1 - t), steps, 'euler', start)
+    np.testing.assert_allclose(got, end, atol=1e-5)
 
 
 def test_guidance_adds_what_the_image_changes():
@@ -84,8 +85,8 @@ def test_guidance_adds_what_the_image_changes():
   v = lambda x, image, t: 2 + image + 0 * x
   options = dict(image=0.25, image_dropout=0.2)
   for guidance in (0.0, 0.3):
-    found = flowed(v, 1, 'euler', start, guidance=guidance, **options)
-    np.testing.assert_allclose(found, (1 + guidance) * 2.25 - guidance * 2, rtol=1e-5)
+    got = flowed(v, 1, 'euler', start, guidance=guidance, **options)
+    np.testing.assert_allclose(got, (1 + guidance) * 2.25 - guidance * 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize('one_channel', [False, True])
@@ -130,26 +131,15 @@ def test_the_image_is_dropped_for_some_images():
   loss = jax.jit(lambda b, seen: method.loss({'params': params}, b, Noise(*given, seen))[0])
   given = jax.random.normal(KEY, (2, 8, 8, 3)), np.full(2, 0.5, np.float32)
   other = batch(image=0.1)  # standardised there is nothing to see in it
-  found = [
+  got = [
     float(loss(b, np.array(seen))['loss/velocity'])
     for b, seen in ((batch(), [True] * 2), (batch(), [False] * 2), (other, [False] * 2))
   ]
-  assert found[0] != found[1] == found[2]
+  assert got[0] != got[1] == got[2]
 
 
 def test_it_learns_and_its_samples_do_not_depend_on_the_batch():
-  state, step = METHOD.init(0, batch()), jax.jit(METHOD.step)
-  losses = []
-  for k in range(60):
-    state, logs = step(state, batch(), jax.random.key(k))
-    losses.append(float(logs['loss/velocity']))
-  assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
-  predict = jax.jit(METHOD.predictors()['samples'], static_argnums=3)
-  both = predict(state, batch(), KEY, 3)
-  second = predict(state, {k: v[1:] for k, v in batch().items()}, KEY, 3)
-  np.testing.assert_array_equal(both.probs[1:], second.probs)
-  assert set(np.unique(both.probs)) == {0, 1}
-  assert (np.argmax(both.probs, -1) == batch()['label'][:, None]).mean() > 0.9
+  check_it_learns(METHOD, batch(), 'loss/velocity', 0.5)
 
 
 def test_one_euler_step_of_one_channel():
@@ -227,8 +217,8 @@ def test_the_loss_of_all_readers_is_the_mean_of_theirs():
     for m in range(3):
       losses[i, m] = alone(row[0] | {'label': maps[i : i + 1, m]}, row[1])['loss/velocity']
   assert losses[0, 0] != pytest.approx(losses[0, 1], rel=1e-2)
-  found = loss(both)(b | {'labels': maps, 'label_weight': share}, noise)['loss/velocity']
-  assert float(found) == pytest.approx((losses * share).sum(1).mean(), rel=1e-4)
+  got = loss(both)(b | {'labels': maps, 'label_weight': share}, noise)['loss/velocity']
+  assert float(got) == pytest.approx((losses * share).sum(1).mean(), rel=1e-4)
 
 
 @pytest.mark.parametrize(

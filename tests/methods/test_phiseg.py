@@ -39,11 +39,11 @@ def test_the_loss_is_the_bound_of_every_level(state):
       far = (q.deviation**2 + (q.mean - p.mean) ** 2) / variance
       each = 0.5 * (far - 1 + np.log(variance) - 2 * np.log(q.deviation))
       total += 4**i * each.sum((1, 2, 3)).mean()
-    found = logs
+    got = logs
     if port:
       method = PHiSeg(**vars(METHOD) | dict(port_kl=True))
-      found = jax.jit(lambda *x, of=method: of.loss(*x)[0])(state.net.variables, b, NOISE)
-    assert float(found['loss/divergence']) == pytest.approx(total, rel=1e-4)
+      got = jax.jit(lambda *x, of=method: of.loss(*x)[0])(state.net.variables, b, NOISE)
+    assert float(got['loss/divergence']) == pytest.approx(total, rel=1e-4)
   cross_entropy, above = 0.0, 0.0
   for part in logits[::-1]:
     above = above + np.float64(part)
@@ -64,14 +64,14 @@ def test_each_level_is_drawn_given_the_draws_above_it(state):
   rows = np.array([1, 4])  # the second sample of each image
   others = np.delete(np.arange(6), rows)
   for changed, moves in ((fine, (False, False)), (coarse, (True, False))):
-    found, other, z = jax.device_get(call(maps, changed))
+    got, other, z = jax.device_get(call(maps, changed))
     for i, does in enumerate(moves):
       same = np.isclose(other[i].mean, priors[i].mean, atol=1e-6).all((1, 2, 3))
       assert same[others].all()
       assert same[rows].all() != does
     np.testing.assert_allclose(z[0][others], draws[0][others], atol=1e-5)
-    assert np.abs(found - logits)[:, 1].max() > 1e-4
-    np.testing.assert_allclose(found[:, ::2], logits[:, ::2], atol=1e-4)
+    assert np.abs(got - logits)[:, 1].max() > 1e-4
+    np.testing.assert_allclose(got[:, ::2], logits[:, ::2], atol=1e-4)
 
 
 def test_one_annotator_and_samples_that_do_not_depend_on_the_batch(state):

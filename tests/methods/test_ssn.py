@@ -45,8 +45,8 @@ def test_draws_have_the_covariance_of_the_distribution():
   variance = RNG.uniform(0.1, 2, (1, *size, k))
   normal = LowRank(np.zeros_like(variance), variance, factor)
   unit = np.eye(rank + events)[None]
-  found = whole(normal.drawn)(unit[..., :rank], unit[..., rank:].reshape(1, -1, *size, k))
-  root = found.reshape(rank + events, events)
+  got = whole(normal.drawn)(unit[..., :rank], unit[..., rank:].reshape(1, -1, *size, k))
+  root = got.reshape(rank + events, events)
   p = np.moveaxis(factor[0], 2, -1).reshape(events, rank)
   want = p @ p.T + np.diag(variance.ravel())
   np.testing.assert_allclose(root.T @ root, want, atol=1e-5)
@@ -73,8 +73,8 @@ def test_many_samples_of_a_net_have_its_covariance():
 def test_the_loss_falls_and_the_largest_variance_is_logged():
   state, logs = METHOD.init(0, batch()), []
   for k in range(30):
-    state, found = UPDATE(state, batch(), noise())
-    logs.append({key: float(value) for key, value in found.items()})
+    state, got = UPDATE(state, batch(), noise())
+    logs.append({key: float(value) for key, value in got.items()})
     assert int(state.step) == k + 1
   assert logs[-1]['loss/likelihood'] < 0.6 * logs[0]['loss/likelihood']
   assert logs[0]['max_variance'] > 2 * EPSILON

@@ -58,8 +58,8 @@ def test_time_is_added_or_scales_and_shifts():
     params = moved(whole(block.init)(jax.random.key(0), x, time)['params'])
     kernel = params['time_emb_proj']['kernel']
     assert kernel.shape == (6, 8 if scale_shift else 4)
-    found = whole(block.apply)({'params': params}, x, time)
-    np.testing.assert_allclose(found, by_hand(params, x, time, scale_shift), atol=1e-4)
+    got = whole(block.apply)({'params': params}, x, time)
+    np.testing.assert_allclose(got, by_hand(params, x, time, scale_shift), atol=1e-4)
 
 
 def by_hand(params, x, time, scale_shift):
@@ -99,15 +99,15 @@ def test_attention_of_several_heads():
     weights = np.exp(q @ k.T / np.sqrt(2))
     heads.append(weights / weights.sum(1, keepdims=True) @ v)
   out = np.concatenate(heads, 1) @ params['proj_out']['kernel'] + params['proj_out']['bias']
-  found = whole(layer.apply)({'params': params}, x)
-  np.testing.assert_allclose(found, x + out.reshape(x.shape), atol=1e-4)
+  got = whole(layer.apply)({'params': params}, x)
+  np.testing.assert_allclose(got, x + out.reshape(x.shape), atol=1e-4)
 
 
 def test_the_sinusoid():
-  found = whole(lambda t: sinusoid(t, 6))(np.float32([0, 3]))
+  got = whole(lambda t: sinusoid(t, 6))(np.float32([0, 3]))
   rates = 10_000.0 ** (-np.arange(3) / 3)
   want = [np.concatenate([np.cos(t * rates), np.sin(t * rates)]) for t in (0, 3)]
-  np.testing.assert_allclose(found, want, atol=1e-6)
+  np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 def test_options_of_its_parts():

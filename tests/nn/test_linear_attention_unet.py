@@ -31,9 +31,9 @@ def test_attention_is_its_definition(linear):
   x = RNG.normal(size=(2, 3, 4, 6)).astype(np.float32)
   net = Attention(linear)
   params = jax.tree.map(lambda a: RNG.normal(size=a.shape), net.init(jax.random.key(0), x))
-  found = net.apply(params, x)
+  got = net.apply(params, x)
   p = params['params']
-  for image, ours in zip(x, found, strict=True):
+  for image, ours in zip(x, got, strict=True):
     places = image.reshape(12, 6)
     seen = normed(places) * p['norm']['scale'] + p['norm']['bias']
     parts = (seen @ p['joint']['kernel']).reshape(12, 3, 4, 32)
@@ -59,11 +59,11 @@ def test_kernels_are_standardised_or_multiplied(multiplied):
   net = StandardisedConv(5, 3, multiplied=multiplied, use_bias=True)
   x = RNG.normal(size=(1, 1, 1, 4)).astype(np.float32)
   kernel, bias = RNG.normal(size=(3, 3, 4, 5)), RNG.normal(size=5)
-  found = net.apply({'params': {'kernel': kernel, 'bias': bias}}, x)[0, 0, 0]
+  got = net.apply({'params': {'kernel': kernel, 'bias': bias}}, x)[0, 0, 0]
   flat = kernel.reshape(36, 5)
   factor = flat.std(0) if multiplied else 1 / flat.std(0)
   want = x[0, 0, 0] @ ((kernel[1, 1] - flat.mean(0)) * factor) + bias
-  np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_times_become_waves():

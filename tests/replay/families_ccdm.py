@@ -54,7 +54,7 @@ def diffusion(r: Replay) -> None:
       logits, gumbel = cast(nhwc(r['logits'])), cast(nhwc(r['gumbel']))
       start = np.asarray(one_hot(label, logits))
 
-      def found(logits: Any, start: Any = start, gumbel: Any = gumbel) -> Any:
+      def got(logits: Any, start: Any = start, gumbel: Any = gumbel) -> Any:
         x = method.noised(start, time, gumbel)
         step = method.steps.at(time - 1, logits)
         weight = jnp.asarray(weights, logits.dtype)[label]
@@ -67,7 +67,7 @@ def diffusion(r: Replay) -> None:
           'loss_per_image': apart,
         }
 
-      (loss, out), grad = jax.device_get(jax.jit(jax.value_and_grad(found, has_aux=True))(logits))
+      (loss, out), grad = jax.device_get(jax.jit(jax.value_and_grad(got, has_aux=True))(logits))
     check_diffusion(r, loss, out, grad, wide)
   kept = categorical.Schedule.of('cosine', c['time_steps']).kept[time - 1][:, None, None, None]
   q = categorical.redrawn(np.float64(start), 1 - kept)
@@ -156,12 +156,12 @@ def check_chain(r: Replay, method: Plain, v: Any, cast: Any, tolerance: float) -
   whole = jax.jit(
     lambda labels: categorical.reversed_chain(method.steps, predict, lambda k: noise[k], labels)
   )
-  found, smallest, final = [], np.inf, whole(labels)
+  got, smallest, final = [], np.inf, whole(labels)
   for k in range(last, -1, -1):
-    found.append(np.asarray(labels[:, 0]))
+    got.append(np.asarray(labels[:, 0]))
     probs, labels = before(labels, k)
     if k:
       smallest = min(smallest, margin(probs, noise[k]))
-  r.check('chain', np.stack(found), 0.0)
+  r.check('chain', np.stack(got), 0.0)
   r.check('chain_margin', smallest, 1e-4)
   r.check('chain_final_probs', nchw(final[:, 0]), tolerance, relative=True)

@@ -40,8 +40,8 @@ def total(method: Plain, params: Any, stats: Any, batch: Any, noise: Any) -> Any
   return sum(parts.values()), (nets, logs, new)
 
 
-def check_training(r: Replay, found: Any, noise: Any, tolerance: float) -> None:
-  logits, priors, posteriors = found
+def check_training(r: Replay, got: Any, noise: Any, tolerance: float) -> None:
+  logits, priors, posteriors = got
   size = np.array(r['s0'].shape[-2:])
   for i, (s, p, q) in enumerate(zip(logits, priors, posteriors, strict=True)):
     s = nchw(s)

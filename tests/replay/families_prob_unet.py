@@ -68,12 +68,12 @@ def outputs(method: Plain, v: Any, batch: Any, noise: Any) -> dict[str, Any]:
   }
 
 
-def check_outputs(r: Replay, found: dict[str, Any], tolerance: float) -> None:
+def check_outputs(r: Replay, got: dict[str, Any], tolerance: float) -> None:
   for key in ('prior_mu', 'prior_log_sigma', 'post_mu', 'post_log_sigma', 'z_post', 'kl_per_image'):
-    r.check(key, found[key], tolerance, relative=True)
-  logits = nchw(found['rec_logits'])
+    r.check(key, got[key], tolerance, relative=True)
+  logits = nchw(got['rec_logits'])
   r.check('rec_logits', logits[:, -r['rec_logits'].shape[1] :], tolerance, relative=True)
-  r.check('kl', found['kl_per_image'].mean(), tolerance, relative=True)
+  r.check('kl', got['kl_per_image'].mean(), tolerance, relative=True)
 
 
 def replayed(r: Replay, method: Plain, batch: Any, wide: bool, decay: bool) -> Any:
@@ -84,19 +84,19 @@ def replayed(r: Replay, method: Plain, batch: Any, wide: bool, decay: bool) -> A
     v, batch, noise = cast(weights.variables()), cast(batch), cast(r['eps_post'])
 
     def total(params: Any) -> Any:
-      found = outputs(method, {'params': params}, batch, noise)
-      loss = sum(found[k] for k in ('cross_entropy', 'divergence', 'norms'))
+      got = outputs(method, {'params': params}, batch, noise)
+      loss = sum(got[k] for k in ('cross_entropy', 'divergence', 'norms'))
       if decay:
         loss += DECAY * squares(params, f'combine{method.net.combination - 1}')
-      return loss, found
+      return loss, got
 
     run = jax.jit(jax.value_and_grad(total, has_aux=True))
-    (loss, found), grads = jax.device_get(run(v['params']))
-    check_outputs(r, found, tolerance)
+    (loss, got), grads = jax.device_get(run(v['params']))
+    check_outputs(r, got, tolerance)
     r.check('loss', loss, tolerance, relative=True)
     check_gradients(r, weights.foreign(grads), 2e-5 if wide else 1e-4)
     check_steps(r, weights, Adam(lr=1e-4), run, v['params'], tolerance)
-    return found, v
+    return got, v
 
 
 @replays('families', 'prob_unet')
@@ -106,11 +106,11 @@ def port(r: Replay) -> None:
   batch = {'image': nhwc(r['x']), 'label': r['segm'][:, 0].astype(np.int32)}
   for wide in (True, False):
     tolerance = 2e-6 if wide else 1e-5
-    found, v = replayed(r, method, batch, wide, decay=False)
-    r.check('rec_loss_sum', found['cross_entropy'], tolerance, relative=True)
+    got, v = replayed(r, method, batch, wide, decay=False)
+    r.check('rec_loss_sum', got['cross_entropy'], tolerance, relative=True)
     pixels = np.prod(r['segm'].shape)
-    r.check('rec_loss_mean', found['cross_entropy'] / pixels, tolerance, relative=True)
-    r.check('reg_loss', found['norms'] / DECAY, tolerance, relative=True)
+    r.check('rec_loss_mean', got['cross_entropy'] / pixels, tolerance, relative=True)
+    r.check('reg_loss', got['norms'] / DECAY, tolerance, relative=True)
     with precision(wide) as cast:
       inputs = cast((v, batch['image'], np.moveaxis(r['eps_prior'], 0, 1)))
       run = jax.jit(functools.partial(_sampled, method))
@@ -141,8 +141,8 @@ def original(r: Replay) -> None:
     tolerance = 2e-6 if wide else 1e-5
     batch = {'image': nhwc(r['x']), 'label': r['label'].astype(np.int32)}
     batch['known'] = ~left_out
-    found, v = replayed(r, method, batch, wide, decay=True)
-    rec = found['cross_entropy']
+    got, v = replayed(r, method, batch, wide, decay=True)
+    rec = got['cross_entropy']
     r.check('rec_loss_sum', rec, tolerance, relative=True)
     r.check('rec_loss_mean', rec / np.mean(batch['known'].sum((1, 2))), tolerance, relative=True)
     reg = float(squares(jax.tree.map(np.float64, v['params']), f'combine{c["no_convs_fcomb"] - 1}'))

@@ -69,7 +69,7 @@ def head(r: Replay) -> None:
       given = cast((nhwc(r['features']), shared, own))
       batch = {'label': r['label'].astype(np.int32)}
 
-      def found(params, features, shared, own, method=method, free=free, mask=mask, batch=batch):
+      def got(params, features, shared, own, method=method, free=free, mask=mask, batch=batch):
         layer = params['out']
         normal = method.distribution(jax.nn.relu(features) @ layer['kernel'] + layer['bias'])
         normal = masked(normal, mask)
@@ -87,7 +87,7 @@ def head(r: Replay) -> None:
               out |= {'samples': logits, 'log_lik_per_image': average}
         return out['loss'], out
 
-      run = jax.jit(jax.value_and_grad(found, argnums=(0, 1), has_aux=True))
+      run = jax.jit(jax.value_and_grad(got, argnums=(0, 1), has_aux=True))
       (_, out), (grads, of_features) = jax.device_get(run(v['params'], *given))
     check_head(r, out, 2e-6 if wide else 1e-5)
     check_gradients(r, weights.foreign(grads), 1e-4)
@@ -123,7 +123,7 @@ def unet(r: Replay) -> None:
       v, x, noise = cast(weights.variables()), cast(nhwc(r['x'])), cast((shared, own))
       batch = {'label': r['mask'][:, 0].astype(np.int32)}
 
-      def found(params, x=x, noise=noise, batch=batch):
+      def got(params, x=x, noise=noise, batch=batch):
         net = method.net
         features = net.apply({'params': params}, x, train=True, method='features')
         normal = method.distribution(net.apply({'params': params}, x, train=True))
@@ -132,7 +132,7 @@ def unet(r: Replay) -> None:
         average = jax.nn.logsumexp(likelihood, 1) - jnp.log(likelihood.shape[1])
         return -average.mean(), (features, normal, logits, likelihood.T)
 
-      run = jax.jit(jax.value_and_grad(found, has_aux=True))
+      run = jax.jit(jax.value_and_grad(got, has_aux=True))
       (loss, (features, normal, logits, likelihood)), grads = jax.device_get(run(v['params']))
       r.check('features', nchw(features), tolerance, relative=True)
       r.check('mean', nchw(normal.mean), tolerance, relative=True)
