@@ -4,7 +4,8 @@ Letters: B images, N samples, L latent levels (0 the finest), h x w places of a 
 
 Departs from UNet-Zoo's port, whose code it follows: the divergence is that of normal distributions
 (there the product of both deviations stands for the prior's variance: `port_kl`); samples are
-ancestral, each level given the draws above it (its `sample` redraws levels independently).
+ancestral, each level given the draws above it (its `sample` redraws levels independently); both
+nets' latents begin alike (`wide_latents` of the net).
 """
 
 import dataclasses

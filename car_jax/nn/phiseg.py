@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from car_jax.errors import UserError
 from car_jax.gaussian import Gaussian
+from car_jax.nn import init
 from car_jax.nn.layers import at_least_float32, check_multiple, conv, through
 from car_jax.nn.net import Segmenter
 from car_jax.nn.resize import resize_nearest
@@ -99,7 +100,14 @@ class PHiSegNet(Segmenter):
   latent: Width = 2
   """Channels of each latent."""
 
-  INIT = KAIMING
+  wide_latents: bool = False
+  """Layers that give the latents start as random as all others, as released: posterior and prior
+  then begin 10^4 nats and more apart, where they begin alike otherwise."""
+
+  @property
+  def INIT(self) -> init.Table:
+    alike = (r'/(mean|deviation)\d/kernel', init.zeros)
+    return KAIMING if self.wide_latents else (alike, *KAIMING)
 
   @property
   def multiple(self) -> int:

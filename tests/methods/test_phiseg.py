@@ -18,7 +18,17 @@ NOISE = [RNG.normal(size=(2, *shape)).astype(np.float32) for shape in SHAPES]
 
 @pytest.fixture(scope='module')
 def state():
-  return METHOD.init(0, batch(16))
+  """With latents as random as other layers: they begin alike otherwise."""
+  return PHiSeg(**vars(METHOD) | dict(model=NET | dict(wide_latents=True))).init(0, batch(16))
+
+
+@pytest.mark.parametrize('wide', [False, True])
+def test_posterior_and_prior_begin_alike_unless_asked(wide):
+  method = PHiSeg(**vars(METHOD) | dict(model=NET | dict(wide_latents=wide)))
+  variables = method.init(0, batch(16)).net.variables
+  parts, _, _ = jax.jit(method.loss)(variables, batch(16), NOISE)
+  nats = float(parts['loss/divergence'])
+  assert nats > 100 if wide else abs(nats) < 0.1
 
 
 def test_latents_lie_on_the_coarsest_levels():
