@@ -5,6 +5,7 @@ one instruction of several minutes.
 """
 
 import atexit
+import ctypes
 import os
 import pathlib
 import sys
@@ -27,8 +28,22 @@ def use_compilation_cache() -> None:
 def compiled(jitted: Any, *arguments: Any, stop: Interrupt, say: Callable[[str], None]) -> Any:
   """jitted.lower(*arguments).compile(); `say` is told where that takes over a second."""
   text = 'compiling (once; later starts find it in the cache)'
-  work = lambda: jitted.lower(*arguments).compile()
+
+  def work() -> Any:
+    program = jitted.lower(*arguments).compile()
+    give_back()
+    return program
+
   return awaited(work, stop=stop, slow=lambda: say(text))
+
+
+def give_back() -> None:
+  """Gives memory that is free to the system, where the C library can, as glibc does.
+
+  Of what compiling takes glibc keeps pieces that are too small for the scratch of a step.
+  """
+  if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'malloc_trim'):
+    libc.malloc_trim(0)
 
 
 def awaited(
