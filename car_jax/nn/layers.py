@@ -77,9 +77,10 @@ def check_two_classes(option: str, num_classes: int) -> None:
     )
 
 
-def of_two(logit: Array) -> Array:
-  """A logit [.., 1] of the second of two classes -> logits [.., 2]; softmax gives its sigmoid."""
-  return jnp.concatenate([jnp.zeros_like(logit), logit], -1)
+def of_two(logit: Array, axis: int = -1) -> Array:
+  """A logit of the second of two classes -> logits of both along `axis`, whose length is 1 before:
+  softmax gives its sigmoid."""
+  return jnp.concatenate([jnp.zeros_like(logit), logit], axis)
 
 
 class BatchNorm(nn.Module):
