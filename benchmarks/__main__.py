@@ -15,6 +15,7 @@ NAMES = (
   'car_steps',
   'mose_steps',
   'sac_steps',
+  'family_steps',
   'segmenters',
   'feeding',
   'generation',

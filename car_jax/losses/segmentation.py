@@ -28,14 +28,21 @@ def cross_entropy(
 
 
 def log_likelihood(
-  logits: Float[Array, '*B H W C'],
-  label: Integer[Array, '*B H W'],
-  mask: Bool[Array, '*B H W'] | None = None,
+  logits: Float[Array, '*B _ _ _'],
+  label: Integer[Array, '*#B H W'],
+  mask: Bool[Array, '*#B H W'] | None = None,
+  axis: int = -1,
 ) -> Float[Array, '*B']:
-  """Of whole label maps, in nats: the sum over the pixels of `mask`, by their softmax."""
+  """Of whole label maps, in nats: the sum over the pixels of `mask`, by their softmax.
+
+  Logits are [.., H, W, C], or with axis=-3 [.., C, H, W]. A label's is selected among all classes:
+  the gradient of reading it would be scattered.
+  """
   wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-  picked = jnp.take_along_axis(jax.nn.log_softmax(wide), label[..., None], axis=-1)[..., 0]
-  return jnp.sum(picked if mask is None else jnp.where(mask, picked, 0), (-2, -1))
+  own = jax.nn.one_hot(label, logits.shape[axis], dtype=bool, axis=axis)
+  if mask is not None:
+    own &= jnp.expand_dims(mask, axis)
+  return jnp.sum(jnp.where(own, jax.nn.log_softmax(wide, axis), 0), (-3, -2, -1))
 
 
 def negative_log_probability(

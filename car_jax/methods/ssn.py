@@ -2,7 +2,8 @@
 
 A net gives each pixel and class a mean, a variance and R numbers more; logits of an image are one
 draw of the normal distribution with covariance P P^T + diag(D) over all pixels and classes.
-Letters: B images, S samples, H x W pixels, C classes, K logits of a pixel, R rank.
+Letters: B images, S samples, H x W pixels, C classes, K logits of a pixel, R rank. Classes stand
+before pixels here: where so few are last, CPUs take several times as long for draws and their loss.
 
 Departs from the released code: that also factorises the R x R capacitance matrix, fails where large
 regions are alike, and then takes independent normals in silence; neither training nor sampling
@@ -35,7 +36,7 @@ EPSILON = 1e-5
 
 
 class LowRank(flax.struct.PyTreeNode):
-  """A normal distribution over logits: mean, variance [B, H, W, K], factor [B, H, W, R, K].
+  """A normal distribution over logits: mean, variance [B, K, H, W], factor [B, R, K, H, W].
 
   variance is that of the part that pixels do not share.
   """
@@ -45,16 +46,16 @@ class LowRank(flax.struct.PyTreeNode):
   factor: Array
 
   def drawn(self, shared: Array, own: Array) -> Array:
-    """Noise [B, S, R] and [B, S, H, W, K] -> deviations from the mean [B, S, H, W, K]."""
+    """Noise [B, S, R] and [B, S, K, H, W] -> deviations from the mean [B, S, K, H, W]."""
     together = jnp.einsum(
-      'bhwrk,bsr->bshwk', self.factor, shared, precision=jax.lax.Precision.HIGHEST
+      'brkhw,bsr->bskhw', self.factor, shared, precision=jax.lax.Precision.HIGHEST
     )
     return together + jnp.sqrt(self.variance)[:, None] * own
 
   @property
   def whole_variance(self) -> Array:
-    """[B, H, W, K], of each logit."""
-    return self.variance + jnp.square(self.factor).sum(3)
+    """[B, K, H, W], of each logit."""
+    return self.variance + jnp.square(self.factor).sum(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,26 +107,30 @@ class SSN(Sampled):
   def distribution(self, numbers: Array) -> LowRank:
     """The net's last layer [B, H, W, K (2 + R)] as a distribution."""
     k = self.logits_of_pixel
-    mean, log_variance, factor = jnp.split(numbers, [k, 2 * k], -1)
+    mean, log_variance, factor = jnp.split(jnp.moveaxis(numbers, -1, 1), [k, 2 * k], 1)
     if self.log_variance_limit:
       log_variance = jnp.clip(log_variance, -self.log_variance_limit, self.log_variance_limit)
     variance = jnp.exp(log_variance) + 2 * EPSILON
-    return LowRank(mean, variance, factor.reshape(*factor.shape[:3], self.rank, k))
+    return LowRank(mean, variance, factor.reshape(len(factor), self.rank, *mean.shape[1:]))
 
   def classes(self, logits: Array) -> Array:
-    """[.., K] -> logits of every class [.., C]."""
-    return of_two(logits) if self.one_logit else logits
+    """[.., K, H, W] -> logits of every class [.., C, H, W]."""
+    return of_two(logits, -3) if self.one_logit else logits
+
+  def probabilities(self, logits: Array) -> Array:
+    """[.., K, H, W] -> of every class, which are last: [.., H, W, C]."""
+    return jnp.moveaxis(jax.nn.softmax(self.classes(logits), -3), -3, -1)
 
   def noise(self, key: Array, n: int, height: Any, width: Any) -> tuple[Array, Array]:
     shared, own = jax.random.split(key)
-    shape = (n, height, width, self.logits_of_pixel)
+    shape = (n, self.logits_of_pixel, height, width)
     return jax.random.normal(shared, (n, self.rank)), jax.random.normal(own, shape)
 
   def training_noise(self, key: Array, batch: Batch) -> tuple[Array, Array]:
     b, *size = batch['image'].shape[:3]
     draws = self.samples // 2 if self.antithetic else self.samples
     shared, own = jax.random.split(key)
-    own = jax.random.normal(own, (b, draws, *size, self.logits_of_pixel))
+    own = jax.random.normal(own, (b, draws, self.logits_of_pixel, *size))
     return jax.random.normal(shared, (b, draws, self.rank)), own
 
   def phase(self, step: int, state: State) -> str | None:
@@ -133,16 +138,16 @@ class SSN(Sampled):
     return 'mean' if step < self.mean_steps else None
 
   def sampled(self, normal: LowRank, noise: tuple[Array, Array]) -> Array:
-    """Logits [B, S, H, W, C] of a training step."""
+    """Logits [B, S, C, H, W] of a training step."""
     deviations = normal.drawn(*noise)
     if self.antithetic:
       deviations = jnp.concatenate([deviations, -deviations], 1)
     return self.classes(normal.mean[:, None] + deviations)
 
   def log_likelihood(self, logits: Array, batch: Batch) -> Array:
-    """Of each image's label under each of its logits [B, S, H, W, C], in nats: [B, S]."""
-    label, known = (jnp.broadcast_to(a[:, None], logits.shape[:-1]) for a in self.labelled(batch))
-    return segmentation.log_likelihood(logits, label, known)
+    """Of each image's label under each of its logits [B, S, C, H, W], in nats: [B, S]."""
+    label, known = (a[:, None] for a in self.labelled(batch))
+    return segmentation.log_likelihood(logits, label, known, axis=-3)
 
   def loss(
     self,
@@ -174,8 +179,9 @@ class SSN(Sampled):
     parts = {'loss/likelihood': -jnp.mean(average)}
     for name, weight in net.auxiliary_weights.items():
       size, align = batch['label'].shape[-2:], net.align_corners
-      mean = self.distribution(new['auxiliary'][name][0]).mean
-      logits = self.classes(resize_bilinear(mean, size, align_corners=align))
+      low = new['auxiliary'][name][0][..., : self.logits_of_pixel]
+      mean = resize_bilinear(low, size, align_corners=align)
+      logits = self.classes(jnp.moveaxis(mean, -1, 1))
       parts[f'loss/{name}'] = -weight * jnp.mean(self.log_likelihood(logits[:, None], batch))
     logs = {'max_variance': jnp.max(normal.whole_variance)}
     return parts, logs, new.get('batch_stats', {})
@@ -188,8 +194,8 @@ class SSN(Sampled):
 
   def drawn(self, state: State, batch: Batch, noise: tuple[Array, Array]) -> Array:
     normal = self.normal(state, batch)
-    return jax.nn.softmax(self.classes(normal.mean[:, None] + normal.drawn(*noise)))
+    return self.probabilities(normal.mean[:, None] + normal.drawn(*noise))
 
   def predictors(self) -> dict[str, Any]:
-    mean = lambda state, batch: jax.nn.softmax(self.classes(self.normal(state, batch).mean))
+    mean = lambda state, batch: self.probabilities(self.normal(state, batch).mean)
     return super().predictors() | {'mean': baselines.argmax_of(mean)}

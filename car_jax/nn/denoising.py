@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.nn.init import torch_uniform
-from car_jax.nn.layers import conv
+from car_jax.nn.layers import GroupNorm, conv
 from car_jax.typing import Array
 
 ZEROS = nn.initializers.zeros
@@ -37,8 +37,8 @@ def dense(features: int, name: str, dtype: Any, **kw: Any) -> nn.Dense:
   return nn.Dense(features, dtype=dtype, name=name, **kw)
 
 
-def group_norm(groups: int, epsilon: float, name: str, dtype: Any) -> nn.GroupNorm:
-  return nn.GroupNorm(groups, None, epsilon, dtype, use_fast_variance=False, name=name)
+def group_norm(groups: int, epsilon: float, name: str, dtype: Any) -> GroupNorm:
+  return GroupNorm(groups, epsilon, dtype, name=name)
 
 
 def sinusoid(time: Array, width: int) -> Array:

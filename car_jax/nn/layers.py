@@ -19,6 +19,7 @@ from car_jax.errors import UserError
 from car_jax.nn.init import torch_uniform
 from car_jax.typing import Array
 
+Axes = tuple[int, ...]
 _RECOMPUTED = contextvars.ContextVar('recomputed', default=False)
 
 
@@ -77,9 +78,10 @@ def check_two_classes(option: str, num_classes: int) -> None:
     )
 
 
-def of_two(logit: Array) -> Array:
-  """A logit [.., 1] of the second of two classes -> logits [.., 2]; softmax gives its sigmoid."""
-  return jnp.concatenate([jnp.zeros_like(logit), logit], -1)
+def of_two(logit: Array, axis: int = -1) -> Array:
+  """A logit of the second of two classes -> logits of both along `axis`, whose length is 1 before:
+  softmax gives its sigmoid."""
+  return jnp.concatenate([jnp.zeros_like(logit), logit], axis)
 
 
 class BatchNorm(nn.Module):
@@ -106,7 +108,7 @@ class BatchNorm(nn.Module):
       gain = scale * jax.lax.rsqrt(var.value + self.epsilon)
       return (x * gain + (bias - mean.value * gain)).astype(x.dtype)
     axes = (0, 2, 3) if x.ndim == 5 else (0, 1, 2)
-    y, m, v = _normalised(at_least_float32(x), mean.value, scale, bias, axes, self.epsilon)
+    y, m, v = _normalised(at_least_float32(x), mean.value, scale, bias, axes, self.epsilon, 0)
     if not self.is_initializing():
       seen = x.size // (c * v.size // c)
       unbiased = v * (seen / max(seen - 1, 1))
@@ -119,25 +121,55 @@ class BatchNorm(nn.Module):
     return y.astype(x.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+class GroupNorm(nn.Module):
+  """Group norm (Wu & He, ECCV 2018): x [B, .., C] -> the same shape, each image and group of
+  channels by its own statistics.
+
+  linen's makes an axis of a group's channels, often one to four: slow on a CPU.
+  """
+
+  groups: int
+  epsilon: float = 1e-5
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    c = x.shape[-1]
+    scale = self.param('scale', nn.initializers.ones, (c,))
+    bias = self.param('bias', nn.initializers.zeros, (c,))
+    axes, wide = tuple(range(1, x.ndim - 1)), at_least_float32(x)
+    y = _normalised(wide, None, scale, bias, axes, self.epsilon, self.groups)[0]
+    return y if self.dtype is None else y.astype(self.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _normalised(
-  x: Array, near: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon: float
+  x: Array, near: Array | None, scale: Array, bias: Array, axes: Axes, epsilon: float, groups: int
 ) -> tuple[Array, Array, Array]:
-  """x by its statistics over `axes`, scaled and shifted; and these, which have no gradient: mean
-  and variance, with axes of length 1. near [C]: a guess of the mean, which changes rounding alone.
+  """x by its statistics over `axes` and over channels in `groups` of them, or 0 for each on its
+  own, scaled and shifted; and these, which have no gradient: mean and variance, with axes of length
+  1. near [C]: a guess of the mean, which changes rounding alone; None for none.
 
   The gradient is written out: it takes two passes over x, derived it took four.
   """
-  return _normalise(x, near, scale, bias, axes, epsilon)[0]
+  return _normalise(x, near, scale, bias, axes, epsilon, groups)[0]
 
 
-def _two_passes(axes: tuple[int, ...], x: Array, near: Array) -> tuple[Array, Array]:
+def _shared(x: Array, groups: int) -> Array:
+  """[.., C] -> the mean of each group of channels, at all of them; with 0 groups x."""
+  if not groups:
+    return x
+  grouped = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+  return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(x.shape)
+
+
+def _two_passes(axes: Axes, groups: int, x: Array) -> tuple[Array, Array]:
   """Mean and variance; the second begins when devices have agreed on the first."""
-  mean = jnp.mean(x, axes, keepdims=True)
-  return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+  mean = _shared(jnp.mean(x, axes, keepdims=True), groups)
+  return mean, _shared(jnp.mean(jnp.square(x - mean), axes, keepdims=True), groups)
 
 
-def _one_pass(axes: tuple[int, ...], x: Array, near: Array) -> tuple[Array, Array]:
+def _one_pass(axes: Axes, x: Array, near: Array) -> tuple[Array, Array]:
   """The same from sums that need not wait for each other: half the exchanges between devices.
 
   Squares of what is left beside `near` lose few digits where that is a running mean.
@@ -148,22 +180,27 @@ def _one_pass(axes: tuple[int, ...], x: Array, near: Array) -> tuple[Array, Arra
   return near + first, jnp.maximum(second - jnp.square(first), 0)
 
 
-def _normalise(x, near, scale, bias, axes, epsilon):
-  one, two = (functools.partial(f, axes) for f in (_one_pass, _two_passes))
-  mean, var = jax.lax.platform_dependent(x, near, tpu=one, default=two)
+def _normalise(x, near, scale, bias, axes, epsilon, groups):
+  two = lambda x, *_: _two_passes(axes, groups, x)
+  if near is None:
+    mean, var = two(x)
+  else:
+    one = functools.partial(_one_pass, axes)
+    mean, var = jax.lax.platform_dependent(x, near, tpu=one, default=two)
   inverse = jax.lax.rsqrt(var + epsilon)
-  return ((x - mean) * (inverse * scale) + bias, mean, var), (x, scale, mean, inverse)
+  return ((x - mean) * (inverse * scale) + bias, mean, var), (x, near, scale, mean, inverse)
 
 
-def _normalise_gradient(axes, epsilon, kept, gradients):
-  x, scale, mean, inverse = kept
+def _normalise_gradient(axes, epsilon, groups, kept, gradients):
+  x, near, scale, mean, inverse = kept
   dy = gradients[0]
   centred = (x - mean) * inverse
   shift, slope = (jnp.sum(d, axes, keepdims=True) for d in (dy, dy * centred))
-  count = x.size // shift.size
-  dx = (inverse * scale) * (dy - shift / count - centred * (slope / count))
+  each = inverse / (x.size // shift.size)
+  level, tilt = (each * _shared(scale * d, groups) for d in (shift, slope))
+  dx = (inverse * scale) * dy - level - centred * tilt
   total = lambda d: jnp.sum(d, range(d.ndim - 1))
-  return dx, jnp.zeros_like(scale), total(slope), total(shift)
+  return dx, jax.tree.map(jnp.zeros_like, near), total(slope), total(shift)
 
 
 _normalised.defvjp(_normalise, _normalise_gradient)

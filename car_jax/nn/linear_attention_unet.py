@@ -16,7 +16,15 @@ import numpy as np
 
 from car_jax.nn import init
 from car_jax.nn.denoising import enlarged, group_norm
-from car_jax.nn.layers import at_least_float32, attention, check_multiple, conv, dense, through
+from car_jax.nn.layers import (
+  GroupNorm,
+  at_least_float32,
+  attention,
+  check_multiple,
+  conv,
+  dense,
+  through,
+)
 from car_jax.nn.net import Segmenter
 from car_jax.nn.standardised import StandardisedConv
 from car_jax.options import Width
@@ -35,7 +43,7 @@ def embedded(t: Array, width: int) -> Array:
   return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
 
 
-def norm(name: str, dtype: Any) -> nn.GroupNorm:
+def norm(name: str, dtype: Any) -> GroupNorm:
   """Over all of an image's channels and places."""
   return group_norm(1, 1e-5, name, dtype)
 

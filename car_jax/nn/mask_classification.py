@@ -18,7 +18,7 @@ import numpy as np
 
 from car_jax.nn import init
 from car_jax.nn.composed import Head
-from car_jax.nn.layers import at_least_float32, check_divides, conv, layer_norm
+from car_jax.nn.layers import GroupNorm, at_least_float32, check_divides, conv, layer_norm
 from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Depth, Share, Width
 from car_jax.typing import Array
@@ -172,8 +172,7 @@ class GroupedConv(nn.Module):
   def __call__(self, x: Array) -> Array:
     kw = {'use_bias': self.use_bias, 'dtype': self.dtype, 'name': 'conv'}
     x = conv(self.features, self.size, 1, self.size // 2, **kw)(x)
-    kw = {'dtype': self.dtype, 'use_fast_variance': False, 'name': 'norm'}
-    return nn.GroupNorm(GROUPS, epsilon=1e-5, **kw)(x)
+    return GroupNorm(GROUPS, dtype=self.dtype, name='norm')(x)
 
 
 class MaskHead(Head):

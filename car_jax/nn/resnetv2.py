@@ -12,7 +12,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
-from car_jax.nn.layers import check_divides, max_pool3, through
+from car_jax.nn.layers import GroupNorm, check_divides, max_pool3, through
 from car_jax.nn.standardised import StandardisedConv
 from car_jax.options import Depth, Share, Width
 from car_jax.typing import Array
@@ -33,8 +33,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     def activated(x, name):
-      kw = {'use_fast_variance': False, 'dtype': self.dtype, 'name': name}
-      return nn.relu(nn.GroupNorm(GROUPS, epsilon=1e-5, **kw)(x))
+      return nn.relu(GroupNorm(GROUPS, dtype=self.dtype, name=name)(x))
 
     def convolved(x, name, features, size=1, stride=1, dilation=1):
       return StandardisedConv(features, size, stride, dilation, self.dtype, name=name)(x)

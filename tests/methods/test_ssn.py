@@ -33,7 +33,7 @@ def batch(size=8, image=None):
 
 def noise(method=METHOD, size=8):
   return jax.random.normal(KEY, (2, method.samples // 2, method.rank)), jax.random.normal(
-    jax.random.key(1), (2, method.samples // 2, size, size, method.logits_of_pixel)
+    jax.random.key(1), (2, method.samples // 2, method.logits_of_pixel, size, size)
   )
 
 
@@ -41,13 +41,13 @@ def test_draws_have_the_covariance_of_the_distribution():
   """Deviations are linear in the noise: unit vectors give the root of the covariance, exactly."""
   size, k, rank = (2, 3), 2, 4
   events = size[0] * size[1] * k
-  factor = RNG.normal(size=(1, *size, rank, k))
-  variance = RNG.uniform(0.1, 2, (1, *size, k))
+  factor = RNG.normal(size=(1, rank, k, *size))
+  variance = RNG.uniform(0.1, 2, (1, k, *size))
   normal = LowRank(np.zeros_like(variance), variance, factor)
   unit = np.eye(rank + events)[None]
-  got = whole(normal.drawn)(unit[..., :rank], unit[..., rank:].reshape(1, -1, *size, k))
+  got = whole(normal.drawn)(unit[..., :rank], unit[..., rank:].reshape(1, -1, k, *size))
   root = got.reshape(rank + events, events)
-  p = np.moveaxis(factor[0], 2, -1).reshape(events, rank)
+  p = factor[0].reshape(rank, events).T
   want = p @ p.T + np.diag(variance.ravel())
   np.testing.assert_allclose(root.T @ root, want, atol=1e-5)
   np.testing.assert_allclose(np.ravel(normal.whole_variance), np.diag(want), rtol=1e-5)
@@ -60,13 +60,13 @@ def test_many_samples_of_a_net_have_its_covariance():
   made = jax.vmap(lambda key: METHOD.noise(key, 20_000, 4, 4))(jax.random.split(KEY, 1))
   deviations = whole(normal.drawn)(*made)
   logits = np.float64(normal.mean[:, None] + deviations).reshape(20_000, -1)
-  p = np.moveaxis(normal.factor[0], 2, -1).reshape(32, -1)
+  p = np.asarray(normal.factor[0]).reshape(-1, 32).T
   want = p @ p.T + np.diag(normal.variance.ravel())
   scale = np.sqrt(np.outer(np.diag(want), np.diag(want)))
   assert np.abs((np.cov(logits.T) - want) / scale).max() < 6 / np.sqrt(20_000)
   np.testing.assert_allclose(logits.mean(0), normal.mean.ravel(), atol=0.1)
   few = jax.tree.map(lambda a: a[:, :10], made)
-  share = 1 / (1 + np.exp(-np.diff(logits[:10].reshape(10, 4, 4, 2))))[..., 0]
+  share = 1 / (1 + np.exp(-np.diff(logits[:10].reshape(10, 2, 4, 4), axis=1)))[:, 0]
   np.testing.assert_allclose(jax.jit(METHOD.drawn)(state, one, few)[0, ..., 1], share, atol=1e-5)
 
 
@@ -117,11 +117,11 @@ def test_ignored_pixels_are_not_learnt_from():
   method = SSN(3, 4, UNET, ignore_label=2, rank=3, samples=4)
   state = method.init(0, batch())
   likelihood = jax.jit(lambda b, x: method.log_likelihood(x, b))
-  logits = np.float32(RNG.normal(size=(2, 4, 8, 8, 3)))
+  logits = np.float32(RNG.normal(size=(2, 4, 3, 8, 8)))
   some, other = batch(), batch()
   some['label'][:, :4] = 2
   changed = logits.copy()
-  changed[:, :, :4] += RNG.normal(size=(2, 4, 4, 8, 3))
+  changed[..., :4, :] += RNG.normal(size=(2, 4, 3, 4, 8))
   np.testing.assert_array_equal(likelihood(some, logits), likelihood(some, changed))
   assert (likelihood(other, logits) != likelihood(other, changed)).all()
   del state
@@ -129,9 +129,9 @@ def test_ignored_pixels_are_not_learnt_from():
 
 def test_one_logit_is_two_classes():
   method = SSN(2, 4, UNET, rank=3, samples=4, one_logit=True)
-  logit = RNG.normal(size=(2, 3, 1))
-  share = np.asarray(jax.nn.softmax(method.classes(jnp.asarray(logit))))[..., 1]
-  np.testing.assert_allclose(share, 1 / (1 + np.exp(-logit[..., 0])), rtol=1e-5)
+  logit = RNG.normal(size=(2, 1, 3, 4))
+  share = np.asarray(method.probabilities(jnp.asarray(logit)))[..., 1]
+  np.testing.assert_allclose(share, 1 / (1 + np.exp(-logit[:, 0])), rtol=1e-5)
   assert method.net.num_classes == 5
 
 
@@ -146,7 +146,7 @@ def test_limits_keep_variances():
   method = SSN(2, 4, UNET, rank=3, samples=4, log_variance_limit=2.0)
   numbers = np.zeros((1, 1, 1, 10), np.float32)
   numbers[..., 2:4] = [-30, 30]
-  variance = method.distribution(jnp.asarray(numbers)).variance[0, 0, 0]
+  variance = method.distribution(jnp.asarray(numbers)).variance[0, :, 0, 0]
   np.testing.assert_allclose(variance, np.exp([-2, 2]) + 2 * EPSILON, rtol=1e-5)
 
 

@@ -26,19 +26,18 @@ HEADS = ('mean_l', 'log_cov_diag_l', 'cov_factor_l')
 
 
 def own_noise(eps: np.ndarray, classes: int, size: tuple[int, ...]) -> np.ndarray:
-  """[S, B, C H W] -> [B, S, H, W, C]"""
-  return np.moveaxis(nhwc(eps.reshape(*eps.shape[:2], classes, *size)), 0, 1)
+  """[S, B, C H W] -> [B, S, C, H, W]"""
+  return np.moveaxis(eps.reshape(*eps.shape[:2], classes, *size), 0, 1)
 
 
 def event(x: Any) -> np.ndarray:
-  """[B, H, W, R, K] -> [B, K H W, R]"""
-  x = np.moveaxis(np.asarray(x), (4, 3), (1, 4))
-  return x.reshape(len(x), -1, x.shape[-1])
+  """[B, R, K, H, W] -> [B, K H W, R]"""
+  return np.swapaxes(np.asarray(x).reshape(*x.shape[:2], -1), 1, 2)
 
 
 def by_sample(x: Any) -> np.ndarray:
-  """[B, S, H, W, C] -> [S, B, C, H, W]"""
-  return np.moveaxis(nchw(x), 1, 0)
+  """[B, S, C, H, W] -> [S, B, C, H, W]"""
+  return np.swapaxes(x, 0, 1)
 
 
 def method_of(c: dict[str, Any], **options: Any) -> SSN:
@@ -49,8 +48,8 @@ def method_of(c: dict[str, Any], **options: Any) -> SSN:
 
 def masked(normal: LowRank, mask: Any) -> LowRank:
   """Of a region alone, as the official code has it: enlarged within it, then everywhere."""
-  variance = (normal.variance - EPSILON) * mask[..., None] + EPSILON
-  return normal.replace(variance=variance, factor=normal.factor * mask[..., None, None])
+  variance = (normal.variance - EPSILON) * mask[:, None] + EPSILON
+  return normal.replace(variance=variance, factor=normal.factor * mask[:, None, None])
 
 
 @replays('families', 'ssn_head')
@@ -101,12 +100,12 @@ def check_head(r: Replay, out: dict[str, Any], tolerance: float) -> None:
   for key, value in out.items():
     if key in r:
       r.check(key, value, tolerance, relative=True)
-  r.check('mean', nchw(normal.mean), tolerance, relative=True)
-  r.check('cov_diag', nchw(normal.variance), tolerance, relative=True)
-  r.check('variance', nchw(normal.whole_variance), tolerance, relative=True)
+  r.check('mean', normal.mean, tolerance, relative=True)
+  r.check('cov_diag', normal.variance, tolerance, relative=True)
+  r.check('variance', normal.whole_variance, tolerance, relative=True)
   factor = event(normal.factor)
   r.check('cov_factor', factor, tolerance, relative=True)
-  diagonal = nchw(normal.variance).reshape(len(factor), -1, 1)
+  diagonal = normal.variance.reshape(len(factor), -1, 1)
   capacitance = np.eye(factor.shape[2]) + np.swapaxes(factor, 1, 2) @ (factor / diagonal)
   r.check('capacitance', capacitance, 10 * tolerance, relative=True)
 
@@ -135,8 +134,8 @@ def unet(r: Replay) -> None:
       run = jax.jit(jax.value_and_grad(got, has_aux=True))
       (loss, (features, normal, logits, likelihood)), grads = jax.device_get(run(v['params']))
       r.check('features', nchw(features), tolerance, relative=True)
-      r.check('mean', nchw(normal.mean), tolerance, relative=True)
-      r.check('cov_diag', nchw(normal.variance), tolerance, relative=True)
+      r.check('mean', normal.mean, tolerance, relative=True)
+      r.check('cov_diag', normal.variance, tolerance, relative=True)
       r.check('cov_factor', event(normal.factor), tolerance, relative=True)
       r.check('samples', by_sample(logits)[:, :, 1:], tolerance, relative=True)
       r.check('log_lik', likelihood, tolerance, relative=True)
