@@ -98,7 +98,13 @@ def _opened(
 ) -> Loaded:
   meta = saved.meta(step)
   config = configs.override(configs.saved(meta['config']), changes)
-  info = info or sources.from_json(meta['data'])
+  learnt = sources.from_json(meta['data'])
+  info = info or learnt
+  if 0 < learnt.num_classes != info.num_classes:
+    raise UserError(
+      f'{saved.place(step)} was trained for {learnt.num_classes} classes, the data have '
+      f'{info.num_classes}\n  score it on data with the classes of its training'
+    )
   method = loop.build_method(config, info, 1)
   if not method.predictors():
     raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
