@@ -11,6 +11,7 @@ import errno
 import functools
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -156,6 +157,10 @@ def mistake(error: BaseException) -> UserError | None:
   if isinstance(error, OSError) and error.errno in SYSTEM:
     place = error.filename2 or error.filename
     return UserError(f'{place}: {error.strerror}' if place else str(error.strerror))
+  no_room = os.strerror(errno.ENOSPC)
+  if isinstance(error, ValueError) and no_room in str(error):  # orbax's
+    place = re.search(r'file "(.*?\d)\.orbax-checkpoint-tmp', str(error))
+    return UserError(f'{place[1]}: {no_room}' if place else no_room)
   if isinstance(error, MemoryError):
     return UserError(f'out of memory{f" ({error})" if str(error) else ""}')
   full = any(words in str(error) for words in ('RESOURCE_EXHAUSTED', 'Out of memory'))  # XLA's

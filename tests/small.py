@@ -100,6 +100,7 @@ def get_config(variant='supervised'):
     c.method.optim.eps = 1e-5  # for the reason below
     if start:
       c.method.update(all_readers=True, one_channel=True, start=start)
+      c.method.optim.eps = 1e-6  # of a mean, whose gradients are small
   elif variant in ('prob_unet', 'phiseg'):
     c.method.model.update(widths=(4, 4))
     c.method.optim.eps = 1e-5  # losses are sums of pixels: so is the rounding of zero gradients

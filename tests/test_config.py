@@ -151,6 +151,17 @@ def test_differences_survive_json_and_name_each_key():
   assert configs.differences(a, b) == ['  steps: 1000 -> 2']
 
 
+def test_what_an_earlier_version_kept_is_read_under_the_names_of_today():
+  kept = json.loads(configs.to_json(demo()))
+  kept['data']['flip'] = kept['data'].pop('mirror')
+  kept['method']['model'] = dict(name='segnet', dtype='float16')  # once a dtype of nets
+  kept['method']['name'] = 'supervised'
+  kept['method'] = {k: kept['method'][k] for k in ('name', 'model')}
+  now = configs.saved(kept)
+  assert now.data.mirror == demo().data.mirror
+  assert now.method.model.dtype == 'float32'
+
+
 def test_a_key_may_be_set_in_a_group_that_the_override_before_it_makes():
   pairs = [('data.target', "{'split': 'x'}"), ('data.target.views', '2'), ('steps', '3')]
   c = configs.override(demo(), pairs)
