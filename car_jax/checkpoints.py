@@ -338,10 +338,10 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   saved = {name: steps for name, p in places.items() if (steps := list(_numbered(p)))}
   if not saved:
     text = f'no checkpoint in {root}\n  expected a --workdir of car-jax train'
-    beside = root.parent.iterdir() if root.parent.is_dir() and not root.exists() else ()
+    near = root if root.is_dir() else root.parent
     is_run = lambda folder: any((folder / kind).is_dir() for kind in FOLDERS.values())
-    if runs := [folder.name for folder in beside if is_run(folder)]:
-      text += f', of which there are in {root.parent}:\n{nearest(root.name, runs)}'
+    if runs := [p.name for p in (near.iterdir() if near.is_dir() else ()) if is_run(p)]:
+      text += f', of which there are in {near}:\n{nearest(root.name, runs)}'
     if paths.is_remote(root):
       text += f'; checkpoints copied from a disk have no {COMMITTED}: fetch the run to this machine'
     raise UserError(text)

@@ -8,6 +8,7 @@
 The methods are in methods/mixture.py and methods/mc_dropout.py.
 """
 
+import difflib
 import re
 
 from car_jax.errors import UserError
@@ -18,6 +19,13 @@ KINDS = ('ensemble', 'dropout', 'tta')
 def is_named(text: str) -> bool:
   """Whether a text is such a name, no path."""
   return bool(re.match(f'({"|".join(KINDS)}):', text))
+
+
+def check_kind(text: str) -> None:
+  """Raises UserError for a misspelt kind, such as 'ensembel:A,B'."""
+  kind, colon, rest = text.partition(':')
+  if colon and kind not in KINDS and (near := difflib.get_close_matches(kind, KINDS, n=1)):
+    raise UserError(f'{text} begins with no known kind\n  did you mean: {near[0]}:{rest}')
 
 
 def split(text: str) -> tuple[str, list[str]]:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from ml_collections import ConfigDict
 
 from car_jax import files, lookup, options, renamed
-from car_jax.errors import UserError, naming, nearest, reading, reason
+from car_jax.errors import UserError, naming, nearest, nearest_key, reading, reason
 from car_jax.evaluate.options import Evaluation
 from car_jax.options import Count, Group, Part, Positive, Range, Size
 from car_jax.published import Score
@@ -244,7 +244,7 @@ def override(
     if kind is None:
       if inner := [k for k in known if k.startswith(f'{key}.')]:
         raise UserError(f'config.{key} is a group of keys; set one of them, such as {inner[0]}')
-      raise UserError(f'unknown config key {key!r}\n{renamed.hint(key) or nearest(key, known)}')
+      raise UserError(f'unknown config key {key!r}\n{renamed.hint(key) or nearest_key(key, known)}')
     _at(given, parents)[leaf] = value = options.parsed(key, kind, text)
     if isinstance(value, dict):  # the next key may be one of its own
       given = complete(given, schema).to_dict()

@@ -11,6 +11,7 @@ import errno
 import functools
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -22,9 +23,26 @@ class UserError(Exception):
 
 def nearest(value: str, known: Iterable[str]) -> str:
   """A hint line for a misspelt name: the closest known one, or all of them."""
-  known = sorted(map(str, known))
+  known = sorted(set(map(str, known)))
   close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.6)
   return f'  did you mean: {close[0]}' if close else f'  known: {", ".join(known) or "none"}'
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str:
+  """`nearest` of dotted keys: of the same or a similar last part, else what its group has."""
+  known = sorted(known)
+  place, _, last = key.rpartition('.')
+  lasts = {k.rpartition('.')[2] for k in known}
+  if alike := difflib.get_close_matches(last, lasts, n=1, cutoff=0.7):
+    there = [k for k in known if k.rpartition('.')[2] == alike[0]]
+    return f'  did you mean: {" or ".join(difflib.get_close_matches(key, there, n=3, cutoff=0))}'
+  while place and not any(k.startswith(f'{place}.') for k in known):
+    place = place.rpartition('.')[0]
+  inside = [
+    k.removeprefix(f'{place}.') for k in known if k.startswith(f'{place}.' if place else '')
+  ]
+  first = {i if '.' not in i else f'{i.partition(".")[0]}.*' for i in inside}
+  return f'  known{place and f" of {place}"}: {", ".join(sorted(first))}'
 
 
 def parts(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
@@ -139,6 +157,10 @@ def mistake(error: BaseException) -> UserError | None:
   if isinstance(error, OSError) and error.errno in SYSTEM:
     place = error.filename2 or error.filename
     return UserError(f'{place}: {error.strerror}' if place else str(error.strerror))
+  no_room = os.strerror(errno.ENOSPC)
+  if isinstance(error, ValueError) and no_room in str(error):  # orbax's
+    place = re.search(r'file "(.*?\d)\.orbax-checkpoint-tmp', str(error))
+    return UserError(f'{place[1]}: {no_room}' if place else no_room)
   if isinstance(error, MemoryError):
     return UserError(f'out of memory{f" ({error})" if str(error) else ""}')
   full = any(words in str(error) for words in ('RESOURCE_EXHAUSTED', 'Out of memory'))  # XLA's

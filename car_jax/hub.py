@@ -62,7 +62,11 @@ def resolve(path: str | pathlib.Path) -> pathlib.Path:
       known = [f'zoo:{model}' for model in zoo()]
       raise UserError(f'no model {text}\n{nearest(text, known)}')
     return zoo()[name]
-  return _downloaded(text) if text.startswith('hf:') else paths.of(path)
+  if text.startswith('hf:'):
+    return _downloaded(text)
+  if not (folder := paths.of(path)).exists():
+    combined.check_kind(text)
+  return folder
 
 
 def folders_of(path: str) -> list[pathlib.Path]:

@@ -6,7 +6,18 @@ from ml_collections import ConfigDict
 
 from car_jax import checkpoints, hub
 from car_jax.errors import UserError, naming
+from car_jax.methods.base import Method
 from car_jax.methods.train_state import saved_variables
+
+
+def untaught(method: Method, init: ConfigDict) -> list[str]:
+  """A line for each net that is to come from another run, and is named by no config.init."""
+  return [
+    f'{part} stays as it is drawn, a net that has learnt nothing; --config.init.{part}=FOLDER:net '
+    'takes a trained one'
+    for part in method.given_parts
+    if part not in init
+  ]
 
 
 def init_from(state: Any, init: ConfigDict) -> Any:

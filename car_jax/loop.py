@@ -25,7 +25,7 @@ from car_jax.data import options as data_options
 from car_jax.errors import UserError, nearest, writing
 from car_jax.evaluate import preflight
 from car_jax.evaluate.validate import Validation
-from car_jax.init_from import init_from
+from car_jax.init_from import init_from, untaught
 from car_jax.interrupt import Interrupt, Stopped
 from car_jax.meter import Meter
 
@@ -81,6 +81,7 @@ def train(
     state = method.init(config.seed, example)
   if new or not checkpoints.any_in(workdir / 'checkpoints'):
     state = init_from(state, config.init)
+    changed = [*changed, *untaught(method, config.init)]
   state = sharding.place_state(state, mesh, config.fsdp)
   for line in (*changed, *preflight.check(config, dataset, source, run, state)):
     run.line(line)

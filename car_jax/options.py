@@ -18,6 +18,7 @@ import functools
 import inspect
 import itertools
 import math
+import re
 import textwrap
 import threading
 import types
@@ -61,7 +62,8 @@ Scale = tuple[Factor, Factor]
 Size = tuple[Positive, Positive]
 Net = Annotated[Mapping[str, Any], Part('net')]
 Optim = Annotated[Mapping[str, Any], Part('optimizer')]
-Dtype = Literal['float32', 'bfloat16', 'float16'] | None
+LIST_COMMAS = re.compile(r',(?![^\[{(]*[\]})])')  # between names, as of 'ged16[u,absent=1],ece'
+Dtype = Literal['float32', 'bfloat16'] | None  # no float16: it needs a loss scale
 Precision = Literal['high', 'highest'] | None
 
 
@@ -268,9 +270,12 @@ def parsed(key: str, kind: Any, text: str) -> Any:
     value = ast.literal_eval({'true': 'True', 'false': 'False', 'none': 'None'}.get(text, text))
   except (SyntaxError, ValueError, MemoryError, RecursionError):
     value = text
-  lists = all(typing.get_origin(k) is tuple or k is type(None) for k in plain)
-  single = isinstance(value, (list, tuple)) or value is None
-  return checked(key, kind, (value,) if lists and not single else value)
+  if all(typing.get_origin(k) is tuple or k is type(None) for k in plain):
+    if isinstance(value, str):
+      value = tuple(part.strip() for part in LIST_COMMAS.split(value))
+    elif value is not None and not isinstance(value, (list, tuple)):
+      value = (value,)
+  return checked(key, kind, value)
 
 
 def completed(cls: type, given: Any, where: str = '', part: str = '') -> dict[str, Any]:

@@ -29,6 +29,8 @@ def modern(config: dict[str, Any], where: str = '') -> dict[str, Any]:
     place = f'{where}{key}'
     if place == 'data.transforms':
       value = [_transform(t) for t in value]
+    elif key == 'dtype' and value == 'float16':  # once one of nets
+      value = 'float32'
     elif place == 'data.augment' and value == 'host':  # views were once made elsewhere on demand
       continue
     out[KEYS.get(place, key)] = modern(value, f'{place}.') if isinstance(value, dict) else value

@@ -56,7 +56,9 @@ def main(out: str, variant: str, *cluster: str) -> None:
   state = jax.tree.map(sharding.fetched, state)
   if jax.process_index() == 0:
     after = arrays(state)
-    moved = [np.abs(after[k] - first[k]).max() for k in after if 'params' in k]
+    still = tuple(f"['{part}']" for part in method.given_parts)
+    learnt = [k for k in after if 'params' in k and not k.startswith(still)]
+    moved = [np.abs(after[k] - first[k]).max() for k in learnt]
     np.savez(out, losses=np.array(losses), devices=jax.device_count(), moved=moved, **after)
 
 

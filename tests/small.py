@@ -82,8 +82,13 @@ class SmallGenerator(Net):
 
 
 def get_config(variant='supervised'):
-  """Of a variant of configs/smoke.py; VARIANT-heavy has a state of about 200 MB."""
+  """Of a variant of configs/smoke.py, or atfm: flows from draws of an SSN.
+
+  VARIANT-heavy has a state of about 200 MB.
+  """
   variant, _, heavy = variant.partition('-')
+  start = config.read('configs/smoke.py:ssn').method if variant == 'atfm' else None
+  variant = 'flow_matching' if start else variant
   c = config.read(f'configs/smoke.py:{variant}')
   if variant == 'car':
     c.method.calnet = dict(name='toy_calnet', hidden=4)
@@ -93,6 +98,9 @@ def get_config(variant='supervised'):
   elif variant in ('ccdm', 'flow_matching'):
     c.method.model.update(widths=(4, 4), groups=2, attention=())
     c.method.optim.eps = 1e-5  # for the reason below
+    if start:
+      c.method.update(all_readers=True, one_channel=True, start=start)
+      c.method.optim.eps = 1e-6  # of a mean, whose gradients are small
   elif variant in ('prob_unet', 'phiseg'):
     c.method.model.update(widths=(4, 4))
     c.method.optim.eps = 1e-5  # losses are sums of pixels: so is the rounding of zero gradients

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from car_jax import checkpoints
+from car_jax import checkpoints, errors
 from car_jax.errors import UserError
 from car_jax.methods.train_state import State, TrainState
 
@@ -291,6 +291,16 @@ def test_a_part_that_two_devices_wrote_is_read_on_one(tmp_path):
   subprocess.run([sys.executable, '-c', WRITER, str(tmp_path)], env=env, check=True)
   with checkpoints.Checkpoints(tmp_path) as c:
     np.testing.assert_array_equal(checkpoints.part_of(c, 7, 'part')['w'], np.arange(4))
+
+
+def test_a_disk_that_fills_up_while_orbax_writes_is_said_with_the_place():
+  text = (
+    'RESOURCE_EXHAUSTED: Error writing local file "/runs/a/checkpoints/2.orbax-checkpoint-tmp/state'
+    '.orbax-checkpoint-tmp/d": Failed to write 9 bytes: No space left on device [os_error_code=28]'
+  )
+  message = '/runs/a/checkpoints/2: No space left on device'
+  assert str(errors.mistake(ValueError(text))) == message
+  assert errors.mistake(ValueError('another')) is None
 
 
 def test_a_full_disk_is_known_before_anything_is_written(tmp_path, monkeypatch):

@@ -67,6 +67,10 @@ def test_an_override_may_stand_in_two_arguments():
     (['--config.method.optim.rl=5'], 'unknown config key'),
     (['--config.data.thread=5'], 'unknown config key .data.thread.\n  did you mean: data.threads'),
     (['--config.steps.x=5'], 'unknown config key'),
+    (['--config.dtype=bfloat16'], 'did you mean: method.model.dtype'),
+    (['--config.lr=1'], r'did you mean: method.*optim.lr'),
+    (['--config.method.zzz=1'], r'known of method: .*optim\.\*'),
+    (['--config.zzz=1'], r'known: .*data\.\*, .*steps'),
     (['--config.steps=1.5'], r'config.steps is 1.5\n  it is a whole number, at least 0'),
     (['--config.data.crop=center'], 'config.data.crop is .center.\n  did you mean: centre'),
     (['--config.data.flip=True'], 'unknown config key .data.flip.\n  it is now called data.mirror'),
@@ -145,6 +149,17 @@ def test_differences_survive_json_and_name_each_key():
   assert configs.differences(a, b) == []
   b.steps = 2
   assert configs.differences(a, b) == ['  steps: 1000 -> 2']
+
+
+def test_what_an_earlier_version_kept_is_read_under_the_names_of_today():
+  kept = json.loads(configs.to_json(demo()))
+  kept['data']['flip'] = kept['data'].pop('mirror')
+  kept['method']['model'] = dict(name='segnet', dtype='float16')  # once a dtype of nets
+  kept['method']['name'] = 'supervised'
+  kept['method'] = {k: kept['method'][k] for k in ('name', 'model')}
+  now = configs.saved(kept)
+  assert now.data.mirror == demo().data.mirror
+  assert now.method.model.dtype == 'float32'
 
 
 def test_a_key_may_be_set_in_a_group_that_the_override_before_it_makes():

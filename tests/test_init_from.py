@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints
+from car_jax import checkpoints, registry
 from car_jax.errors import UserError
-from car_jax.init_from import init_from
+from car_jax.init_from import init_from, untaught
 from car_jax.methods.train_state import for_evaluation
 from tests.methods.test_car import BATCH
 from tests.methods.test_car import METHOD as CAR
@@ -88,3 +88,17 @@ def test_an_averaged_run_lends_its_average_and_an_averaged_one_begins_its_own_th
   same(begun.net.opt_state.params, average)
   same(for_evaluation(state).net.params, average)
   assert for_evaluation(state).net.opt_state == ()
+
+
+def test_a_net_that_only_another_run_could_teach_is_named():
+  start = dict(name='ssn', model=dict(name='unet', widths=(4, 4)))
+  flow = dict(name='flow_matching', model=dict(name='guided_unet'), one_channel=True)
+  of = lambda spec, **init: untaught(
+    registry.method(spec, num_classes=2, steps_per_epoch=1), ConfigDict(init)
+  )
+  assert of(flow) == of(flow | dict(start=start), start='runs/ssn:net') == []
+  (line,) = of(flow | dict(start=start))
+  assert line.startswith('start stays as it is drawn')
+  assert '--config.init.start=FOLDER:net' in line
+  (line,) = of(dict(name='lts', segmenter=dict(name='segnet')))
+  assert line.startswith('segmenter stays')

@@ -185,3 +185,16 @@ def test_the_defaults_of_data_are_in_one_place():
     own = options.declared(lookup.find('data set', name))
     changed = [k for k, o in options.declared(cls).items() if k in own and own[k] != o]
     assert {*changed} <= {'size', 'batch'}
+
+
+@pytest.mark.parametrize(
+  ('text', 'value'),
+  [
+    ('ged16,ece', ('ged16', 'ece')),
+    ('ged16[u,absent=1], ece[top]', ('ged16[u,absent=1]', 'ece[top]')),
+    ("('ged16','ece')", ('ged16', 'ece')),
+    ('ece', ('ece',)),
+  ],
+)
+def test_names_are_listed_with_commas(text, value):
+  assert options.parsed('metrics', tuple[str, ...], text) == value

@@ -67,7 +67,7 @@ def whole(tmp_path_factory):
 
 SLOW = [
   pytest.param(name, marks=pytest.mark.slow)
-  for name in ('mose', 'ssn', 'prob_unet', 'phiseg', 'ccdm', 'flow_matching')
+  for name in ('car', 'mose', 'ssn', 'prob_unet', 'phiseg', 'ccdm', 'flow_matching', 'atfm')
 ]
 
 

@@ -69,7 +69,7 @@ def three_steps(out, variant, devices, *clusters):
 
 SLOW = [
   pytest.param(name, marks=pytest.mark.slow)
-  for name in ('car', 'mose', 'ssn', 'prob_unet', 'phiseg', 'ccdm', 'flow_matching')
+  for name in ('car', 'mose', 'ssn', 'prob_unet', 'phiseg', 'ccdm', 'flow_matching', 'atfm')
 ]
 
 

@@ -19,7 +19,7 @@ from car_jax import checkpoints, combined, errors, hub, loop, sharding
 from car_jax import config as configs
 from car_jax import paths as places
 from car_jax.data import opening, pipeline, sources
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError, nearest, nearest_key
 from car_jax.evaluate import folders, made_of_runs, plan, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.made_of_runs import Loaded
@@ -63,7 +63,7 @@ def check_changes(changes: Sequence[tuple[str, str]]) -> None:
   known = [f'method.{k}' for k in (*INFERENCE, 'precision')]
   for key, _ in changes:
     if key not in known and not re.fullmatch(r'method\.(\w+\.)*dtype', key):
-      raise UserError(f'config.{key} cannot be changed after training\n{nearest(key, known)}')
+      raise UserError(f'config.{key} cannot be changed after training\n{nearest_key(key, known)}')
 
 
 def load(
@@ -98,7 +98,13 @@ def _opened(
 ) -> Loaded:
   meta = saved.meta(step)
   config = configs.override(configs.saved(meta['config']), changes)
-  info = info or sources.from_json(meta['data'])
+  learnt = sources.from_json(meta['data'])
+  info = info or learnt
+  if 0 < learnt.num_classes != info.num_classes:
+    raise UserError(
+      f'{saved.place(step)} was trained for {learnt.num_classes} classes, the data have '
+      f'{info.num_classes}\n  score it on data with the classes of its training'
+    )
   method = loop.build_method(config, info, 1)
   if not method.predictors():
     raise UserError(f'method {config.method.name!r} predicts no segmentation; see metrics.jsonl')
@@ -195,18 +201,12 @@ def evaluate(
   rows, source = named(loaded, names, predictors), data.split(spec['split'])
   if line := pipeline.cut(source, config.data):
     sharding.say(line)
-  for name, one in zip(names, loaded, strict=True):
+  named_runs = [*zip(names, loaded, strict=True)]
+  for name, one in named_runs:
     sharding.say(f'{name}: {one.which}, step {one.step:,}')
   hosts = dict(host=jax.process_index(), hosts=jax.process_count(), devices=mesh.size)
-  about = report.About(
-    title=table.joined(names),
-    split=spec['split'],
-    models=tuple(
-      f'{name}: {one.path}, step {one.step:,}' for name, one in zip(names, loaded, strict=True)
-    ),
-    command=command,
-    config=config.to_dict(),
-  )
+  models = tuple(f'{name}: {one.path}, step {one.step:,}' for name, one in named_runs)
+  about = report.About(table.joined(names), spec['split'], models, command, config.to_dict())
   return report.evaluate(
     Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True),
     rows,

@@ -39,20 +39,22 @@ class Loaded:
 def load(text: str, single: Callable[[str], Loaded]) -> Loaded:
   """What a name of combined.py stands for; single(RUN) loads one run.
 
-  Raises UserError: no run, members of other classes, a net without dropout, a training that turned
-  no image.
+  Raises UserError: no run, one that is named twice, members of other classes, a net without
+  dropout, a training that turned no image.
   """
   kind, runs = combined.split(text)
   if kind == 'ensemble':
     runs = [str(folder) for run in runs for folder in _trainings(run)]
+    if twice := [run for run in runs if runs.count(run) > 1]:
+      raise UserError(f'{text} has {twice[0]} twice\n  its members are runs of their own')
   loaded = [single(run) for run in runs]
   first, method, state = loaded[0], None, tuple(one.state for one in loaded)
   if kind == 'ensemble':
-    method = _ensemble(loaded)
+    method = _ensemble(dict(zip(runs, loaded, strict=True)))
   elif kind == 'dropout':
-    method, state = _dropout(first), first.state
+    method, state = _dropout(runs[0], first), first.state
   else:
-    method = Mixture('tta', [Member(first.method), *_turned(first)])
+    method = Mixture('tta', [Member(first.method), *_turned(runs[0], first)])
   return dataclasses.replace(
     first, path=pathlib.Path(text), method=method, state=state, crc=[one.crc for one in loaded]
   )
@@ -62,28 +64,27 @@ def _trainings(run: str) -> list[Any]:
   return [run] if combined.is_named(run) else folders.trainings(hub.resolve(run))
 
 
-def _ensemble(loaded: list[Loaded]) -> Method:
-  first = loaded[0]
-  for other in loaded[1:]:
-    ours, theirs = first.info, other.info
+def _ensemble(loaded: dict[str, Loaded]) -> Method:
+  (first, ours), *others = ((run, one.info) for run, one in loaded.items())
+  for other, theirs in others:
     same = ours.num_classes == theirs.num_classes and ours.class_names == theirs.class_names
     if not same:
       raise UserError(
-        f'{other.path} and {first.path} were trained for other classes\n'
+        f'{other} and {first} were trained for other classes\n'
         '  the runs of an ensemble have the same'
       )
-  return Mixture('ensemble', [Member(one.method, k) for k, one in enumerate(loaded)])
+  return Mixture('ensemble', [Member(one.method, k) for k, one in enumerate(loaded.values())])
 
 
-def _dropout(one: Loaded) -> Method:
-  method = MCDropout(one.method, str(one.path))
+def _dropout(run: str, one: Loaded) -> Method:
+  method = MCDropout(one.method, run)
   side = one.size or (64, 64)
   batch = {'image': np.zeros((1, *side, 3), np.float32), 'example': np.zeros(1, np.uint32)}
   method.check(one.state, batch)
   return method
 
 
-def _turned(one: Loaded) -> list[Member]:
+def _turned(run: str, one: Loaded) -> list[Member]:
   """Members that see the image as training turned it."""
   data: ConfigDict = one.config.data
   source = data.get('source') or {}
@@ -92,7 +93,7 @@ def _turned(one: Loaded) -> list[Member]:
   if not turns:
     known = ', '.join(f'data.{key}' for key in TURNS)
     raise UserError(
-      f'{one.path} was trained on images that were never turned ({known}): its copies would be '
+      f'{run} was trained on images that were never turned ({known}): its copies would be '
       'strange to it\n  train it with one of them'
     )
   return [Member(one.method, 0, *turn) for turn in turns]

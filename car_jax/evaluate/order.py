@@ -7,6 +7,7 @@ R resamples.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,14 +32,15 @@ class Ranking:
   """order: subjects, the best first. best: in which share of the resamples each is the best.
   places: where each stands in 95 % of them, from 1. held: share in which the whole order holds.
   equal: of each of `order` but the first, whether its score is that of the one before in all of
-  them. again: how alike two resamples order them, by the mean of Kendall's tau."""
+  them. again: how alike two resamples order them, by the mean of Kendall's tau; nan where nothing
+  told, as in a study.json of before."""
 
   order: tuple[str, ...]
   best: dict[str, float]
   places: dict[str, tuple[float, float]]
   held: float
   equal: tuple[bool, ...]
-  again: float
+  again: float = math.nan
 
 
 def ranking(

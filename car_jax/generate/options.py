@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from car_jax.options import Count, Dtype, Group, Positive, Range, Share
+from car_jax.options import Count, Group, Positive, Range, Share
 
 Side = Annotated[int, Range(8, 8192)]
 Steps = Annotated[int, Range(1, 1000)]
@@ -61,7 +61,7 @@ class Generation(Group):
   """How noise is removed; None for what the folder's scheduler says."""
   size: Side = 512
   """Side, or the shorter one, of the picture that the net sees."""
-  dtype: Dtype = None
+  dtype: Literal['float32', 'bfloat16', 'float16'] | None = None
   """Of parameters and activations; None: bfloat16 on accelerators, float32 on CPUs."""
   batch: Positive = 1
   """Images that an accelerator makes at once; a CPU makes one at a time."""

@@ -96,6 +96,11 @@ class Method(Computed):
   """Fields of the state that no prediction depends on: models are handed on without them."""
 
   @property
+  def given_parts(self) -> tuple[str, ...]:
+    """Fields of the state that no step changes: nets of other runs, which config.init names."""
+    return ()
+
+  @property
   def reads_black_box(self) -> bool:
     """Whether predictions depend on `black_box`, where the data set has it."""
     return False

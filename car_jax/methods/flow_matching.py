@@ -86,6 +86,10 @@ class FlowMatching(Denoised):
       )
 
   @property
+  def given_parts(self) -> tuple[str, ...]:
+    return () if self.start is None else ('start',)
+
+  @property
   def starter(self) -> Any:
     """The method that draws x_0."""
     context = dict(num_classes=self.num_classes, ignore_label=self.ignore_label)

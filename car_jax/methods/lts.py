@@ -53,6 +53,10 @@ class LTS(Inference, Method):
   has_logits = True
 
   @property
+  def given_parts(self) -> tuple[str, ...]:
+    return ('segmenter',)
+
+  @property
   def segmenter_net(self) -> Any:
     return registry.net(self.segmenter, num_classes=self.num_classes)
 

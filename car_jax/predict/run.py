@@ -94,9 +94,12 @@ def begin(out: pathlib.Path, wanted: dict[str, Any], new: bool) -> None:
     other = [k for k in wanted if k not in free and old.get(k) != wanted[k]]
     if other:
       k = other[0]
+      differ = f'{k} {old.get(k)}, not {wanted[k]}'
+      if k == 'weights':  # of which numbers say nothing
+        differ = f'other weights: those of {old.get("model")}, not of {wanted["model"]}'
+        differ += ' as it is now' * (old.get('model') == wanted['model'])
       raise UserError(
-        f'{out} was made with {k} {old.get(k)}, not {wanted[k]}\n'
-        '  name another --out, or predict all again with --new'
+        f'{out} was made with {differ}\n  name another --out, or predict all again with --new'
       )
   with folders.whole(path) as part:
     part.write_text(json.dumps(wanted, indent=1) + '\n')

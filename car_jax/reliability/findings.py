@@ -115,8 +115,9 @@ def _orders(view: View) -> list[str]:
   entries = {(r['set'], r['metric']): r for r in view.study.get('rankings') or []}
   here = [(s, entries[s, view.accuracy]) for s in shown if (s, view.accuracy) in entries]
   title = lambda s: f'{view.metrics[view.accuracy].title} on {s}'
-  keys = [f.name for f in dataclasses.fields(Ranking)]
-  return [order.sentence(title(s), Ranking(**{k: e[k] for k in keys})) for s, e in here]
+  keys = {f.name for f in dataclasses.fields(Ranking)}
+  kept = [(s, Ranking(**{k: v for k, v in e.items() if k in keys})) for s, e in here]
+  return [order.sentence(title(s), r) for s, r in kept]
 
 
 def _seeds(view: View) -> list[str]:

@@ -21,10 +21,10 @@ NAMES = 30  # most of its columns for names, which are wrapped
 
 
 def number(value: Any, digits: int = 3) -> str:
-  """'0.123' with a true minus sign; a dash for what is None or not finite."""
+  """'0.123' with a true minus sign, none of a zero; a dash for what is None or not finite."""
   if value is None or not math.isfinite(value):
     return '–'
-  return f'{value:.{digits}f}'.replace('-', '−')
+  return f'{float(value):z.{digits}f}'.replace('-', '−')
 
 
 def share(value: Any, digits: int = 1, *, unit: bool = True) -> str:

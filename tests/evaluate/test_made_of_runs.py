@@ -160,6 +160,7 @@ def of(kinds):
     ('dropout:draws', 'draws draws segmentations of its own; dropout in prediction is of'),
     ('tta:still', 'still was trained on images that were never turned'),
     ('ensemble:plain,others', 'others and plain were trained for other classes'),
+    ('ensemble:plain,plain2,plain', 'ensemble:plain,plain2,plain has plain twice'),
     ('ensemble:', 'ensemble: names no run\n  such as ensemble:RUN,RUN'),
     ('tta:', 'tta: names no run\n  such as tta:RUN'),
   ],
@@ -209,6 +210,8 @@ def test_names():
   )
   with pytest.raises(UserError, match='ensemble: names no run'):
     checkpointed.read_config('ensemble:')
+  with pytest.raises(UserError, match='begins with no known kind\n  did you mean: ensemble:a,b$'):
+    checkpointed.read_config('ensembel:a,b')
   assert hub.folders_of('ensemble:tta:x,zoo:mose-lidc-masks') == [
     pathlib.Path('x'),
     hub.ZOO / 'mose-lidc-masks',

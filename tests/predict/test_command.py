@@ -13,9 +13,10 @@ from PIL import Image
 import car_jax
 from car_jax import lock, pictures
 from car_jax.commands import predict
+from car_jax.errors import UserError
 from car_jax.metrics import stochastic
 from car_jax.predict import rows, writing
-from car_jax.predict.run import Run
+from car_jax.predict.run import Run, begin
 from tests.predict.models import (
   saved,
   scene,
@@ -220,6 +221,14 @@ def test_other_settings_do_not_go_into_the_same_folder(run, tmp_path, capsys):
   assert not (tmp_path / 'o' / 'samples').exists()
   assert predict.main([*args, '--samples', '3']) == 2
   assert 'was made with samples 2, not 3' in capsys.readouterr().err
+  kept = json.loads((tmp_path / 'o' / 'settings.json').read_text())
+  for model, now in ((kept['model'], ' as it is now'), ('runs/other', '')):
+    old = kept | dict(weights=1, model=model)
+    (tmp_path / 'o' / 'settings.json').write_text(json.dumps(old))
+    with pytest.raises(UserError) as e:
+      begin(tmp_path / 'o', kept | dict(weights=2), False)
+    assert f'with other weights: those of {model}, not of {kept["model"]}{now}\n' in str(e.value)
+  (tmp_path / 'o' / 'settings.json').write_text(json.dumps(kept))
   write_picture(tmp_path / 'in' / 'b.png', scene(32, 32, 1))
   assert predict.main([*args, '--samples', '2']) == 0
   assert [*table(tmp_path / 'o')] == ['a', 'b']

@@ -121,6 +121,27 @@ def test_findings_draw_on_the_numbers():
   ) in text
 
 
+def test_a_study_of_before_lacks_what_came_later_alone():
+  """How alike orders on other images are is told since; the sentence needs no such number."""
+  study = copy.deepcopy(STUDY)
+  names = [model['name'] for model in study['models']]
+  study['rankings'] = [
+    dict(
+      set=study['cells'][0]['set'],
+      metric='miou',
+      order=names,
+      best=dict(zip(names, (0.7, 0.3, 0.0), strict=True)),
+      places={name: [1, 3] for name in names},
+      held=0.6,
+      equal=[False, False],
+    )
+  ]
+  (line,) = [x for x in findings.findings(View(study)) if 'resampled sets' in x]
+  assert f'{names[0]} is the best in 70 %' in line
+  study['rankings'][0]['again'] = 0.5
+  assert line in findings.findings(View(study))
+
+
 def test_a_pool_counts_in_no_mean_over_sets_beside_its_sets():
   study = copy.deepcopy(STUDY)
   study['sets'].append(dict(name='pool', role='shifted', pool=True))

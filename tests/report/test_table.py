@@ -86,7 +86,13 @@ def test_prose_and_code_are_text():
 
 @pytest.mark.parametrize(
   ('value', 'digits', 'shown'),
-  [(0.1234, 3, '0.123'), (-2.0, 1, '−2.0'), (None, 3, '–'), (float('nan'), 3, '–')],
+  [
+    (0.1234, 3, '0.123'),
+    (-2.0, 1, '−2.0'),
+    (-2e-4, 3, '0.000'),
+    (None, 3, '–'),
+    (float('nan'), 3, '–'),
+  ],
 )
 def test_numbers(value, digits, shown):
   assert number(value, digits) == shown
