@@ -17,14 +17,14 @@ from car_jax.configs import demo
 from car_jax.configs._families import methods
 from car_jax.errors import UserError, nearest
 
-TIME = 150.0  # seconds of a CPU core, of a method
+TIME = 140.0  # seconds of a CPU core, of a method
 MEMBERS = 4
 SMALL = methods((12, 24, 36, 48), guided=(8, 16, 32, 48))
 SMALL['ssn'] |= dict(mean_steps=400)  # else many samples turn the background over for long
 METHODS = demo.METHODS | SMALL | dict(member=demo.METHODS['deterministic'])
 # Of a CPU core, a step of 12 images, measured (2026-11-29); an ensemble's members share TIME.
 SECONDS = dict(
-  car=0.36, mose=0.285, ssn=0.18, prob_unet=0.194, phiseg=0.322, ccdm=0.16, flow_matching=0.16,
+  car=0.36, mose=0.285, ssn=0.14, prob_unet=0.196, phiseg=0.322, ccdm=0.156, flow_matching=0.139,
   deterministic=0.122, member=0.122 * MEMBERS,
 )  # fmt: skip
 
@@ -38,7 +38,7 @@ def get_config(variant: str = 'ssn') -> ConfigDict:
   c.method = METHODS[variant]
   c.steps = round(TIME / SECONDS[variant])
   c.eval_every = c.save_every = -(-c.steps // 4)
-  c.evals.val.split = 'validation[:64]'
+  c.evals.val.split = 'validation[:32]'
   c.data.eval_batch = 2  # pages predict what they show once more, by whole batches
   c.report = dict(split='test[:48]', samples=100)
   c.report.metrics = (
