@@ -196,9 +196,10 @@ def _normalise_gradient(axes, epsilon, groups, kept, gradients):
   dy = gradients[0]
   centred = (x - mean) * inverse
   shift, slope = (jnp.sum(d, axes, keepdims=True) for d in (dy, dy * centred))
-  each = inverse / (x.size // shift.size)
-  level, tilt = (each * _shared(scale * d, groups) for d in (shift, slope))
-  dx = (inverse * scale) * dy - level - centred * tilt
+  count = x.size // shift.size
+  gain, weight = (inverse, scale) if groups else (inverse * scale, 1)
+  level, tilt = (_shared(weight * d, groups) / count for d in (shift, slope))
+  dx = gain * (weight * dy - level - centred * tilt)
   total = lambda d: jnp.sum(d, range(d.ndim - 1))
   return dx, jax.tree.map(jnp.zeros_like, near), total(slope), total(shift)
 
