@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from car_jax.nn import init
 from car_jax.nn.composed import Head
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import BatchNorm, NormedConv, attention, conv
 from car_jax.nn.pooling import adaptive_mean
 from car_jax.options import Width
@@ -95,7 +96,7 @@ class ANNHead(Head):
     shape = self.inner, self.scales, self.attentions
     fine, x = self.chosen(maps, self.indices)
     x = NonLocalBlock(*shape, False, self.dtype, name='fusion')(x, fine, train=train)
-    x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
+    x = Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
     x = NormedConv(self.features, 3, dtype=self.dtype, name='bottleneck')(x, train=train)
     x = NonLocalBlock(*shape, True, self.dtype, name='context')(x, x, train=train)
     return self.classified(nn.relu(x), train=train)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from car_jax import options, registry
 from car_jax.errors import UserError
 from car_jax.nn import init
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import at_least_float32, conv
 from car_jax.nn.net import Segmenter
 from car_jax.nn.resize import resize_bilinear
@@ -83,7 +84,7 @@ class Head(Part):
 
   def classified(self, x: Array, *, train: bool) -> Array:
     """[B, h, w, D] -> [B, h, w, C] float32, by the head's last layer."""
-    x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
+    x = Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
     x = conv(self.num_classes, 1, padding=0, dtype=self.dtype, name='head')(x)
     return at_least_float32(x)
 

@@ -13,6 +13,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import conv, layer_norm, through
 from car_jax.options import Count, Depth, Share, Width
 from car_jax.typing import Array
@@ -36,7 +37,7 @@ class Block(nn.Module):
     if self.layer_scale:
       scale = self.param('scale', nn.initializers.constant(self.layer_scale), (d,))
       y = y * jnp.asarray(scale, y.dtype)
-    return x + nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)(y)
+    return x + Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)(y)
 
 
 class ConvNeXt(Backbone):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from car_jax.nn import init
 from car_jax.nn.composed import normalised
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv
 from car_jax.nn.resnet import ResNetSegmenter
 from car_jax.options import Share, Width
@@ -35,7 +36,7 @@ class ASPP(nn.Module):
     pooled = unit(x.mean((1, 2), keepdims=True), 'pool')
     branches.append(jnp.broadcast_to(pooled, branches[0].shape))
     y = unit(jnp.concatenate(branches, -1), 'project')
-    return nn.Dropout(self.dropout, deterministic=not train)(y)
+    return Dropout(self.dropout, deterministic=not train)(y)
 
 
 class DeepLabV3CalNet(ResNetSegmenter):

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.init import torch_uniform
 from car_jax.nn.layers import GroupNorm, conv
 from car_jax.typing import Array
@@ -93,7 +94,7 @@ class ResBlock(nn.Module):
         y = norm(2)(y + seen)
     y = nn.silu(y)
     if self.dropout:
-      y = nn.Dropout(self.dropout, deterministic=not train)(y)
+      y = Dropout(self.dropout, deterministic=not train)(y)
     y = convolved(self.features, 'conv2', self.dtype, kernel_init=ZEROS)(y)
     if x.shape[-1] != self.features:
       x = convolved(self.features, 'conv_shortcut', self.dtype, size=1)(x)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from car_jax.clamp import clamp
 from car_jax.errors import UserError
 from car_jax.nn import init
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import at_least_float32, conv, part, reflect_pad
 from car_jax.options import Dtype, Share, Width
 from car_jax.typing import Array
@@ -48,7 +49,7 @@ class PixelDiscriminator(nn.Module):
       return part(activated, self, x)
 
     def drop(x):
-      return nn.Dropout(self.dropout, deterministic=not train)(x)
+      return Dropout(self.dropout, deterministic=not train)(x)
 
     for k in range(3):
       x = layer(x, f'pixel{k + 1}', h, 3, padding='REFLECT')

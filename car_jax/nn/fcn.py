@@ -10,6 +10,7 @@ import flax.linen as nn
 from car_jax.nn import init, vgg
 from car_jax.nn.composed import normalised
 from car_jax.nn.deeplabv2 import Table, groups, upsampled
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.init import small_normal
 from car_jax.nn.layers import BatchNorm, check_multiple, conv
 from car_jax.nn.resize import resize_bilinear
@@ -50,7 +51,7 @@ class FCN8sVGG(vgg.VGGSegmenter):
     for i, kernel in ((1, 7), (2, 1)):
       x = conv(self.features, kernel, 1, kernel // 2, dtype=self.dtype, name=f'head_conv{i}')(x)
       x = nn.relu(BatchNorm(name=f'head_norm{i}')(x, train=norm_train))
-      x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
+      x = Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
     x = self._score(x, 'head')
     for name, skip in (('score4', pool4), ('score3', pool3)):
       x = resize_bilinear(x, skip.shape[1:3], align_corners=True) + self._score(skip, name)

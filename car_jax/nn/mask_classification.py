@@ -18,6 +18,7 @@ import numpy as np
 
 from car_jax.nn import init
 from car_jax.nn.composed import Head
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import GroupNorm, at_least_float32, check_divides, conv, layer_norm
 from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Depth, Share, Width
@@ -70,7 +71,7 @@ class Attention(nn.Module):
     if seen is not None:
       affinity = jnp.where(seen[:, None], affinity, -jnp.inf)
     share = jax.nn.softmax(affinity).astype(v.dtype)
-    share = nn.Dropout(self.dropout, deterministic=not train)(share)
+    share = Dropout(self.dropout, deterministic=not train)(share)
     y = jnp.einsum('bhqn,bnhd->bqhd', share, v).reshape(query.shape)
     return nn.Dense(d, dtype=self.dtype, name='out')(y)
 
@@ -85,7 +86,7 @@ class FeedForward(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     y = nn.relu(nn.Dense(self.expansion, dtype=self.dtype, name='expand')(x))
-    y = nn.Dropout(self.dropout, deterministic=not train)(y)
+    y = Dropout(self.dropout, deterministic=not train)(y)
     return nn.Dense(x.shape[-1], dtype=self.dtype, name='contract')(y)
 
 
@@ -99,7 +100,7 @@ class Residual(nn.Module):
   @nn.compact
   def __call__(self, x: Array, branch: Callable[[Array], Array], *, train: bool) -> Array:
     norm = layer_norm('norm', EPSILON, self.dtype)
-    drop = nn.Dropout(self.dropout, deterministic=not train)
+    drop = Dropout(self.dropout, deterministic=not train)
     if self.norm_first:
       return x + drop(branch(norm(x)))
     return norm(x + drop(branch(x)))

@@ -12,6 +12,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import GroupNorm, check_divides, max_pool3, through
 from car_jax.nn.standardised import StandardisedConv
 from car_jax.options import Depth, Share, Width
@@ -45,7 +46,7 @@ class Block(nn.Module):
     y = convolved(y, 'conv1', inner)
     y = convolved(activated(y, 'norm2'), 'conv2', inner, 3, self.stride, self.dilation)
     y = convolved(activated(y, 'norm3'), 'conv3', self.features)
-    return x + nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)(y)
+    return x + Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)(y)
 
 
 class ResNetV2(Backbone):

@@ -14,6 +14,7 @@ import numpy as np
 from car_jax.errors import UserError, nearest
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone, Composition, Head
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import NormedConv, attention, check_divides, conv, layer_norm, through
 from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Count, Depth, Share, Width
@@ -86,7 +87,7 @@ class Block(nn.Module):
     d, width = x.shape[-1], 4 * x.shape[-1]
     norm = lambda name: layer_norm(name, self.epsilon, self.dtype)
     kw: dict[str, Any] = {'broadcast_dims': (1, 2, 3), 'deterministic': not train}
-    drop = lambda y: nn.Dropout(self.drop_path, **kw)(y)
+    drop = lambda y: Dropout(self.drop_path, **kw)(y)
     inner = self.heads, self.reduction, self.embed_epsilon, self.dtype
     attend = Attention(*inner, name='attention')
     x = x + drop(attend(norm('norm1')(x)))

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from car_jax.nn import init
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import (
   BatchNorm,
   ConvTranspose2x2,
@@ -100,7 +101,7 @@ class ConvNormReLU(nn.Module):
   def setup(self) -> None:
     self.layer = conv(self.features, dtype=self.dtype)
     self.norm = BatchNorm()
-    self.drop = nn.Dropout(self.dropout)
+    self.drop = Dropout(self.dropout)
 
   def __call__(self, x: Array, *, train: bool) -> Array:
     x = nn.relu(self.norm(self.layer(x), train=train))

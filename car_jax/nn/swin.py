@@ -15,6 +15,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import at_least_float32, check_divides, conv, layer_norm, through
 from car_jax.options import Count, Depth, Factor, Share, Weight, Width
 from car_jax.typing import Array
@@ -115,7 +116,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     kw: dict[str, Any] = {'broadcast_dims': (1, 2, 3), 'deterministic': not train}
-    drop = lambda y: nn.Dropout(self.drop_path, **kw)(y)
+    drop = lambda y: Dropout(self.drop_path, **kw)(y)
     shape = self.heads, self.side, self.shift, self.qkv_bias, self.scale, self.dtype
     y = layer_norm('norm1', self.epsilon, self.dtype)(x)
     x = x + drop(WindowAttention(*shape, name='attention')(y))

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from car_jax.nn import init
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import BatchNorm, at_least_float32, conv, part
 from car_jax.nn.net import Segmenter
 from car_jax.options import Share, Width
@@ -27,11 +28,11 @@ class ToyCalNet(Segmenter):
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    drop = nn.Dropout(self.dropout, deterministic=not train)
+    drop = Dropout(self.dropout, deterministic=not train)
 
     def layer(net: Any, x: Array, k: int) -> Array:
       x = conv(self.hidden, padding='REFLECT', dtype=self.dtype, name=f'conv{k}')(x)
-      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+      x = Dropout(self.dropout, deterministic=not train)(x)
       return nn.leaky_relu(BatchNorm(name=f'norm{k}')(x, train=train), 0.2)
 
     for k in range(1, 5):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from car_jax.clamp import clamp
 from car_jax.nn import init
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import (
   BatchNorm,
   ConvTranspose2x2,
@@ -120,7 +121,7 @@ class UNetGenerator(Segmenter):
       return x
     if x.ndim == 5 and x.shape[1] < n:
       x = jnp.broadcast_to(x, (x.shape[0], n, *x.shape[2:]))
-    return nn.Dropout(self.dropout, deterministic=False)(x)
+    return Dropout(self.dropout, deterministic=False)(x)
 
 
 class UNetVAEGenerator(UNetGenerator):

@@ -16,6 +16,7 @@ import numpy as np
 from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn.composed import Backbone
+from car_jax.nn.dropout import Dropout
 from car_jax.nn.layers import attention, check_divides, conv, layer_norm, through
 from car_jax.nn.resize import resize_bicubic, resize_bilinear
 from car_jax.options import Depth, Positive, Share, Size, Width
@@ -55,8 +56,8 @@ class Block(nn.Module):
     d = x.shape[-1]
     norm = lambda name: layer_norm(name, self.epsilon, self.dtype)
     dense = lambda width, name: nn.Dense(width, dtype=self.dtype, name=name)
-    drop = lambda y: nn.Dropout(self.dropout, deterministic=not train)(y)
-    skip = lambda y: nn.Dropout(self.drop_path, (1, 2), not train)(y)
+    drop = lambda y: Dropout(self.dropout, deterministic=not train)(y)
+    skip = lambda y: Dropout(self.drop_path, (1, 2), not train)(y)
     attend = Attention(self.heads, self.use_bias, self.dtype, name='attention')
     x = x + skip(drop(attend(norm('norm1')(x))))
     y = nn.gelu(dense(self.expansion * d, 'expand')(norm('norm2')(x)), approximate=False)
@@ -155,7 +156,7 @@ class VisionTransformer(Backbone):
     if self.embed_norm:
       x = layer_norm('embed_norm', self.epsilon, self.dtype)(x)
     shape, maps, last = x.shape, [], self.depth - 1
-    x = nn.Dropout(self.dropout, deterministic=not train)(self.tokens(x))
+    x = Dropout(self.dropout, deterministic=not train)(self.tokens(x))
     extra = int(self.keep_class_token)  # tokens before those of patches
     x = x[:, 1 - extra :]
     kw: dict[str, Any] = {'heads': self.heads, 'expansion': self.expansion, 'dropout': self.dropout}
