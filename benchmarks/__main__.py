@@ -1,6 +1,6 @@
 """Benchmarks, each in a process of its own: python -m benchmarks [NAME ...] [--toy]
 
-All of them without a name, five to seven minutes on an idle machine. Exit status 1 if a limit was
+All of them without a name, six to eight minutes on an idle machine. Exit status 1 if a limit was
 passed. --toy: tiny sizes, no limits, to see that they run. For a GPU or TPU there is
 python -m benchmarks.accelerator.
 """

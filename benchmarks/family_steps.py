@@ -17,8 +17,8 @@ from car_jax import registry
 IMAGES, SIZE, REPEATS = 12, 64, 5
 # by method, its config and the limit in seconds
 CASES = {
-  'prob_unet': ('configs/prob_unet_lidc.py:port', 1.5),
-  'ssn': ('configs/ssn_lidc.py:gtr', 1.0),
+  'prob_unet': ('configs/prob_unet_lidc.py:port', 2.5),
+  'ssn': ('configs/ssn_lidc.py:gtr', 1.5),
   'phiseg': ('configs/phiseg_lidc.py', 2.5),
   'ccdm': ('configs/ccdm_lidc.py', 2.5),
 }
