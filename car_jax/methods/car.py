@@ -13,7 +13,7 @@ eps); the score of a batch of one keeps its axis.
 """
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import flax.struct
 import jax
@@ -40,6 +40,13 @@ class State(flax.struct.PyTreeNode):
   generator: TrainState
   discriminator: TrainState | None
   accuracy: Array
+
+
+class Fakes(NamedTuple):
+  """The first sample of each image [B, H, W, C], and D's scores of them [B], None without D."""
+
+  maps: Array
+  scores: Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,8 +230,8 @@ class CAR(Recomputing, Method):
     """One update of F, then G, then (in the critic phase) D, with latents z [B, N, Z]."""
     f_key, g_key, d_key = jax.random.split(rng, 3)
     calnet, probs, logs = self._update_calnet(state, batch, f_key)
-    generator, fake, g_logs = self._update_generator(state, batch, probs, z, (g_key, d_key))
-    fakes = jax.lax.stop_gradient(fake)
+    generator, fakes, g_logs = self._update_generator(state, batch, probs, z, (g_key, d_key))
+    fakes = jax.lax.stop_gradient(fakes)
     discriminator, d_logs = self._update_discriminator(state, batch, fakes, d_key, phase)
     accuracy = d_logs.get('discriminator/accuracy', state.accuracy)
     new = State(state.step + 1, calnet, generator, discriminator, accuracy)
@@ -255,15 +262,15 @@ class CAR(Recomputing, Method):
     probs = jax.lax.stop_gradient(self.calibrated(logits, label))
     return updated, probs, {'loss/calnet': loss}
 
-  def _update_generator(self, state, batch, probs, z, keys) -> tuple[TrainState, Array, Logs]:
-    """-> G after its update, the first sample of each image [B, H, W, C] from before it, logs."""
+  def _update_generator(self, state, batch, probs, z, keys) -> tuple[TrainState, Fakes, Logs]:
+    """-> G after its update, its samples from before it, logs."""
     condition, label = self._condition(batch, probs), batch['label']
     mask = None if self.ignore_label is None else label != self.ignore_label
 
     def loss_of(params):
       variables = {'params': params, 'batch_stats': state.generator.batch_stats}
       samples, stats, kl = self.draw(variables, condition, z, label, keys[0])
-      terms = {}
+      terms, scores = {}, None
       if self.adversarial_weight > 0:
         scores = self._score(state.discriminator.params, batch['image'], samples, keys[1])
         terms['adversarial'] = self.adversarial_weight * adversarial.nonsaturating(scores)
@@ -276,16 +283,21 @@ class CAR(Recomputing, Method):
       if self.complexity_weight > 0:  # rises from 0 to 1 in every epoch, as published
         ramp = (state.step % self.steps_per_epoch) / self.steps_per_epoch
         terms['complexity'] = self.complexity_weight * ramp * kl
-      return sum(terms.values()), (terms, samples, stats)
+      return sum(terms.values()), (terms, samples, scores, stats)
 
     differentiated = jax.grad(self.recomputed(loss_of), has_aux=True)
-    grads, (terms, samples, stats) = differentiated(state.generator.params)
+    grads, (terms, samples, scores, stats) = differentiated(state.generator.params)
     spread = jnp.mean(jnp.var(samples, axis=1))
     logs = {f'loss/{k}': v for k, v in terms.items()} | {'generator/sample_variance': spread}
-    return self._descend('generator', state, grads, stats), samples[:, 0], logs
+    first = None if scores is None else scores.reshape(samples.shape[:2])[:, 0]
+    return self._descend('generator', state, grads, stats), Fakes(samples[:, 0], first), logs
 
-  def _update_discriminator(self, state, batch, fake, rng, phase) -> tuple[TrainState | None, Logs]:
+  def _update_discriminator(
+    self, state, batch, fakes, rng, phase
+  ) -> tuple[TrainState | None, Logs]:
     """Scores real against fake in every step; learns from it in the critic phase.
+
+    Where it does not learn, the fakes' scores are those that G has had.
 
     The phase is a compiled version of the step, not a jax.lax.cond: XLA on a CPU does not bring
     convolutions inside a conditional into their fast form, and gradients take ten times longer.
@@ -294,8 +306,9 @@ class CAR(Recomputing, Method):
       return None, {}
     image, real = batch['image'], jax.nn.one_hot(batch['label'], self.num_classes)
 
-    def loss_of(params):
-      scores = [self._score(params, image, maps, rng) for maps in (real, fake)]
+    def loss_of(params, fake_scores=None):
+      score = lambda maps: self._score(params, image, maps, rng)
+      scores = score(real), score(fakes.maps) if fake_scores is None else fake_scores
       loss = adversarial.critic(*scores)
       return loss, (loss, adversarial.critic_accuracy(*scores))
 
@@ -303,7 +316,7 @@ class CAR(Recomputing, Method):
       return jnp.mean(adversarial.r1_penalty(lambda x: self._judge(params, x, rng), pair))
 
     if phase == 'rest':
-      _, (loss, right) = loss_of(state.discriminator.params)
+      _, (loss, right) = loss_of(state.discriminator.params, fakes.scores)
       updated, r1, allowed = state.discriminator, jnp.float32(0), jnp.float32(0)
     else:
       pair = jnp.concatenate([image, real], -1)
