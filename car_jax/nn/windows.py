@@ -34,12 +34,9 @@ def sliding(
   size = image.shape[1:3]
   crop = (min(crop[0], size[0]), min(crop[1], size[1]))
   rows, columns = (starts(*axis) for axis in zip(size, crop, stride, strict=True))
-  visits = np.zeros((*size, 1), np.float32)
   places = np.array([(top, left) for top in rows for left in columns], np.int32)
   if len(places) == 1:
     return apply(image)
-  for top, left in places:
-    visits[top : top + crop[0], left : left + crop[1]] += 1
   window = (image.shape[0], *crop, image.shape[-1])
   logits = jax.eval_shape(apply, jax.ShapeDtypeStruct(window, image.dtype))
 
@@ -50,7 +47,15 @@ def sliding(
     return jax.lax.dynamic_update_slice(total, here + part, start), None
 
   empty = jnp.zeros((image.shape[0], *size, logits.shape[-1]), logits.dtype)
-  return jax.lax.scan(add, empty, places)[0] / visits
+  down, across = (visits(*axis) for axis in zip(size, crop, (rows, columns), strict=True))
+  # multiplied on the device: of large images the product is megabytes of a program
+  return jax.lax.scan(add, empty, places)[0] / jnp.multiply(down[:, None, None], across[:, None])
+
+
+def visits(size: int, crop: int, begins: list[int]) -> np.ndarray:
+  """[size]: how many windows of an axis are on each place."""
+  past = np.arange(size) - np.array(begins)[:, None]
+  return ((past >= 0) & (past < crop)).sum(0, dtype=np.float32)
 
 
 def predicted(

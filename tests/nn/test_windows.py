@@ -85,3 +85,9 @@ def test_windows_of_float64():
     found = jax.jit(lambda x: windows.sliding(channels, x, (4, 5), (3, 2)))(image)
   np.testing.assert_allclose(found, loop(channels, image, (4, 5), (3, 2)), rtol=0, atol=1e-6)
   assert found.dtype == np.float64
+
+
+def test_a_program_holds_no_array_as_large_as_the_image():
+  image = jax.ShapeDtypeStruct((1, 300, 400, 3), np.float32)
+  lowered = jax.jit(lambda x: windows.sliding(channels, x, (200, 200), (150, 150))).lower(image)
+  assert len(lowered.as_text()) < 300 * 400  # a float32 would be eight letters for each pixel
