@@ -238,7 +238,7 @@ def test_a_data_set_of_other_classes_is_told(run, tmp_path, capsys):
   assert train.main(['--config', str(config), '--workdir', str(tmp_path / 'run')]) == 0
   both = ['--checkpoint', f'a={tmp_path / "run"}', '--checkpoint', f'b={run}']
   assert evaluation.main([*both, '--out', str(tmp_path / 'out')]) == 2
-  assert 'of another method or data set' in capsys.readouterr().err
+  assert 'was trained for 2 classes, the data have 3' in capsys.readouterr().err
 
 
 def test_a_method_without_segmentations_is_told(tmp_path, capsys):
