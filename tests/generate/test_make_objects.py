@@ -94,7 +94,7 @@ def test_acceptance_is_printed_for_each_object(whole, weights, monkeypatch, caps
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--config.objects=zebra,lion'], "config.objects holds 'zebra,lion'"),
+    (["--config.objects=('zebra,lion',)"], "config.objects holds 'zebra,lion'"),
     (["--config.objects=('zebra','zebra')"], "names 'zebra' twice"),
     (['--config.boxes=(0.5,0.25)'], 'the least side is the first'),
     (['--config.boxes=(0.5,0.6)'], 'config.boxes'),
