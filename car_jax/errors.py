@@ -38,9 +38,8 @@ def nearest_key(key: str, known: Iterable[str]) -> str:
     return f'  did you mean: {" or ".join(difflib.get_close_matches(key, there, n=3, cutoff=0))}'
   while place and not any(k.startswith(f'{place}.') for k in known):
     place = place.rpartition('.')[0]
-  inside = [
-    k.removeprefix(f'{place}.') for k in known if k.startswith(f'{place}.' if place else '')
-  ]
+  prefix = f'{place}.' if place else ''
+  inside = [k.removeprefix(prefix) for k in known if k.startswith(prefix)]
   first = {i if '.' not in i else f'{i.partition(".")[0]}.*' for i in inside}
   return f'  known{place and f" of {place}"}: {", ".join(sorted(first))}'
 

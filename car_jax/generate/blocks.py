@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from car_jax.nn.denoising import ZEROS, convolved, dense, group_norm
+from car_jax.nn.denoising import ZEROS, convolved, dense
+from car_jax.nn.layers import GroupNorm
 from car_jax.typing import Array
 
 
@@ -137,7 +138,7 @@ class Transformer(nn.Module):
   @nn.compact
   def __call__(self, x: Array, context: Array, focus: Array | None = None) -> Array:
     c = x.shape[-1]
-    y = group_norm(self.groups, 1e-6, 'norm', self.compute.dtype)(x)
+    y = GroupNorm(self.groups, 1e-6, self.compute.dtype, name='norm')(x)
     y = convolved(c, 'proj_in', self.compute.dtype, size=1)(y)
     y = TransformerBlock(self.heads, self.compute, name='transformer_blocks_0')(y, context, focus)
     return x + convolved(c, 'proj_out', self.compute.dtype, size=1, kernel_init=ZEROS)(y)

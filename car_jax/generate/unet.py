@@ -20,11 +20,10 @@ from car_jax.nn.denoising import (
   TimeEmbedding,
   Upsample,
   convolved,
-  group_norm,
   sinusoid,
 )
 from car_jax.nn.init import initialize, torch_uniform
-from car_jax.nn.layers import at_least_float32
+from car_jax.nn.layers import GroupNorm, at_least_float32
 from car_jax.typing import Array
 
 PARTS_COPIED = ('conv_in', 'time_embedding', 'down_blocks_', 'mid_block')  # UNet -> ControlNet
@@ -198,7 +197,7 @@ class UNet(Encoder):
       count = fields['layers']
       x = Up(**fields, name=f'up_blocks_{i}')(x, skips[-count:], time, context, focus)
       skips = skips[:-count]
-    x = group_norm(self.norm_num_groups, self.norm_eps, 'conv_norm_out', self.compute.dtype)(x)
+    x = GroupNorm(self.norm_num_groups, self.norm_eps, self.compute.dtype, name='conv_norm_out')(x)
     x = convolved(self.out_channels, 'conv_out', self.compute.dtype, kernel_init=ZEROS)(nn.silu(x))
     return at_least_float32(x)
 

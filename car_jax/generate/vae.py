@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from car_jax.generate.blocks import Attention, Compute, kept
-from car_jax.nn.denoising import Downsample, ResBlock, Upsample, convolved, group_norm
-from car_jax.nn.layers import at_least_float32
+from car_jax.nn.denoising import Downsample, ResBlock, Upsample, convolved
+from car_jax.nn.layers import GroupNorm, at_least_float32
 from car_jax.typing import Array
 
 EPSILON = 1e-6  # of every norm here
@@ -26,7 +26,7 @@ class MiddleAttention(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    y = group_norm(self.groups, EPSILON, 'group_norm', self.compute.dtype)(x)
+    y = GroupNorm(self.groups, EPSILON, self.compute.dtype, name='group_norm')(x)
     # The weights lie beside the norm's, so the attention shares this module's scope.
     attention = Attention(1, self.compute, use_bias=True)
     nn.share_scope(self, attention)
@@ -81,7 +81,7 @@ class Half(nn.Module):
     return Level(*size, name=f'{prefix}_{i}')
 
   def output(self, x: Array) -> Array:
-    x = nn.silu(group_norm(self.groups, EPSILON, 'conv_norm_out', self.compute.dtype)(x))
+    x = nn.silu(GroupNorm(self.groups, EPSILON, self.compute.dtype, name='conv_norm_out')(x))
     return convolved(self.out_channels, 'conv_out', self.compute.dtype)(x)
 
 

@@ -38,10 +38,6 @@ def dense(features: int, name: str, dtype: Any, **kw: Any) -> nn.Dense:
   return nn.Dense(features, dtype=dtype, name=name, **kw)
 
 
-def group_norm(groups: int, epsilon: float, name: str, dtype: Any) -> GroupNorm:
-  return GroupNorm(groups, epsilon, dtype, name=name)
-
-
 def sinusoid(time: Array, width: int) -> Array:
   """time [B] -> [B, width], at least float32: cosines, then sines, of periods to 10,000 * 2 pi."""
   half = width // 2
@@ -80,7 +76,7 @@ class ResBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, time: Array | None = None, *, train: bool = False) -> Array:
-    norm = lambda k: group_norm(self.groups, self.epsilon, f'norm{k}', self.dtype)
+    norm = lambda k: GroupNorm(self.groups, self.epsilon, self.dtype, name=f'norm{k}')
     y = convolved(self.features, 'conv1', self.dtype)(nn.silu(norm(1)(x)))
     if time is None:
       y = norm(2)(y)

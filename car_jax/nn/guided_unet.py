@@ -18,10 +18,10 @@ from car_jax.nn.denoising import (
   Upsample,
   convolved,
   enlarged,
-  group_norm,
   sinusoid,
 )
 from car_jax.nn.layers import (
+  GroupNorm,
   at_least_float32,
   attention,
   check_divides,
@@ -49,7 +49,7 @@ class PlacesAttention(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     b, h, w, c = x.shape
-    y = group_norm(self.groups, EPSILON, 'norm', self.dtype)(x).reshape(b, h * w, c)
+    y = GroupNorm(self.groups, EPSILON, self.dtype, name='norm')(x).reshape(b, h * w, c)
     y = dense(3 * c, dtype=self.dtype, name='qkv')(y)
     y = y.reshape(b, h * w, self.heads, 3, c // self.heads)
     y = attention(*(y[..., k, :] for k in range(3))).reshape(x.shape)
@@ -148,5 +148,5 @@ class GuidedUNet(Segmenter):
         x = block(x, level, f'up{level}_{j}', attends=attends)
       if level:
         x = enlarged(x) if pooled else Upsample(self.dtype, name=f'doubled{level}')(x)
-    x = nn.silu(group_norm(self.groups, EPSILON, 'norm_out', self.dtype)(x))
+    x = nn.silu(GroupNorm(self.groups, EPSILON, self.dtype, name='norm_out')(x))
     return at_least_float32(convolved(self.num_classes, 'conv_out', self.dtype)(x))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.nn import init
-from car_jax.nn.denoising import enlarged, group_norm
+from car_jax.nn.denoising import enlarged
 from car_jax.nn.layers import (
   GroupNorm,
   at_least_float32,
@@ -45,7 +45,7 @@ def embedded(t: Array, width: int) -> Array:
 
 def norm(name: str, dtype: Any) -> GroupNorm:
   """Over all of an image's channels and places."""
-  return group_norm(1, 1e-5, name, dtype)
+  return GroupNorm(1, 1e-5, dtype, name=name)
 
 
 class ResidualBlock(nn.Module):

@@ -15,33 +15,11 @@ from car_jax.errors import UserError
 from car_jax.nn import init
 from car_jax.nn import net as nets
 from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, dense, part
+from car_jax.nn.mix import Mix
 from car_jax.nn.net import Segmenter
 from car_jax.nn.three_conv_unet import CONVOLUTIONS, NORM, WIDTHS, Block, contracted, expanded
 from car_jax.options import Width
 from car_jax.typing import Array
-
-
-class Mix(nn.Module):
-  """Dense((features + shift) * scale) with the sample's scale folded into the kernel.
-
-  features [B, H, W, F], shift and scale [B, N, F] -> [B, N, H, W, width]; no array of samples by
-  pixels is made for it but the result.
-  """
-
-  width: int
-  dtype: Any = None
-
-  @nn.compact
-  def __call__(self, features: Array, shift: Array, scale: Array) -> Array:
-    shape = (features.shape[-1], self.width)
-    kernel = self.param('kernel', init.torch_uniform(shape[0]), shape)
-    bias = self.param('bias', init.torch_uniform(shape[0]), shape[1:])
-    features, shift, scale, kernel, bias = nn.dtypes.promote_dtype(
-      features, shift, scale, kernel, bias, dtype=self.dtype
-    )
-    kernels = scale[..., None] * kernel  # [B, N, F, width]
-    offset = jnp.einsum('bnf,bnfg->bng', shift, kernels) + bias
-    return jnp.einsum('bhwf,bnfg->bnhwg', features, kernels) + offset[:, :, None, None]
 
 
 class MoSENet(Segmenter):
@@ -125,7 +103,7 @@ class MoSENet(Segmenter):
 
     In training, batch norm sees all samples of all images together.
     """
-    x = self.mix(features, self.shift(z), self.scale(z) + 1e-5)
+    x = self.mix(features[:, None], self.shift(z), self.scale(z) + 1e-5)
     b, n, *rest = x.shape
     x = x.reshape(b * n, *rest)
     for k in range(len(self.heads)):

@@ -25,6 +25,7 @@ from car_jax.nn.layers import (
   part,
   through,
 )
+from car_jax.nn.mix import Mix
 from car_jax.nn.net import Segmenter
 from car_jax.options import Share, Width
 from car_jax.typing import Array
@@ -39,10 +40,8 @@ class NoiseInjector(nn.Module):
   @nn.compact
   def __call__(self, f: Array, z: Array) -> Array:
     """f [B, 1 or N, h, w, c], z [B, N, Z] -> [B, N, h, w, features]"""
-    width = f.shape[-1]
-    shift = nn.Dense(width, dtype=self.dtype, name='shift')(z)[:, :, None, None]
-    scale = nn.Dense(width, dtype=self.dtype, name='scale')(z)[:, :, None, None]
-    return nn.Dense(self.features, dtype=self.dtype, name='mix')((f + shift) * (scale + 1e-5))
+    linear = lambda name: nn.Dense(f.shape[-1], dtype=self.dtype, name=name)(z)
+    return Mix(self.features, self.dtype, name='mix')(f, linear('shift'), linear('scale') + 1e-5)
 
 
 class UNetGenerator(Segmenter):
