@@ -80,15 +80,14 @@ def keep(file, name, slice_, source, **programs):
 
 def test_it_goes_on_where_it_stopped_and_names_what_failed(versions, monkeypatch, tmp_path, capsys):
   file, checked = tmp_path / 'kept.jsonl', []
-  source = lambda: compiled.source_of(check_tpu.ROOT / 'car_jax')
 
-  def alone(name, slices, changes, file, effort):
+  def alone(name, slices, job):
     checked.append((name, [*slices]))
     made = {'car_toy': GOOD, 'mose_lidc': LARGE}.get(name, BROKEN)
     for slice_ in slices:
       if name == 'demo:car' and slice_ == 'v6e-1':
         return 'BrokenProcessPool: ended'
-      keep(file, name, slice_, source(), step=made)
+      keep(job.file, name, slice_, job.source, step=made)
     return ''
 
   monkeypatch.setattr(check_tpu, 'alone', alone)
@@ -135,6 +134,23 @@ def test_a_program_that_two_configs_have_is_compiled_once(versions, monkeypatch,
   assert kept('c, step', lowered(3)) != first
   assert kept('a, step', lowered(2), 'v6e-1') == first  # another chip has another compiler
   assert len(made) == 3
+
+
+def test_what_no_config_needs_leaves_the_file(versions, monkeypatch, tmp_path):
+  file = tmp_path / 'kept.jsonl'
+  keep(file, 'car_toy', 'v5e-1', 'before', step=LARGE, gone=GOOD)
+  keep(file, 'car_toy', 'v5e-1', 'now', step=GOOD)
+  keep(file, 'renamed', 'v5e-1', 'now', step=GOOD)
+  Record(file, 0.0).add(('v5e-1', 'of another effort'), GOOD)
+  before = Record(file, -1.0)
+  before.tidy(['car_toy', 'mose_lidc'])
+  after = Record(file, -1.0)
+  assert (after.made, after.parts) == (before.made, before.parts)
+  assert after.made == {('v5e-1', 'car_toy step'): GOOD}
+  assert after.parts == {
+    ('car_toy', 'v5e-1'): Part('now', {'step': (8, 'car_toy step')}),
+  }
+  assert len(file.read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize('old', ['', 'old\n'])

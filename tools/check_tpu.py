@@ -6,10 +6,11 @@ The training step and the predictor of every config (or of those named) are comp
 described slices, each config in a process of its own. Printed and kept in --file, from which an
 interrupted check goes on: whether it compiles, memory of a chip, operations, bytes moved,
 collectives, and the share of its peak that a chip can reach at most. A program that was compiled
-before, for this or another config, is known by its text and not compiled again. A batch has an
-image for each chip at least and is rounded as training rounds it. --write puts the table into
-docs/performance.md and every program into docs/static/compiled.csv. Exit status 1 where a program
-does not compile, or a config fits none of the slices; nothing is run.
+before, for this or another config, is known by its text and not compiled again; the file is part
+of the checkout, so a check compiles what has changed since. A batch has an image for each chip at
+least and is rounded as training rounds it. --write puts the table into docs/performance.md and
+every program into docs/static/compiled.csv, and leaves out of --file what no config needs. Exit
+status 1 where a program does not compile, or a config fits none of the slices; nothing is run.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import collections
 import concurrent.futures
 import contextlib
 import csv
+import dataclasses
 import importlib
 import multiprocessing
 import os
@@ -45,6 +47,7 @@ Changes = Sequence[tuple[str, str]]
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / 'docs' / 'performance.md'
 TABLE = ROOT / 'docs' / 'static' / 'compiled.csv'
+KEPT = ROOT / 'tools' / 'compiled.jsonl'
 HEAD = ['config', 'program', 'batch', *SLICES]
 COUNTED = ['slice', 'configs', 'different programs', 'that do not fit', 'that do not compile']
 COLUMNS = ['config', 'slice', 'program', 'batch', 'bytes', 'flops', 'moved', 'collectives', 'mfu']
@@ -97,6 +100,19 @@ def sources_of(data: str) -> dict[str, Source]:
   drawn += [Source('lidc_masks', shape=(height, height, 1))]
   cityscapes = ADAPTED if 'scale1' in data else FLIPPED
   return {s.data: s for s in (LIDC_V1, LIDC_V2, GTA5, SYNTHIA, cityscapes, *drawn)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """How every config is checked. source: of the library as it is now, see source_of."""
+
+  changes: Changes
+  file: pathlib.Path
+  effort: float
+  source: str
+
+  def record(self) -> Record:
+    return Record(self.file, self.effort)
 
 
 class Counts(dict[str, int]):
@@ -152,10 +168,8 @@ def programs(begun: Any, mesh: Any) -> Iterator[tuple[str, int, Callable[[], Any
     yield 'predict', len(batch['valid']), lambda: validation.lowered(state, split_up(batch))
 
 
-def check(
-  name: str, slices: Sequence[str], changes: Changes, file: pathlib.Path, effort: float
-) -> None:
-  """Compiles a config's programs that `file` lacks and keeps each there as it is done."""
+def check(name: str, slices: Sequence[str], job: Job) -> None:
+  """Compiles a config's programs that the file lacks and keeps each there as it is done."""
   import jax
   import numpy as np
   from jax.experimental import topologies
@@ -166,13 +180,13 @@ def check(
     one = dict(chips_per_host_bounds=(1, 1, 1)) if slice_.endswith('-1') else {}
     topology = topologies.get_topology_desc(SLICES[slice_], platform='tpu', **one)
     mesh = Mesh(np.array(topology.devices), ('data',))
-    begun = setting(name, mesh.size, changes)
+    begun = setting(name, mesh.size, job.changes)
     size = sum(np.size(a) for a in jax.tree.leaves(begun.state))
-    record, part = Record(file, effort), Part(source_of(ROOT / 'car_jax'))
+    record, part = job.record(), Part(job.source)
     if slice_ != LARGEST or size >= LARGE:
       for program, images, lower in programs(begun, mesh):
         part.programs[program] = images, kept(record, f'{name}, {program}', slice_, lower())
-    record.add(key_of(name, slice_, changes), part)
+    record.add(key_of(name, slice_, job.changes), part)
 
 
 def kept(record: Record, title: str, slice_: str, lowered: Any) -> str:
@@ -204,23 +218,20 @@ def alone(*arguments: Any) -> str:
   return ''
 
 
-def complete(
-  name: str, slices: Sequence[str], changes: Changes, file: pathlib.Path, effort: float
-) -> None:
-  """Checks a config on those slices that `file` lacks, or has of another source of the library."""
-  source = source_of(ROOT / 'car_jax')
+def complete(name: str, slices: Sequence[str], job: Job) -> None:
+  """Checks a config on those slices that the file lacks, or has of another source."""
 
   def left(slices: Sequence[str]) -> list[str]:
-    parts = Record(file, effort).parts
-    of = {s: parts.get(key_of(name, s, changes), Part()) for s in slices}
-    return [s for s, part in of.items() if part.failure or part.source != source]
+    parts = job.record().parts
+    of = {s: parts.get(key_of(name, s, job.changes), Part()) for s in slices}
+    return [s for s, part in of.items() if part.failure or part.source != job.source]
 
   slices = left(slices)
   while slices:
-    failure = alone(name, slices, changes, file, effort)
+    failure = alone(name, slices, job)
     slices = left(slices)
     if slices:
-      Record(file, effort).add(key_of(name, slices.pop(0), changes), Part(failure=failure))
+      job.record().add(key_of(name, slices.pop(0), job.changes), Part(failure=failure))
 
 
 def main(arguments: list[str]) -> int:
@@ -230,7 +241,7 @@ def main(arguments: list[str]) -> int:
   )
   parser.add_argument('configs', nargs='*', metavar='CONFIG[:VARIANT]', help='all without any')
   parser.add_argument('--slices', default=','.join(SLICES), help=f'of {", ".join(SLICES)}')
-  parser.add_argument('--file', type=pathlib.Path, default=ROOT / '.cache' / 'check_tpu.jsonl')
+  parser.add_argument('--file', type=pathlib.Path, default=KEPT)
   parser.add_argument('--effort', type=float, default=-1.0, help='0: as a training compiles')
   parser.add_argument('--jobs', type=int, default=1, help='processes; each takes up to 6 GB')
   parser.add_argument('--write', action='store_true', help='what --file has, into the docs')
@@ -239,15 +250,17 @@ def main(arguments: list[str]) -> int:
   for known, given in ((names(), args.configs), (SLICES, slices)):
     if unknown := [name for name in given if name not in known]:
       raise UserError(f'nothing is called {unknown[0]!r}\n{nearest(unknown[0], known)}')
+  job = Job(changes, args.file, args.effort, source_of(ROOT / 'car_jax'))
   if args.write:
-    document(Record(args.file, args.effort))
+    record = job.record()
+    record.tidy(names())
+    document(record)
     return 0
   chosen = args.configs or names()
   with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-    work = lambda name: complete(name, slices, changes, args.file, args.effort)
-    [*pool.map(work, chosen)]
+    [*pool.map(lambda name: complete(name, slices, job), chosen)]
   keys = [key_of(name, slice_, changes) for name in chosen for slice_ in slices]
-  failed = [*failures(Record(args.file, args.effort), keys)]
+  failed = [*failures(job.record(), keys)]
   print('\n'.join(failed), file=sys.stderr)
   return int(bool(failed))
 

@@ -7,6 +7,7 @@ import math
 import pathlib
 import re
 import time
+from collections.abc import Collection
 from importlib import metadata
 from typing import Any
 
@@ -191,8 +192,23 @@ class Record:
         self.parts[tuple(kept['key'])] = Part(**kept['value'] | dict(programs=programs))
 
   def add(self, key: tuple[str, ...], value: Compiled | Part) -> None:
-    kind = 'program' if isinstance(value, Compiled) else 'part'
-    line = dict(compiler=self.compiler, kind=kind, key=key, value=dataclasses.asdict(value))
     self.file.parent.mkdir(parents=True, exist_ok=True)
     with self.file.open('a') as file:
-      file.write(json.dumps(line) + '\n')
+      file.write(self.line(key, value))
+
+  def line(self, key: tuple[str, ...], value: Compiled | Part) -> str:
+    kind = 'program' if isinstance(value, Compiled) else 'part'
+    line = dict(compiler=self.compiler, kind=kind, key=key, value=dataclasses.asdict(value))
+    return json.dumps(line) + '\n'
+
+  def tidy(self, names: Collection[str]) -> None:
+    """Leaves only this compiler's, of the configs that are called so, and each of these once."""
+    self.parts = {key: part for key, part in sorted(self.parts.items()) if key[0] in names}
+    used = {
+      (key[1], text) for key, part in self.parts.items() for _, text in part.programs.values()
+    }
+    self.made = {key: self.made[key] for key in sorted(used)}
+    lines = [self.line(key, value) for key, value in (self.made | self.parts).items()]
+    replacement = self.file.with_suffix('.new')
+    replacement.write_text(''.join(lines))
+    replacement.replace(self.file)
