@@ -318,6 +318,9 @@ def describe(config: ConfigDict, mesh: Any, source: Any, state: Any) -> str:
     for f in dataclasses.fields(state)
     if hasattr(value := getattr(state, f.name), 'params')
   ]
+  arrays = jax.tree.leaves(state)
+  split = sum(not a.sharding.is_fully_replicated for a in arrays)
+  shared = f', fsdp splits {split} of {len(arrays)} arrays' if config.fsdp else ''
   batch = config.data.batch
   products = config.method.get('precision') or jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
   return (
@@ -326,5 +329,5 @@ def describe(config: ConfigDict, mesh: Any, source: Any, state: Any) -> str:
     f'({batch // mesh.size} per device), products of float32: {products or "default"}\n'
     f'{config.method.name} on {config.data.name}: {len(source):,} training images; '
     f'parameters: {", ".join(parts)}; '
-    f'state {sharding.bytes_per_device(state) / 1e6:,.1f} MB on each device'
+    f'state {sharding.bytes_per_device(state) / 1e6:,.1f} MB on each device{shared}'
   )

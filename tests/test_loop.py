@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from car_jax import checkpoints, lock, lookup, loop, writers
+from car_jax import checkpoints, lock, lookup, loop, sharding, writers
 from car_jax import config as configs
 from car_jax.errors import UserError
 from car_jax.methods.base import Method
@@ -54,6 +54,17 @@ def config(monkeypatch):
 
 def recorded(run):
   return [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_the_start_says_how_many_arrays_fsdp_splits(config):
+  mesh = sharding.make_mesh()
+  whole = State(np.int32(0), np.zeros(4096, np.float32))
+  state = sharding.place_state(whole, mesh, fsdp=True)
+  assert 'fsdp' not in loop.describe(config, mesh, [], state)
+  config.fsdp = True
+  assert 'state 0.0 MB on each device, fsdp splits 0 of 2 arrays' in loop.describe(
+    config, mesh, [], state
+  )
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_the_term(config, tmp_path):

@@ -197,6 +197,7 @@ def _normalise_gradient(axes, epsilon, groups, kept, gradients):
   centred = (x - mean) * inverse
   shift, slope = (jnp.sum(d, axes, keepdims=True) for d in (dy, dy * centred))
   count = x.size // shift.size
+  # A group's channels have scales of their own, to be taken before their gradients are averaged.
   gain, weight = (inverse, scale) if groups else (inverse * scale, 1)
   level, tilt = (_shared(weight * d, groups) / count for d in (shift, slope))
   dx = gain * (weight * dy - level - centred * tilt)

@@ -4,7 +4,6 @@ Source: Gao et al., ICLR 2023, as released. Letters: B images, N samples, K expe
 H x W pixels, C classes, F channels of the features.
 """
 
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

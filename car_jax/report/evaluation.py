@@ -200,13 +200,12 @@ def terminal(content: Content, width: int = WIDTH, *, explain: bool = False) -> 
   """The scores for a terminal; with `explain` what they mean is below, else where to read it."""
   units = content['units']
   lines = [*scores(content).terminal(width), '']
+  legend = ['* the best'] if any(best(content, m) for m in content['metrics']) else []
   if units['count'] < 2:
-    lines.append(
-      f'* the best; one of the {units["name"]} alone says nothing of others: no intervals.'
-    )
+    legend.append(f'one of the {units["name"]} alone says nothing of others: no intervals')
   else:
-    over = f'{units["count"]:,} {units["name"]}'
-    lines.append(f'* the best; in brackets 95 % bootstrap intervals over {over}.')
+    legend.append(f'in brackets 95 % bootstrap intervals over {units["count"]:,} {units["name"]}')
+  lines.append(f'{"; ".join(legend)}.')
   if beside := published(content):
     lines += ['', *beside.terminal(width), '']
   lines += _meanings(content, width) if explain else [EXPLAIN]

@@ -138,6 +138,9 @@ def test_one_patient_has_scores_without_intervals(of_six, written):
   assert 'nan' not in text
   assert ' to –' not in text
   assert 'no intervals' in text
+  assert '* the best; one of the' in text
+  content['subjects'] = content['subjects'][:1]
+  assert 'the best' not in evaluation.terminal(content)
   assert 'no interval: fewer than two patients' in text
 
 

@@ -1,4 +1,4 @@
-"""Families of ambiguous segmentation where data or options are as small or odd as they may be."""
+"""Families of ambiguous segmentation where data or options are as small and uneven as can be."""
 
 import functools
 
@@ -79,10 +79,10 @@ class Seeing(CCDM):
   """One whose net says [0.9, 0.1] where it sees the first class, and else [0.4, 0.6]."""
 
   def predicting(self, state, image, n):
-    return lambda x, time: jnp.log(x @ jnp.float32(SAID))
+    return lambda x, time: jnp.log(x @ jnp.float32(OF_NET))
 
 
-SAID = [[0.9, 0.1], [0.4, 0.6]]
+OF_NET = [[0.9, 0.1], [0.4, 0.6]]
 
 
 def chances(steps):
@@ -95,7 +95,7 @@ def chances(steps):
   for seen in (0, 1):
     for start in (0, 1):
       before = noised(kept[0])[start] * noised(kept[1] / kept[0])[:, seen]
-      second += 0.5 * SAID[seen][start] * before[1] / before.sum()
+      second += 0.5 * OF_NET[seen][start] * before[1] / before.sum()
   return {0.1: 1 - second, 0.6: second}
 
 
@@ -134,7 +134,7 @@ def test_an_ensemble_of_one_draws_what_its_member_draws():
   np.testing.assert_allclose(probs, want(state, b, jax.random.fold_in(KEY, 0), 5).probs, atol=1e-6)
 
 
-def odd(name):
+def setting(name):
   """-> number of classes, a batch, options of the method."""
   b, classes, options = batch(), 2, {}
   if name == 'ignored':
@@ -162,8 +162,8 @@ def made(family, classes, options):
 @pytest.mark.slow
 @pytest.mark.parametrize('family', FAMILIES)
 @pytest.mark.parametrize('data', ['ignored', 'one class', 'one image', '19 classes', 'black box'])
-def test_odd_data_are_learnt_from(family, data):
-  classes, b, options = odd(data)
+def test_small_and_uneven_data_are_learnt_from(family, data):
+  classes, b, options = setting(data)
   method = made(family, classes, tuple(options.items()))
   state, logs = trained(method, b, 3)
   check_finite((state.net.params, logs))
