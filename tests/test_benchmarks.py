@@ -21,9 +21,7 @@ def small(monkeypatch):
 STEPS = pytest.param('car_steps', marks=pytest.mark.slow)  # tests/methods/test_car.py steps too
 
 
-@pytest.mark.parametrize(
-  'name', ['memory', *(STEPS if n == 'car_steps' else n for n in benchmarks.NAMES)]
-)
+@pytest.mark.parametrize('name', [STEPS if n == 'car_steps' else n for n in benchmarks.NAMES])
 def test_runs_at_toy_size(name, capsys):
   assert timing.command(importlib.import_module(f'benchmarks.{name}').main, ['--toy']) == 0
   assert capsys.readouterr().out

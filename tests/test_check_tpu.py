@@ -136,6 +136,22 @@ def test_a_program_that_two_configs_have_is_compiled_once(versions, monkeypatch,
   assert len(made) == 3
 
 
+@pytest.mark.parametrize(('size', 'efforts'), [(18e9, [-1.0, 0.0]), (40e9, [-1.0])])
+def test_what_misses_memory_by_little_is_compiled_with_more_effort(
+  versions, monkeypatch, tmp_path, size, efforts
+):
+  tried = []
+
+  def compiled(lowered, effort):
+    tried.append(effort)
+    return Compiled(memory=size) if effort < 0 else Compiled(memory=15e9, fits=True)
+
+  monkeypatch.setattr(check_tpu, 'compiled', compiled)
+  record = Record(tmp_path / 'kept.jsonl', -1.0)
+  check_tpu.kept(record, 'a, step', 'v5e-1', jax.jit(lambda x: x).lower(1))
+  assert tried == efforts
+
+
 def test_what_no_config_needs_leaves_the_file(versions, monkeypatch, tmp_path):
   file = tmp_path / 'kept.jsonl'
   keep(file, 'car_toy', 'v5e-1', 'before', step=LARGE, gone=GOOD)
@@ -166,7 +182,10 @@ def test_the_table_replaces_what_lies_between_its_marks(tmp_path, old):
 def test_the_page_has_the_heaviest_program_and_the_file_all(versions, monkeypatch, tmp_path):
   file, page, table = (tmp_path / name for name in ('kept.jsonl', 'page.md', 'all.csv'))
   page.write_text('<!-- checked -->\n<!-- end -->\n<!-- compiled -->\n<!-- end -->\n')
+  options = tmp_path / 'options.md'
+  options.write_text('<!-- options -->\n<!-- end -->\n')
   monkeypatch.setattr(check_tpu, 'PAGE', page)
+  monkeypatch.setattr(check_tpu, 'DEVICES', options)
   monkeypatch.setattr(check_tpu, 'TABLE', table)
   small = Compiled(memory=1e9, flops=1e12, moved=1e9, fits=True)
   keep(file, 'mose_lidc', 'v5e-1', '', step=LARGE, predict=small)
@@ -174,6 +193,8 @@ def test_the_page_has_the_heaviest_program_and_the_file_all(versions, monkeypatc
   keep(file, 'car_toy', 'v5e-1', '', step=small)
   for name in ('car_lidc', 'car_lidc_masks'):
     Record(file, -1.0).add((name, 'v5e-1'), Part('', {'step': (4, 'car_toy step')}))
+  changed = Part('', {'step': (1, 'mose_lidc predict')})
+  Record(file, -1.0).add(('mose_lidc', 'v5e-1', 'data.batch=1'), changed)
   assert check_tpu.main(['--write', '--file', str(file)]) == 0
   lines, total = page.read_text().splitlines(), len(check_tpu.names())
   assert lines[3:5] == [
@@ -185,9 +206,12 @@ def test_the_page_has_the_heaviest_program_and_the_file_all(versions, monkeypatc
     '| `mose_lidc` | step | 8 | **20.00** |  | 2.00, 100% |  |',
     '| `car_toy` | step | 8 | 1.00, 100% |  |  |  |',
   ]
+  assert options.read_text().splitlines()[3:-1] == [
+    '| `mose_lidc data.batch=1` | step | 1 | 1.00, 100% |  |  |  |'
+  ]
   with table.open() as opened:
     kept = [*csv.DictReader(opened)]
-  assert len(kept) == 7
+  assert len(kept) == 8
   assert [row['program'] for row in kept if row['config'] == 'mose_lidc'] == ['step', 'predict'] * 2
   assert [row['mfu'] for row in kept if row['config'] == 'mose_lidc'] == ['', *['1.000'] * 3]
 

@@ -8,8 +8,9 @@ interrupted check goes on: whether it compiles, memory of a chip, operations, by
 collectives, and the share of its peak that a chip can reach at most. A program that was compiled
 before, for this or another config, is known by its text and not compiled again; the file is part
 of the checkout, so a check compiles what has changed since. A batch has an image for each chip at
-least and is rounded as training rounds it. --write puts the table into docs/performance.md and
-every program into docs/static/compiled.csv, and leaves out of --file what no config needs. Exit
+least and is rounded as training rounds it. --write puts the tables into docs/performance.md and
+docs/devices.md, every program into docs/static/compiled.csv, and leaves out of --file what no
+config needs. Exit
 status 1 where a program does not compile, or a config fits none of the slices; nothing is run.
 """
 
@@ -45,7 +46,7 @@ from tools.compiled import (
 
 Changes = Sequence[tuple[str, str]]
 ROOT = pathlib.Path(__file__).parents[1]
-PAGE = ROOT / 'docs' / 'performance.md'
+PAGE, DEVICES = ROOT / 'docs' / 'performance.md', ROOT / 'docs' / 'devices.md'
 TABLE = ROOT / 'docs' / 'static' / 'compiled.csv'
 KEPT = ROOT / 'tools' / 'compiled.jsonl'
 HEAD = ['config', 'program', 'batch', *SLICES]
@@ -74,6 +75,7 @@ VARIANTS: dict[str, str] = dict(  # file -> what of it names its variants
   smoke='METHODS',
   zoo='STEPS',
 )
+WASTED = 1.25  # of memory at the least effort, at most: 1.16 was measured, see docs/performance.md
 WEIGHTS = ('genval_controlnet', 'genval_tiny:controlnet')  # begin with files of weights
 
 
@@ -147,12 +149,13 @@ def programs(begun: Any, mesh: Any) -> Iterator[tuple[str, int, Callable[[], Any
   from car_jax.evaluate import plan
   from car_jax.evaluate.validate import Validation
 
-  def placed(tree: Any, where: Any) -> Any:
-    shape = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where)
-    return jax.tree.map(shape, tree)
+  placed = lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where)
+  state = jax.tree.map(placed, begun.state, sharding.of_state(begun.state, mesh, begun.config.fsdp))
 
-  state = placed(begun.state, sharding.replicated(mesh))
-  split_up = lambda batch: placed(jax.eval_shape(compact.expand, batch), sharding.split(mesh))
+  def split_up(batch: Any) -> Any:
+    where = sharding.split(mesh)
+    return jax.tree.map(lambda a: placed(a, where), jax.eval_shape(compact.expand, batch))
+
   config = begun.config.copy_and_resolve_references()
   config.evals, config.best = {}, ''
   run = loop.Run(config, pathlib.Path(), mesh, begun.dataset, begun.method)
@@ -196,6 +199,12 @@ def kept(record: Record, title: str, slice_: str, lowered: Any) -> str:
     how = f'as {made.title}'
   else:
     made = compiled(lowered, record.effort)
+    if (
+      record.effort < 0 < made.memory
+      and not made.fits
+      and made.memory < WASTED * chip_of(slice_).memory
+    ):
+      made = compiled(lowered, 0.0)
     made.title = title
     record.add((slice_, text), made)
     how = f'{made.seconds:.0f} s of the processor'
@@ -283,7 +292,8 @@ def failures(record: Record, keys: Sequence[tuple[str, ...]]) -> Iterator[str]:
 def document(record: Record) -> None:
   """The tables of docs/performance.md, and every program in a file beside."""
   write(PAGE, 'checked', [COUNTED, *counts(record)])
-  write(PAGE, 'compiled', [HEAD, *rows(record)])
+  write(PAGE, 'compiled', [HEAD, *rows(record, changed=False)])
+  write(DEVICES, 'options', [HEAD, *rows(record, changed=True)])
   with TABLE.open('w', newline='') as file:
     table = csv.writer(file, lineterminator='\n')
     table.writerow(COLUMNS)
@@ -304,11 +314,14 @@ def counts(record: Record) -> Iterator[list[str]]:
     yield [slice_, f'{checked} of {len(names())}', f'{len(made)}', f'{small}', f'{broken}']
 
 
-def rows(record: Record) -> Iterator[list[str]]:
-  """Of the page: of each config the program that takes most memory, on all slices. Configs of
-  which that is the same program share a row."""
+def rows(record: Record, *, changed: bool) -> Iterator[list[str]]:
+  """Of a page: of each config, as it is or changed, the program that takes most memory, on all
+  slices. Configs of which that is the same program share a row."""
   order, titled = names(), collections.defaultdict(list)
-  checked = {(order.index(name), *changes) for name, _, *changes in record.parts}
+  parts_of = ((name, changes) for name, _, *changes in record.parts)
+  checked = {
+    (order.index(name), *changes) for name, changes in parts_of if changed == bool(changes)
+  }
   for number, *changes in sorted(checked):
     parts = {s: record.parts.get((order[number], s, *changes), Part()) for s in SLICES}
     program = heaviest(record, parts)
