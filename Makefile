@@ -153,8 +153,9 @@ demo-genval: setup
 	  --config.weights=$(GENVAL)/tiny/inpaint
 	$(CAR) generate look $(GENVAL)/diffusion
 
+# All, or some: make test TESTS=tests/nn
 test: develop
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(TESTS)
 
 # With the few tests that take half a minute and more.
 test-all: develop
