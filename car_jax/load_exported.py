@@ -26,10 +26,12 @@ class Model:
 
   def __call__(self, images, seed=0):
     images = np.asarray(images)
+    if images.shape[-1:] == (1,):
+      images = np.repeat(images, 3, -1)
     batch = images if images.ndim == 4 else images[None]
-    if batch.dtype != np.uint8 or batch.shape[-1] != 3:
-      grey = '; a grey one three times: np.repeat(x[..., None], 3, -1)'
-      raise ValueError(f'images are {images.dtype} {images.shape}, not uint8 [B, H, W, 3]{grey}')
+    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3:
+      grey = 'or for grey ones [B, H, W, 1]: x[..., None]'
+      raise ValueError(f'images are {images.dtype} {images.shape}, not uint8 [B, H, W, 3], {grey}')
     keys = np.array([zlib.crc32(x.tobytes()) for x in batch], np.uint32)
     out = jax.device_get(self.program(self.arrays, batch, keys, np.uint32(seed)))
     return out if images.ndim == 4 else {name: x[0] for name, x in out.items()}
@@ -38,4 +40,8 @@ class Model:
 if __name__ == '__main__':
   if len(sys.argv) != 3:
     sys.exit(__doc__)
-  np.savez(sys.argv[2], **Model()(np.load(sys.argv[1])))
+  try:
+    np.savez(sys.argv[2], **Model()(np.load(sys.argv[1])))
+  except (OSError, ValueError) as e:
+    print(f'error: {e}', file=sys.stderr)
+    sys.exit(2)

@@ -108,8 +108,22 @@ def test_what_goes_in_and_comes_out_is_described(tmp_path):
   for one in about['outputs']:
     array = out[one['name']]
     assert (one['dtype'], one['shape'][1:]) == (array.dtype.name, [*array.shape[1:]])
-  with pytest.raises(ValueError, match='not uint8'):
-    program.load_exported.Model(tmp_path / 'out')(np.zeros((32, 48, 3)))
+  model = program.load_exported.Model(tmp_path / 'out')
+  grey = images()['0'][..., :1]
+  for one, other in zip(model(grey).values(), model(grey.repeat(3, -1)).values(), strict=True):
+    np.testing.assert_array_equal(one, other)
+  for wrong in (np.zeros((32, 48, 3)), np.zeros((32, 48), np.uint8)):
+    with pytest.raises(ValueError, match='not uint8'):
+      model(wrong)
+  np.save(tmp_path / 'wrong.npy', wrong)
+  loader = tmp_path / 'out' / 'load_exported.py'
+  for name, message in (('wrong.npy', 'images are uint8'), ('none.npy', 'No such file')):
+    command = [sys.executable, loader, tmp_path / name, tmp_path / 'out.npz']
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: ')
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_windows_need_a_size(tmp_path):
