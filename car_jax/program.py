@@ -155,7 +155,7 @@ def _about(model: Predictor, options: Options, exported: exporting.Exported) -> 
     calibrated=model.calibrator is not None,
     inputs=[
       dict(name='arrays', file=ARRAYS),
-      dict(name='images', shape=['B', *sides, 3], dtype='uint8', about='grey ones three times, as the loader does'),
+      dict(name='images', shape=['B', *sides, 3], dtype='uint8', about='grey ones three times'),
       dict(name='keys', shape=['B'], dtype='uint32', about='what draws of an image follow from'),
       dict(name='seed', shape=[], dtype='uint32', about='and this'),
     ],

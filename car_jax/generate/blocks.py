@@ -9,9 +9,9 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from car_jax.nn.attention import attention
 from car_jax.nn.denoising import ZEROS, convolved, dense
 from car_jax.nn.layers import GroupNorm
 from car_jax.typing import Array
@@ -25,10 +25,6 @@ class Compute:
   """Of activations; None for what parameters and inputs have."""
   remat: bool = False
   """Recomputes residual and transformer blocks in the backward pass instead of keeping them."""
-  attention_limit: int = 8_192
-  """Attention to this many keys, or more, takes its queries in blocks."""
-  query_block: int = 1_024
-  """How many queries a block has."""
 
 
 PLAIN = Compute()
@@ -41,24 +37,6 @@ def layer_norm(name: str, compute: Compute, epsilon: float = 1e-5) -> nn.LayerNo
 def kept(module: type[nn.Module], compute: Compute) -> type[nn.Module]:
   """The module's class, or that which recomputes its insides in the backward pass."""
   return nn.remat(module) if compute.remat else module
-
-
-def attended(query: Array, key: Array, value: Array, compute: Compute) -> Array:
-  """query [B, N, A, C], key and value [B, M, A, C] -> [B, N, A, C], softmax in float32.
-
-  From `attention_limit` keys on, the scores of one block of queries exist at a time, and the
-  backward pass computes them again: a picture of 1024 x 2048 has N * M * A = 9e9 of them.
-  """
-  if key.shape[1] < compute.attention_limit:
-    return jax.nn.dot_product_attention(query, key, value)
-  b, n, *rest = query.shape
-  size = min(compute.query_block, n)
-  count = -(-n // size)
-  blocks = jnp.pad(query, ((0, 0), (0, count * size - n), (0, 0), (0, 0)))
-  blocks = jnp.moveaxis(blocks.reshape(b, count, size, *rest), 1, 0)
-  of_block = jax.checkpoint(lambda q: jax.nn.dot_product_attention(q, key, value))
-  joined = jnp.moveaxis(jax.lax.map(of_block, blocks), 0, 1)
-  return joined.reshape(b, count * size, *rest)[:, :n]
 
 
 class Attention(nn.Module):
@@ -88,7 +66,7 @@ class Attention(nn.Module):
       seen = jnp.einsum('banl,bl->bn', weights, focus) / self.heads
       self.sow('intermediates', 'attention', seen.reshape(x.shape[:-1]))
     # Shapes are known without: the first parameters come in a third less time.
-    y = query if self.is_initializing() else attended(query, key, value, self.compute)
+    y = query if self.is_initializing() else attention(query, key, value)
     return dense(c, 'to_out_0', self.compute.dtype)(y.reshape(x.shape))
 
 

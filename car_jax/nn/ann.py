@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from car_jax.nn import init
+from car_jax.nn.attention import attention
 from car_jax.nn.composed import Head
 from car_jax.nn.dropout import Dropout
-from car_jax.nn.layers import BatchNorm, NormedConv, attention, conv
+from car_jax.nn.layers import BatchNorm, NormedConv, conv
 from car_jax.nn.pooling import adaptive_mean
 from car_jax.options import Width
 from car_jax.typing import Array

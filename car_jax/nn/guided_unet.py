@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from car_jax.errors import UserError
 from car_jax.nn import init
+from car_jax.nn.attention import attention
 from car_jax.nn.denoising import (
   Downsample,
   ResBlock,
@@ -23,7 +24,6 @@ from car_jax.nn.denoising import (
 from car_jax.nn.layers import (
   GroupNorm,
   at_least_float32,
-  attention,
   check_divides,
   check_multiple,
   dense,

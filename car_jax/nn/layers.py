@@ -338,17 +338,6 @@ class NormedConv(nn.Module):
     return x if self.activation is None else self.activation(x)
 
 
-def attention(query: Array, key: Array, value: Array) -> Array:
-  """[B, M, heads, D], twice [B, N, heads, D] -> [B, M, heads, D]: what queries find in values.
-
-  jax's own takes the softmax of float64 in float32.
-  """
-  if query.dtype != jnp.float64:
-    return jax.nn.dot_product_attention(query, key, value)
-  affinity = jnp.einsum('bmhd,bnhd->bhmn', query * query.shape[-1] ** -0.5, key)
-  return jnp.einsum('bhmn,bnhd->bmhd', jax.nn.softmax(affinity), value)
-
-
 def layer_norm(name: str, epsilon: float, dtype: Any) -> nn.LayerNorm:
   """As torch computes it: the variance about the mean, not from squares."""
   return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)

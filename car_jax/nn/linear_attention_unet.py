@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from car_jax.nn import init
+from car_jax.nn.attention import attention
 from car_jax.nn.denoising import enlarged
 from car_jax.nn.layers import (
   GroupNorm,
   at_least_float32,
-  attention,
   check_multiple,
   conv,
   dense,

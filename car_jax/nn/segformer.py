@@ -13,9 +13,10 @@ import numpy as np
 
 from car_jax.errors import UserError, nearest
 from car_jax.nn import init
+from car_jax.nn.attention import attention
 from car_jax.nn.composed import Backbone, Composition, Head
 from car_jax.nn.dropout import Dropout
-from car_jax.nn.layers import NormedConv, attention, check_divides, conv, layer_norm, through
+from car_jax.nn.layers import NormedConv, check_divides, conv, layer_norm, through
 from car_jax.nn.resize import resize_bilinear
 from car_jax.options import Count, Depth, Share, Width
 from car_jax.typing import Array

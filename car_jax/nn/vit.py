@@ -15,9 +15,10 @@ import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.nn import init
+from car_jax.nn.attention import attention
 from car_jax.nn.composed import Backbone
 from car_jax.nn.dropout import Dropout
-from car_jax.nn.layers import attention, check_divides, conv, layer_norm, through
+from car_jax.nn.layers import check_divides, conv, layer_norm, through
 from car_jax.nn.resize import resize_bicubic, resize_bilinear
 from car_jax.options import Depth, Positive, Share, Size, Width
 from car_jax.typing import Array

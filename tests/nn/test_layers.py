@@ -195,16 +195,3 @@ def test_bilinear_resizing_with_leading_axes_and_its_gradient():
   slope = jax.grad(lambda x: f(x).sum())(x)
   want = jax.grad(lambda x: jax.image.resize(x, want.shape, 'bilinear', antialias=False).sum())(x)
   np.testing.assert_allclose(slope, want, atol=1e-5)
-
-
-@pytest.mark.parametrize('kind', [np.float32, np.float64])
-def test_attention_is_as_precise_as_its_inputs(kind):
-  rng = np.random.default_rng(0)
-  query, key, value = (8 * rng.standard_normal((2, n, 3, 4)) for n in (5, 7, 7))
-  asked = np.einsum('bmhd,bnhd->bhmn', query, key) / 2
-  share = np.exp(asked - asked.max(-1, keepdims=True))
-  want = np.einsum('bhmn,bnhd->bmhd', share / share.sum(-1, keepdims=True), value)
-  with jax.enable_x64(kind is np.float64):
-    found = layers.attention(*(jnp.asarray(x, kind) for x in (query, key, value)))
-  assert found.dtype == kind
-  np.testing.assert_allclose(found, want, rtol=0, atol=1e-4 if kind is np.float32 else 1e-12)
