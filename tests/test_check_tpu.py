@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import dataclasses
 import importlib.util
 
 import jax
@@ -157,16 +158,18 @@ def test_what_no_config_needs_leaves_the_file(versions, monkeypatch, tmp_path):
   keep(file, 'car_toy', 'v5e-1', 'before', step=LARGE, gone=GOOD)
   keep(file, 'car_toy', 'v5e-1', 'now', step=GOOD)
   keep(file, 'renamed', 'v5e-1', 'now', step=GOOD)
+  begun = dataclasses.replace(GOOD, title='mose_lidc, step')
+  Record(file, -1.0).add(('v5e-1', 'begun'), begun)
   Record(file, 0.0).add(('v5e-1', 'of another effort'), GOOD)
   before = Record(file, -1.0)
   before.tidy(['car_toy', 'mose_lidc'])
   after = Record(file, -1.0)
   assert (after.made, after.parts) == (before.made, before.parts)
-  assert after.made == {('v5e-1', 'car_toy step'): GOOD}
+  assert after.made == {('v5e-1', 'car_toy step'): GOOD, ('v5e-1', 'begun'): begun}
   assert after.parts == {
     ('car_toy', 'v5e-1'): Part('now', {'step': (8, 'car_toy step')}),
   }
-  assert len(file.read_text().splitlines()) == 2
+  assert len(file.read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize('old', ['', 'old\n'])

@@ -202,11 +202,17 @@ class Record:
     return json.dumps(line) + '\n'
 
   def tidy(self, names: Collection[str]) -> None:
-    """Leaves only this compiler's, of the configs that are called so, and each of these once."""
+    """Leaves only this compiler's, of the configs that are called so, and each of these once; with
+    programs of a config that is not through on a slice."""
     self.parts = {key: part for key, part in sorted(self.parts.items()) if key[0] in names}
     used = {
       (key[1], text) for key, part in self.parts.items() for _, text in part.programs.values()
     }
+    through = {key[:2] for key in self.parts}
+    for slice_, text in self.made:
+      name = self.made[slice_, text].title.partition(', ')[0]
+      if name in names and (name, slice_) not in through:
+        used.add((slice_, text))
     self.made = {key: self.made[key] for key in sorted(used)}
     lines = [self.line(key, value) for key, value in (self.made | self.parts).items()]
     replacement = self.file.with_suffix('.new')
