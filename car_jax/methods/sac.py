@@ -16,8 +16,6 @@ The batch holds besides image and label, for an image's views in a row:
 
 import collections
 import dataclasses
-import itertools
-from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import jax
@@ -237,36 +235,22 @@ def moved(teacher: Frozen, net: TrainState, share: Array) -> Frozen:
     step = share * (b - a) if jnp.issubdtype(a.dtype, jnp.floating) else jnp.zeros_like(a)
     return jnp.where(share == 1, b, a + step)
 
-  pairs, structure = _pairs(teacher, net)
-  new = dict(itertools.chain(*(zip(k, mixed(a, b), strict=True) for k, a, b in stacked(pairs))))
-  return Frozen(**jax.tree.unflatten(structure, [new[k] for k in range(len(pairs))]))
+  return Frozen(**jax.tree.map(mixed, teacher.variables, net.variables))
 
 
 def distance(teacher: Frozen, net: TrainState) -> Array:
-  """The L2 norms of the difference of each array, added up."""
-  pairs, _ = _pairs(teacher, net)
-  norm = lambda rows: jnp.sqrt(jnp.sum(jnp.square(rows), range(1, rows.ndim)))
-  floats = [(a, b) for _, a, b in stacked(pairs) if jnp.issubdtype(a.dtype, jnp.floating)]
-  return sum((jnp.sum(norm(a - b)) for a, b in floats), jnp.float32(0))
+  """The L2 norms of the difference of each array, added up.
 
-
-def _pairs(teacher: Frozen, net: TrainState) -> tuple[list[tuple[Array, Array]], Any]:
-  theirs, structure = jax.tree.flatten(teacher.variables)
-  return [*zip(theirs, jax.tree.leaves(net.variables), strict=True)], structure
-
-
-def stacked(pairs: Sequence[tuple[Array, Array]]) -> Iterator[tuple[list[int], Array, Array]]:
-  """Pairs of arrays of one shape -> places in the list, and the arrays there as rows of two.
-
-  Vectors of a length are together, as a ResNet has hundreds of them, and each operation costs time
-  to compile. Larger arrays are not copied for that.
+  Vectors of the same length are taken together: a ResNet has hundreds, and each reduction costs
+  time to compile. Larger arrays are not copied for that.
   """
+  pairs = zip(jax.tree.leaves(teacher.variables), jax.tree.leaves(net.variables), strict=True)
+  floats = [(a, b) for a, b in pairs if jnp.issubdtype(a.dtype, jnp.floating)]
   groups = collections.defaultdict(list)
-  for k, (a, _) in enumerate(pairs):
-    groups[(a.shape, a.dtype) if a.ndim < 2 else k].append(k)
-  for places in groups.values():
-    rows = zip(*(pairs[k] for k in places), strict=True)
-    yield places, *map(jnp.stack, rows)
+  for number, (a, b) in enumerate(floats):
+    groups[a.shape if a.ndim == 1 else number].append(a - b)
+  norms = lambda rows: jnp.sqrt(jnp.sum(jnp.square(rows), range(1, rows.ndim)))
+  return sum((jnp.sum(norms(jnp.stack(group))) for group in groups.values()), jnp.float32(0))
 
 
 def label_logs(probs: Array, labels: Array, least: Array) -> Logs:
