@@ -9,7 +9,7 @@ from car_jax.typing import Array
 SCORES = 2**25  # of an image: 128 MiB in float32
 
 
-def attention(query: Array, key: Array, value: Array, most: int = SCORES) -> Array:
+def attention(query: Array, key: Array, value: Array, *, most: int = SCORES) -> Array:
   """[B, M, heads, D], twice [B, N, heads, D] -> [B, M, heads, D]: what queries find in values.
 
   The softmax is float32 at least. No more than `most` scores of an image, M N for each head, exist
