@@ -205,12 +205,15 @@ def test_the_page_has_the_heaviest_program_and_the_file_all(versions, monkeypatc
     f'| v6e-1 | 0 of {total} | 0 | 0 | 0 |',
   ]
   assert lines[11:-1] == [
-    '| `car_lidc`, `car_lidc_masks` | step | 4 | 1.00, 100% |  |  |  |',
-    '| `mose_lidc` | step | 8 | **20.00** |  | 2.00, 100% |  |',
-    '| `car_toy` | step | 8 | 1.00, 100% |  |  |  |',
+    '| `car_lidc`, `car_lidc_masks` | step | 4 | 1.00, 100% |  |',
+    '| `mose_lidc` | step | 8 | **20.00** | 2.00, 100% |',
+    '| `car_toy` | step | 8 | 1.00, 100% |  |',
   ]
-  assert options.read_text().splitlines()[3:-1] == [
-    '| `mose_lidc data.batch=1` | step | 1 | 1.00, 100% |  |  |  |'
+  assert options.read_text().splitlines()[1:-1] == [
+    '| config | program | batch | v5e-1 | v5e-16 |',
+    '| --- | --- | --- | --- | --- |',
+    '| `mose_lidc` | step | 8 | **20.00** | 2.00, 100% |',
+    '| `mose_lidc data.batch=1` | step | 1 | 1.00, 100% |  |',
   ]
   with table.open() as opened:
     kept = [*csv.DictReader(opened)]

@@ -21,6 +21,7 @@ import contextlib
 import csv
 import dataclasses
 import importlib
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -292,8 +293,8 @@ def failures(record: Record, keys: Sequence[tuple[str, ...]]) -> Iterator[str]:
 def document(record: Record) -> None:
   """The tables of docs/performance.md, and every program in a file beside."""
   write(PAGE, 'checked', [COUNTED, *counts(record)])
-  write(PAGE, 'compiled', [HEAD, *rows(record, changed=False)])
-  write(DEVICES, 'options', [HEAD, *rows(record, changed=True)])
+  write(PAGE, 'compiled', filled([HEAD, *rows(record, changed=False)]))
+  write(DEVICES, 'options', filled([HEAD, *rows(record, changed=True)]))
   with TABLE.open('w', newline='') as file:
     table = csv.writer(file, lineterminator='\n')
     table.writerow(COLUMNS)
@@ -315,12 +316,14 @@ def counts(record: Record) -> Iterator[list[str]]:
 
 
 def rows(record: Record, *, changed: bool) -> Iterator[list[str]]:
-  """Of a page: of each config, as it is or changed, the program that takes most memory, on all
-  slices. Configs of which that is the same program share a row."""
+  """Of a page: of each config the program that takes most memory, on all slices; with `changed` of
+  configs with options, beside them as they are. What is the same program shares a row."""
   order, titled = names(), collections.defaultdict(list)
-  parts_of = ((name, changes) for name, _, *changes in record.parts)
+  varied = {name for name, _, *changes in record.parts if changes}
   checked = {
-    (order.index(name), *changes) for name, changes in parts_of if changed == bool(changes)
+    (order.index(name), *changes)
+    for name, _, *changes in record.parts
+    if (name in varied if changed else not changes)
   }
   for number, *changes in sorted(checked):
     parts = {s: record.parts.get((order[number], s, *changes), Part()) for s in SLICES}
@@ -332,6 +335,12 @@ def rows(record: Record, *, changed: bool) -> Iterator[list[str]]:
     used = zip(SLICES, uses, strict=True)
     cells = [record.made[s, use[1]].cell(s) if use else '' for s, use in used]
     yield [', '.join(titles), program, f'{images}', *cells]
+
+
+def filled(rows: list[list[str]]) -> list[list[str]]:
+  """Without the columns that have nothing but a head."""
+  used = [any(column) for column in zip(*rows[1:], strict=True)] or [True] * len(rows[0])
+  return [list(itertools.compress(row, used)) for row in rows]
 
 
 def heaviest(record: Record, parts: Mapping[str, Part]) -> str:
