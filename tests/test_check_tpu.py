@@ -82,13 +82,13 @@ def keep(file, name, slice_, source, **programs):
 def test_it_goes_on_where_it_stopped_and_names_what_failed(versions, monkeypatch, tmp_path, capsys):
   file, checked = tmp_path / 'kept.jsonl', []
 
-  def alone(name, slices, job):
+  def alone(name, slices, settings):
     checked.append((name, [*slices]))
     made = {'car_toy': GOOD, 'mose_lidc': LARGE}.get(name, BROKEN)
     for slice_ in slices:
       if name == 'demo:car' and slice_ == 'v6e-1':
         return 'BrokenProcessPool: ended'
-      keep(job.file, name, slice_, job.source, step=made)
+      keep(settings.file, name, slice_, settings.source, step=made)
     return ''
 
   monkeypatch.setattr(check_tpu, 'alone', alone)

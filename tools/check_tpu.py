@@ -10,8 +10,8 @@ before, for this or another config, is known by its text and not compiled again;
 of the checkout, so a check compiles what has changed since. A batch has an image for each chip at
 least and is rounded as training rounds it. --write puts the tables into docs/performance.md and
 docs/devices.md, every program into docs/static/compiled.csv, and leaves out of --file what no
-config needs. Exit
-status 1 where a program does not compile, or a config fits none of the slices; nothing is run.
+config needs. Exit status 1 where a program does not compile, or a config fits none of the slices;
+nothing is run.
 """
 
 import argparse
@@ -49,7 +49,7 @@ Changes = Sequence[tuple[str, str]]
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE, DEVICES = ROOT / 'docs' / 'performance.md', ROOT / 'docs' / 'devices.md'
 TABLE = ROOT / 'docs' / 'static' / 'compiled.csv'
-KEPT = ROOT / 'tools' / 'compiled.jsonl'
+RECORD = ROOT / 'tools' / 'compiled.jsonl'
 HEAD = ['config', 'program', 'batch', *SLICES]
 COUNTED = ['slice', 'configs', 'different programs', 'that do not fit', 'that do not compile']
 COLUMNS = ['config', 'slice', 'program', 'batch', 'bytes', 'flops', 'moved', 'collectives', 'mfu']
@@ -76,7 +76,9 @@ VARIANTS: dict[str, str] = dict(  # file -> what of it names its variants
   smoke='METHODS',
   zoo='STEPS',
 )
-WASTED = 1.25  # of memory at the least effort, at most: 1.16 was measured, see docs/performance.md
+MEMORY_MARGIN = (
+  1.25  # of memory at the least effort, at most: 1.16 was measured, see docs/performance.md
+)
 WEIGHTS = ('genval_controlnet', 'genval_tiny:controlnet')  # begin with files of weights
 
 
@@ -106,7 +108,7 @@ def sources_of(data: str) -> dict[str, Source]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class Settings:
   """How every config is checked. source: of the library as it is now, see source_of."""
 
   changes: Changes
@@ -172,7 +174,7 @@ def programs(begun: Any, mesh: Any) -> Iterator[tuple[str, int, Callable[[], Any
     yield 'predict', len(batch['valid']), lambda: validation.lowered(state, split_up(batch))
 
 
-def check(name: str, slices: Sequence[str], job: Job) -> None:
+def check(name: str, slices: Sequence[str], settings: Settings) -> None:
   """Compiles a config's programs that the file lacks and keeps each there as it is done."""
   import jax
   import numpy as np
@@ -184,13 +186,13 @@ def check(name: str, slices: Sequence[str], job: Job) -> None:
     one = dict(chips_per_host_bounds=(1, 1, 1)) if slice_.endswith('-1') else {}
     topology = topologies.get_topology_desc(SLICES[slice_], platform='tpu', **one)
     mesh = Mesh(np.array(topology.devices), ('data',))
-    begun = setting(name, mesh.size, job.changes)
+    begun = setting(name, mesh.size, settings.changes)
     size = sum(np.size(a) for a in jax.tree.leaves(begun.state))
-    record, part = job.record(), Part(job.source)
+    record, part = settings.record(), Part(settings.source)
     if slice_ != LARGEST or size >= LARGE:
       for program, images, lower in programs(begun, mesh):
         part.programs[program] = images, kept(record, f'{name}, {program}', slice_, lower())
-    record.add(key_of(name, slice_, job.changes), part)
+    record.add(key_of(name, slice_, settings.changes), part)
 
 
 def kept(record: Record, title: str, slice_: str, lowered: Any) -> str:
@@ -203,7 +205,7 @@ def kept(record: Record, title: str, slice_: str, lowered: Any) -> str:
     if (
       record.effort < 0 < made.memory
       and not made.fits
-      and made.memory < WASTED * chip_of(slice_).memory
+      and made.memory < MEMORY_MARGIN * chip_of(slice_).memory
     ):
       made = compiled(lowered, 0.0)
     made.title = title
@@ -228,20 +230,20 @@ def alone(*arguments: Any) -> str:
   return ''
 
 
-def complete(name: str, slices: Sequence[str], job: Job) -> None:
+def complete(name: str, slices: Sequence[str], settings: Settings) -> None:
   """Checks a config on those slices that the file lacks, or has of another source."""
 
   def left(slices: Sequence[str]) -> list[str]:
-    parts = job.record().parts
-    of = {s: parts.get(key_of(name, s, job.changes), Part()) for s in slices}
-    return [s for s, part in of.items() if part.failure or part.source != job.source]
+    parts = settings.record().parts
+    of = {s: parts.get(key_of(name, s, settings.changes), Part()) for s in slices}
+    return [s for s, part in of.items() if part.failure or part.source != settings.source]
 
   slices = left(slices)
   while slices:
-    failure = alone(name, slices, job)
+    failure = alone(name, slices, settings)
     slices = left(slices)
     if slices:
-      job.record().add(key_of(name, slices.pop(0), job.changes), Part(failure=failure))
+      settings.record().add(key_of(name, slices.pop(0), settings.changes), Part(failure=failure))
 
 
 def main(arguments: list[str]) -> int:
@@ -251,7 +253,7 @@ def main(arguments: list[str]) -> int:
   )
   parser.add_argument('configs', nargs='*', metavar='CONFIG[:VARIANT]', help='all without any')
   parser.add_argument('--slices', default=','.join(SLICES), help=f'of {", ".join(SLICES)}')
-  parser.add_argument('--file', type=pathlib.Path, default=KEPT)
+  parser.add_argument('--file', type=pathlib.Path, default=RECORD)
   parser.add_argument('--effort', type=float, default=-1.0, help='0: as a training compiles')
   parser.add_argument('--jobs', type=int, default=1, help='processes; each takes up to 6 GB')
   parser.add_argument('--write', action='store_true', help='what --file has, into the docs')
@@ -260,17 +262,17 @@ def main(arguments: list[str]) -> int:
   for known, given in ((names(), args.configs), (SLICES, slices)):
     if unknown := [name for name in given if name not in known]:
       raise UserError(f'nothing is called {unknown[0]!r}\n{nearest(unknown[0], known)}')
-  job = Job(changes, args.file, args.effort, source_of(ROOT / 'car_jax'))
+  settings = Settings(changes, args.file, args.effort, source_of(ROOT / 'car_jax'))
   if args.write:
-    record = job.record()
+    record = settings.record()
     record.tidy(names())
     document(record)
     return 0
   chosen = args.configs or names()
   with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-    [*pool.map(lambda name: complete(name, slices, job), chosen)]
+    [*pool.map(lambda name: complete(name, slices, settings), chosen)]
   keys = [key_of(name, slice_, changes) for name in chosen for slice_ in slices]
-  failed = [*failures(job.record(), keys)]
+  failed = [*failures(settings.record(), keys)]
   print('\n'.join(failed), file=sys.stderr)
   return int(bool(failed))
 
@@ -293,8 +295,8 @@ def failures(record: Record, keys: Sequence[tuple[str, ...]]) -> Iterator[str]:
 def document(record: Record) -> None:
   """The tables of docs/performance.md, and every program in a file beside."""
   write(PAGE, 'checked', [COUNTED, *counts(record)])
-  write(PAGE, 'compiled', filled([HEAD, *rows(record, changed=False)]))
-  write(DEVICES, 'options', filled([HEAD, *rows(record, changed=True)]))
+  write(PAGE, 'compiled', without_empty_columns([HEAD, *rows(record, changed=False)]))
+  write(DEVICES, 'options', without_empty_columns([HEAD, *rows(record, changed=True)]))
   with TABLE.open('w', newline='') as file:
     table = csv.writer(file, lineterminator='\n')
     table.writerow(COLUMNS)
@@ -319,11 +321,11 @@ def rows(record: Record, *, changed: bool) -> Iterator[list[str]]:
   """Of a page: of each config the program that takes most memory, on all slices; with `changed` of
   configs with options, beside them as they are. What is the same program shares a row."""
   order, titled = names(), collections.defaultdict(list)
-  varied = {name for name, _, *changes in record.parts if changes}
+  with_options = {name for name, _, *changes in record.parts if changes}
   checked = {
     (order.index(name), *changes)
     for name, _, *changes in record.parts
-    if (name in varied if changed else not changes)
+    if (name in with_options if changed else not changes)
   }
   for number, *changes in sorted(checked):
     parts = {s: record.parts.get((order[number], s, *changes), Part()) for s in SLICES}
@@ -337,7 +339,7 @@ def rows(record: Record, *, changed: bool) -> Iterator[list[str]]:
     yield [', '.join(titles), program, f'{images}', *cells]
 
 
-def filled(rows: list[list[str]]) -> list[list[str]]:
+def without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
   """Without the columns that have nothing but a head."""
   used = [any(column) for column in zip(*rows[1:], strict=True)] or [True] * len(rows[0])
   return [list(itertools.compress(row, used)) for row in rows]

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from car_jax.evaluate import folders
+
 SLICES = {  # name -> topology, as libtpu calls it; the last only for what is LARGE
   'v5e-1': 'v5e:1x1',
   'v6e-1': 'v6e:1x1',
@@ -208,13 +210,12 @@ class Record:
     used = {
       (key[1], text) for key, part in self.parts.items() for _, text in part.programs.values()
     }
-    through = {key[:2] for key in self.parts}
+    complete = {key[:2] for key in self.parts}
     for slice_, text in self.made:
       name = self.made[slice_, text].title.partition(', ')[0]
-      if name in names and (name, slice_) not in through:
+      if name in names and (name, slice_) not in complete:
         used.add((slice_, text))
     self.made = {key: self.made[key] for key in sorted(used)}
     lines = [self.line(key, value) for key, value in (self.made | self.parts).items()]
-    replacement = self.file.with_suffix('.new')
-    replacement.write_text(''.join(lines))
-    replacement.replace(self.file)
+    with folders.whole(self.file) as part:
+      part.write_text(''.join(lines))

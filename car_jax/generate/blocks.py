@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from car_jax.nn.attention import attention
 from car_jax.nn.denoising import ZEROS, convolved, dense
-from car_jax.nn.layers import GroupNorm
+from car_jax.nn.layers import GroupNorm, layer_norm
 from car_jax.typing import Array
 
 
@@ -28,10 +28,6 @@ class Compute:
 
 
 PLAIN = Compute()
-
-
-def layer_norm(name: str, compute: Compute, epsilon: float = 1e-5) -> nn.LayerNorm:
-  return nn.LayerNorm(epsilon, compute.dtype, use_fast_variance=False, name=name)
 
 
 def kept(module: type[nn.Module], compute: Compute) -> type[nn.Module]:
@@ -100,7 +96,7 @@ class TransformerBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, context: Array, focus: Array | None = None) -> Array:
-    norm = lambda k: layer_norm(f'norm{k}', self.compute)(x)
+    norm = lambda k: layer_norm(f'norm{k}', 1e-5, self.compute.dtype)(x)
     x = x + Attention(self.heads, self.compute, name='attn1')(norm(1))
     x = x + Attention(self.heads, self.compute, name='attn2')(norm(2), context, focus)
     return x + FeedForward(self.compute, name='ff')(norm(3))

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from car_jax.generate.blocks import Compute, layer_norm
-from car_jax.nn.layers import at_least_float32
+from car_jax.generate.blocks import Compute
+from car_jax.nn.layers import at_least_float32, layer_norm
 from car_jax.typing import Array
 
 NARROW = nn.initializers.normal(0.02)
@@ -70,7 +70,7 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    norm = lambda k: layer_norm(f'layer_norm{k}', self.compute, self.epsilon)(x)
+    norm = lambda k: layer_norm(f'layer_norm{k}', self.epsilon, self.compute.dtype)(x)
     x = x + SelfAttention(self.heads, self.compute, name='self_attn')(norm(1))
     return x + MLP(self.features, self.compute, name='mlp')(norm(2))
 
@@ -116,5 +116,5 @@ class ClipText(nn.Module):
     x = Embeddings(*tables, self.compute, name='embeddings')(ids)
     size = self.num_hidden_layers, self.num_attention_heads, self.intermediate_size
     x = Layers(*size, self.layer_norm_eps, self.compute, name='encoder')(x)
-    x = layer_norm('final_layer_norm', self.compute, self.layer_norm_eps)(x)
+    x = layer_norm('final_layer_norm', self.layer_norm_eps, self.compute.dtype)(x)
     return at_least_float32(x)

@@ -13,8 +13,9 @@ from car_jax.typing import Array
 class Dropout(nn.Dropout):
   """flax's: x [..] -> x, with a share `rate` of its numbers zero and the others larger for it.
 
-  The mask is another one than flax's for a key: see `kept`. For a TPU it is an array of its own, a
-  byte for each number, since XLA would draw it again in every convolution that reads the result.
+  The mask is another one than flax's for a key: see `bernoulli_mask`. For a TPU it is an array of
+  its own, a byte for each number, since XLA would draw it again in every convolution that reads the
+  result.
   """
 
   @nn.compact
@@ -26,31 +27,31 @@ class Dropout(nn.Dropout):
     shape = [1 if axis in self.broadcast_dims else side for axis, side in enumerate(x.shape)]
     rng = self.make_rng(self.rng_collection) if rng is None else rng
     mask = jax.lax.platform_dependent(
-      kept(rng, 1 - self.rate, tuple(shape)),
+      bernoulli_mask(rng, 1 - self.rate, tuple(shape)),
       tpu=jax.lax.optimization_barrier,
       default=lambda mask: mask,
     )
     return jnp.where(mask, x / (1 - self.rate), 0)
 
 
-def kept(key: Array, share: float, shape: tuple[int, ...]) -> Array:
+def bernoulli_mask(key: Array, share: float, shape: tuple[int, ...]) -> Array:
   """-> bool of that shape, that share of them true, independent as far as dropout can tell.
 
   Each number's place is hashed with the key: twice the last steps of MurmurHash3 (Appleby, 2011),
   where threefry of jax.random has twenty rounds, for far sharper tests, and takes 27 times as long
   on a CPU.
   """
-  one, two = jax.random.bits(key, (2,), jnp.uint32)
+  seed, other_seed = jax.random.bits(key, (2,), jnp.uint32)
   place = jnp.zeros(shape, jnp.uint32)
   for axis, side in enumerate(shape):
     place = place * jnp.asarray(side, jnp.uint32) + jax.lax.broadcasted_iota(
       jnp.uint32, shape, axis
     )
-  least = min(round(share * 2**32), 2**32 - 1)
-  return _mixed(_mixed(place + one) ^ two) < np.uint32(least)
+  threshold = min(round(share * 2**32), 2**32 - 1)
+  return _hashed(_hashed(place + seed) ^ other_seed) < np.uint32(threshold)
 
 
-def _mixed(x: Array) -> Array:
+def _hashed(x: Array) -> Array:
   """MurmurHash3's finaliser: each bit of x changes each of the result half the time."""
   x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
   x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)

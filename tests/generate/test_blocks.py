@@ -24,7 +24,7 @@ def test_the_autoencoders_attention_is_blocked_too(monkeypatch):
   params = jax.jit(net.init)(jax.random.key(0), x)
   assert set(params['params']) == {'group_norm', 'to_q', 'to_k', 'to_v', 'to_out_0'}
   whole = net.apply(params, x)
-  monkeypatch.setattr(blocks, 'attention', functools.partial(blocks.attention, most=36 * 8))
+  monkeypatch.setattr(blocks, 'attention', functools.partial(blocks.attention, max_scores=36 * 8))
   assert 'scan' in str(jax.make_jaxpr(net.apply)(params, x))
   np.testing.assert_allclose(net.apply(params, x), whole, atol=1e-6)
 

@@ -79,10 +79,10 @@ class Seeing(CCDM):
   """One whose net says [0.9, 0.1] where it sees the first class, and else [0.4, 0.6]."""
 
   def predicting(self, state, image, n):
-    return lambda x, time: jnp.log(x @ jnp.float32(OF_NET))
+    return lambda x, time: jnp.log(x @ jnp.float32(NET_PROBABILITIES))
 
 
-OF_NET = [[0.9, 0.1], [0.4, 0.6]]
+NET_PROBABILITIES = [[0.9, 0.1], [0.4, 0.6]]
 
 
 def chances(steps):
@@ -95,7 +95,7 @@ def chances(steps):
   for seen in (0, 1):
     for start in (0, 1):
       before = noised(kept[0])[start] * noised(kept[1] / kept[0])[:, seen]
-      second += 0.5 * OF_NET[seen][start] * before[1] / before.sum()
+      second += 0.5 * NET_PROBABILITIES[seen][start] * before[1] / before.sum()
   return {0.1: 1 - second, 0.6: second}
 
 

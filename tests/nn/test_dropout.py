@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from car_jax.nn.dropout import Dropout, kept
+from car_jax.nn.dropout import Dropout, bernoulli_mask
 
 KEYS = [jax.random.fold_in(jax.random.key(seed), k) for seed in (0, 1) for k in range(4)]
 
@@ -58,9 +58,11 @@ def test_the_share_that_is_kept(share):
   """Of all, and of each place over 4,096 keys: within five standard deviations."""
   n = 2**20
   for key in KEYS:
-    assert abs(kept(key, share, (n,)).mean() - share) < 5 * (share * (1 - share) / n) ** 0.5
+    assert (
+      abs(bernoulli_mask(key, share, (n,)).mean() - share) < 5 * (share * (1 - share) / n) ** 0.5
+    )
   keys = jax.random.split(KEYS[0], 4096)
-  by_place = jax.vmap(lambda key: kept(key, share, (3, 5, 7)))(keys).mean(0)
+  by_place = jax.vmap(lambda key: bernoulli_mask(key, share, (3, 5, 7)))(keys).mean(0)
   assert np.abs(by_place - share).max() < 5 * (share * (1 - share) / len(keys)) ** 0.5
 
 
@@ -72,7 +74,7 @@ def correlation(a, b):
 
 def test_neighbours_and_keys_are_independent():
   """Places near and far along each axis, powers of two apart, and the masks of different keys."""
-  masks = [np.asarray(kept(key, 0.8, (4, 64, 64, 64))) for key in KEYS]
+  masks = [np.asarray(bernoulli_mask(key, 0.8, (4, 64, 64, 64))) for key in KEYS]
   for mask in masks[:2]:
     for axis, side in enumerate(mask.shape):
       for apart in [k for k in (1, 2, 3, 4, 8, 16, 32) if k < side]:
@@ -85,14 +87,16 @@ def test_neighbours_and_keys_are_independent():
 
 def test_how_many_are_kept_of_a_row_is_binomial():
   """Rows of 64: mean and variance of their counts."""
-  counts = np.asarray(kept(KEYS[0], 0.75, (2**15, 64))).sum(1)
+  counts = np.asarray(bernoulli_mask(KEYS[0], 0.75, (2**15, 64))).sum(1)
   assert abs(counts.mean() - 48) < 5 * (12 / len(counts)) ** 0.5
   assert abs(counts.var() / 12 - 1) < 5 * (2 / len(counts)) ** 0.5
 
 
 def test_a_key_gives_one_mask_and_each_dropout_of_a_net_its_own():
-  np.testing.assert_array_equal(kept(KEYS[0], 0.5, (9, 9)), kept(KEYS[0], 0.5, (9, 9)))
-  assert (kept(KEYS[0], 0.5, (9, 9)) != kept(KEYS[1], 0.5, (9, 9))).any()
+  np.testing.assert_array_equal(
+    bernoulli_mask(KEYS[0], 0.5, (9, 9)), bernoulli_mask(KEYS[0], 0.5, (9, 9))
+  )
+  assert (bernoulli_mask(KEYS[0], 0.5, (9, 9)) != bernoulli_mask(KEYS[1], 0.5, (9, 9))).any()
 
   class Twice(nn.Module):
     @nn.compact
@@ -107,10 +111,12 @@ def test_sizes_that_a_program_is_told_later():
   import jax.export
 
   sizes = jax.export.symbolic_shape('b, h')
-  mask = jax.jit(lambda x, key: kept(key, 0.5, x.shape))
+  mask = jax.jit(lambda x, key: bernoulli_mask(key, 0.5, x.shape))
   shapes = jax.ShapeDtypeStruct(sizes, jnp.float32), jax.typeof(KEYS[0])
   exported = jax.export.export(mask)(*shapes)
-  np.testing.assert_array_equal(exported.call(np.ones((3, 5)), KEYS[0]), kept(KEYS[0], 0.5, (3, 5)))
+  np.testing.assert_array_equal(
+    exported.call(np.ones((3, 5)), KEYS[0]), bernoulli_mask(KEYS[0], 0.5, (3, 5))
+  )
 
 
 def test_without_training_nothing_is_dropped():
