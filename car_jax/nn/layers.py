@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 from car_jax.errors import UserError
+from car_jax.nn.convolution import convolve
 from car_jax.nn.init import torch_uniform
 from car_jax.typing import Array
 
@@ -235,11 +236,13 @@ class ConvTranspose2x2(nn.Module):
     kernel = self.param('transposed_kernel', torch_uniform(4 * self.features), shape)
     bias = self.param('bias', torch_uniform(4 * self.features), (self.features,))
     *parts, kernel, bias = nn.dtypes.promote_dtype(*inputs, kernel, bias, dtype=self.dtype)
+    kernel = kernel.transpose(2, 0, 1, 3)
     start, blocks = 0, bias
     for x, width in zip(parts, widths, strict=True):
-      weights = kernel[:, :, start : start + width]
-      blocks = blocks + jnp.einsum('...hwc,abco->...hawbo', x, weights)
+      weights = kernel[start : start + width]
+      blocks = blocks + jnp.einsum('...hwc,cabo->...hwabo', x, weights)
       start += width
+    blocks = blocks.swapaxes(-4, -3)
     *lead, h, _, w, _, o = blocks.shape
     return blocks.reshape(*lead, 2 * h, 2 * w, o)
 
@@ -252,11 +255,11 @@ def conv(
   Or 'SAME', TensorFlow's way, where a stride of 2 pads an even side at its end alone; or 'REFLECT':
   the image mirrored about its border pixels, for an odd size and a stride of one.
   """
-  if size == 1 and padding == 0:
-    kw = {'conv_general_dilated': _pointwise} | kw
+  run = _pointwise if size == 1 and padding == 0 else convolve
   if padding == 'REFLECT':
-    kw, padding = {'conv_general_dilated': _mirrored} | kw, size // 2
+    run, padding = _mirrored, size // 2
   pads = padding if isinstance(padding, str) else ((padding, padding),) * 2
+  kw = {'conv_general_dilated': run} | kw
   return nn.Conv(features, (size, size), (stride, stride), pads, **kw)
 
 
@@ -272,7 +275,7 @@ def _pointwise(x: Array, kernel: Array, strides: Any, *args: Any, **kw: Any) -> 
 
 
 def _mirrored(x: Array, kernel: Array, strides: Any, padding: Any, **kw: Any) -> Array:
-  """lax.conv_general_dilated of an image mirrored about its border pixels, `padding` wide.
+  """`convolve` of an image mirrored about its border pixels, `padding` wide.
 
   A CPU is twice as fast at a convolution that pads by itself, so there the mirrored image is padded
   once more and the border, which zeros have touched, cut off.
@@ -280,11 +283,11 @@ def _mirrored(x: Array, kernel: Array, strides: Any, padding: Any, **kw: Any) ->
   by = padding[0][0]
 
   def padded_again(x, kernel):
-    y = jax.lax.conv_general_dilated(x, kernel, strides, padding, **kw)
+    y = convolve(x, kernel, strides, padding, **kw)
     return y[:, by:-by, by:-by]
 
   def plain(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, strides, 'VALID', **kw)
+    return convolve(x, kernel, strides, 'VALID', **kw)
 
   return jax.lax.platform_dependent(reflect_pad(x, by), kernel, cpu=padded_again, default=plain)
 

@@ -3,10 +3,11 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
+
 import jax.numpy as jnp
 
 from car_jax.nn import init
+from car_jax.nn.convolution import convolve
 from car_jax.typing import Array
 
 
@@ -35,7 +36,7 @@ class StandardisedConv(nn.Module):
     kernel = kernel * (jnp.sqrt(variance) if self.multiplied else jax.lax.rsqrt(variance))
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
     pad = self.dilation * (self.size // 2)
-    y = jax.lax.conv_general_dilated(
+    y = convolve(
       x,
       kernel,
       (self.stride,) * 2,
