@@ -138,6 +138,13 @@ class Metadata(tfds.core.MetadataDict):
     super().save_metadata(data_dir)
 
 
+class Info(tfds.core.DatasetInfo):
+  """Of data that are prepared on this machine: TFDS's bucket of public data sets has none of it."""
+
+  def initialize_from_bucket(self) -> None:
+    """Asks nobody; TFDS's leaves an empty folder among the temporary ones each time."""
+
+
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
   """A segmentation data set. Subclasses say what is known of it and what is in a source.
 
@@ -183,7 +190,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     features |= {'black_box': tensor(2)} if about.black_box else {}
     palette = [[*colour] for colour in about.palette]
     listed = {'class_names': [*about.class_names], 'palette': palette}
-    return tfds.core.DatasetInfo(
+    return Info(
       builder=self,
       description=(type(self).__doc__ or '').strip(),
       homepage=self.HOMEPAGE,

@@ -1,9 +1,9 @@
-"""A convolution whose kernel's gradient is, on a CPU, one product of two matrices.
+"""Convolutions and products whose gradients are, on a CPU, products of two matrices.
 
-XLA takes that gradient as a convolution by a kernel as large as the image, whose operands its CPU
-backend gathers number by number: that takes two to six times as long as the convolution.
+XLA takes the gradient of a kernel as a convolution by one as large as the image, whose operands its
+CPU backend gathers number by number: that takes two to six times as long as the convolution.
 
-Letters: B images, H x W pixels, C channels in, D out, an I x J kernel.
+Letters: B images, H x W pixels, R rows, C channels in, D out, an I x J kernel.
 """
 
 import functools
@@ -94,12 +94,14 @@ def _by_products(strides, pads, dilation, precision, x: Array, kernel: Array) ->
   columns = jax.lax.optimization_barrier(columns)  # an array, else gathered for each result
   weights = kernel.reshape(of_x[0], of_y[0], of_x[1], of_y[1], c, d).transpose(0, 2, 4, 1, 3, 5)
   rows = columns.reshape(-1, columns.shape[-1])
-  y = jnp.dot(rows, weights.reshape(rows.shape[-1], -1), precision=precision)
+  y = _linear_in_kernel(precision, rows, weights.reshape(rows.shape[-1], -1))
   parts = jnp.split(y.reshape(*columns.shape[:-1], -1), of_y[0] * of_y[1], -1)
   return sum(_shifts(parts, of_y, pads, dilation))
 
 
-def _shifts(arrays: Sequence[Array], counts: Pair, pads: Sequence[Pair], steps: Pair) -> list[Array]:
+def _shifts(
+  arrays: Sequence[Array], counts: Pair, pads: Sequence[Pair], steps: Pair
+) -> list[Array]:
   """[B, H, W, ..] for each of counts[0] x counts[1] shifts, row by row -> these, padded and shifted
   along the axes that have more than one."""
   pads = [pad if n > 1 else (0, 0) for pad, n in zip(pads, counts, strict=True)]
@@ -131,3 +133,45 @@ def _phases(strides, pads, x: Array, kernel: Array) -> tuple[Array, Array, Seque
     kernel.reshape(i // s, j // t, inner, d),
     ((0, 0), (0, 0)),
   )
+
+
+def rows_product(
+  x: Array, kernel: Array, dimension_numbers: Any = None, *, precision: Any = None, **kw: Any
+) -> Array:
+  """x [..., C] times kernel [C, D] -> [..., D], as one product of two matrices."""
+  rows = _rows_product(precision, x.reshape(-1, x.shape[-1]), kernel)
+  return rows.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _rows_product(precision, rows: Array, kernel: Array) -> Array:
+  return jnp.dot(rows, kernel, precision=precision)
+
+
+def _rows_tangent(precision, primals, tangents):
+  """On a CPU the barrier keeps the gradient that arrives there an array: fused into the products it
+  is gathered column by column, which took a fifth of ResNet-101's step and a third of MoSE's."""
+  (rows, kernel), (drows, dkernel) = primals, tangents
+  run = functools.partial(_rows_product, precision)
+  terms = []
+  if not isinstance(drows, SymbolicZero):
+    terms.append(run(drows, kernel))
+  if not isinstance(dkernel, SymbolicZero):
+    products = functools.partial(_linear_in_kernel, precision)
+    terms.append(jax.lax.platform_dependent(rows, dkernel, cpu=products, default=run))
+  barrier = jax.lax.optimization_barrier
+  return run(rows, kernel), jax.lax.platform_dependent(
+    sum(terms), cpu=barrier, default=lambda tangent: tangent
+  )
+
+
+_rows_product.defjvp(_rows_tangent, symbolic_zeros=True)
+
+
+def _linear_in_kernel(precision, rows: Array, kernel: Array) -> Array:
+  """rows [R, C] times kernel [C, D], whose gradient by the kernel is a product over the rows with
+  the narrower of the two on the left: up to 1.6 times as fast."""
+  if kernel.shape[0] <= kernel.shape[1]:
+    return jnp.dot(rows, kernel, precision=precision)
+  turned = jax.lax.optimization_barrier(kernel.T)
+  return jax.lax.dot_general(rows, turned, (((1,), (1,)), ((), ())), precision=precision)

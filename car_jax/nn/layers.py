@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 from car_jax.errors import UserError
-from car_jax.nn.convolution import convolve
+from car_jax.nn.convolution import convolve, rows_product
 from car_jax.nn.init import torch_uniform
 from car_jax.typing import Array
 
@@ -295,21 +295,6 @@ def _mirrored(x: Array, kernel: Array, strides: Any, padding: Any, **kw: Any) ->
 def dense(features: int, **kw: Any) -> nn.Dense:
   """A linear layer of the last axis, for inputs of many rows: see `rows_product`."""
   return nn.Dense(features, dot_general=rows_product, **kw)
-
-
-def rows_product(
-  x: Array, kernel: Array, dimension_numbers: Any = None, *, precision: Any = None, **kw: Any
-) -> Array:
-  """x [..., C] times kernel [C, D] -> [..., D], as one product of two matrices.
-
-  On a CPU the barrier keeps the gradient that arrives there an array: fused into the product it is
-  gathered column by column, which took a fifth of ResNet-101's step and a third of MoSE's.
-  """
-  rows = jnp.dot(x.reshape(-1, x.shape[-1]), kernel, precision=precision)
-  rows = jax.lax.platform_dependent(
-    rows, cpu=jax.lax.optimization_barrier, default=lambda rows: rows
-  )
-  return rows.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 class NormedConv(nn.Module):

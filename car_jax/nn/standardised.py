@@ -3,7 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
-
+import jax
 import jax.numpy as jnp
 
 from car_jax.nn import init

@@ -4,6 +4,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ def leftovers(data_dir):
   """But .config, where TFDS notes which config is the default."""
   hidden = (p for p in data_dir.rglob('.*') if p.name != '.config')
   return [*hidden, *data_dir.rglob('*incomplete*')]
+
+
+def test_nothing_is_left_among_the_temporary_files(tmp_path, source, monkeypatch):
+  (tmp_path / 'temporary').mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+  assert run('folder', source, tmp_path / 'data', *SPLIT) == 0
+  assert not [*(tmp_path / 'temporary').iterdir()]
 
 
 def test_an_interrupted_preparation_leaves_nothing_half_done(tmp_path, source, monkeypatch):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from car_jax.nn.convolution import convolve
+from car_jax.nn.convolution import convolve, rows_product
 
 # H, W, C, D, side of the kernel, stride, padding, dilation. What is copied for the kernel's
 # gradient differs: shifts by rows of x and by columns of y, all of x, all of y.
@@ -28,7 +28,7 @@ def setting(h, w, c, d, size, stride, padding, dilation):
   pad = padding if isinstance(padding, tuple) else (padding, padding)
   x, kernel = rng.normal(size=(2, h, w, c)), rng.normal(size=(size, size, c, d))
   run = lambda x, kernel: convolve(x, kernel, (stride,) * 2, (pad,) * 2, None, (dilation,) * 2)
-  places = [[(p + sum(pad) - (size - 1) * dilation - 1) // stride + 1 for p in (h, w)]][0]
+  places = [(p + sum(pad) - (size - 1) * dilation - 1) // stride + 1 for p in (h, w)]
   windows = [
     (i, j, slice(i * dilation, i * dilation + (places[0] - 1) * stride + 1, stride),
      slice(j * dilation, j * dilation + (places[1] - 1) * stride + 1, stride))
@@ -86,7 +86,9 @@ def test_derivatives_of_derivatives_are_those_of_a_quadratic(case):
     along = sum(np.vdot(np.float64(a), b) for a, b in zip(found, (dx, dkernel), strict=True))
     np.testing.assert_allclose(along, want, rtol=1e-4)
   for other in seconds[1:]:
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2), other, seconds[0])
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2), other, seconds[0]
+    )
 
 
 def test_groups_symbols_and_other_strides_are_left_to_the_compiler():
@@ -94,10 +96,9 @@ def test_groups_symbols_and_other_strides_are_left_to_the_compiler():
   y, pull = jax.vjp(lambda k: convolve(x, k, (1, 1), 'SAME', feature_group_count=4), kernel)
   assert y[0, 2, 2, 0] == 9
   assert pull(jnp.ones_like(y))[0][1, 1, 0, 0] == 36
-  sizes = jax.export.symbolic_shape('b, h, w, 4')
-  exported = jax.export.export(jax.jit(lambda x: convolve(x, jnp.ones((3, 3, 4, 2)), (1, 1), 'SAME')))(
-    jax.ShapeDtypeStruct(sizes, jnp.float32)
-  )  # fmt: skip
+  of = jax.ShapeDtypeStruct(jax.export.symbolic_shape('b, h, w, 4'), jnp.float32)
+  run = jax.jit(lambda x: convolve(x, jnp.ones((3, 3, 4, 2)), (1, 1), 'SAME'))
+  exported = jax.export.export(run)(of)
   assert exported.call(x)[0, 2, 2, 0] == 36
 
 
@@ -110,3 +111,17 @@ def test_the_kernels_gradient_is_one_product_on_a_cpu():
   text = jax.jit(gradient).lower(kernel).as_text()
   assert text.count('stablehlo.convolution') == 1  # that of y
   assert text.count('stablehlo.dot_general') == 1
+
+
+@pytest.mark.parametrize('width', [3, 20])
+def test_a_product_of_rows_and_its_gradients(width):
+  rng = np.random.default_rng(0)
+  x, kernel, slope = (rng.normal(size=s) for s in ((2, 5, 8), (8, width), (2, 5, width)))
+  y, pull = jax.vjp(jax.jit(rows_product), np.float32(x), np.float32(kernel))
+  np.testing.assert_allclose(y, x @ kernel, atol=1e-5)
+  by_x, by_kernel = pull(np.float32(slope))
+  np.testing.assert_allclose(by_x, slope @ kernel.T, atol=1e-5)
+  np.testing.assert_allclose(by_kernel, np.einsum('bhc,bhd->cd', x, slope), atol=1e-5)
+  both = np.float32(x), np.float32(kernel)
+  moved = jax.jvp(rows_product, both, both)
+  np.testing.assert_allclose(moved[1], 2 * x @ kernel, atol=1e-5)
