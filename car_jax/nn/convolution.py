@@ -87,7 +87,8 @@ def _by_products(strides, pads, dilation, precision, x: Array, kernel: Array) ->
   if max(strides) > 1:
     x, kernel, pads = _phases(strides, pads, x, kernel)
   i, j, c, d = kernel.shape
-  copied = lambda n: n[0] * n[1] * c + (i // n[0]) * (j // n[1]) * d
+  copies = lambda shifts, width: shifts * width if shifts > 1 else 0  # numbers of a pixel
+  copied = lambda n: copies(n[0] * n[1], c) + copies(i * j // (n[0] * n[1]), d)
   of_x = min([(i, 1), (1, j), (i, j), (1, 1)], key=copied)
   of_y = i // of_x[0], j // of_x[1]
   columns = jnp.concatenate(_shifts([x] * (of_x[0] * of_x[1]), of_x, pads, dilation), -1)

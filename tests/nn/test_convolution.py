@@ -7,7 +7,7 @@ import pytest
 
 from car_jax.nn.convolution import convolve, rows_product
 
-# H, W, C, D, side of the kernel, stride, padding, dilation. What is copied for the kernel's
+# H, W, C, D, side of the kernel, stride, padding, dilation. What is copied for a kernel's
 # gradient differs: shifts by rows of x and by columns of y, all of x, all of y.
 CASES = [
   (9, 11, 8, 8, 3, 1, 1, 1),
