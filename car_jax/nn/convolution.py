@@ -70,6 +70,7 @@ def _tangent(strides, pads, dilation, precision, primals, tangents):
     terms.append(run(dx, kernel))
   if not isinstance(dkernel, SymbolicZero):
     products = functools.partial(_by_products, strides, pads, dilation, precision)
+    products = jax.checkpoint(products)  # its copies are made when the gradient arrives
     terms.append(jax.lax.platform_dependent(x, dkernel, cpu=products, default=run))
   return run(x, kernel), sum(terms)
 
