@@ -70,8 +70,8 @@ def _tangent(strides, pads, dilation, precision, primals, tangents):
     terms.append(run(dx, kernel))
   if not isinstance(dkernel, SymbolicZero):
     products = functools.partial(_by_products, strides, pads, dilation, precision)
-    products = jax.checkpoint(products)  # its copies are made when the gradient arrives
-    terms.append(jax.lax.platform_dependent(x, dkernel, cpu=products, default=run))
+    late = jax.checkpoint(products)  # its copies are made when the gradient arrives
+    terms.append(jax.lax.platform_dependent(x, dkernel, cpu=late, default=run))
   return run(x, kernel), sum(terms)
 
 
