@@ -138,7 +138,7 @@ class Metadata(tfds.core.MetadataDict):
     super().save_metadata(data_dir)
 
 
-class Info(tfds.core.DatasetInfo):
+class LocalInfo(tfds.core.DatasetInfo):
   """Of data that are prepared on this machine: TFDS's bucket of public data sets has none of it."""
 
   def initialize_from_bucket(self) -> None:
@@ -190,7 +190,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     features |= {'black_box': tensor(2)} if about.black_box else {}
     palette = [[*colour] for colour in about.palette]
     listed = {'class_names': [*about.class_names], 'palette': palette}
-    return Info(
+    return LocalInfo(
       builder=self,
       description=(type(self).__doc__ or '').strip(),
       homepage=self.HOMEPAGE,

@@ -7,12 +7,12 @@ Letters: B images, H x W pixels, R rows, C channels in, D out, an I x J kernel.
 """
 
 import functools
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from car_jax.typing import Array
@@ -40,9 +40,9 @@ def convolve(
   """
   strides, dilation = tuple(strides), tuple(rhs_dilation or (1, 1))
   sides = zip(kernel.shape[:2], strides, dilation, strict=True)
-  divided = all(s == 1 or (side % s == 0 and d == 1) for side, s, d in sides)
-  plain = feature_group_count == 1 and {1} == set(lhs_dilation or (1,))
-  if not (divided and plain and all(isinstance(side, int) for side in x.shape)):
+  strides_divide = all(s == 1 or (side % s == 0 and d == 1) for side, s, d in sides)
+  ungrouped = feature_group_count == 1 and set(lhs_dilation or (1,)) == {1}
+  if not (strides_divide and ungrouped and all(isinstance(side, int) for side in x.shape)):
     kw = dict(feature_group_count=feature_group_count, precision=precision)
     return jax.lax.conv_general_dilated(
       x, kernel, strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, **kw
@@ -61,80 +61,76 @@ def _convolve(strides, pads, dilation, precision, x: Array, kernel: Array) -> Ar
   )
 
 
-def _tangent(strides, pads, dilation, precision, primals, tangents):
-  """A gradient asks for the transpose of what is here linear in the kernel; it is not computed."""
+def _convolve_tangent(strides, pads, dilation, precision, primals, tangents):
+  convolution = functools.partial(_convolve, strides, pads, dilation, precision)
+  products = functools.partial(_by_products, strides, pads, dilation, precision)
+  # A checkpoint, so that its copies are made when the gradient arrives.
+  return convolution(*primals), _tangent(convolution, jax.checkpoint(products), primals, tangents)
+
+
+_convolve.defjvp(_convolve_tangent, symbolic_zeros=True)
+
+
+def _tangent(bilinear: Callable, by_kernel: Callable, primals, tangents) -> Array:
+  """Of bilinear(x, kernel). by_kernel: the same on CPUs where it is the kernel that changes; a
+  gradient asks for its transpose alone."""
   (x, kernel), (dx, dkernel) = primals, tangents
-  run = functools.partial(_convolve, strides, pads, dilation, precision)
   terms = []
   if not isinstance(dx, SymbolicZero):
-    terms.append(run(dx, kernel))
+    terms.append(bilinear(dx, kernel))
   if not isinstance(dkernel, SymbolicZero):
-    products = functools.partial(_by_products, strides, pads, dilation, precision)
-    late = jax.checkpoint(products)  # its copies are made when the gradient arrives
-    terms.append(jax.lax.platform_dependent(x, dkernel, cpu=late, default=run))
-  return run(x, kernel), sum(terms)
-
-
-_convolve.defjvp(_tangent, symbolic_zeros=True)
+    terms.append(jax.lax.platform_dependent(x, dkernel, cpu=by_kernel, default=bilinear))
+  return sum(terms)
 
 
 def _by_products(strides, pads, dilation, precision, x: Array, kernel: Array) -> Array:
-  """The same by one product of matrices, linear in the kernel, whose gradient is one then too.
+  """The convolution by one product of matrices, so that the kernel's gradient is one too.
 
   The kernel has a weight for each of I x J shifts of x against y. Some shifts are made of x, as
   more columns of the product, and the others of y, as more results, whichever copies less: for a
   3 x 3 kernel from 64 to 64 channels three of each, where x alone would need nine.
   """
   if max(strides) > 1:
-    x, kernel, pads = _phases(strides, pads, x, kernel)
+    x, kernel, pads = _without_strides(strides, pads, x, kernel)
   i, j, c, d = kernel.shape
   copies = lambda shifts, width: shifts * width if shifts > 1 else 0  # numbers of a pixel
-  copied = lambda n: copies(n[0] * n[1], c) + copies(i * j // (n[0] * n[1]), d)
-  of_x = min([(i, 1), (1, j), (i, j), (1, 1)], key=copied)
+  cost = lambda n: copies(n[0] * n[1], c) + copies(i * j // (n[0] * n[1]), d)
+  of_x = min([(i, 1), (1, j), (i, j), (1, 1)], key=cost)
   of_y = i // of_x[0], j // of_x[1]
-  columns = jnp.concatenate(_shifts([x] * (of_x[0] * of_x[1]), of_x, pads, dilation), -1)
+  shift = functools.partial(_shifted, pads=pads, steps=dilation)
+  columns = jnp.concatenate([shift(x, at, of_x) for at in np.ndindex(of_x)], -1)
   columns = jax.lax.optimization_barrier(columns)  # an array, else gathered for each result
   weights = kernel.reshape(of_x[0], of_y[0], of_x[1], of_y[1], c, d).transpose(0, 2, 4, 1, 3, 5)
   rows = columns.reshape(-1, columns.shape[-1])
-  y = _linear_in_kernel(precision, rows, weights.reshape(rows.shape[-1], -1))
+  y = _narrow_first(precision, rows, weights.reshape(rows.shape[-1], -1))
   parts = jnp.split(y.reshape(*columns.shape[:-1], -1), of_y[0] * of_y[1], -1)
-  return sum(_shifts(parts, of_y, pads, dilation))
+  return sum(shift(part, at, of_y) for part, at in zip(parts, np.ndindex(of_y), strict=True))
 
 
-def _shifts(
-  arrays: Sequence[Array], counts: Pair, pads: Sequence[Pair], steps: Pair
-) -> list[Array]:
-  """[B, H, W, ..] for each of counts[0] x counts[1] shifts, row by row -> these, padded and shifted
-  along the axes that have more than one."""
-  pads = [pad if n > 1 else (0, 0) for pad, n in zip(pads, counts, strict=True)]
-  made = []
-  for x, at in zip(arrays, itertools.product(*map(range, counts)), strict=True):
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    for axis, (start, n, step) in enumerate(zip(at, counts, steps, strict=True), 1):
+def _shifted(x: Array, at: Pair, counts: Pair, pads: Sequence[Pair], steps: Pair) -> Array:
+  """x [B, H, W, ..], padded and shifted by `at` steps along the axes that have several shifts."""
+  for axis, (k, n, pad, step) in enumerate(zip(at, counts, pads, steps, strict=True), 1):
+    if n > 1:
+      x = jnp.pad(x, [pad if a == axis else (0, 0) for a in range(x.ndim)])
       length = x.shape[axis] - (n - 1) * step
-      x = jax.lax.slice_in_dim(x, start * step, start * step + length, axis=axis)
-    made.append(x)
-  return made
+      x = jax.lax.slice_in_dim(x, k * step, k * step + length, axis=axis)
+  return x
 
 
-def _phases(strides, pads, x: Array, kernel: Array) -> tuple[Array, Array, Sequence[Pair]]:
+def _without_strides(strides, pads, x: Array, kernel: Array) -> tuple[Array, Array, Sequence[Pair]]:
   """A convolution with strides that divide its kernel -> x, kernel and padding of one without:
   the pixels of a stride's block are channels of one pixel."""
   (s, t), (i, j, c, d) = strides, kernel.shape
-  cut = [  # of a last part of a block that no kernel reaches
+  padding = [  # at the end less than none where no kernel reaches
     (lo, hi - (side + lo + hi - size) % stride, 0)
     for side, size, stride, (lo, hi) in zip(x.shape[1:3], (i, j), strides, pads, strict=True)
   ]
-  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *cut, (0, 0, 0)])
+  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
   b, h, w, _ = x.shape
-  blocks = x.reshape(b, h // s, s, w // t, t, c).transpose(0, 1, 3, 2, 4, 5)
+  x = x.reshape(b, h // s, s, w // t, t, c).transpose(0, 1, 3, 2, 4, 5)
   kernel = kernel.reshape(i // s, s, j // t, t, c, d).transpose(0, 2, 1, 3, 4, 5)
-  inner = s * t * c
-  return (
-    blocks.reshape(b, h // s, w // t, inner),
-    kernel.reshape(i // s, j // t, inner, d),
-    ((0, 0), (0, 0)),
-  )
+  x, kernel = x.reshape(b, h // s, w // t, -1), kernel.reshape(i // s, j // t, -1, d)
+  return x, kernel, ((0, 0), (0, 0))
 
 
 def rows_product(
@@ -150,30 +146,22 @@ def _rows_product(precision, rows: Array, kernel: Array) -> Array:
   return jnp.dot(rows, kernel, precision=precision)
 
 
-def _rows_tangent(precision, primals, tangents):
+def _rows_product_tangent(precision, primals, tangents):
   """On a CPU the barrier keeps the gradient that arrives there an array: fused into the products it
   is gathered column by column, which took a fifth of ResNet-101's step and a third of MoSE's."""
-  (rows, kernel), (drows, dkernel) = primals, tangents
-  run = functools.partial(_rows_product, precision)
-  terms = []
-  if not isinstance(drows, SymbolicZero):
-    terms.append(run(drows, kernel))
-  if not isinstance(dkernel, SymbolicZero):
-    products = functools.partial(_linear_in_kernel, precision)
-    terms.append(jax.lax.platform_dependent(rows, dkernel, cpu=products, default=run))
+  product = functools.partial(_rows_product, precision)
+  tangent = _tangent(product, functools.partial(_narrow_first, precision), primals, tangents)
   barrier = jax.lax.optimization_barrier
-  return run(rows, kernel), jax.lax.platform_dependent(
-    sum(terms), cpu=barrier, default=lambda tangent: tangent
-  )
+  return product(*primals), jax.lax.platform_dependent(tangent, cpu=barrier, default=lambda t: t)
 
 
-_rows_product.defjvp(_rows_tangent, symbolic_zeros=True)
+_rows_product.defjvp(_rows_product_tangent, symbolic_zeros=True)
 
 
-def _linear_in_kernel(precision, rows: Array, kernel: Array) -> Array:
+def _narrow_first(precision, rows: Array, kernel: Array) -> Array:
   """rows [R, C] times kernel [C, D], whose gradient by the kernel is a product over the rows with
   the narrower of the two on the left: up to 1.6 times as fast."""
   if kernel.shape[0] <= kernel.shape[1]:
     return jnp.dot(rows, kernel, precision=precision)
-  turned = jax.lax.optimization_barrier(kernel.T)
-  return jax.lax.dot_general(rows, turned, (((1,), (1,)), ((), ())), precision=precision)
+  transposed = jax.lax.optimization_barrier(kernel.T)
+  return jax.lax.dot_general(rows, transposed, (((1,), (1,)), ((), ())), precision=precision)

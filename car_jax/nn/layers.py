@@ -236,7 +236,7 @@ class ConvTranspose2x2(nn.Module):
     kernel = self.param('transposed_kernel', torch_uniform(4 * self.features), shape)
     bias = self.param('bias', torch_uniform(4 * self.features), (self.features,))
     *parts, kernel, bias = nn.dtypes.promote_dtype(*inputs, kernel, bias, dtype=self.dtype)
-    kernel = kernel.transpose(2, 0, 1, 3)
+    kernel = kernel.transpose(2, 0, 1, 3)  # so einsum gives [pixels, channels], not across
     start, blocks = 0, bias
     for x, width in zip(parts, widths, strict=True):
       weights = kernel[start : start + width]
@@ -255,11 +255,11 @@ def conv(
   Or 'SAME', TensorFlow's way, where a stride of 2 pads an even side at its end alone; or 'REFLECT':
   the image mirrored about its border pixels, for an odd size and a stride of one.
   """
-  run = _pointwise if size == 1 and padding == 0 else convolve
+  convolution = _pointwise if size == 1 and padding == 0 else convolve
   if padding == 'REFLECT':
-    run, padding = _mirrored, size // 2
+    convolution, padding = _mirrored, size // 2
   pads = padding if isinstance(padding, str) else ((padding, padding),) * 2
-  kw = {'conv_general_dilated': run} | kw
+  kw = {'conv_general_dilated': convolution} | kw
   return nn.Conv(features, (size, size), (stride, stride), pads, **kw)
 
 

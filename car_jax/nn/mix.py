@@ -30,8 +30,8 @@ class Mix(nn.Module):
     kernels = scale[..., None] * kernel  # [B, N, F, width]
     offset = jnp.einsum('bnf,bnfg->bng', shift, kernels) + bias
     if features.shape[1] == 1:  # one product for all samples of an image
-      every = jnp.einsum('bhwf,bfng->bhwng', features[:, 0], kernels.swapaxes(1, 2))
-      mixed = jnp.moveaxis(every, 3, 1)
+      mixed = jnp.einsum('bhwf,bfng->bhwng', features[:, 0], kernels.swapaxes(1, 2))
+      mixed = jnp.moveaxis(mixed, 3, 1)
     else:
       mixed = jnp.einsum('bnhwf,bnfg->bnhwg', features, kernels)
     return mixed + offset[:, :, None, None]

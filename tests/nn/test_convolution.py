@@ -44,18 +44,18 @@ def summed(x, kernel, pad, windows):
 
 @pytest.mark.parametrize('case', CASES)
 def test_a_convolution_and_its_gradients_are_sums_over_places(case):
-  run, x, kernel, slope, pad, windows = setting(*case)
-  y, pull = jax.vjp(jax.jit(run), np.float32(x), np.float32(kernel))
+  run, x, kernel, cotangent, pad, windows = setting(*case)
+  y, vjp = jax.vjp(jax.jit(run), np.float32(x), np.float32(kernel))
   np.testing.assert_allclose(y, summed(x, kernel, pad, windows), atol=1e-4)
   padded = np.pad(x, ((0, 0), pad, pad, (0, 0)))
   by_x, by_kernel = np.zeros_like(padded), np.zeros_like(kernel)
   for i, j, rows, columns in windows:
-    by_x[:, rows, columns] += slope @ kernel[i, j].T
-    by_kernel[i, j] = np.einsum('bhwc,bhwd->cd', padded[:, rows, columns], slope)
+    by_x[:, rows, columns] += cotangent @ kernel[i, j].T
+    by_kernel[i, j] = np.einsum('bhwc,bhwd->cd', padded[:, rows, columns], cotangent)
   inner = np.s_[:, pad[0] : pad[0] + x.shape[1], pad[0] : pad[0] + x.shape[2]]
-  found_x, found_kernel = pull(np.float32(slope))
-  np.testing.assert_allclose(found_x, by_x[inner], atol=1e-4)
-  np.testing.assert_allclose(found_kernel, by_kernel, atol=2e-4)
+  grad_x, grad_kernel = vjp(np.float32(cotangent))
+  np.testing.assert_allclose(grad_x, by_x[inner], atol=1e-4)
+  np.testing.assert_allclose(grad_kernel, by_kernel, atol=2e-4)
 
 
 @pytest.mark.parametrize('case', [CASES[0], CASES[2], CASES[7]])
@@ -64,7 +64,7 @@ def test_derivatives_of_derivatives_are_those_of_a_quadratic(case):
   run, x, kernel, _, pad, windows = setting(*case)
   rng = np.random.default_rng(1)
   dx, dkernel = rng.normal(size=x.shape), rng.normal(size=kernel.shape)
-  made = [np.float32(a) for a in (x, kernel, dx, dkernel)]
+  inputs = [np.float32(a) for a in (x, kernel, dx, dkernel)]
   q = lambda x, kernel: 0.5 * jnp.sum(run(x, kernel) ** 2)
   both = (0, 1)
 
@@ -76,14 +76,14 @@ def test_derivatives_of_derivatives_are_those_of_a_quadratic(case):
     inner = lambda x, kernel: sum(map(jnp.vdot, jax.grad(q, both)(x, kernel), (dx, dkernel)))
     return forward, jax.grad(along, both)(x, kernel), over, jax.grad(inner, both)(x, kernel)
 
-  forward, *seconds = derivatives(*made)
+  forward, *seconds = derivatives(*inputs)
   tangent = summed(dx, kernel, pad, windows) + summed(x, dkernel, pad, windows)
   np.testing.assert_allclose(forward, tangent, atol=2e-4)
   # The same as a function of a single number: q(p + t v) to the second order, and its mixed part.
   y, cross = summed(x, kernel, pad, windows), summed(dx, dkernel, pad, windows)
   want = np.sum(tangent**2) + 2 * np.sum(y * cross)
-  for found in seconds:
-    along = sum(np.vdot(np.float64(a), b) for a, b in zip(found, (dx, dkernel), strict=True))
+  for gradient in seconds:
+    along = sum(np.vdot(np.float64(a), b) for a, b in zip(gradient, (dx, dkernel), strict=True))
     np.testing.assert_allclose(along, want, rtol=1e-4)
   for other in seconds[1:]:
     jax.tree.map(
@@ -93,9 +93,9 @@ def test_derivatives_of_derivatives_are_those_of_a_quadratic(case):
 
 def test_groups_symbols_and_other_strides_are_left_to_the_compiler():
   x, kernel = jnp.ones((1, 6, 6, 4)), jnp.ones((3, 3, 1, 4))
-  y, pull = jax.vjp(lambda k: convolve(x, k, (1, 1), 'SAME', feature_group_count=4), kernel)
+  y, vjp = jax.vjp(lambda k: convolve(x, k, (1, 1), 'SAME', feature_group_count=4), kernel)
   assert y[0, 2, 2, 0] == 9
-  assert pull(jnp.ones_like(y))[0][1, 1, 0, 0] == 36
+  assert vjp(jnp.ones_like(y))[0][1, 1, 0, 0] == 36
   of = jax.ShapeDtypeStruct(jax.export.symbolic_shape('b, h, w, 4'), jnp.float32)
   run = jax.jit(lambda x: convolve(x, jnp.ones((3, 3, 4, 2)), (1, 1), 'SAME'))
   exported = jax.export.export(run)(of)
@@ -116,12 +116,12 @@ def test_the_kernels_gradient_is_one_product_on_a_cpu():
 @pytest.mark.parametrize('width', [3, 20])
 def test_a_product_of_rows_and_its_gradients(width):
   rng = np.random.default_rng(0)
-  x, kernel, slope = (rng.normal(size=s) for s in ((2, 5, 8), (8, width), (2, 5, width)))
-  y, pull = jax.vjp(jax.jit(rows_product), np.float32(x), np.float32(kernel))
+  x, kernel, cotangent = (rng.normal(size=s) for s in ((2, 5, 8), (8, width), (2, 5, width)))
+  y, vjp = jax.vjp(jax.jit(rows_product), np.float32(x), np.float32(kernel))
   np.testing.assert_allclose(y, x @ kernel, atol=1e-5)
-  by_x, by_kernel = pull(np.float32(slope))
-  np.testing.assert_allclose(by_x, slope @ kernel.T, atol=1e-5)
-  np.testing.assert_allclose(by_kernel, np.einsum('bhc,bhd->cd', x, slope), atol=1e-5)
-  both = np.float32(x), np.float32(kernel)
-  moved = jax.jvp(rows_product, both, both)
-  np.testing.assert_allclose(moved[1], 2 * x @ kernel, atol=1e-5)
+  by_x, by_kernel = vjp(np.float32(cotangent))
+  np.testing.assert_allclose(by_x, cotangent @ kernel.T, atol=1e-5)
+  np.testing.assert_allclose(by_kernel, np.einsum('bhc,bhd->cd', x, cotangent), atol=1e-5)
+  primals = np.float32(x), np.float32(kernel)
+  tangent = jax.jvp(rows_product, primals, primals)[1]
+  np.testing.assert_allclose(tangent, 2 * x @ kernel, atol=1e-5)
