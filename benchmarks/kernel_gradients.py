@@ -43,14 +43,14 @@ def main(toy: bool) -> list[str]:
   rng = np.random.default_rng(0)
   print('images, map, channels           convolution  kernel by XLA     by convolve')
   for images, height, width, inside, outside in shapes:
-    sizes = (
-      (images, height, width, inside),
-      (3, 3, inside, outside),
-      (images, height, width, outside),
-    )
-    x, kernel, dy = (rng.normal(size=size).astype(np.float32) for size in sizes)
-    programs = (by_xla, x, kernel), *((gradient(run), x, kernel, dy) for run in (by_xla, ours))
-    seconds = [timing.compiled(*program, repeats=repeats)[1] for program in programs]
+    draw = lambda *size: rng.standard_normal(size, dtype=np.float32)
+    x, kernel = draw(images, height, width, inside), draw(3, 3, inside, outside)
+    dy = draw(images, height, width, outside)
+    seconds = [
+      timing.compiled(by_xla, x, kernel, repeats=repeats)[1],
+      timing.compiled(gradient(by_xla), x, kernel, dy, repeats=repeats)[1],
+      timing.compiled(gradient(ours), x, kernel, dy, repeats=repeats)[1],
+    ]
     name = f'{images} of {height}x{width}, {inside} to {outside}'
     print(f'{name:28}' + ''.join(f'{1e3 * s:12.1f} ms' for s in seconds), flush=True)
   return []
