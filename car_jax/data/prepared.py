@@ -143,8 +143,9 @@ def _opened(name: str, data_dir: pathlib.Path) -> Dataset:
   folder = version_folder(data_dir / name) or version_folder(data_dir / name / 'default')
   if folder is None:
     known = (*prepared(data_dir), *(() if name.partition('/')[0] in KNOWN else KNOWN))
+    hint = f'\n{nearest(name, known)}' if known else ''
     fix = _command(name, data_dir)
-    raise UserError(f'data set {name!r} is not prepared in {data_dir}\n{nearest(name, known)}{fix}')
+    raise UserError(f'data set {name!r} is not prepared in {data_dir}{hint}{fix}')
   folder = paths.fetched(folder)  # ArrayRecord's reader opens files of this machine alone
   check_features(folder)
   meta = metadata(folder)

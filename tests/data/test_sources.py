@@ -110,6 +110,13 @@ def test_what_is_not_prepared_is_told_with_the_command(data, name, lines):
     assert line in told
 
 
+def test_where_nothing_is_prepared_there_is_the_command_alone(tmp_path):
+  with pytest.raises(UserError) as e:
+    opened(tmp_path, 'lidc_masks')
+  assert len(str(e.value).splitlines()) == 2
+  assert 'known' not in str(e.value)
+
+
 def test_the_default_place(monkeypatch, data):
   monkeypatch.setenv('TFDS_DATA_DIR', str(data))
   assert opening.open_dataset({'name': 'folder'}).info.num_classes == 2
