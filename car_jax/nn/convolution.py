@@ -109,12 +109,11 @@ def _by_products(strides, pads, dilation, precision, x: Array, kernel: Array) ->
 
 def _shifted(x: Array, at: Pair, counts: Pair, pads: Sequence[Pair], steps: Pair) -> Array:
   """x [B, H, W, ..], padded and shifted by `at` steps along the axes that have several shifts."""
-  for axis, (k, n, pad, step) in enumerate(zip(at, counts, pads, steps, strict=True), 1):
-    if n > 1:
-      x = jnp.pad(x, [pad if a == axis else (0, 0) for a in range(x.ndim)])
-      length = x.shape[axis] - (n - 1) * step
-      x = jax.lax.slice_in_dim(x, k * step, k * step + length, axis=axis)
-  return x
+  cuts = [
+    (lo - k * step, hi - (n - 1 - k) * step, 0) if n > 1 else (0, 0, 0)
+    for k, n, (lo, hi), step in zip(at, counts, pads, steps, strict=True)
+  ]
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *cuts, (0, 0, 0)])
 
 
 def _without_strides(strides, pads, x: Array, kernel: Array) -> tuple[Array, Array, Sequence[Pair]]:
