@@ -9,8 +9,8 @@ Published scores differ in conventions, so each of them is an argument (docs/met
   classes   the class ids that are scored
   absent    a class that neither map of a pair has: 'one' = IoU 1, 'skip' = left out of the class
             mean; a pair without any class left is nan, and so is its image; 'zero' = IoU 0, even
-            of a map and itself, as published with D-Persona (arXiv 2403.13438), where an image
-            that no reader marks then loses 1 of its GED
+            of a map and itself, as published with D-Persona (arXiv 2403.13438): the GED of an
+            image that no reader marks is then lower by (1 - share of empty samples) ** 2
   ignore    the label of pixels of which a reader says nothing; which pixels count then:
   ignored   'void': nobody knows what is there, so no score looks there. A reader counts where that
             reader knows, two readers where both do, two samples where any reader does; a reader
