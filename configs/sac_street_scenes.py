@@ -1,6 +1,6 @@
 """DA-SAC (arXiv 2105.00097) on drawn street scenes, from clear air to snow, 64x128.
 
-  make demo-adapt          data, all of these (three seeds, oracle one), the study of docs/adaptation.md
+  make demo-adapt          data, all of these (three seeds, oracle one), a study: docs/adaptation.md
 
   car-jax prepare street_scenes --height 64 --count 400
   the same with --domain snow --seed 1
