@@ -109,11 +109,17 @@ def _by_products(strides, pads, dilation, precision, x: Array, kernel: Array) ->
 
 def _shifted(x: Array, at: Pair, counts: Pair, pads: Sequence[Pair], steps: Pair) -> Array:
   """x [B, H, W, ..], padded and shifted by `at` steps along the axes that have several shifts."""
-  cuts = [
-    (lo - k * step, hi - (n - 1 - k) * step, 0) if n > 1 else (0, 0, 0)
+  sides = [
+    (lo - k * step, hi - (n - 1 - k) * step) if n > 1 else (0, 0)
     for k, n, (lo, hi), step in zip(at, counts, pads, steps, strict=True)
   ]
-  return jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *cuts, (0, 0, 0)])
+  return _padded(x, sides)
+
+
+def _padded(x: Array, sides: Sequence[Pair]) -> Array:
+  """x [B, H, W, ..] with so many zeros before and after H and W; less than none cuts pixels off."""
+  edges = [(0, 0, 0), *((lo, hi, 0) for lo, hi in sides), (0, 0, 0)]
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
 def _without_strides(strides, pads, x: Array, kernel: Array) -> tuple[Array, Array, Sequence[Pair]]:
@@ -121,10 +127,10 @@ def _without_strides(strides, pads, x: Array, kernel: Array) -> tuple[Array, Arr
   the pixels of a stride's block are channels of one pixel."""
   (s, t), (i, j, c, d) = strides, kernel.shape
   padding = [  # at the end less than none where no kernel reaches
-    (lo, hi - (side + lo + hi - size) % stride, 0)
+    (lo, hi - (side + lo + hi - size) % stride)
     for side, size, stride, (lo, hi) in zip(x.shape[1:3], (i, j), strides, pads, strict=True)
   ]
-  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
+  x = _padded(x, padding)
   b, h, w, _ = x.shape
   x = x.reshape(b, h // s, s, w // t, t, c).transpose(0, 1, 3, 2, 4, 5)
   kernel = kernel.reshape(i // s, s, j // t, t, c, d).transpose(0, 2, 1, 3, 4, 5)
