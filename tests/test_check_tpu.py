@@ -116,6 +116,11 @@ def test_it_goes_on_where_it_stopped_and_names_what_failed(versions, monkeypatch
     run('mose_lid')
 
 
+def test_an_error_that_cannot_be_pickled_is_told_in_words(monkeypatch):
+  monkeypatch.setattr(check_tpu, 'check', jax.jit(int))
+  assert check_tpu.attempt(1.0).startswith('ConcretizationTypeError: Abstract tracer value')
+
+
 def test_a_program_that_two_configs_have_is_compiled_once(versions, monkeypatch, tmp_path, capsys):
   made = []
   monkeypatch.setattr(check_tpu, 'compiled', lambda lowered, effort: made.append(effort) or GOOD)

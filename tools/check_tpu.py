@@ -28,6 +28,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from car_jax import config as configs
@@ -219,15 +220,23 @@ def key_of(name: str, slice_: str, changes: Changes) -> tuple[str, ...]:
   return name, slice_, *(f'{k}={v}' for k, v in changes)
 
 
+def attempt(*arguments: Any) -> str:
+  """check(*arguments) -> what went wrong, in words: not all of jax's errors can be pickled."""
+  try:
+    check(*arguments)
+  except Exception as e:
+    return f'{type(e).__name__}: {e}'
+  return ''
+
+
 def alone(*arguments: Any) -> str:
-  """check(*arguments) in a process of its own, which the compiler may end -> what went wrong."""
+  """attempt(*arguments) in a process of its own, which the compiler may end."""
   context = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
     try:
-      pool.submit(check, *arguments).result()
-    except Exception as e:
+      return pool.submit(attempt, *arguments).result()
+    except BrokenProcessPool as e:
       return f'{type(e).__name__}: {e}'
-  return ''
 
 
 def complete(name: str, slices: Sequence[str], settings: Settings) -> None:
