@@ -110,8 +110,7 @@ class Compiled:
 
 def compiled(lowered: Any, effort: float) -> Compiled:
   """Of a lowered program. effort: of the compiler, -1 to 1; below 0 it does not search for how best
-  to cut convolutions up, which takes a third to half of its time and changes no
-  count."""
+  to cut convolutions up, which takes a third to half of its time and changes no count."""
   started, made = time.process_time(), Compiled()
   options: dict[str, Any] = dict(exec_time_optimization_effort=effort)
   if effort < 0:
