@@ -17,15 +17,15 @@ from car_jax.configs import demo
 from car_jax.configs._families import methods
 from car_jax.errors import UserError, nearest
 
-TIME = 140.0  # seconds of a CPU core, of a method
+TIME = 450.0  # seconds of a core that does 33 GFLOP/s, of a method
 MEMBERS = 4
 SMALL = methods((12, 24, 36, 48), guided=(8, 16, 32, 48))
 SMALL['ssn'] |= dict(mean_steps=400)  # else many samples turn the background over for long
 METHODS = demo.METHODS | SMALL | dict(member=demo.METHODS['deterministic'])
-# Of a CPU core, a step of 12 images, measured (2026-11-29); an ensemble's members share TIME.
+# Of that core, a step of 12 images, measured (2026-11-30); an ensemble's members share TIME.
 SECONDS = dict(
-  car=0.36, mose=0.285, ssn=0.14, prob_unet=0.196, phiseg=0.322, ccdm=0.156, flow_matching=0.139,
-  deterministic=0.122, member=0.122 * MEMBERS,
+  car=1.04, mose=1.06, ssn=0.628, prob_unet=0.878, phiseg=1.32, ccdm=0.579, flow_matching=0.508,
+  deterministic=0.38, member=0.38 * MEMBERS,
 )  # fmt: skip
 
 
