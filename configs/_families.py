@@ -13,11 +13,12 @@ def methods(
   """Entries of config.method by name. widths: of the U-Nets; guided: of those that see the time;
   draws: of a training step of SSN."""
   adam, averaged = dict(lr=1e-3, weight_decay=1e-5), dict(lr=1e-3, ema=0.99)
+  norm = dict(norm_momentum=0.1)  # trainings are short
   net = dict(name='guided_unet', widths=guided, blocks=1, attention=(8,), head_width=16, groups=8)
   return dict(
     ssn=dict(
       name='ssn',
-      model=dict(name='unet', widths=widths),
+      model=dict(name='unet', widths=widths) | norm,
       optim=dict(lr=1e-3),
       rank=10,
       samples=draws,
@@ -28,7 +29,9 @@ def methods(
       optim=adam,
       beta=1.0,
     ),
-    phiseg=dict(name='phiseg', model=dict(name='phiseg', widths=widths, levels=3), optim=adam),
+    phiseg=dict(
+      name='phiseg', model=dict(name='phiseg', widths=widths, levels=3) | norm, optim=adam
+    ),
     ccdm=dict(name='ccdm', model=net, optim=averaged, diffusion_steps=diffusion_steps),
     flow_matching=dict(
       name='flow_matching',

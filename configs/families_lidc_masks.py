@@ -21,7 +21,9 @@ TIME = 450.0  # seconds of a core that does 33 GFLOP/s, of a method
 MEMBERS = 4
 SMALL = methods((12, 24, 36, 48), guided=(8, 16, 32, 48))
 SMALL['ssn'] |= dict(mean_steps=400)  # else many samples turn the background over for long
-METHODS = demo.METHODS | SMALL | dict(member=demo.METHODS['deterministic'])
+MOSE = demo.METHODS['mose']
+SHORT = dict(mose=MOSE | dict(model=MOSE['model'] | dict(norm_momentum=0.1)))
+METHODS = demo.METHODS | SMALL | SHORT | dict(member=demo.METHODS['deterministic'])
 # Of that core, a step of 12 images, measured (2026-11-30); an ensemble's members share TIME.
 SECONDS = dict(
   car=1.04, mose=1.06, ssn=0.628, prob_unet=0.878, phiseg=1.32, ccdm=0.579, flow_matching=0.508,

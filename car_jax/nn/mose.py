@@ -14,21 +14,24 @@ from car_jax.nn import init
 from car_jax.nn import net as nets
 from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, dense, part
 from car_jax.nn.mix import Mix
-from car_jax.nn.net import Segmenter
-from car_jax.nn.three_conv_unet import CONVOLUTIONS, NORM, WIDTHS, Block, contracted, expanded
+from car_jax.nn.three_conv_unet import (
+  CONVOLUTIONS,
+  NORM_EPSILON,
+  Block,
+  ThreeConvNet,
+  contracted,
+  expanded,
+)
 from car_jax.options import Width
 from car_jax.typing import Array
 
 
-class MoSENet(Segmenter):
+class MoSENet(ThreeConvNet):
   """`features` and `gate` once per image, then `head` for any latents.
 
   latent_size L, experts K (at least 2 ** L: the first means are the binary codes of L digits).
-  H and W multiples of 2 ** (levels - 1).
   """
 
-  widths: tuple[Width, ...] = WIDTHS
-  """Channels of each stage."""
   latent: Width = 1
   """Size of the latent."""
   experts: Width = 4
@@ -43,25 +46,23 @@ class MoSENet(Segmenter):
     *init.TORCH,
   )
 
-  @property
-  def multiple(self) -> int:
-    return 2 ** (len(self.widths) - 1)
-
   def setup(self) -> None:
     if self.experts < 2**self.latent:
       raise UserError(
         f'{self.experts} experts are fewer than the {2**self.latent} codes of a latent of size '
         f'{self.latent}\n  use experts={2**self.latent} or more'
       )
-    w, d, last = self.widths, self.dtype, len(self.widths) - 1
-    self.downs = [Block(f, d, name=f'down{k}') for k, f in enumerate(w)]
-    self.ups = [Block(w[k], d, name=f'up{k}') for k in range(last)]
+    w, d, momentum = self.widths, self.dtype, self.norm_momentum
+    block = lambda f, name: Block(f, d, momentum=momentum, name=name)
+    self.downs = [block(f, f'down{k}') for k, f in enumerate(w)]
+    self.ups = [block(f, f'up{k}') for k, f in enumerate(w[:-1])]
     self.gate_layers = [nn.Dense(w[-1], name=f'gate{k}') for k in (1, 2)]
     self.gate_out = nn.Dense(self.experts, use_bias=False, name='gate3')
     self.shift, self.scale = nn.Dense(w[0], name='shift'), nn.Dense(w[0], name='scale')
     self.mix = Mix(w[0] + self.latent, d, name='mix')
     self.heads = [dense(w[0], dtype=d, name=f'head{k}') for k in (1, 2, 3)]
-    self.norms = [BatchNorm(**NORM, name=f'head_norm{k}') for k in (1, 2, 3)]
+    norm = lambda k: BatchNorm(NORM_EPSILON, momentum, name=f'head_norm{k}')
+    self.norms = [norm(k) for k in (1, 2, 3)]
     self.out = dense(self.num_classes, dtype=d, name='out')
     shape = (self.experts, self.latent)
     self.means = self.param('means', init.RULED, shape)

@@ -17,9 +17,8 @@ from car_jax.errors import UserError
 from car_jax.gaussian import Gaussian
 from car_jax.nn import init
 from car_jax.nn.layers import at_least_float32, check_multiple, conv, through
-from car_jax.nn.net import Segmenter
 from car_jax.nn.resize import resize_nearest
-from car_jax.nn.three_conv_unet import KAIMING, WIDTHS, Block, contracted, doubled
+from car_jax.nn.three_conv_unet import KAIMING, Block, ThreeConvNet, contracted, doubled
 from car_jax.options import Positive, Width
 from car_jax.typing import Array
 
@@ -30,13 +29,14 @@ class LatentNet(nn.Module):
   widths: Sequence[int]
   levels: int
   latent: int
+  momentum: float
   dtype: Any = None
 
   def setup(self) -> None:
     w, d, n = self.widths, self.dtype, self.levels
     first, above = len(w) - n, 2 * w[0]
-    block = lambda f, name: Block(f, d, depth=2, name=name)
-    self.downs = [Block(f, d, name=f'down{k}') for k, f in enumerate(w)]
+    block = lambda f, name, depth=2: Block(f, d, depth=depth, momentum=self.momentum, name=name)
+    self.downs = [block(f, f'down{k}', depth=3) for k, f in enumerate(w)]
     self.ups = [block(above, f'up{i}') for i in range(n - 1)]
     inner = [w[first + i] + (above if i < n - 1 else 0) for i in range(n)]
     self.mixes = [block(f, f'mix{i}') for i, f in enumerate(inner)]
@@ -64,16 +64,17 @@ class Likelihood(nn.Module):
   widths: Sequence[int]
   levels: int
   num_classes: int
+  momentum: float
   dtype: Any = None
 
   @nn.compact
   def __call__(self, latents: Sequence[Array], train: bool) -> list[Array]:
-    first, d = len(self.widths) - self.levels, self.dtype
+    first, kw = len(self.widths) - self.levels, dict(momentum=self.momentum, dtype=self.dtype)
     maps = []
     for i, z in enumerate(latents):
-      x = through(Block(self.widths[i], d, depth=2, name=f'level{i}'), z, train=train)
+      x = through(Block(self.widths[i], depth=2, **kw, name=f'level{i}'), z, train=train)
       for k in range(first):
-        larger = Block(self.widths[i], d, depth=1, name=f'level{i}_up{k}')
+        larger = Block(self.widths[i], depth=1, **kw, name=f'level{i}_up{k}')
         x = through(larger, doubled(x, True), train=train)
       maps.append(x)
     size, logits = maps[0].shape[1:3], []
@@ -81,20 +82,16 @@ class Likelihood(nn.Module):
     for i in reversed(range(self.levels)):
       if i < self.levels - 1:
         x = jnp.concatenate([maps[i], doubled(x, True)], -1)
-        x = through(Block(self.widths[i + first], d, depth=2, name=f'merge{i}'), x, train=train)
-      out = conv(self.num_classes, 1, padding=0, dtype=d, name=f'out{i}')(x)
+        merge = Block(self.widths[i + first], depth=2, **kw, name=f'merge{i}')
+        x = through(merge, x, train=train)
+      out = conv(self.num_classes, 1, padding=0, dtype=self.dtype, name=f'out{i}')(x)
       logits.append(resize_nearest(at_least_float32(out), size))
     return logits[::-1]
 
 
-class PHiSegNet(Segmenter):
-  """`encoded` once per image, then `generated` for any noise; training calls the net as a whole.
+class PHiSegNet(ThreeConvNet):
+  """`encoded` once per image, then `generated` for any noise; training calls the net as a whole."""
 
-  H and W multiples of 2 ** (len(widths) - 1).
-  """
-
-  widths: tuple[Width, ...] = WIDTHS
-  """Channels of each resolution level."""
   levels: Positive = 5
   """Levels that have a latent, the coarsest ones."""
   latent: Width = 2
@@ -109,12 +106,9 @@ class PHiSegNet(Segmenter):
     alike = (r'/(mean|deviation)\d/kernel', init.zeros)
     return KAIMING if self.wide_latents else (alike, *KAIMING)
 
-  @property
-  def multiple(self) -> int:
-    return 2 ** (len(self.widths) - 1)
-
   def setup(self) -> None:
     kw: dict[str, Any] = dict(widths=self.widths, levels=self.levels, dtype=self.dtype)
+    kw['momentum'] = self.norm_momentum
     self.prior = LatentNet(latent=self.latent, **kw, name='prior')
     self.posterior = LatentNet(latent=self.latent, **kw, name='posterior')
     self.likelihood = Likelihood(num_classes=self.num_classes, **kw, name='likelihood')

@@ -15,8 +15,7 @@ from car_jax.gaussian import Gaussian
 from car_jax.nn import init
 from car_jax.nn import net as nets
 from car_jax.nn.layers import at_least_float32, check_multiple, check_two_classes, dense, of_two
-from car_jax.nn.net import Segmenter
-from car_jax.nn.three_conv_unet import KAIMING, WIDTHS, Block, contracted, expanded
+from car_jax.nn.three_conv_unet import KAIMING, Block, ThreeConvNet, contracted, expanded
 from car_jax.options import Positive, Width
 from car_jax.typing import Array
 
@@ -41,14 +40,12 @@ class Joined(nn.Module):
     return shared[:, None] + (z @ of_z)[:, :, None, None]
 
 
-class ProbUNet(Segmenter):
+class ProbUNet(ThreeConvNet):
   """`features` and `prior` once per image, `posterior` in training, `combined` for any latents.
 
-  H and W multiples of 2 ** (levels - 1).
+  `widths` are those of the U-Net and of both latent nets.
   """
 
-  widths: tuple[Width, ...] = WIDTHS
-  """Channels of each level, of the U-Net and of both latent nets."""
   latent: Width = 6
   """Size of the latent."""
   combination: Positive = 4
@@ -67,15 +64,11 @@ class ProbUNet(Segmenter):
     wide = init.normal(1.0) if self.wide_latent_bias else init.tiny_truncated_normal
     return ((r'/(prior|posterior)/bias', wide), *KAIMING)
 
-  @property
-  def multiple(self) -> int:
-    return 2 ** (len(self.widths) - 1)
-
   def setup(self) -> None:
     if self.one_logit:
       check_two_classes('method.model.one_logit', self.num_classes)
     w, d = self.widths, self.dtype
-    block = lambda f, name: Block(f, d, self.norm, name=name)
+    block = lambda f, name: Block(f, d, self.norm, momentum=self.norm_momentum, name=name)
     self.downs = [block(f, f'down{k}') for k, f in enumerate(w)]
     self.ups = [block(f, f'up{k}') for k, f in enumerate(w[:-1])]
     self.prior_downs = [block(f, f'prior_down{k}') for k, f in enumerate(w)]

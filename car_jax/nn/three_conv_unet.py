@@ -16,10 +16,10 @@ from car_jax.nn import init
 from car_jax.nn.layers import BatchNorm, at_least_float32, check_multiple, conv, dense, through
 from car_jax.nn.net import Segmenter
 from car_jax.nn.resize import align_corners_weights
-from car_jax.options import Width
+from car_jax.options import Share, Width
 from car_jax.typing import Array
 
-NORM: dict[str, Any] = dict(epsilon=1e-3, momentum=0.01)
+NORM_EPSILON = 1e-3
 WIDTHS = (32, 64, 128, 192, 192, 192, 192)
 # How their convolutions start: of the blocks here, and of nets all of whose layers start so.
 KAIMING: init.Table = ((r'/kernel', init.kaiming_fan_in), (r'/bias', init.tiny_truncated_normal))
@@ -36,12 +36,14 @@ class Block(nn.Module):
   dtype: Any = None
   norm: bool = True
   depth: int = 3
+  momentum: float = 0.01  # of batch norm, see ThreeConvNet
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     for k in range(1, self.depth + 1):
       x = conv(self.features, dtype=self.dtype, name=f'conv{k}')(x)
-      x = BatchNorm(**NORM, name=f'norm{k}')(x, train=train) if self.norm else x
+      if self.norm:
+        x = BatchNorm(NORM_EPSILON, self.momentum, name=f'norm{k}')(x, train=train)
       x = nn.relu(x)
     return x
 
@@ -74,11 +76,23 @@ def doubled(x: Array, align_corners: bool) -> Array:
   return jnp.einsum('bhwf,gh,vw->bgvf', x, rows, columns, precision=jax.lax.Precision.HIGHEST)
 
 
-class UNet(Segmenter):
-  """[B, H, W, channels] -> logits [B, H, W, C] float32; sides multiples of 2 ** (levels - 1)."""
+class ThreeConvNet(Segmenter):
+  """A net of such blocks; H and W are multiples of 2 ** (levels - 1)."""
 
   widths: tuple[Width, ...] = WIDTHS
-  """Channels of each level."""
+  """Channels of each level, fine to coarse."""
+  norm_momentum: Share = 0.01
+  """Share of a batch in the running statistics of batch norm, which predictions use. As published
+  these lag behind the weights by 100 steps; a training of a thousand needs 0.1."""
+
+  @property
+  def multiple(self) -> int:
+    return 2 ** (len(self.widths) - 1)
+
+
+class UNet(ThreeConvNet):
+  """[B, H, W, channels] -> logits [B, H, W, C] float32."""
+
   norm: bool = True
   """Batch norm after each convolution."""
   align_corners: bool = False
@@ -86,12 +100,9 @@ class UNet(Segmenter):
 
   INIT = (*CONVOLUTIONS, *init.TORCH)
 
-  @property
-  def multiple(self) -> int:
-    return 2 ** (len(self.widths) - 1)
-
   def setup(self) -> None:
-    block = lambda f, name: Block(f, self.dtype, self.norm, name=name)
+    kw: dict[str, Any] = dict(dtype=self.dtype, norm=self.norm, momentum=self.norm_momentum)
+    block = lambda f, name: Block(f, **kw, name=name)
     self.downs = [block(f, f'down{k}') for k, f in enumerate(self.widths)]
     self.ups = [block(f, f'up{k}') for k, f in enumerate(self.widths[:-1])]
     self.out = dense(self.num_classes, dtype=self.dtype, name='out')
