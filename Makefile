@@ -63,7 +63,7 @@ demo: setup
 FAMILIES := car mose ssn prob_unet phiseg ccdm flow_matching deterministic
 OF_FAMILY := $(CAR) train --config.data.data_dir=$(FAM)/data --config configs/families_lidc_masks.py
 demo-families: setup
-	@echo 'this demo: four stages, about 27 minutes on two cores; run again, it continues where it stopped'
+	@echo 'this demo: four stages, about 25 minutes on two fast cores; run again, it continues where it stopped'
 	$(call stage,1 of 4,images around real masks of four readers)
 	$(CAR) prepare lidc_masks --size 64 --data-dir $(FAM)/data
 	$(call stage,2 of 4,training $(FAMILIES) (2 to 3 minutes each))
