@@ -1,5 +1,7 @@
 """Small nets of the families of ambiguous segmentation, alike but for the sizes of the data."""
 
+NORM = dict(norm_momentum=0.1)  # of nets with batch norm: these trainings are short
+
 
 def methods(
   widths,
@@ -13,12 +15,11 @@ def methods(
   """Entries of config.method by name. widths: of the U-Nets; guided: of those that see the time;
   draws: of a training step of SSN."""
   adam, averaged = dict(lr=1e-3, weight_decay=1e-5), dict(lr=1e-3, ema=0.99)
-  norm = dict(norm_momentum=0.1)  # trainings are short
   net = dict(name='guided_unet', widths=guided, blocks=1, attention=(8,), head_width=16, groups=8)
   return dict(
     ssn=dict(
       name='ssn',
-      model=dict(name='unet', widths=widths) | norm,
+      model=dict(name='unet', widths=widths, **NORM),
       optim=dict(lr=1e-3),
       rank=10,
       samples=draws,
@@ -30,7 +31,7 @@ def methods(
       beta=1.0,
     ),
     phiseg=dict(
-      name='phiseg', model=dict(name='phiseg', widths=widths, levels=3) | norm, optim=adam
+      name='phiseg', model=dict(name='phiseg', widths=widths, levels=3, **NORM), optim=adam
     ),
     ccdm=dict(name='ccdm', model=net, optim=averaged, diffusion_steps=diffusion_steps),
     flow_matching=dict(

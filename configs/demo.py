@@ -6,13 +6,15 @@
 Variants `:car`, `:mose` and `:deterministic`; their numbers of steps take equal time on a CPU.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from car_jax.errors import UserError, nearest
 
 STEPS = dict(car=750, mose=750, deterministic=750)
 ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
-METHODS = dict(
+METHODS: dict[str, dict[str, Any]] = dict(
   car=dict(
     name='car',
     calnet=dict(name='segnet', widths=(8, 16, 24, 32, 32), depths=(2, 2, 2, 2, 2), dropout=0.05),

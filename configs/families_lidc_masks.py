@@ -14,7 +14,7 @@ a sample costs as many passes of the net.
 from ml_collections import ConfigDict
 
 from car_jax.configs import demo
-from car_jax.configs._families import methods
+from car_jax.configs._families import NORM, methods
 from car_jax.errors import UserError, nearest
 
 TIME = 450.0  # seconds of a core that does 33 GFLOP/s, of a method
@@ -22,8 +22,8 @@ MEMBERS = 4
 SMALL = methods((12, 24, 36, 48), guided=(8, 16, 32, 48))
 SMALL['ssn'] |= dict(mean_steps=400)  # else many samples turn the background over for long
 MOSE = demo.METHODS['mose']
-SHORT = dict(mose=MOSE | dict(model=MOSE['model'] | dict(norm_momentum=0.1)))
-METHODS = demo.METHODS | SMALL | SHORT | dict(member=demo.METHODS['deterministic'])
+SMALL |= dict(mose=MOSE | dict(model=MOSE['model'] | NORM))
+METHODS = demo.METHODS | SMALL | dict(member=demo.METHODS['deterministic'])
 # Of that core, a step of 12 images, measured (2026-11-30); an ensemble's members share TIME.
 SECONDS = dict(
   car=1.04, mose=1.06, ssn=0.628, prob_unet=0.878, phiseg=1.32, ccdm=0.579, flow_matching=0.508,

@@ -17,7 +17,6 @@ from car_jax.nn.mix import Mix
 from car_jax.nn.three_conv_unet import (
   CONVOLUTIONS,
   NORM_EPSILON,
-  Block,
   ThreeConvNet,
   contracted,
   expanded,
@@ -52,16 +51,15 @@ class MoSENet(ThreeConvNet):
         f'{self.experts} experts are fewer than the {2**self.latent} codes of a latent of size '
         f'{self.latent}\n  use experts={2**self.latent} or more'
       )
-    w, d, momentum = self.widths, self.dtype, self.norm_momentum
-    block = lambda f, name: Block(f, d, momentum=momentum, name=name)
-    self.downs = [block(f, f'down{k}') for k, f in enumerate(w)]
-    self.ups = [block(f, f'up{k}') for k, f in enumerate(w[:-1])]
+    w, d = self.widths, self.dtype
+    self.downs = [self.block(f, f'down{k}') for k, f in enumerate(w)]
+    self.ups = [self.block(f, f'up{k}') for k, f in enumerate(w[:-1])]
     self.gate_layers = [nn.Dense(w[-1], name=f'gate{k}') for k in (1, 2)]
     self.gate_out = nn.Dense(self.experts, use_bias=False, name='gate3')
     self.shift, self.scale = nn.Dense(w[0], name='shift'), nn.Dense(w[0], name='scale')
     self.mix = Mix(w[0] + self.latent, d, name='mix')
     self.heads = [dense(w[0], dtype=d, name=f'head{k}') for k in (1, 2, 3)]
-    norm = lambda k: BatchNorm(NORM_EPSILON, momentum, name=f'head_norm{k}')
+    norm = lambda k: BatchNorm(NORM_EPSILON, self.norm_momentum, name=f'head_norm{k}')
     self.norms = [norm(k) for k in (1, 2, 3)]
     self.out = dense(self.num_classes, dtype=d, name='out')
     shape = (self.experts, self.latent)

@@ -35,7 +35,7 @@ class LatentNet(nn.Module):
   def setup(self) -> None:
     w, d, n = self.widths, self.dtype, self.levels
     first, above = len(w) - n, 2 * w[0]
-    block = lambda f, name, depth=2: Block(f, d, depth=depth, momentum=self.momentum, name=name)
+    block = lambda f, name, depth=2: Block(f, self.momentum, d, depth=depth, name=name)
     self.downs = [block(f, f'down{k}', depth=3) for k, f in enumerate(w)]
     self.ups = [block(above, f'up{i}') for i in range(n - 1)]
     inner = [w[first + i] + (above if i < n - 1 else 0) for i in range(n)]
@@ -107,8 +107,9 @@ class PHiSegNet(ThreeConvNet):
     return KAIMING if self.wide_latents else (alike, *KAIMING)
 
   def setup(self) -> None:
-    kw: dict[str, Any] = dict(widths=self.widths, levels=self.levels, dtype=self.dtype)
-    kw['momentum'] = self.norm_momentum
+    kw: dict[str, Any] = dict(
+      widths=self.widths, levels=self.levels, momentum=self.norm_momentum, dtype=self.dtype
+    )
     self.prior = LatentNet(latent=self.latent, **kw, name='prior')
     self.posterior = LatentNet(latent=self.latent, **kw, name='posterior')
     self.likelihood = Likelihood(num_classes=self.num_classes, **kw, name='likelihood')

@@ -15,7 +15,7 @@ from car_jax.gaussian import Gaussian
 from car_jax.nn import init
 from car_jax.nn import net as nets
 from car_jax.nn.layers import at_least_float32, check_multiple, check_two_classes, dense, of_two
-from car_jax.nn.three_conv_unet import KAIMING, Block, ThreeConvNet, contracted, expanded
+from car_jax.nn.three_conv_unet import KAIMING, ThreeConvNet, contracted, expanded
 from car_jax.options import Positive, Width
 from car_jax.typing import Array
 
@@ -68,7 +68,7 @@ class ProbUNet(ThreeConvNet):
     if self.one_logit:
       check_two_classes('method.model.one_logit', self.num_classes)
     w, d = self.widths, self.dtype
-    block = lambda f, name: Block(f, d, self.norm, momentum=self.norm_momentum, name=name)
+    block = lambda f, name: self.block(f, name, self.norm)
     self.downs = [block(f, f'down{k}') for k, f in enumerate(w)]
     self.ups = [block(f, f'up{k}') for k, f in enumerate(w[:-1])]
     self.prior_downs = [block(f, f'prior_down{k}') for k, f in enumerate(w)]

@@ -33,10 +33,10 @@ class Block(nn.Module):
   """`depth` times convolution, batch norm if `norm`, ReLU."""
 
   features: int
+  momentum: float  # of batch norm, see ThreeConvNet
   dtype: Any = None
   norm: bool = True
   depth: int = 3
-  momentum: float = 0.01  # of batch norm, see ThreeConvNet
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
@@ -83,11 +83,14 @@ class ThreeConvNet(Segmenter):
   """Channels of each level, fine to coarse."""
   norm_momentum: Share = 0.01
   """Share of a batch in the running statistics of batch norm, which predictions use. As published
-  these lag behind the weights by 100 steps; a training of a thousand needs 0.1."""
+  these lag behind the weights by 100 steps; a training of a thousand steps needs 0.1."""
 
   @property
   def multiple(self) -> int:
     return 2 ** (len(self.widths) - 1)
+
+  def block(self, features: int, name: str, norm: bool = True) -> Block:
+    return Block(features, self.norm_momentum, self.dtype, norm, name=name)
 
 
 class UNet(ThreeConvNet):
@@ -101,10 +104,8 @@ class UNet(ThreeConvNet):
   INIT = (*CONVOLUTIONS, *init.TORCH)
 
   def setup(self) -> None:
-    kw: dict[str, Any] = dict(dtype=self.dtype, norm=self.norm, momentum=self.norm_momentum)
-    block = lambda f, name: Block(f, **kw, name=name)
-    self.downs = [block(f, f'down{k}') for k, f in enumerate(self.widths)]
-    self.ups = [block(f, f'up{k}') for k, f in enumerate(self.widths[:-1])]
+    self.downs = [self.block(f, f'down{k}', self.norm) for k, f in enumerate(self.widths)]
+    self.ups = [self.block(f, f'up{k}', self.norm) for k, f in enumerate(self.widths[:-1])]
     self.out = dense(self.num_classes, dtype=self.dtype, name='out')
 
   def features(self, x: Array, *, train: bool) -> Array:
