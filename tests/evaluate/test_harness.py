@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import re
 
 import jax
 import numpy as np
@@ -10,9 +9,8 @@ import pytest
 from scipy import stats
 
 from car_jax.data import fake, pipeline
-from car_jax.data import labels as labels_of
 from car_jax.errors import UserError
-from car_jax.evaluate import census, harness, plan, predict
+from car_jax.evaluate import harness, plan, predict
 from car_jax.methods import baselines
 from car_jax.metrics import flips, selective
 from car_jax.metrics.base import Traits
@@ -375,34 +373,3 @@ def test_readers_as_samples_say_what_another_reader_knows():
   found = whole(predict.draw_readers(2, 255))(None, numbers(batch) | {'labels': labels}, RNG, 32)
   assert set(np.unique(found.labels)) <= {0, 1}
   np.testing.assert_allclose(np.sum(found.mean, -1), 1, atol=1e-5)
-
-
-SCENES = tuple(str(n) for n in labels_of.CLASS_NAMES[: labels_of.SCORED])
-USUAL = np.full(19, 50.0)
-
-
-@pytest.mark.parametrize(
-  ('counts', 'void', 'names', 'message'),
-  [
-    ([75, 25], 0, ('background', 'object'), ''),
-    (USUAL, 100, SCENES, ''),  # a tenth is ignored, as in Cityscapes
-    ([75, 0], 25, ('background', 'object'), 'object never occurs; 25 % of the pixels have'),
-    ([75, 0], 25, ('background', 'object'), 'masks of 0 and 255\\?'),
-    ([100, 0], 0, ('background', 'object'), 'object never occurs$'),
-    (USUAL * (np.arange(19) < 6), 400, SCENES, 'and 8 more never occur.*train ids that were read'),
-    (USUAL * (np.arange(19) != 7), 0, SCENES, '^traffic sign never occurs$'),
-    (USUAL, 950, SCENES, '^50 % of the pixels have the ignored label 255$'),
-  ],
-)
-def test_labels_that_make_scores_mean_little_are_told(counts, void, names, message):
-  counts = np.asarray(counts, float)
-  seen = census.Census(counts, void, counts.sum() + void)
-  found = census.remark(seen, names, ignore=255)
-  assert re.search(message, found) if message else not found
-  if len(names) == 19 and 'traffic' in message:
-    assert not census.remark(seen, names, absent=(7,), ignore=255)
-
-
-def test_one_line_for_sets_with_the_same_labels():
-  found = census.lines({'fog': 'a never occurs', 'sun': '', 'rain': 'a never occurs'})
-  assert found == ['labels of fog, rain: a never occurs.']
