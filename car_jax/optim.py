@@ -48,6 +48,8 @@ class Optimizer:
   """Epochs at whose start the rate is multiplied by `factor`; none for a constant rate."""
   factor: Annotated[float, Range(0.0, 1e3)] = 0.5
   """What the rate is multiplied by at each milestone."""
+  factors: tuple[Annotated[float, Range(0.0, 1e3)], ...] = ()
+  """The same where it differs: one for each milestone."""
   decay_steps: Count = 0
   """Steps over which poly and cosine take the rate to `end`."""
   power: Annotated[float, Range(0.0, 100.0)] = 1.0
@@ -77,6 +79,11 @@ class Optimizer:
   def __post_init__(self) -> None:
     if self.schedule != 'multistep' and not self.decay_steps:
       raise UserError(f'schedule {self.schedule!r} needs decay_steps, the steps that it takes')
+    if len(self.factors) not in (0, len(self.milestones)):
+      raise UserError(
+        f'factors has {len(self.factors)} number(s) for {len(self.milestones)} milestone(s)\n'
+        '  give one for each, or factor'
+      )
     for pattern, _ in (*self.rates, *self.decays):
       try:
         re.compile(pattern)
@@ -97,13 +104,18 @@ class Optimizer:
       shape = optax.cosine_decay_schedule(1.0, self.decay_steps)(step)
       rate = self.end + (self.lr - self.end) * shape
     else:
-      epoch = step // self.steps_per_epoch
-      passed = sum(((epoch >= m).astype(jnp.float32) for m in self.milestones), jnp.float32(0))
-      rate = self.lr * jnp.float32(self.factor) ** passed
+      rate = self._after_milestones(step // self.steps_per_epoch)
     if not self.warmup_steps:
       return rate
     share = self.warmup_start + (1 - self.warmup_start) * step / self.warmup_steps
     return rate * jnp.minimum(share, 1.0)
+
+  def _after_milestones(self, epoch: Array) -> Array:
+    passed = [(epoch >= m).astype(jnp.float32) for m in self.milestones]
+    if not self.factors:
+      return self.lr * jnp.float32(self.factor) ** sum(passed, jnp.float32(0))
+    powers = jnp.float32(self.factors) ** jnp.stack(passed)
+    return self.lr * jnp.prod(powers)
 
   @property
   def _whole(self) -> Any:

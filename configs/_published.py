@@ -10,8 +10,15 @@ FOUR_READERS += ' masks agree'
 
 
 def publish(c, **scores):
-  """Sets c.published to entries dict(score=, value=, ..) of the report's data and split."""
+  """Sets c.published to entries dict(score=, value=, ..) of the report's data and split.
+
+  A report that lists its scores has these, too.
+  """
   of = dict(data=c.data.name, split=c.report.split)
+  if 'metrics' in c.report:
+    c.report.metrics = tuple(
+      dict.fromkeys((*c.report.metrics, *(s['score'] for s in scores.values())))
+    )
   c.published = {name: of | score for name, score in scores.items()}
 
 

@@ -45,6 +45,5 @@ def get_config():
   )
   c.data.batch, c.steps, c.eval_every, c.save_every = 16, STEPS, 2_500, 2_500
   c.evals.val.split = 'validation[:100]'
-  c.report.metrics = (*c.report.metrics, 'ged32', 'hm_iou32')
   publish(c, **PUBLISHED)
   return c

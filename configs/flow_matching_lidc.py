@@ -4,8 +4,9 @@
   car-jax train --config configs/flow_matching_lidc.py --workdir runs/flow_matching_lidc
 
 One channel, the midpoint rule with 100 steps, guidance: 400 passes of the net for a sample, so that
-validation is of 50 images. Data are MoSE's, the images from 0 to 1. --config.method.solver=euler
---config.method.sampling_steps=25 --config.method.guidance=0 takes 25 passes. For a GPU.
+validation is of 50 images. Data are MoSE's, each image stretched to 0 and 1, as there.
+--config.method.solver=euler --config.method.sampling_steps=25 --config.method.guidance=0 takes 25
+passes. For a GPU.
 """
 
 from car_jax.configs import mose_lidc
@@ -39,6 +40,7 @@ def get_config():
     image_dropout=0.5,
     guidance=0.3,
     one_channel=True,
+    stretched=True,
     pixel_mean=(0.0,),
     pixel_std=(1.0,),
   )

@@ -3,9 +3,10 @@
   car-jax prepare lidc_v1 --source data_lidc.pickle
   car-jax train --config configs/ssn_lidc.py --workdir runs/ssn_lidc
 
-Variants: `:unet`, on MoSE's U-Net and data, so that heads are compared, not trunks; `:gtr`, as the
-first stage of ATFM trains it: the Probabilistic U-Net's U-Net, one logit. For a GPU. PUBLISHED has
-what tables print of trainings by others.
+Variants: `:unet`, on MoSE's U-Net and data, so that heads are compared, not trunks, with the rate,
+draws and 500,000 steps of its LIDC experiments; `:gtr`, as the first stage of ATFM trains it: the
+Probabilistic U-Net's U-Net, one logit, 200 epochs of 9,600 slices. For a GPU. PUBLISHED has what
+tables print of trainings by others.
 """
 
 from car_jax.configs import mose_lidc
@@ -15,8 +16,10 @@ from car_jax.errors import UserError, nearest
 PUBLISHED = papers(
   f'SSN, {CCDM}: LIDC, split v1',
   ged16=0.259,
+  ged32=0.243,
   ged100=0.225,
   hm_iou16=0.558,
+  hm_iou32=0.555,
 )
 METHODS = dict(
   unet=dict(
@@ -28,7 +31,9 @@ METHODS = dict(
   ),
   gtr=dict(
     name='ssn',
-    model=dict(name='unet', widths=(32, 64, 128, 192), norm=False, align_corners=True),
+    model=dict(
+      name='unet', widths=(32, 64, 128, 192), norm=False, align_corners=True, torch_start=True
+    ),
     optim=dict(name='adamw', lr=1e-4, weight_decay=1e-4),
     rank=10,
     samples=20,
@@ -37,13 +42,13 @@ METHODS = dict(
     pixel_std=(1.0,),
   ),
 )
-BATCH = dict(unet=12, gtr=6)
+BATCH, STEPS = dict(unet=12, gtr=6), dict(unet=500_000, gtr=320_000)
 
 
 def get_config(variant='unet'):
   if variant not in METHODS:
     raise UserError(f'configs/ssn_lidc.py has no variant {variant!r}\n{nearest(variant, METHODS)}')
   c = mose_lidc.get_config()
-  c.method, c.data.batch = METHODS[variant], BATCH[variant]
+  c.method, c.data.batch, c.steps = METHODS[variant], BATCH[variant], STEPS[variant]
   publish(c, **PUBLISHED)
   return c

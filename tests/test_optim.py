@@ -54,6 +54,13 @@ def test_the_rate_changes_at_the_first_step_of_a_milestones_epoch():
   np.testing.assert_allclose(rates, [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
 
 
+def test_milestones_may_have_factors_of_their_own():
+  given = dict(lr=1e-4, milestones=(1, 3, 4), factors=(0.5, 0.2, 0.0))
+  adam = optim.optimizer(given, 5)
+  rates = [float(adam.rate(s)) for s in (4, 5, 14, 15, 19, 20)]
+  np.testing.assert_allclose(rates, [1e-4, 5e-5, 5e-5, 1e-5, 1e-5, 0], rtol=1e-6)
+
+
 @pytest.mark.parametrize('warmup', [True, False])
 def test_an_average_follows_the_parameters_and_changes_nothing_else(warmup):
   p, grads = rng.normal(size=4).astype(np.float32), rng.normal(size=(12, 4)).astype(np.float32)
@@ -215,6 +222,7 @@ def test_any_optimizer_of_optax():
   ('spec', 'message'),
   [
     (dict(schedule='poly'), 'needs decay_steps'),
+    (dict(milestones=(1, 2), factors=(0.1,)), r'1 number\(s\) for 2 milestone'),
     (dict(schedule='polly'), 'did you mean: poly'),
     (dict(rates=(('(', 1.0),)), 'no pattern of parameter paths'),
     (dict(accumulate=0), 'at least 1'),

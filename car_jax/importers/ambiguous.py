@@ -8,7 +8,7 @@ flow_matching  MedFM, its average where the file has one
 """
 
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,6 +116,7 @@ class Format(NamedTuple):
   prepared: Callable[[Weights], Weights] = lambda weights: weights
   unused: Callable[[Weights], Iterable[str]] = lambda weights: ()
   method: str = ''  # where it has another name than the format
+  model: Mapping[str, Any] = {}  # options of the net that its weights have learnt with
 
 
 FORMATS = {
@@ -132,7 +133,12 @@ FORMATS = {
   'ssn': Format('SSN', 'mean_l.weight', 'mean_l.weight', _ssn, _with_one_head),
   'ccdm': Format('CCDM', 'time_embed.0.weight', 'out.2.weight', guided.unet),
   'atfm': Format(
-    'ATFM', 'final_conv.weight', 'final_conv.weight', atfm.unet, method='flow_matching'
+    'ATFM',
+    'final_conv.weight',
+    'final_conv.weight',
+    atfm.unet,
+    method='flow_matching',
+    model=dict(multiplied_kernels=True),
   ),
   'flow_matching': Format('MedFM', 'time_embed.0.weight', 'out.2.weight', guided.unet),
 }
@@ -152,8 +158,8 @@ def to_variables(name: str, weights: Weights, template: Any = None) -> dict[str,
 def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[str, Any]]:
   """The released file as a state of the config's method, and what is known of its data.
 
-  A single logit is of two classes. Raises UserError for another kind of file, and for weights that
-  the config's net does not take.
+  Sets options of the config's net that the file's weights need. A single logit is of two classes.
+  Raises UserError for another kind of file, and for weights that the config's net does not take.
   """
   name = config.method.name
   weights = _averaged(tables.read(path, 'checkpoint of ambiguous segmentation'))
@@ -169,6 +175,8 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
       f'  use car-jax import {form}, or a --config that trains {method!r}'
     )
   form = forms[name]
+  with config.unlocked():
+    config.method.model.update(FORMATS[form].model)
   logits = rules.rows(weights, FORMATS[form].classes)
   classes = 2 if logits == 1 else logits
   with naming(path):

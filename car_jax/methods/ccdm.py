@@ -34,7 +34,7 @@ class CCDM(Denoised):
   diffusion_steps: Positive = 250
   """Steps of the chain."""
   sampling_steps: Count = 0
-  """Steps of the way back, where fewer are to do: not CCDM's. 0 for all."""
+  """Steps of the way back, where fewer are to do: not CCDM's. 0 for all of them."""
   last_step: Literal['likeliest', 'probabilities'] = 'likeliest'
   """What the way back ends with: classes, or their probabilities."""
   class_weights: tuple[Weight, ...] = ()
@@ -112,7 +112,8 @@ class CCDM(Denoised):
     predict = self.predicting(state, image, noise.shape[1])
     shape = (*image.shape[1:3], self.num_classes)
     each = lambda draw: jax.vmap(jax.vmap(draw))(noise)
-    steps = self._schedule.respaced(self.sampling_steps) if self.sampling_steps else self.steps
+    fewer = 0 < self.sampling_steps < self.diffusion_steps
+    steps = self._schedule.respaced(self.sampling_steps) if fewer else self.steps
     start = lambda key: jax.random.fold_in(key, len(steps.time))
     probs = categorical.reversed_chain(
       steps,

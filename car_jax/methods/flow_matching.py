@@ -79,9 +79,10 @@ class FlowMatching(Denoised):
         f'method.guidance is {self.guidance:g}, but the net never learns to do without the image\n'
         '  give method.image_dropout, such as 0.2, or method.guidance=0'
       )
-    if self.start is not None and not isinstance(self.starter, Sampled):
+    one_pass = lambda m: isinstance(m, Sampled) and not isinstance(m, Denoised)
+    if self.start is not None and not one_pass(self.starter):
       raise UserError(
-        f'method.start.name is {self.start["name"]!r}, which draws no segmentations from noise\n'
+        f'method.start.name is {self.start["name"]!r}, which draws no segmentation in one pass\n'
         '  give ssn, prob_unet or phiseg'
       )
 

@@ -25,6 +25,8 @@ class Observed(Method):
   """Mean of each channel from 0 to 1; without, each image gets mean 0."""
   pixel_std: tuple[float, ...] = ()
   """Deviation of each channel from 0 to 1; without, each image gets deviation 1."""
+  stretched: bool = False
+  """Of each image the least number becomes 0 and the largest 1, before pixel_mean is taken off."""
   black_box: Literal['', 'number', 'one_hot'] = ''
   """How another model's prediction is given to the net: its class numbers in one channel (0 for
   unlabelled), as released, or a channel per class; empty for none."""
@@ -35,6 +37,12 @@ class Observed(Method):
         raise UserError(
           f'method.{key} is {given}\n  give pixel_mean and pixel_std {self.channels} number(s)'
         )
+
+    if self.stretched and not self.pixel_mean:
+      raise UserError(
+        'method.stretched changes nothing in images that get mean 0 and deviation 1\n'
+        f'  give pixel_mean={(0.0,) * self.channels} and pixel_std={(1.0,) * self.channels} too'
+      )
 
   @property
   def reads_black_box(self) -> bool:
@@ -52,6 +60,9 @@ class Observed(Method):
   def observed(self, batch: Batch) -> Array:
     """What the net sees [B, H, W, channels]: the standardised image, the black-box prediction."""
     x = batch['image'][..., : self.channels]
+    if self.stretched:
+      low, high = (f(x, (1, 2, 3), keepdims=True) for f in (jnp.min, jnp.max))
+      x = 2 * (x - low) / jnp.maximum(high - low, 1e-8) - 1
     if self.pixel_mean:
       x = ((x + 1) / 2 - jnp.asarray(self.pixel_mean)) / jnp.asarray(self.pixel_std)
     else:

@@ -1,7 +1,8 @@
 """The Probabilistic U-Net (Kohl et al., NeurIPS 2018): a U-Net, and one Gaussian latent an image.
 
-The structure is that of the original; `one_logit` and `wide_latent_bias` give its port to PyTorch
-by S. Knegt. Letters: B images, N samples, L latent size, H x W pixels, C classes, F channels.
+The structure is that of the original, where kernels start as draws of a normal distribution without
+its tails. `one_logit`, `wide_latent_bias` and `orthogonal` give its port to PyTorch by S. Knegt.
+Letters: B images, N samples, L latent size, H x W pixels, C classes, F channels.
 """
 
 from typing import Any
@@ -59,10 +60,15 @@ class ProbUNet(ThreeConvNet):
   wide_latent_bias: bool = False
   """Biases of the latents start as normal draws of deviation 1 in place of 0.001."""
 
+  orthogonal: bool = False
+  """Kernels of the layers that join features and latent start orthogonal."""
+
   @property
   def INIT(self) -> init.Table:
     wide = init.normal(1.0) if self.wide_latent_bias else init.tiny_truncated_normal
-    return ((r'/(prior|posterior)/bias', wide), *KAIMING)
+    joining = init.orthogonal if self.orthogonal else init.kaiming_fan_in
+    latents = (r'/(prior|posterior)/bias', wide)
+    return (latents, (r'/combine\d+/kernel', joining), *KAIMING)
 
   def setup(self) -> None:
     if self.one_logit:

@@ -101,7 +101,13 @@ class UNet(ThreeConvNet):
   align_corners: bool = False
   """Whether maps are enlarged with the centres of corner pixels on each other."""
 
-  INIT = (*CONVOLUTIONS, *init.TORCH)
+  torch_start: bool = False
+  """All layers start as PyTorch's do, as in the first stage of ATFM; without, convolutions of three
+  by three as in MoSE."""
+
+  @property
+  def INIT(self) -> init.Table:
+    return init.TORCH if self.torch_start else (*CONVOLUTIONS, *init.TORCH)
 
   def setup(self) -> None:
     self.downs = [self.block(f, f'down{k}', self.norm) for k, f in enumerate(self.widths)]

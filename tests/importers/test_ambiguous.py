@@ -181,3 +181,5 @@ def test_a_second_stage_is_imported_with_its_first(tmp_path, capsys):
   theirs = np.float32(weights['downs.0.3.1.weight']).reshape(16, 16, 2, 2)
   ours = restored['run']['net']['params']['down0_conv']['kernel']
   np.testing.assert_array_equal(ours, theirs.transpose(2, 3, 1, 0))
+  config = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert config['method']['model']['multiplied_kernels']  # as these weights have learnt

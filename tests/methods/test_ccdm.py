@@ -88,6 +88,18 @@ def test_ways_back_of_fewer_steps_and_to_probabilities():
   np.testing.assert_allclose(probs, 0.5, atol=1e-6)  # the net is at its start
 
 
+def test_a_way_back_of_as_many_steps_is_the_whole_chain():
+  b, state = batch(), METHOD.init(0, batch())
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda p: np.float32(rng.normal(size=p.shape)), state.net.params)
+  state = state.replace(net=state.net.replace(params=params))
+  drawn = lambda method: jax.jit(method.drawn)(state, b, jax.random.split(KEY, (2, 3)))
+  same = CCDM(**vars(METHOD) | dict(sampling_steps=4, last_step='probabilities'))
+  want = drawn(CCDM(**vars(METHOD) | dict(last_step='probabilities')))
+  np.testing.assert_array_equal(drawn(same), want)
+  assert np.abs(want - 0.5).max() > 0.01
+
+
 def test_the_noise_of_a_step_exists_at_a_time():
   """By the compiler's count: twenty times the steps take no more memory."""
   size, n = 16, 8

@@ -36,11 +36,16 @@ NETS = {
   'phiseg': dict(model=dict(name='phiseg', widths=(4, 8), levels=2)),
   'ccdm': dict(model=GUIDED),
   'flow_matching': dict(model=GUIDED),
+  'atfm': dict(model=dict(name='linear_attention_unet', width=8, multipliers=(1, 2))),
   'abn': dict(model=VGG),
   'sac': dict(model=VGG),
   'car_toy': dict(hidden=(8, 8), calibration_steps=25, samples=2),
 }
-FILES = {'car_toy': 'configs/car_toy.py', 'diffusion': 'configs/genval_tiny.py:diffusion'}
+FILES = {
+  'car_toy': 'configs/car_toy.py',
+  'atfm': 'configs/smoke.py:flow_matching',
+  'diffusion': 'configs/genval_tiny.py:diffusion',
+}
 PRODUCTS, RECOMPUTED = ('dot_general', 'conv_general_dilated'), ('checkpoint', 'remat', 'remat2')
 QUICK = ('supervised', 'car_toy')
 METHODS = (*NETS, 'diffusion')

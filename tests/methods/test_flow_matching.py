@@ -226,6 +226,7 @@ def test_the_loss_of_all_readers_is_the_mean_of_theirs():
   [
     (dict(num_classes=3, one_channel=True), 'one_channel is of two classes, the data have 3'),
     (dict(start=dict(name='mose', model=dict(name='mose'))), "'mose', which draws no segment"),
+    (dict(start=dict(name='ccdm', model=NET)), "'ccdm', which draws no segmentation in one pass"),
     (dict(guidance=0.3), 'guidance is 0.3, but the net never learns to do without the image'),
   ],
 )

@@ -118,6 +118,7 @@ def test_predictions_need_no_label_and_are_ranked(trained):
     (dict(row_limits=()), 'row_limits is'),
     (dict(pixel_mean=(0.5,)), r'pixel_mean is \(0.5,\)'),
     (dict(pixel_std=(0.5, 0.5), pixel_mean=(0.5, 0.5)), 'pixel_mean is'),
+    (dict(stretched=True), 'stretched changes nothing'),
     (dict(optim=dict(lr=1e-3, milestones=(3,))), 'optim.milestones'),
   ],
 )
@@ -185,6 +186,14 @@ def test_a_fixed_mean_and_deviation_replace_those_of_the_image():
   got = np.asarray(whole(method.observed)(batch()))
   want = ((batch()['image'] + 1) / 2 - [0.2, 0.3, 0.4]) / 0.5
   np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_each_image_may_be_stretched_first():
+  images = np.stack([np.linspace(-0.2, 0.6, 12), np.full(12, 0.3)]).reshape(2, 2, 2, 3)
+  options = dict(channels=3, pixel_mean=(0.5,) * 3, pixel_std=(0.5,) * 3, stretched=True)
+  got = whole(MoSE(**vars(METHOD) | options).observed)({'image': np.float32(images)})
+  np.testing.assert_allclose(got[0].ravel(), np.linspace(-1, 1, 12), atol=1e-6)
+  np.testing.assert_allclose(got[1], -1, atol=1e-6)
 
 
 def test_more_samples_are_drawn_when_the_loss_stops_falling(monkeypatch):

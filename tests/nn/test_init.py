@@ -14,7 +14,9 @@ from car_jax import lookup
 from car_jax.nn import init
 from car_jax.nn.init import initialize
 from car_jax.nn.layers import ConvTranspose2x2
+from car_jax.nn.prob_unet import ProbUNet
 from car_jax.nn.segnet import SegNetCalNet
+from car_jax.nn.three_conv_unet import UNet
 from car_jax.nn.toy_calnet import ToyCalNet
 from car_jax.nn.unet import UNetGenerator
 
@@ -69,6 +71,26 @@ def test_noise_injectors():
   np.testing.assert_allclose(mix @ mix.T, np.eye(32), atol=1e-6)
   head = UNET['params']['head']['mix']['kernel']
   np.testing.assert_allclose(head.T @ head, np.eye(4), atol=1e-6)
+
+
+def test_u_nets_start_as_their_options_say():
+  image, label, noise = np.zeros((1, 8, 8, 1)), np.zeros((1, 8, 8), np.int32), np.zeros((1, 1, 6))
+  for torch_start in (True, False):
+    net = UNet(2, (16, 32), torch_start=torch_start)
+    layer = initialize(net, 0, image, train=False)['params']['down1']['conv2']
+    if torch_start:
+      uniform(layer['kernel'], 1 / np.sqrt(9 * 32))
+      uniform(layer['bias'], 1 / np.sqrt(9 * 32), rtol=0.3)
+    else:
+      normal(layer['kernel'], np.sqrt(2 / (9 * 32)))
+      assert np.abs(layer['bias']).max() < 0.002
+  for orthogonal in (True, False):
+    net = ProbUNet(2, (16, 16), orthogonal=orthogonal)
+    params = initialize(net, 0, image, label, noise, train=False)['params']
+    for name, fewer in (('combine0', 16), ('combine1', 16), ('combine3', 2)):
+      kernel = params[name]['kernel'].reshape(-1, params[name]['kernel'].shape[-1])
+      apart = np.abs(kernel.T @ kernel - np.eye(fewer)).max()
+      assert apart < 1e-5 if orthogonal else apart > 0.1
 
 
 def test_the_tiny_biases_have_no_tails():

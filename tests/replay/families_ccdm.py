@@ -90,7 +90,7 @@ def method_of(c: dict[str, Any], **options: Any) -> Plain:
     name='guided_unet',
     widths=tuple(int(c['base'] * m) for m in c['mult']),
     blocks=c['res'],
-    attention=tuple(c['att']),
+    attention=tuple(a for a in c['att'] if a < 2 ** len(c['mult'])),  # coarser maps are none
     head_width=c['head'],
     time_width=c['base'],
   )
