@@ -8,10 +8,11 @@ import dataclasses
 import importlib
 import re
 import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError, nearest, reason
 
 METHODS = {
   'abn': 'car_jax.methods.abn:ABN',
@@ -168,17 +169,19 @@ def own(kind: str, name: str) -> Any:
   if '' not in sys.path and '.' not in sys.path:
     sys.path.append('.')  # a script's own folder stands there instead
   try:
-    return getattr(importlib.import_module(module), attribute)
+    known = vars(importlib.import_module(module))
   except ModuleNotFoundError as e:
     if e.name not in (module, module.partition('.')[0]):
       raise UserError(f'{kind} {name!r}: {module} needs a module {e.name!r}, not found') from e
     where = f'  it is looked for in the current folder and on PYTHONPATH, as {module}.py'
     raise UserError(f'{kind} {name!r}: no module {module!r}\n{where}') from None
-  except AttributeError:
-    known = vars(importlib.import_module(module))
-    raise UserError(f'{module} has no {attribute!r}\n{nearest(attribute, known)}') from None
-  except (ImportError, SyntaxError, ValueError) as e:
-    raise UserError(f'{kind} {name!r}: {module} cannot be imported ({e})') from e
+  except Exception as e:  # of the user's own code
+    at = traceback.extract_tb(e.__traceback__)[-1]
+    where = f'\n  {at.filename}, line {at.lineno}' if '<frozen' not in at.filename else ''
+    raise UserError(f'{kind} {name!r}: {module} cannot be imported ({reason(e)}){where}') from e
+  if attribute not in known:
+    raise UserError(f'{module} has no {attribute!r}\n{nearest(attribute, known)}')
+  return known[attribute]
 
 
 def check_known(config: Any) -> None:

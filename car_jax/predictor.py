@@ -79,7 +79,7 @@ def outputs(
   image = jnp.asarray(batch['image'])
   labels = jnp.full_like(batch.get('labels', image[:, None, ..., 0]), -1, jnp.int32)
   batch = {**batch, 'labels': labels, 'label_weight': jnp.ones(labels.shape[:2])}
-  ignore = method.ignore_label if (method.ignore_label or 0) < method.num_classes else None
+  ignore = method.ignored_class
   drawn = predictions.predict(predict, samples, chunk, ignore, state, batch, key, compare=True)
   probs = drawn.mean
   if method.has_logits or calibrator is not None:

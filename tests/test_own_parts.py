@@ -63,6 +63,14 @@ def test_what_is_no_method(name, message):
     configs.complete(dict(method=dict(name=name), data=dict(name='fake')))
 
 
+def test_what_is_wrong_in_a_module_is_said_with_its_line(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(tmp_path)
+  (tmp_path / 'mine_is_broken.py').write_text('import json\n\njson.no_such_function()\n')
+  message = 'mine_is_broken cannot be imported .*no_such_function.*\\n.*mine_is_broken.py, line 3'
+  with pytest.raises(UserError, match=message):
+    configs.complete(dict(method=dict(name='mine_is_broken:Mine'), data=dict(name='fake')))
+
+
 def test_data_in_memory_are_trained_on(tmp_path):
   rng = np.random.default_rng(0)
   labels = rng.integers(0, 2, (6, 2, 16, 16))

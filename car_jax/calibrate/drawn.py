@@ -21,11 +21,11 @@ def pixels(ids: Iterable[str], count: int, drawn: int, seed: int) -> np.ndarray:
   return np.stack(chosen).astype(np.int32)
 
 
-def of_batch(predicted: Predicted, drawn: int, seed: int) -> Sample:
+def of_batch(predicted: Predicted, drawn: int, seed: int, ignore: int | None) -> Sample:
   """`drawn` random pixels of each image, 0 for all, each with every reader's label: [B, M S].
 
-  Void pixels among them stay, with the label -1, as do those of a reader who is not there. Images
-  smaller than that give all their pixels.
+  Pixels among them whose label is `ignore` or no class stay, with the label -1, as do those of a
+  reader who is not there. Images smaller than that give all their pixels.
   """
   batch, keep = predicted.batch, np.asarray(predicted.keep)
   (row,) = predicted.rows.values()
@@ -36,6 +36,7 @@ def of_batch(predicted: Predicted, drawn: int, seed: int) -> Sample:
   logits = jnp.take_along_axis(logits.reshape(b, h * w, c), at[..., None], 1)
   labels = jnp.take_along_axis(batch['labels'].reshape(b, m, h * w), at[:, None], 2)
   counted = (labels >= 0) & (labels < c) & (batch['label_weight'] > 0)[..., None]
+  counted &= labels != (-1 if ignore is None else ignore)
   labels = jnp.where(counted, labels, -1).reshape(b, -1)
   logits, labels, features = predicted.fetch((logits, labels, batch.get('features')))
   return Sample(

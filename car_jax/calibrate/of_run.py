@@ -44,12 +44,19 @@ def fit(path: str, config: ConfigDict, kind: str, how: Drawn, step: str = '') ->
   """
   base.find(kind)  # a wrong name is said before anything is read
   data = opening.open_dataset(config.data)
+  if data.info.flips:
+    raise UserError(
+      f'{data.info.name} has every mode of its class flips as a reader, each with a probability of '
+      'its own; a calibrator counts readers alike and would learn other frequencies\n'
+      '  car-jax eval scores such a run as it is'
+    )
   loaded = checkpointed.load(path, step, data.info)
   if not len(source := data.split(how.split)):
     raise UserError(f'split {how.split!r} of {data.info.name} has no image to calibrate on')
   batches = pipeline.eval_batches(source, data.info, config.data)
   stream = _predicted(loaded, batches, how)
-  sample = base.joined([drawn.of_batch(batch, how.pixels, how.seed) for batch in stream])
+  ignore = data.info.ignore_label
+  sample = base.joined([drawn.of_batch(batch, how.pixels, how.seed, ignore) for batch in stream])
   made = base.fit(kind, sample, seed=how.seed)
   samples = {} if loaded.method.has_logits else dict(samples=how.samples)
   about = dict(run=str(loaded.path), split=how.split, readers=data.info.readers, **samples)
@@ -58,7 +65,7 @@ def fit(path: str, config: ConfigDict, kind: str, how: Drawn, step: str = '') ->
 
 def _predicted(loaded: checkpointed.Loaded, batches: Any, how: Drawn) -> Iterator[Predicted]:
   method, mesh, rng = loaded.method, sharding.make_mesh(), jax.random.key(how.seed)
-  ignore, subject = method.ignore_label, next(iter(method.predictors().values()))
+  ignore, subject = method.ignored_class, next(iter(method.predictors().values()))
 
   @jax.jit
   def run(state: Any, batch: Any) -> Prediction:

@@ -71,11 +71,12 @@ def main(arguments: list[str]) -> int:
   inputs = sources.find(args.inputs, args.out)
   model = predictor.load(args.run, step=args.step, calibrator=args.calibrator, changes=changes)
   options = run.Options(samples, args.seed, kinds, args.range, windows)
-  run.begin(args.out, run.settings(model, options, changes), args.new)
-  print(model)
-  if model.single and (args.samples or 1) > 1:
-    print(f'--samples {samples}: this model has one answer of an image, so one sample is written')
+  run.check(args.out)
   with lock.exclusive(args.out, 'predicted to', '--out'):
+    run.begin(args.out, run.settings(model, options, changes), args.new)
+    print(model)
+    if model.single and (args.samples or 1) > 1:
+      print(f'--samples {samples}: this model has one answer of an image, so one sample is written')
     work = run.Run(model, inputs, args.out, options)
     try:
       work.predict()

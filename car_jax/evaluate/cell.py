@@ -203,11 +203,9 @@ class Cell:
       return Estimate(NAN, NAN, NAN, NAN, 0, len(self.ids))
     fine = m.source.source_name in self.whole
     shift = value - m.compute(self.total(m.source, part)) if fine or known is not None else 0.0
-    sure = len(draws) and abs(shift) <= SHIFT
-    low, high = np.nanpercentile(draws, [2.5, 97.5]) if sure else (NAN, NAN)
+    ends = _interval(draws, shift)
     bound = m.bound(total) if known is None else 0.0
     images = len(part) - m.skipped(self.total(m.source, part))
-    ends = float(low + shift), float(high + shift)
     return Estimate(value, *ends, bound, images, len(self.ids) - images)
 
   def _of_several(self, m: Metric, values: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -316,9 +314,16 @@ def difference(
     if source.source_name in one.whole
     else 0.0
   )
-  ends = np.nanpercentile(draws, [2.5, 97.5]) if np.isfinite(draws).any() else (NAN, NAN)
   images = len(part), len(one.ids) - len(part)
-  return Estimate(value, float(ends[0] + shift), float(ends[1] + shift), 0.0, *images)
+  return Estimate(value, *_interval(draws, shift), 0.0, *images)
+
+
+def _interval(draws: np.ndarray, shift: float) -> tuple[float, float]:
+  """95 % of resamples, shifted by what their coarser sums miss; nan where that is too much."""
+  if not np.isfinite(draws).any() or not abs(shift) <= SHIFT:
+    return NAN, NAN
+  low, high = np.nanpercentile(draws, [2.5, 97.5])
+  return float(low + shift), float(high + shift)
 
 
 def _of_images(values: np.ndarray, group: np.ndarray, resamples: int, seed: int) -> Estimate:

@@ -73,7 +73,7 @@ def label_type(num_classes: int) -> Any:
 
 
 def with_label(batch: Batch, ignore: int | None) -> Batch:
-  """Where an ignored label is one of the classes, adds `label`: it where all readers gave it.
+  """Adds `label`, the ignored class, where all readers gave it.
 
   There methods put the class into what they condition on, as in training; elsewhere -1, which no
   method may look at. An ignored label beyond the classes is nothing that a method could say: there
@@ -91,10 +91,9 @@ def without_ignored(samples: Samples, batch: Batch, ignore: int | None) -> Sampl
 
   Else a method could leave out of its scores what it chooses.
   """
-  num_classes = samples.probs.shape[-1]
-  if ignore is None or ignore >= num_classes:
+  if ignore is None:
     return samples
-  only = jax.nn.one_hot(ignore, num_classes)
+  only = jax.nn.one_hot(ignore, samples.probs.shape[-1])
 
   def cleared(probs):
     rest = (probs + 1e-12) * (1 - only)
@@ -132,7 +131,8 @@ def predict(
 ) -> Prediction:
   """n samples of every example -> Prediction; never more than `chunk` at a time in memory.
 
-  subject(state, batch, key, n) gives Samples. `ignore`: as in `without_ignored`.
+  subject(state, batch, key, n) gives Samples. ignore: the ignored label where it is one of the
+  classes.
   Parts are equal, so their size is the largest divisor of n up to `chunk`; part k draws with
   fold_in(rng, k). A single part draws with `rng` itself. `compare` adds the samples' disagreement:
   entropy of their mean minus their mean entropy in nats, which is the mutual information between

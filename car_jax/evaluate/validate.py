@@ -1,6 +1,7 @@
 """The evaluations that the training loop runs every so often: a few scores of the own predictor."""
 
 import contextlib
+import dataclasses
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from car_jax.data import compact, pipeline
 from car_jax.errors import UserError
 from car_jax.evaluate import gallery
 from car_jax.evaluate.harness import Evaluator
-from car_jax.evaluate.predict import Subject
+from car_jax.evaluate.predict import Subject, subjects
 from car_jax.methods.train_state import for_evaluation
 
 
@@ -28,9 +29,9 @@ class Validation:
     self._evaluator = Evaluator(spec, dataset.info, mesh=mesh)
     self.source, self._info = dataset.split(spec['split']), dataset.info
     self._data, self._rng = config.data, jax.random.key(config.seed)
-    if not (known := method.predictors()):
+    if not method.predictors():
       raise UserError('config.evals: this method predicts no segmentation; leave it empty')
-    self._name, self._predict = next(iter(known.items()))
+    self._first = subjects(method, None)[0]
 
   @property
   def names(self) -> list[str]:
@@ -49,7 +50,7 @@ class Validation:
     )
 
   def _subject(self, state: Any) -> Subject:
-    return Subject(self._name, self._predict, for_evaluation(state))
+    return dataclasses.replace(self._first, state=for_evaluation(state))
 
   def lowered(self, state: Any, batch: Any) -> Any:
     """The program that predicts a batch; arrays may be shapes that say where they are placed."""
@@ -78,4 +79,6 @@ class Validation:
       seen = gallery.collect(
         self._evaluator, [subject], batches, self._results, indices, rng=self._rng
       )
-    return {c.id: gallery.strip(c, self._name, self._info.palette) for c in seen.cases.values()}
+    return {
+      c.id: gallery.strip(c, self._first.name, self._info.palette) for c in seen.cases.values()
+    }

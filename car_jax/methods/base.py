@@ -96,6 +96,12 @@ class Method(Computed):
   """Fields of the state that no prediction depends on: models are handed on without them."""
 
   @property
+  def ignored_class(self) -> int | None:
+    """The ignored label where it is one of the classes, which predictions might have."""
+    ignore = self.ignore_label
+    return ignore if ignore is not None and ignore < self.num_classes else None
+
+  @property
   def given_parts(self) -> tuple[str, ...]:
     """Fields of the state that no step changes: nets of other runs, which config.init names."""
     return ()

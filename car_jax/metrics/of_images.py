@@ -238,7 +238,7 @@ class OfImages(Metric):
   def convention(self):
     of = self.images
     parts = [f'by {self.confidence}', 'classes=' + '+'.join(map(str, of.classes))]
-    parts.append({'one': 'absent=1'}.get(of.absent, f'absent={of.absent}'))
+    parts.append(stochastic.absent_part(of.absent))
     parts += [self.form] if self.kind in AREAS else []
     parts += [f'risk={self.limit:g}'] if self.kind == 'failure_auroc' else []
     ignore = '' if of.ignore is None else f'ignore={of.ignore}'

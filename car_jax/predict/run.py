@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import files, predictor, sharding, stopping
+from car_jax import files, lock, predictor, sharding, stopping
 from car_jax import progress as lines
 from car_jax.calibrate import files as calibrator_files
 from car_jax.errors import UserError, writing
@@ -79,15 +79,24 @@ def settings(
   return json.loads(json.dumps(out))
 
 
-def begin(out: pathlib.Path, wanted: dict[str, Any], new: bool) -> None:
-  """Makes the folder, or checks that what it holds was made with the same settings.
+def check(out: pathlib.Path) -> None:
+  """Makes the folder. Raises UserError where it holds anything but predictions."""
+  folders.check_replaceable(out, SETTINGS)
+  out.mkdir(parents=True, exist_ok=True)
 
-  A `range` may be added to none. new: deletes what it holds. Raises UserError.
+
+def begin(out: pathlib.Path, wanted: dict[str, Any], new: bool) -> None:
+  """Writes the settings, or checks that what the folder holds was made with the same ones.
+
+  A `range` may be added to none. new: deletes what it holds but for the lock, which this process
+  has. Raises UserError.
   """
   path = out / SETTINGS
-  folders.check_replaceable(out, SETTINGS)
-  if new and path.exists():
-    shutil.rmtree(out)
+  for old in out.iterdir() if new else ():
+    if old.is_dir() and not old.is_symlink():
+      shutil.rmtree(old)
+    elif old.name != lock.NAME:
+      old.unlink()
   if path.exists():
     old = files.read_json(path, mend='--new predicts all again')
     free = {'model'} | ({'range'} if not old.get('range') else set())  # a run may move

@@ -116,7 +116,7 @@ def sample(batches: Iterable[Predicted], how: How, *, progress: Any = None) -> S
   parts = []
   for batch in batches:
     _check_confident(batch)
-    parts.append(drawn.of_batch(batch, how.sampled, how.seed))
+    parts.append(drawn.of_batch(batch, how.sampled, how.seed, IGNORED))
     if progress is not None:
       progress(parts[-1].images)
   if not parts:

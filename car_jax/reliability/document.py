@@ -338,12 +338,14 @@ def _image_ood(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
 
 
 def shifted_most(study: Study, cells: Sequence[Cell]) -> str:
-  """The set of the strongest shift; among equals the one of the lowest accuracy."""
-  plain = [c for c in cells if c.calibrator == PLAIN and c.set in study.plan.sets]
+  """Of one model's cells: the set of the strongest shift; among equals the one of its lowest
+  accuracy. Empty where no set is shifted."""
+  sets = [s for s in study.plan.sets if _role(study.plan, s) == 'shifted']
+  plain = [c for c in cells if c.calibrator == PLAIN and c.set in sets]
   accuracy = lambda p: confusion_matrix.pixel_accuracy(p.confusion)
 
   def rank(c: Cell) -> tuple[float, float]:
     shift = study.plan.sets[c.set].get('shift')
     return (-1 if shift is None else shift), -accuracy(c.totals)
 
-  return max(plain, key=rank).set
+  return max(plain, key=rank).set if plain else ''

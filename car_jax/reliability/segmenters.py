@@ -104,7 +104,7 @@ class Checkpoint:
     return Prediction(logits=self._method.logits(state, batch))
 
   def _samples(self, predictor, chunk, state, batch) -> Prediction:
-    ignore = self._method.ignore_label
+    ignore = self._method.ignored_class
     args = (predictor, self._samples_drawn, chunk, ignore, state, batch, self._rng)
     return predict.predict(*args, compare=True)
 

@@ -8,9 +8,12 @@ from scipy.special import log_softmax
 
 import car_jax
 from car_jax.calibrate import __main__ as command
-from car_jax.calibrate import files
+from car_jax.calibrate import drawn, files
 from car_jax.data import compact, opening, pipeline
+from car_jax.evaluate.engine import Predicted, Row
+from car_jax.evaluate.predict import Prediction
 from car_jax.methods.supervised import Supervised
+from car_jax.metrics.base import Traits
 from tests.predict.models import saved
 
 
@@ -58,6 +61,24 @@ def test_samples_are_calibrated_by_their_mean(tmp_path):
   # other draws of the same method
   assert fit.about['nll_before'] == pytest.approx(nll(*pixels_of(run, 'validation')), rel=0.02)
   assert (fit.about['samples'], fit.about['readers']) == (16, 4)
+
+
+def test_what_does_not_count_is_not_fitted():
+  """The ignored label where it is one of the classes, no class, a reader who is not there."""
+  labels = np.array([[[[0, 1], [2, 9]], [[1, 1], [1, 1]]]])
+  batch = dict(labels=labels, label_weight=np.array([[1.0, 0.0]]))
+  row = Row(Prediction(logits=jnp.zeros((1, 2, 2, 3))), Traits(logits=True))
+  predicted = Predicted(batch, {'m': row}, ['a'], ['a'], np.array([True]))
+  for ignore, kept in ((2, [0, 1]), (None, [0, 1, 2]), (255, [0, 1, 2])):
+    found = drawn.of_batch(predicted, 0, 0, ignore).labels
+    assert sorted(found[found >= 0]) == kept
+
+
+def test_modes_of_class_flips_are_no_readers(tmp_path, capsys):
+  flips = dict(readers=1, black_box=True, class_flips='background:4/17,disc 1:8/17')
+  run = saved(tmp_path / 'run', 'supervised', **flips)
+  assert command.main([str(run), '--out', str(tmp_path / 'x.npz')]) == 2
+  assert 'every mode of its class flips as a reader' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

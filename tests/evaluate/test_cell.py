@@ -235,6 +235,18 @@ def test_a_difference_on_the_same_images_is_surer_than_two_intervals():
   assert (even.value, even.low, even.high) == (0, 0, 0)
 
 
+def test_a_difference_says_nothing_of_what_is_kept_too_coarsely():
+  made, (share, size, _) = filled(1, images=60)
+  c, other = Cell(), Cell()
+  for into, right in ((c, share['all']), (other, 0 * share['all'])):
+    counted = share | {'right': right}
+    into.add(ALL, (counted, size, counted), made.ids, made.groups)
+  fine, coarse = (cell.difference(c, other, m, resamples=50) for m in (SHARE, COARSE))
+  assert (fine.low, fine.value, fine.high) == (1, 1, 1)
+  assert coarse.value == pytest.approx(fine.value)
+  assert np.isnan([coarse.low, coarse.high]).all()  # a tenth is missing
+
+
 def test_draws_are_of_all_images_that_were_added():
   """They are kept for the next who asks, until there are more images."""
   c, _ = medians()

@@ -247,9 +247,12 @@ def test_other_settings_do_not_go_into_the_same_folder(run, tmp_path, capsys):
   write_picture(tmp_path / 'in' / 'a.bmp', scene(32, 32, 5))
   assert predict.main([*args, '--samples', '3']) == 0  # a.png has another name now
   assert {*table(tmp_path / 'o')} == {'a_bmp', 'a_png', 'b', 'c'}
-  with lock.exclusive(tmp_path / 'o'):
-    assert predict.main([*args, '--samples', '3']) == 2
-  assert 'is being predicted to by process' in capsys.readouterr().err
+  for more in ((), ('--new',)):
+    with lock.exclusive(tmp_path / 'o'):
+      assert predict.main([*args, '--samples', '4', *more]) == 2
+      assert 'is being predicted to by process' in capsys.readouterr().err
+  assert {*table(tmp_path / 'o')} == {'a_bmp', 'a_png', 'b', 'c'}
+  assert json.loads((tmp_path / 'o' / 'settings.json').read_text())['samples'] == 3
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine' / 'x').write_text('')
   assert predict.main([*args[:3], str(tmp_path / 'mine'), '--new']) == 2
