@@ -1,14 +1,14 @@
 """All that is timed on an accelerator, in minutes: python -m benchmarks.accelerator [PART ..]
 
   --out FILE     JSON of every row (accelerator.json), and beside it the table in Markdown
-  --seconds N    no row begins later than that (420): the command ends within nine minutes, and the
-                 same command goes on with the rows that are missing
+  --seconds N    no row begins later than that (420), to end within nine minutes; the same command
+                 goes on with the rows that are missing, then tries again what failed
 
 Of one device, with random weights and made-up images, in float32 and in bfloat16: time to compile,
 a step's time, images a second, memory (the compiler's: arguments, results, scratch), counted
-operations over the device's peak (MFU), and which share of a step that is fed from the host waits
-for it. A row that fails, such as for want of memory, says so; the others go on. Parts: see
-benchmarks/accelerator_cases.py. On a CPU this takes an hour; --toy is for tests.
+operations over the device's peak (MFU), and which share of a step waits for the next batch to come
+from the host's memory. A row that fails, such as for want of memory, says so; the others go on.
+Parts: see benchmarks/accelerator_cases.py. On a CPU this takes an hour; --toy is for tests.
 """
 
 import argparse
@@ -27,14 +27,16 @@ from jax.sharding import Mesh
 
 from benchmarks import accelerator_cases as cases
 from benchmarks import peaks, timing
-from car_jax import operations, sharding
-from car_jax.errors import UserError, nearest
+from car_jax import files, operations, sharding
+from car_jax.errors import UserError, nearest, reason
+from car_jax.evaluate import folders
 from car_jax.report import table
 
 DTYPES = 'float32', 'bfloat16'
 AIM, MOST = 1.0, 50  # seconds and steps of a timed run
 TOY = 'segformer_b0', 'style', 'scores'  # counted at toy size
 RUN = ('scores',)  # and run
+FAILED = 'failed'  # begins the note of a row that is tried again
 GB = 1e9
 
 
@@ -116,16 +118,18 @@ def rows_of(name: str, dtype: str, toy: bool, mesh: Mesh) -> Iterator[Row]:
       yield measured(program, dtype, mesh, run=not toy or name in RUN)
   except cases.Unavailable as e:
     yield Row(name, dtype, note=str(e))
-  except (jax.errors.JaxRuntimeError, MemoryError) as e:
-    reason = 'out of memory' if 'RESOURCE_EXHAUSTED' in str(e) else str(e).split('\n')[0][:80]
-    yield Row(name, dtype, note=f'failed: {reason}')
+  except Exception as e:
+    why = 'out of memory' if 'RESOURCE_EXHAUSTED' in str(e) else reason(e, 80)
+    yield Row(name, dtype, note=f'{FAILED}: {why}')
 
 
 def known(path: pathlib.Path, machine: dict[str, Any]) -> dict[str, list[Row]]:
   """The rows of a file by case and type. Raises UserError for one of another machine."""
   if not path.exists():
     return {}
-  saved = json.loads(path.read_text())
+  saved = files.read_json(
+    path, keys=('machine', 'rows'), mend='delete it, or give another: --out FILE'
+  )
   if other := [k for k in ('device', 'jax', 'toy') if saved['machine'][k] != machine[k]]:
     raise UserError(
       f'{path} is of another {other[0]}: {saved["machine"][other[0]]}, not {machine[other[0]]}\n'
@@ -138,7 +142,8 @@ def save(path: pathlib.Path, machine: dict[str, Any], rows: dict[str, list[Row]]
   """The file, and its table beside it."""
   plain = {key: [dataclasses.asdict(row) for row in of] for key, of in rows.items()}
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(dict(machine=machine, rows=plain), indent=1) + '\n')
+  with folders.whole(path) as part:
+    part.write_text(json.dumps(dict(machine=machine, rows=plain), indent=1) + '\n')
   path.with_suffix('.md').write_text(markdown(machine, rows))
 
 
@@ -191,6 +196,9 @@ def main(toy: bool, *words: str) -> list[str]:
     (name, dtype) for name in args.parts or (TOY if toy else cases.CASES) for dtype in DTYPES
   ]
   missing = [key for key in wanted if ' '.join(key) not in rows]
+  missing += [
+    key for key in wanted if any(r.note.startswith(FAILED) for r in rows.get(' '.join(key), ()))
+  ]
   for k, (name, dtype) in enumerate(missing):
     if time.monotonic() - began > args.seconds:
       left = len(missing) - k

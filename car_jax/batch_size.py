@@ -70,15 +70,18 @@ def _scaled(config: ConfigDict) -> Iterator[str]:
       )
     return
   ratio = batch / base
-  factor = ratio if config.lr_scaling == 'linear' else math.sqrt(ratio)
   fewer = lambda n: max(1, round(n / ratio)) if n else n
-  before = config.steps
+  before, factors = config.steps, []
   config.update({key: fewer(config[key]) for key in STEPS})
   for entry in _optimizers(config.method, lookup.find('method', config.method.name)):
+    larger = ratio * entry.get('accumulate', 1)  # an update's images, to those of base_batch
+    factor = larger if config.lr_scaling == 'linear' else math.sqrt(larger)
+    factors.append(f'{factor:.4g}')
     entry.update({key: entry[key] * factor for key in RATES if key in entry})
     entry.update({key: fewer(entry[key]) for key in RATE_STEPS if key in entry})
   yield (
-    f'batch {batch}, base_batch {base}: rates x {factor:.4g} ({config.lr_scaling}), '
+    f'batch {batch}, base_batch {base}: rates x {" and ".join(dict.fromkeys(factors))} '
+    f'({config.lr_scaling}), '
     f'steps {before:,} -> {config.steps:,}'
   )
   config.base_batch, config.lr_scaling = 0, 'linear'

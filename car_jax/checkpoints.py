@@ -143,10 +143,26 @@ class Checkpoints:
   def restore(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
     """-> (state, meta), shaped and placed like `template` (None: as saved, on one device).
 
-    Constants are the template's; without one they are left out. Raises Damaged, and UserError where
-    the arrays are not those of the template.
+    Constants are the template's; without one they are left out. Raises Damaged, on all processes
+    where one cannot read its part, and UserError where the arrays are not those of the template.
     """
-    meta, path = self.meta(step), self.folder / str(step)
+    damaged, read = None, None
+    try:
+      read = self._read(step, template)
+    except Damaged as e:
+      damaged = e
+    path = self.place(step)
+    if not sharding.all_agree(damaged is None):
+      raise damaged or Damaged(f'{path}: another process cannot read its part')
+    state, meta = read  # type: ignore[misc]
+    sums = crcs(state)
+    if wrong := sorted(k for k in {*meta['crc'], *sums} if sums.get(k) != meta['crc'].get(k)):
+      raise Damaged(f'{path}: {len(wrong)} arrays differ from what was saved, first {wrong[0]}')
+    return state if template is None else constants.filled(state, template), meta
+
+  def _read(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
+    """What `restore` gives, its numbers unchecked. Raises as `restore`."""
+    meta, path = self.meta(step), self.place(step)
     kept = constants.without(template)
     if template is not None and 'shapes' in meta:
       check_shapes(path, {k: tuple(v) for k, v in meta['shapes'].items()}, shapes(kept))
@@ -156,15 +172,11 @@ class Checkpoints:
       abstract = self._like_saved(step) if template is None else abstract_of(kept)
       wanted = self._ocp.args.StandardRestore(abstract)
       with self._ocp.Checkpointer(self._ocp.StandardCheckpointHandler()) as reader:
-        state = reader.restore(path / 'state', args=wanted)
+        return reader.restore(path / 'state', args=wanted), meta
     except MemoryError as e:
       raise UserError(f'{path} needs more memory than there is') from e
     except Exception as e:  # orbax raises many kinds for damaged files
       raise Damaged(f'{path}: {first_line(e)}') from None
-    sums = crcs(state)
-    if wrong := sorted(k for k in {*meta['crc'], *sums} if sums.get(k) != meta['crc'].get(k)):
-      raise Damaged(f'{path}: {len(wrong)} arrays differ from what was saved, first {wrong[0]}')
-    return state if template is None else constants.filled(state, template), meta
 
   def _like_saved(self, step: int) -> Any:
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

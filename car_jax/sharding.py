@@ -5,9 +5,12 @@ The same code runs on one CPU, eight GPUs or the hosts of a TPU pod slice. Under
 then sees the statistics of the *global* batch, as synchronised batch norm does.
 """
 
+import collections
 import functools
 import math
+import os
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,9 +21,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from car_jax.data import compact
-from car_jax.errors import UserError, reason
+from car_jax.errors import UserError, reason, report
 
 PATIENCE = 300.0  # seconds that the others have to start
+HEARTBEAT = 25  # seconds without an answer after which jaxlib takes a process for dead
 LONGEST = 24 * 3600  # seconds that who is done waits for the others, such as for a report
 SHARDED_FROM = 4_096  # numbers of an array
 
@@ -144,20 +148,70 @@ def fetched(a: Any) -> np.ndarray:
 def start_distributed(coordinator: str | None, processes: int | None, process: int | None) -> None:
   """Joins the other processes; what is None the cluster (TPU pod, SLURM, ..) tells.
 
-  Raises UserError where no cluster tells it, and where nobody answers at `coordinator`.
+  Raises UserError where no cluster tells it, where nobody answers at `coordinator`, and where its
+  port is taken. Ends the process where the others do not come: jax's own end is a C++ trace.
   """
   if jax.config.jax_platforms == 'cpu':  # type: ignore[attr-defined]
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   if coordinator and process:  # jax's own wait ends the process
     _wait_for(coordinator)
+  elif coordinator:
+    _check_free(coordinator)
+  alone = threading.Timer(PATIENCE, _end_alone, [processes])
+  alone.daemon = True
+  alone.start()
   try:
-    jax.distributed.initialize(coordinator, processes, process, shutdown_timeout_seconds=LONGEST)
+    jax.distributed.initialize(
+      coordinator,
+      processes,
+      process,
+      initialization_timeout=int(PATIENCE) + 60,
+      heartbeat_timeout_seconds=HEARTBEAT,
+      shutdown_timeout_seconds=LONGEST,
+    )
   except ValueError as e:
     flags = '--coordinator HOST:PORT --processes N --process K'
     raise UserError(
       f'no cluster tells who the other processes are ({reason(e)})\n'
       f'  start it by srun, mpirun or on each host of a pod slice, or give {flags}'
     ) from None
+  finally:
+    alone.cancel()
+  _check_equal(jax.devices())
+
+
+def _check_equal(devices: Sequence[Any]) -> None:
+  """Raises UserError where processes have different numbers of devices: shares are equal."""
+  count = collections.Counter(d.process_index for d in devices)
+  if len({*count.values()}) > 1:
+    each = ', '.join(f'process {k} has {n}' for k, n in sorted(count.items()))
+    raise UserError(
+      f'processes have different numbers of devices: {each}\n'
+      '  give each the same number, such as by CUDA_VISIBLE_DEVICES'
+    )
+
+
+def _check_free(address: str) -> None:
+  """Raises UserError where somebody listens at the port that process 0 is to listen at."""
+  port = int(address.rpartition(':')[2])
+  with socket.socket() as probe:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of a run that has just ended
+    try:
+      probe.bind(('', port))
+    except OSError as e:
+      raise UserError(
+        f'port {port} of --coordinator {address}: {e.strerror}\n'
+        '  name another one, such as that of a run beside this, for all processes'
+      ) from None
+
+
+def _end_alone(processes: int | None) -> None:
+  others = 'the other processes are' if processes is None else f'all {processes} processes are'
+  error = UserError(
+    f'not {others} here after {PATIENCE:.0f} s\n  were they started, and can they reach process 0?'
+  )
+  report(error)
+  os._exit(2)
 
 
 def _wait_for(address: str) -> None:

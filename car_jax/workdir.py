@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -23,7 +24,7 @@ FREE: tuple[str, ...]
 FREE = ('steps', 'log_every', 'eval_every', 'save_every', 'keep', 'evals', 'report', 'published')
 FREE += ('writers', 'images', 'overview', 'profile', 'fsdp')
 HOSTS_OWN = ('data_dir', 'threads', 'workers')  # what may differ between processes
-FREE_DATA = ('threads', 'workers', 'eval_batch')  # the same of config.data
+FREE_DATA = (*HOSTS_OWN, 'eval_batch')  # the same of config.data, and of its source and target
 SHARED = 10.0  # seconds until a new file on a network disk is seen by all hosts
 
 
@@ -59,7 +60,7 @@ def check_same(config: ConfigDict) -> None:
     )
 
 
-def check_shared(folder: Path) -> None:
+def check_shared(folder: Path, option: str = '--workdir') -> None:
   """Raises UserError unless every process sees the folder that process 0 sees."""
   token = int(sharding.gathered(secrets.randbelow(2**31))[0])
   path, last = folder / f'.shared-{token}', time.monotonic() + SHARED
@@ -73,7 +74,7 @@ def check_shared(folder: Path) -> None:
     path.unlink()
   if lacks:
     raise UserError(
-      f'--workdir {folder} is another folder for process {", ".join(lacks)} than for process 0\n'
+      f'{option} {folder} is another folder for process {", ".join(lacks)} than for process 0\n'
       '  name one on a disk that all hosts share, or in a bucket (gs://)'
     )
 
@@ -131,8 +132,11 @@ def check(workdir: Path, config: ConfigDict) -> ConfigDict | None:
   old = _config_of(workdir)
   if old and (changed := configs.differences(_without_free(old), _without_free(config))):
     lines = '\n'.join(changed)
+    shares = ''
+    if old.data.batch != config.data.batch:
+      shares = f'  it goes on with --config.data.batch={old.data.batch}, on devices that share it\n'
     raise UserError(
-      f'{workdir} holds a run of another config:\n{lines}\n'
+      f'{workdir} holds a run of another config:\n{lines}\n{shares}'
       f'  use --new to start over (the old run is moved aside), or another --workdir'
     )
   return old
@@ -156,7 +160,10 @@ def _config_of(workdir: Path) -> ConfigDict | None:
 
 
 def _without_free(config: ConfigDict) -> ConfigDict:
+  def of_data(value: Any) -> Any:
+    if not isinstance(value, dict):
+      return value
+    return {k: of_data(v) for k, v in value.items() if k not in FREE_DATA}
+
   fixed = {k: v for k, v in config.to_dict().items() if k not in FREE}
-  return ConfigDict(
-    fixed | {'data': {k: v for k, v in fixed['data'].items() if k not in FREE_DATA}}
-  )
+  return ConfigDict(fixed | {'data': of_data(fixed['data'])})

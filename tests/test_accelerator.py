@@ -73,6 +73,24 @@ def test_what_fails_is_a_row_and_what_is_there_is_not_measured_again(two, tmp_pa
   assert page.count('\n|') == 2 + 4
 
 
+def test_what_failed_is_tried_again_whatever_it_was(two, tmp_path, monkeypatch, capsys):
+  def broken(dtype, toy, mesh):
+    raise ZeroDivisionError('by nothing')
+    yield
+
+  path, whole = tmp_path / 'a.json', cases.CASES['product']
+  monkeypatch.setitem(cases.CASES, 'product', broken)
+  assert run(path, 'product') == 0
+  assert rows(path)['product float32'][0]['note'] == 'failed: ZeroDivisionError by nothing'
+  monkeypatch.setitem(cases.CASES, 'product', whole)
+  assert run(path) == 0
+  assert two == ['float32', 'bfloat16']
+  assert rows(path)['product float32'][0]['step_s'] > 0
+  path.write_text('{"machine"')
+  assert run(path) == 2
+  assert 'delete it, or give another: --out FILE' in capsys.readouterr().err
+
+
 def test_a_file_of_another_machine_is_kept(two, tmp_path, capsys):
   path = tmp_path / 'a.json'
   run(path, 'hungry')

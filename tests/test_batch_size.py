@@ -60,6 +60,17 @@ def test_rates_and_steps_follow_the_batch(rule, factor):
   assert batch_size.effective(made, 1) == (made, [])
 
 
+def test_rates_follow_the_images_of_an_update_and_steps_those_of_a_batch():
+  given = smoke('car', steps='400', base_batch='16')  # a batch of 8
+  given.method.optim.generator.update(accumulate=2)
+  made, (line,) = batch_size.effective(given, 1)
+  assert made.steps == 800
+  for net, factor in (('generator', 1.0), ('discriminator', 0.5)):
+    old, new = (c.method.optim[net].lr for c in (given, made))
+    assert math.isclose(new, old * factor)
+  assert 'rates x 0.5 and 1 (linear)' in line
+
+
 def test_a_scaling_of_nothing_is_refused():
   with pytest.raises(UserError, match=r"lr_scaling is 'sqrt', .*\n.*base_batch=N"):
     batch_size.effective(smoke(lr_scaling='sqrt'), 1)

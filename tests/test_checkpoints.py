@@ -46,6 +46,17 @@ def test_arrays_and_meta_come_back_and_the_newest_are_kept(folder):
   assert meta['versions']['car_jax']
 
 
+def test_what_one_process_cannot_read_none_goes_on_with(folder, monkeypatch):
+  monkeypatch.setattr(checkpoints.sharding, 'all_agree', lambda yes: False)
+  with checkpoints.Checkpoints(folder / 'checkpoints') as c:
+    with pytest.raises(checkpoints.Damaged, match='30: another process cannot read its part'):
+      c.restore(30, tree(0))
+    largest_file(folder / 'checkpoints' / '20').write_bytes(b'')
+    with pytest.raises(checkpoints.Damaged, match='20: ') as e:
+      c.restore(20, tree(0))
+  assert 'another process' not in str(e.value)
+
+
 def test_a_saved_step_is_replaced(folder):
   with checkpoints.Checkpoints(folder / 'checkpoints', keep=2) as c:
     c.save(30, tree(7), {'config': {}})

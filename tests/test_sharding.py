@@ -7,12 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from car_jax import checkpoints, sharding
+from car_jax.errors import UserError
 from tests import conftest, saving_worker, sharding_worker
 
 
@@ -129,6 +131,30 @@ class FakeDevice:
   coords: tuple[int, int, int] = (0, 0, 0)
   platform: str = 'tpu'
   core_on_chip: int = 0
+
+
+def test_processes_have_equal_shares():
+  devices = [types.SimpleNamespace(process_index=k) for k in (0, 0, 1)]
+  sharding._check_equal(devices[1:])
+  with pytest.raises(UserError, match='process 0 has 2, process 1 has 1\n  give each the same'):
+    sharding._check_equal(devices)
+
+
+def test_a_port_that_is_taken_is_said():
+  with socket.socket() as taken:
+    taken.bind(('127.0.0.1', 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    with pytest.raises(UserError, match=f'port {port} of --coordinator .*: Address already in use'):
+      sharding.start_distributed(f'127.0.0.1:{port}', 2, 0)
+
+
+def test_process_0_does_not_wait_for_ever():
+  script = 'from car_jax import sharding; sharding.PATIENCE = 1.0\n'
+  script += f'sharding.start_distributed("127.0.0.1:{free_port()}", 2, 0)'
+  done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=60)
+  assert done.returncode == 2
+  assert 'error: not all 2 processes are here after 1 s' in done.stderr
 
 
 def test_a_mesh_has_the_devices_of_a_process_side_by_side():

@@ -32,7 +32,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from car_jax import config as configs
-from car_jax.errors import UserError, nearest
+from car_jax.errors import UserError, nearest, report
 from car_jax.reproduce.experiments import ADAPTED, FLIPPED, GTA5, LIDC_V1, LIDC_V2, SYNTHIA, Source
 from tools.compiled import (
   LARGE,
@@ -375,4 +375,5 @@ if __name__ == '__main__':
   try:
     sys.exit(main(sys.argv[1:]))
   except UserError as e:
-    sys.exit(f'error: {e}')
+    report(e)
+    sys.exit(2)

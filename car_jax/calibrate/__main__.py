@@ -10,6 +10,7 @@ import argparse
 
 from car_jax import config as configs
 from car_jax import errors, paths
+from car_jax.commands import own
 from car_jax.errors import UserError, command_line, exit_on_user_error
 
 TRAINED = 'lts'  # the method that learns a calibrator
@@ -23,6 +24,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument('--step', default='', help='best, latest or a number (default: the best)')
   parser.add_argument('--kind', default='', help=f'{KIND} (default), per_class, clusters, ..')
   parser.add_argument('--split', default='', help='of the data of the run (default: validation)')
+  own.add(parser)
   return parser.parse_known_args(arguments)
 
 
@@ -32,6 +34,7 @@ def main(arguments: list[str]) -> int:
   changes = configs.split_overrides(rest)
   if not args.out.endswith('.npz'):
     raise UserError(f'--out {args.out} is no .npz file\n  use --out {args.out}.npz')
+  own.trust(args)
   from car_jax.calibrate import files, local, of_run
   from car_jax.evaluate import checkpointed, folders
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from car_jax import sharding
@@ -53,8 +54,9 @@ def fit(path: str, config: ConfigDict, kind: str, how: Drawn, step: str = '') ->
   loaded = checkpointed.load(path, step, data.info)
   if not len(source := data.split(how.split)):
     raise UserError(f'split {how.split!r} of {data.info.name} has no image to calibrate on')
-  batches = pipeline.eval_batches(source, data.info, config.data)
-  stream = _predicted(loaded, batches, how)
+  mesh = sharding.make_mesh()
+  batches = pipeline.eval_batches(source, data.info, config.data, devices=mesh.size)
+  stream = _predicted(loaded, batches, how, mesh)
   ignore = data.info.ignore_label
   sample = base.joined([drawn.of_batch(batch, how.pixels, how.seed, ignore) for batch in stream])
   made = base.fit(kind, sample, seed=how.seed)
@@ -63,8 +65,10 @@ def fit(path: str, config: ConfigDict, kind: str, how: Drawn, step: str = '') ->
   return Fit(made.calibrator, made.about | about)
 
 
-def _predicted(loaded: checkpointed.Loaded, batches: Any, how: Drawn) -> Iterator[Predicted]:
-  method, mesh, rng = loaded.method, sharding.make_mesh(), jax.random.key(how.seed)
+def _predicted(
+  loaded: checkpointed.Loaded, batches: Any, how: Drawn, mesh: Mesh
+) -> Iterator[Predicted]:
+  method, rng = loaded.method, jax.random.key(how.seed)
   ignore, subject = method.ignored_class, next(iter(method.predictors().values()))
 
   @jax.jit

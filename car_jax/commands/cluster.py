@@ -29,8 +29,11 @@ def joined(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
     raise UserError(
       f'--process {args.process} of --processes {args.processes}; it is 0 to their number - 1'
     )
-  if args.coordinator and not args.coordinator.rpartition(':')[2].isdigit():
-    raise UserError(f'--coordinator {args.coordinator}: expected HOST:PORT, such as node0:12345')
+  port = (args.coordinator or ':1').rpartition(':')[2]
+  if not (port.isdigit() and 0 < int(port) < 1 << 16):
+    raise UserError(
+      f'--coordinator {args.coordinator}: expected HOST:PORT, such as node0:12345, to port 65535'
+    )
   if not (args.distributed or args.coordinator):
     return contextlib.nullcontext()
   from car_jax import processes  # imports jax

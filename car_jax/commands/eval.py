@@ -197,6 +197,7 @@ def beside(run: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
+  from car_jax import sharding
   from car_jax.reliability import command as studies
   from car_jax.reliability import correlation, findings, pivot, plan, survival, view
 
@@ -216,9 +217,9 @@ def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) 
   content, page = studies.run(config, out, command, args.config, notes)
   seen = view.View(content)
   for table in (*pivot.tables(seen), *survival.tables(seen)):
-    print('\n'.join([f'{table.title}: {table.about}', *table.terminal()]), end='\n\n')
-  print('\n'.join(f'- {line}' for line in findings.findings(seen)))
+    sharding.say('\n'.join([f'{table.title}: {table.about}', *table.terminal(), '']))
+  sharding.say('\n'.join(f'- {line}' for line in findings.findings(seen)))
   if correlated := correlation.as_table(seen):
-    print('\n'.join(['', correlated.title, *correlated.terminal(), '']))
-  print(f'report: {page}')
+    sharding.say('\n'.join(['', correlated.title, *correlated.terminal(), '']))
+  sharding.say(f'report: {page}')
   return 0

@@ -60,11 +60,8 @@ def joined(data: Data, source: Dataset, target: Dataset) -> 'TwoDomains':
   source_options, target_options = data.source, data.target or Target()
   assert source_options is not None
   records = source.split(source_options.split)
-  if len(records) < data.batch:
-    raise UserError(
-      f'the source {source.info.name} has {len(records)} images, fewer than a batch of '
-      f'{data.batch}\n  use --config.data.batch={len(records)} or less'
-    )
+  what = f'the source {source.info.name}'
+  pipeline.check_enough(what, len(records), data.batch, jax.device_count())
   most = target.info.num_classes
   if any(k >= most for k in target_options.uniform_classes):
     raise UserError(

@@ -9,8 +9,10 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import multiprocessing
 import os
 import signal
+import threading
 import unittest.mock
 import zlib
 from collections.abc import Generator, Sequence
@@ -36,23 +38,31 @@ def train_batches(
   start_step: int = 0,
   host: int = 0,
   hosts: int = 1,
+  devices: int = 1,
 ) -> Generator[Batch, None, None]:
   """This host's share of batches start_step, start_step + 1, ... without end.
 
-  Raises UserError when the split is smaller than a batch or the images differ in size.
+  devices: of all hosts, which share a batch equally. Raises UserError when the split is smaller
+  than a batch or the images differ in size.
   """
   if hasattr(source, 'train_batches'):  # a source that makes its batches, such as the 1-D toy
     yield from source.train_batches(seed=seed, start_step=start_step, host=host, hosts=hosts)
     return
   data = data_options.of(config)
-  if len(source) < data.batch:
-    raise UserError(
-      f'the training split of {info.name} has {len(source)} images, fewer than a batch of '
-      f'{data.batch}\n  use --config.data.batch={len(source)} or less'
-    )
+  check_enough(f'the training split of {info.name}', len(source), data.batch, devices)
   order = _Order(len(source), data.batch, seed, host, hosts)
   rows = _Rows(source, info, data, order, start_step * order.local)
   yield from _read(rows, order.local, data)
+
+
+def check_enough(what: str, images: int, batch: int, devices: int) -> None:
+  """Raises UserError for fewer images than a batch has."""
+  if images < batch:
+    most = images // devices * devices
+    mend = (
+      f'use --config.data.batch={most} or less' if most else f'use fewer than {devices} devices'
+    )
+    raise UserError(f'{what} has {images} images, fewer than a batch of {batch}\n  {mend}')
 
 
 def eval_batches(
@@ -272,7 +282,7 @@ def ahead_of_use(batches: Any, threads: int, workers: int) -> Generator[Batch, N
       flags.FLAGS.mark_as_parsed()
     _start_resource_tracker()
     processes = grain.MultiprocessingOptions(num_workers=workers)
-    stream = stream.mp_prefetch(processes, worker_init_fn=_leave_signals_to_the_parent)
+    stream = stream.mp_prefetch(processes, worker_init_fn=_follow_the_parent)
   with contextlib.closing(iter(stream)) as iterator:
     yield from iterator
 
@@ -286,7 +296,15 @@ def _start_resource_tracker() -> None:
     resource_tracker.ensure_running()
 
 
-def _leave_signals_to_the_parent(worker: int, workers: int) -> None:
+def _follow_the_parent(worker: int, workers: int) -> None:
+  """A worker leaves signals to its parent, and ends with it however that ends."""
+
+  def follow() -> None:
+    if parent := multiprocessing.parent_process():
+      parent.join()
+      os._exit(0)
+
+  threading.Thread(target=follow, daemon=True).start()
   for wish in (signal.SIGINT, signal.SIGTERM):
     signal.signal(wish, signal.SIG_IGN)
 

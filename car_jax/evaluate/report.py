@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import car_jax
-from car_jax import paths, progress
+from car_jax import paths, progress, sharding
 from car_jax.evaluate import cost, folders, gallery, save, tables
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.harness import Batches, Evaluator
@@ -135,7 +135,7 @@ def evaluate(
     known = about.config.get('published')
     results.published = beside(known, results.info.name, about.split, names)
     if saver is not None:
-      print(f'arrays in {saver.close(results, command=about.command)}')
+      sharding.say(f'arrays in {saver.close(results, command=about.command)}')
   choice = gallery.choose(results, subjects[0].name)
   with _batches(stream) as batches:
     seen = gallery.collect(evaluator, subjects, batches, results, choice.indices, rng=rng)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from car_jax import paths, sharding
+from car_jax import paths, sharding, workdir
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, folders
 from car_jax.reliability import document, worst
@@ -84,6 +84,10 @@ def run(
   """
   folder = paths.of(out)
   _check_out(folder)
+  if jax.process_count() > 1:  # each looks there for what is done
+    if jax.process_index() == 0:
+      folder.mkdir(parents=True, exist_ok=True)
+    workdir.check_shared(folder, '--out')
   began = time.perf_counter()
   study = Study(plan(config, path), folder, sharding.make_mesh())
   for line in notes:

@@ -89,7 +89,7 @@ class Study:
   plan: Plan
   out: pathlib.Path
   mesh: Mesh
-  say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+  say: Callable[[str], None] = lambda text: sharding.say(text, file=sys.stderr)
 
   def __post_init__(self) -> None:
     self._models: dict[str, LazySegmenter] = {}

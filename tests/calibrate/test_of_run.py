@@ -1,5 +1,6 @@
 """Calibrators of runs by their own data: every reader counts alike, samples by their mean."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,6 +62,17 @@ def test_samples_are_calibrated_by_their_mean(tmp_path):
   # other draws of the same method
   assert fit.about['nll_before'] == pytest.approx(nll(*pixels_of(run, 'validation')), rel=0.02)
   assert (fit.about['samples'], fit.about['readers']) == (16, 4)
+
+
+def test_batches_are_filled_up_for_all_devices(tmp_path, monkeypatch):
+  asked = {}
+  batches = pipeline.eval_batches
+  monkeypatch.setattr(
+    pipeline, 'eval_batches', lambda *a, **kw: asked.update(kw) or batches(*a, **kw)
+  )
+  run = saved(tmp_path / 'run', 'supervised')
+  assert command.main([str(run), '--out', str(tmp_path / 't.npz')]) == 0
+  assert asked == {'devices': jax.device_count()}
 
 
 def test_what_does_not_count_is_not_fitted():

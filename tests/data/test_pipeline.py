@@ -2,7 +2,12 @@
 
 import collections
 import itertools
+import os
+import pathlib
 import re
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
@@ -60,6 +65,41 @@ def test_worker_processes_make_the_batches_of_threads_and_their_errors():
   same(train(5), train(5, config=workers))
   with pytest.raises(UserError, match='images of one batch differ in size'):
     train(2, Records(sizes=(8, 9)), config=CONFIG | dict(workers=1))
+
+
+ORPHANS = """
+import multiprocessing, os
+from tests.data import test_pipeline as own
+batches = own.pipeline.train_batches(own.Records(), own.INFO, dict(batch=4, workers=2), seed=0)
+next(batches)
+print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+os._exit(1)
+"""
+
+
+def lives(process):
+  try:
+    return 'State:\tZ' not in pathlib.Path(f'/proc/{process}/status').read_text()
+  except FileNotFoundError:
+    return False
+
+
+def test_workers_end_with_who_has_started_them(tmp_path):
+  """Also where that ends at once, as after the failure of another process."""
+  (tmp_path / 'orphans.py').write_text(
+    f'if __name__ == "__main__":\n{textwrap.indent(ORPHANS, "  ")}'
+  )
+  command = [sys.executable, str(tmp_path / 'orphans.py')]
+  env = os.environ | {'PYTHONPATH': os.getcwd()}
+  with (tmp_path / 'out').open('w+') as out:  # a pipe would stay open as long as they live
+    assert subprocess.run(command, env=env, stdout=out, timeout=120).returncode == 1
+    out.seek(0)
+    workers = [int(word) for word in out.read().split()]
+  assert len(workers) == 2
+  last = time.monotonic() + 20
+  while left := [w for w in workers if lives(w)]:
+    assert time.monotonic() < last, left
+    time.sleep(0.1)
 
 
 def test_the_keys_of_a_training_batch():
