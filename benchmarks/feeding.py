@@ -160,8 +160,7 @@ def cores(toy: bool, *names: str) -> list[str]:
   print(''.join(f' cores for one {name} |' for name in FED))
   print('|---|---:|---:|' + '---:|' * len(FED))
   for name in ('smoke:supervised',) if toy else names or CONFIGS:
-    file, _, variant = name.partition(':')
-    config = configs.load(f'configs/{file}.py' + (f':{variant}' if variant else ''))
+    config = configs.load(configs.path_of(name))
     config.data.update(threads=0, workers=0)  # which would have worked ahead
     dataset = opening.open_dataset(config.data) if toy else costs.published(config)
     made, size = batch_seconds(config, dataset)

@@ -43,6 +43,13 @@ def crcs(tree: Any) -> dict[str, int]:
   return {k: zlib.crc32(a) for k, a in contents}  # type: ignore[arg-type]
 
 
+def differing(saved: dict[str, int], tree: Any) -> str:
+  """What is wrong with arrays whose CRCs were saved, in words; '' where nothing is."""
+  sums = crcs(tree)
+  wrong = sorted(k for k in {*saved, *sums} if sums.get(k) != saved.get(k))
+  return f'{len(wrong)} arrays differ from what was saved, first {wrong[0]}' if wrong else ''
+
+
 def versions() -> dict[str, str]:
   import importlib.metadata
 
@@ -155,9 +162,8 @@ class Checkpoints:
     if not sharding.all_agree(damaged is None):
       raise damaged or Damaged(f'{path}: another process cannot read its part')
     state, meta = read  # type: ignore[misc]
-    sums = crcs(state)
-    if wrong := sorted(k for k in {*meta['crc'], *sums} if sums.get(k) != meta['crc'].get(k)):
-      raise Damaged(f'{path}: {len(wrong)} arrays differ from what was saved, first {wrong[0]}')
+    if wrong := differing(meta['crc'], state):
+      raise Damaged(f'{path}: {wrong}')
     return state if template is None else constants.filled(state, template), meta
 
   def _read(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:

@@ -104,6 +104,12 @@ def shipped() -> dict[str, pathlib.Path]:
   return {p.stem: p for p in sorted((PACKAGE / 'configs').glob('[!_]*.py'))}
 
 
+def path_of(name: str) -> str:
+  """FILE or FILE:VARIANT of a config that ships -> configs/FILE.py:VARIANT."""
+  file, colon, variant = name.partition(':')
+  return f'configs/{file}.py{colon}{variant}'
+
+
 def find(name: str) -> pathlib.Path:
   """The file of a config: from the current folder, or one that ships, such as configs/demo.py.
 

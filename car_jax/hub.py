@@ -184,11 +184,8 @@ class Folder:
     """Those of the file by their place in the state, compared with their CRCs. Raises UserError."""
     path, crc = self.folder / WEIGHTS, self.meta()['crc']
     arrays = read_safetensors(path)
-    sums = checkpoints.crcs(arrays)
-    if wrong := sorted(k for k in {*crc, *sums} if sums.get(k) != crc.get(k)):
-      raise UserError(
-        f'{path}: {len(wrong)} arrays differ from what was saved, first {wrong[0]}\n  {AGAIN}'
-      )
+    if wrong := checkpoints.differing(crc, arrays):
+      raise UserError(f'{path}: {wrong}\n  {AGAIN}')
     return arrays
 
   def restore(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:

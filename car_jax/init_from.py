@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from car_jax import checkpoints, hub
 from car_jax.errors import UserError, naming
 from car_jax.methods.base import Method
-from car_jax.methods.train_state import saved_variables
+from car_jax.methods.train_state import nets, saved_variables
 
 
 def untaught(method: Method, init: ConfigDict) -> list[str]:
@@ -31,9 +31,8 @@ def init_from(state: Any, init: ConfigDict) -> Any:
     path, _, theirs = str(where).rpartition(':')
     if path in ('zoo', 'hf'):
       path, theirs = str(where), part
-    ours: Any = getattr(state, part, None)
     name = theirs if path else part
-    if not hasattr(ours, 'params'):
+    if (ours := nets(state).get(part)) is None:
       raise UserError(f'config.init: this method has no part {part!r}')
     take = lambda run, step, name=name: checkpoints.part_of(run, step, name)
     with naming(f'config.init.{part}', 'train it first, or set it to FOLDER:net'):

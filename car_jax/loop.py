@@ -28,6 +28,7 @@ from car_jax.evaluate.validate import Validation
 from car_jax.init_from import init_from, untaught
 from car_jax.interrupt import Interrupt, Stopped
 from car_jax.meter import Meter
+from car_jax.methods.train_state import nets
 
 
 def build_method(config: ConfigDict, info: Any, train_examples: int) -> Any:
@@ -314,11 +315,7 @@ def describe(config: ConfigDict, mesh: Any, source: Any, state: Any) -> str:
   """The first line of a run: devices, effective batch, versions, data, size."""
   device = jax.devices()[0]
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  parts = [
-    f'{f.name} {count(value.params) / 1e6:.2f} M'
-    for f in dataclasses.fields(state)
-    if hasattr(value := getattr(state, f.name), 'params')
-  ]
+  parts = [f'{name} {count(net.params) / 1e6:.2f} M' for name, net in nets(state).items()]
   arrays = jax.tree.leaves(state)
   split = sum(not a.sharding.is_fully_replicated for a in arrays)
   shared = f', fsdp splits {split} of {len(arrays)} arrays' if config.fsdp else ''

@@ -322,6 +322,18 @@ def completed_part(kind: str, given: Any, where: str) -> dict[str, Any]:
   return {'name': name, **completed(cls, rest, f'{where}.', f'{kind} {name!r}')}
 
 
+def _inside(option: Option, value: Any) -> dict[str, tuple[type, Any]]:
+  """The groups that an option's completed value is or holds, by where they are below its key: the
+  class of each, and its config. None of an option that is a value itself."""
+  if value is None:
+    return {}
+  if kind := option.part:
+    return {'': (lookup.find(kind, value['name']), value)}
+  if group := option.group:
+    return {'': (group, value)}
+  return {f'.{k}': (option.entries, v) for k, v in value.items()} if option.entries else {}
+
+
 def beyond_defaults(cls: type, full: Mapping[str, Any]) -> dict[str, Any]:
   """A completed config without what is as by default, but for the names of its parts."""
   out: dict[str, Any] = {}
@@ -357,13 +369,10 @@ def leaves(cls: type, config: Mapping[str, Any], where: str = '') -> dict[str, O
       chosen = words(Literal[tuple(lookup.TABLES[kind])])  # type: ignore[misc]
       about = f'{option.about} One of {chosen}, or module:Class.'.strip()
       out[f'{place}.name'] = Option(str, value['name'], about)
-      out |= leaves(lookup.find(kind, value['name']), value, f'{place}.')
-    elif (group := option.group) and value is not None:
-      out |= leaves(group, value, f'{place}.')
-    elif group := option.entries:
-      for name, entry in value.items():
-        out |= leaves(group, entry, f'{place}.{name}.')
-    else:
+    groups = _inside(option, value)
+    for below, (group, entry) in groups.items():
+      out |= leaves(group, entry, f'{place}{below}.')
+    if not groups and not option.entries:
       out[place] = Option(option.type, value, option.about)
   return out
 
@@ -372,13 +381,7 @@ def emptied(cls: type, config: Mapping[str, Any], where: str = '') -> Iterator[s
   """Dotted keys of a completed config that {} empties: dicts of groups, groups that may be None."""
   for key, option in declared(cls).items():
     value, place = config[key], f'{where}{key}'
-    group, entries = option.group, option.entries
-    if entries or (group and group is not option.type):
+    if option.entries or (option.group and option.group is not option.type):
       yield place
-    if (kind := option.part) and value is not None:
-      yield from emptied(lookup.find(kind, value['name']), value, f'{place}.')
-    elif group and value is not None:
-      yield from emptied(group, value, f'{place}.')
-    if entries:
-      for name, entry in value.items():
-        yield from emptied(entries, entry, f'{place}.{name}.')
+    for below, (group, entry) in _inside(option, value).items():
+      yield from emptied(group, entry, f'{place}{below}.')

@@ -211,7 +211,8 @@ def fetched(place: str | os.PathLike[str]) -> pathlib.Path:
   copy = cache() / str(path).replace('://', '/')
   try:
     if files.isfile(name):
-      name, copy, wanted = files._parent(name), copy.parent, {name: files.info(name)}
+      wanted = {name: files.info(name)}
+      name, copy = name.rpartition('/')[0], copy.parent
       out = copy / path.name
     else:
       wanted, out = files.find(name, detail=True), copy

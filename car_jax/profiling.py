@@ -1,6 +1,5 @@
 """What a run shows of itself: a trace of some of its steps, and the list of its parameters."""
 
-import dataclasses
 import pathlib
 import tempfile
 from typing import Any
@@ -10,6 +9,7 @@ from clu import parameter_overview
 
 from car_jax import paths
 from car_jax.evaluate import folders
+from car_jax.methods.train_state import nets
 
 PARAMETERS = 'parameters.txt'
 
@@ -50,8 +50,7 @@ class Trace:
 
 def overview(state: Any, lines: int, workdir: pathlib.Path) -> str:
   """A table of every parameter's name, shape, type and size, its first lines; all go to a file."""
-  nets = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-  params = {name: net.params for name, net in nets.items() if hasattr(net, 'params')}
+  params = {name: net.params for name, net in nets(state).items()}
   table = lambda most: parameter_overview.get_parameter_overview(
     params, include_stats=False, max_lines=most
   )

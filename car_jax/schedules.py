@@ -44,7 +44,7 @@ def value_of(state: Plateau, values: Sequence[float]) -> Array:
 
 
 class ReducingRate(flax.struct.PyTreeNode):
-  """torch's ReduceLROnPlateau with its defaults: a rate that halves, and what it has seen."""
+  """What torch's ReduceLROnPlateau keeps: a rate that falls by a factor, and what it has seen."""
 
   rate: Array
   best: Array

@@ -131,7 +131,6 @@ def mask2former():
   return net(swin_large(), dict(name='mask2former'), align_corners=False)
 
 
-VIT_CODES = ((r'(norm\d?|embed_norm)/', 0.0), (r'(position|class)', 0.0))
 POLY = dict(schedule='poly', power=0.9, end=1e-4)
 SGD = dict(name='sgd', lr=0.01, momentum=0.9, weight_decay=5e-4) | POLY
 WARM = dict(warmup_steps=1_000, warmup_start=0.001)

@@ -16,6 +16,7 @@ import numpy as np
 from car_jax import checkpoints, loop, sharding
 from car_jax import config as configs
 from car_jax.data import compact, opening, pipeline
+from car_jax.methods.train_state import nets
 
 
 def double(tree):
@@ -76,9 +77,7 @@ def save(state, folder: pathlib.Path) -> None:
 def arrays(state) -> dict[str, np.ndarray]:
   """What a step leaves, by path, but for the optimizers' moments."""
   kept = {k: v for k, v in vars(state).items() if k != 'step'}
-  for name, net in kept.items():
-    if hasattr(net, 'params'):
-      kept[name] = {'params': net.params, 'batch_stats': net.batch_stats}
+  kept |= {name: net.variables for name, net in nets(state).items()}
   leaves, _ = jax.tree_util.tree_flatten_with_path(kept)
   return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in leaves}
 

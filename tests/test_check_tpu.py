@@ -52,7 +52,7 @@ def test_every_config_that_trains_is_checked_with_its_variants():
   assert not {*check_tpu.names()} & {*check_tpu.WEIGHTS}
   assert counts['segmenters_cityscapes'] > 20
   for name in check_tpu.names():
-    assert configs.load(check_tpu.file_of(name)).data.batch
+    assert configs.load(configs.path_of(name)).data.batch
 
 
 def test_batches_are_rounded_up_to_the_chips():

@@ -87,16 +87,11 @@ def names() -> list[str]:
   """Every config that trains, with its variants; published experiments first."""
   made = []
   for file in [*PUBLISHED, *(f for f in configs.shipped() if f not in PUBLISHED)]:
-    if configs.command(configs.read(file_of(file))) == 'train':
+    if configs.command(configs.read(configs.path_of(file))) == 'train':
       module = importlib.import_module(f'car_jax.configs.{file}')
       variants = getattr(module, VARIANTS[file]) if file in VARIANTS else ()
       made += [f'{file}:{variant}' for variant in variants] or [file]
   return [name for name in made if name not in WEIGHTS]
-
-
-def file_of(name: str) -> str:
-  file, _, variant = name.partition(':')
-  return f'configs/{file}.py' + (f':{variant}' if variant else '')
 
 
 def sources_of(data: str) -> dict[str, Source]:
@@ -133,7 +128,7 @@ def setting(name: str, chips: int, changes: Changes) -> Any:
   from car_jax import batch_size
   from car_jax.reproduce import costs
 
-  config = configs.load(file_of(name), changes)
+  config = configs.load(configs.path_of(name), changes)
   config.data.batch = max(config.data.batch, chips)
   if (target := config.data.get('target')) and target.groups:
     target.groups = max(target.groups, -(-chips // (target.views or 1)))

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import peaks
 from car_jax import config as configs
-from car_jax.methods.train_state import TrainState
+from car_jax.methods.train_state import TrainState, nets
 from car_jax.reproduce import costs
 from car_jax.reproduce.dry import figure
 from tools.check_tpu import write
@@ -82,23 +82,18 @@ class Training:
 
   @classmethod
   def of(cls, name: str) -> 'Training':
-    file, _, variant = name.partition(':')
-    config = configs.load(f'configs/{file}.py' + (f':{variant}' if variant else ''))
+    config = configs.load(configs.path_of(name))
     begun = costs.setting(config, costs.published(config))
     size = lambda tree: sum(np.asarray(a).nbytes for a in jax.tree.leaves(tree))
-    nets = [
-      x
-      for x in jax.tree.leaves(begun.state, is_leaf=lambda x: isinstance(x, TrainState))
-      if isinstance(x, TrainState)
-    ]
-    norms = jax.tree_util.tree_leaves_with_path([net.batch_stats for net in nets])
+    learning = [net for net in nets(begun.state).values() if isinstance(net, TrainState)]
+    norms = jax.tree_util.tree_leaves_with_path([net.batch_stats for net in learning])
     images = [a for a in begun.batch.values() if a.ndim == 4 and a.shape[-1] == 3]
     return cls(
       name=name,
       batch=config.data.batch,
       cost=costs.counted(begun),
       state=size(begun.state),
-      gradients=size([net.params for net in nets]),
+      gradients=size([net.params for net in learning]),
       norms=sum('var' in jax.tree_util.keystr(path) for path, _ in norms),
       pixels=sum(math.prod(a.shape[:3]) for a in images),
     )

@@ -134,9 +134,7 @@ def strange(ids: np.ndarray, known: Collection[int]) -> str:
 
 def train_ids(label_ids: np.ndarray) -> np.ndarray:
   """Label ids 0 to 33 of any shape -> train ids uint8; any other value becomes unlabelled."""
-  label_ids = np.asarray(label_ids)
-  known = (label_ids >= 0) & (label_ids < len(LABEL_ID_TO_TRAIN_ID))
-  return np.where(known, LABEL_ID_TO_TRAIN_ID[np.where(known, label_ids, 0)], np.uint8(UNLABELLED))
+  return _looked_up(LABEL_ID_TO_TRAIN_ID, label_ids, UNLABELLED)
 
 
 def scored_train_ids(label_ids: np.ndarray) -> np.ndarray:
@@ -159,11 +157,11 @@ def colours(train_ids: np.ndarray) -> np.ndarray:
   return _COLOURS[np.asarray(train_ids)]
 
 
-def _looked_up(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def _looked_up(table: np.ndarray, ids: np.ndarray, outside: int = IGNORED_TRAIN_ID) -> np.ndarray:
   """table[ids], for ids that may lie outside of it."""
   ids = np.asarray(ids)
   known = (ids >= 0) & (ids < len(table))
-  return np.where(known, table[np.where(known, ids, 0)], np.uint8(IGNORED_TRAIN_ID))
+  return np.where(known, table[np.where(known, ids, 0)], np.uint8(outside))
 
 
 def idd_train_ids(level3_ids: np.ndarray, unknown: Collection[int] = ()) -> np.ndarray:

@@ -168,9 +168,7 @@ def _opened(name: str, data_dir: pathlib.Path) -> Dataset:
       citation=meta['citation'],
     )
   except Exception as e:
-    raise UserError(
-      f'{folder} cannot be read ({type(e).__name__}: {e})\n  prepare it again with --overwrite'
-    ) from None
+    raise UserError(f'{folder} cannot be read ({type(e).__name__}: {e})\n  {MEND}') from None
   return Dataset(info, lambda split: _Records(builder, split, folder))
 
 
@@ -248,7 +246,4 @@ class _Records:
 
   def _damaged(self, e: Exception) -> UserError:
     reason = (str(e).splitlines() or [''])[0][:120]
-    return UserError(
-      f'{self._folder} is damaged ({type(e).__name__}: {reason})\n'
-      '  prepare it again with --overwrite'
-    )
+    return UserError(f'{self._folder} is damaged ({type(e).__name__}: {reason})\n  {MEND}')

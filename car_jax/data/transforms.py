@@ -75,9 +75,7 @@ class Mirror:
   """Left to right, half of the time."""
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    if rng.random() < 0.5:
-      return example
-    return example | {'image': example['image'][:, ::-1], 'labels': example['labels'][:, :, ::-1]}
+    return _perhaps_flipped(example, rng, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,9 +129,15 @@ class MirrorRows:
   """Upside down, half of the time."""
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    if rng.random() < 0.5:
-      return example
-    return example | {'image': example['image'][::-1], 'labels': example['labels'][:, ::-1]}
+    return _perhaps_flipped(example, rng, 0)
+
+
+def _perhaps_flipped(example: Example, rng: np.random.Generator, axis: int) -> Example:
+  """Half of the time along an axis of the image."""
+  if rng.random() < 0.5:
+    return example
+  image, labels = np.flip(example['image'], axis), np.flip(example['labels'], axis + 1)
+  return example | {'image': image, 'labels': labels}
 
 
 def nearest_indices(source: int, target: int, scale: float | None = None) -> np.ndarray:
@@ -146,14 +150,21 @@ def nearest_indices(source: int, target: int, scale: float | None = None) -> np.
   return np.minimum(np.floor(np.arange(target) * step).astype(np.int64), source - 1)
 
 
+def nearest_resized(
+  x: np.ndarray, height: int, width: int, scale: float | None = None
+) -> np.ndarray:
+  """[H, W, ..] -> [height, width, ..], see `nearest_indices`."""
+  rows, columns = (nearest_indices(*n, scale) for n in zip(x.shape, (height, width), strict=False))
+  return x[rows[:, None], columns]
+
+
 def resize_nearest(
   example: Example, height: int, width: int, scale: float | None = None
 ) -> Example:
   """Image and labels at height x width, both by nearest neighbour."""
-  h, w = example['image'].shape[:2]
-  rows, columns = nearest_indices(h, height, scale)[:, None], nearest_indices(w, width, scale)
-  labels = example['labels'][:, rows, columns]
-  return example | {'image': example['image'][rows, columns], 'labels': labels}
+  resized = lambda x: nearest_resized(x, height, width, scale)
+  labels = np.stack([resized(label) for label in example['labels']])
+  return example | {'image': resized(example['image']), 'labels': labels}
 
 
 def _one_of(scales: Factors, rng: np.random.Generator) -> float:
@@ -222,8 +233,7 @@ class ResizedCrop:
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     side = int(min(example['image'].shape[:2]) * _one_of(self.scales, rng))
     window = RandomCrop(side)(example, rng)
-    at = nearest_indices(side, self.size)
-    labels = window['labels'][:, at[:, None], at]
+    labels = np.stack([nearest_resized(label, self.size, self.size) for label in window['labels']])
     image = np.uint8(np.round(area_resized(window['image'], self.size)))
     return window | {'image': image, 'labels': labels}
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from car_jax import sharding
-from car_jax.data.transforms import nearest_indices
+from car_jax.data import transforms
 from car_jax.evaluate import pictures
 from car_jax.evaluate.harness import Batches, Evaluator
 from car_jax.evaluate.predict import Prediction, Subject
@@ -163,10 +163,7 @@ def _case(index: int, name: str, k: int, batch: Any, predicted: Mapping[str, Pre
 
 def as_large(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
   """The nearest pixels of an image that data.fit made larger or smaller than its labels."""
-  if image.shape[:2] == size:
-    return image
-  rows, columns = (nearest_indices(a, b) for a, b in zip(image.shape, size, strict=False))
-  return image[rows[:, None], columns]
+  return image if image.shape[:2] == size else transforms.nearest_resized(image, *size)
 
 
 SHOWN_SAMPLES = 6

@@ -44,14 +44,13 @@ def plan(spec: Mapping[str, Any], info: Any) -> Plan:
   if min([samples, *numbers]) < 1 or samples > MOST_SAMPLES:
     wrong = min([samples, *numbers]) if samples <= MOST_SAMPLES else samples
     raise UserError(f'{wrong} samples of an evaluation; it is 1 to {MOST_SAMPLES:,}')
-  flips, ignore = getattr(info, 'flips', ()), getattr(info, 'ignore_label', None)
   setting = catalogue.Setting(
     class_names=tuple(map(str, info.class_names)),
     data=info.name,
-    ignore=ignore,
-    flips=flips,
+    ignore=info.ignore_label,
+    flips=info.flips,
     samples=samples,
     **{k: full[k] for k in ('classes', 'absent', 'ignored', 'bins')},
   )
   made = catalogue.metrics(full['metrics'], setting)
-  return Plan(made, samples, full['chunk'], flips, ignore)
+  return Plan(made, samples, full['chunk'], info.flips, info.ignore_label)

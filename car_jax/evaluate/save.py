@@ -1,7 +1,7 @@
 """Predictions as plain .npy files with an index, for any other tool (`car-jax eval --save`).
 
   FOLDER/index.json           what follows, in words: ids, classes, shapes, types, meaning
-  FOLDER/readers.npy          [I, M, H, W] the readers' class ids; rows of absent readers are 0
+  FOLDER/readers.npy          [I, M, H, W] the readers' class ids; of an absent one the first's
   FOLDER/reader_weight.npy    [I, M] 1 / number of readers, 0 for absent ones
   FOLDER/SUBJECT/samples.npy        [I, N, H, W] class ids           (samples)
   FOLDER/SUBJECT/weight.npy         [I, N] how much each sample counts; sums to one (samples)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from car_jax.data.transforms import nearest_indices
+from car_jax.data.transforms import nearest_resized
 from car_jax.errors import UserError
 
 SIZES = (256, 512)
@@ -112,9 +112,8 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def crop_mask(box: Box, side: int = SIDE) -> np.ndarray:
   """The mask of a crop as the net's picture has it, [side, side] uint8, 255 in the box."""
-  chosen = nearest_indices(box.crop, side)
   inner = Box(box.margin, box.margin, box.size, box.crop).mask(box.crop, box.crop)
-  return inner[chosen[:, None], chosen]
+  return nearest_resized(inner, side, side)
 
 
 def blurred_mask(box: Box, side: int = SIDE) -> np.ndarray:

@@ -23,7 +23,7 @@ from car_jax import files, lookup, options, pictures
 from car_jax.data import labels, pipeline
 from car_jax.data.options import Data
 from car_jax.data.sources import DataInfo, Dataset, sliced, split_name
-from car_jax.data.transforms import nearest_indices
+from car_jax.data.transforms import nearest_resized
 from car_jax.errors import UserError, naming, nearest, reading
 from car_jax.generate import style
 from car_jax.generate import tokenizer as tokenizers
@@ -282,8 +282,7 @@ class Captioned(Data):
 def resized(x: np.ndarray, side: int) -> np.ndarray:
   """[H, W, ..] with the shorter side `side`, by the nearest pixel."""
   factor = side / min(x.shape[:2])
-  rows, columns = (nearest_indices(n, round(n * factor)) for n in x.shape[:2])
-  return x[rows[:, None], columns]
+  return nearest_resized(x, *(round(n * factor) for n in x.shape[:2]))
 
 
 @dataclasses.dataclass(frozen=True)

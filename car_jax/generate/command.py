@@ -5,7 +5,7 @@ import functools
 import pathlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from car_jax import config as configs
 from car_jax import errors, files, option_tables, options, paths, progress
@@ -25,6 +25,20 @@ class Request:
   options: Any
   out: pathlib.Path
   indices: range
+
+
+class Generator(Protocol):
+  """What makes images of a kind."""
+
+  @property
+  def groups(self) -> dict[str, dict[str, Any]]:
+    """The domains or objects, and what is said of each."""
+
+  def settings(self) -> dict[str, Any]:
+    """What images depend on, see `settings`."""
+
+  def loaded(self, stop: Interrupt) -> tuple[int, Callable[[Sequence[Job]], Iterator[Any]]]:
+    """Reads the weights: how many jobs go together, and what makes these, in order."""
 
 
 def request(arguments: Sequence[str], name: str, about: str, schema: type) -> Request | None:
@@ -75,9 +89,6 @@ def with_faults(made: Any) -> Any:
   for key, value in made.FAULTS.items() if made.reference else ():
     made = changed(made, key.split('.'), value)
   return made
-
-
-# What an image depends on ------------------------------------------------------------------------
 
 
 def settings(made: Generation, scenes: Any, sampler: str, marks: dict[str, str]) -> dict[str, Any]:
@@ -143,13 +154,27 @@ def folder_of(text: str, key: str, what: str) -> pathlib.Path:
   return pathlib.Path(text)
 
 
-# Images ------------------------------------------------------------------------------------------
-
-
 def todo(writer: records.Writer, indices: range, groups: Iterable[str]) -> list[Job]:
   """What is missing, image by image, each in all domains or of all objects."""
   missing = {group: {*writer.missing(group, indices)} for group in groups}
   return [(i, group) for i in indices for group in missing if i in missing[group]]
+
+
+def main(
+  arguments: Sequence[str],
+  kind: Literal['style', 'ood'],
+  about: str,
+  schema: type,
+  opened: Callable[[Any], Generator],
+) -> int:
+  """A generator's command -> exit status. opened: its options -> what makes images."""
+  asked = request(arguments, kind, about, schema)
+  if asked is None:
+    return 0
+  maker = opened(asked.options)
+  how = dict(generator='diffusion', seed=asked.options.seed, settings=maker.settings())
+  writer = records.Writer(asked.out, kind, groups=maker.groups, **how)
+  return generate(asked, writer, todo(writer, asked.indices, maker.groups), maker.loaded)
 
 
 def generate(
@@ -158,10 +183,8 @@ def generate(
   jobs: Sequence[Job],
   loaded: Callable[[Interrupt], tuple[int, Callable[[Sequence[Job]], Iterator[Any]]]],
 ) -> int:
-  """Makes and writes the jobs -> exit status. Prints what became of the set.
-
-  loaded(stop) reads the weights and gives how many jobs go together and what makes these, in order.
-  """
+  """Makes and writes the jobs -> exit status. Prints what became of the set. loaded: a
+  Generator's."""
   kind, status = writer.kind, 0
   with Interrupt() as stop:
     try:

@@ -197,6 +197,15 @@ class Inpainter:
         prompts=prompts | {'negative_prompt': ''},
       )
 
+  @property
+  def groups(self) -> dict[str, dict[str, Any]]:
+    return {name: {} for name in self.made.objects}
+
+  def settings(self) -> dict[str, Any]:
+    made, pipeline = self.made, self.opened
+    mark = command.fingerprint(pathlib.Path(made.weights), pipeline.kinds)
+    return command.settings(made, self.scenes, pipeline.sampler, dict(pipeline=mark))
+
   def loaded(self, stop: Interrupt) -> tuple[int, Any]:
     made, dtype = self.made, programs.cast(self.made.dtype)
     params = weights.load_pipeline(made.weights, dtype=dtype).params
@@ -314,19 +323,5 @@ def check_sizes(inpainter: Inpainter) -> None:
       )
 
 
-def settings(inpainter: Inpainter) -> dict[str, Any]:
-  made, pipeline = inpainter.made, inpainter.opened
-  mark = command.fingerprint(pathlib.Path(made.weights), pipeline.kinds)
-  return command.settings(made, inpainter.scenes, pipeline.sampler, dict(pipeline=mark))
-
-
 def main(arguments: Sequence[str]) -> int:
-  asked = command.request(arguments, 'ood', __doc__, ObjectOptions)
-  if asked is None:
-    return 0
-  inpainter = opened(asked.options)
-  groups: dict[str, dict[str, Any]] = {name: {} for name in asked.options.objects}
-  about = dict(generator='diffusion', seed=asked.options.seed, settings=settings(inpainter))
-  writer = records.Writer(asked.out, 'ood', groups=groups, **about)
-  jobs = command.todo(writer, asked.indices, groups)
-  return command.generate(asked, writer, jobs, inpainter.loaded)
+  return command.main(arguments, 'ood', __doc__, ObjectOptions, opened)

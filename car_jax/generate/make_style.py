@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from car_jax import files
-from car_jax.data.transforms import nearest_indices
+from car_jax.data.transforms import nearest_resized
 from car_jax.errors import UserError
 from car_jax.generate import (
   captions,
@@ -78,8 +78,8 @@ class Stylist:
       window[int(width > height)] = slice(offset, offset + min(height, width))
     image, ids = scene.image[*window], scene.labels[*window]
     size = picture_size(self.made, height, width, self.nets.multiple)
-    smaller = nearest if self.made.aliased else antialiased
-    ids = nearest(ids, *size)
+    smaller = nearest_resized if self.made.aliased else antialiased
+    ids = nearest_resized(ids, *size)
     caption = captions.sentence(ids) if scene.caption is None else scene.caption
     return Seen(scene.name, smaller(image, *size), ids, caption)
 
@@ -118,6 +118,21 @@ class Stylist:
         scene=s.scene, image=whole(picture), labels=s.labels, original=original, prompts=texts
       )
 
+  @property
+  def groups(self) -> dict[str, dict[str, Any]]:
+    return {name: {'prompt': text} for name, text in self.made.domains.items()}
+
+  def settings(self) -> dict[str, Any]:
+    made, path = self.made, pathlib.Path(self.made.controlnet)
+    control = (
+      command.fingerprint(path, ['controlnet'])
+      if path.is_dir()
+      else f'{command.crc_of(0, path):08x}'
+    )
+    pipeline = command.fingerprint(pathlib.Path(made.weights), self.opened.kinds)
+    marks = dict(pipeline=pipeline, controlnet=control)
+    return command.settings(made, self.scenes, self.opened.sampler, marks)
+
   def loaded(self, stop: Interrupt) -> tuple[int, Any]:
     made, dtype = self.made, programs.cast(self.made.dtype)
     params = weights.load_pipeline(made.weights, dtype=dtype).params
@@ -125,12 +140,6 @@ class Stylist:
     params['controlnet'] = weights.fitted('controlnet', self.control, state, where, dtype)
     devices = programs.Devices(params, made.batch, stop)
     return devices.size, functools.partial(self.make, devices.program(self.pictures))
-
-
-def nearest(x: np.ndarray, height: int, width: int) -> np.ndarray:
-  """[H, W, ..] -> [height, width, ..]"""
-  rows, columns = nearest_indices(x.shape[0], height), nearest_indices(x.shape[1], width)
-  return x[rows[:, None], columns]
 
 
 def antialiased(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -210,23 +219,5 @@ def check_controlnet(where: str, control: ControlNet, pipeline: weights.StableDi
     )
 
 
-def settings(stylist: Stylist) -> dict[str, Any]:
-  made, kinds = stylist.made, stylist.opened.kinds
-  path = pathlib.Path(made.controlnet)
-  control = (
-    command.fingerprint(path, ['controlnet']) if path.is_dir() else f'{command.crc_of(0, path):08x}'
-  )
-  marks = dict(pipeline=command.fingerprint(pathlib.Path(made.weights), kinds), controlnet=control)
-  return command.settings(made, stylist.scenes, stylist.opened.sampler, marks)
-
-
 def main(arguments: Sequence[str]) -> int:
-  asked = command.request(arguments, 'style', __doc__, StyleOptions)
-  if asked is None:
-    return 0
-  stylist = opened(asked.options)
-  groups = {name: {'prompt': text} for name, text in asked.options.domains.items()}
-  about = dict(generator='diffusion', seed=asked.options.seed, settings=settings(stylist))
-  writer = records.Writer(asked.out, 'style', groups=groups, **about)
-  jobs = command.todo(writer, asked.indices, groups)
-  return command.generate(asked, writer, jobs, stylist.loaded)
+  return command.main(arguments, 'style', __doc__, StyleOptions, opened)

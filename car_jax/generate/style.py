@@ -6,7 +6,7 @@ Letters: H x W pixels. Label ids are Cityscapes' 34.
 import numpy as np
 
 from car_jax.data import labels
-from car_jax.data.transforms import nearest_indices
+from car_jax.data.transforms import nearest_resized
 
 IDS = len(labels.CITYSCAPES_IDS)
 ADE20K = {
@@ -37,8 +37,7 @@ def square(x: np.ndarray, offset: int, side: int) -> np.ndarray:
   height, width = x.shape[:2]
   top, left = (offset, 0) if height > width else (0, offset)
   short = min(height, width)
-  chosen = nearest_indices(short, side)
-  return x[top + chosen[:, None], left + chosen]
+  return nearest_resized(x[top : top + short, left : left + short], side, side)
 
 
 def label_hint(label_ids: np.ndarray) -> np.ndarray:

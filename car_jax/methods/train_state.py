@@ -74,6 +74,12 @@ def create(net: Any, optimizer: Optimizer, seed: int, *inputs: Any, **kw: Any) -
   return TrainState(params, variables.get('batch_stats', {}), optimizer.init(params))
 
 
+def nets(state: Any) -> dict[str, Frozen]:
+  """Those of a method's state by their fields."""
+  values = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+  return {name: value for name, value in values.items() if isinstance(value, Frozen)}
+
+
 def for_evaluation(state: Any) -> Any:
   """A method's state without its optimizers', each net with its averaged parameters if it has
   any."""

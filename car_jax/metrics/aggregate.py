@@ -39,10 +39,6 @@ from car_jax.errors import UserError, nearest
 from car_jax.metrics import borders, spatial
 from car_jax.metrics.confusion_matrix import known_mean
 
-# for a table of image failures, beside `stochastic.pairwise_dice` and `soft_dice.confidence`
-TABLE: tuple[str, ...] = ('mean', 'patch[10]', 'above_quantile[0.9]', 'foreground')
-TABLE += ('boundary[4]', 'mass_ratio[edges]')
-
 
 @dataclasses.dataclass(frozen=True)
 class Map:

@@ -26,7 +26,6 @@ from car_jax.metrics import bootstrap
 
 SLACK = 1e-9  # of rounding in sums of losses
 EMPTY = ('leave_out', 'zero')
-VERDICTS = ('holds', 'broken', 'undecided')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Kept:
 
   @property
   def verdict(self) -> str:
-    """One of VERDICTS, or '' without a loss.
+    """'holds', 'broken' or 'undecided'; '' without a loss.
 
     'holds': the mean loss is at most alpha. 'broken': its whole interval is above. 'undecided': the
     mean is above alpha, but images drawn again might give less; or there is no interval.

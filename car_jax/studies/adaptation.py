@@ -12,19 +12,18 @@ Letters: C classes, T views of each image, H x W pixels.
 """
 
 import argparse
-import contextlib
 import json
 import pathlib
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from car_jax import errors, files
+from car_jax import errors, writers
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
 from car_jax.evaluate import census, folders, pictures, report, tables
@@ -156,7 +155,7 @@ def pseudo_labels(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
   logs = []
   for path in paths:
     log = path / 'metrics.jsonl'
-    if lines := [line for line in _records(log) if 'kept' in line]:
+    if lines := [line for _, line in writers.records(log) if 'kept' in line]:
       with reading(log, 'the log of an adaptation'):
         logs.append({'run': path.name} | _logged(lines))
   return logs
@@ -168,23 +167,13 @@ def _logged(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     [last[f'{key}/{c}'] for c in range(len(last)) if f'{key}/{c}' in last]
   )
   return {
-    'step': [int(line['step']) for line in lines],
+    'step': [line['step'] for line in lines],
     'kept': _plain([line['kept'] for line in lines]),
     'agreement': _plain([line['teacher/agreement'] for line in lines]),
     'distance': _plain([line['teacher/distance'] for line in lines]),
     'class_kept': of_class('kept'),
     'class_threshold': of_class('threshold'),
   }
-
-
-def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """A file's lines but one that a crash cut short."""
-  if not path.exists():
-    return
-  for line in files.read_bytes(path, 'a log').decode(errors='replace').splitlines():
-    with contextlib.suppress(ValueError, RecursionError):
-      if isinstance(record := json.loads(line), dict):
-        yield record
 
 
 def summary(

@@ -6,7 +6,7 @@ A diffusion model of drawn scenes and its ControlNet are trained by configs/genv
 masks of test scenes that neither has seen it makes pictures, and a segmenter that knows drawn
 scenes alone says what it sees in them: compared with their masks, with the masks of other scenes,
 and, generated without the ControlNet, with the masks again. Written are results.json, table.md and
-masks.png. Every training continues where it was stopped; what is finished is not made anew.
+masks.png. Every training continues where it was stopped; what comes after them is made anew.
 """
 
 import argparse
@@ -19,14 +19,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
-from car_jax import ahead, errors, loop, paths
+from car_jax import ahead, errors, loop, metrics, paths
 from car_jax import config as configs
 from car_jax.data import labels, memory
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, command_line, exit_on_user_error
-from car_jax.evaluate import checkpointed, folders
+from car_jax.evaluate import checkpointed, folders, pictures
 from car_jax.generate import pipelines, samplers, style, weights
 from car_jax.generate.captioned import Captioned, Drawn
 from car_jax.generate.export import export
@@ -76,9 +75,9 @@ def main(arguments: Sequence[str]) -> int:
   with timed(times, 'scores'):
     scores = scored(args.out / 'segmenter', scenes, made, ids)
   results = dict(arguments={k: str(v) for k, v in vars(args).items()}, scores=scores, seconds=times)
-  (args.out / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-  (args.out / 'table.md').write_text(text := table(scores))
-  picture(ids, scenes, made).save(args.out / 'masks.png', optimize=True)
+  text, plain = table(scores), json.dumps(results, indent=2) + '\n'
+  drawn = {'masks.png': picture(ids, scenes, made)}
+  folders.write(args.out, drawn | {'table.md': text, 'results.json': plain})
   print(f'{text}\n{args.out}/results.json, table.md, masks.png')
   return 0
 
@@ -89,9 +88,6 @@ def timed(times: dict[str, float], name: str) -> Iterator[None]:
   start = time.process_time()
   yield
   times[name] = round(time.process_time() - start, 1)
-
-
-# What is trained ---------------------------------------------------------------------------------
 
 
 def changed(name: str, out: pathlib.Path) -> Any:
@@ -131,9 +127,6 @@ def drawn_dataset(data: Captioned) -> Any:
     name='drawn', palette=labels.OFFICIAL_PALETTE, ignore_label=ignored, readers=1
   )
   return memory.dataset(splits, names, **kw)
-
-
-# What is generated -------------------------------------------------------------------------------
 
 
 def test_scenes(data: Captioned, count: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -184,9 +177,6 @@ def generator(
   return pictures
 
 
-# Scores ------------------------------------------------------------------------------------------
-
-
 def scored(
   run: pathlib.Path, scenes: np.ndarray, made: dict[str, np.ndarray], ids: np.ndarray
 ) -> dict[str, dict[str, float]]:
@@ -206,9 +196,8 @@ def scored(
 
 def agreement(seen: np.ndarray, truth: np.ndarray) -> dict[str, float]:
   """Classes seen [..] and true [..], where 255 is not scored."""
-  counted, classes = truth != labels.IGNORED_TRAIN_ID, labels.SCORED
-  cells = truth[counted].astype(np.int64) * classes + seen[counted]
-  matrix = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+  known = dict(num_classes=labels.SCORED, ignore=labels.IGNORED_TRAIN_ID)
+  matrix = metrics.confusion(seen, truth, **known)
   return {
     'miou': confusion_matrix.mean_iou(matrix),
     'accuracy': confusion_matrix.pixel_accuracy(matrix),
@@ -225,7 +214,7 @@ def table(scores: dict[str, dict[str, float]]) -> str:
   return '\n'.join(tables.table('', head, rows).markdown()) + '\n'
 
 
-def picture(ids: np.ndarray, scenes: np.ndarray, made: dict[str, np.ndarray]) -> Image.Image:
+def picture(ids: np.ndarray, scenes: np.ndarray, made: dict[str, np.ndarray]) -> bytes:
   """Rows: masks, drawn scenes, generated ones, those without ControlNet; a column is a scene."""
   masks = labels.colours(labels.scored_train_ids(ids))
   rows = [masks, scenes, made['generated'], made['without']]
@@ -235,8 +224,7 @@ def picture(ids: np.ndarray, scenes: np.ndarray, made: dict[str, np.ndarray]) ->
     for j in range(SHOWN):
       top, left = i * (h + GAP), j * (w + GAP)
       sheet[top : top + h, left : left + w] = row[j]
-  size = ZOOM * sheet.shape[1], ZOOM * sheet.shape[0]
-  return Image.fromarray(sheet).resize(size, Image.Resampling.NEAREST)
+  return pictures.png(sheet.repeat(ZOOM, 0).repeat(ZOOM, 1))
 
 
 if __name__ == '__main__':

@@ -1,9 +1,11 @@
 """Scores and the picture of generated masks; the trainings are those of configs/genval_tiny.py."""
 
+import io
 import pathlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from car_jax.data import labels
 from car_jax.data import options as data_options
@@ -31,7 +33,8 @@ def test_the_picture_shows_masks_and_scenes_in_their_places():
   ids = np.full(shape, 26, np.uint8)  # cars
   plain = lambda value: np.full((*shape, 3), value, np.uint8)
   made = dict(generated=plain(2), without=plain(3))
-  sheet = np.asarray(study.picture(ids, plain(1), made))[:: study.ZOOM, :: study.ZOOM]
+  drawn = Image.open(io.BytesIO(study.picture(ids, plain(1), made)))
+  sheet = np.asarray(drawn)[:: study.ZOOM, :: study.ZOOM]
   assert sheet.shape == (4 * 4 + 3 * study.GAP, n * 8 + (n - 1) * study.GAP, 3)
   rows = sheet[:: 4 + study.GAP, 8 + study.GAP]
   np.testing.assert_array_equal(rows[0], labels.OFFICIAL_PALETTE[labels.CLASS_NAMES.index('car')])
