@@ -159,7 +159,7 @@ test: develop
 
 # With the few tests that take half a minute and more.
 test-all: develop
-	@$(BIN)/python -m pytest -m ''
+	@$(BIN)/python -m pytest -m '' $(TESTS)
 
 lint: develop
 	@$(BIN)/ruff format --check .

@@ -4,12 +4,15 @@ import collections
 import csv
 import dataclasses
 import importlib.util
+import itertools
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import topologies
 
 from car_jax import config as configs
+from car_jax import sharding
 from car_jax.errors import UserError
 from tools import check_tpu, compiled
 from tools.compiled import Chip, Compiled, Part, Record
@@ -227,8 +230,29 @@ def test_the_page_has_the_heaviest_program_and_the_file_all(versions, monkeypatc
   assert [row['mfu'] for row in kept if row['config'] == 'mose_lidc'] == ['', *['1.000'] * 3]
 
 
+COMPILER = pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None,
+  reason='CONTRIBUTING.md says how it is installed',
+)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='make check-tpu has libtpu')
+@COMPILER
+@pytest.mark.parametrize('name', ['v5e-16', 'v5p-64'])
+def test_chips_follow_each_other_from_neighbour_to_neighbour(name, monkeypatch):
+  for key, value in check_tpu.ENVIRONMENT.items():
+    monkeypatch.setenv(key, value)
+  topology = topologies.get_topology_desc(compiled.SLICES[name], platform='tpu')
+  chips = sharding.ordered(topology.devices)
+  hosts = [chip.process_index for chip in chips]
+  assert hosts == sorted(hosts)
+  for one, other in itertools.pairwise(chips):
+    if one.process_index == other.process_index:
+      assert sum(abs(a - b) for a, b in zip(one.coords, other.coords, strict=True)) == 1
+
+
+@pytest.mark.slow
+@COMPILER
 def test_a_small_net_compiles_for_a_chip_and_for_four(tmp_path):
   file = tmp_path / 'kept.jsonl'
   arguments = ['smoke:supervised', '--slices', 'v5e-1,v5e-16', '--file', str(file)]

@@ -177,11 +177,13 @@ def check(name: str, slices: Sequence[str], settings: Settings) -> None:
   from jax.experimental import topologies
   from jax.sharding import Mesh
 
+  from car_jax import sharding
+
   jax.config.update('jax_enable_compilation_cache', False)
   for slice_ in slices:
     one = dict(chips_per_host_bounds=(1, 1, 1)) if slice_.endswith('-1') else {}
     topology = topologies.get_topology_desc(SLICES[slice_], platform='tpu', **one)
-    mesh = Mesh(np.array(topology.devices), ('data',))
+    mesh = Mesh(np.array(sharding.ordered(topology.devices)), ('data',))
     begun = setting(name, mesh.size, settings.changes)
     size = sum(np.size(a) for a in jax.tree.leaves(begun.state))
     record, part = settings.record(), Part(settings.source)
