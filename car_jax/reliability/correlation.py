@@ -51,14 +51,14 @@ def of_study(plan: Plan, cells: Sequence[Cell]) -> list[dict[str, Any]]:
   at = {(c.model, c.set): c for c in cells if c.calibrator == PLAIN}
   out = []
   for name, pair in plan.correlations.items():
-    chosen = pair['measures']
+    chosen, sets = pair.measures, dict(zip(SIDES, (pair.synthetic, pair.real), strict=True))
     sides = {
-      side: {m: scored([at[m, s] for s in pair[side]], chosen, plan, k) for m in plan.models}
+      side: {m: scored([at[m, s] for s in sets[side]], chosen, plan, k) for m in plan.models}
       for k, side in enumerate(SIDES)
     }
     for measure in chosen:
       points = {m: tuple(sides[side][m][measure] for side in SIDES) for m in plan.models}
-      entry = dict(name=name, measure=measure, **{side: [*pair[side]] for side in SIDES})
+      entry = dict(name=name, measure=measure, **{side: [*sets[side]] for side in SIDES})
       out.append(entry | correlated(points, seed=plan.config.seed))
   return out
 

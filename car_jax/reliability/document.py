@@ -28,6 +28,7 @@ from car_jax.metrics.of_pixels import OBJECT_NAMES
 from car_jax.published import scores
 from car_jax.reliability import correlation, failing, objects, ranks, survival
 from car_jax.reliability.count import census_of
+from car_jax.reliability.plan import ImageSet
 from car_jax.reliability.study import PLAIN, Cell, Study, absent
 from car_jax.reliability.view import Metric
 from car_jax.report import study as pages
@@ -107,17 +108,17 @@ def write(out: pathlib.Path, content: dict, pictures: Mapping[str, bytes]) -> pa
 
 
 def _about(study: Study, model: str) -> str:
-  spec = study.plan.models[model]
   published = _published(study.plan, model)
-  texts = (spec.get('about'), study.segmenter(model).about)
+  texts = (study.plan.models[model].about, study.segmenter(model).about)
   score = f'mIoU published on Cityscapes validation: {published:g} %' if published else ''
   return '; '.join(filter(None, (*texts, score)))
 
 
 def _published(plan: Any, model: str) -> float | None:
   """The published mIoU in %."""
-  given = scores((plan.models[model].get('published') or {}).get('scores'))
-  return next((round(100 * s.value, 4) for s in given if s.score == 'miou'), None)
+  published = plan.models[model].published
+  known = scores(published.scores) if published else ()
+  return next((round(100 * s.value, 4) for s in known if s.score == 'miou'), None)
 
 
 def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
@@ -129,10 +130,10 @@ def _notes(study: Study, cells: Sequence[Cell]) -> list[str]:
   if config.exact:
     counted = 'every score was sorted, but for those of pools and those within images or classes'
   plain = dict.fromkeys(c.model for c in cells if not c.confident)
-  absent, on = study.plan.absent, study.plan.calibrate_on.get('name')
+  absent, on = study.plan.absent, study.plan.calibrate_on
   return [
     *([f'Left out, since their runs are not there: {", ".join(absent)}.'] if absent else []),
-    *([NOT_HELD_OUT.format(on)] if on in study.plan.sets else []),
+    *([NOT_HELD_OUT.format(on.name)] if on and on.name in study.plan.sets else []),
     f'{seen} of each image were scored{maps}; {counted}.',
     f'Intervals: 95 %, bootstrap over images or scenes, {config.resamples} resamples.',
     *([order.SEEDS] if len(study.plan.models) > 1 else []),
@@ -148,15 +149,15 @@ def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   first = {c.set: c for c in reversed(cells)}
   plan = study.plan
   for name in (*plan.sets, *plan.pools):
-    spec, seen = plan.sets.get(name, {}), first[name]
-    about = spec.get('about') or ' + '.join(plan.pools.get(name, ())) or _data_words(spec)
+    of, seen = plan.sets.get(name) or ImageSet(condition=name), first[name]
+    about = of.about or ' + '.join(plan.pools.get(name, ())) or _data_words(of)
     yield dict(
       name=name,
       about=about,
       role=_role(plan, name),
       pool=name in plan.pools,
-      condition=spec.get('condition', name),
-      shift=spec.get('shift'),
+      condition=of.condition,
+      shift=of.shift,
       images=len(seen.counts.ids),
       pixels=int(seen.pixels['pixels'].sum()),
     )
@@ -171,13 +172,13 @@ def _remarks(study: Study, cells: Sequence[Cell]) -> list[str]:
 
 def _role(plan: Any, name: str) -> str:
   """A pool is in-domain where all its sets are."""
-  roles = {plan.sets[s].get('role', 'shifted') for s in plan.pools.get(name, (name,))}
+  roles = {plan.sets[s].role for s in plan.pools.get(name, (name,))}
   return 'in-domain' if roles == {'in-domain'} else 'shifted'
 
 
-def _data_words(spec: Mapping[str, Any]) -> str:
-  data = spec.get('data', {})
-  parts = [data.get('name'), spec.get('split'), data.get('corruption'), spec.get('labels')]
+def _data_words(images: ImageSet) -> str:
+  data = images.data
+  parts = [data.get('name'), images.split, data.get('corruption'), images.labels]
   return ', '.join(filter(None, parts))
 
 
@@ -273,7 +274,7 @@ def _fits(study: Study) -> Iterable[dict[str, Any]]:
       table = np.atleast_1d(np.asarray(a.get('temperatures') or [], float)).reshape(-1)
       keys = ('nll_before', 'nll_after', 'ece_before', 'ece_after', 'warnings')
       scores = {k: a.get(k) for k in keys} | {'warnings': a.get('warnings') or []}
-      on = _data_words(study.plan.calibrate_on)
+      on = _data_words(study.plan.calibrate_on or ImageSet())
       yield dict(model=model, calibrator=name, set=on, temperatures=table) | scores
 
 
@@ -345,7 +346,7 @@ def shifted_most(study: Study, cells: Sequence[Cell]) -> str:
   accuracy = lambda p: confusion_matrix.pixel_accuracy(p.confusion)
 
   def rank(c: Cell) -> tuple[float, float]:
-    shift = study.plan.sets[c.set].get('shift')
+    shift = study.plan.sets[c.set].shift
     return (-1 if shift is None else shift), -accuracy(c.totals)
 
   return max(plain, key=rank).set if plain else ''

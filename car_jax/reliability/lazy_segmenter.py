@@ -2,8 +2,7 @@
 
 import gc
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from car_jax import combined, paths
 from car_jax.errors import UserError
 from car_jax.evaluate.engine import Predicted
 from car_jax.reliability import foreign
-from car_jax.reliability.plan import Plan
+from car_jax.reliability.plan import ImageSet, Model, Plan
 from car_jax.reliability.segmenters import Checkpoint, Folder, Images, Segmenter, digest
 
 RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lies in a run's folder
@@ -26,9 +25,9 @@ class LazySegmenter:
   What is asked of a closed one (about, images, prints) stays known.
   """
 
-  def __init__(self, spec: Mapping[str, Any], plan: Plan, mesh: Mesh, memory: dict[str, Segmenter]):
-    self.name, self._spec, self._plan, self._mesh = spec['name'], spec, plan, mesh
-    self._memory = memory if is_run(spec['path']) else {}  # a folder has no weights
+  def __init__(self, model: Model, plan: Plan, mesh: Mesh, memory: dict[str, Segmenter]):
+    self.name, self._model, self._plan, self._mesh = model.name, model, plan, mesh
+    self._memory = memory if is_run(model.path) else {}  # a folder has no weights
     self._images: dict[str, tuple[Images, str]] = {}
     one = self._opened()
     self.about, self.has_features = one.about, one.has_features
@@ -39,40 +38,41 @@ class LazySegmenter:
       if self._memory:
         self._memory.clear()
         gc.collect()  # its compiled functions and it refer to each other
-      self._memory[self.name] = open_segmenter(self._spec, self._plan, self._mesh)
+      self._memory[self.name] = open_segmenter(self._model, self._plan, self._mesh)
     return self._memory[self.name]
 
-  def images(self, spec: Mapping[str, Any]) -> Images:
-    return self._of(spec)[0]
+  def images(self, of: ImageSet) -> Images:
+    return self._of(of)[0]
 
-  def data_print(self, spec: Mapping[str, Any]) -> str:
+  def data_print(self, of: ImageSet) -> str:
     """Changes when a set's files, or what is done to them, change."""
-    return self._of(spec)[1]
+    return self._of(of)[1]
 
-  def _of(self, spec: Mapping[str, Any]) -> tuple[Images, str]:
-    if (name := spec['name']) not in self._images:
-      seen = {k: spec[k] for k in ('data', 'split', 'labels', 'absent') if k in spec}
-      images = self._opened().images(spec)
-      self._images[name] = images, agreed(digest(seen, [*map(_stamp, images.files)]))
-    return self._images[name]
+  def _of(self, of: ImageSet) -> tuple[Images, str]:
+    if of.name not in self._images:
+      keys = dict(data=of.data, split=of.split, labels=of.labels, absent=of.absent)
+      seen = {k: v for k, v in keys.items() if v not in ('', ())}
+      images = self._opened().images(of)
+      self._images[of.name] = images, agreed(digest(seen, [*map(_stamp, images.files)]))
+    return self._images[of.name]
 
   def batches(
-    self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
+    self, of: ImageSet, only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
-    return self._opened().batches(spec, only, features)
+    return self._opened().batches(of, only, features)
 
-  def first(self, spec: Mapping[str, Any]) -> set[str]:
+  def first(self, of: ImageSet) -> set[str]:
     """What a batch of a folder's set has besides logits and labels, by its first image."""
-    return {key for one in self.batches(spec, [0], True) for key in one.batch}
+    return {key for one in self.batches(of, [0], True) for key in one.batch}
 
 
-def open_segmenter(spec: Mapping[str, Any], plan: Plan, mesh: Mesh) -> Segmenter:
+def open_segmenter(model: Model, plan: Plan, mesh: Mesh) -> Segmenter:
   """A run of ours, or else a folder of predictions, after `check_data`. Raises UserError."""
-  if is_run(spec['path']):
-    return Checkpoint(spec['name'], spec, mesh, plan.config.seed)
+  if is_run(model.path):
+    return Checkpoint(model, mesh, plan.config.seed)
   c = plan.config
   how = dict(kind=c.kind, resize=c.resize)
-  return Folder(spec['name'], spec['path'], c.classes, c.palette, **how)
+  return Folder(model.name, model.path, c.classes, c.palette, **how)
 
 
 def is_run(path: str) -> bool:
@@ -84,16 +84,14 @@ def is_run(path: str) -> bool:
   )
 
 
-def check_data(
-  model: Mapping[str, Any], sets: Sequence[Mapping[str, Any]], on: Mapping[str, Any]
-) -> None:
+def check_data(model: Model, sets: Sequence[ImageSet], on: ImageSet | None) -> None:
   """Raises UserError for a model that is not there, and where it is not clear which data or
   predictions of a set are meant."""
-  path, specs = model['path'], [*sets, *([on] if on and on not in sets else [])]
+  path, all_sets = model.path, [*sets, *([on] if on and on not in sets else [])]
   if is_run(path):
-    if without := [s['name'] for s in specs if not s.get('data')]:
+    if without := [s.name for s in all_sets if not s.data]:
       raise UserError(
-        f'model {model["name"]!r} is a run, and set {without[0]!r} has no data\n'
+        f'model {model.name!r} is a run, and set {without[0]!r} has no data\n'
         '  set data=dict(name=.., data_dir=..)'
       )
     return
@@ -101,14 +99,14 @@ def check_data(
     return
   if not paths.of(path).is_dir():
     raise UserError(
-      f'model {model["name"]!r}: no run and no folder of predictions {path}\n'
+      f'model {model.name!r}: no run and no folder of predictions {path}\n'
       '  train it first, or leave it out of config.models'
     )
-  labels = [s.get('labels', '') for s in specs]
+  labels = [s.labels for s in all_sets]
   if len({*labels}) < len(labels) or (len(labels) > 1 and foreign.is_saved(paths.of(path))):
-    names = ', '.join(s['name'] for s in specs)
+    names = ', '.join(s.name for s in all_sets)
     raise UserError(
-      f'model {model["name"]!r}: the folder {path} would stand for all of: {names}\n'
+      f'model {model.name!r}: the folder {path} would stand for all of: {names}\n'
       f'  make a folder of predictions for each, called as here, and write {path}/{{set}}'
     )
 

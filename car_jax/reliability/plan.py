@@ -64,8 +64,9 @@ class Model(Group):
   """What the page says of it."""
   published: Published | None = None
   """Of whose weights the run is."""
+  name: str = ''
 
-  SHORT = 'path'
+  SHORT, UNREAD = 'path', ('name',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +92,9 @@ class ImageSet(Group):
   it is known."""
   about: str = ''
   """What the page says of it."""
+  name: str = ''
+
+  UNREAD = ('name',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,13 +190,13 @@ def load(path: str, pairs: Any = ()) -> ConfigDict:
 @dataclasses.dataclass(frozen=True)
 class Plan:
   title: str
-  models: dict[str, dict[str, Any]]
+  models: dict[str, Model]
   absent: tuple[str, ...]  # names of models that are left out, since they are not there
-  sets: dict[str, dict[str, Any]]
+  sets: dict[str, ImageSet]
   pools: dict[str, tuple[str, ...]]
-  correlations: dict[str, dict[str, tuple[str, ...]]]  # synthetic and real sets, measures
+  correlations: dict[str, Correlation]  # of sets, no pools
   calibrators: dict[str, str]  # without the uncalibrated one
-  calibrate_on: dict[str, Any]
+  calibrate_on: ImageSet | None
   measures: tuple[str, ...]
   how: How
   config: ConfigDict
@@ -200,12 +204,18 @@ class Plan:
   seeds: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   """Model -> its trainings among `models`, where it has several."""
 
+  @property
+  def fitted_on(self) -> ImageSet:
+    """calibrate_on, where calibrators are fitted or thresholds chosen."""
+    assert self.calibrate_on is not None
+    return self.calibrate_on
+
   def metrics(self, classes: Sequence[str], absent: Sequence[str] = ()) -> tuple[Metric, ...]:
     """The scores of the study, those of its correlations among them, of a set with such classes.
 
     absent: names of classes that its labels do not have.
     """
-    named = [*self.measures, *(m for v in self.correlations.values() for m in v['measures'])]
+    named = [*self.measures, *(m for c in self.correlations.values() for m in c.measures)]
     setting = Setting(
       class_names=tuple(classes),
       ignore=labels.IGNORED_TRAIN_ID,
@@ -221,12 +231,12 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
   c = config
   _check_values(c)
   full = options.completed(StudyOptions, c.to_dict())
-  models = {name: _spec(name, _placed(m)) for name, m in full['models'].items()}
+  models = {name: _model(name, given) for name, given in full['models'].items()}
   models, absent = _present(models, path) if full['missing'] == 'skip' else (models, ())
   models, seeds = _trainings(models)
-  sets = {name: _spec(name, s) for name, s in full['sets'].items()}
-  for kind, specs in (('models', models), ('sets', sets)):
-    if not specs:
+  sets = {name: _image_set(name, given) for name, given in full['sets'].items()}
+  for kind, named in (('models', models), ('sets', sets)):
+    if not named:
       raise UserError(f'the study has no {kind}\n  set config.{kind}; see configs/reliability.py')
   pools = _pools(c, sets)
   correlations = {
@@ -236,7 +246,7 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
   sets = dict(sorted(sets.items(), key=lambda item: _place(item[1])))
   calibrators = _calibrators(c)
   fitted = [k for k, v in calibrators.items() if not is_file(v)]
-  on = _calibration_set(full['calibrate_on'], sets) if full['calibrate_on'] else {}
+  on = _calibration_set(full['calibrate_on'], sets) if full['calibrate_on'] else None
   if fitted and not on:
     raise UserError(
       f'calibrator {fitted[0]!r} has no data to be fitted to\n'
@@ -254,28 +264,34 @@ def plan(config: ConfigDict, path: str = 'CONFIG') -> Plan:
   chosen = tuple(dict.fromkeys(map(str, c.measures)))
   _check_measures(chosen, c.classes)
   how = How(c.sampled, c.seed)
-  used = on if fitted or promised else {}
+  used = on if fitted or promised else None
   title = c.title or _title([*full['models']], [*sets])
   parts = (title, models, absent, sets, pools, correlations, calibrators, used)
   return Plan(*parts, chosen, how, c, promised, seeds)
 
 
-def _placed(model: dict[str, Any]) -> dict[str, Any]:
-  """A model, zoo:NAME or hf://OWNER/NAME replaced by its folder. Raises UserError."""
-  path = model['path']
-  return model | {'path': str(hub.resolve(path))} if hub.is_named(path) else model
+def _model(name: str, given: Mapping[str, Any]) -> Model:
+  """zoo:NAME or hf://OWNER/NAME replaced by its folder. Raises UserError."""
+  model = options.instance(Model, given)
+  if not model.path:
+    raise UserError(f'model {name!r} has no path')
+  path = str(hub.resolve(model.path)) if hub.is_named(model.path) else model.path
+  return dataclasses.replace(model, name=name, path=path, step=str(model.step))
 
 
-def _present(
-  models: dict[str, dict[str, Any]], path: str
-) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+def _image_set(name: str, given: Mapping[str, Any]) -> ImageSet:
+  made = options.instance(ImageSet, given)
+  return dataclasses.replace(made, name=name, condition=made.condition or name)
+
+
+def _present(models: dict[str, Model], path: str) -> tuple[dict[str, Model], tuple[str, ...]]:
   """The models whose folders are there, and names of the others. Raises UserError for none."""
   is_there = lambda path: '{' in path or all(p.exists() for p in hub.folders_of(path))
-  there = {k: v for k, v in models.items() if is_there(v['path'])}
+  there = {k: v for k, v in models.items() if is_there(v.path)}
   if models and not there:
-    name, spec = next(iter(models.items()))
+    name, model = next(iter(models.items()))
     raise UserError(
-      f'none of the {len(models)} models of the study is there; such as {name} in {spec["path"]}\n'
+      f'none of the {len(models)} models of the study is there; such as {name} in {model.path}\n'
       f'  import published weights: car-jax import registry {path} --weights FOLDER'
     )
   return there, tuple(name for name in models if name not in there)
@@ -288,12 +304,12 @@ def _title(models: Sequence[str], sets: Sequence[str]) -> str:
 
 
 def _trainings(
-  models: dict[str, dict[str, Any]],
-) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[str, ...]]]:
+  models: dict[str, Model],
+) -> tuple[dict[str, Model], dict[str, tuple[str, ...]]]:
   """Models, a folder of runs seed0, seed1, .. replaced by its runs; and model -> their names."""
-  each = {name: folders.named_trainings(name, spec['path']) for name, spec in models.items()}
+  each = {name: folders.named_trainings(name, model.path) for name, model in models.items()}
   out = {
-    run: models[name] | dict(name=run, path=path)
+    run: dataclasses.replace(models[name], name=run, path=path)
     for name, of in each.items()
     for run, path in of.items()
   }
@@ -307,18 +323,18 @@ def _check_values(c: ConfigDict) -> None:
   class_names.check(c.classes, c.palette)
 
 
-def _calibration_set(given: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str, Any]:
+def _calibration_set(given: Mapping[str, Any], sets: Mapping[str, ImageSet]) -> ImageSet:
   """Of the study's sets the one that it names, or one of its own. Raises UserError."""
   name, own = given['set'], {k: v for k, v in given.items() if k != 'set'}
   if not name:
-    return _spec('calibrate_on', own)
+    return _image_set('calibrate_on', given)
   if name not in sets:
     raise UserError(f'calibrate_on: no set {name!r}\n{nearest(name, sets)}')
   if more := sorted(options.beyond_defaults(ImageSet, own)):
     raise UserError(
       f'calibrate_on is the set {name!r} and has {more[0]} of its own\n  leave one of them out'
     )
-  return dict(sets[name])
+  return sets[name]
 
 
 def _pools(c: ConfigDict, sets: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -340,7 +356,7 @@ def _correlation(
   sets: Mapping[str, Any],
   pools: Mapping[str, Any],
   classes: Sequence[str],
-) -> dict[str, tuple[str, ...]]:
+) -> Correlation:
   """With pools replaced by their sets. Raises UserError."""
   out: dict[str, tuple[str, ...]] = {}
   for side in ('synthetic', 'real'):
@@ -360,7 +376,7 @@ def _correlation(
     raise UserError(f"correlation {name!r} has no measures\n  it is names, such as ('miou',)")
   named = tuple(dict.fromkeys(map(str, given['measures'])))
   _check_measures(named, classes)
-  return out | {'measures': named}
+  return Correlation(**out, measures=named)
 
 
 def _check_measures(names: Sequence[str], classes: Sequence[str]) -> None:
@@ -381,19 +397,11 @@ def _calibrators(c: ConfigDict) -> dict[str, str]:
   return dict(sorted(((k, v) for k, v in c.calibrators.items() if k != PLAIN), key=order))
 
 
-def _place(spec: Mapping[str, Any]) -> tuple[Any, ...]:
+def _place(images: ImageSet) -> tuple[Any, ...]:
   """In-domain sets first, then by condition and growing shift."""
-  condition, shift = spec.get('condition', spec['name']), spec.get('shift')
-  return spec.get('role') != 'in-domain', condition, -1 if shift is None else shift
+  shift = -1 if images.shift is None else images.shift
+  return images.role != 'in-domain', images.condition, shift
 
 
 def is_file(kind: str) -> bool:
   return kind.endswith('.npz')
-
-
-def _spec(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-  """One model or set with its name, without what is left empty."""
-  spec = {k: v for k, v in given.items() if v not in ('', None, ())}
-  if 'path' in given and 'path' not in spec:
-    raise UserError(f'model {name!r} has no path')
-  return spec | {'name': name} | ({'step': str(spec['step'])} if 'step' in spec else {})

@@ -31,6 +31,7 @@ from car_jax.predictions.sources import Labels, Predictions
 from car_jax.reliability import interpret
 from car_jax.reliability.foreign import checked_labels
 from car_jax.reliability.interpret import CLASSES_ONLY, KNOWN, Reading
+from car_jax.reliability.plan import ImageSet, Model
 
 
 class Images(NamedTuple):
@@ -61,11 +62,11 @@ class Segmenter(Protocol):
   def has_features(self) -> bool | None:
     """None: not known before a batch is read."""
 
-  def images(self, spec: Mapping[str, Any]) -> Images:
+  def images(self, of: ImageSet) -> Images:
     """Of a set. Raises UserError where the segmenter has other classes."""
 
   def batches(
-    self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
+    self, of: ImageSet, only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
     """All images of a set, or those at the indices `only`, in order. Raises UserError."""
 
@@ -73,22 +74,22 @@ class Segmenter(Protocol):
 class Checkpoint:
   """A run of ours. Methods with logits are asked for them, others for the mean of their samples."""
 
-  def __init__(self, name: str, spec: Mapping[str, Any], mesh: Mesh, seed: int = 0):
-    self.name, self._mesh, self._rng = name, mesh, jax.random.key(seed)
-    loaded = checkpointed.load(spec['path'], str(spec.get('step', '')), mesh=mesh)
+  def __init__(self, model: Model, mesh: Mesh, seed: int = 0):
+    self.name, self._mesh, self._rng = model.name, mesh, jax.random.key(seed)
+    loaded = checkpointed.load(model.path, str(model.step), mesh=mesh)
     method, self._state = loaded.method, loaded.state
     self._method, self._crc = method, loaded.crc
     self._lines: set[str] = set()  # of what was cut, printed once
     self.config = loaded.config.to_dict()
-    self._own = method.has_logits and not spec.get('predictor')
-    self._samples_drawn = 1 if self._own else int(spec.get('samples', 16))
+    self._own = method.has_logits and not model.predictor
+    self._samples_drawn = 1 if self._own else model.samples
     known = method.predictors()
-    wish = spec.get('predictor') or next(iter(known))
+    wish = model.predictor or next(iter(known))
     if wish not in known:
-      raise UserError(f'model {name!r} has no predictor {wish!r}\n{nearest(wish, known)}')
+      raise UserError(f'model {model.name!r} has no predictor {wish!r}\n{nearest(wish, known)}')
     self.about = f'{loaded.config.method.name}, {loaded.path}'
     self.about += '' if self._own else f', {wish}, {self._samples_drawn} samples'
-    run = functools.partial(self._samples, known[wish], int(spec.get('chunk', 16)))
+    run = functools.partial(self._samples, known[wish], model.chunk)
     self._predict = jax.jit(self._logits if self._own else run)
     draws = not self._own and wish not in method.whole_distributions
     self._traits = Traits(draws=draws, logits=self._own, disagreement=not self._own)
@@ -108,22 +109,22 @@ class Checkpoint:
     args = (predictor, self._samples_drawn, chunk, ignore, state, batch, self._rng)
     return predict.predict(*args, compare=True)
 
-  def _open(self, spec: Mapping[str, Any]) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
+  def _open(self, of: ImageSet) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
     """A set's DataInfo, records and data config: the run's own but for what the set says."""
     own = {
       k: v for k, v in self.config['data'].items() if k not in ('class_flips', 'source', 'target')
     }
-    config = data_options.over(own, {'eval_batch': self._mesh.size} | dict(spec['data']))
+    config = data_options.over(own, {'eval_batch': self._mesh.size} | dict(of.data))
     data = opening.open_dataset(config)
     if data.info.readers > 1:
       raise UserError(
         f'{config["name"]} has {data.info.readers} readers; reliability is scored on one label\n'
         '  car-jax eval --checkpoint scores against several readers'
       )
-    return data.info, data.split(spec.get('split') or 'test'), config
+    return data.info, data.split(of.split or 'test'), config
 
-  def images(self, spec: Mapping[str, Any]) -> Images:
-    (info, source, config), own = self._open(spec), self._method.num_classes
+  def images(self, of: ImageSet) -> Images:
+    (info, source, config), own = self._open(of), self._method.num_classes
     if info.num_classes != own:
       raise UserError(
         f'model {self.name!r} says {own} classes, {info.name} has {info.num_classes}\n'
@@ -133,14 +134,14 @@ class Checkpoint:
     if line and line not in self._lines:
       sharding.say(f'{self.name}: {line}')
     self._lines.add(line)
-    by_object = bool(spec.get('by_object')) or info.by_object
+    by_object = of.by_object or info.by_object
     names, palette = tuple(map(str, info.class_names)), tuple(info.palette)
     return Images(len(source), names, palette, by_object, prepared_files(config))
 
   def batches(
-    self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
+    self, of: ImageSet, only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
-    info, source, config = self._open(spec)
+    info, source, config = self._open(of)
     source = source if only is None else sources.Picked(source, only)
     whole = config['eval_batch'] == 1  # then every device sees it
     here = dict(host=jax.process_index(), hosts=jax.process_count())
@@ -193,30 +194,29 @@ class Folder:
   def fingerprint(self) -> str:
     return ', '.join(filter(None, (self.path, self.kind, self.resize)))
 
-  def _opened(self, spec: Mapping[str, Any]) -> tuple[Predictions, Labels]:
-    key = self.path.replace('{set}', spec['name']), spec.get('labels', '')
+  def _opened(self, of: ImageSet) -> tuple[Predictions, Labels]:
+    key = self.path.replace('{set}', of.name), of.labels
     if key not in self._open:
       place, labels = paths.fetched(key[0]), key[1] and str(paths.fetched(key[1]))
       self._open[key] = files.of_study(self.name, place, labels)
     return self._open[key]
 
-  def images(self, spec: Mapping[str, Any]) -> Images:
-    of, _ = self._opened(spec)
-    by_object = bool(spec.get('by_object'))
-    return Images(len(of.ids), of.names or self.names, self.palette, by_object, of.files)
+  def images(self, of: ImageSet) -> Images:
+    made, _ = self._opened(of)
+    return Images(len(made.ids), made.names or self.names, self.palette, of.by_object, made.files)
 
   def batches(
-    self, spec: Mapping[str, Any], only: Sequence[int] | None = None, features: bool = False
+    self, of: ImageSet, only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
     """One image at a time. Raises UserError that names the file."""
-    (of, labels), first = self._opened(spec), ''
-    how = Reading(len(of.names or self.names), self.kind, self.resize)
-    for id in of.ids if only is None else [of.ids[i] for i in only]:
-      ((path, raw),) = of.arrays(id)
+    (made, labels), first = self._opened(of), ''
+    how = Reading(len(made.names or self.names), self.kind, self.resize)
+    for id in made.ids if only is None else [made.ids[i] for i in only]:
+      ((path, raw),) = made.arrays(id)
       arrays, own = read(path, raw, labels, id, how)
       kind = _kind(arrays, own)
-      if not first and only is None and not of.names:
-        sharding.say(f'{of.about}: read as {kind}{self._otherwise(kind)}', sys.stderr)
+      if not first and only is None and not made.names:
+        sharding.say(f'{made.about}: read as {kind}{self._otherwise(kind)}', sys.stderr)
       if kind != (first := first or kind):
         raise UserError(
           f'{path} holds {kind}, files before it {first}\n  score them one by one, or give --kind'

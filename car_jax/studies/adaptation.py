@@ -125,20 +125,21 @@ def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
   """Confusion matrices of each name's runs on its data's split. Raises UserError."""
   from car_jax import sharding
   from car_jax.reliability import count, segmenters
+  from car_jax.reliability.plan import ImageSet, Model
 
   mesh, classes = sharding.make_mesh(), {}
   matrices: dict[str, dict[str, np.ndarray]] = {}
   palette: tuple[Any, ...] = ()
   images, remarks = 0, {}
-  spec = dict(split=split, data=dict(data_dir=data_dir) if data_dir else {})
+  scored = ImageSet(split=split, data=dict(data_dir=data_dir) if data_dir else {})
   for name, paths in runs.items():
     matrices[name] = {}
     for path in map(pathlib.Path, paths):
-      model = segmenters.Checkpoint(name, dict(path=str(path)), mesh)
-      of = model.images(spec)
+      model = segmenters.Checkpoint(Model(str(path), name=name), mesh)
+      of = model.images(scored)
       classes[of.names], images, palette = path, of.size, of.palette
       print(f'{path}: {images:,} images', file=sys.stderr, flush=True)
-      cell = count.cells(model.batches(spec), (), {'none': None}, count.How())['none']
+      cell = count.cells(model.batches(scored), (), {'none': None}, count.How())['none']
       remarks[split] = census.remark(count.census_of(cell), of.names)
       matrices[name]['.' if path.name == name else path.name] = cell.total(count.PIXELS).confusion
   if len(classes) > 1:

@@ -2,13 +2,13 @@
 
 import copy
 import dataclasses
-import types
 import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from car_jax.data.sources import DataInfo
 from car_jax.evaluate.harness import Evaluator
 from car_jax.methods import baselines
 from car_jax.methods.base import Method, Samples, example_keys
@@ -17,21 +17,10 @@ SIZE, READERS = 16, 4
 
 
 def info(num_classes=2, **changes):
-  palette = np.array([(0, 0, 0), (255, 255, 255), (230, 120, 0), (60, 140, 220)], np.uint8)
+  palette = ((0, 0, 0), (255, 255, 255), (230, 120, 0), (60, 140, 220))[:num_classes]
   names = ('background', 'nodule', 'rim', 'vessel')[:num_classes]
-  fields = dict(
-    unknown_label=None,
-    name='discs',
-    num_classes=num_classes,
-    class_names=names,
-    palette=palette[:num_classes],
-    ignore_label=None,
-    channels=3,
-    readers=READERS,
-    licence='CC0',
-    citation='Made in a test. https://example.org/discs',
-  )
-  return types.SimpleNamespace(**fields | changes)
+  source = dict(licence='CC0', citation='Made in a test. https://example.org/discs')
+  return DataInfo('discs', num_classes, names, palette, **dict(readers=READERS) | source | changes)
 
 
 def disc(y, x, r, size):

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import types
 import xml.etree.ElementTree as ElementTree
 
 import cv2
@@ -195,8 +194,7 @@ def test_names_of_others_are_neither_markup_nor_formulas(of_six, written):
     for k, c in cases.items()
   }
   other = scene.changed(results, {first: HOSTILE}, ids=['=1+1', *results.ids[1:]])
-  named = vars(other.info) | dict(name=HOSTILE, class_names=('a', HOSTILE))
-  other.info = types.SimpleNamespace(**named)
+  other.info = dataclasses.replace(other.info, name=HOSTILE, class_names=('a', HOSTILE))
   about = dataclasses.replace(about, title=HOSTILE, command=HOSTILE, notes=(HOSTILE,))
   path = report.write(written[2].parents[1] / 'hostile', other, about, choice, cases)
   text = path.read_text()

@@ -15,6 +15,7 @@ from car_jax import errors
 from car_jax.errors import UserError
 from car_jax.evaluate import npy, predict, save
 from car_jax.reliability import segmenters
+from car_jax.reliability.plan import ImageSet
 from tests.evaluate import scene
 from tests.evaluate.test_harness import plain_ged
 from tests.reliability import runs
@@ -123,13 +124,13 @@ def test_images_of_several_sizes_have_a_file_each(several):
 def test_a_study_reads_images_of_several_sizes(several):
   folder, _ = several
   model = segmenters.Folder('m', str(folder), ('background', 'nodule'))
-  found = list(model.batches(dict(name='s')))
+  found = list(model.batches(ImageSet(name='s')))
   shapes = [runs.arrays(f)['logits'].shape[1:] for f in found]
   assert shapes == [(s, s, 2) for s in (16, 16, 24, 24, 20)]
   for i, one in enumerate(found):
     logits = np.load(folder / 'samples/logits' / f'{i:06d}.npy')
     np.testing.assert_array_equal(runs.arrays(one)['logits'][0], logits)
-  assert [str(f.ids[0]) for f in model.batches(dict(name='s'), only=[3, 0])] == ['24-1', '16-0']
+  assert [str(f.ids[0]) for f in model.batches(ImageSet(name='s'), only=[3, 0])] == ['24-1', '16-0']
 
 
 def test_a_full_disk_ends_in_a_message_before_anything_is_computed(tmp_path, monkeypatch):

@@ -175,7 +175,7 @@ def saved(tmp_path):
 
 
 def batches_of(folder):
-  return [*segmenters.Folder('mine', folder, ()).batches({'name': 'all'})]
+  return [*segmenters.Folder('mine', folder, ()).batches(plan.ImageSet(name='all'))]
 
 
 @pytest.mark.parametrize('told', [True, False])

@@ -279,7 +279,7 @@ def test_without_calibrate_on_the_default_is_none_and_others_are_an_error(made, 
     plan.plan(c)
   c.guarantees = guarantees.DEFAULT
   assert plan.plan(c).guarantees == {}
-  assert plan.plan(c).calibrate_on == {}
+  assert plan.plan(c).calibrate_on is None
   config = config.copy_and_resolve_references()
   config.guarantees = plan.defaults().guarantees
   assert plan.plan(config).guarantees == {'miscoverage10': Guarantee('miscoverage', 0.1)}

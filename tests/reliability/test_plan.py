@@ -78,7 +78,7 @@ def test_a_step_may_be_a_number_and_a_file_of_wrong_types_is_told(tmp_path):
   config = plan.defaults()
   config.update(runs.study({'m': 'x'}, tmp_path, {'clear': 'a'}))
   config.models = {'m': dict(path='x', step=100)}
-  assert plan.plan(config).models['m']['step'] == '100'
+  assert plan.plan(config).models['m'].step == '100'
   for line in ('c.sampled = 0.5', 'c.exact = 3', "c.models = 'x'"):
     path = tmp_path / 'wrong.py'
     path.write_text(
@@ -149,11 +149,11 @@ def test_one_model_is_in_memory_and_others_stay_known(monkeypatch):
   opened = []
   monkeypatch.setattr(lazy_segmenter, 'is_run', lambda path: True)
   monkeypatch.setattr(
-    lazy_segmenter, 'open_segmenter', lambda s, *_: opened.append(s['name']) or Fake()
+    lazy_segmenter, 'open_segmenter', lambda s, *_: opened.append(s.name) or Fake()
   )
   memory = {}
-  a, b = (lazy_segmenter.LazySegmenter(dict(name=k, path='x'), None, None, memory) for k in 'ab')
-  spec = dict(name='clear')
+  a, b = (lazy_segmenter.LazySegmenter(plan.Model('x', name=k), None, None, memory) for k in 'ab')
+  spec = plan.ImageSet(name='clear')
   assert (b.images(spec)[:2], [*memory]) == ((4, ('road',)), ['b'])
   assert (a.images(spec).names, [*memory]) == (('road',), ['a'])
   assert (b.about, b.images(spec).names, opened) == ('a net', ('road',), ['a', 'b', 'a'])
@@ -211,7 +211,7 @@ def test_a_folder_of_trainings_is_a_model_for_each(tmp_path):
   c.models, c.sets = {'mine': str(tmp_path / 'mine')}, {'fog': dict(data=dict(name='x'))}
   made = plan.plan(c)
   assert made.seeds == {'mine': ('mine/seed0', 'mine/seed1')}
-  assert [m['path'] for m in made.models.values()] == [
+  assert [m.path for m in made.models.values()] == [
     str(tmp_path / 'mine' / f'seed{k}') for k in (0, 1)
   ]
 
@@ -245,10 +245,10 @@ def test_models_that_ship_are_named_in_a_study(tmp_path, given):
   c.models, c.missing = {'ours': given(f'zoo:{name}')}, 'skip'
   c.sets = {'clear': dict(labels='x')}
   planned = plan.plan(c)
-  assert planned.models['ours']['path'] == str(folder)
+  assert planned.models['ours'].path == str(folder)
   assert not planned.absent
   with pytest.raises(UserError, match="'ours' is a run, and set 'clear' has no data"):
-    lazy_segmenter.check_data(planned.models['ours'], [*planned.sets.values()], {})
+    lazy_segmenter.check_data(planned.models['ours'], [*planned.sets.values()], None)
   c.models = {'ours': given(f'zoo:{name}x')}
   with pytest.raises(UserError, match=f'did you mean: zoo:{name}'):
     plan.plan(c)

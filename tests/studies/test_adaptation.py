@@ -349,8 +349,8 @@ def test_scores_go_by_run_and_other_classes_do_not_mix(monkeypatch):
   names = {'a': ('sky', 'road'), 'b': ('sky', 'sea'), 'x/seed3': ('sky',), 'x/sac': ('sky',)}
 
   class Model:
-    def __init__(self, name, spec, mesh):
-      self.path = spec['path']
+    def __init__(self, model, mesh):
+      self.path = model.path
 
     images = lambda self, spec: segmenters.Images(0, names[self.path], (), False, ())
     batches = lambda self, spec: ()
