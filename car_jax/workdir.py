@@ -132,9 +132,9 @@ def check(workdir: Path, config: ConfigDict) -> ConfigDict | None:
   old = _config_of(workdir)
   if old and (changed := configs.differences(_without_free(old), _without_free(config))):
     lines = '\n'.join(changed)
-    shares = ''
-    if old.data.batch != config.data.batch:
-      shares = f'  it goes on with --config.data.batch={old.data.batch}, on devices that share it\n'
+    batch, shares = old.data.get('batch'), ''
+    if batch != config.data.batch:
+      shares = f'  it goes on with --config.data.batch={batch}, on devices that share it\n'
     raise UserError(
       f'{workdir} holds a run of another config:\n{lines}\n{shares}'
       f'  use --new to start over (the old run is moved aside), or another --workdir'
