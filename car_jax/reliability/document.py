@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from car_jax.metrics.of_pixels import OBJECT_NAMES
 from car_jax.published import scores
 from car_jax.reliability import correlation, failing, objects, ranks, survival
 from car_jax.reliability.count import census_of
-from car_jax.reliability.plan import ImageSet
+from car_jax.reliability.plan import ImageSet, Plan
 from car_jax.reliability.study import PLAIN, Cell, Study, absent
 from car_jax.reliability.view import Metric
 from car_jax.report import study as pages
@@ -114,7 +114,7 @@ def _about(study: Study, model: str) -> str:
   return '; '.join(filter(None, (*texts, score)))
 
 
-def _published(plan: Any, model: str) -> float | None:
+def _published(plan: Plan, model: str) -> float | None:
   """The published mIoU in %."""
   published = plan.models[model].published
   known = scores(published.scores) if published else ()
@@ -170,7 +170,7 @@ def _remarks(study: Study, cells: Sequence[Cell]) -> list[str]:
   return census.lines({name: of(first[name]) for name in study.plan.sets})
 
 
-def _role(plan: Any, name: str) -> str:
+def _role(plan: Plan, name: str) -> str:
   """A pool is in-domain where all its sets are."""
   roles = {plan.sets[s].role for s in plan.pools.get(name, (name,))}
   return 'in-domain' if roles == {'in-domain'} else 'shifted'
@@ -200,7 +200,7 @@ CALIBRATORS = {
 }
 
 
-def _cell(plan: Any, c: Cell) -> dict[str, Any]:
+def _cell(plan: Plan, c: Cell) -> dict[str, Any]:
   kw = dict(resamples=plan.config.resamples, seed=plan.config.seed, exact=c.exact)
   estimates = c.counts.estimates([c.metrics[name] for name in plan.measures], **kw)
   iou = confusion_matrix.iou(c.totals.confusion)
@@ -211,7 +211,7 @@ def _cell(plan: Any, c: Cell) -> dict[str, Any]:
   )
 
 
-def _scenes(plan: Any, c: Cell) -> dict[str, dict[str, float]]:
+def _scenes(plan: Plan, c: Cell) -> dict[str, dict[str, float]]:
   """Accuracy and ECE of every group of images, where there is more than one image in some."""
   groups = np.array(c.counts.groups)
   if len({*groups}) in (1, len(groups)):
@@ -284,25 +284,28 @@ def image_confidence(pooled: Mapping[str, np.ndarray], score: str) -> np.ndarray
   return pooled['image'][:, 0] / pixels if score == 'max_prob' else -pooled['image'][:, 1] / pixels
 
 
-def _rankings(plan: Any, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
-  """The order of models by accuracy and by calibration error on each set, and how sure it is."""
-  chosen = [m for m in ('miou', 'pixel_accuracy', 'ece') if m in plan.measures]
+def _plain(plan: Plan, cells: Sequence[Cell]) -> Iterator[tuple[str, dict[str, Any], Any]]:
+  """Of each set and pool, before recalibration: its name, counts of all models, and scores."""
   for name in (*plan.sets, *plan.pools):
     here = {c.model: c for c in cells if c.set == name and c.calibrator == PLAIN}
-    counts, metrics = {m: c.counts for m, c in here.items()}, next(iter(here.values())).metrics
+    yield name, {m: c.counts for m, c in here.items()}, next(iter(here.values())).metrics
+
+
+def _rankings(plan: Plan, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
+  """The order of models by accuracy and by calibration error on each set, and how sure it is."""
+  how = dict(resamples=plan.config.resamples, seed=plan.config.seed)
+  chosen = [m for m in ('miou', 'pixel_accuracy', 'ece') if m in plan.measures]
+  for name, counts, metrics in _plain(plan, cells):
     for m in chosen:
-      how = dict(resamples=plan.config.resamples, seed=plan.config.seed)
       if ranked := order.ranking(counts, metrics[m], **how):
         yield dict(set=name, metric=m) | dataclasses.asdict(ranked)
 
 
-def _seeds(plan: Any, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
+def _seeds(plan: Plan, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   """Each score of models that were trained several times, before recalibration."""
-  for name in (*plan.sets, *plan.pools):
-    here = {c.model: c for c in cells if c.set == name and c.calibrator == PLAIN}
-    counts = {m: c.counts for m, c in here.items()}
+  for name, counts, metrics in _plain(plan, cells):
     for m in plan.measures:
-      for s in order.over_seeds(counts, plan.seeds, next(iter(here.values())).metrics[m]):
+      for s in order.over_seeds(counts, plan.seeds, metrics[m]):
         about = dict(set=name, metric=m, model=s.name)
         yield about | dict(values=s.values, mean=s.mean, deviation=s.deviation)
 

@@ -1,8 +1,6 @@
 """Checkpoints in mmsegmentation's formats, written here as torch writes them."""
 
 import errno
-import io
-import pickle
 import re
 
 import jax
@@ -16,6 +14,7 @@ from car_jax.importers import __main__ as command
 from car_jax.importers import mmseg
 from car_jax.importers.transformers import mit
 from tests.importers import torch_writer
+from tests.importers.torch_writer import write_legacy
 from tests.replay.nets_torch import SPECS as ALL
 from tests.replay.nets_torch import imported, manifest_of, weights_of
 
@@ -39,33 +38,12 @@ def tiny_config(tmp_path):
   return write
 
 
-def legacy(path, content):
-  """torch.save without zip archive: three heads, the pickle, the storages' keys, their numbers."""
-  storages, out = [], io.BytesIO()
-
-  def pid_of(storage):
-    if not any(s is storage for s in storages):
-      storages.append(storage)
-    key = next(i for i, s in enumerate(storages) if s is storage)
-    return ('storage', storage.kind, str(key), 'cpu', storage.flat.size, None)
-
-  for head in (torch_writer.MAGIC, 1001, {'little_endian': True}):
-    pickle.dump(head, out, protocol=2)
-  with torch_writer.torch_names():
-    torch_writer._pickler(out, pid_of).dump(content)
-  pickle.dump([str(i) for i in range(len(storages))], out, protocol=2)
-  for storage in storages:
-    out.write(np.int64(storage.flat.size).tobytes() + storage.flat.tobytes())
-  path.write_bytes(out.getvalue())
-  return path
-
-
 def checkpoint(weights, prefix=''):
   named = torch_writer.state_dict({prefix + k: v for k, v in weights.items()})
   return {'meta': {'CLASSES': ('road', 'sky'), 'epoch': 3}, 'state_dict': named}
 
 
-@pytest.mark.parametrize('write', [legacy, torch_writer.write_zip])
+@pytest.mark.parametrize('write', [write_legacy, torch_writer.write_zip])
 @pytest.mark.parametrize('prefix', ['', 'module.'])
 def test_every_wrapping_gives_the_same_weights(write, prefix, tmp_path):
   weights = weights_of('deeplabv3plus_basic')
@@ -83,7 +61,7 @@ def test_every_wrapping_gives_the_same_weights(write, prefix, tmp_path):
 def test_a_file_becomes_a_checkpoint(name, tmp_path, tiny_config):
   weights = weights_of(name)
   extra = {'auxiliary_head.conv_seg.weight': np.ones((2, 3)), 'data_preprocessor.mean': np.ones(3)}
-  file = legacy(tmp_path / 'x.pth', checkpoint(weights | extra))
+  file = write_legacy(tmp_path / 'x.pth', checkpoint(weights | extra))
   arguments = ['mmseg', str(file), '--config', tiny_config(SPECS[name])]
   assert command.main([*arguments, '--out', str(tmp_path / 'run')]) == 0
   with checkpoints.Checkpoints(tmp_path / 'run' / 'checkpoints') as saved:
@@ -132,7 +110,7 @@ def test_the_variant_of_a_segformer_is_recognised():
   ],
 )
 def test_mistakes_leave_no_folder(change, spec, method, message, tmp_path, capsys, tiny_config):
-  file = legacy(tmp_path / 'x.pth', checkpoint(change(weights_of('segformer_mmseg'))))
+  file = write_legacy(tmp_path / 'x.pth', checkpoint(change(weights_of('segformer_mmseg'))))
   other = isinstance(spec, str)
   config = tiny_config(
     dict(name=spec) if other else SPECS['segformer_mmseg'] | (spec or {}), method
@@ -149,7 +127,7 @@ class Foreign:
 
 def test_files_that_are_none(tmp_path):
   weights = weights_of('deeplabv3plus_basic')
-  whole = legacy(tmp_path / 'x.pth', checkpoint(weights)).read_bytes()
+  whole = write_legacy(tmp_path / 'x.pth', checkpoint(weights)).read_bytes()
   for share in (0.001, 0.1, 0.4, 0.99):
     (tmp_path / 'short.pth').write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(UserError, match='cut short'):
@@ -162,7 +140,7 @@ def test_files_that_are_none(tmp_path):
   torch_writer.write_zip(tmp_path / 'list.pth', [1, 2])
   with pytest.raises(UserError, match='holds no table of weights'):
     mmseg.opened(tmp_path / 'list.pth')
-  for write in (legacy, torch_writer.write_zip):
+  for write in (write_legacy, torch_writer.write_zip):
     content = checkpoint(weights)
     content['state_dict']['odd'] = Foreign()
     with pytest.raises(UserError, match=r'odd is a .*Foreign.*\n.*with torch'):
@@ -172,7 +150,7 @@ def test_files_that_are_none(tmp_path):
 def test_a_runner_s_checkpoint_is_read_without_the_rest(tmp_path):
   weights = weights_of('deeplabv3plus_basic')
   content = checkpoint(weights) | {'message_hub': {'loss': Foreign()}, 'optimizer': Foreign()}
-  for write in (legacy, torch_writer.write_zip):
+  for write in (write_legacy, torch_writer.write_zip):
     found = mmseg.opened(write(tmp_path / 'iter_80000.pth', content)).weights
     assert found.keys() == weights.keys()
 
@@ -212,7 +190,7 @@ def config_of(tmp_path, tiny_config, **spec):
 def test_nvlabs_names(tmp_path, tiny_config):
   weights = weights_of('segformer_huggingface')
   assert 'backbone.block1.0.attn.kv.weight' in nvlabs(weights)
-  file = legacy(tmp_path / 'x.pth', checkpoint(nvlabs(weights)))
+  file = write_legacy(tmp_path / 'x.pth', checkpoint(nvlabs(weights)))
   config = config_of(tmp_path, tiny_config)
   state, data = mmseg.opened(file).state(config)
   assert data['num_classes'] == 6
@@ -224,7 +202,7 @@ def test_nvlabs_names(tmp_path, tiny_config):
 
 
 def test_the_width_of_the_head_is_the_file_s(tmp_path, tiny_config):
-  file = legacy(tmp_path / 'x.pth', checkpoint(weights_of('segformer_mmseg')))
+  file = write_legacy(tmp_path / 'x.pth', checkpoint(weights_of('segformer_mmseg')))
   config = config_of(tmp_path, tiny_config)
   state, _ = mmseg.opened(file).state(config)
   assert config.method.model.features == 16
@@ -238,7 +216,7 @@ def test_of_a_student_and_its_average_the_average_is_taken(tmp_path, capsys, ord
   parts = {'model.': {n: w + 1 for n, w in weights.items()}, 'ema_model.': weights}
   both = {outer + p + n: w for p in order for n, w in parts[p].items()}
   both |= {f'{outer}imnet_model.{n}': w for n, w in weights.items()}
-  found = mmseg.opened(legacy(tmp_path / 'x.pth', checkpoint(both))).weights
+  found = mmseg.opened(write_legacy(tmp_path / 'x.pth', checkpoint(both))).weights
   assert found.keys() == weights.keys()
   for name, value in weights.items():
     np.testing.assert_array_equal(found[name], value)
@@ -252,7 +230,8 @@ def test_what_wraps_a_model_is_taken_off(tmp_path, outer):
   weights = weights_of('deeplabv3plus_basic')
   named = {outer + n: w for n, w in weights.items()}
   assert (
-    mmseg.opened(legacy(tmp_path / 'x.pth', checkpoint(named))).weights.keys() == weights.keys()
+    mmseg.opened(write_legacy(tmp_path / 'x.pth', checkpoint(named))).weights.keys()
+    == weights.keys()
   )
 
 
@@ -277,7 +256,7 @@ def test_what_wraps_a_model_is_taken_off(tmp_path, outer):
 )
 def test_files_without_a_place_are_named(tmp_path, tiny_config, names, message):
   weights = {name: np.ones((2, 2, 1, 1), np.float32) for name in names}
-  file = legacy(tmp_path / 'x.pth', checkpoint(weights))
+  file = write_legacy(tmp_path / 'x.pth', checkpoint(weights))
   with pytest.raises(UserError, match=message):
     mmseg.opened(file).state(config_of(tmp_path, tiny_config))
 
@@ -285,7 +264,7 @@ def test_files_without_a_place_are_named(tmp_path, tiny_config, names, message):
 @pytest.mark.parametrize('shape', [(), (0, 3), (2**17, 1), (5,)])
 def test_a_head_of_no_classes(tmp_path, tiny_config, shape):
   weights = weights_of('segformer_mmseg') | {'decode_head.conv_seg.weight': np.zeros(shape)}
-  file = legacy(tmp_path / 'x.pth', checkpoint(weights))
+  file = write_legacy(tmp_path / 'x.pth', checkpoint(weights))
   with pytest.raises(UserError, match='is no segmenter|more rows|do not fit'):
     mmseg.opened(file).state(config_of(tmp_path, tiny_config))
 
@@ -295,7 +274,7 @@ def test_a_full_disk_leaves_no_folder(tmp_path, tiny_config, monkeypatch, capsys
     raise OSError(errno.ENOSPC, 'No space left on device')
 
   monkeypatch.setattr(checkpoints.Checkpoints, 'save', full)
-  file = legacy(tmp_path / 'x.pth', checkpoint(weights_of('deeplabv3plus_basic')))
+  file = write_legacy(tmp_path / 'x.pth', checkpoint(weights_of('deeplabv3plus_basic')))
   arguments = ['mmseg', str(file), '--config', tiny_config(SPECS['deeplabv3plus_basic'])]
   out = tmp_path / 'out' / 'run'
   assert command.main([*arguments, '--out', str(out)]) == 2

@@ -90,24 +90,45 @@ def write(path, content, protocol=4):
   return path
 
 
-def write_zip(path, content, root='archive'):
-  """Today's torch.save: a zip of one pickle and one raw file for each storage."""
+def _dumped(out, content, *more):
+  """Pickles content into `out`, and gives the storages of its tensors in the order of their keys.
+
+  more: what follows a storage's size in the reference to it.
+  """
   storages = []
 
   def pid_of(storage):
     if not any(s is storage for s in storages):
       storages.append(storage)
     key = next(i for i, s in enumerate(storages) if s is storage)
-    return ('storage', storage.kind, str(key), 'cpu', storage.flat.size)
+    return ('storage', storage.kind, str(key), 'cpu', storage.flat.size, *more)
 
-  out = io.BytesIO()
   with torch_names():
     _pickler(out, pid_of).dump(content)
+  return storages
+
+
+def write_zip(path, content, root='archive'):
+  """Today's torch.save: a zip of one pickle and one raw file for each storage."""
+  storages = _dumped(out := io.BytesIO(), content)
   with zipfile.ZipFile(path, 'w') as archive:
     archive.writestr(f'{root}/data.pkl', out.getvalue())
     archive.writestr(f'{root}/version', '3\n')
     for i, storage in enumerate(storages):
       archive.writestr(f'{root}/data/{i}', storage.flat.tobytes())
+  return path
+
+
+def write_legacy(path, content):
+  """torch.save without zip archive: three heads, the pickle, the storages' keys, their numbers."""
+  out = io.BytesIO()
+  for head in (MAGIC, 1001, {'little_endian': True}):
+    pickle.dump(head, out, protocol=2)
+  storages = _dumped(out, content, None)
+  pickle.dump([str(i) for i in range(len(storages))], out, protocol=2)
+  for storage in storages:
+    out.write(np.int64(storage.flat.size).tobytes() + storage.flat.tobytes())
+  path.write_bytes(out.getvalue())
   return path
 
 

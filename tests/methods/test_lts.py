@@ -15,6 +15,7 @@ from car_jax.methods.lts import LTS, image_losses
 from car_jax.methods.supervised import Supervised
 from car_jax.nn.init import initialize
 from car_jax.nn.local_temperature import LocalTemperature
+from tests.methods import learning
 from tests.methods.test_car import BATCH, SIDE, B, C, changed
 from tests.whole import whole
 
@@ -25,12 +26,7 @@ KEY = jax.random.key(3)
 
 @pytest.fixture(scope='module')
 def trained():
-  step = jax.jit(METHOD.step)
-  state, losses = METHOD.init(0, BATCH), []
-  for i in range(8):
-    state, logs = step(state, BATCH, jax.random.key(i))
-    losses.append(float(logs['loss/cross_entropy']))
-  return state, losses
+  return learning.trained(METHOD, BATCH, 'loss/cross_entropy')
 
 
 def test_the_loss_falls_and_the_segmenter_stays(trained):

@@ -9,6 +9,7 @@ import pytest
 from car_jax.errors import UserError
 from car_jax.methods.supervised import Supervised
 from car_jax.nn.net import Net
+from tests.methods import learning
 from tests.methods.test_car import BATCH as UNLABELLED
 from tests.methods.test_car import SIDE, B, C, changed
 from tests.whole import whole
@@ -25,12 +26,7 @@ BATCH = UNLABELLED | {'labels': UNLABELLED['label'][:, None]}
 
 @pytest.fixture(scope='module')
 def trained():
-  step = jax.jit(METHOD.step)
-  state, losses = METHOD.init(0, BATCH), []
-  for i in range(8):
-    state, logs = step(state, BATCH, jax.random.key(i))
-    losses.append(float(logs['loss/cross_entropy']))
-  return state, losses
+  return learning.trained(METHOD, BATCH, 'loss/cross_entropy')
 
 
 def test_the_loss_falls_on_one_batch(trained):
