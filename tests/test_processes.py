@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from car_jax import checkpoints, processes
+from car_jax import checkpoints, processes, sharding
 from car_jax.errors import UserError
 from tests import conftest
 from tests.test_sharding import free_port
@@ -285,6 +285,15 @@ def test_of_a_killed_process_0_jaxlib_tells_the_others(tmp_path):
     group.all[0].kill()
     assert group.statuses(SECONDS) == [-signal.SIGKILL, -signal.SIGABRT]
     assert 'another task died' in group.text(1)
+
+
+@pytest.mark.slow
+def test_a_process_0_that_says_nothing_more_ends_the_others(tmp_path):
+  """As one whose host is lost: no connection is closed."""
+  with Group(tmp_path, 2, *training(tmp_path / 'run', steps=10**6, save_every=1)) as group:
+    group.wait_for(saved(tmp_path / 'run'))
+    group.all[0].send_signal(signal.SIGSTOP)
+    assert group.all[1].wait(2 * sharding.HEARTBEAT) == -signal.SIGABRT
 
 
 @pytest.mark.slow
