@@ -169,7 +169,7 @@ def own(kind: str, name: str) -> Any:
   if '' not in sys.path and '.' not in sys.path:
     sys.path.append('.')  # a script's own folder stands there instead
   try:
-    found = importlib.import_module(module)
+    imported = importlib.import_module(module)
   except ModuleNotFoundError as e:
     if e.name not in (module, module.partition('.')[0]):
       raise UserError(f'{kind} {name!r}: {module} needs a module {e.name!r}, not found') from e
@@ -179,9 +179,9 @@ def own(kind: str, name: str) -> Any:
     at = traceback.extract_tb(e.__traceback__)[-1]
     where = f'\n  {at.filename}, line {at.lineno}' if '<frozen' not in at.filename else ''
     raise UserError(f'{kind} {name!r}: {module} cannot be imported ({reason(e)}){where}') from e
-  if not hasattr(found, attribute):
-    raise UserError(f'{module} has no {attribute!r}\n{nearest(attribute, dir(found))}')
-  return getattr(found, attribute)
+  if not hasattr(imported, attribute):
+    raise UserError(f'{module} has no {attribute!r}\n{nearest(attribute, dir(imported))}')
+  return getattr(imported, attribute)
 
 
 def check_known(config: Any) -> None:

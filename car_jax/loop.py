@@ -70,7 +70,6 @@ def train(
     start_step=start,
     host=jax.process_index(),
     hosts=jax.process_count(),
-    devices=mesh.size,
   )
   with (
     configs.setting_up('data'),

@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,7 @@ def claimed(workdir: Path, config: ConfigDict, *, new: bool) -> Iterator[None]:
 
 def check_same(config: ConfigDict) -> None:
   """Raises UserError unless all processes have one config, but for where a host has its data."""
-  common = lambda values: {k: v for k, v in values.items() if k not in HOSTS_OWN}
-  kept = json.loads(configs.to_json(config), object_hook=common)
+  kept = _without(json.loads(configs.to_json(config)), HOSTS_OWN)
   digests = sharding.gathered(zlib.crc32(json.dumps(kept, sort_keys=True).encode()) >> 1)
   if differing := [str(k) for k, digest in enumerate(digests) if digest != digests[0]]:
     raise UserError(
@@ -160,10 +159,12 @@ def _config_of(workdir: Path) -> ConfigDict | None:
 
 
 def _without_free(config: ConfigDict) -> ConfigDict:
-  def of_data(value: Any) -> Any:
-    if not isinstance(value, dict):
-      return value
-    return {k: of_data(v) for k, v in value.items() if k not in FREE_DATA}
-
   fixed = {k: v for k, v in config.to_dict().items() if k not in FREE}
-  return ConfigDict(fixed | {'data': of_data(fixed['data'])})
+  return ConfigDict(fixed | {'data': _without(fixed['data'], FREE_DATA)})
+
+
+def _without(values: Any, keys: Collection[str]) -> Any:
+  """Without these keys, in the dicts inside too."""
+  if not isinstance(values, dict):
+    return values
+  return {k: _without(v, keys) for k, v in values.items() if k not in keys}

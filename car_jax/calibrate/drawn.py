@@ -12,6 +12,7 @@ import numpy as np
 from car_jax.calibrate.base import Sample
 from car_jax.evaluate.engine import Predicted
 from car_jax.metrics.base import Outputs
+from car_jax.metrics.pixel_counts import known
 
 
 def pixels(ids: Iterable[str], count: int, drawn: int, seed: int) -> np.ndarray:
@@ -34,10 +35,8 @@ def of_batch(predicted: Predicted, drawn: int, seed: int, ignore: int | None) ->
   m = batch['labels'].shape[1]
   at = pixels(predicted.ids, h * w, drawn or h * w, seed)
   logits = jnp.take_along_axis(logits.reshape(b, h * w, c), at[..., None], 1)
-  labels = jnp.take_along_axis(batch['labels'].reshape(b, m, h * w), at[:, None], 2)
-  counted = (labels >= 0) & (labels < c) & (batch['label_weight'] > 0)[..., None]
-  counted &= labels != (-1 if ignore is None else ignore)
-  labels = jnp.where(counted, labels, -1).reshape(b, -1)
+  labels = jnp.where(known(batch, c, ignore), batch['labels'], -1).reshape(b, m, h * w)
+  labels = jnp.take_along_axis(labels, at[:, None], 2).reshape(b, -1)
   logits, labels, features = predicted.fetch((logits, labels, batch.get('features')))
   return Sample(
     np.tile(np.asarray(logits, np.float32)[keep], (1, m, 1)),

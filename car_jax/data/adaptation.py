@@ -60,8 +60,7 @@ def joined(data: Data, source: Dataset, target: Dataset) -> 'TwoDomains':
   source_options, target_options = data.source, data.target or Target()
   assert source_options is not None
   records = source.split(source_options.split)
-  what = f'the source {source.info.name}'
-  pipeline.check_enough(what, len(records), data.batch, jax.device_count())
+  pipeline.check_enough(f'the source {source.info.name}', len(records), data.batch)
   most = target.info.num_classes
   if any(k >= most for k in target_options.uniform_classes):
     raise UserError(

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Generator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from car_jax.data import class_flips, transforms
@@ -38,26 +39,25 @@ def train_batches(
   start_step: int = 0,
   host: int = 0,
   hosts: int = 1,
-  devices: int = 1,
 ) -> Generator[Batch, None, None]:
   """This host's share of batches start_step, start_step + 1, ... without end.
 
-  devices: of all hosts, which share a batch equally. Raises UserError when the split is smaller
-  than a batch or the images differ in size.
+  Raises UserError when the split is smaller than a batch or the images differ in size.
   """
   if hasattr(source, 'train_batches'):  # a source that makes its batches, such as the 1-D toy
     yield from source.train_batches(seed=seed, start_step=start_step, host=host, hosts=hosts)
     return
   data = data_options.of(config)
-  check_enough(f'the training split of {info.name}', len(source), data.batch, devices)
+  check_enough(f'the training split of {info.name}', len(source), data.batch)
   order = _Order(len(source), data.batch, seed, host, hosts)
   rows = _Rows(source, info, data, order, start_step * order.local)
   yield from _read(rows, order.local, data)
 
 
-def check_enough(what: str, images: int, batch: int, devices: int) -> None:
-  """Raises UserError for fewer images than a batch has."""
+def check_enough(what: str, images: int, batch: int) -> None:
+  """Raises UserError for fewer images than a batch has; what it advises all devices share."""
   if images < batch:
+    devices = jax.device_count()
     most = images // devices * devices
     mend = (
       f'use --config.data.batch={most} or less' if most else f'use fewer than {devices} devices'

@@ -151,20 +151,23 @@ def nearest_indices(source: int, target: int, scale: float | None = None) -> np.
 
 
 def nearest_resized(
-  x: np.ndarray, height: int, width: int, scale: float | None = None
+  x: np.ndarray, height: int, width: int, scale: float | None = None, axis: int = 0
 ) -> np.ndarray:
-  """[H, W, ..] -> [height, width, ..], see `nearest_indices`."""
-  rows, columns = (nearest_indices(*n, scale) for n in zip(x.shape, (height, width), strict=False))
-  return x[rows[:, None], columns]
+  """[.., H, W, ..] -> [.., height, width, ..], rows along `axis`; see `nearest_indices`."""
+  h, w = x.shape[axis : axis + 2]
+  rows, columns = nearest_indices(h, height, scale), nearest_indices(w, width, scale)
+  return x[(slice(None),) * axis + (rows[:, None], columns)]
 
 
 def resize_nearest(
   example: Example, height: int, width: int, scale: float | None = None
 ) -> Example:
   """Image and labels at height x width, both by nearest neighbour."""
-  resized = lambda x: nearest_resized(x, height, width, scale)
-  labels = np.stack([resized(label) for label in example['labels']])
-  return example | {'image': resized(example['image']), 'labels': labels}
+  labels = nearest_resized(example['labels'], height, width, scale, axis=1)
+  return example | {
+    'image': nearest_resized(example['image'], height, width, scale),
+    'labels': labels,
+  }
 
 
 def _one_of(scales: Factors, rng: np.random.Generator) -> float:
@@ -233,7 +236,7 @@ class ResizedCrop:
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     side = int(min(example['image'].shape[:2]) * _one_of(self.scales, rng))
     window = RandomCrop(side)(example, rng)
-    labels = np.stack([nearest_resized(label, self.size, self.size) for label in window['labels']])
+    labels = nearest_resized(window['labels'], self.size, self.size, axis=1)
     image = np.uint8(np.round(area_resized(window['image'], self.size)))
     return window | {'image': image, 'labels': labels}
 

@@ -19,6 +19,7 @@ from car_jax.evaluate import engine, plan, predict
 from car_jax.evaluate.engine import Predicted, Row
 from car_jax.evaluate.predict import READERS, Prediction, Subject
 from car_jax.evaluate.results import Results
+from car_jax.methods.base import ignored_class
 from car_jax.metrics.base import Outputs, Source, Traits
 from car_jax.metrics.of_probabilities import Diagram, FlipDetails, Votes
 from car_jax.metrics.of_samples import Distances
@@ -130,9 +131,8 @@ class Evaluator:
 
   @property
   def ignored(self) -> int | None:
-    """The ignored label where it is a class like others, which models may predict."""
-    ignore = self.plan.ignore
-    return None if ignore is not None and ignore >= self.info.num_classes else ignore
+    """See `ignored_class`."""
+    return ignored_class(self.plan.ignore, self.info.num_classes)
 
   def program(self, subject: Subject) -> Any:
     """What `predict` calls, jitted: program(state, batch, rng) -> Prediction."""

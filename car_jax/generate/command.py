@@ -20,7 +20,7 @@ Job = tuple[int, str]  # index, domain or object
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What was asked for on the command line."""
+  """What the command line says."""
 
   options: Any
   out: pathlib.Path
@@ -32,7 +32,7 @@ class Generator(Protocol):
 
   @property
   def groups(self) -> dict[str, dict[str, Any]]:
-    """The domains or objects, and what is said of each."""
+    """The domains or objects, and their fields of the index."""
 
   def settings(self) -> dict[str, Any]:
     """What images depend on, see `settings`."""
@@ -41,7 +41,7 @@ class Generator(Protocol):
     """Reads the weights: how many jobs go together, and what makes these, in order."""
 
 
-def request(arguments: Sequence[str], name: str, about: str, schema: type) -> Request | None:
+def parse(arguments: Sequence[str], name: str, about: str, schema: type) -> Request | None:
   """Parsed arguments; None where only the options were to be listed. Raises UserError."""
   parser = errors.parser(f'generate {name}', about)
   add = parser.add_argument
@@ -168,17 +168,17 @@ def main(
   opened: Callable[[Any], Generator],
 ) -> int:
   """A generator's command -> exit status. opened: its options -> what makes images."""
-  asked = request(arguments, kind, about, schema)
-  if asked is None:
+  request = parse(arguments, kind, about, schema)
+  if request is None:
     return 0
-  maker = opened(asked.options)
-  how = dict(generator='diffusion', seed=asked.options.seed, settings=maker.settings())
-  writer = records.Writer(asked.out, kind, groups=maker.groups, **how)
-  return generate(asked, writer, todo(writer, asked.indices, maker.groups), maker.loaded)
+  maker = opened(request.options)
+  how = dict(generator='diffusion', seed=request.options.seed, settings=maker.settings())
+  writer = records.Writer(request.out, kind, groups=maker.groups, **how)
+  return generate(request, writer, todo(writer, request.indices, maker.groups), maker.loaded)
 
 
 def generate(
-  asked: Request,
+  request: Request,
   writer: records.Writer,
   jobs: Sequence[Job],
   loaded: Callable[[Interrupt], tuple[int, Callable[[Sequence[Job]], Iterator[Any]]]],
@@ -200,7 +200,7 @@ def generate(
     except Stopped:
       status = stop.status
       print('stopped; the same command goes on')
-  items = [item for item in sets.write_index(asked.out) if item.kind == kind]
+  items = [item for item in sets.write_index(request.out) if item.kind == kind]
   print('\n'.join(sets.acceptance(items)))
-  print(f'{asked.out / records.INDEX}\nnext: car-jax generate look {asked.out}')
+  print(f'{request.out / records.INDEX}\nnext: car-jax generate look {request.out}')
   return status

@@ -78,6 +78,11 @@ def _precise_predictors(predictors: Callable) -> Callable:
   return computed
 
 
+def ignored_class(ignore: int | None, num_classes: int) -> int | None:
+  """The ignored label where it is one of the classes, which predictions might have."""
+  return ignore if ignore is not None and ignore < num_classes else None
+
+
 class Method(Computed):
   """One file per method: a frozen dataclass made of this, whose fields are the config's options.
 
@@ -97,9 +102,8 @@ class Method(Computed):
 
   @property
   def ignored_class(self) -> int | None:
-    """The ignored label where it is one of the classes, which predictions might have."""
-    ignore = self.ignore_label
-    return ignore if ignore is not None and ignore < self.num_classes else None
+    """See the function of this name."""
+    return ignored_class(self.ignore_label, self.num_classes)
 
   @property
   def given_parts(self) -> tuple[str, ...]:

@@ -175,8 +175,7 @@ class CAR(Recomputing, Method):
     the same in training as for an image without labels, and no loss looks there.
     """
     probs = jax.nn.softmax(logits / self.temperature)
-    ignored = self.ignore_label is not None and self.ignore_label < self.num_classes
-    return self._keep_ignored(probs, label) if ignored else probs
+    return probs if self.ignored_class is None else self._keep_ignored(probs, label)
 
   def _condition(self, batch: Batch, probs: Array | None) -> Array:
     return self._observed(batch) if probs is None else jnp.concatenate([batch['image'], probs], -1)

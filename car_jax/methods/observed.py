@@ -37,7 +37,6 @@ class Observed(Method):
         raise UserError(
           f'method.{key} is {given}\n  give pixel_mean and pixel_std {self.channels} number(s)'
         )
-
     if self.stretched and not self.pixel_mean:
       raise UserError(
         'method.stretched changes nothing in images that get mean 0 and deviation 1\n'

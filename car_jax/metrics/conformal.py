@@ -70,7 +70,7 @@ class Kept:
 
   @property
   def verdict(self) -> str:
-    """'holds', 'broken' or 'undecided'; '' without a loss.
+    """Empty without a loss; else one of three.
 
     'holds': the mean loss is at most alpha. 'broken': its whole interval is above. 'undecided': the
     mean is above alpha, but images drawn again might give less; or there is no interval.

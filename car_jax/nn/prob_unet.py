@@ -59,7 +59,6 @@ class ProbUNet(ThreeConvNet):
   """A single logit for the second of two classes, whose mask the posterior sees as 0 and 1."""
   wide_latent_bias: bool = False
   """Biases of the latents start as normal draws of deviation 1 in place of 0.001."""
-
   orthogonal: bool = False
   """Kernels of the layers that join features and latent start orthogonal."""
 

@@ -100,7 +100,6 @@ class UNet(ThreeConvNet):
   """Batch norm after each convolution."""
   align_corners: bool = False
   """Whether maps are enlarged with the centres of corner pixels on each other."""
-
   torch_start: bool = False
   """All layers start as PyTorch's do, as in the first stage of ATFM; without, convolutions of three
   by three as in MoSE."""

@@ -149,15 +149,15 @@ def _sets(study: Study, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
   first = {c.set: c for c in reversed(cells)}
   plan = study.plan
   for name in (*plan.sets, *plan.pools):
-    of, seen = plan.sets.get(name) or ImageSet(condition=name), first[name]
-    about = of.about or ' + '.join(plan.pools.get(name, ())) or _data_words(of)
+    image_set, seen = plan.sets.get(name) or ImageSet(condition=name), first[name]
+    about = image_set.about or ' + '.join(plan.pools.get(name, ())) or _data_words(image_set)
     yield dict(
       name=name,
       about=about,
       role=_role(plan, name),
       pool=name in plan.pools,
-      condition=of.condition,
-      shift=of.shift,
+      condition=image_set.condition,
+      shift=image_set.shift,
       images=len(seen.counts.ids),
       pixels=int(seen.pixels['pixels'].sum()),
     )
@@ -176,9 +176,9 @@ def _role(plan: Plan, name: str) -> str:
   return 'in-domain' if roles == {'in-domain'} else 'shifted'
 
 
-def _data_words(images: ImageSet) -> str:
-  data = images.data
-  parts = [data.get('name'), images.split, data.get('corruption'), images.labels]
+def _data_words(image_set: ImageSet) -> str:
+  data = image_set.data
+  parts = [data.get('name'), image_set.split, data.get('corruption'), image_set.labels]
   return ', '.join(filter(None, parts))
 
 

@@ -41,29 +41,31 @@ class LazySegmenter:
       self._memory[self.name] = open_segmenter(self._model, self._plan, self._mesh)
     return self._memory[self.name]
 
-  def images(self, of: ImageSet) -> Images:
-    return self._of(of)[0]
+  def images(self, image_set: ImageSet) -> Images:
+    return self._of(image_set)[0]
 
-  def data_print(self, of: ImageSet) -> str:
+  def data_print(self, image_set: ImageSet) -> str:
     """Changes when a set's files, or what is done to them, change."""
-    return self._of(of)[1]
+    return self._of(image_set)[1]
 
-  def _of(self, of: ImageSet) -> tuple[Images, str]:
-    if of.name not in self._images:
-      keys = dict(data=of.data, split=of.split, labels=of.labels, absent=of.absent)
+  def _of(self, image_set: ImageSet) -> tuple[Images, str]:
+    if image_set.name not in self._images:
+      keys = dict(
+        data=image_set.data, split=image_set.split, labels=image_set.labels, absent=image_set.absent
+      )
       seen = {k: v for k, v in keys.items() if v not in ('', ())}
-      images = self._opened().images(of)
-      self._images[of.name] = images, agreed(digest(seen, [*map(_stamp, images.files)]))
-    return self._images[of.name]
+      images = self._opened().images(image_set)
+      self._images[image_set.name] = images, agreed(digest(seen, [*map(_stamp, images.files)]))
+    return self._images[image_set.name]
 
   def batches(
-    self, of: ImageSet, only: Sequence[int] | None = None, features: bool = False
+    self, image_set: ImageSet, only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
-    return self._opened().batches(of, only, features)
+    return self._opened().batches(image_set, only, features)
 
-  def first(self, of: ImageSet) -> set[str]:
+  def first(self, image_set: ImageSet) -> set[str]:
     """What a batch of a folder's set has besides logits and labels, by its first image."""
-    return {key for one in self.batches(of, [0], True) for key in one.batch}
+    return {key for one in self.batches(image_set, [0], True) for key in one.batch}
 
 
 def open_segmenter(model: Model, plan: Plan, mesh: Mesh) -> Segmenter:

@@ -397,10 +397,10 @@ def _calibrators(c: ConfigDict) -> dict[str, str]:
   return dict(sorted(((k, v) for k, v in c.calibrators.items() if k != PLAIN), key=order))
 
 
-def _place(images: ImageSet) -> tuple[Any, ...]:
+def _place(image_set: ImageSet) -> tuple[Any, ...]:
   """In-domain sets first, then by condition and growing shift."""
-  shift = -1 if images.shift is None else images.shift
-  return images.role != 'in-domain', images.condition, shift
+  shift = -1 if image_set.shift is None else image_set.shift
+  return image_set.role != 'in-domain', image_set.condition, shift
 
 
 def is_file(kind: str) -> bool:

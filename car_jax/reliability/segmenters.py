@@ -62,11 +62,11 @@ class Segmenter(Protocol):
   def has_features(self) -> bool | None:
     """None: not known before a batch is read."""
 
-  def images(self, of: ImageSet) -> Images:
+  def images(self, image_set: ImageSet) -> Images:
     """Of a set. Raises UserError where the segmenter has other classes."""
 
   def batches(
-    self, of: ImageSet, only: Sequence[int] | None = None, features: bool = False
+    self, image_set: ImageSet, only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
     """All images of a set, or those at the indices `only`, in order. Raises UserError."""
 
@@ -109,22 +109,22 @@ class Checkpoint:
     args = (predictor, self._samples_drawn, chunk, ignore, state, batch, self._rng)
     return predict.predict(*args, compare=True)
 
-  def _open(self, of: ImageSet) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
+  def _open(self, image_set: ImageSet) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
     """A set's DataInfo, records and data config: the run's own but for what the set says."""
     own = {
       k: v for k, v in self.config['data'].items() if k not in ('class_flips', 'source', 'target')
     }
-    config = data_options.over(own, {'eval_batch': self._mesh.size} | dict(of.data))
+    config = data_options.over(own, {'eval_batch': self._mesh.size} | dict(image_set.data))
     data = opening.open_dataset(config)
     if data.info.readers > 1:
       raise UserError(
         f'{config["name"]} has {data.info.readers} readers; reliability is scored on one label\n'
         '  car-jax eval --checkpoint scores against several readers'
       )
-    return data.info, data.split(of.split or 'test'), config
+    return data.info, data.split(image_set.split or 'test'), config
 
-  def images(self, of: ImageSet) -> Images:
-    (info, source, config), own = self._open(of), self._method.num_classes
+  def images(self, image_set: ImageSet) -> Images:
+    (info, source, config), own = self._open(image_set), self._method.num_classes
     if info.num_classes != own:
       raise UserError(
         f'model {self.name!r} says {own} classes, {info.name} has {info.num_classes}\n'
@@ -134,14 +134,14 @@ class Checkpoint:
     if line and line not in self._lines:
       sharding.say(f'{self.name}: {line}')
     self._lines.add(line)
-    by_object = of.by_object or info.by_object
+    by_object = image_set.by_object or info.by_object
     names, palette = tuple(map(str, info.class_names)), tuple(info.palette)
     return Images(len(source), names, palette, by_object, prepared_files(config))
 
   def batches(
-    self, of: ImageSet, only: Sequence[int] | None = None, features: bool = False
+    self, image_set: ImageSet, only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
-    info, source, config = self._open(of)
+    info, source, config = self._open(image_set)
     source = source if only is None else sources.Picked(source, only)
     whole = config['eval_batch'] == 1  # then every device sees it
     here = dict(host=jax.process_index(), hosts=jax.process_count())
@@ -194,29 +194,35 @@ class Folder:
   def fingerprint(self) -> str:
     return ', '.join(filter(None, (self.path, self.kind, self.resize)))
 
-  def _opened(self, of: ImageSet) -> tuple[Predictions, Labels]:
-    key = self.path.replace('{set}', of.name), of.labels
+  def _opened(self, image_set: ImageSet) -> tuple[Predictions, Labels]:
+    key = self.path.replace('{set}', image_set.name), image_set.labels
     if key not in self._open:
       place, labels = paths.fetched(key[0]), key[1] and str(paths.fetched(key[1]))
       self._open[key] = files.of_study(self.name, place, labels)
     return self._open[key]
 
-  def images(self, of: ImageSet) -> Images:
-    made, _ = self._opened(of)
-    return Images(len(made.ids), made.names or self.names, self.palette, of.by_object, made.files)
+  def images(self, image_set: ImageSet) -> Images:
+    predictions, _ = self._opened(image_set)
+    return Images(
+      len(predictions.ids),
+      predictions.names or self.names,
+      self.palette,
+      image_set.by_object,
+      predictions.files,
+    )
 
   def batches(
-    self, of: ImageSet, only: Sequence[int] | None = None, features: bool = False
+    self, image_set: ImageSet, only: Sequence[int] | None = None, features: bool = False
   ) -> Iterator[Predicted]:
     """One image at a time. Raises UserError that names the file."""
-    (made, labels), first = self._opened(of), ''
-    how = Reading(len(made.names or self.names), self.kind, self.resize)
-    for id in made.ids if only is None else [made.ids[i] for i in only]:
-      ((path, raw),) = made.arrays(id)
+    (predictions, labels), first = self._opened(image_set), ''
+    how = Reading(len(predictions.names or self.names), self.kind, self.resize)
+    for id in predictions.ids if only is None else [predictions.ids[i] for i in only]:
+      ((path, raw),) = predictions.arrays(id)
       arrays, own = read(path, raw, labels, id, how)
       kind = _kind(arrays, own)
-      if not first and only is None and not made.names:
-        sharding.say(f'{made.about}: read as {kind}{self._otherwise(kind)}', sys.stderr)
+      if not first and only is None and not predictions.names:
+        sharding.say(f'{predictions.about}: read as {kind}{self._otherwise(kind)}', sys.stderr)
       if kind != (first := first or kind):
         raise UserError(
           f'{path} holds {kind}, files before it {first}\n  score them one by one, or give --kind'

@@ -115,8 +115,8 @@ class Study:
       self.say(f'{len(self.plan.models)} models are studied; not there: {", ".join(absent)}')
     for model in self.plan.models:
       fits = self.fits(model)
-      for images in self.plan.sets.values():
-        self._check_inputs(model, images, {k: f.calibrator for k, f in fits.items()})
+      for image_set in self.plan.sets.values():
+        self._check_inputs(model, image_set, {k: f.calibrator for k, f in fits.items()})
       chosen = self.thresholds(model, fits)
       cells = [c for name in self.plan.sets for c in self._cells(model, name, fits, chosen)]
       yield cells + self._pooled(cells)
@@ -131,14 +131,14 @@ class Study:
       lazy_segmenter.check_data(named, sets, self.plan.calibrate_on)
     for model in reversed(self.plan.models):  # the first stays in memory
       segmenter = self.segmenter(model)
-      for images in [*sets, *on]:
-        names = segmenter.images(images).names
+      for image_set in [*sets, *on]:
+        names = segmenter.images(image_set).names
         guarantees.kinds(self.plan.guarantees, names)
-        by_classes.setdefault(names, f'{model} on {images.name}')
-        self._metrics(segmenter, images)
+        by_classes.setdefault(names, f'{model} on {image_set.name}')
+        self._metrics(segmenter, image_set)
       given = {k: f.calibrator for k, f in self._given(model, len(names)).items()}
-      for images in sets:
-        self._check_inputs(model, images, given)
+      for image_set in sets:
+        self._check_inputs(model, image_set, given)
     if len(by_classes) > 1:
       (a, first), (b, second), *_ = by_classes.items()
       raise UserError(f'classes differ: {first} has {len(a)}, {second} {len(b)}: {_odd(a, b)}')
@@ -149,7 +149,7 @@ class Study:
     kinds = {k: v for k, v in self.plan.calibrators.items() if is_file(v)}
     return {k: files.load(place(kind), classes=classes) for k, kind in kinds.items()}
 
-  def _check_inputs(self, model: str, images: ImageSet, used: Mapping[str, Any]) -> None:
+  def _check_inputs(self, model: str, image_set: ImageSet, used: Mapping[str, Any]) -> None:
     """Raises UserError for a calibrator that needs what the model does not give."""
     wanted = {k: need for k, v in used.items() if (need := base.needs(v))}
     if not wanted:
@@ -157,12 +157,12 @@ class Study:
     segmenter = self.segmenter(model)
     there = {'image', 'features'} if segmenter.has_features else {'image'}
     if segmenter.has_features is None:
-      there = segmenter.first(images)
+      there = segmenter.first(image_set)
     for name, need in wanted.items():
       if need not in there:
         raise UserError(
           f'calibrator {name!r} needs {base.NEEDED[need]}, and model {model!r} has none of '
-          f'{images.name!r}\n  leave one of them out of the study'
+          f'{image_set.name!r}\n  leave one of them out of the study'
         )
 
   def fits(self, model: str) -> dict[str, base.Fit]:
@@ -182,7 +182,7 @@ class Study:
     return self._fits[model]
 
   def _fitted(self, model: str, wanted: Mapping[str, str]) -> dict[str, base.Fit]:
-    images, how = self.plan.fitted_on, self.plan.how
+    image_set, how = self.plan.fitted_on, self.plan.how
     how = dataclasses.replace(how, sampled=self.plan.config.calibration_pixels)
     segmenter = self.segmenter(model)
     if segmenter.has_features is False:
@@ -190,8 +190,8 @@ class Study:
     if not wanted:
       return {}
     features = any(_on_features(kind) for kind in wanted.values())
-    meter = self._progress(f'{model}: calibrating', segmenter.images(images).size)
-    sample = count.sample(segmenter.batches(images, features=features), how, progress=meter)
+    meter = self._progress(f'{model}: calibrating', segmenter.images(image_set).size)
+    sample = count.sample(segmenter.batches(image_set, features=features), how, progress=meter)
     if sample.features is None:
       wanted = self._without_features(model, wanted)
     out = {}
@@ -218,18 +218,18 @@ class Study:
     """By calibrator and guarantee, chosen on calibrate_on."""
     if not self.plan.guarantees:
       return {}
-    images, how, segmenter = self.plan.fitted_on, self.plan.how, self.segmenter(model)
-    kinds = guarantees.kinds(self.plan.guarantees, segmenter.images(images).names)
+    image_set, how, segmenter = self.plan.fitted_on, self.plan.how, self.segmenter(model)
+    kinds = guarantees.kinds(self.plan.guarantees, segmenter.images(image_set).names)
     sources = guarantees.sources(kinds)
     file = lambda k: self._file('guarantees', model, k)
-    mark = lambda v: self._mark(model, images, sources, v)
+    mark = lambda v: self._mark(model, image_set, sources, v)
     parts = {k: Part(v, file(k), mark(v)) for k, v in used(fits).items()}
 
     def counting(batches: Any, missing: Mapping[str, Any], meter: Any) -> dict[str, Any]:
       found = count.losses(batches, sources, missing, how, progress=meter)
       return {k: (counts, {}) for k, counts in found.items()}
 
-    done = self._done(f'{model}: choosing thresholds', model, images, parts, counting)
+    done = self._done(f'{model}: choosing thresholds', model, image_set, parts, counting)
     chosen = {k: guarantees.choose(done[k][0], self.plan.guarantees, kinds) for k in parts}
     for line in guarantees.warnings(self.plan.guarantees, chosen.values()):
       self.say(f'warning: {line}')
@@ -243,11 +243,11 @@ class Study:
     chosen: Mapping[str, Mapping[str, Chosen]],
   ) -> Iterator[Cell]:
     """All calibrators on one model and set; those that are missing share one pass."""
-    images, how = self.plan.sets[name], self.plan.how
-    metrics = self._metrics(self.segmenter(model), images)
+    image_set, how = self.plan.sets[name], self.plan.how
+    metrics = self._metrics(self.segmenter(model), image_set)
     of = {k: chosen.get(k, {}) for k in used(fits)}
     file = lambda k: self._file('cells', model, name, k)
-    mark = lambda k, v: self._cell_print(model, images, v, of[k])
+    mark = lambda k, v: self._cell_print(model, image_set, v, of[k])
     parts = {k: Part(v, file(k), mark(k, v)) for k, v in used(fits).items()}
     every = [*metrics.values(), *(m for c in of[PLAIN].values() for m in (c.loss, c.size))]
     given = {k: {'thresholds': {n: c.threshold for n, c in v.items()}} for k, v in of.items()}
@@ -256,7 +256,7 @@ class Study:
       found = count.cells(batches, every, missing, how, given=given, progress=meter)
       return {k: (counts, dict(exact=self._exact(counts, metrics))) for k, counts in found.items()}
 
-    done = self._done(f'{model} on {name}', model, images, parts, counting)
+    done = self._done(f'{model} on {name}', model, image_set, parts, counting)
     about = lambda k: (done[k][0], metrics, done[k][1]['exact'], of[k])
     return (Cell(model, name, k, *about(k)) for k in parts)
 
@@ -264,7 +264,7 @@ class Study:
     self,
     title: str,
     model: str,
-    images: ImageSet,
+    image_set: ImageSet,
     parts: Mapping[str, Part],
     counting: Callable[..., dict[str, Any]],
   ) -> dict[str, tuple[cell.Cell, dict[str, Any]]]:
@@ -277,8 +277,8 @@ class Study:
     if missing:
       segmenter = self.segmenter(model)
       features = any(base.needs(v) == 'features' for v in missing.values())
-      meter = self._progress(title, segmenter.images(images).size)
-      batches = segmenter.batches(images, features=features)
+      meter = self._progress(title, segmenter.images(image_set).size)
+      batches = segmenter.batches(image_set, features=features)
       for k, (counts, about) in counting(batches, missing, meter).items():
         if jax.process_index() == 0:
           counts.save(parts[k].path, about | dict(print=parts[k].print))
@@ -286,14 +286,14 @@ class Study:
       sharding.barrier(title)
     return done
 
-  def _metrics(self, segmenter: LazySegmenter, images: ImageSet) -> dict[str, Metric]:
+  def _metrics(self, segmenter: LazySegmenter, image_set: ImageSet) -> dict[str, Metric]:
     """The study's scores on a set. Raises UserError for an absent class that it has not."""
-    names = segmenter.images(images).names
-    if unknown := [c for c in images.absent if c not in names]:
+    names = segmenter.images(image_set).names
+    if unknown := [c for c in image_set.absent if c not in names]:
       raise UserError(
-        f'set {images.name!r} has no class {unknown[0]!r}\n{nearest(unknown[0], names)}'
+        f'set {image_set.name!r} has no class {unknown[0]!r}\n{nearest(unknown[0], names)}'
       )
-    return {m.name: m for m in self.plan.metrics(names, images.absent)}
+    return {m.name: m for m in self.plan.metrics(names, image_set.absent)}
 
   def _exact(self, counts: cell.Cell, metrics: Mapping[str, Metric]) -> dict[str, float]:
     """Where all scores were sorted; what was sorted is then let go."""
@@ -332,22 +332,22 @@ class Study:
   def _cell_print(
     self,
     model: str,
-    images: ImageSet,
+    image_set: ImageSet,
     calibrator: Any,
     chosen: Mapping[str, Chosen] | None = None,
   ) -> str:
-    classes = self.segmenter(model).images(images).names
+    classes = self.segmenter(model).images(image_set).names
     scores: list[Any] = [self.plan.config.exact]
-    scores += self.plan.metrics(classes, images.absent)
+    scores += self.plan.metrics(classes, image_set.absent)
     for c in (chosen or {}).values():
       scores += [c.loss, c.size, float(c.threshold)]
-    return self._mark(model, images, scores, calibrator)
+    return self._mark(model, image_set, scores, calibrator)
 
-  def _mark(self, model: str, images: ImageSet, scores: Sequence[Any], calibrator: Any) -> str:
+  def _mark(self, model: str, image_set: ImageSet, scores: Sequence[Any], calibrator: Any) -> str:
     """What counts depend on."""
     segmenter, how = self.segmenter(model), dataclasses.asdict(self.plan.how)
     fitted = None if calibrator is None else files.digest(calibrator)
-    seen = segmenter.fingerprint, segmenter.data_print(images), segmenter.images(images).names
+    seen = segmenter.fingerprint, segmenter.data_print(image_set), segmenter.images(image_set).names
     return digest(seen, how, [*map(str, scores)], fitted)
 
   def _progress(self, what: str, total: int) -> Any:

@@ -55,11 +55,11 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
   """From the files of an earlier run, if they are of the same images and model."""
   folder = study.out / 'worst' / folders.slug(c.model) / folders.slug(c.set)
   wanted = chosen(c, study.plan.config.worst)
-  segmenter, of = study.segmenter(c.model), study.plan.sets[c.set]
-  about = segmenter.images(of)
+  segmenter, image_set = study.segmenter(c.model), study.plan.sets[c.set]
+  about = segmenter.images(image_set)
   seen = (
     segmenter.fingerprint,
-    segmenter.data_print(of),
+    segmenter.data_print(image_set),
     about.names,
     about.palette,
     c.model,
@@ -71,7 +71,7 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
   prefix = f'{folders.slug(c.model)}-{folders.slug(c.set)}-'
   entries: list[dict[str, Any]] = []
   images: dict[str, bytes] = {}
-  for batch in segmenter.batches(of, only=list(wanted)):
+  for batch in segmenter.batches(image_set, only=list(wanted)):
     fetched = batch.fetch(_arrays(batch))
     for row in np.flatnonzero(batch.keep):
       i = list(wanted)[len(entries)]

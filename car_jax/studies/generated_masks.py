@@ -196,8 +196,8 @@ def scored(
 
 def agreement(seen: np.ndarray, truth: np.ndarray) -> dict[str, float]:
   """Classes seen [..] and true [..], where 255 is not scored."""
-  known = dict(num_classes=labels.SCORED, ignore=labels.IGNORED_TRAIN_ID)
-  matrix = metrics.confusion(seen, truth, **known)
+  how = dict(num_classes=labels.SCORED, ignore=labels.IGNORED_TRAIN_ID)
+  matrix = metrics.confusion(seen, truth, **how)
   return {
     'miou': confusion_matrix.mean_iou(matrix),
     'accuracy': confusion_matrix.pixel_accuracy(matrix),

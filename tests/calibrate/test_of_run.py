@@ -65,14 +65,14 @@ def test_samples_are_calibrated_by_their_mean(tmp_path):
 
 
 def test_batches_are_filled_up_for_all_devices(tmp_path, monkeypatch):
-  asked = {}
+  keywords = {}
   batches = pipeline.eval_batches
   monkeypatch.setattr(
-    pipeline, 'eval_batches', lambda *a, **kw: asked.update(kw) or batches(*a, **kw)
+    pipeline, 'eval_batches', lambda *a, **kw: keywords.update(kw) or batches(*a, **kw)
   )
   run = saved(tmp_path / 'run', 'supervised')
   assert command.main([str(run), '--out', str(tmp_path / 't.npz')]) == 0
-  assert asked == {'devices': jax.device_count()}
+  assert keywords == {'devices': jax.device_count()}
 
 
 def test_what_does_not_count_is_not_fitted():
@@ -82,8 +82,8 @@ def test_what_does_not_count_is_not_fitted():
   row = Row(Prediction(logits=jnp.zeros((1, 2, 2, 3))), Traits(logits=True))
   predicted = Predicted(batch, {'m': row}, ['a'], ['a'], np.array([True]))
   for ignore, kept in ((2, [0, 1]), (None, [0, 1, 2]), (255, [0, 1, 2])):
-    found = drawn.of_batch(predicted, 0, 0, ignore).labels
-    assert sorted(found[found >= 0]) == kept
+    labels = drawn.of_batch(predicted, 0, 0, ignore).labels
+    assert sorted(labels[labels >= 0]) == kept
 
 
 def test_modes_of_class_flips_are_no_readers(tmp_path, capsys):
