@@ -5,7 +5,6 @@ import sys
 import types
 
 import cv2
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from car_jax import lookup, loop, profiling, writers
 from car_jax.errors import UserError
 from car_jax.evaluate import pictures
 from car_jax.methods.base import Samples
+from car_jax.methods.train_state import Frozen, State
 from tests.test_loop import Counter, config, events, recorded  # noqa: F401
 
 
@@ -176,18 +176,9 @@ def test_a_run_that_ends_within_its_trace_keeps_it(tmp_path):
   assert [*(tmp_path / 'profile').rglob('*.xplane.pb')]
 
 
-class Net(flax.struct.PyTreeNode):
-  params: dict
-
-
-class State(flax.struct.PyTreeNode):
-  net: Net
-  step: int = 0
-
-
 def test_the_table_of_parameters(tmp_path):
   params = {'head': {'kernel': np.zeros((3, 4), np.float32), 'bias': np.zeros(4, np.float32)}}
-  printed = profiling.overview(State(Net(params)), 1, tmp_path)
+  printed = profiling.overview(State(0, Frozen(params, {})), 1, tmp_path)
   table = (tmp_path / profiling.PARAMETERS).read_text()
   assert 'net/head/kernel' in table
   assert 'Total: 16' in table

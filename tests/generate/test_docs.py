@@ -55,4 +55,4 @@ def test_the_config_of_the_page_is_one_that_a_study_takes():
   c.models = {'m': 'nowhere'}
   named = {s for v in c.correlations.values() for side in (v['synthetic'], v['real']) for s in side}
   c.sets = {name: dict(labels='x') for name in named}
-  assert plan.plan(c).correlations['weather']['synthetic'] == ('made fog', 'made rain')
+  assert plan.plan(c).correlations['weather'].synthetic == ('made fog', 'made rain')

@@ -13,7 +13,8 @@ from car_jax.importers import __main__ as command
 from car_jax.importers import sac
 from tests.golden.fill import fill
 from tests.importers import torch_writer
-from tests.importers.test_mmseg import Foreign, legacy
+from tests.importers.test_mmseg import Foreign
+from tests.importers.torch_writer import write_legacy
 from tests.nn.test_deeplabv2 import NAMES
 
 GOLDEN = pathlib.Path('tests/golden/sac')
@@ -98,7 +99,7 @@ def test_every_published_name_has_a_place_of_its_own(name):
   assert {int(np.ravel(leaf)[0]) for leaf in places} == set(range(len(names)))
 
 
-@pytest.mark.parametrize('write', [legacy, torch_writer.write_zip])
+@pytest.mark.parametrize('write', [write_legacy, torch_writer.write_zip])
 @pytest.mark.parametrize('spec', [RESNET, VGG, FCN], ids=lambda s: s['name'])
 def test_a_final_snapshot_becomes_student_and_teacher(spec, write, tmp_path, config_of):
   file = write(tmp_path / 'x.pth', snapshot(spec, teacher='slow'))

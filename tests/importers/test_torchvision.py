@@ -10,7 +10,7 @@ from car_jax.importers import __main__ as command
 from car_jax.importers import encoders, torchvision
 from car_jax.nn.init import initialize
 from tests.importers import torch_writer
-from tests.importers.test_mmseg import legacy
+from tests.importers.torch_writer import write_legacy
 
 rng = np.random.default_rng(0)
 WIDTHS = (2, 2, 4, 4, 4)
@@ -114,7 +114,7 @@ def test_layers_keep_their_order():
     np.testing.assert_array_equal(scale, VGG16[f'features.{index + 1}.weight'])
 
 
-@pytest.mark.parametrize('write', [legacy, torch_writer.write_zip])
+@pytest.mark.parametrize('write', [write_legacy, torch_writer.write_zip])
 def test_a_file_becomes_a_checkpoint_to_start_from(write, tmp_path):
   model = dict(name='deeplabv2_resnet') | SMALL
   (tmp_path / 'tiny.py').write_text(
