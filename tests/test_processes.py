@@ -82,10 +82,12 @@ def errors_of(group: Group, k: int) -> list[str]:
   return re.findall('^error: .*', group.text(k), re.MULTILINE)
 
 
-def state_of(workdir, step):
-  with checkpoints.Checkpoints(pathlib.Path(workdir) / 'checkpoints') as saved:
+def state_of(workdir, kind='checkpoints'):
+  """Path -> array of what was saved last, and its step."""
+  with checkpoints.Checkpoints(pathlib.Path(workdir) / kind) as saved:
+    step = saved.steps()[-1]
     state, _ = saved.restore(step, None)
-  return dict(checkpoints.leaves(jax.device_get(state)))
+  return dict(checkpoints.leaves(jax.device_get(state))) | {'saved at': step}
 
 
 def numbers(tree, path=''):
@@ -325,25 +327,27 @@ def test_an_exception_of_one_process_is_on_every_screen(tmp_path, variant, count
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('variant', VARIANTS)
-def test_three_kills_change_nothing(tmp_path, variant):
-  """Two processes, killed at three moments of 30 steps, against two that were not."""
-  run = lambda name: training(tmp_path / name, variant, steps=30, save_every=2)
-  with Group(tmp_path, 2, *run('whole')) as group:
+@pytest.mark.parametrize(('variant', 'count'), CASES)
+def test_three_kills_change_nothing(tmp_path, variant, count):
+  """States of 200 MB and more, latest and best kept, killed at three of 30 steps."""
+  often = dict(steps=30, save_every=2, eval_every=5, keep=1)
+  run = lambda name: training(tmp_path / name, f'{variant}-heavy', **often)
+  with Group(tmp_path, count, *run('whole')) as group:
     group.finish()
   for step in (4, 12, 20):
-    with Group(tmp_path, 2, *run('cut')) as group:
+    with Group(tmp_path, count, *run('cut')) as group:
       group.wait_for(saved(tmp_path / 'cut', step))
-      group.all[step % 8 // 4].kill()
+      group.all[step // 4 % count].kill()
       for process in group.all:
         process.kill()
       group.statuses()
-  with Group(tmp_path, 2, *run('cut')) as group:
+  with Group(tmp_path, count, *run('cut')) as group:
     group.finish()
-  whole, cut = (state_of(tmp_path / name, 30) for name in ('whole', 'cut'))
-  assert whole.keys() == cut.keys()
-  for name in whole:
-    np.testing.assert_array_equal(whole[name], cut[name], err_msg=name)
+  for kind in ('checkpoints', 'best'):
+    whole, cut = (state_of(tmp_path / name, kind) for name in ('whole', 'cut'))
+    assert whole.keys() == cut.keys()
+    for name in whole:
+      np.testing.assert_array_equal(whole[name], cut[name], err_msg=f'{kind} {name}')
 
 
 @pytest.mark.slow
@@ -356,7 +360,8 @@ def test_a_run_goes_on_with_other_processes_and_devices(tmp_path):
       assert steps == 4 or f'continuing from step {steps - 4}' in group.text(0)
   with Group(tmp_path, 1, *training(tmp_path / 'one', steps=16, **SGD)) as group:
     group.finish()
-  a, b = state_of(run, 16), state_of(tmp_path / 'one', 16)
+  a, b = state_of(run), state_of(tmp_path / 'one')
+  assert a['saved at'] == b['saved at'] == 16
   for name in (name for name in a if 'params' in name):
     np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
