@@ -18,6 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 from car_jax.typing import Array
 
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+MOST_UNROLLED = 9  # places of a kernel; 49 take six times as long to compile as a loop does
 Pair = tuple[int, int]
 
 
@@ -35,14 +36,19 @@ def convolve(
 ) -> Array:
   """lax.conv_general_dilated of x [B, H, W, C] by a kernel [I, J, C, D], with its arguments.
 
-  Its gradient is XLA's too with groups, with sizes that are symbols, and with a stride that does
-  not divide the kernel.
+  Or by a depthwise one [I, J, 1, C], with as many groups as channels. It and its gradients are
+  XLA's on every platform with other groups, with a stride that does not divide the kernel, and with
+  sizes that are symbols; of depthwise ones with strides and such sizes.
   """
   strides, dilation = tuple(strides), tuple(rhs_dilation or (1, 1))
-  sides = zip(kernel.shape[:2], strides, dilation, strict=True)
-  strides_divide = all(s == 1 or (side % s == 0 and d == 1) for side, s, d in sides)
-  ungrouped = feature_group_count == 1 and set(lhs_dilation or (1,)) == {1}
-  if not (strides_divide and ungrouped and all(isinstance(side, int) for side in x.shape)):
+  sized = all(isinstance(side, int) for side in x.shape)
+  if 1 < feature_group_count == x.shape[-1] == kernel.shape[-1]:
+    ours = sized or (max(strides) == 1 and not isinstance(padding, str))
+  else:
+    sides = zip(kernel.shape[:2], strides, dilation, strict=True)
+    strides_divide = all(s == 1 or (side % s == 0 and d == 1) for side, s, d in sides)
+    ours = sized and feature_group_count == 1 and strides_divide
+  if not ours or set(lhs_dilation or (1,)) != {1}:
     kw = dict(feature_group_count=feature_group_count, precision=precision)
     return jax.lax.conv_general_dilated(
       x, kernel, strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, **kw
@@ -56,16 +62,24 @@ def convolve(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
 def _convolve(strides, pads, dilation, precision, x: Array, kernel: Array) -> Array:
-  return jax.lax.conv_general_dilated(
-    x, kernel, strides, pads, None, dilation, LAYOUT, precision=precision
+  groups = x.shape[-1] // kernel.shape[2]
+  by_compiler = lambda x, kernel: jax.lax.conv_general_dilated(
+    x, kernel, strides, pads, None, dilation, LAYOUT, groups, precision=precision
   )
+  if groups == 1:
+    return by_compiler(x, kernel)
+  by_places = functools.partial(_by_places, strides, pads, dilation)
+  return jax.lax.platform_dependent(x, kernel, cpu=by_places, default=by_compiler)
 
 
 def _convolve_tangent(strides, pads, dilation, precision, primals, tangents):
   convolution = functools.partial(_convolve, strides, pads, dilation, precision)
-  products = functools.partial(_by_products, strides, pads, dilation, precision)
+  if primals[0].shape[-1] == primals[1].shape[2]:
+    by_kernel = functools.partial(_by_products, strides, pads, dilation, precision)
+  else:
+    by_kernel = functools.partial(_by_places, strides, pads, dilation)
   # A checkpoint, so that its copies are made when the gradient arrives.
-  return convolution(*primals), _tangent(convolution, jax.checkpoint(products), primals, tangents)
+  return convolution(*primals), _tangent(convolution, jax.checkpoint(by_kernel), primals, tangents)
 
 
 _convolve.defjvp(_convolve_tangent, symbolic_zeros=True)
@@ -81,6 +95,31 @@ def _tangent(bilinear: Callable, by_kernel: Callable, primals, tangents) -> Arra
   if not isinstance(dkernel, SymbolicZero):
     terms.append(jax.lax.platform_dependent(x, dkernel, cpu=by_kernel, default=bilinear))
   return sum(terms)
+
+
+def _by_places(strides, pads, dilation, x: Array, kernel: Array) -> Array:
+  """A depthwise convolution as a sum over the kernel's places, each times the pixels that it sees.
+
+  XLA's form for a CPU takes up to thirty times as long, and its kernel's gradient is that of all
+  C x C pairs of channels, of which it keeps C.
+  """
+  (i, j, _, c), wide = kernel.shape, jnp.promote_types(x.dtype, jnp.float32)
+  x, weights = _padded(x, pads), kernel.reshape(-1, c).astype(wide)
+  places = np.array([*np.ndindex(i, j)], np.int32) * np.array(dilation, np.int32)
+  spans = [side - (n - 1) * d for side, n, d in zip(x.shape[1:3], (i, j), dilation, strict=True)]
+  (h, w), (s, t) = spans, strides
+
+  def product(place, weight):
+    seen = jax.lax.dynamic_slice(x, (0, *place, 0), (x.shape[0], h, w, c))
+    return seen[:, ::s, ::t].astype(wide) * weight
+
+  if i * j > MOST_UNROLLED:
+    zeros = jnp.zeros((x.shape[0], -(-h // s), -(-w // t), c), wide)
+    y, _ = jax.lax.scan(lambda y, at: (y + product(*at), None), zeros, (places, weights))
+  else:
+    seen = (x[:, row : row + h : s, column : column + w : t] for row, column in places)
+    y = sum(pixels.astype(wide) * weight for pixels, weight in zip(seen, weights, strict=True))
+  return y.astype(x.dtype)
 
 
 def _by_products(strides, pads, dilation, precision, x: Array, kernel: Array) -> Array:
