@@ -16,7 +16,7 @@ NAMES = (
   'mose_steps',
   'sac_steps',
   'family_steps',
-  'kernel_gradients',
+  'convolutions',
   'segmenters',
   'feeding',
   'generation',
