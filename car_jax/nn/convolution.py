@@ -1,8 +1,8 @@
 """Convolutions and products in forms that suit CPUs: depthwise ones, and gradients of kernels.
 
 XLA takes the gradient of a kernel as a convolution by one as large as the image, whose operands its
-CPU backend gathers number by number: that takes two to ten times as long as the convolution. Here it
-is a product of two matrices.
+CPU backend gathers number by number: that takes two to ten times as long as the convolution. Here
+it is a product of two matrices.
 
 Letters: B images, H x W pixels, R rows, C channels in, D out, an I x J kernel.
 """
