@@ -31,13 +31,7 @@ REPEATS = 3
 
 def gradient(convolution: Callable, argument: int) -> Callable:
   """By the image (0) or the kernel (1), of a gradient that arrives."""
-
-  def pulled(x, kernel, dy):
-    given = x, kernel
-    along = lambda a: convolution(*given[:argument], a, *given[argument + 1 :])
-    return jax.vjp(along, given[argument])[1](dy)[0]
-
-  return pulled
+  return lambda x, kernel, dy: jax.vjp(convolution, x, kernel)[1](dy)[argument]
 
 
 def milliseconds(shape: tuple[int, ...], repeats: int) -> list[float]:
