@@ -5,7 +5,6 @@ one instruction of several minutes.
 """
 
 import atexit
-import ctypes
 import os
 import pathlib
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import jax
 
+from car_jax import memory
 from car_jax.interrupt import Interrupt, Stopped
 
 
@@ -31,19 +31,10 @@ def compiled(jitted: Any, *arguments: Any, stop: Interrupt, say: Callable[[str],
 
   def work() -> Any:
     program = jitted.lower(*arguments).compile()
-    give_back()
+    memory.give_back()
     return program
 
   return awaited(work, stop=stop, slow=lambda: say(text))
-
-
-def give_back() -> None:
-  """Gives memory that is free to the system, where the C library can, as glibc does.
-
-  Of what compiling takes glibc keeps pieces that are too small for the scratch of a step.
-  """
-  if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'malloc_trim'):
-    libc.malloc_trim(0)
 
 
 def awaited(

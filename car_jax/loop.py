@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import car_jax
-from car_jax import ahead, batch_size, checkpoints, profiling, registry, sharding, writers
+from car_jax import ahead, batch_size, checkpoints, memory, profiling, registry, sharding, writers
 from car_jax import config as configs
 from car_jax import workdir as workdirs
 from car_jax.data import compact, opening, pipeline
@@ -133,6 +133,8 @@ class Run:
       donate_argnums=1,
     )
     self.programs: dict[Any, Any] = {}  # phase -> the step of this phase, compiled
+    self.scratch: dict[Any, int] = {}  # phase -> bytes that it takes of this machine's memory
+    self.kept = memory.Kept()
     self.scores: dict[str, float] = {}
     self.validations = {
       name: Validation(self.method, self.dataset, self.config, spec, self.mesh)
@@ -161,6 +163,11 @@ class Run:
           return self.jitted(phase, state, batch)
 
       self.programs[phase] = program
+      if self.mesh.devices.flat[0].platform == 'cpu':
+        count = len(jax.local_devices())
+        self.scratch[phase] = count * compiled.memory_analysis().temp_size_in_bytes
+    if phase in self.scratch:
+      self.kept.begin(self.scratch[phase])
     return self.programs[phase]
 
   def line(self, text: str) -> None:
@@ -171,7 +178,7 @@ class Run:
     c = self.config
     latest = checkpoints.Checkpoints(self.workdir / 'checkpoints', c.keep)
     best = checkpoints.Checkpoints(self.workdir / 'best', 1)
-    with latest, best, Interrupt() as stop:
+    with latest, best, self.kept, Interrupt() as stop:
       if newest := checkpoints.newest_sound(latest, state):
         state = newest[0]
         self.line(f'continuing from step {int(state.step):,}')
@@ -200,6 +207,7 @@ class Run:
             done, last = step, step == c.steps
             if not last:  # the step still runs
               batch = self.placed(batches, meter)
+            self.kept.check()
             meter.add(step, logs)
             stopped = stop.agreed()
             if due(step, c.log_every) or last or stopped:
@@ -251,6 +259,7 @@ class Run:
     What is in the record is also in the checkpoint. Raises Stopped, with nothing kept.
     """
     jax.block_until_ready(state)  # steps under way count as training time
+    self.kept.end()  # predictions take scratch of other sizes
     with meter.paused():
       scores: dict[str, float] = {}
       for name, validation in self.validations.items():

@@ -1,8 +1,5 @@
 """Work on another thread: its result, its error, and how soon a signal is obeyed."""
 
-import ctypes
-import pathlib
-import sys
 import threading
 import time
 import types
@@ -35,20 +32,3 @@ def test_a_signal_is_obeyed_within_seconds_and_what_takes_long_is_said():
   end.set()
   assert time.monotonic() - begin < 5
   assert [line.startswith('compiling') for line in lines] == [True]
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason="glibc's")
-def test_free_memory_is_given_back():
-  resident = lambda: int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4096
-  libc, size, count = ctypes.CDLL(None), 64 << 10, 1600  # pieces that are not mapped one by one
-  libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-  libc.free.argtypes = [ctypes.c_void_p]
-  pieces = [libc.malloc(size) for _ in range(count)]
-  for piece in pieces:
-    ctypes.memset(piece, 1, size)
-  for piece in pieces[:-1]:  # the last one keeps the heap from shrinking by itself
-    libc.free(piece)
-  before = resident()
-  ahead.give_back()
-  assert before - resident() > 0.8 * size * count
-  libc.free(pieces[-1])

@@ -7,7 +7,7 @@ stranger's before you use it.
 import argparse
 
 from car_jax import config as configs
-from car_jax import errors
+from car_jax import errors, memory
 from car_jax.commands import cluster, options
 from car_jax.errors import UserError, exit_on_user_error
 
@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
   args, rest = parse(arguments)
   if args.options:
     return options.main([args.config, *rest])
+  memory.one_heap()
   with cluster.joined(args):  # first, so that the others learn what is wrong here
     config = configs.load(args.config, configs.split_overrides(rest))
     if args.workdir is None:

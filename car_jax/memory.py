@@ -1,0 +1,102 @@
+"""What the C library does with memory that steps free: on CPUs it decides over much of their time.
+
+XLA's CPU backend takes the scratch of a program in one block and frees it at the end. glibc returns
+a block of over 32 MB to the system at once, and the system clears its pages anew for the next step.
+docs/performance.md has what that costs. Where the C library is another one, nothing here happens.
+"""
+
+import contextlib
+import ctypes
+import mmap
+import pathlib
+import sys
+from typing import Any
+
+# Of glibc's malloc.h: heaps, blocks that have no part in a heap, free bytes at a heap's end that
+# are given back at once. What is not set adapts itself, up to 32 MB.
+ARENA_MAX, MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -4, -3, -1
+USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
+KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # -1: never
+SLACK = 64 << 20  # bytes that a process may grow by between steps
+
+
+def one_heap() -> None:
+  """For the start of a process that trains, before it has threads, whose heaps hold 64 MB each."""
+  _set({ARENA_MAX: 1})
+
+
+def give_back() -> None:
+  """Gives memory that is free to the system.
+
+  Of what compiling takes glibc keeps pieces that are too small for the scratch of a step.
+  """
+  if libc := _glibc():
+    libc.malloc_trim(0)
+
+
+class Kept:
+  """Freed memory that stays with this process for the next step, at most while inside `with`.
+
+  Now and then a small block comes to lie where the scratch was, which then takes another place; the
+  free one is given back. For that moment there are two, so with little memory nothing is kept.
+  """
+
+  def __init__(self) -> None:
+    self.scratch, self.base = 0, 0  # bytes of a step, and of all else; no base: nothing is kept
+
+  def begin(self, scratch: int) -> None:
+    """For the time before a step that takes so many bytes; where it has begun, nothing happens."""
+    if scratch == self.scratch and self.base:
+      return
+    self.end()
+    self.scratch = scratch
+    if _glibc() and 3 * scratch < available():
+      self.base = resident()
+      _set(KEEPING)
+
+  def check(self) -> None:
+    """Gives back what has grown; for the time while a step runs."""
+    if self.base and resident() > self.base + self.scratch + SLACK:
+      give_back()
+      self.base = max(self.base, resident() - self.scratch)
+
+  def __enter__(self) -> 'Kept':
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    self.end()
+
+  def end(self) -> None:
+    """From now on the system gets what is freed, as usual, and what is free."""
+    if self.base:
+      self.base = 0
+      _set(USUAL)
+      give_back()
+
+
+def resident() -> int:
+  """Bytes of this process that are in memory, on Linux."""
+  return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * mmap.PAGESIZE
+
+
+def available() -> int:
+  """Bytes that processes can still take on this machine, or in this container, on Linux."""
+  lines = (line.split() for line in pathlib.Path('/proc/meminfo').read_text().splitlines())
+  machine = next(int(kib) << 10 for name, kib, *_ in lines if name == 'MemAvailable:')
+  group = pathlib.Path('/sys/fs/cgroup')
+  with contextlib.suppress(OSError, ValueError):  # no such group, or 'max'
+    limit, used = (int((group / f'memory.{x}').read_text()) for x in ('max', 'current'))
+    return min(machine, limit - used)
+  return machine
+
+
+def _set(parameters: dict[int, int]) -> None:
+  if libc := _glibc():
+    for name, value in parameters.items():
+      libc.mallopt(name, value)
+
+
+def _glibc() -> ctypes.CDLL | None:
+  if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'malloc_trim'):
+    return libc
+  return None
