@@ -17,7 +17,9 @@ from typing import Any
 ARENA_MAX, MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -4, -3, -1
 USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
 KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # -1: never
-SLACK = 64 << 20  # bytes that a process may grow by between steps
+SLACK = (
+  512 << 20
+)  # bytes that a process may grow by: small scratch gets several places to return to
 
 
 def one_heap() -> None:
@@ -50,7 +52,7 @@ class Kept:
       return
     self.end()
     self.scratch = scratch
-    if _glibc() and 3 * scratch < available():
+    if _glibc() and 3 * scratch + 2 * SLACK < available():
       self.base = resident()
       _set(KEEPING)
 

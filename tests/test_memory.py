@@ -62,7 +62,7 @@ def test_scratch_stays_for_the_next_step_and_little_else_does():
 def test_nothing_is_kept_where_there_is_no_room_for_it(monkeypatch):
   changed = []
   monkeypatch.setattr(memory, '_set', changed.append)
-  monkeypatch.setattr(memory, 'available', lambda: 299 * MB)
+  monkeypatch.setattr(memory, 'available', lambda: 2 * memory.SLACK + 299 * MB)
   with memory.Kept() as kept:
     kept.begin(100 * MB)
     kept.check()
