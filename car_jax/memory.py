@@ -17,9 +17,7 @@ from typing import Any
 ARENA_MAX, MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -4, -3, -1
 USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
 KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # -1: never
-SLACK = (
-  512 << 20
-)  # bytes that a process may grow by: small scratch gets several places to return to
+SLACK = 512 << 20  # bytes that a process may grow by, so that small scratch may have several places
 
 
 def one_heap() -> None:
