@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from car_jax import checkpoints, lock, lookup, loop, sharding, writers
+from car_jax import checkpoints, lock, lookup, loop, memory, sharding, writers
 from car_jax import config as configs
 from car_jax.errors import UserError
 from car_jax.methods.base import Method
@@ -72,6 +72,28 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_term(config, tmp_path)
   with pytest.raises(UserError, match='loss/odd is nan at step 5'):
     loop.train(config, tmp_path / 'run')
   assert checkpoints.locate(tmp_path / 'run')[1] == 4  # the last good one is kept
+
+
+def test_memory_is_kept_from_step_to_step_and_not_while_it_evaluates(tmp_path, monkeypatch):
+  config, calls = configs.load('configs/smoke.py:supervised'), []
+  config.steps, config.eval_every, config.save_every, config.images = 4, 2, 0, 0
+
+  class Kept(memory.Kept):
+    def begin(self, scratch):
+      calls.append(('begin', scratch))
+
+    def check(self):
+      calls.append(('check', 0))
+
+    def end(self):
+      calls.append(('end', 0))
+
+  monkeypatch.setattr(memory, 'Kept', Kept)
+  loop.train(config, tmp_path / 'run')
+  step = ['begin', 'check']
+  assert [name for name, _ in calls] == [*step, *step, 'end', *step, *step, 'end', 'end']
+  (scratch,) = {scratch for name, scratch in calls if name == 'begin'}
+  assert scratch > 1000 * len(jax.local_devices())  # the net's maps have that many numbers at least
 
 
 def test_another_config_in_the_same_workdir_is_refused_unless_new(config, tmp_path):
