@@ -133,7 +133,6 @@ class Run:
       donate_argnums=1,
     )
     self.programs: dict[Any, Any] = {}  # phase -> the step of this phase, compiled
-    self.scratch: dict[Any, int] = {}  # phase -> bytes that it takes of this machine's memory
     self.kept = memory.Kept()
     self.scores: dict[str, float] = {}
     self.validations = {
@@ -156,18 +155,18 @@ class Run:
       arguments = (self.jitted, phase, state, batch)
       compiled = ahead.compiled(*arguments, stop=stop or Interrupt(), say=say)
 
+      scratch = 0  # bytes of this machine's memory
+      if self.mesh.devices.flat[0].platform == 'cpu':
+        scratch = len(self.mesh.local_devices) * compiled.memory_analysis().temp_size_in_bytes
+
       def program(state, batch):
+        self.kept.begin(scratch)
         try:
           return compiled(state, batch)
         except TypeError:  # the state has other types after a step than before
           return self.jitted(phase, state, batch)
 
       self.programs[phase] = program
-      if self.mesh.devices.flat[0].platform == 'cpu':
-        count = len(jax.local_devices())
-        self.scratch[phase] = count * compiled.memory_analysis().temp_size_in_bytes
-    if phase in self.scratch:
-      self.kept.begin(self.scratch[phase])
     return self.programs[phase]
 
   def line(self, text: str) -> None:

@@ -7,6 +7,7 @@ docs/performance.md has what that costs. Where the C library is another one, not
 
 import contextlib
 import ctypes
+import functools
 import mmap
 import pathlib
 import sys
@@ -42,11 +43,12 @@ class Kept:
   """
 
   def __init__(self) -> None:
-    self.scratch, self.base = 0, 0  # bytes of a step, and of all else; no base: nothing is kept
+    self.scratch = 0  # bytes of the steps that it has begun for
+    self.base = 0  # bytes of all else; 0 where nothing is kept
 
   def begin(self, scratch: int) -> None:
     """For the time before a step that takes so many bytes; where it has begun, nothing happens."""
-    if scratch == self.scratch and self.base:
+    if scratch == self.scratch:
       return
     self.end()
     self.scratch = scratch
@@ -67,9 +69,9 @@ class Kept:
     self.end()
 
   def end(self) -> None:
-    """From now on the system gets what is freed, as usual, and what is free."""
-    if self.base:
-      self.base = 0
+    """The system gets what is free, and from now on blocks that found no place in the heap."""
+    kept, self.scratch, self.base = self.base, 0, 0
+    if kept:
       _set(USUAL)
       give_back()
 
@@ -96,6 +98,7 @@ def _set(parameters: dict[int, int]) -> None:
       libc.mallopt(name, value)
 
 
+@functools.cache
 def _glibc() -> ctypes.CDLL | None:
   if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'malloc_trim'):
     return libc

@@ -3,7 +3,6 @@
 import ctypes
 import mmap
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -15,7 +14,7 @@ from car_jax import memory
 glibc = pytest.mark.skipif(sys.platform != 'linux', reason="glibc's")
 MB = 1 << 20
 # A program that needs 64 MB between what goes in and out: prints the pages that each of some calls
-# with memory kept, and of some without, got from the system; then by how much the first ones grew.
+# got from the system, and of some with memory kept; then by how much the process grew.
 PROGRAM = """
 import resource
 from car_jax import memory
@@ -38,11 +37,10 @@ def called(kept):
   return pages() - before
 
 with memory.Kept() as kept:
+  print(*(called(kept) for _ in range(5)))
   kept.begin(scratch)
   print(*(called(kept) for _ in range(100)))
-  grown = most - start
-print(*(called(kept) for _ in range(5)))
-print(grown)
+  print(most - start)
 """
 
 
@@ -51,7 +49,7 @@ def test_scratch_stays_for_the_next_step_and_little_else_does():
   mine = {k: v for k, v in os.environ.items() if not k.startswith('MALLOC_')}
   command = [sys.executable, '-c', PROGRAM]
   out = subprocess.run(command, env=mine, check=True, capture_output=True, text=True).stdout
-  kept, usual, (grown,) = ([int(word) for word in line.split()] for line in out.splitlines())
+  usual, kept, (grown,) = ([int(word) for word in line.split()] for line in out.splitlines())
   of_scratch = 64 * MB // mmap.PAGESIZE
   assert sum(count > of_scratch / 2 for count in kept) < 50
   assert min(usual[1:]) >= of_scratch
@@ -77,13 +75,12 @@ def test_nothing_is_kept_where_there_is_no_room_for_it(monkeypatch):
 def test_what_is_available_is_less_than_there_is_and_more_than_nothing():
   there = os.sysconf('SC_PHYS_PAGES') * mmap.PAGESIZE
   assert 0 < memory.available() < there
-  held = np.ones(256 * MB // 8)
-  assert memory.resident() >= held.nbytes
+  ones = np.ones(256 * MB // 8)
+  assert memory.resident() >= ones.nbytes
 
 
 @glibc
 def test_free_memory_is_given_back():
-  resident = lambda: int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4096
   libc, size, count = ctypes.CDLL(None), 64 << 10, 1600  # pieces that are not mapped one by one
   libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
   libc.free.argtypes = [ctypes.c_void_p]
@@ -92,7 +89,7 @@ def test_free_memory_is_given_back():
     ctypes.memset(piece, 1, size)
   for piece in pieces[:-1]:  # the last one keeps the heap from shrinking by itself
     libc.free(piece)
-  before = resident()
+  before = memory.resident()
   memory.give_back()
-  assert before - resident() > 0.8 * size * count
+  assert before - memory.resident() > 0.8 * size * count
   libc.free(pieces[-1])
