@@ -16,6 +16,7 @@ NAMES = (
   'mose_steps',
   'sac_steps',
   'family_steps',
+  'kept_memory',
   'convolutions',
   'segmenters',
   'feeding',

@@ -206,7 +206,6 @@ class Run:
             done, last = step, step == c.steps
             if not last:  # the step still runs
               batch = self.placed(batches, meter)
-            self.kept.check()
             meter.add(step, logs)
             stopped = stop.agreed()
             if due(step, c.log_every) or last or stopped:

@@ -11,6 +11,7 @@ import functools
 import mmap
 import pathlib
 import sys
+import threading
 from typing import Any
 
 # Of glibc's malloc.h: heaps, blocks that have no part in a heap, free bytes at a heap's end that
@@ -19,6 +20,7 @@ ARENA_MAX, MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -4, -3, -1
 USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
 KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # -1: never
 SLACK = 512 << 20  # bytes that a process may grow by, so that small scratch may have several places
+PERIOD = 0.03  # seconds, in which a core fills 50 MB
 
 
 def one_heap() -> None:
@@ -38,13 +40,13 @@ def give_back() -> None:
 class Kept:
   """Freed memory that stays with this process for the next step, at most while inside `with`.
 
-  Now and then a small block comes to lie where the scratch was, which then takes another place; the
-  free one is given back. For that moment there are two, so with little memory nothing is kept.
+  Now and then a small block comes to lie where the scratch was, which then takes another place. A
+  thread that looks at the process's size gives the free one back while the other is being filled.
   """
 
   def __init__(self) -> None:
     self.scratch = 0  # bytes of the steps that it has begun for
-    self.base = 0  # bytes of all else; 0 where nothing is kept
+    self.undo = contextlib.ExitStack()
 
   def begin(self, scratch: int) -> None:
     """For the time before a step that takes so many bytes; where it has begun, nothing happens."""
@@ -52,15 +54,19 @@ class Kept:
       return
     self.end()
     self.scratch = scratch
-    if _glibc() and 3 * scratch + 2 * SLACK < available():
-      self.base = resident()
+    if _glibc() and scratch + 2 * SLACK < available():
+      self.undo.callback(give_back)
+      self.undo.callback(_set, USUAL)
       _set(KEEPING)
+      ended = threading.Event()
+      self.undo.callback(ended.set)
+      limit = resident() + scratch + SLACK
+      threading.Thread(target=_watch, args=(limit, ended), daemon=True).start()
 
-  def check(self) -> None:
-    """Gives back what has grown; for the time while a step runs."""
-    if self.base and resident() > self.base + self.scratch + SLACK:
-      give_back()
-      self.base = max(self.base, resident() - self.scratch)
+  def end(self) -> None:
+    """The system gets what is free, and from now on blocks that found no place in the heap."""
+    self.scratch = 0
+    self.undo.close()
 
   def __enter__(self) -> 'Kept':
     return self
@@ -68,12 +74,13 @@ class Kept:
   def __exit__(self, *_: Any) -> None:
     self.end()
 
-  def end(self) -> None:
-    """The system gets what is free, and from now on blocks that found no place in the heap."""
-    kept, self.scratch, self.base = self.base, 0, 0
-    if kept:
-      _set(USUAL)
+
+def _watch(limit: int, ended: threading.Event) -> None:
+  """Gives back what is free when the process is over its limit, which grows with what is not."""
+  while not ended.wait(PERIOD):
+    if resident() > limit:
       give_back()
+      limit = max(limit, resident() + SLACK)
 
 
 def resident() -> int:

@@ -5,6 +5,7 @@ import mmap
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -28,18 +29,17 @@ scratch = f.memory_analysis().temp_size_in_bytes
 assert 64 << 20 <= scratch < 65 << 20
 start, most = memory.resident(), 0
 
-def called(kept):
+def called():
   global most
   before = pages()
   f(1.0).block_until_ready()
   most = max(most, memory.resident())
-  kept.check()
   return pages() - before
 
 with memory.Kept() as kept:
-  print(*(called(kept) for _ in range(5)))
+  print(*(called() for _ in range(5)))
   kept.begin(scratch)
-  print(*(called(kept) for _ in range(100)))
+  print(*(called() for _ in range(100)))
   print(most - start)
 """
 
@@ -60,10 +60,9 @@ def test_scratch_stays_for_the_next_step_and_little_else_does():
 def test_nothing_is_kept_where_there_is_no_room_for_it(monkeypatch):
   changed = []
   monkeypatch.setattr(memory, '_set', changed.append)
-  monkeypatch.setattr(memory, 'available', lambda: 2 * memory.SLACK + 299 * MB)
+  monkeypatch.setattr(memory, 'available', lambda: 2 * memory.SLACK + 100 * MB)
   with memory.Kept() as kept:
     kept.begin(100 * MB)
-    kept.check()
     assert not changed
     kept.begin(99 * MB)  # another step, whose scratch is smaller
     kept.begin(99 * MB)
@@ -79,17 +78,38 @@ def test_what_is_available_is_less_than_there_is_and_more_than_nothing():
   assert memory.resident() >= ones.nbytes
 
 
-@glibc
-def test_free_memory_is_given_back():
+@pytest.fixture
+def pieces():
+  """Frees 100 MB of memory whose end is in use, so that the heap does not shrink by itself."""
   libc, size, count = ctypes.CDLL(None), 64 << 10, 1600  # pieces that are not mapped one by one
   libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
   libc.free.argtypes = [ctypes.c_void_p]
   pieces = [libc.malloc(size) for _ in range(count)]
   for piece in pieces:
     ctypes.memset(piece, 1, size)
-  for piece in pieces[:-1]:  # the last one keeps the heap from shrinking by itself
-    libc.free(piece)
-  before = memory.resident()
-  memory.give_back()
-  assert before - memory.resident() > 0.8 * size * count
+
+  def freed():
+    for piece in pieces[:-1]:
+      libc.free(piece)
+    return size * count
+
+  yield freed
   libc.free(pieces[-1])
+
+
+@glibc
+def test_free_memory_is_given_back(pieces):
+  before, size = memory.resident(), pieces()
+  memory.give_back()
+  assert before - memory.resident() > 0.8 * size
+
+
+@glibc
+def test_a_process_that_grows_while_memory_is_kept_gives_back(monkeypatch, pieces):
+  monkeypatch.setattr(memory, 'SLACK', -(32 << 20))  # as if it had been that small
+  with memory.Kept() as kept:
+    kept.begin(1)
+    before, size, deadline = memory.resident(), pieces(), time.monotonic() + 20
+    while before - memory.resident() < 0.8 * size and time.monotonic() < deadline:
+      time.sleep(memory.PERIOD)
+    assert before - memory.resident() > 0.8 * size
