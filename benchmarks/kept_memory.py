@@ -6,6 +6,7 @@ step (the shortest of several), pages that it gets from the system, and the peak
 limits: how much is gained depends on the system. Without a name, SSN; the others take minutes.
 """
 
+import contextlib
 import resource
 import subprocess
 import sys
@@ -35,14 +36,10 @@ def measure(name: str, way: str, toy: bool) -> None:
     jitted.trace(state, *rest)
     return
   compiled = jitted.lower(state, *rest).compile()
-  analysis = compiled.memory_analysis()
-  scratch = analysis.temp_size_in_bytes if analysis else 0
   memory.give_back()
   rows, pages = [], lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-  with memory.Kept() as kept:
+  with memory.kept() if way == KEPT else contextlib.nullcontext():
     for _ in range(1 + REPEATS):
-      if way == KEPT:
-        kept.begin(scratch)
       start, before = time.process_time(), pages()
       state, _ = compiled(state, *rest)
       jax.block_until_ready(state)

@@ -133,7 +133,6 @@ class Run:
       donate_argnums=1,
     )
     self.programs: dict[Any, Any] = {}  # phase -> the step of this phase, compiled
-    self.kept = memory.Kept()
     self.scores: dict[str, float] = {}
     self.validations = {
       name: Validation(self.method, self.dataset, self.config, spec, self.mesh)
@@ -155,12 +154,7 @@ class Run:
       arguments = (self.jitted, phase, state, batch)
       compiled = ahead.compiled(*arguments, stop=stop or Interrupt(), say=say)
 
-      scratch = 0  # bytes of this machine's memory
-      if self.mesh.devices.flat[0].platform == 'cpu':
-        scratch = len(self.mesh.local_devices) * compiled.memory_analysis().temp_size_in_bytes
-
       def program(state, batch):
-        self.kept.begin(scratch)
         try:
           return compiled(state, batch)
         except TypeError:  # the state has other types after a step than before
@@ -177,7 +171,7 @@ class Run:
     c = self.config
     latest = checkpoints.Checkpoints(self.workdir / 'checkpoints', c.keep)
     best = checkpoints.Checkpoints(self.workdir / 'best', 1)
-    with latest, best, self.kept, Interrupt() as stop:
+    with latest, best, memory.kept(), Interrupt() as stop:
       if newest := checkpoints.newest_sound(latest, state):
         state = newest[0]
         self.line(f'continuing from step {int(state.step):,}')
@@ -257,7 +251,6 @@ class Run:
     What is in the record is also in the checkpoint. Raises Stopped, with nothing kept.
     """
     jax.block_until_ready(state)  # steps under way count as training time
-    self.kept.end()  # predictions take scratch of other sizes
     with meter.paused():
       scores: dict[str, float] = {}
       for name, validation in self.validations.items():

@@ -12,7 +12,7 @@ import mmap
 import pathlib
 import sys
 import threading
-from typing import Any
+from collections.abc import Iterator
 
 # Of glibc's malloc.h: heaps, blocks that have no part in a heap, free bytes at a heap's end that
 # are given back at once. What is not set adapts itself, up to 32 MB.
@@ -37,46 +37,29 @@ def give_back() -> None:
     libc.malloc_trim(0)
 
 
-class Kept:
-  """Freed memory that stays with this process for the next step, at most while inside `with`.
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+  """Inside, what is freed stays with this process for whatever comes next.
 
-  Now and then a small block comes to lie where the scratch was, which then takes another place. A
-  thread that looks at the process's size gives the free one back while the other is being filled.
+  Now and then a small block comes to lie where a step's scratch was, which then takes another
+  place. So a thread looks at the process's size: it gives back what is free once there is SLACK
+  more than was ever in use, while the other place is still being filled.
   """
-
-  def __init__(self) -> None:
-    self.scratch = 0  # bytes of the steps that it has begun for
-    self.undo = contextlib.ExitStack()
-
-  def begin(self, scratch: int) -> None:
-    """For the time before a step that takes so many bytes; where it has begun, nothing happens."""
-    if scratch == self.scratch:
-      return
-    self.end()
-    self.scratch = scratch
-    if _glibc() and scratch + 2 * SLACK < available():
-      self.undo.callback(give_back)
-      self.undo.callback(_set, USUAL)
-      _set(KEEPING)
-      ended = threading.Event()
-      self.undo.callback(ended.set)
-      limit = resident() + scratch + SLACK
-      threading.Thread(target=_watch, args=(limit, ended), daemon=True).start()
-
-  def end(self) -> None:
-    """The system gets what is free, and from now on blocks that found no place in the heap."""
-    self.scratch = 0
-    self.undo.close()
-
-  def __enter__(self) -> 'Kept':
-    return self
-
-  def __exit__(self, *_: Any) -> None:
-    self.end()
+  if not _glibc() or available() < 2 * SLACK:
+    yield
+    return
+  _set(KEEPING)
+  ended = threading.Event()
+  threading.Thread(target=_watch, args=(resident() + SLACK, ended), daemon=True).start()
+  try:
+    yield
+  finally:
+    ended.set()
+    _set(USUAL)  # from now on the system gets blocks that found no place in the heap
+    give_back()
 
 
 def _watch(limit: int, ended: threading.Event) -> None:
-  """Gives back what is free when the process is over its limit, which grows with what is not."""
   while not ended.wait(PERIOD):
     if resident() > limit:
       give_back()

@@ -74,24 +74,6 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_term(config, tmp_path)
   assert checkpoints.locate(tmp_path / 'run')[1] == 4  # the last good one is kept
 
 
-def test_memory_is_kept_from_step_to_step_and_not_while_it_evaluates(tmp_path, monkeypatch):
-  config, calls = configs.load('configs/smoke.py:supervised'), []
-  config.steps, config.eval_every, config.save_every, config.images = 4, 2, 0, 0
-
-  class Kept(memory.Kept):
-    def begin(self, scratch):
-      calls.append(('begin', scratch))
-
-    def end(self):
-      calls.append(('end', 0))
-
-  monkeypatch.setattr(memory, 'Kept', Kept)
-  loop.train(config, tmp_path / 'run')
-  assert [name for name, _ in calls] == [*['begin', 'begin', 'end'] * 2, 'end']
-  (scratch,) = {scratch for name, scratch in calls if name == 'begin'}
-  assert scratch > 1000 * len(jax.local_devices())  # the net's maps have that many numbers at least
-
-
 def test_another_config_in_the_same_workdir_is_refused_unless_new(config, tmp_path):
   loop.train(config, tmp_path / 'run')
   config.seed = 3

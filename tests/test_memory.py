@@ -36,11 +36,10 @@ def called():
   most = max(most, memory.resident())
   return pages() - before
 
-with memory.Kept() as kept:
-  print(*(called() for _ in range(5)))
-  kept.begin(scratch)
+print(*(called() for _ in range(5)))
+with memory.kept():
   print(*(called() for _ in range(100)))
-  print(most - start)
+print(most - start)
 """
 
 
@@ -57,17 +56,14 @@ def test_scratch_stays_for_the_next_step_and_little_else_does():
 
 
 @glibc
-def test_nothing_is_kept_where_there_is_no_room_for_it(monkeypatch):
+@pytest.mark.parametrize('room, expected', [(-1, []), (0, [memory.KEEPING, memory.USUAL])])
+def test_nothing_is_kept_where_there_is_no_room_for_it(room, expected, monkeypatch):
   changed = []
   monkeypatch.setattr(memory, '_set', changed.append)
-  monkeypatch.setattr(memory, 'available', lambda: 2 * memory.SLACK + 100 * MB)
-  with memory.Kept() as kept:
-    kept.begin(100 * MB)
-    assert not changed
-    kept.begin(99 * MB)  # another step, whose scratch is smaller
-    kept.begin(99 * MB)
-    assert changed == [memory.KEEPING]
-  assert changed == [memory.KEEPING, memory.USUAL]
+  monkeypatch.setattr(memory, 'available', lambda: 2 * memory.SLACK + room)
+  with memory.kept():
+    pass
+  assert changed == expected
 
 
 @glibc
@@ -105,11 +101,15 @@ def test_free_memory_is_given_back(pieces):
 
 
 @glibc
-def test_a_process_that_grows_while_memory_is_kept_gives_back(monkeypatch, pieces):
-  monkeypatch.setattr(memory, 'SLACK', -(32 << 20))  # as if it had been that small
-  with memory.Kept() as kept:
-    kept.begin(1)
-    before, size, deadline = memory.resident(), pieces(), time.monotonic() + 20
-    while before - memory.resident() < 0.8 * size and time.monotonic() < deadline:
+def test_what_is_kept_is_given_back_once_the_process_grows_beside_it(monkeypatch, pieces):
+  monkeypatch.setattr(memory, 'SLACK', 64 * MB)
+  with memory.kept():
+    before, freed = memory.resident(), pieces()
+    time.sleep(4 * memory.PERIOD)
+    assert before - memory.resident() < 0.2 * freed
+    beside = np.ones(2 * freed // 8)  # which has no room where the pieces were
+    growth, deadline = lambda: memory.resident() - before, time.monotonic() + 20
+    while growth() > 1.2 * freed and time.monotonic() < deadline:
       time.sleep(memory.PERIOD)
-    assert before - memory.resident() > 0.8 * size
+    assert 0.8 * freed < growth() < 1.2 * freed
+    del beside
