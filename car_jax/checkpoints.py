@@ -14,23 +14,20 @@ import functools
 import json
 import logging
 import pathlib
-import re
 import shutil
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from car_jax import constants, files, paths, sharding
+from car_jax import constants, files, paths, saved_steps, sharding
 from car_jax.errors import UserError, nearest, reading
 
 FORMAT = 2  # 1 had no checksum of meta
-FOLDERS = {'best': 'best', 'latest': 'checkpoints'}  # of a run
-COMMITTED = 'commit_success.txt'  # which orbax puts into a bucket's checkpoint at the end
 
 
 class Damaged(UserError):
@@ -70,7 +67,7 @@ class Checkpoints:
     import orbax.checkpoint as ocp
 
     _quieten()
-    self.folder = paths.absolute(place(folder))
+    self.folder = paths.absolute(saved_steps.place(folder))
     self._ocp = ocp
     self._manager: Any = self._writer(keep) if keep else None
 
@@ -92,7 +89,7 @@ class Checkpoints:
 
   def _move_damaged(self) -> None:
     """Of checkpoints whose own record cannot be read: orbax' writer would not begin."""
-    for step in [*_numbered(self.folder)]:
+    for step in [*saved_steps.numbered(self.folder)]:
       path = self.place(step)
       try:
         _ = self._ocp.path.step.standard_name_format().find_step(self.folder, step).commit_timestamp
@@ -106,7 +103,7 @@ class Checkpoints:
     return self.folder / str(step)
 
   def steps(self) -> list[int]:
-    return sorted(self._manager.all_steps() if self._manager else _numbered(self.folder))
+    return sorted(self._manager.all_steps() if self._manager else saved_steps.numbered(self.folder))
 
   def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
     """Starts writing and returns; `meta` must be JSON. A step that is there is replaced.
@@ -225,9 +222,10 @@ def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int]
   tried, patience = None, time.monotonic() + PATIENCE
   while True:
     try:
-      folder, step = locate(path, wish)
+      folder, step = saved_steps.locate(path, wish)
     except UserError:
-      if time.monotonic() > patience or not any(place(path).glob('*/*.orbax-checkpoint-tmp')):
+      being_written = saved_steps.place(path).glob('*/*.orbax-checkpoint-tmp')
+      if time.monotonic() > patience or not any(being_written):
         raise
       time.sleep(0.3)
       continue
@@ -238,7 +236,8 @@ def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int]
       except Damaged as e:
         if tried == (folder, step):  # still there, and still unreadable
           others = [str(s) for s in saved.steps() if s != step]
-          if folder.name == FOLDERS['best'] and any_in(folder.parent / FOLDERS['latest']):
+          best, latest = (folder.parent / saved_steps.FOLDERS[k] for k in ('best', 'latest'))
+          if folder == best and saved_steps.any_in(latest):
             others.insert(0, 'latest')
           hint = f'\n  others there: --step {" or ".join(others)}' if others else ''
           raise UserError(f'damaged checkpoint {e}{hint}') from None
@@ -313,15 +312,6 @@ def abstract_of(template: Any) -> Any:
   )
 
 
-def any_in(folder: pathlib.Path) -> bool:
-  return next(_numbered(folder), None) is not None
-
-
-def newest(folder: pathlib.Path) -> int:
-  """The last step that has a checkpoint there; 0 where there is none."""
-  return max(_numbered(folder), default=0)
-
-
 def newest_sound(checkpoints: Checkpoints, template: Any) -> tuple[Any, dict[str, Any]] | None:
   """The newest checkpoint that reads back whole; damaged ones are reported and passed over.
 
@@ -341,76 +331,6 @@ def newest_sound(checkpoints: Checkpoints, template: Any) -> tuple[Any, dict[str
       '  start over with --new or another --workdir'
     )
   return None
-
-
-def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]:
-  """A run folder, or a folder of checkpoints, and a wish -> (folder, step).
-
-  The wish is 'best', 'latest', a number, or '' for the best where one was chosen, else the latest.
-  Raises UserError when nothing is there, or not that step.
-  """
-  root = place(path)
-  places = {name: root / kind for name, kind in FOLDERS.items()}
-  if not any(p.is_dir() for p in places.values()):
-    places = {'latest': root}
-  saved = {name: steps for name, p in places.items() if (steps := list(_numbered(p)))}
-  if not saved:
-    text = f'no checkpoint in {root}\n  expected a --workdir of car-jax train'
-    near = root if root.is_dir() else root.parent
-    is_run = lambda folder: any((folder / kind).is_dir() for kind in FOLDERS.values())
-    if runs := [p.name for p in (near.iterdir() if near.is_dir() else ()) if is_run(p)]:
-      text += f', of which there are in {near}:\n{nearest(root.name, runs)}'
-    if paths.is_remote(root):
-      text += f'; checkpoints copied from a disk have no {COMMITTED}: fetch the run to this machine'
-    raise UserError(text)
-  number = int(step) if step.isascii() and step.isdigit() else None
-  if step not in ('', 'best', 'latest') and number is None:
-    raise UserError(
-      f'no checkpoint called {step!r}\n  known: best, latest, or the number of a step'
-    )
-  name = step if step in ('best', 'latest') else next(iter(saved))
-  if name not in saved:
-    raise UserError(f'no {name} checkpoint in {root}\n  there: {", ".join(saved)}')
-  if number is None:
-    return places[name], max(saved[name])
-  for name, steps in saved.items():
-    if number in steps:
-      return places[name], number
-  known = sorted({s for steps in saved.values() for s in steps})
-  raise UserError(
-    f'no checkpoint of step {number} in {root}\n  there: {", ".join(map(str, known))}'
-  )
-
-
-def which(place: pathlib.Path, steps: Sequence[int]) -> str:
-  """What to call the checkpoint at `place`, of `steps` in its folder: best, latest, only or a."""
-  if place.parent.name == 'best':
-    return 'best checkpoint'
-  if not place.name.isdigit():  # a model's folder, which has no other
-    return 'only checkpoint'
-  return 'latest checkpoint' if int(place.name) == steps[-1] else 'a checkpoint'
-
-
-def place(path: str | pathlib.Path) -> pathlib.Path:
-  """The folder of a run. Raises UserError for a bucket that orbax writes no arrays to."""
-  folder = paths.of(path)
-  if paths.is_remote(folder) and not str(folder).startswith('gs://'):
-    raise UserError(
-      f'{folder}: checkpoints are written to and read from local folders and gs:// alone\n'
-      '  name one of these; reports, arrays and data may be there'
-    )
-  return folder
-
-
-def _numbered(folder: pathlib.Path) -> Iterator[int]:
-  """Steps of the checkpoints there: folders with the name of a number, as it is written here.
-
-  In a bucket an unfinished one has that name too, but not the last of its files.
-  """
-  for path in folder.iterdir() if folder.is_dir() else ():
-    whole = not paths.is_remote(path) or (path / COMMITTED).exists()
-    if re.fullmatch('0|[1-9][0-9]{0,17}', path.name) and path.is_dir() and whole:
-      yield int(path.name)
 
 
 def first_line(error: Exception) -> str:

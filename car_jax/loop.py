@@ -17,7 +17,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import car_jax
-from car_jax import ahead, batch_size, checkpoints, memory, profiling, registry, sharding, writers
+from car_jax import (
+  ahead,
+  batch_size,
+  checkpoints,
+  memory,
+  profiling,
+  registry,
+  saved_steps,
+  sharding,
+  writers,
+)
 from car_jax import config as configs
 from car_jax import workdir as workdirs
 from car_jax.data import compact, opening, pipeline
@@ -50,7 +60,7 @@ def train(
   Raises UserError for a wrong config or data set, a workdir of another config, an unreadable
   checkpoint, and a loss that is not finite. SystemExit after SIGTERM (0) or Ctrl-C (130), saved.
   """
-  workdir = checkpoints.place(workdir)
+  workdir = saved_steps.place(workdir)
   mesh = sharding.make_mesh()
   config = configs.check(config)
   workdirs.check_same(config)
@@ -80,7 +90,7 @@ def train(
     run = Run(config, workdir, mesh, dataset, method, np.shape(example.get('image', ()))[1:])
   with configs.setting_up('method'):
     state = method.init(config.seed, example)
-  if new or not checkpoints.any_in(workdir / 'checkpoints'):
+  if new or not saved_steps.any_in(workdir / 'checkpoints'):
     state = init_from(state, config.init)
     changed = [*changed, *untaught(method, config.init)]
   state = sharding.place_state(state, mesh, config.fsdp)

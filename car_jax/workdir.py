@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, files, lock, paths, sharding
+from car_jax import checkpoints, files, lock, paths, saved_steps, sharding
 from car_jax import config as configs
 from car_jax.errors import UserError, naming
 from car_jax.evaluate import folders
@@ -112,7 +112,7 @@ def _adopt(workdir: Path, config: ConfigDict) -> None:
   """Writes config.json, unless the folder holds a run of another config. Raises UserError."""
   path, old = workdir / 'config.json', check(workdir, config)
   if old is not None:
-    done = checkpoints.newest(workdir / 'checkpoints')
+    done = saved_steps.newest(workdir / 'checkpoints')
     if config.steps < done:
       raise UserError(
         f'{workdir} has {done:,} steps; config.steps is {config.steps:,}\n'
@@ -149,7 +149,7 @@ def _config_of(workdir: Path) -> ConfigDict | None:
     kept = files.read_json(path, mend=again)
     with naming(path, again):
       return configs.saved(kept)
-  if not checkpoints.any_in(workdir / 'checkpoints'):
+  if not saved_steps.any_in(workdir / 'checkpoints'):
     return None
   with checkpoints.Checkpoints(workdir / 'checkpoints') as saved:
     for step in reversed(saved.steps()):

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from car_jax import checkpoints, errors
+from car_jax import checkpoints, errors, saved_steps
 from car_jax.errors import UserError
 from car_jax.methods.train_state import State, TrainState
 
@@ -183,7 +183,7 @@ def test_what_a_writer_cannot_begin_with_is_moved_aside(folder, capsys):
   assert 'damaged checkpoint' in (told := capsys.readouterr().err)
   assert len([*(folder / 'checkpoints').glob('30.damaged-*')]) == 1
   assert '30.damaged-' in told
-  assert checkpoints.locate(folder) == (folder / 'checkpoints', 30)
+  assert saved_steps.locate(folder) == (folder / 'checkpoints', 30)
 
 
 def test_one_that_is_removed_while_it_is_read_is_not_damaged(folder, monkeypatch):
@@ -211,33 +211,33 @@ def test_only_folders_with_the_name_of_a_step_are_checkpoints(folder):
   ):
     (folder / 'checkpoints' / name).mkdir()
   (folder / 'checkpoints' / '99').write_text('a file')
-  assert checkpoints.locate(folder) == (folder / 'checkpoints', 30)
+  assert saved_steps.locate(folder) == (folder / 'checkpoints', 30)
   with checkpoints.Checkpoints(folder / 'checkpoints') as c:
     assert c.steps() == [20, 30]
   with pytest.raises(UserError, match='no checkpoint called'):
-    checkpoints.locate(folder, '\N{SUPERSCRIPT TWO}')
+    saved_steps.locate(folder, '\N{SUPERSCRIPT TWO}')
 
 
 def test_locate_prefers_the_best_and_names_what_is_there(folder):
-  assert checkpoints.locate(folder) == (folder / 'checkpoints', 30)
-  assert checkpoints.locate(folder, '20') == (folder / 'checkpoints', 20)
+  assert saved_steps.locate(folder) == (folder / 'checkpoints', 30)
+  assert saved_steps.locate(folder, '20') == (folder / 'checkpoints', 20)
   with checkpoints.Checkpoints(folder / 'best', keep=1) as c:
     c.save(25, tree(25), {'config': {}})
-  assert checkpoints.locate(folder) == (folder / 'best', 25)
-  assert checkpoints.locate(folder, 'latest') == (folder / 'checkpoints', 30)
-  which = lambda wish: checkpoints.which(
-    (place := checkpoints.locate(folder, wish))[0] / str(place[1]), [20, 30]
+  assert saved_steps.locate(folder) == (folder / 'best', 25)
+  assert saved_steps.locate(folder, 'latest') == (folder / 'checkpoints', 30)
+  which = lambda wish: saved_steps.which(
+    (place := saved_steps.locate(folder, wish))[0] / str(place[1]), [20, 30]
   )
   named = {wish: which(wish) for wish in ('', 'latest', '20')}
   assert named == {'': 'best checkpoint', 'latest': 'latest checkpoint', '20': 'a checkpoint'}
   with pytest.raises(UserError, match=r'no checkpoint of step 5.*\n  there: 20, 25, 30'):
-    checkpoints.locate(folder, '5')
+    saved_steps.locate(folder, '5')
   with pytest.raises(UserError, match='no checkpoint in'):
-    checkpoints.locate(folder / 'nowhere')
+    saved_steps.locate(folder / 'nowhere')
   named = folder.with_name('a run')
   folder.rename(named)
   with pytest.raises(UserError, match='no checkpoint in .*a rum\n(.*\n)*  did you mean: a run'):
-    checkpoints.locate(named.with_name('a rum'))
+    saved_steps.locate(named.with_name('a rum'))
 
 
 def test_a_damaged_best_names_the_latest(folder):

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from jax._src import xla_bridge
 
-from car_jax import checkpoints, sharding
 from car_jax import config as configs
+from car_jax import saved_steps, sharding
 from car_jax.commands import cluster, train
 from car_jax.errors import UserError
 from tests import conftest
@@ -76,7 +76,7 @@ def slurm(**more):
 def check_run(out, folder):
   assert '2 x cpu (cpu), 2 process(es), batch 8 (4 per device)' in out
   steps = configs.load('configs/smoke.py:supervised').steps
-  assert checkpoints.locate(folder, 'latest')[1] == steps
+  assert saved_steps.locate(folder, 'latest')[1] == steps
 
 
 @pytest.mark.slow

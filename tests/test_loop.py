@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from car_jax import checkpoints, lock, lookup, loop, memory, sharding, writers
+from car_jax import checkpoints, lock, lookup, loop, saved_steps, sharding, writers
 from car_jax import config as configs
 from car_jax.errors import UserError
 from car_jax.methods.base import Method
@@ -71,7 +71,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_term(config, tmp_path)
   config.method.breaks = 5
   with pytest.raises(UserError, match='loss/odd is nan at step 5'):
     loop.train(config, tmp_path / 'run')
-  assert checkpoints.locate(tmp_path / 'run')[1] == 4  # the last good one is kept
+  assert saved_steps.locate(tmp_path / 'run')[1] == 4  # the last good one is kept
 
 
 def test_another_config_in_the_same_workdir_is_refused_unless_new(config, tmp_path):
@@ -193,7 +193,7 @@ def test_a_run_stopped_while_it_evaluates_makes_up_for_it(config, tmp_path, monk
   for kind in ('latest', 'best'):
     ends = []
     for name in ('whole', 'run'):
-      folder, step = checkpoints.locate(tmp_path / name, kind)
+      folder, step = saved_steps.locate(tmp_path / name, kind)
       with checkpoints.Checkpoints(folder) as saved:
         ends.append((step, saved.meta(step)['crc'], saved.meta(step).get('scores')))
     assert ends[0] == ends[1]

@@ -56,7 +56,7 @@ def test_scratch_stays_for_the_next_step_and_little_else_does():
 
 
 @glibc
-@pytest.mark.parametrize('room, expected', [(-1, []), (0, [memory.KEEPING, memory.USUAL])])
+@pytest.mark.parametrize(('room', 'expected'), [(-1, []), (0, [memory.KEEPING, memory.USUAL])])
 def test_nothing_is_kept_where_there_is_no_room_for_it(room, expected, monkeypatch):
   changed = []
   monkeypatch.setattr(memory, '_set', changed.append)

@@ -8,7 +8,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from car_jax import checkpoints, lock, loop, paths, writers
+from car_jax import checkpoints, lock, loop, paths, saved_steps, writers
 from car_jax import config as configs
 from car_jax.calibrate import files as calibrators
 from car_jax.calibrate.base import Fit
@@ -86,7 +86,7 @@ def test_a_list_that_is_kept_would_miss_what_tensorstore_writes():
 def test_no_checkpoints_where_orbax_writes_none(config, monkeypatch):  # noqa: F811
   monkeypatch.setattr(fsspec, 'get_filesystem_class', lambda name: Bucket)
   monkeypatch.setattr(paths, '_check_reached', lambda path: None)
-  for use in (lambda at: loop.train(config, at), checkpoints.locate):
+  for use in (lambda at: loop.train(config, at), saved_steps.locate):
     with pytest.raises(UserError, match='local folders and gs:// alone'):
       use('s3://bucket/run')
 
@@ -97,7 +97,7 @@ def test_a_killed_run_in_a_bucket_goes_on_as_if_it_had_not_been(config, tmp_path
   want = loop.train(config, tmp_path / 'run')
   config.steps, run = 4, paths.of('gs://bucket/runs/a')
   loop.train(config, 'gs://bucket/runs/a')
-  assert checkpoints.locate(run)[1] == 4
+  assert saved_steps.locate(run)[1] == 4
   assert not names('/.lock')
   lines = (run / 'metrics.jsonl').read_text()
   (run / 'metrics.jsonl').write_text(lines + '{"step": 5, "loss/fine": 9}\n{"step"')
@@ -114,7 +114,7 @@ def test_a_killed_run_in_a_bucket_goes_on_as_if_it_had_not_been(config, tmp_path
   assert len(names('/runs/a/tensorboard/')) == 2
   kept = []
   for place in (tmp_path / 'run', run):
-    folder, step = checkpoints.locate(place)
+    folder, step = saved_steps.locate(place)
     with checkpoints.Checkpoints(folder) as saved:
       kept.append((step, saved.meta(step)['crc'], saved.steps()))
   assert kept[0] == kept[1]

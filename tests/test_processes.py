@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from car_jax import checkpoints, processes, sharding
+from car_jax import checkpoints, processes, saved_steps, sharding
 from car_jax.errors import UserError
 from tests import conftest
 from tests.test_sharding import free_port
@@ -209,7 +209,7 @@ def test_a_bad_config_of_one_process_is_on_every_screen(tmp_path):
 
 
 def saved(workdir, step=1):
-  return lambda: checkpoints.newest(pathlib.Path(workdir) / 'checkpoints') >= step
+  return lambda: saved_steps.newest(pathlib.Path(workdir) / 'checkpoints') >= step
 
 
 def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(tmp_path):
@@ -220,7 +220,7 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(tmp_path):
     group.all[1].send_signal(signal.SIGTERM)
     assert group.statuses(SECONDS) == [0, 0], group.text(0)
     (step,) = re.findall('saved step ([0-9,]+); the same command continues', group.text(0))
-  assert int(step.replace(',', '')) == checkpoints.newest(tmp_path / 'run' / 'checkpoints')
+  assert int(step.replace(',', '')) == saved_steps.newest(tmp_path / 'run' / 'checkpoints')
 
 
 @pytest.mark.slow

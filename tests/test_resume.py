@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from car_jax import checkpoints
+from car_jax import checkpoints, saved_steps
 from car_jax.commands import train
 
 STEPS = 12
@@ -46,7 +46,7 @@ def start_and_wait_for(step, workdir, variant='sac'):
 
 
 def final_crcs(workdir):
-  folder, step = checkpoints.locate(workdir, 'latest')
+  folder, step = saved_steps.locate(workdir, 'latest')
   assert step == STEPS
   with checkpoints.Checkpoints(folder) as c:
     return c.meta(step)['crc']
@@ -81,7 +81,7 @@ def test_a_run_that_was_stopped_and_then_killed_ends_with_the_same_bytes(
   run.send_signal(signal.SIGTERM)  # saves first
   _, err = run.communicate(timeout=120)
   assert run.returncode == 0, err
-  stopped = checkpoints.locate(tmp_path, 'latest')[1]
+  stopped = saved_steps.locate(tmp_path, 'latest')[1]
   assert 3 <= stopped < STEPS
   run = start_and_wait_for(8, tmp_path, variant)
   run.kill()

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from car_jax import checkpoints, sharding
+from car_jax import checkpoints, saved_steps, sharding
 from car_jax.errors import UserError
 from tests import conftest, saving_worker, sharding_worker
 
@@ -119,7 +119,7 @@ def test_two_processes_save_a_large_state_in_two_folders_at_once(tmp_path):
     assert saved.steps() == [saving_worker.STEPS - 1, saving_worker.STEPS]
     state, _ = saved.restore(saving_worker.STEPS, None)
   assert [float(state[f'w{k}'].mean()) for k in range(5)] == [0, 1, 2, 3, 4]
-  assert checkpoints.locate(tmp_path, 'best')[1] == saving_worker.STEPS
+  assert saved_steps.locate(tmp_path, 'best')[1] == saving_worker.STEPS
 
 
 @dataclasses.dataclass(frozen=True)

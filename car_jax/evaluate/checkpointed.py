@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, combined, errors, hub, loop, sharding
+from car_jax import checkpoints, combined, errors, hub, loop, saved_steps, sharding
 from car_jax import config as configs
 from car_jax import paths as places
 from car_jax.data import opening, pipeline, sources
@@ -126,7 +126,7 @@ def _opened(
     info,
     known,
     meta['crc'],
-    checkpoints.which(saved.place(step), saved.steps()),
+    saved_steps.which(saved.place(step), saved.steps()),
   )
 
 

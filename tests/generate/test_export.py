@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from car_jax import checkpoints, loop
+from car_jax import checkpoints, loop, saved_steps
 from car_jax import config as configs
 from car_jax.data import opening
 from car_jax.generate import __main__ as command
@@ -107,7 +107,7 @@ def test_killed_the_training_of_a_controlnet_goes_on_to_the_same_bytes(tmp_path)
   assert 'continuing from step' in out
   crcs = []
   for name in ('whole', 'killed'):
-    folder, step = checkpoints.locate(tmp_path / name, 'latest')
+    folder, step = saved_steps.locate(tmp_path / name, 'latest')
     with checkpoints.Checkpoints(folder) as saved:
       crcs.append(saved.meta(step)['crc'])
   assert step == 30
