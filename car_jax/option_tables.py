@@ -55,7 +55,8 @@ def page() -> str:
     StyleOptions,
   )
   from car_jax.published import Score
-  from car_jax.reliability.plan import Correlation, Guarantee, ImageSet, Model, StudyOptions
+  from car_jax.reliability.guarantees import Guarantee
+  from car_jax.reliability.study_options import Correlation, ImageSet, Model, StudyOptions
 
   groups: list[tuple[str, type]] = [
     ('A training run', Run),

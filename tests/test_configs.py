@@ -18,7 +18,7 @@ from car_jax.errors import UserError
 from car_jax.evaluate import plan as plans
 from car_jax.generate import command
 from car_jax.generate.options import ObjectOptions, StyleOptions
-from car_jax.reliability import plan
+from car_jax.reliability import plan, study_options
 
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('[!_]*.py'))
 # of one method once small: one of them trains; smoke's others in test_sharding, test_resume
@@ -210,7 +210,7 @@ def test_adaptation_in_every_variant(file):
 
 @pytest.mark.parametrize('name', STUDIES)
 def test_a_study_is_planned(name):
-  assert plan.plan(plan.load(f'configs/{name}.py')).sets
+  assert plan.plan(study_options.load(f'configs/{name}.py')).sets
   with pytest.raises(UserError, match='is a study, nothing to train'):
     configs.load(f'configs/{name}.py')
 

@@ -16,7 +16,7 @@ from car_jax.config import Run
 from car_jax.data.options import Data
 from car_jax.errors import UserError
 from car_jax.options import Group, Range
-from car_jax.reliability import plan
+from car_jax.reliability import study_options
 from tests.test_configs import NAMES, STUDIES, load
 
 TEXTS = (
@@ -85,7 +85,7 @@ def test_every_key_of_a_training_config_can_be_set(name):
 
 @pytest.mark.parametrize('name', STUDIES)
 def test_every_key_of_a_study_can_be_set(name):
-  walk(plan.load(f'configs/{name}.py'), plan.StudyOptions)
+  walk(study_options.load(f'configs/{name}.py'), study_options.StudyOptions)
 
 
 def test_keys_that_once_were_hidden():

@@ -19,7 +19,7 @@ from car_jax.datasets import prepare
 from car_jax.errors import UserError
 from car_jax.evaluate import folders
 from car_jax.predictions.dataset import Dataset
-from car_jax.reliability import command, plan, study
+from car_jax.reliability import command, study, study_options
 from tests.bucket import OBJECTS, Bucket, bucket  # noqa: F401
 from tests.reliability import runs
 from tests.test_loop import config, recorded  # noqa: F401
@@ -300,7 +300,7 @@ def test_a_study_in_a_bucket_goes_on_where_it_was(tmp_path, monkeypatch):
   for place in (str(tmp_path), 'gs://bucket/all'):
     name = runs.scenes(paths.of(f'{place}/data'), unknown=0.0, part='all', count=8)
     net = runs.trained(paths.of(f'{place}/net'), 'segformer', f'{place}/data', name)
-    c = plan.defaults()
+    c = study_options.defaults()
     c.update(runs.study(dict(net=net), f'{place}/data', dict(clear=name)))
     c.calibrators = dict(t='temperature')
     c.measures, c.guarantees, c.worst = ('miou',), {}, 1

@@ -199,9 +199,9 @@ def beside(run: pathlib.Path, name: str) -> pathlib.Path:
 def study(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
   from car_jax import sharding
   from car_jax.reliability import command as studies
-  from car_jax.reliability import correlation, findings, pivot, plan, survival, view
+  from car_jax.reliability import correlation, findings, pivot, study_options, survival, view
 
-  stated = plan.load(args.config, pairs)
+  stated = study_options.load(args.config, pairs)
   notes = studies.left_out(stated) if args.predictions else []
   config = studies.with_models(
     stated,

@@ -17,7 +17,7 @@ from car_jax.importers import comparison
 from car_jax.importers.segmenters import FRAME
 from car_jax.nn.composed import Composition
 from car_jax.published import scores
-from car_jax.reliability import plan
+from car_jax.reliability import study_options
 
 Importing = Callable[[Mapping[str, Any], pathlib.Path, pathlib.Path], None]
 CONFIG = 'config.json'
@@ -53,7 +53,7 @@ def run(study: str, weights: str, importing: Importing) -> list[str]:
   folder = pathlib.Path(weights)
   if not folder.is_dir():
     raise UserError(f'--weights {weights} is no folder\n  give the one that the files lie in')
-  models = plan.load(study).to_dict()['models']
+  models = study_options.load(study).to_dict()['models']
   named = {k: m for k, m in models.items() if (m.get('published') or {}).get('files')}
   if not named:
     raise UserError(f'{study} names no files of weights\n  a study that does: configs/relis.py')
@@ -83,7 +83,7 @@ def run(study: str, weights: str, importing: Importing) -> list[str]:
 def complete(study: str, weights: str) -> bool:
   """Whether what a folder holds of a study's models is imported already."""
   folder = pathlib.Path(weights)
-  models = plan.load(study).to_dict()['models']
+  models = study_options.load(study).to_dict()['models']
   file_of = matched(models, [p for p in folder.rglob('*') if p.is_file()])
   there = {name for name, m in models.items() if (pathlib.Path(m['path']) / CONFIG).exists()}
   return bool(there) and there >= {*file_of}

@@ -28,8 +28,9 @@ from car_jax.metrics.of_pixels import OBJECT_NAMES
 from car_jax.published import scores
 from car_jax.reliability import correlation, failing, objects, ranks, survival
 from car_jax.reliability.count import census_of
-from car_jax.reliability.plan import ImageSet, Plan
+from car_jax.reliability.plan import Plan
 from car_jax.reliability.study import PLAIN, Cell, Study, absent
+from car_jax.reliability.study_options import ImageSet
 from car_jax.reliability.view import Metric
 from car_jax.report import study as pages
 

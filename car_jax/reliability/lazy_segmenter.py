@@ -13,8 +13,9 @@ from car_jax import combined, paths
 from car_jax.errors import UserError
 from car_jax.evaluate.engine import Predicted
 from car_jax.reliability import foreign
-from car_jax.reliability.plan import ImageSet, Model, Plan
+from car_jax.reliability.plan import Plan
 from car_jax.reliability.segmenters import Checkpoint, Folder, Images, Segmenter, digest
+from car_jax.reliability.study_options import ImageSet, Model
 
 RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lies in a run's folder
 

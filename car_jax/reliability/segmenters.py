@@ -31,7 +31,7 @@ from car_jax.predictions.sources import Labels, Predictions
 from car_jax.reliability import interpret
 from car_jax.reliability.foreign import checked_labels
 from car_jax.reliability.interpret import CLASSES_ONLY, KNOWN, Reading
-from car_jax.reliability.plan import ImageSet, Model
+from car_jax.reliability.study_options import ImageSet, Model
 
 
 class Images(NamedTuple):

@@ -27,8 +27,9 @@ from car_jax.metrics.pixel_counts import SORTED, Totals
 from car_jax.reliability import count, guarantees, lazy_segmenter
 from car_jax.reliability.guarantees import Chosen
 from car_jax.reliability.lazy_segmenter import LazySegmenter
-from car_jax.reliability.plan import PLAIN, ImageSet, Plan, is_file
+from car_jax.reliability.plan import PLAIN, Plan, is_file
 from car_jax.reliability.segmenters import Segmenter, digest
+from car_jax.reliability.study_options import ImageSet
 
 
 @dataclasses.dataclass

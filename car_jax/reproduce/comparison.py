@@ -10,7 +10,7 @@ import numpy as np
 from car_jax import files, published
 from car_jax.evaluate import folders
 from car_jax.published import Score
-from car_jax.reliability import plan
+from car_jax.reliability import study_options
 from car_jax.report.table import Cell, Table, number, span, table
 from car_jax.reproduce import stages
 from car_jax.reproduce.stages import Request
@@ -90,7 +90,7 @@ def _of_study(request: Request) -> Iterator[Line]:
   if not place.exists():
     return
   runs = request.workdir / 'models'
-  models = plan.load(f'{request.experiment.study}:{runs}').to_dict()['models']
+  models = study_options.load(f'{request.experiment.study}:{runs}').to_dict()['models']
   for cell in files.read_json(place)['cells']:
     if cell['set'] == 'validation' and cell['model'] in models:
       given = published.scores(models[cell['model']]['published']['scores'])

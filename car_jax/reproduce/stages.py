@@ -17,7 +17,7 @@ from car_jax import files, saved_steps, workdir, writers
 from car_jax.data.prepared import default_data_dir
 from car_jax.errors import UserError
 from car_jax.importers import registry
-from car_jax.reliability import plan
+from car_jax.reliability import study_options
 from car_jax.reproduce import counts
 from car_jax.reproduce.experiments import TORCHVISION, Experiment, Start, Training
 
@@ -243,7 +243,7 @@ def _studying(request: Request) -> Iterator[Stage]:
 
 def _of_sets(config: str, request: Request) -> tuple[str, ...]:
   """Where the data of a study's sets lie, where that is not the default."""
-  full = plan.load(config)
+  full = study_options.load(config)
   places = [f'sets.{name}' for name in full.sets]
   places += ['calibrate_on'] if full.calibrate_on else []
   return tuple(f for p in places for f in _data_dir(f'{p}.data.data_dir', request))

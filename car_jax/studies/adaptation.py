@@ -125,7 +125,7 @@ def scored(runs: Mapping[str, Sequence[pathlib.Path]], data_dir: str, split: str
   """Confusion matrices of each name's runs on its data's split. Raises UserError."""
   from car_jax import sharding
   from car_jax.reliability import count, segmenters
-  from car_jax.reliability.plan import ImageSet, Model
+  from car_jax.reliability.study_options import ImageSet, Model
 
   mesh, classes = sharding.make_mesh(), {}
   matrices: dict[str, dict[str, np.ndarray]] = {}

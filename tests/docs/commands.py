@@ -15,7 +15,7 @@ from car_jax import __main__ as program
 from car_jax import config as configs
 from car_jax.datasets import prepare
 from car_jax.errors import UserError
-from car_jax.reliability import plan
+from car_jax.reliability import study_options
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = re.compile(r'^(car-jax|make|python|pip) ', re.MULTILINE)
@@ -122,7 +122,7 @@ def overrides(name: str, given: argparse.Namespace, pairs: list[tuple[str, str]]
   """
   path = getattr(given, 'config', None) or ''
   if name == 'eval' and path:
-    plan.load(path, pairs)
+    study_options.load(path, pairs)
   elif path and path != 'CONFIG':
     configs.load(path, pairs)
   else:

@@ -15,7 +15,7 @@ from car_jax import errors
 from car_jax.errors import UserError
 from car_jax.evaluate import npy, predict, save
 from car_jax.reliability import segmenters
-from car_jax.reliability.plan import ImageSet
+from car_jax.reliability.study_options import ImageSet
 from tests.evaluate import scene
 from tests.evaluate.test_harness import plain_ged
 from tests.reliability import runs

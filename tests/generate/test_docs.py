@@ -14,7 +14,7 @@ from car_jax.generate.options import (
   StyleOptions,
 )
 from car_jax.options import declared
-from car_jax.reliability import plan
+from car_jax.reliability import plan, study_options
 from tests.generate import test_records
 
 PAGE = pathlib.Path('docs/generate.md').read_text()
@@ -49,7 +49,7 @@ def test_the_options_of_the_page_are_options():
 
 
 def test_the_config_of_the_page_is_one_that_a_study_takes():
-  c = plan.defaults()
+  c = study_options.defaults()
   (block,) = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
   exec(compile(block, 'docs/generate.md', 'exec'), {'c': c})
   c.models = {'m': 'nowhere'}

@@ -13,24 +13,24 @@ from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.importers import __main__ as command
 from car_jax.importers import comparison, mmseg, registry
-from car_jax.reliability import plan
+from car_jax.reliability import plan, study_options
 from tests.importers import test_described, torch_writer
 
 STUDIES = {'relis': 27, 'genval': 42}
 MODELS = {}  # by the config of the net
 for study in STUDIES:
-  for name, model in plan.load(f'configs/{study}.py').to_dict()['models'].items():
+  for name, model in study_options.load(f'configs/{study}.py').to_dict()['models'].items():
     MODELS.setdefault(model['published']['config'], {})[name] = model['published']
 
 
 @pytest.mark.parametrize(('study', 'count'), STUDIES.items())
 def test_a_study_names_its_models(study, count):
-  models = plan.load(f'configs/{study}.py').models
+  models = study_options.load(f'configs/{study}.py').models
   assert len(models) == count
   assert all(m.path == f'runs/{study}/{name}' for name, m in models.items())
-  assert plan.load(f'configs/{study}.py:x/y').models['SETR-MLA'].path == 'x/y/SETR-MLA'
-  assert plan.load(study) == plan.load(f'configs/{study}.py')
-  assert plan.load(f'{study}:x/y') == plan.load(f'configs/{study}.py:x/y')
+  assert study_options.load(f'configs/{study}.py:x/y').models['SETR-MLA'].path == 'x/y/SETR-MLA'
+  assert study_options.load(study) == study_options.load(f'configs/{study}.py')
+  assert study_options.load(f'{study}:x/y') == study_options.load(f'configs/{study}.py:x/y')
 
 
 @pytest.mark.parametrize('path', ['relis:x/y', 'configs/genval.py:x/y'])
@@ -61,7 +61,7 @@ def test_no_file_is_that_of_two_models():
 def test_a_study_runs_on_what_there_is(tmp_path):
   for name in ('PSPNet-R50', 'SETR-PUP'):
     (tmp_path / name).mkdir()
-  planned = plan.plan(plan.load(f'configs/genval.py:{tmp_path}'))
+  planned = plan.plan(study_options.load(f'configs/genval.py:{tmp_path}'))
   assert [*planned.models] == ['PSPNet-R50', 'SETR-PUP']
   assert len(planned.absent) == 40
 

@@ -10,7 +10,7 @@ from car_jax import config as configs
 from car_jax import loop
 from car_jax.datasets import prepare
 from car_jax.metrics.base import Outputs
-from car_jax.reliability import plan
+from car_jax.reliability import study_options
 
 
 def scenes(folder: pathlib.Path, **changes) -> str:
@@ -80,7 +80,7 @@ def foreign(
       logits = rng.normal(size=(6, 8, 4)).astype(np.float32)
       np.save(where / 'predictions' / name / f'{k}.npy', logits)
       cv2.imwrite(str(where / 'labels' / name / f'{k}.png'), np.uint8(logits.argmax(-1)))
-  c = plan.defaults()
+  c = study_options.defaults()
   c.models = {'mine': str(where / 'predictions' / '{set}')}
   c.sets = {name: dict(labels=str(where / 'labels' / name)) for name in sets}
   c.calibrate_on = dict(labels=str(where / 'labels' / 'calibrate_on'))

@@ -12,7 +12,7 @@ import scipy.stats
 
 from car_jax.errors import UserError
 from car_jax.metrics.onepass import COARSE, SCORES
-from car_jax.reliability import correlation, document, objects, plan
+from car_jax.reliability import correlation, document, objects, plan, study_options
 from car_jax.reliability.correlation import Scores
 from car_jax.reliability.study import Cell
 from car_jax.reliability.view import View
@@ -61,7 +61,7 @@ def random_cells(models, seed=0, images=6, groups=None):
 
 
 def planned(models, **changes):
-  c = plan.defaults()
+  c = study_options.defaults()
   c.models = {f'm{k}': 'nowhere' for k in range(models)}
   c.sets = {name: dict(labels='x') for name in ('made a', 'made b', 'real')}
   c.pools = {'made': ('made a', 'made b')}

@@ -17,7 +17,7 @@ from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.evaluate import save
 from car_jax.evaluate.predict import Prediction
-from car_jax.reliability import command, foreign, pairing, plan, segmenters, study
+from car_jax.reliability import command, foreign, pairing, plan, segmenters, study, study_options
 from tests.evaluate import scene
 from tests.importers.test_huggingface import write_safetensors
 from tests.reliability import runs
@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 
 def config(where, **changes):
-  c = plan.defaults()
+  c = study_options.defaults()
   c.classes = tuple('abcd')
   c.palette = tuple((40 * k, 0, 0) for k in range(CLASSES))
   c.measures = ('pixel_accuracy', 'nll', 'unknown_auroc')
@@ -175,7 +175,7 @@ def saved(tmp_path):
 
 
 def batches_of(folder):
-  return [*segmenters.Folder('mine', folder, ()).batches(plan.ImageSet(name='all'))]
+  return [*segmenters.Folder('mine', folder, ()).batches(study_options.ImageSet(name='all'))]
 
 
 @pytest.mark.parametrize('told', [True, False])
@@ -360,7 +360,7 @@ def test_what_predictions_alone_cannot_be_fitted_to_is_said(tmp_path, capsys, mo
   assert not (tmp_path / 'runs' / 'own' / 'study').exists()
   assert json.loads((out / 'study.json').read_text())['notes'][0] == line
   assert line in (out / 'study.md').read_text()
-  assert command.left_out(plan.defaults()) == []  # whose guarantee needs calibrate_on
+  assert command.left_out(study_options.defaults()) == []  # whose guarantee needs calibrate_on
 
 
 def test_the_study_of_two_conditions_in_the_docs_runs(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from car_jax.errors import UserError
 from car_jax.evaluate import engine
 from car_jax.metrics import conformal_counts
-from car_jax.reliability import command, findings, guarantees, plan, study, survival
+from car_jax.reliability import command, findings, guarantees, plan, study, study_options, survival
 from car_jax.reliability.guarantees import Guarantee
 from car_jax.reliability.view import View
 from car_jax.report import study as page
@@ -84,7 +84,7 @@ def made(tmp_path_factory):
       labels[0] = np.where(labels[0] == 255, 255, 0)  # without a foreground
     arrays[name] = logits, labels
     write(where, name, logits, labels)
-  c = plan.defaults()
+  c = study_options.defaults()
   c.models = {'mine': str(where / 'predictions' / '{set}')}
   labels_of = lambda name: str(where / 'labels' / name)
   c.sets = {
@@ -281,7 +281,7 @@ def test_without_calibrate_on_the_default_is_none_and_others_are_an_error(made, 
   assert plan.plan(c).guarantees == {}
   assert plan.plan(c).calibrate_on is None
   config = config.copy_and_resolve_references()
-  config.guarantees = plan.defaults().guarantees
+  config.guarantees = study_options.defaults().guarantees
   assert plan.plan(config).guarantees == {'miscoverage10': Guarantee('miscoverage', 0.1)}
   config.guarantees = {}
   assert plan.plan(config).guarantees == {}

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import softmax
 
 from car_jax.commands import eval as evaluation
-from car_jax.reliability import command, plan
+from car_jax.reliability import command, study_options
 from tests.metrics import oracle
 from tests.metrics.regions import by_sets
 from tests.report.document import Document
@@ -43,7 +43,7 @@ def written(folder, count=3):
 def finished(tmp_path_factory):
   folder = tmp_path_factory.mktemp('maps')
   arrays = written(folder / 'all')
-  c = plan.defaults()
+  c = study_options.defaults()
   shutil.copytree(folder / 'all', folder / 'less')
   c.models = {k: str(folder / '{set}' / k) for k in ('logits', 'maps')}
   c.sets = {k: dict(labels=str(folder / k / 'labels')) for k in ('all', 'less')}

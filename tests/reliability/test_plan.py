@@ -16,7 +16,7 @@ from car_jax.errors import UserError
 from car_jax.evaluate import folders
 from car_jax.nn.init import initialize
 from car_jax.nn.local_temperature import LocalTemperature
-from car_jax.reliability import command, lazy_segmenter, plan
+from car_jax.reliability import command, lazy_segmenter, plan, study_options
 from car_jax.reliability.segmenters import Images
 from tests.reliability import runs
 
@@ -66,7 +66,7 @@ from tests.reliability import runs
   ],
 )
 def test_a_wrong_study_stops_before_it_starts(tmp_path, changes, message):
-  config = plan.defaults()
+  config = study_options.defaults()
   config.update(runs.study({'m': 'x'}, tmp_path, {'clear': 'a', 'fog': 'b'}))
   for k, v in changes.items():
     config[k] = v
@@ -75,7 +75,7 @@ def test_a_wrong_study_stops_before_it_starts(tmp_path, changes, message):
 
 
 def test_a_step_may_be_a_number_and_a_file_of_wrong_types_is_told(tmp_path):
-  config = plan.defaults()
+  config = study_options.defaults()
   config.update(runs.study({'m': 'x'}, tmp_path, {'clear': 'a'}))
   config.models = {'m': dict(path='x', step=100)}
   assert plan.plan(config).models['m'].step == '100'
@@ -86,7 +86,7 @@ def test_a_step_may_be_a_number_and_a_file_of_wrong_types_is_told(tmp_path):
       f'  c = ConfigDict()\n  {line}\n  return c\n'
     )
     with pytest.raises(UserError, match='wrong.py'):
-      plan.load(str(path))
+      study_options.load(str(path))
 
 
 def test_a_model_without_features_is_left_out_of_clusters(tmp_path, capsys):
@@ -152,8 +152,10 @@ def test_one_model_is_in_memory_and_others_stay_known(monkeypatch):
     lazy_segmenter, 'open_segmenter', lambda s, *_: opened.append(s.name) or Fake()
   )
   memory = {}
-  a, b = (lazy_segmenter.LazySegmenter(plan.Model('x', name=k), None, None, memory) for k in 'ab')
-  spec = plan.ImageSet(name='clear')
+  a, b = (
+    lazy_segmenter.LazySegmenter(study_options.Model('x', name=k), None, None, memory) for k in 'ab'
+  )
+  spec = study_options.ImageSet(name='clear')
   assert (b.images(spec)[:2], [*memory]) == ((4, ('road',)), ['b'])
   assert (a.images(spec).names, [*memory]) == (('road',), ['a'])
   assert (b.about, b.images(spec).names, opened) == ('a net', ('road',), ['a', 'b', 'a'])
@@ -207,7 +209,7 @@ def test_damaged_cells_are_named(tmp_path):
 def test_a_folder_of_trainings_is_a_model_for_each(tmp_path):
   for seed in (0, 1):
     (tmp_path / 'mine' / f'seed{seed}' / 'checkpoints').mkdir(parents=True)
-  c = plan.defaults()
+  c = study_options.defaults()
   c.models, c.sets = {'mine': str(tmp_path / 'mine')}, {'fog': dict(data=dict(name='x'))}
   made = plan.plan(c)
   assert made.seeds == {'mine': ('mine/seed0', 'mine/seed1')}
@@ -226,14 +228,14 @@ def test_a_folder_of_trainings_is_a_model_for_each(tmp_path):
   ],
 )
 def test_a_study_without_a_title_is_called_by_its_models_and_sets(given, models, title):
-  c = plan.defaults()
+  c = study_options.defaults()
   c.title, c.models = given, {f'm{k}': 'nowhere' for k in range(models)}
   c.sets = {'clear': dict(labels='x', role='in-domain'), 'fog': dict(labels='x')}
   assert plan.plan(c).title == title
 
 
 def test_a_study_of_other_models_is_not_called_by_the_config_s():
-  c = plan.defaults()
+  c = study_options.defaults()
   c.title = 'Two small segmenters in worsening weather'
   assert command.with_models(c, predictions=['mine=x'], labels='y').title == ''
 
@@ -241,7 +243,7 @@ def test_a_study_of_other_models_is_not_called_by_the_config_s():
 @pytest.mark.parametrize('given', [str, lambda path: dict(path=path)])
 def test_models_that_ship_are_named_in_a_study(tmp_path, given):
   name, folder = next(iter(hub.zoo().items()))
-  c = plan.defaults()
+  c = study_options.defaults()
   c.models, c.missing = {'ours': given(f'zoo:{name}')}, 'skip'
   c.sets = {'clear': dict(labels='x')}
   planned = plan.plan(c)
@@ -263,10 +265,10 @@ def test_a_dict_is_emptied_on_the_command_line(tmp_path, key):
     "  c.models = dict(m=dict(path='x', published=dict(config='y')))\n  return c\n"
   )
   of = lambda config: functools.reduce(lambda node, part: node[part], key.split('.'), config)
-  assert of(plan.load(str(file)))
-  assert not of(plan.load(str(file), [(key, '{}')]))
+  assert of(study_options.load(str(file)))
+  assert not of(study_options.load(str(file), [(key, '{}')]))
   with pytest.raises(UserError, match='is a group of keys|has no option|unknown config key'):
-    plan.load(str(file), [('models.m', '{}')])
+    study_options.load(str(file), [('models.m', '{}')])
 
 
 def test_one_of_the_sets_may_be_calibrated_on(tmp_path):
@@ -283,7 +285,7 @@ def test_one_of_the_sets_may_be_calibrated_on(tmp_path):
     'from ml_collections import ConfigDict\ndef get_config():\n'
     "  c = ConfigDict()\n  c.calibrate_on = 'clear'\n  return c\n"
   )
-  c.calibrate_on = plan.load(str(path)).calibrate_on
+  c.calibrate_on = study_options.load(str(path)).calibrate_on
   found, _ = command.run(c, str(tmp_path / 'found'), '')
   same = lambda content: [f['temperatures'] for f in content['fits']]
   assert same(found) == same(want)

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from car_jax.evaluate import tables as results
-from car_jax.reliability import correlation, findings, plan, ranks
+from car_jax.reliability import correlation, findings, plan, ranks, study_options
 from car_jax.reliability.correlation import Scores
 from car_jax.reliability.study import Cell
 from car_jax.reliability.view import View
@@ -46,7 +46,7 @@ def scores(matrices, right, sure, times):
 
 
 def planned(models, **changes):
-  c = plan.defaults()
+  c = study_options.defaults()
   c.models = {f'm{k}': 'nowhere' for k in range(models)}
   c.sets, c.resamples, c.seed = {'rain': dict(labels='x')}, RESAMPLES, SEED
   for key, value in changes.items():

@@ -15,7 +15,7 @@ from car_jax.commands import eval as evaluation
 from car_jax.errors import UserError
 from car_jax.evaluate import cell as cells
 from car_jax.metrics import calibration, confidence_groups, ranking
-from car_jax.reliability import command, plan, segmenters, study
+from car_jax.reliability import command, plan, segmenters, study, study_options
 from tests.reliability import runs
 
 
@@ -35,7 +35,7 @@ def finished(made):
   config = runs.study(
     {'segformer': models['segformer']}, folder, names, pools={'all': ('clear', 'fog')}
   )
-  full = plan.defaults()
+  full = study_options.defaults()
   full.update(config)
   found, page = command.run(full, str(folder / 'out'), 'car-jax eval')
   return full, found, page
@@ -208,7 +208,7 @@ def test_sampled_and_exact_modes(finished, made):
 
 def test_a_stochastic_model_is_scored_by_its_mean_and_its_disagreement(made):
   folder, names, models = made
-  config = plan.defaults()
+  config = study_options.defaults()
   spec = {'car': models['car']}
   config.update(runs.study(spec, folder, names, calibrators={}, calibrate_on={}, worst=0))
   config.models = {'car': dict(path=str(models['car']), samples=3)}
@@ -278,7 +278,7 @@ def test_a_damaged_cell_and_a_foreign_folder_are_told(finished, made, tmp_path):
 def test_models_of_other_classes_are_not_mixed(made, tmp_path):
   folder, names, models = made
   data = dict(name='fake', num_classes=3, readers=1, count=4, size=32)
-  config = plan.defaults()
+  config = study_options.defaults()
   config.update(runs.study({'segformer': models['segformer']}, folder, names))
   config.sets = {'bare': dict(split='test')}
   with pytest.raises(UserError, match="is a run, and set 'bare' has no data"):

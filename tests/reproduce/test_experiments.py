@@ -14,7 +14,7 @@ from car_jax.commands import reproduce
 from car_jax.datasets import prepare
 from car_jax.datasets.gta5 import gta5_dataset_builder
 from car_jax.errors import UserError
-from car_jax.reliability import plan
+from car_jax.reliability import study_options
 from car_jax.reproduce import counts, experiments, stages
 from tests.datasets import files, test_acdc, test_gta5, test_idd, test_lidc_v1, test_synthia
 from tests.datasets.test_builders import street
@@ -107,7 +107,7 @@ def test_a_dry_run_says_what_a_study_would_do(name, tmp_path, capsys):
   assert [*made][3:] == ['import', 'validation', 'study']
   for stage in ('validation', 'study'):
     words = shlex.split(made[stage])
-    study = plan.load(words[3], configs.split_overrides(words[6:]))
+    study = study_options.load(words[3], configs.split_overrides(words[6:]))
     assert {s.data.data_dir for s in study.sets.values()} == {str(tmp_path / 'data')}
     assert all(m.path.startswith(f'{tmp_path}/w/models/') for m in study.models.values())
     kept = [published.scores(m.published.scores.to_dict()) for m in study.models.values()]
