@@ -146,7 +146,7 @@ class Data(Group):
   class_flip_black_box: bool = True
   """Flip classes in the black box's prediction too, by draws of its own."""
   corruption: str = ''
-  """Corrupt images, such as gaussian_noise:3; see docs/reliability.md."""
+  """Corrupt images, such as gaussian_noise:3; see docs/data.md."""
   eval_size: Count = 0
   """Side of the central square that evaluation sees; 0 for whole images."""
   fit: Size | tuple[()] = ()
