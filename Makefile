@@ -91,7 +91,7 @@ demo-reliability: setup
 	  $(SHIFTED) --domain $$weather --strength 0.5 && $(SHIFTED) --domain $$weather || exit; done
 	$(call stage,2 of 3,training six segmenters (6 minutes))
 	for net in $(COMPARED); do $(SEGMENTER):$$net --workdir $(STUDY)/$$net || exit; done
-	$(call stage,3 of 3,the study: six models on eleven sets through five calibrators (4 minutes))
+	$(call stage,3 of 3,the study: six models on ten sets and a pool of eight; uncalibrated and by four calibrators (4 minutes))
 	$(CAR) eval --config configs/reliability.py
 
 # A small net adapted from clear air to snow, three seeds, and what it gained per class.
