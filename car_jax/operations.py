@@ -2,7 +2,9 @@
 
 Floating-point operations and the bytes that they read and write, by XLA's analysis of the lowered
 program, of loops as often as they run; bytes of the arrays that are alive at once while operations
-run in their order. Nothing is fused in this program: a compiler moves and keeps less.
+run in their order. Nothing is fused in this program: a compiler moves and keeps less. Where parts
+have other forms on other platforms, such as copies that suit a CPU's caches, a GPU's are counted,
+on whatever machine.
 """
 
 import math
@@ -13,17 +15,18 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
+PLATFORM = 'cuda'
 PRODUCTS = ('dot_general', 'conv_general_dilated')
 
 
 def work(traced: Any) -> np.ndarray:
   """(operations, bytes moved) of a traced function, of loops as often as they turn."""
-  return analysed(traced.lower()) + sum(repeated(traced.jaxpr.jaxpr))
+  return analysed(traced) + sum(repeated(traced.jaxpr.jaxpr))
 
 
-def analysed(lowered: Any) -> np.ndarray:
-  """(operations, bytes moved) of a program."""
-  analysis = lowered.cost_analysis() or {}
+def analysed(traced: Any) -> np.ndarray:
+  """(operations, bytes moved) of a traced function, of loops as if they turned once."""
+  analysis = traced.lower(lowering_platforms=(PLATFORM,)).cost_analysis() or {}
   return np.array([analysis.get('flops', 0.0), analysis.get('bytes accessed', 0.0)])
 
 
@@ -38,7 +41,7 @@ def repeated(jaxpr: Jaxpr, times: int = 1) -> Iterator[np.ndarray]:
     for inner in _inner(eqn):
       if turns > 1 and _multiplies(inner.jaxpr):
         arguments = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in inner.jaxpr.invars]
-        body = jax.jit(jaxpr_as_fun(inner)).lower(*arguments)
+        body = jax.jit(jaxpr_as_fun(inner)).trace(*arguments)
         yield times * (turns - 1) * analysed(body)
       yield from repeated(inner.jaxpr, times * turns)
 
@@ -52,7 +55,12 @@ def _multiplies(jaxpr: Jaxpr) -> bool:
 
 
 def _inner(eqn: Any) -> Iterator[ClosedJaxpr]:
-  """The programs within an operation, such as those of a loop or a call."""
+  """The programs within an operation, such as those of a loop or a call; of a choice between
+  platforms PLATFORM's."""
+  if platforms := eqn.params.get('branches_platforms'):
+    mine = next(i for i, names in enumerate(platforms) if names is None or PLATFORM in names)
+    yield eqn.params['branches'][mine]
+    return
   for value in eqn.params.values():
     for part in value if isinstance(value, tuple | list) else (value,):
       if isinstance(part, ClosedJaxpr):

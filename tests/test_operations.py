@@ -14,7 +14,7 @@ def test_a_loop_counts_as_often_as_it_turns():
   inner = lambda x: jax.lax.scan(lambda c, _: (once(c), None), x, None, length=3)[0]
   outer = lambda x: jax.lax.scan(lambda c, _: (inner(c) + once(c), None), x, None, length=5)[0]
   traced = jax.jit(outer).trace(jax.ShapeDtypeStruct((N, N), jnp.float32))
-  plain = operations.analysed(traced.lower())[0]
+  plain = operations.analysed(traced)[0]
   whole = plain + sum(operations.repeated(traced.jaxpr.jaxpr))[0]
   products = 5 * (3 + 1)
   assert whole == pytest.approx(products * 2 * N**3, rel=0.02)
@@ -43,3 +43,14 @@ def test_arguments_that_no_result_depends_on_are_not_read():
 
   jaxpr = jax.make_jaxpr(program)(*(jnp.zeros(N) for _ in range(4))).jaxpr
   assert operations.read(jaxpr) == [True, False, True, False]
+
+
+def test_of_forms_for_platforms_a_gpus_are_counted():
+  default, cpu = (lambda x: (x @ x).sum()), (lambda x: (jnp.concatenate([x, x, x]) @ x).sum())
+  both = lambda x: jax.lax.platform_dependent(x, cpu=cpu, default=default)
+  x = jax.ShapeDtypeStruct((N, N), jnp.float32)
+  traced, alone, other = (jax.jit(f).trace(x) for f in (both, default, cpu))
+  live = lambda traced: operations.live(traced.jaxpr.jaxpr)
+  assert operations.work(traced) == pytest.approx(operations.work(alone), rel=0.01)
+  assert live(traced) == pytest.approx(live(alone), abs=8)  # and the choice's number
+  assert live(other) > 2 * live(alone)
