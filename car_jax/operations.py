@@ -74,20 +74,53 @@ def live(jaxpr: Jaxpr, *, donated: bool = False) -> int:
 
   donated: with the arguments, each until its last use; else without them.
   """
-  last = {v: eqn for eqn in jaxpr.eqns for v in eqn.invars if not isinstance(v, Literal)}
-  results = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+  same = _same(jaxpr)
+  arrays = lambda variables: [same.get(v, v) for v in variables if not isinstance(v, Literal)]
+  last = {v: eqn for eqn in jaxpr.eqns for v in arrays(eqn.invars)}
+  results = {*arrays(jaxpr.outvars)}
   sizes = {v: _size(v.aval) for v in jaxpr.invars} if donated else {}
   most = now = sum(sizes.values())
   for eqn in jaxpr.eqns:
     within = max((live(inner.jaxpr) for inner in _inner(eqn)), default=0)
-    made = {v: _size(v.aval) for v in eqn.outvars}
+    made = {v: _size(v.aval) for v in eqn.outvars if v not in same}
     most = max(most, now + max(within, sum(made.values())))
     sizes |= made
     now += sum(made.values())
-    ended = {v for v in eqn.invars if not isinstance(v, Literal) and last[v] is eqn}
-    for v in (ended | {v for v in eqn.outvars if v not in last}) - results:
+    ended = {v for v in arrays(eqn.invars) if last[v] is eqn}
+    for v in (ended | {v for v in made if v not in last}) - results:
       now -= sizes.pop(v, 0)
   return most
+
+
+def _same(jaxpr: Jaxpr) -> dict[Any, Any]:
+  """Results that take no memory of their own -> the arrays that they are.
+
+  These are reshaped ones, and of a choice between platforms, which is none once the platform is
+  known, arguments that it returns and what another platform alone would keep for a gradient.
+  """
+  same: dict[Any, Any] = {}
+  for eqn in jaxpr.eqns:
+    if eqn.primitive.name == 'reshape':
+      pairs = [(eqn.outvars[0], eqn.invars[0])]
+    elif eqn.params.get('branches_platforms'):
+      (branch,) = _inner(eqn)
+      given = dict(zip(branch.jaxpr.invars, eqn.invars[1:], strict=True)) | _empty(branch.jaxpr)
+      results = zip(eqn.outvars, branch.jaxpr.outvars, strict=True)
+      pairs = [(v, given[r]) for v, r in results if not isinstance(r, Literal) and r in given]
+    else:
+      continue
+    same |= {v: same.get(a, a) for v, a in pairs if not isinstance(a, Literal)}
+  return same
+
+
+def _empty(jaxpr: Jaxpr) -> dict[Any, Any]:
+  """Arrays whose content is left open -> themselves."""
+  found: dict[Any, Any] = {}
+  for eqn in jaxpr.eqns:
+    spread = eqn.primitive.name == 'broadcast_in_dim' and eqn.invars[0] in found
+    if spread or eqn.primitive.name.startswith('empty'):
+      found[eqn.outvars[0]] = eqn.outvars[0]
+  return found
 
 
 def _size(array: Any) -> int:

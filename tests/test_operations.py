@@ -54,3 +54,22 @@ def test_of_forms_for_platforms_a_gpus_are_counted():
   assert operations.work(traced) == pytest.approx(operations.work(alone), rel=0.01)
   assert live(traced) == pytest.approx(live(alone), abs=8)  # and the choice's number
   assert live(other) > 2 * live(alone)
+
+
+def test_what_only_another_platform_keeps_takes_no_memory():
+  safe = lambda x: x / jnp.where(jax.lax.stop_gradient(x == x), 1.0, jnp.nan)
+  either = lambda x: jax.lax.platform_dependent(x, cpu=safe, default=lambda x: x)
+  x = jax.ShapeDtypeStruct((N, N), jnp.float32)
+
+  def live(between):
+    def loss(x):
+      for _ in range(4):
+        x = jnp.sin(between(x))
+      return x.sum()
+
+    return operations.live(jax.jit(jax.grad(loss)).trace(x).jaxpr.jaxpr)
+
+  plain = live(lambda x: x)
+  assert live(either) == pytest.approx(plain, rel=0.01)
+  assert live(lambda x: x.reshape(-1).reshape(x.shape)) == plain
+  assert live(safe) > plain + 4 * x.size
