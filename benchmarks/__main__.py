@@ -1,8 +1,7 @@
 """Benchmarks, each in a process of its own: python -m benchmarks [NAME ...] [--toy]
 
-All of them without a name, six to eight minutes on an idle machine. Exit status 1 if a limit was
-passed. --toy: tiny sizes, no limits, to see that they run. For a GPU or TPU there is
-python -m benchmarks.accelerator.
+All of them without a name. Exit status 1 if a limit was passed. --toy: tiny sizes, no limits, to
+see that they run. For a GPU or TPU there is python -m benchmarks.accelerator.
 """
 
 import subprocess

@@ -58,8 +58,8 @@ def _inner(eqn: Any) -> Iterator[ClosedJaxpr]:
   """The programs within an operation, such as those of a loop or a call; of a choice between
   platforms PLATFORM's."""
   if platforms := eqn.params.get('branches_platforms'):
-    mine = next(i for i, names in enumerate(platforms) if names is None or PLATFORM in names)
-    yield eqn.params['branches'][mine]
+    index = next(i for i, names in enumerate(platforms) if names is None or PLATFORM in names)
+    yield eqn.params['branches'][index]
     return
   for value in eqn.params.values():
     for part in value if isinstance(value, tuple | list) else (value,):
@@ -74,15 +74,15 @@ def live(jaxpr: Jaxpr, *, donated: bool = False) -> int:
 
   donated: with the arguments, each until its last use; else without them.
   """
-  same = _same(jaxpr)
-  arrays = lambda variables: [same.get(v, v) for v in variables if not isinstance(v, Literal)]
+  aliases = _aliases(jaxpr)
+  arrays = lambda variables: [aliases.get(v, v) for v in variables if not isinstance(v, Literal)]
   last = {v: eqn for eqn in jaxpr.eqns for v in arrays(eqn.invars)}
   results = {*arrays(jaxpr.outvars)}
   sizes = {v: _size(v.aval) for v in jaxpr.invars} if donated else {}
   most = now = sum(sizes.values())
   for eqn in jaxpr.eqns:
     within = max((live(inner.jaxpr) for inner in _inner(eqn)), default=0)
-    made = {v: _size(v.aval) for v in eqn.outvars if v not in same}
+    made = {v: _size(v.aval) for v in eqn.outvars if v not in aliases}
     most = max(most, now + max(within, sum(made.values())))
     sizes |= made
     now += sum(made.values())
@@ -92,35 +92,36 @@ def live(jaxpr: Jaxpr, *, donated: bool = False) -> int:
   return most
 
 
-def _same(jaxpr: Jaxpr) -> dict[Any, Any]:
+def _aliases(jaxpr: Jaxpr) -> dict[Any, Any]:
   """Results that take no memory of their own -> the arrays that they are.
 
   These are reshaped ones, and of a choice between platforms, which is none once the platform is
   known, arguments that it returns and what another platform alone would keep for a gradient.
   """
-  same: dict[Any, Any] = {}
+  aliases: dict[Any, Any] = {}
   for eqn in jaxpr.eqns:
     if eqn.primitive.name == 'reshape':
-      pairs = [(eqn.outvars[0], eqn.invars[0])]
+      sources = dict(zip(eqn.outvars, eqn.invars[:1], strict=True))
     elif eqn.params.get('branches_platforms'):
       (branch,) = _inner(eqn)
-      given = dict(zip(branch.jaxpr.invars, eqn.invars[1:], strict=True)) | _empty(branch.jaxpr)
+      arguments = dict(zip(branch.jaxpr.invars, eqn.invars[1:], strict=True))
+      outer = arguments | {v: v for v in _uninitialised(branch.jaxpr)}
       results = zip(eqn.outvars, branch.jaxpr.outvars, strict=True)
-      pairs = [(v, given[r]) for v, r in results if not isinstance(r, Literal) and r in given]
+      sources = {v: outer[r] for v, r in results if not isinstance(r, Literal) and r in outer}
     else:
       continue
-    same |= {v: same.get(a, a) for v, a in pairs if not isinstance(a, Literal)}
-  return same
+    aliases |= {v: aliases.get(s, s) for v, s in sources.items() if not isinstance(s, Literal)}
+  return aliases
 
 
-def _empty(jaxpr: Jaxpr) -> dict[Any, Any]:
-  """Arrays whose content is left open -> themselves."""
-  found: dict[Any, Any] = {}
+def _uninitialised(jaxpr: Jaxpr) -> set[Any]:
+  """Arrays whose content is left open, which jax has in place of another platform's."""
+  arrays: set[Any] = set()
   for eqn in jaxpr.eqns:
-    spread = eqn.primitive.name == 'broadcast_in_dim' and eqn.invars[0] in found
+    spread = eqn.primitive.name == 'broadcast_in_dim' and eqn.invars[0] in arrays
     if spread or eqn.primitive.name.startswith('empty'):
-      found[eqn.outvars[0]] = eqn.outvars[0]
-  return found
+      arrays |= {*eqn.outvars}
+  return arrays
 
 
 def _size(array: Any) -> int:

@@ -1,5 +1,6 @@
 """The loop's refusals and what it leaves behind, with the smallest method there is."""
 
+import contextlib
 import dataclasses
 import json
 import struct
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from car_jax import checkpoints, lock, lookup, loop, saved_steps, sharding, writers
+from car_jax import checkpoints, lock, lookup, loop, memory, saved_steps, sharding, writers
 from car_jax import config as configs
 from car_jax.errors import UserError
 from car_jax.methods.base import Method
@@ -72,6 +73,25 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_term(config, tmp_path)
   with pytest.raises(UserError, match='loss/odd is nan at step 5'):
     loop.train(config, tmp_path / 'run')
   assert saved_steps.locate(tmp_path / 'run')[1] == 4  # the last good one is kept
+
+
+def test_memory_is_kept_while_it_trains_and_evaluates(tmp_path, monkeypatch):
+  config, calls = configs.load('configs/smoke.py:supervised'), []
+  config.steps, config.eval_every, config.save_every, config.log_every = 4, 2, 0, 1
+
+  @contextlib.contextmanager
+  def kept():
+    calls.append('begin')
+    yield
+    calls.append('end')
+
+  monkeypatch.setattr(memory, 'kept', kept)
+  for name in ('report', 'evaluate'):
+    method = getattr(loop.Run, name)
+    noted = lambda *a, name=name, method=method: (calls.append(name), method(*a))[1]
+    monkeypatch.setattr(loop.Run, name, noted)
+  loop.train(config, tmp_path / 'run')
+  assert calls == ['begin', *['report', 'report', 'evaluate'] * 2, 'end']
 
 
 def test_another_config_in_the_same_workdir_is_refused_unless_new(config, tmp_path):
