@@ -236,7 +236,7 @@ def read(path: str | pathlib.Path, wish: str, use: Callable[['Checkpoints', int]
       except Damaged as e:
         if tried == (folder, step):  # still there, and still unreadable
           others = [str(s) for s in saved.steps() if s != step]
-          best, latest = (folder.parent / saved_steps.FOLDERS[k] for k in ('best', 'latest'))
+          best, latest = folder.parent / saved_steps.BEST, folder.parent / saved_steps.LATEST
           if folder == best and saved_steps.any_in(latest):
             others.insert(0, 'latest')
           hint = f'\n  others there: --step {" or ".join(others)}' if others else ''

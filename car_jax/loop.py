@@ -90,7 +90,7 @@ def train(
     run = Run(config, workdir, mesh, dataset, method, np.shape(example.get('image', ()))[1:])
   with configs.setting_up('method'):
     state = method.init(config.seed, example)
-  if new or not saved_steps.any_in(workdir / 'checkpoints'):
+  if new or not saved_steps.any_in(workdir / saved_steps.LATEST):
     state = init_from(state, config.init)
     changed = [*changed, *untaught(method, config.init)]
   state = sharding.place_state(state, mesh, config.fsdp)
@@ -179,8 +179,8 @@ class Run:
   def to_the_end(self, state: Any, stream: Any) -> Any:
     """Trains on from the newest checkpoint, or from `state`; stream(step) gives batches."""
     c = self.config
-    latest = checkpoints.Checkpoints(self.workdir / 'checkpoints', c.keep)
-    best = checkpoints.Checkpoints(self.workdir / 'best', 1)
+    latest = checkpoints.Checkpoints(self.workdir / saved_steps.LATEST, c.keep)
+    best = checkpoints.Checkpoints(self.workdir / saved_steps.BEST, 1)
     with latest, best, memory.kept(), Interrupt() as stop:
       if newest := checkpoints.newest_sound(latest, state):
         state = newest[0]

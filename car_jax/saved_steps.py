@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from car_jax import paths
 from car_jax.errors import UserError, nearest
 
-FOLDERS = {'best': 'best', 'latest': 'checkpoints'}  # of a run
+BEST, LATEST = 'best', 'checkpoints'  # folders of a run
+FOLDERS = {'best': BEST, 'latest': LATEST}
 COMMITTED = 'commit_success.txt'  # which orbax puts into a bucket's checkpoint at the end
 
 
@@ -29,7 +30,6 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   if not saved:
     text = f'no checkpoint in {root}\n  expected a --workdir of car-jax train'
     near = root if root.is_dir() else root.parent
-    is_run = lambda folder: any((folder / kind).is_dir() for kind in FOLDERS.values())
     if runs := [p.name for p in (near.iterdir() if near.is_dir() else ()) if is_run(p)]:
       text += f', of which there are in {near}:\n{nearest(root.name, runs)}'
     if paths.is_remote(root):
@@ -54,9 +54,13 @@ def locate(path: str | pathlib.Path, step: str = '') -> tuple[pathlib.Path, int]
   )
 
 
+def is_run(folder: pathlib.Path) -> bool:
+  return any((folder / kind).is_dir() for kind in FOLDERS.values())
+
+
 def which(place: pathlib.Path, steps: Sequence[int]) -> str:
   """What to call the checkpoint at `place`, of `steps` in its folder: best, latest, only or a."""
-  if place.parent.name == 'best':
+  if place.parent.name == BEST:
     return 'best checkpoint'
   if not place.name.isdigit():  # a model's folder, which has no other
     return 'only checkpoint'

@@ -87,7 +87,7 @@ def _claimed(workdir: Path, config: ConfigDict, new: bool) -> Iterator[None]:
       workdir.mkdir(parents=True, exist_ok=True)
       stack.callback(_remove_empty, workdir)
     stack.enter_context(lock.exclusive(workdir))
-    if new and any((workdir / p).exists() for p in ('config.json', 'checkpoints', 'best')):
+    if new and any((workdir / p).exists() for p in ('config.json', *saved_steps.FOLDERS.values())):
       if paths.is_remote(workdir):
         raise UserError(
           f'{workdir} holds a run, and a bucket moves no folder aside\n'
@@ -112,7 +112,7 @@ def _adopt(workdir: Path, config: ConfigDict) -> None:
   """Writes config.json, unless the folder holds a run of another config. Raises UserError."""
   path, old = workdir / 'config.json', check(workdir, config)
   if old is not None:
-    done = saved_steps.newest(workdir / 'checkpoints')
+    done = saved_steps.newest(workdir / saved_steps.LATEST)
     if config.steps < done:
       raise UserError(
         f'{workdir} has {done:,} steps; config.steps is {config.steps:,}\n'
@@ -149,9 +149,9 @@ def _config_of(workdir: Path) -> ConfigDict | None:
     kept = files.read_json(path, mend=again)
     with naming(path, again):
       return configs.saved(kept)
-  if not saved_steps.any_in(workdir / 'checkpoints'):
+  if not saved_steps.any_in(workdir / saved_steps.LATEST):
     return None
-  with checkpoints.Checkpoints(workdir / 'checkpoints') as saved:
+  with checkpoints.Checkpoints(workdir / saved_steps.LATEST) as saved:
     for step in reversed(saved.steps()):
       with contextlib.suppress(checkpoints.Damaged):
         return configs.saved(saved.meta(step)['config'])

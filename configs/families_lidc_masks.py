@@ -8,7 +8,8 @@ Data of configs/demo.py. Variants `:car`, `:mose`, `:ssn`, `:prob_unet`, `:phise
 dropout and mirrored copies are predictors (docs/families.md); and `:member`, one of MEMBERS such
 nets of an ensemble, which together train as long. All train for TIME on the same images, and the
 report is one of all of them: `make demo-families`. Chains of CCDM and steps of flows are few, since
-a sample costs as many passes of the net.
+a sample costs as many passes of the net. `:ssn_hour` and the like train for an HOUR: `make
+demo-families LONGER=_hour FAM=runs/families_hour`.
 """
 
 from ml_collections import ConfigDict
@@ -18,12 +19,15 @@ from car_jax.configs._families import NORM, methods
 from car_jax.errors import UserError, nearest
 
 TIME = 450.0  # seconds of a core that does 33 GFLOP/s, of a method
+HOUR = 3600.0  # the same, of a longer run
 MEMBERS = 4
 SMALL = methods((12, 24, 36, 48), guided=(8, 16, 32, 48))
 SMALL['ssn'] |= dict(mean_steps=400)  # else many samples turn the background over for long
 MOSE = demo.METHODS['mose']
 SMALL |= dict(mose=MOSE | dict(model=MOSE['model'] | NORM))
 METHODS = demo.METHODS | SMALL | dict(member=demo.METHODS['deterministic'])
+VARIANTS = {name: (name, TIME) for name in METHODS}
+VARIANTS |= {f'{name}_hour': (name, HOUR) for name in METHODS}
 # Of that core, a step of 12 images, measured (2026-11-30); an ensemble's members share TIME.
 SECONDS = dict(
   car=1.04, mose=1.06, ssn=0.628, prob_unet=0.878, phiseg=1.32, ccdm=0.579, flow_matching=0.508,
@@ -32,13 +36,14 @@ SECONDS = dict(
 
 
 def get_config(variant: str = 'ssn') -> ConfigDict:
-  if variant not in METHODS:
+  if variant not in VARIANTS:
     raise UserError(
-      f'configs/families_lidc_masks.py has no variant {variant!r}\n{nearest(variant, METHODS)}'
+      f'configs/families_lidc_masks.py has no variant {variant!r}\n{nearest(variant, VARIANTS)}'
     )
+  name, seconds = VARIANTS[variant]
   c = demo.get_config()
-  c.method = METHODS[variant]
-  c.steps = round(TIME / SECONDS[variant])
+  c.method = METHODS[name]
+  c.steps = round(seconds / SECONDS[name])
   c.eval_every = c.save_every = -(-c.steps // 4)
   c.evals.val.split = 'validation[:32]'
   c.data.eval_batch = 2  # pages predict what they show once more, by whole batches

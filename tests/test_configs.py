@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import pathlib
 
+import numpy as np
 import pytest
 
 from car_jax import config as configs
@@ -236,3 +237,13 @@ def test_what_generates_is_completed(name):
     assert command.load(path, (), schema).weights.startswith('weights/')
     with pytest.raises(UserError, match=f'nothing to train\n.*car-jax generate {kind} --config'):
       configs.load(path)
+
+
+def test_a_family_of_an_hour_is_that_of_minutes_for_longer():
+  short, long = (load(f'families_lidc_masks:ccdm{end}').to_dict() for end in ('', '_hour'))
+  longer = ('steps', 'eval_every', 'save_every')
+  ratios = [long.pop(key) / short.pop(key) for key in longer]
+  np.testing.assert_allclose(ratios, 3600 / 450, rtol=5e-3)
+  assert long == short
+  with pytest.raises(UserError, match='ccdm_hour'):
+    load('families_lidc_masks:ccdm_hours')

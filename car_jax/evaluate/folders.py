@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 
-from car_jax import paths
+from car_jax import paths, saved_steps
 from car_jax.errors import UserError
 
 
@@ -132,7 +132,7 @@ def trainings(folder: str | pathlib.Path) -> list[pathlib.Path]:
   """Runs seed0, seed1, .. in a folder, by their numbers; the folder itself where it has none."""
   folder = paths.of(folder)
   number = lambda path: path.name.removeprefix('seed')
-  several = [p for p in folder.glob('seed*') if number(p).isdigit() and is_run(p)]
+  several = [p for p in folder.glob('seed*') if number(p).isdigit() and saved_steps.is_run(p)]
   return sorted(several, key=lambda p: int(number(p))) or [folder]
 
 
@@ -142,7 +142,3 @@ def named_trainings(name: str, folder: str) -> dict[str, str]:
   if runs == [paths.of(folder)]:
     return {name: folder}
   return {f'{name}/{run.name}': str(run) for run in runs}
-
-
-def is_run(path: pathlib.Path) -> bool:
-  return (path / 'checkpoints').is_dir()

@@ -25,7 +25,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import errors, paths
+from car_jax import errors, paths, saved_steps
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
 from car_jax.evaluate import folders
 
@@ -92,7 +92,7 @@ def write(
   from car_jax import checkpoints
 
   with folders.replaced(out, 'config.json') as part:
-    with checkpoints.Checkpoints(part / 'checkpoints', keep=1) as target:
+    with checkpoints.Checkpoints(part / saved_steps.LATEST, keep=1) as target:
       target.save(0, state, {'config': config.to_dict(), 'data': info, 'imported': path})
     (part / 'config.json').write_text(configs.to_json(config))
 
@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> int:
   if not args.out or args.weights:
     raise UserError('give the folder for the checkpoint\n  --out FOLDER')
   out = paths.local(args.out)
-  if any((out / name).exists() for name in ('checkpoints', 'config.json')):
+  if saved_steps.is_run(out) or (out / 'config.json').exists():
     raise UserError(f'{args.out} holds a run already; choose another --out')
   folders.check_replaceable(out, 'config.json')
   changes = configs.split_overrides(rest)

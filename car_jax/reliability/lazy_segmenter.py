@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from car_jax import combined, paths
+from car_jax import combined, paths, saved_steps
 from car_jax.errors import UserError
 from car_jax.evaluate.engine import Predicted
 from car_jax.reliability import foreign
@@ -17,7 +17,8 @@ from car_jax.reliability.plan import Plan
 from car_jax.reliability.segmenters import Checkpoint, Folder, Images, Segmenter, digest
 from car_jax.reliability.study_options import ImageSet, Model
 
-RUN = ('checkpoints', 'config.json', '_CHECKPOINT_METADATA')  # one of these lies in a run's folder
+# One of these lies in a run's folder.
+RUN = (saved_steps.LATEST, 'config.json', '_CHECKPOINT_METADATA')
 
 
 class LazySegmenter:

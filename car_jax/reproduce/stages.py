@@ -167,7 +167,7 @@ def training_changes(request: Request, training: Training, seed: int) -> Changes
 
 def trained(run: pathlib.Path, config: ConfigDict) -> bool:
   """Whether a run has all its steps and the evaluation after them. UserError: of another config."""
-  if not workdir.check(run, config) or saved_steps.newest(run / 'checkpoints') < config.steps:
+  if not workdir.check(run, config) or saved_steps.newest(run / saved_steps.LATEST) < config.steps:
     return False
   last = [row for _, row in writers.records(run / 'metrics.jsonl') if row['step'] == config.steps]
   scored = {key.partition('/')[0] for row in last for key in row}

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from car_jax import errors, writers
+from car_jax import errors, saved_steps, writers
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
 from car_jax.evaluate import census, folders, pictures, report, tables
@@ -111,7 +111,7 @@ def first_configs(runs: Mapping[str, Sequence[pathlib.Path]]) -> dict[str, dict[
 def runs_in(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   """The runs of each name, by seed. Raises UserError for a folder without any."""
   every = {name: folders.trainings(folder / name) for name in TITLES}
-  runs = {name: of for name, of in every.items() if all(map(folders.is_run, of))}
+  runs = {name: of for name, of in every.items() if all(map(saved_steps.is_run, of))}
   if not runs:
     raise UserError(
       f'{folder} holds no run; looked for {", ".join(TITLES)}, and seed0, seed1, .. in them\n'
