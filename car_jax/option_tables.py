@@ -44,6 +44,31 @@ def shown(value: Any) -> str:
 
 def page() -> str:
   """Every option that there is, in Markdown."""
+  from car_jax.data.options import Data
+
+  lines = ['# Options', '']
+  lines += textwrap.wrap(
+    'Everything that a config may say, with its default. `--config.KEY=VALUE` changes one, '
+    '`car-jax train --config FILE --options` lists those of a config. This page is made by '
+    '`python -m car_jax.option_tables`.',
+    110,
+  )
+  for title, cls in _groups():
+    lines += ['', f'## {title}', '', *_rows(cls)]
+  lines += ['', '## Scores (such as `report.metrics`)', '', *_scores()]
+  common = options.declared(Data)
+  for kind, title in TITLES.items():
+    lines += ['', f'## {title}']
+    for name in lookup.TABLES[kind]:
+      cls = lookup.find(kind, name)
+      rows = _rows(cls, without=common if kind == 'data set' else {})
+      lines += ['', f'### {name}', '', *_summary(kind, cls)]
+      lines += rows if len(rows) > 2 else ['No options of its own.']
+  return '\n'.join(lines) + '\n'
+
+
+def _groups() -> list[tuple[str, type]]:
+  """(title, what declares its options) of all that is no part with a name of its own."""
   from car_jax.config import Run
   from car_jax.data.options import Data, Source, Target
   from car_jax.evaluate.options import Evaluation
@@ -58,7 +83,7 @@ def page() -> str:
   from car_jax.reliability.guarantees import Guarantee
   from car_jax.reliability.study_options import Correlation, ImageSet, Model, StudyOptions
 
-  groups: list[tuple[str, type]] = [
+  return [
     ('A training run', Run),
     ('An evaluation (`evals.NAME`, `report`)', Evaluation),
     ('A published score (`published.NAME`)', Score),
@@ -76,25 +101,6 @@ def page() -> str:
     ('Its masks (`masks`)', MaskOptions),
     ('Scenes of both (`scenes`)', SceneOptions),
   ]
-  lines = ['# Options', '']
-  lines += textwrap.wrap(
-    'Everything that a config may say, with its default. `--config.KEY=VALUE` changes one, '
-    '`car-jax train --config FILE --options` lists those of a config. This page is made by '
-    '`python -m car_jax.option_tables`.',
-    110,
-  )
-  for title, cls in groups:
-    lines += ['', f'## {title}', '', *_rows(cls)]
-  lines += ['', '## Scores (such as `report.metrics`)', '', *_scores()]
-  common = options.declared(Data)
-  for kind, title in TITLES.items():
-    lines += ['', f'## {title}']
-    for name in lookup.TABLES[kind]:
-      cls = lookup.find(kind, name)
-      rows = _rows(cls, without=common if kind == 'data set' else {})
-      lines += ['', f'### {name}', '', *_summary(kind, cls)]
-      lines += rows if len(rows) > 2 else ['No options of its own.']
-  return '\n'.join(lines) + '\n'
 
 
 def _summary(kind: str, cls: type) -> list[str]:

@@ -243,6 +243,17 @@ def abn_steps(r: Replay) -> None:
   r.check('final_eval_logits', nchw(logits), 1e-4, relative=True)
 
 
+def check_step(r: Replay, i: int, logs, state: sac.State, labels, confidence) -> None:
+  r.check(f'source_loss_{i}', logs['loss/source'], 1e-4, relative=True)
+  r.check(f'self_loss_{i}', logs['loss/target'], 1e-4, relative=True)
+  r.check(f'target_gt_loss_{i}', logs['target/cross_entropy'], 1e-4, relative=True)
+  r.check(f'teacher_diff_{i}', logs['teacher/distance'], 0.01, relative=bool(i))
+  r.check(f'running_conf_{i}', state.prior, 1e-5, relative=True)
+  wrong = np.mean(from_minus_one(labels) != r.arrays[f'pseudo_{i}'])
+  r.check(f'pseudo_{i}', wrong, 1e-3, want=np.zeros(()))
+  r.check(f'confidence_s2_{i}', confidence[:, ::2, ::2], 2e-4)
+
+
 @replays('sac', 'sac_steps')
 def sac_steps(r: Replay) -> None:
   options = dict(upper=float(r['upper']), lower=float(r['lower']), views=int(r['group_size']))
@@ -283,14 +294,7 @@ def sac_steps(r: Replay) -> None:
     with jax.enable_x64(True):
       fine = method.with_moved_teacher(double(fine.replace(step=state.step, net=state.net)))
     state, logs, labels, confidence, source, both = run(state, batch)
-    r.check(f'source_loss_{i}', logs['loss/source'], 1e-4, relative=True)
-    r.check(f'self_loss_{i}', logs['loss/target'], 1e-4, relative=True)
-    r.check(f'target_gt_loss_{i}', logs['target/cross_entropy'], 1e-4, relative=True)
-    r.check(f'teacher_diff_{i}', logs['teacher/distance'], 0.01, relative=bool(i))
-    r.check(f'running_conf_{i}', state.prior, 1e-5, relative=True)
-    wrong = np.mean(from_minus_one(labels) != r.arrays[f'pseudo_{i}'])
-    r.check(f'pseudo_{i}', wrong, 1e-3, want=np.zeros(()))
-    r.check(f'confidence_s2_{i}', confidence[:, ::2, ::2], 2e-4)
+    check_step(r, i, logs, state, labels, confidence)
     for name, grads in (('source', source), ('total', both)):
       ours = norms(by_name(manifest, {'params': grads}), names)
       check_each(r, f'grad_norms_{name}_{i}', ours, 0.01)
