@@ -12,6 +12,7 @@ from car_jax.errors import UserError
 
 STEPS = ('steps', 'log_every', 'eval_every', 'save_every')  # of a config, counted in batches
 RATES, RATE_STEPS = ('lr', 'end'), ('decay_steps', 'warmup_steps')  # of an optimizer
+FIRST_STEPS = ('mean_steps', 'calibration_steps')  # of a method, in which a part alone learns
 
 
 def effective(config: ConfigDict, devices: int, hosts: int = 1) -> tuple[ConfigDict, list[str]]:
@@ -24,6 +25,11 @@ def effective(config: ConfigDict, devices: int, hosts: int = 1) -> tuple[ConfigD
   return config, [*_divided(config, devices, hosts), *_scaled(config)]
 
 
+def ratio(given: ConfigDict, made: ConfigDict) -> float:
+  """Steps of a config to those of what `effective` made of it."""
+  return made.data.batch / given.base_batch if given.base_batch else 1.0
+
+
 def _divided(config: ConfigDict, devices: int, hosts: int) -> Iterator[str]:
   """Batches to the nearest size that every device has an equal share of.
 
@@ -31,9 +37,10 @@ def _divided(config: ConfigDict, devices: int, hosts: int) -> Iterator[str]:
   """
   data = config.data
   if (batch := _nearest('batch', data.batch, devices, devices)) != data.batch:
+    follow = f'; --config.base_batch={data.batch} lets rates and steps follow'
     yield (
-      f'batch {data.batch} -> {batch}, which {devices} devices share; '
-      f'--config.base_batch={data.batch} lets rates and steps follow'
+      f'batch {data.batch} -> {batch}, which {devices} devices share'
+      f'{"" if config.base_batch else follow}'
     )
     data.batch = batch
   target = data.get('target')
@@ -71,9 +78,10 @@ def _scaled(config: ConfigDict) -> Iterator[str]:
     return
   ratio = batch / base
   fewer = lambda n: max(1, round(n / ratio)) if n else n
-  before, factors = config.steps, []
+  before, factors, method = config.steps, [], config.method
   config.update({key: fewer(config[key]) for key in STEPS})
-  for entry in _optimizers(config.method, lookup.find('method', config.method.name)):
+  method.update({key: fewer(method[key]) for key in FIRST_STEPS if key in method})
+  for entry in optimizers(method, lookup.find('method', method.name)):
     larger = ratio * entry.get('accumulate', 1)  # an update's images, to those of base_batch
     factor = larger if config.lr_scaling == 'linear' else math.sqrt(larger)
     factors.append(f'{factor:.4g}')
@@ -87,7 +95,7 @@ def _scaled(config: ConfigDict) -> Iterator[str]:
   config.base_batch, config.lr_scaling = 0, 'linear'
 
 
-def _optimizers(entry: Any, cls: type) -> Iterator[Any]:
+def optimizers(entry: Any, cls: type) -> Iterator[Any]:
   """The entries of a method's optimizers, in groups of it too."""
   for key, option in options.declared(cls).items():
     value = entry.get(key)
@@ -96,4 +104,4 @@ def _optimizers(entry: Any, cls: type) -> Iterator[Any]:
     if option.part == 'optimizer':
       yield value
     elif group := option.group:
-      yield from _optimizers(value, group)
+      yield from optimizers(value, group)

@@ -62,9 +62,9 @@ def train(
   """
   workdir = saved_steps.place(workdir)
   mesh = sharding.make_mesh()
-  config = configs.check(config)
-  workdirs.check_same(config)
-  config, changed = batch_size.effective(config, mesh.size, jax.process_count())
+  given = configs.check(config)
+  workdirs.check_same(given)
+  config, changed = batch_size.effective(given, mesh.size, jax.process_count())
   check_outputs(config)
   with configs.setting_up('data'):
     dataset = dataset or opening.open_dataset(config.data)
@@ -96,7 +96,8 @@ def train(
   state = sharding.place_state(state, mesh, config.fsdp)
   for line in (*changed, *preflight.check(config, dataset, source, run, state)):
     run.line(line)
-  with workdirs.claimed(workdir, config, new=new), writing(workdir):
+  ratio = batch_size.ratio(given, config)
+  with workdirs.claimed(workdir, config, new=new, ratio=ratio), writing(workdir):
     run.line(describe(config, mesh, source, state))
     if config.overview:
       run.line(profiling.overview(state, config.overview, workdir))
@@ -109,8 +110,13 @@ def check_outputs(config: ConfigDict) -> None:
   if config.profile and not config.profile[0] <= config.profile[1] <= config.steps:
     raise UserError(
       f'config.profile is {tuple(config.profile)}\n'
-      f'  the first and the last of the steps 1 to {config.steps:,}, such as (10, 12)'
+      f'  the first and the last of the steps 1 to {config.steps:,}, such as '
+      f'({min(10, config.steps)}, {min(12, config.steps)})'
     )
+
+
+class NoBatch(UserError):
+  """The data cannot be read on."""
 
 
 @dataclasses.dataclass
@@ -198,7 +204,7 @@ class Run:
           if self.lacks_evaluation(start):
             self.evaluate(start, state, meter, best, stop)
           if start >= c.steps:
-            self.line(f'step {start:,} of {c.steps:,} is done; --config.steps=N goes on to N')
+            self.line(f'step {start:,} of {c.steps:,} is done; a larger --config.steps goes on')
           else:
             batch = self.placed(batches, meter)
           for step in range(start + 1, c.steps + 1):
@@ -208,9 +214,9 @@ class Run:
               state, logs = program(state, batch)
             trace.done(step, state)
             done, last = step, step == c.steps
+            meter.add(step, logs)
             if not last:  # the step still runs
               batch = self.placed(batches, meter)
-            meter.add(step, logs)
             stopped = stop.agreed()
             if due(step, c.log_every) or last or stopped:
               self.report(step, meter.flush(step), meter)
@@ -222,23 +228,32 @@ class Run:
               self.evaluate(step, state, meter, best, stop)
             if due(step, c.save_every) and not last:
               self.save(step, state, meter, latest)
-        except Stopped:
-          self.leave(done, state, meter, latest, stop)
+        except (Stopped, NoBatch) as why:
+          self.leave(why, done, state, meter, latest, stop)
     return state
 
   def placed(self, batches: Iterator[Any], meter: Meter) -> dict[str, jax.Array]:
     """The next batch, on its way to the devices."""
     with meter.waiting():
-      return sharding.place_batch(next(batches), self.mesh)
+      try:
+        batch = next(batches)
+      except UserError as e:
+        raise NoBatch(str(e)) from e
+      return sharding.place_batch(batch, self.mesh)
 
-  def leave(self, done: int, state: Any, meter: Meter, latest: Any, stop: Interrupt) -> None:
-    """Ends the process, with the signal's exit status, when the last step is saved."""
+  def leave(
+    self, why: Exception, done: int, state: Any, meter: Meter, latest: Any, stop: Interrupt
+  ) -> None:
+    """Ends the process when the last step is saved: with the signal's exit status, or with the
+    error of the data, after which other processes wait in the next step and save nothing."""
+    if isinstance(why, NoBatch) and jax.process_count() > 1:
+      raise why
     if done and done not in latest.steps():
       self.save(done, state, meter, latest)
     latest.wait()
     saved = f'saved step {done:,}' if done else 'stopped before the first step'
     self.line(f'{saved}; the same command continues')
-    raise SystemExit(stop.status)
+    raise why if isinstance(why, NoBatch) else SystemExit(stop.status)
 
   def lacks_evaluation(self, start: int) -> bool:
     """Whether the run was stopped between the last step and its evaluation."""

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import math
 import secrets
 import time
 import zlib
@@ -29,17 +30,17 @@ SHARED = 10.0  # seconds until a new file on a network disk is seen by all hosts
 
 
 @contextlib.contextmanager
-def claimed(workdir: Path, config: ConfigDict, *, new: bool) -> Iterator[None]:
+def claimed(workdir: Path, config: ConfigDict, *, new: bool, ratio: float = 1.0) -> Iterator[None]:
   """The workdir, ready for a run of this config and locked against others; new moves an old aside.
 
   Process 0 does it, and raises UserError if it cannot: a folder that cannot be written, that
   another process trains in, or that holds a run of another config. All raise it for a folder that
-  they do not share.
+  they do not share. ratio: steps as `base_batch` counts them to one of this config.
   """
   with contextlib.ExitStack() as stack:
     if jax.process_index() == 0:
       try:
-        stack.enter_context(_claimed(workdir, config, new))
+        stack.enter_context(_claimed(workdir, config, new, ratio))
       except OSError as e:
         text = f'--workdir {workdir}: {e.strerror}\n  name another folder'
         raise UserError(text) from None
@@ -79,7 +80,7 @@ def check_shared(folder: Path, option: str = '--workdir') -> None:
 
 
 @contextlib.contextmanager
-def _claimed(workdir: Path, config: ConfigDict, new: bool) -> Iterator[None]:
+def _claimed(workdir: Path, config: ConfigDict, new: bool, ratio: float) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     if paths.is_remote(workdir):
       paths.check_writable(workdir)
@@ -99,7 +100,7 @@ def _claimed(workdir: Path, config: ConfigDict, new: bool) -> Iterator[None]:
       print(f'moved the old run to {aside}', flush=True)
       workdir.mkdir()
       stack.enter_context(lock.exclusive(workdir))
-    _adopt(workdir, config)
+    _adopt(workdir, config, ratio)
     yield
 
 
@@ -108,7 +109,7 @@ def _remove_empty(folder: Path) -> None:
     folder.rmdir()
 
 
-def _adopt(workdir: Path, config: ConfigDict) -> None:
+def _adopt(workdir: Path, config: ConfigDict, ratio: float) -> None:
   """Writes config.json, unless the folder holds a run of another config. Raises UserError."""
   path, old = workdir / 'config.json', check(workdir, config)
   if old is not None:
@@ -116,7 +117,7 @@ def _adopt(workdir: Path, config: ConfigDict) -> None:
     if config.steps < done:
       raise UserError(
         f'{workdir} has {done:,} steps; config.steps is {config.steps:,}\n'
-        f'  use --config.steps={done} or more, or another --workdir'
+        f'  use --config.steps={math.ceil(done * ratio)} or more, or another --workdir'
       )
     if changed := configs.differences(old, config):
       print('the run goes on, with\n' + '\n'.join(changed), flush=True)

@@ -71,6 +71,30 @@ def test_rates_follow_the_images_of_an_update_and_steps_those_of_a_batch():
   assert 'rates x 0.5 and 1 (linear)' in line
 
 
+def test_a_method_s_first_steps_see_as_many_images_as_before():
+  given = smoke('ssn', **{'base_batch': '2', 'method.mean_steps': '40', 'steps': '400'})
+  made, _ = batch_size.effective(given, 1)  # a batch of 8
+  assert (made.steps, made.method.mean_steps) == (100, 10)
+
+
+def test_rates_that_follow_already_are_not_advised():
+  given = smoke(**{'data.batch': '6', 'base_batch': '12'})
+  made, (rounded, scaled) = batch_size.effective(given, 4)
+  assert rounded == 'batch 6 -> 8, which 4 devices share'
+  assert 'batch 8, base_batch 12' in scaled
+  assert batch_size.ratio(given, made) == 8 / 12
+  assert batch_size.ratio(made, made) == 1
+
+
+def test_the_steps_that_a_message_advises_go_on(tmp_path, capsys):
+  changes = {'data.batch': '16', 'base_batch': '8', 'evals': '{}', 'best': ''}
+  loop.train(smoke(steps='6', **changes), tmp_path / 'run')
+  with pytest.raises(UserError, match=r'has 3 steps; config.steps is 2\n  use --config.steps=6 or'):
+    loop.train(smoke(steps='4', **changes), tmp_path / 'run')
+  loop.train(smoke(steps='6', **changes), tmp_path / 'run')
+  assert 'step 3 of 3 is done; a larger --config.steps goes on' in capsys.readouterr().out
+
+
 def test_a_scaling_of_nothing_is_refused():
   with pytest.raises(UserError, match=r"lr_scaling is 'sqrt', .*\n.*base_batch=N"):
     batch_size.effective(smoke(lr_scaling='sqrt'), 1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import struct
 import time
@@ -15,6 +16,7 @@ from tensorboardX.proto import event_pb2
 
 from car_jax import checkpoints, lock, lookup, loop, memory, saved_steps, sharding, writers
 from car_jax import config as configs
+from car_jax.data import pipeline
 from car_jax.errors import UserError
 from car_jax.methods.base import Method
 
@@ -308,6 +310,32 @@ def test_parts_of_another_run_start_a_new_one(tmp_path):
   car.init = {'generator': f'{tmp_path / "first"}:net'}
   with pytest.raises(UserError, match='does not fit'):
     loop.train(car, tmp_path / 'third')
+
+
+def test_what_was_learnt_before_the_data_broke_is_kept(config, tmp_path, monkeypatch, capsys):
+  want = loop.train(config, tmp_path / 'whole').total
+  whole = pipeline.train_batches
+
+  def broken(*args, **kw):
+    yield from itertools.islice(whole(*args, **kw), 3)
+    raise UserError('record 7 is damaged')
+
+  config.save_every = 0
+  with monkeypatch.context() as m:
+    m.setattr(pipeline, 'train_batches', broken)
+    with pytest.raises(UserError, match='record 7 is damaged'):
+      loop.train(config, tmp_path / 'run')
+  assert 'saved step 3; the same command continues' in capsys.readouterr().out
+  assert loop.train(config, tmp_path / 'run').total == want
+  assert 'continuing from step 3' in capsys.readouterr().out
+
+
+def test_an_update_after_the_last_step_is_refused(tmp_path):
+  c = configs.load('configs/smoke.py:supervised')
+  c.method.optim.accumulate = c.steps + 1
+  with pytest.raises(UserError, match=r'accumulate=7 steps.* is 6: .*\n  use --config.steps=7'):
+    loop.train(c, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize(

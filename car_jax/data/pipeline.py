@@ -59,9 +59,8 @@ def check_enough(what: str, images: int, batch: int) -> None:
   if images < batch:
     devices = jax.device_count()
     most = images // devices * devices
-    mend = (
-      f'use --config.data.batch={most} or less' if most else f'use fewer than {devices} devices'
-    )
+    mend = f'use --config.data.batch={most} or less' if most else f'use {images} devices or fewer'
+    mend = mend if images else 'choose another split'
     raise UserError(f'{what} has {images} images, fewer than a batch of {batch}\n  {mend}')
 
 
@@ -284,7 +283,16 @@ def ahead_of_use(batches: Any, threads: int, workers: int) -> Generator[Batch, N
     processes = grain.MultiprocessingOptions(num_workers=workers)
     stream = stream.mp_prefetch(processes, worker_init_fn=_follow_the_parent)
   with contextlib.closing(iter(stream)) as iterator:
-    yield from iterator
+    try:
+      yield from iterator
+    except RuntimeError as e:
+      if 'terminated unexpectedly' not in str(e):
+        raise
+      raise UserError(
+        'a worker process that makes batches was ended from outside, for lack of memory perhaps\n'
+        f'  use fewer of them than --config.data.workers={workers}: each keeps what the data set '
+        'keeps in memory'
+      ) from e
 
 
 def _start_resource_tracker() -> None:

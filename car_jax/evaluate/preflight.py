@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from car_jax import batch_size, lookup
 from car_jax.data import options as data_options
 from car_jax.data import pipeline, sources
 from car_jax.data.transforms import PLAIN_CROPS
@@ -21,10 +22,11 @@ def check(config: Any, dataset: Any, source: Any, run: Any, state: Any) -> list[
   """The evaluations of a run (loop.Run) and its report, tried without data -> lines to print.
 
   source: the training split. Checked: splits, keys, metrics and their options, sizes of all images,
-  and by shapes alone that the method predicts the smallest and the largest and that they are
-  scored. Raises UserError, which names the entry of the config.
+  that an update is made; and by shapes alone that the method predicts the smallest image and the
+  largest, and that they are scored. Raises UserError, which names the entry of the config.
   """
   check_training(source, config.data)
+  check_updates(config)
   entries: dict[str, Validation] = {f'evals.{k}': v for k, v in run.validations.items()}
   lines: dict[str, None] = {}
   if run.method.predictors():
@@ -62,6 +64,16 @@ def _try(entry: Validation, state: Any, data: Mapping[str, Any], tried: set[Any]
         f'images of {w}x{h} cannot be predicted and scored ({reason(e)})\n'
         f'  use --config.data.eval_size={data_options.of(data).size or min(h, w)}, or other data'
       ) from e
+
+
+def check_updates(config: Any) -> None:
+  """Raises UserError for an optimizer whose first update would come after the last step."""
+  for entry in batch_size.optimizers(config.method, lookup.find('method', config.method.name)):
+    if (steps := entry.get('accumulate', 1)) > config.steps > 0:
+      raise UserError(
+        f'an optimizer updates every accumulate={steps} steps, and config.steps is {config.steps}: '
+        f'nothing would be learnt\n  use --config.steps={steps} or more, or accumulate less'
+      )
 
 
 def check_training(source: Any, data: Any) -> None:

@@ -130,9 +130,7 @@ def write(request: Request, compared: list[Line]) -> list[str]:
   """Writes the table as Markdown and as JSON to the workdir -> what the terminal shows."""
   departures = request.departures()
   made = as_table(compared, judged=not departures)
-  about = [f'{request.experiment.about}.']
-  if departures:
-    about.append(f'No reproduction, and compared with nothing: {"; ".join(departures)}.')
+  about = [f'{request.experiment.about}.', *request.caveat()]
   content = dict(
     about=request.experiment.about,
     departures=departures,

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping
 
-from car_jax import config as configs
 from car_jax.report.table import Table, table
 from car_jax.reproduce import costs, counts, stages
 from car_jax.reproduce.costs import Cost, Rate
@@ -21,7 +20,9 @@ def show(request: Request, stage: str, rate: Rate) -> None:
   """Prints the commands, the numbers of images and the costs of trainings."""
   todo = stages.chosen(stages.of(request), stage)
   seen = _examples(request)
-  print(f'{request.experiment.about}: {len(todo)} steps\n', flush=True)
+  print(
+    '\n'.join([f'{request.experiment.about}: {len(todo)} steps', *request.caveat(), '']), flush=True
+  )
   for one in todo:
     print(f'{one.name}{" (done)" if one.done() else ""}\n  {one.command}')
   print()
@@ -46,7 +47,7 @@ def costs_of(
   given = {source.data: source for source in request.experiment.sources}
   made = {}
   for training in dict.fromkeys(s.training for s in todo if s.training):
-    config = configs.load(training.config, request.changes)
+    config = stages.effective_config(training.config, request.changes)[0]
     print(f'counting operations of {training.name} ..', file=sys.stderr, flush=True)
     seeds = sum(s.training == training for s in todo)
     made[training.name] = costs.of(config, costs.blank(config, given, seen)), seeds

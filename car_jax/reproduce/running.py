@@ -12,6 +12,8 @@ def run(request: Request, stage: str = '') -> int:
   every = stages.of(request)
   todo = stages.chosen(every, stage)
   check(request, todo)
+  for line in request.caveat():
+    print(line, flush=True)
   for k, one in enumerate(todo, 1):
     if one.done():
       print(f'[{k} of {len(todo)}] {one.name}: done', flush=True)

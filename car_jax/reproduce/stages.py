@@ -10,10 +10,11 @@ import pathlib
 import shlex
 from collections.abc import Callable, Iterator
 
+import jax
 from ml_collections import ConfigDict
 
+from car_jax import batch_size, files, saved_steps, workdir, writers
 from car_jax import config as configs
-from car_jax import files, saved_steps, workdir, writers
 from car_jax.data.prepared import default_data_dir
 from car_jax.errors import UserError
 from car_jax.importers import registry
@@ -48,7 +49,15 @@ class Request:
     lines = ['part of the data (--partial)'] if self.partial else []
     if self.experiment.start and self.imagenet == RANDOM and not self.released:
       lines.append("no ImageNet's weights to begin with")
+    for training in self.experiment.trainings if not self.released else ():
+      _, changed = effective_config(training.config, self.changes)
+      lines += [f'{training.name}: {line.partition(";")[0]}' for line in changed]
     return lines + [f'{key}={value}' for key, value in self.changes if key not in SETTLED]
+
+  def caveat(self) -> list[str]:
+    """The same as a line to print; none without departures."""
+    departures = '; '.join(self.departures())
+    return [f'No reproduction, and compared with nothing: {departures}.'] if departures else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,10 +155,16 @@ def check_imagenet(request: Request) -> None:
 def _training(request: Request, training: Training, seed: int) -> Stage:
   run = request.workdir / training.name / f'seed{seed}'
   changes = training_changes(request, training, seed)
-  config = configs.load(training.config, changes)
+  config, _ = effective_config(training.config, changes)
   arguments = ('train', '--config', training.config, '--workdir', str(run), *_flags(changes))
   done = lambda: trained(run, config)
   return Stage(f'{training.name}/seed{seed}', arguments, done, training=training)
+
+
+def effective_config(path: str, changes: Changes) -> tuple[ConfigDict, list[str]]:
+  """The config that a training on the devices here keeps, and what is another in it."""
+  config = configs.load(path, changes)
+  return batch_size.effective(config, jax.device_count(), jax.process_count())
 
 
 def training_changes(request: Request, training: Training, seed: int) -> Changes:

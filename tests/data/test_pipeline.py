@@ -2,9 +2,11 @@
 
 import collections
 import itertools
+import multiprocessing
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -44,7 +46,8 @@ CONFIG = dict(batch=4, threads=1)
 
 def train(count, source=None, config=CONFIG, **kw):
   options = dict(seed=5) | kw
-  batches = pipeline.train_batches(source or Records(), INFO, config, **options)
+  source = Records() if source is None else source
+  batches = pipeline.train_batches(source, INFO, config, **options)
   return [*map(compact.expanded, itertools.islice(batches, count))]
 
 
@@ -65,6 +68,25 @@ def test_worker_processes_make_the_batches_of_threads_and_their_errors():
   same(train(5), train(5, config=workers))
   with pytest.raises(UserError, match='images of one batch differ in size'):
     train(2, Records(sizes=(8, 9)), config=CONFIG | dict(workers=1))
+
+
+def test_a_worker_that_is_killed_is_one_message():
+  batches = pipeline.train_batches(Records(), INFO, CONFIG | dict(workers=1), seed=5)
+  next(batches)
+  before = multiprocessing.active_children()
+  assert before
+  for worker in before:
+    os.kill(worker.pid, signal.SIGKILL)
+  with pytest.raises(UserError, match=r'ended from outside.*\n.*fewer .*--config.data.workers=1'):
+    [*itertools.islice(batches, 1000)]
+
+
+@pytest.mark.parametrize(
+  ('images', 'mend'), [(0, 'choose another split'), (3, 'config.data.batch=3 or less')]
+)
+def test_what_mends_a_split_smaller_than_a_batch(images, mend):
+  with pytest.raises(UserError, match=rf'{images} images, fewer than a batch of 4\n.*{mend}'):
+    train(1, Records(images))
 
 
 ORPHANS = """

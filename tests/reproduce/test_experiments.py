@@ -6,10 +6,11 @@ import re
 import shlex
 import shutil
 
+import jax
 import pytest
 
+from car_jax import batch_size, published
 from car_jax import config as configs
-from car_jax import published
 from car_jax.commands import reproduce
 from car_jax.datasets import prepare
 from car_jax.datasets.gta5 import gta5_dataset_builder
@@ -184,6 +185,25 @@ def test_mose_is_trained_scored_and_continued(tmp_path, capsys):
   assert 'train/report\n' in more
   line = json.loads((tmp_path / 'w/reproduction.json').read_text())
   assert line['departures'][0].startswith('part of the data')
+
+
+def test_a_batch_for_the_devices_is_trained_and_said(tmp_path, monkeypatch):
+  """What a run keeps is its config with the batch that devices share: it is that run."""
+  request = stages.Request(experiments.find('gta5-sac'), tmp_path, (None, None))
+  assert not request.departures()
+  monkeypatch.setattr(jax, 'device_count', lambda: 8)
+  assert request.departures() == ['base: batch 12 -> 16, which 8 devices share']
+  stage = next(s for s in stages.of(request) if s.name == 'base/seed0')
+  assert not stage.done()
+  words = shlex.split(stage.command)
+  config = configs.load(words[3], configs.split_overrides(words[6:]))
+  kept, _ = batch_size.effective(config, 8)
+  (tmp_path / 'base/seed0').mkdir(parents=True)
+  (tmp_path / 'base/seed0/config.json').write_text(configs.to_json(kept))
+  assert not stage.done()  # nor of another config
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  with pytest.raises(UserError, match='data.batch: 16 -> 12'):
+    next(s for s in stages.of(request) if s.name == 'base/seed0').done()
 
 
 def test_sac_is_trained_in_its_stages(tmp_path, capsys, monkeypatch):
