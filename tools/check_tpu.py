@@ -64,14 +64,10 @@ ENVIRONMENT = dict(  # of libtpu where there is no TPU: it asks nobody what mach
 )
 PUBLISHED = ('car_lidc', 'mose_lidc', 'mose_lidc_light', 'car_cityscapes', 'mose_cityscapes')
 VARIANTS: dict[str, str] = dict(  # file -> what of it names its variants
-  car_lidc='VARIANTS',
   deeplabv3plus_cityscapes='MODELS',
   demo='METHODS',
-  families_lidc_masks='METHODS',
-  families_street_scenes='METHODS',
   genval_tiny='METHODS',
   lts_street_scenes='METHODS',
-  prob_unet_lidc='METHODS',
   sac_gta5='STEPS',
   sac_street_scenes='METHODS',
   sac_synthia='STEPS',
@@ -79,7 +75,6 @@ VARIANTS: dict[str, str] = dict(  # file -> what of it names its variants
   segmenters_cityscapes='MODELS',
   segmenters_street_scenes='MODELS',
   smoke='METHODS',
-  ssn_lidc='METHODS',
   zoo='STEPS',
 )
 MEMORY_MARGIN = (
