@@ -125,6 +125,7 @@ def test_options_of_its_parts():
     (dict(head_width=3), 'method.model.widths, of heads: 8 is no multiple of 3'),
     (dict(head_width=0, heads=5), 'of heads: 8 is no multiple of 5'),
     (dict(attention=(2, 8)), 'attention has 8; with 2 widths, maps are 1, 2 times smaller'),
+    (dict(time_width=1), 'is 1: time has a sine and a cosine'),
   ],
 )
 def test_sizes_that_do_not_fit(options, message):
