@@ -64,7 +64,7 @@ demo: setup
 FAMILIES := car mose ssn prob_unet phiseg ccdm flow_matching deterministic
 OF_FAMILY := $(CAR) train --config.data.data_dir=$(FAM)/data --config configs/families_lidc_masks.py
 demo-families: setup
-	@echo 'this demo: four stages, $(if $(LONGER),half a day,about 25 minutes) on two fast cores; run again, it continues where it stopped'
+	@echo 'this demo: four stages, $(if $(LONGER),hours,about 25 minutes on two fast cores); run again, it continues where it stopped'
 	$(call stage,1 of 4,images around real masks of four readers)
 	$(CAR) prepare lidc_masks --size 64 --data-dir $(FAM)/data
 	$(call stage,2 of 4,training $(FAMILIES)$(if $(LONGER),, (2 to 3 minutes each)))
@@ -72,7 +72,7 @@ demo-families: setup
 	$(call stage,3 of 4,training the members of an ensemble$(if $(LONGER),, (3 minutes in all)))
 	for seed in 0 1 2 3; do \
 	  $(OF_FAMILY):member$(LONGER) --config.seed=$$seed --workdir $(FAM)/member/seed$$seed || exit; done
-	$(call stage,4 of 4,the report: scores and costs and orders and samples side by side (7 minutes))
+	$(call stage,4 of 4,the report: scores and costs and orders and samples side by side$(if $(LONGER),, (7 minutes)))
 	$(CAR) eval $(foreach family,$(FAMILIES),--checkpoint $(family)=$(FAM)/$(family)) \
 	  --checkpoint ensemble=ensemble:$(FAM)/member --checkpoint dropout=dropout:$(FAM)/deterministic \
 	  --checkpoint tta=tta:$(FAM)/deterministic \

@@ -68,7 +68,7 @@ def _nearest(key: str, size: int, unit: int, least: int) -> int:
 
 def _scaled(config: ConfigDict) -> Iterator[str]:
   """Rates and numbers of steps for config.data.batch, of those for config.base_batch."""
-  base, batch = config.base_batch, config.data.batch
+  base, batch, larger = config.base_batch, config.data.batch, ratio(config, config)
   if not base:
     if config.lr_scaling != 'linear':
       raise UserError(
@@ -76,14 +76,13 @@ def _scaled(config: ConfigDict) -> Iterator[str]:
         '  use --config.base_batch=N, the batch that the rates are meant for'
       )
     return
-  ratio = batch / base
-  fewer = lambda n: max(1, round(n / ratio)) if n else n
+  fewer = lambda n: max(1, round(n / larger)) if n else n
   before, factors, method = config.steps, [], config.method
   config.update({key: fewer(config[key]) for key in STEPS})
   method.update({key: fewer(method[key]) for key in FIRST_STEPS if key in method})
   for entry in optimizers(method, lookup.find('method', method.name)):
-    larger = ratio * entry.get('accumulate', 1)  # an update's images, to those of base_batch
-    factor = larger if config.lr_scaling == 'linear' else math.sqrt(larger)
+    images = larger * entry.get('accumulate', 1)  # of an update, to those of base_batch
+    factor = images if config.lr_scaling == 'linear' else math.sqrt(images)
     factors.append(f'{factor:.4g}')
     entry.update({key: entry[key] * factor for key in RATES if key in entry})
     entry.update({key: fewer(entry[key]) for key in RATE_STEPS if key in entry})

@@ -57,10 +57,11 @@ def train_batches(
 def check_enough(what: str, images: int, batch: int) -> None:
   """Raises UserError for fewer images than a batch has; what it advises all devices share."""
   if images < batch:
-    devices = jax.device_count()
-    most = images // devices * devices
-    mend = f'use --config.data.batch={most} or less' if most else f'use {images} devices or fewer'
-    mend = mend if images else 'choose another split'
+    most = images - images % jax.device_count()
+    if most:
+      mend = f'use --config.data.batch={most} or less'
+    else:
+      mend = f'use {images} devices or fewer' if images else 'choose another split'
     raise UserError(f'{what} has {images} images, fewer than a batch of {batch}\n  {mend}')
 
 
