@@ -54,8 +54,6 @@ def resolve(path: str | pathlib.Path) -> pathlib.Path:
   Raises UserError: no such model, huggingface_hub is not installed, nothing can be downloaded.
   """
   text = str(path)
-  if combined.is_named(text):
-    return pathlib.Path(text)  # whose runs are resolved one by one
   if text.startswith('zoo:'):
     name = text.removeprefix('zoo:')
     if name not in zoo():
@@ -69,6 +67,12 @@ def resolve(path: str | pathlib.Path) -> pathlib.Path:
   return folder
 
 
+def place_of(path: str) -> str:
+  """What stands for a path from here on: what is made of runs, whose folders are found one by one,
+  as it is; else the folder. Raises UserError as `resolve` does."""
+  return path if combined.is_named(path) else str(resolve(path))
+
+
 def folders_of(path: str) -> list[pathlib.Path]:
   """The folders that a path stands for: itself, or those of the runs that it is made of."""
   if not combined.is_named(path):
@@ -76,8 +80,10 @@ def folders_of(path: str) -> list[pathlib.Path]:
   return [folder for run in combined.split(path)[1] for folder in folders_of(run)]
 
 
-def shown(path: pathlib.Path) -> str:
-  """How a model's folder is best named: zoo:NAME for one that ships."""
+def shown(path: pathlib.Path | str) -> str:
+  """How a model's folder is best named: zoo:NAME for one that ships; a text as it is."""
+  if isinstance(path, str):
+    return path
   return f'zoo:{path.name}' if path.parent == ZOO else str(path)
 
 

@@ -80,7 +80,8 @@ def outputs(
   labels = jnp.full_like(batch.get('labels', image[:, None, ..., 0]), -1, jnp.int32)
   batch = {**batch, 'labels': labels, 'label_weight': jnp.ones(labels.shape[:2])}
   ignore = method.ignored_class
-  drawn = predictions.predict(predict, samples, chunk, ignore, state, batch, key, compare=True)
+  draw = functools.partial(predictions.predict, compare=True, together=method.together)
+  drawn = draw(predict, samples, chunk, ignore, state, batch, key)
   probs = drawn.mean
   if method.has_logits or calibrator is not None:
     logits = _logits(method, state, batch, drawn, calibrator)
@@ -234,7 +235,8 @@ class Predictor:
 
   def rows(self, shape: tuple[int, int]) -> int:
     """How many images of a shape are predicted at a time."""
-    numbers = math.prod(shape) * self.info.num_classes * self._chunk(shape)
+    at_a_time = max(self._chunk(shape), self.method.together)
+    numbers = math.prod(shape) * self.info.num_classes * at_a_time
     most = self.config.data.eval_batch or self.config.data.batch
     return max(self._mesh.size, min(most, 4 * NUMBERS // numbers))
 

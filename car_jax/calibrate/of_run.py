@@ -75,7 +75,8 @@ def _predicted(
   def run(state: Any, batch: Any) -> Prediction:
     if method.has_logits:
       return Prediction(logits=method.logits(state, batch))
-    return predict.predict(subject, how.samples, CHUNK, ignore, state, batch, rng)
+    args = (subject, how.samples, CHUNK, ignore, state, batch, rng)
+    return predict.predict(*args, together=method.together)
 
   features = jax.jit(method.features) if method.has_features else None
   traits = Traits(draws=not method.has_logits, logits=method.has_logits)

@@ -136,8 +136,9 @@ def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str
   name, first = checkpointed.name_and_folder(args.checkpoint[0])
   first = str(folders.trainings(first)[0])
   changes = [pair for pair in pairs if pair[0].startswith('method.')]
-  checkpointed.check_changes(changes)
-  config = configs.override(checkpointed.read_config(first, args.step), pairs)
+  config = checkpointed.read_config(first, args.step)
+  checkpointed.check_changes(config, changes)
+  config = configs.override(config, pairs)
   configs.check(config)
   out = paths.of(args.out) if args.out else beside(paths.of(first), name)
   with writing(out):

@@ -60,7 +60,7 @@ def to_hub(args: argparse.Namespace) -> int:
   from car_jax.evaluate import checkpointed
 
   loaded = checkpointed.load(args.run, args.step)
-  report, place = None, args.report or hub.resolve(args.run) / 'report'
+  report, place = None, args.report or paths.of(hub.place_of(args.run)) / 'report'
   if args.report or (place / 'results.json').exists():
     report = model_card.read_report(place, loaded.step)
   out = args.out.absolute()

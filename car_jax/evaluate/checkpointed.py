@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, combined, errors, hub, loop, saved_steps, sharding
+from car_jax import checkpoints, combined, errors, hub, lookup, loop, saved_steps, sharding
 from car_jax import config as configs
 from car_jax import paths as places
 from car_jax.data import opening, pipeline, sources
@@ -24,11 +24,8 @@ from car_jax.evaluate import folders, made_of_runs, plan, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.made_of_runs import Loaded
 from car_jax.evaluate.predict import Subject, subjects
-from car_jax.methods.inference import Inference
 from car_jax.methods.train_state import for_evaluation
 from car_jax.report import table
-
-INFERENCE = tuple(f.name for f in dataclasses.fields(Inference))
 
 
 def name_and_folder(text: str) -> tuple[str, str]:
@@ -38,7 +35,7 @@ def name_and_folder(text: str) -> tuple[str, str]:
   """
   alone = hub.is_named(text) or places.of(text).exists()
   name, _, path = ('', '', text) if alone else text.rpartition('=')
-  return name or hub.name_of(path), str(hub.resolve(path))
+  return name or hub.name_of(path), hub.place_of(path)
 
 
 def names_and_folders(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
@@ -58,9 +55,10 @@ def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
   return hub.read(path, wish, lambda saved, step: configs.saved(saved.meta(step)['config']))
 
 
-def check_changes(changes: Sequence[tuple[str, str]]) -> None:
-  """Raises UserError for an option of the method that training alone reads, or the weights fix."""
-  known = [f'method.{k}' for k in (*INFERENCE, 'precision')]
+def check_changes(config: ConfigDict, changes: Sequence[tuple[str, str]]) -> None:
+  """Raises UserError for an option of the method that training reads, or the weights fix."""
+  method: Any = lookup.find('method', config.method.name)
+  known = [f'method.{k}' for k in (*method.prediction_options, 'precision')]
   for key, _ in changes:
     if key not in known and not re.fullmatch(r'method\.(\w+\.)*dtype', key):
       raise UserError(f'config.{key} cannot be changed after training\n{nearest_key(key, known)}')
@@ -79,7 +77,6 @@ def load(
   changes: options of inference, as configs.override takes them. Raises UserError for a damaged
   checkpoint, naming others there.
   """
-  check_changes(changes)
   if combined.is_named(str(path)):
     return made_of_runs.load(
       str(path), functools.partial(load, wish=wish, info=info, mesh=mesh, changes=changes)
@@ -97,7 +94,9 @@ def _opened(
   changes: Sequence[tuple[str, str]],
 ) -> Loaded:
   meta = saved.meta(step)
-  config = configs.override(configs.saved(meta['config']), changes)
+  config = configs.saved(meta['config'])
+  check_changes(config, changes)
+  config = configs.override(config, changes)
   learnt = sources.from_json(meta['data'])
   info = info or learnt
   if 0 < learnt.num_classes != info.num_classes:

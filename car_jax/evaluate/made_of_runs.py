@@ -9,23 +9,25 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from car_jax import combined, hub
+from car_jax.data import options as data_options
 from car_jax.data import sources
 from car_jax.errors import UserError
 from car_jax.evaluate import folders
 from car_jax.methods.base import Method
 from car_jax.methods.mc_dropout import MCDropout
-from car_jax.methods.mixture import TURNS, Member, Mixture
+from car_jax.methods.mixture import TURNS, Member, Mixture, Turn, all_of
 
 
 @dataclasses.dataclass
 class Loaded:
   """A checkpoint ready to predict.
 
-  path: its folder. info: of the data it was loaded for. size: height and width of the images that
-  it was trained on, where it tells. which: of its run's checkpoints, in words.
+  path: its folder; of what is made of runs, its name. info: of the data it was loaded for. size:
+  height and width of the images that it was trained on, where it tells. which: of its run's
+  checkpoints, in words.
   """
 
-  path: pathlib.Path
+  path: pathlib.Path | str
   step: int
   config: ConfigDict
   method: Any
@@ -54,9 +56,9 @@ def load(text: str, single: Callable[[str], Loaded]) -> Loaded:
   elif kind == 'dropout':
     method, state = _dropout(runs[0], first), first.state
   else:
-    method = Mixture('tta', [Member(first.method), *_turned(runs[0], first)])
+    method = Mixture('tta', _turned(runs[0], first))
   return dataclasses.replace(
-    first, path=pathlib.Path(text), method=method, state=state, crc=[one.crc for one in loaded]
+    first, path=text, method=method, state=state, crc=[one.crc for one in loaded]
   )
 
 
@@ -85,15 +87,21 @@ def _dropout(run: str, one: Loaded) -> Method:
 
 
 def _turned(run: str, one: Loaded) -> list[Member]:
-  """Members that see the image as training turned it."""
-  data: ConfigDict = one.config.data
-  source = data.get('source') or {}
-  used = [key for key in TURNS if data.get(key) or source.get(key)]
-  turns = [turn for key in used for turn in TURNS[key]]
-  if not turns:
+  """Members that see the image as training may have turned it."""
+  used = _turns(one.config.data)
+  if not used:
     known = ', '.join(f'data.{key}' for key in TURNS)
     raise UserError(
       f'{run} was trained on images that were never turned ({known}): its copies would be '
       'strange to it\n  train it with one of them'
     )
-  return [Member(one.method, 0, *turn) for turn in turns]
+  return [Member(one.method, 0, turn) for turn in all_of(used)]
+
+
+def _turns(config: ConfigDict) -> list[Turn]:
+  """Those of a training's images, by its options and its list of transforms."""
+  data = data_options.of(config)
+  listed = {entry if isinstance(entry, str) else entry.get('name') for entry in data.transforms}
+  named = {key for key in TURNS if getattr(data, key)} | listed
+  mirrored = any(g is not None and g.mirror is not False for g in (data.source, data.target))
+  return [turn for key, turn in TURNS.items() if key in named or (key == 'mirror' and mirrored)]

@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from car_jax.methods import sizes
 from car_jax.methods.base import Batch, Method, Samples, example_keys
 from car_jax.methods.baselines import uniform
 from car_jax.metrics.base import Traits
@@ -36,6 +37,7 @@ class Subject:
   state: Any
   note: str = ''  # what it is, for the report
   traits: Traits = DRAWS
+  together: int = 1  # as of methods
   summarised: bool = False
   own: Mapping[str, Callable] = dataclasses.field(default_factory=dict)  # logits, features
 
@@ -61,8 +63,9 @@ def subjects(method: Method, state: Any) -> list[Subject]:
   """All predictors of a method on one state, the method's own first."""
   own = {'logits': method.logits} if method.has_logits else {}
   own |= {'features': method.features} if method.has_features else {}
+  whole = method.whole_distributions
   rows = [
-    Subject(name, f, state, traits=Traits(draws=name not in method.whole_distributions))
+    Subject(name, f, state, traits=Traits(draws=name not in whole), together=method.together)
     for name, f in method.predictors().items()
   ]
   return [dataclasses.replace(rows[0], own=own), *rows[1:]]
@@ -128,29 +131,54 @@ def predict(
   rng: Array,
   *,
   compare: bool = False,
+  together: int = 1,
 ) -> Prediction:
-  """n samples of every example -> Prediction; never more than `chunk` at a time in memory.
+  """n samples of every example -> Prediction; at most `chunk` or `together` at a time in memory.
 
   subject(state, batch, key, n) gives Samples. ignore: the ignored label where it is one of the
-  classes.
-  Parts are equal, so their size is the largest divisor of n up to `chunk`; part k draws with
-  fold_in(rng, k). A single part draws with `rng` itself. `compare` adds the samples' disagreement:
-  entropy of their mean minus their mean entropy in nats, which is the mutual information between
-  the class of a pixel and the sample.
+  classes. together: as of methods. Part k draws with fold_in(rng, k), see `count_of_parts`; a
+  single part draws with `rng` itself. `compare` adds the samples' disagreement: entropy of their
+  mean minus their mean entropy in nats, which is the mutual information between the class of a
+  pixel and the sample.
   """
-  size = max(d for d in range(1, min(n, chunk) + 1) if n % d == 0)
   batch = with_label(batch, ignore)
-  samples = lambda key, n: without_ignored(subject(state, batch, key, n), batch, ignore)
-  draw = lambda key, n: summarise(samples(key, n), compare)
-  summary = draw(rng, n) if size == n else _in_parts(draw, size, n, rng)
+  seen = sizes.as_image(batch)
+  samples = lambda key, n: sizes.as_labels(subject(state, seen, key, n), batch)
+  draw = lambda key, n: summarise(without_ignored(samples(key, n), batch, ignore), compare)
+  parts = count_of_parts(n, chunk, together)
+  summary = draw(rng, n) if parts == 1 else _in_parts(draw, parts, n, rng)
   if summary.disagreement is None:
     return summary
   return summary.replace(disagreement=jnp.maximum(entropy(summary.mean) - summary.disagreement, 0))
 
 
-def _in_parts(draw: Callable, size: int, n: int, rng: Array) -> Prediction:
-  part = lambda k: draw(jax.random.fold_in(rng, k), size)
-  parts = jax.lax.map(part, jnp.arange(n // size))
+def count_of_parts(n: int, most: int, least: int) -> int:
+  """Into how many parts of `most` samples or fewer, but of `least` at least, n samples are cut:
+  the fewest equal ones; where there are none, the fewest, whose sizes then differ by one."""
+  counts = range(min(-(-n // most), max(1, n // least)), max(1, n // least) + 1)
+  return next((count for count in counts if n % count == 0), counts[0])
+
+
+def _in_parts(draw: Callable, count: int, n: int, rng: Array) -> Prediction:
+  size, larger = divmod(n, count)  # the first ones have one more
+  smaller = _alike(draw, jnp.arange(larger, count), size, rng)
+  if not larger:
+    return smaller
+  both = _alike(draw, jnp.arange(larger), size + 1, rng), smaller
+  shares = larger * (size + 1) / n, (count - larger) * size / n
+  add = lambda xs: None if xs[0] is None else shares[0] * xs[0] + shares[1] * xs[1]
+  return Prediction(
+    jnp.concatenate([one.labels for one in both], 1),
+    jnp.concatenate([share * one.weight for share, one in zip(shares, both, strict=True)], 1),
+    add([one.mean for one in both]),
+    smaller.own,
+    add([one.disagreement for one in both]),
+  )
+
+
+def _alike(draw: Callable, numbers: Array, size: int, rng: Array) -> Prediction:
+  """What parts of one size, by their numbers, give together."""
+  parts = jax.lax.map(lambda k: draw(jax.random.fold_in(rng, k), size), numbers)
   join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
   own = None if parts.own is None else parts.own[0]
   spread = None if parts.disagreement is None else parts.disagreement.mean(0)

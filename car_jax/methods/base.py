@@ -16,7 +16,7 @@ examples, M readers, H x W pixels, C classes, N samples.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -97,6 +97,11 @@ class Method(Computed):
   """Whether there are `logits`, for calibration and detection after training."""
   whole_distributions: tuple[str, ...] = ()
   """Predictors whose samples with their weights are all that there is, not draws."""
+  together: int = 1
+  """Of how many samples at least a part is drawn, where not all are drawn at once: of fewer, not
+  everything that samples come from has its share."""
+  prediction_options: ClassVar[tuple[str, ...]] = ()
+  """Options that training does not read: a checkpoint may be asked with others."""
   training_parts: tuple[str, ...] = ()
   """Fields of the state that no prediction depends on: models are handed on without them."""
 

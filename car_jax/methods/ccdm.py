@@ -40,6 +40,8 @@ class CCDM(Denoised):
   class_weights: tuple[Weight, ...] = ()
   """Of the loss where a class is the label; all 1 without."""
 
+  prediction_options = ('sampling_steps', 'last_step')
+
   def __post_init__(self) -> None:
     super().__post_init__()
     if self.sampling_steps > self.diffusion_steps:

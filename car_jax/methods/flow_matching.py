@@ -70,6 +70,8 @@ class FlowMatching(Denoised):
   all_readers: bool = False
   """Every step learns from the maps of all readers, at the same x_0 and time."""
 
+  prediction_options = ('solver', 'sampling_steps', 'guidance')
+
   def __post_init__(self) -> None:
     super().__post_init__()
     if self.one_channel:
@@ -89,6 +91,10 @@ class FlowMatching(Denoised):
   @property
   def given_parts(self) -> tuple[str, ...]:
     return () if self.start is None else ('start',)
+
+  @property
+  def reads_black_box(self) -> bool:
+    return super().reads_black_box or (self.start is not None and self.starter.reads_black_box)
 
   @property
   def starter(self) -> Any:

@@ -4,7 +4,7 @@ Letters as in methods/base.py.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -35,6 +35,8 @@ class Inference:
   """Copies of the image that a prediction averages, by their scale."""
   mirror: bool = False
   """Average the prediction of the mirrored image in."""
+
+  prediction_options: ClassVar[tuple[str, ...]] = ('crop', 'stride', 'scales', 'mirror')
 
   def __post_init__(self) -> None:
     windows.check(self.crop, self.stride)

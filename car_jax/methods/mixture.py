@@ -4,48 +4,66 @@ Letters as in methods/base.py; K members.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from car_jax.methods import baselines
+from car_jax.methods import baselines, sizes
 from car_jax.methods.base import Batch, Method, Samples, example_keys
 from car_jax.typing import Array
 
-Turn = Callable[[Array], Array]  # of arrays [.., H, W]
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Turn:
+  """Arrays [.., H, W] mirrored left to right, or not, and then turned by so many quarters."""
+
+  mirrored: bool = False
+  quarters: int = 0
+
+  def __call__(self, x: Array) -> Array:
+    x = jnp.asarray(x)
+    return jnp.rot90(x[..., ::-1] if self.mirrored else x, self.quarters, axes=(-2, -1))
+
+  def back(self, x: Array) -> Array:
+    x = jnp.rot90(jnp.asarray(x), -self.quarters, axes=(-2, -1))
+    return x[..., ::-1] if self.mirrored else x
+
+  def then(self, other: 'Turn') -> 'Turn':
+    """A mirror that follows quarters turns them the other way."""
+    quarters = -self.quarters if other.mirrored else self.quarters
+    return Turn(self.mirrored != other.mirrored, (other.quarters + quarters) % 4)
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-  """A method, the place of its state in the mixture's, how images are turned and maps back."""
-
-  method: Method
-  place: int = 0
-  turn: Turn = lambda x: x
-  back: Turn = lambda x: x
+# How an image may be turned, by the options of data and the transforms that turn it in training.
+TURNS = {'mirror': Turn(True), 'mirror_rows': Turn(True, 2), 'rot90': Turn(False, 1)}
 
 
-def turned(turn: Turn, x: Array) -> Array:
+def all_of(turns: Collection[Turn]) -> list[Turn]:
+  """What comes of such turns one after another, the image as it is first."""
+  found = {Turn()}
+  while more := {one.then(other) for one in found for other in turns} - found:
+    found |= more
+  return sorted(found)
+
+
+def _of_maps(turn: Callable[[Array], Array], x: Array) -> Array:
   """[.., H, W, C]"""
   return jnp.moveaxis(turn(jnp.moveaxis(jnp.asarray(x), -1, 0)), 0, -1)
 
 
-# How an image may be turned, by the options of data that turn it in training; rot90 square ones.
-MIRRORED: Turn = lambda x: x[..., ::-1]
-UPSIDE_DOWN: Turn = lambda x: x[..., ::-1, :]
-QUARTER: Turn = lambda x: jnp.rot90(x, axes=(-2, -1))
-BACK: Turn = lambda x: jnp.rot90(x, -1, axes=(-2, -1))
-TURNS = {
-  'mirror': ((MIRRORED, MIRRORED),),
-  'mirror_rows': ((UPSIDE_DOWN, UPSIDE_DOWN),),
-  'rot90': ((QUARTER, BACK), (BACK, QUARTER)),
-}
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """A method, the place of its state in the mixture's, and how images are turned for it."""
+
+  method: Method
+  place: int = 0
+  turn: Turn = Turn()
 
 
 class Mixture(Method):
-  """Segmentation n is of member n modulo K, every member with the same weight in all.
+  """Segmentations are of members by turns, every member with the same weight in all.
 
   A member with logits gives its class probabilities, which do not differ between draws; any other
   samples of its own. Of fewer samples than members, members are drawn for each image. Its state is
@@ -58,6 +76,7 @@ class Mixture(Method):
     self.num_classes, self.ignore_label = first.num_classes, first.ignore_label
     whole = all(member.method.has_logits for member in self._members)
     self.whole_distributions = (name,) if whole else ()
+    self.together = len(self._members) * max(member.method.together for member in self._members)
 
   @property
   def reads_black_box(self) -> bool:
@@ -86,7 +105,7 @@ class Mixture(Method):
     return Samples(probs, weight / sums[turns].T / count)
 
   def _of(self, member: Member, state: Any, batch: Batch, rng: Array, n: int) -> Samples:
-    seen = {**batch, 'image': turned(member.turn, batch['image'])}
+    seen = {**batch, 'image': _of_maps(member.turn, batch['image'])}
     for key in ('label', 'labels', 'black_box'):
       if key in batch:
         seen[key] = member.turn(batch[key])
@@ -97,4 +116,5 @@ class Mixture(Method):
     else:
       predict = next(iter(member.method.predictors().values()))
       samples = predict(state, seen, rng, n)
-    return samples.replace(probs=turned(member.back, samples.probs), marginal=None)
+    probs = sizes.as_labels(samples, seen).probs
+    return samples.replace(probs=_of_maps(member.turn.back, probs), marginal=None)

@@ -76,7 +76,9 @@ class ProbabilisticUNet(Sampled):
     last = f'combine{self.net.combination - 1}'
     counts = lambda name: re.match('prior|posterior|combine', name) and name != last
     counted = {name: of for name, of in params.items() if counts(name)}
-    return sum(jnp.linalg.norm(jnp.ravel(leaf)) for leaf in jax.tree.leaves(counted))
+    squares = (jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(counted))
+    # The norm has no gradient at zero, where biases of normalised layers start: none is taken.
+    return sum(jnp.sqrt(jnp.where(x > 0, x, 1)) * (x > 0) for x in squares)
 
   def encoded(self, state: State, batch: Batch) -> tuple[Array, gaussian.Gaussian]:
     """Features [B, H, W, F] and the latent's prior [B, L]."""

@@ -40,7 +40,7 @@ class Windowed(Method):
   def __init__(self, method: Method, crop: tuple[int, int], stride: tuple[int, int]):
     self._method, self._sizes = method, (crop, stride)
     self.num_classes, self.ignore_label = method.num_classes, method.ignore_label
-    self.has_logits = method.has_logits
+    self.has_logits, self.together = method.has_logits, method.together
 
   @property
   def has_features(self) -> bool:

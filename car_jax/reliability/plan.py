@@ -112,7 +112,7 @@ def _model(name: str, given: Mapping[str, Any]) -> Model:
   model = options.instance(Model, given)
   if not model.path:
     raise UserError(f'model {name!r} has no path')
-  path = str(hub.resolve(model.path)) if hub.is_named(model.path) else model.path
+  path = hub.place_of(model.path) if hub.is_named(model.path) else model.path
   return dataclasses.replace(model, name=name, path=path, step=str(model.step))
 
 

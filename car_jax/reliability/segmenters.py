@@ -107,7 +107,7 @@ class Checkpoint:
   def _samples(self, predictor, chunk, state, batch) -> Prediction:
     ignore = self._method.ignored_class
     args = (predictor, self._samples_drawn, chunk, ignore, state, batch, self._rng)
-    return predict.predict(*args, compare=True)
+    return predict.predict(*args, compare=True, together=self._method.together)
 
   def _open(self, image_set: ImageSet) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
     """A set's DataInfo, records and data config: the run's own but for what the set says."""

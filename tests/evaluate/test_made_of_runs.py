@@ -16,9 +16,9 @@ from car_jax.evaluate import checkpointed, made_of_runs
 from car_jax.methods.base import Method, Samples
 from car_jax.methods.baselines import uniform
 from car_jax.methods.mc_dropout import MCDropout
-from car_jax.methods.mixture import TURNS, Member, Mixture
+from car_jax.methods.mixture import TURNS, Member, Mixture, Turn, all_of
 from car_jax.methods.supervised import Supervised
-from car_jax.predictor import Predictor
+from car_jax.predictor import Predictor, outputs
 from tests import small
 
 KEY = jax.random.key(0)
@@ -93,14 +93,48 @@ def test_fewer_samples_than_members_are_of_members_by_chance():
   assert min(counts) > 60
 
 
+@pytest.mark.parametrize(('members', 'n', 'chunk'), [(2, 17, 16), (5, 8, 6), (4, 16, 6), (3, 4, 1)])
+def test_members_have_equal_weights_also_where_samples_are_drawn_in_parts(members, n, chunk):
+  method = Mixture('ensemble', [Member(Constant(), k) for k in range(members)])
+  state = tuple(np.float32([p, 1 - p]) for p in np.linspace(0.1, 0.9, members) ** 2)
+  predict = method.predictors()['ensemble']
+  run = jax.jit(lambda state, b: outputs(method, predict, state, b, KEY, n, chunk=chunk))
+  got = jax.device_get(run(state, batch()))
+  assert got.weights.shape == (2, n)
+  np.testing.assert_allclose(got.weights.sum(1), 1, atol=1e-6)
+  np.testing.assert_allclose(got.probabilities - np.mean(state, 0), 0, atol=1e-5)
+  entropy = lambda p: -(p * np.log(p)).sum(-1)
+  want = entropy(np.mean(state, 0)) - np.mean([entropy(p) for p in state])
+  np.testing.assert_allclose(got.mutual_information, want, atol=1e-5)
+
+
+@pytest.mark.parametrize('keys', [('mirror',), ('mirror', 'mirror_rows'), ('rot90',), tuple(TURNS)])
+def test_copies_are_all_that_training_may_have_seen(keys):
+  x = np.arange(6).reshape(2, 3)
+  steps = {'mirror': np.fliplr, 'mirror_rows': np.flipud, 'rot90': np.rot90}
+  want, rng = set(), np.random.default_rng(0)
+  for _ in range(300):
+    y = x
+    for key in keys:
+      for _ in range(rng.integers(4)):
+        y = steps[key](y)
+    want.add(str(y))
+  turns = all_of([TURNS[key] for key in keys])
+  assert turns[0] == Turn()
+  assert {str(np.asarray(turn(x))) for turn in turns} == want
+  assert len(turns) == len(want)
+  for turn in turns:
+    np.testing.assert_array_equal(turn.back(turn(x)), x)
+
+
 @pytest.mark.parametrize('key', TURNS)
 def test_copies_are_turned_back(key):
   """Light moves with the image, its place does not: the position is averaged, the light is not."""
   b = batch()
-  for turn, back in TURNS[key]:
-    got = predicted(Mixture('tta', [Member(Position(), 0, turn, back)]), (None,), 1, b)
+  for turn in all_of([TURNS[key]]):
+    got = predicted(Mixture('tta', [Member(Position(), 0, turn)]), (None,), 1, b)
     light, place = b['image'][..., 0], np.broadcast_to(np.linspace(0, 1, 8), (8, 8))
-    seen = np.asarray(back(place))
+    seen = np.asarray(turn.back(place))
     want = 1 / (1 + np.exp(-2 * (light + seen)))
     np.testing.assert_allclose(got.probs[:, 0, ..., 1], want, atol=1e-5)
 
@@ -230,3 +264,24 @@ def test_a_folder_of_trainings_is_an_ensemble(tmp_path):
   one = made_of_runs.load(f'ensemble:{tmp_path}', single)
   assert runs == ['seed0', 'seed1', 'seed10']
   assert len(one.state) == len(one.crc) == 3
+
+
+def test_turns_of_a_list_of_transforms_and_of_other_domains_count():
+  def trained(**data):
+    c = small.get_config('supervised')
+    c.data.update({'mirror': False, 'rot90': False} | data)
+    return small.loaded(c)
+
+  copies = lambda **data: len(
+    made_of_runs.load('tta:a', lambda run: trained(**data)).method._members
+  )
+  assert copies(transforms=('mirror',)) == 2
+  assert copies(transforms=(dict(name='rot90'), 'mirror_rows')) == 8
+  assert copies(mirror=True, transforms=('mirror_rows',)) == 4
+
+
+@pytest.mark.parametrize('text', ['ensemble:hf://a/b,hf://a/c', 'tta:hf://a/b'])
+def test_names_of_what_is_made_of_runs_keep_their_slashes(text):
+  assert checkpointed.name_and_folder(text)[1] == text
+  one = made_of_runs.load('tta:hf://a/b', lambda run: load())
+  assert one.path == hub.shown(one.path) == 'tta:hf://a/b'

@@ -186,3 +186,46 @@ def test_sides_that_a_net_does_not_take_are_predicted_and_refused_in_training(fa
   assert sampled(method, state, wide, 2).shape == (2, 2, 33, 47, 2)
   with pytest.raises(UserError, match='not 33x47; nearest 32x48'):
     method.init(0, wide)
+
+
+CHOICES = dict(
+  ccdm=dict(sampling_steps=1, last_step='probabilities'),
+  flow_matching=dict(solver='midpoint', sampling_steps=3, guidance=0.5),
+)
+
+
+@pytest.mark.parametrize('name', CHOICES)
+def test_options_of_prediction_change_no_step_of_training(name):
+  dropped = dict(image_dropout=0.2) if name == 'flow_matching' else {}
+  made = lambda **kw: registry.method(
+    dict(name=name, **FAMILIES[name], **dropped) | kw, num_classes=2, steps_per_epoch=4
+  )
+  assert made().prediction_options == (*CHOICES[name],)
+  b = batch()
+  state = made().init(0, b)
+  step = lambda method: str(jax.make_jaxpr(method.step)(state, b, KEY))
+  assert step(made(**CHOICES[name])) == step(made())
+
+
+def test_a_flow_reads_the_black_box_where_what_it_starts_from_does():
+  start = dict(name='ssn', **FAMILIES['ssn'])
+  spec = dict(name='flow_matching', **FAMILIES['flow_matching'])
+  for boxes in ('', 'number'):
+    context = dict(num_classes=2, steps_per_epoch=4)
+    method = registry.method(spec | dict(start=start | dict(black_box=boxes)), **context)
+    assert method.reads_black_box == bool(boxes)
+
+
+def test_norms_of_parameters_that_are_zero_have_no_gradient():
+  model = FAMILIES['prob_unet']['model'] | dict(norm=True)
+  method = registry.method(
+    dict(name='prob_unet', model=model, norm_weight=1e-3), num_classes=2, steps_per_epoch=4
+  )
+  params = method.init(0, batch()).net.params
+  value, slopes = jax.value_and_grad(method.norms)(params)
+  counted = {k: v for k, v in params.items() if k.startswith(('prior', 'posterior', 'combine'))}
+  counted.pop(f'combine{method.net.combination - 1}')
+  leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(counted)]
+  assert min(np.abs(x).max() for x in leaves) == 0  # biases
+  np.testing.assert_allclose(value, sum(np.sqrt((x**2).sum()) for x in leaves), rtol=1e-5)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(slopes))
