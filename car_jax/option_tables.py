@@ -103,11 +103,15 @@ def _groups() -> list[tuple[str, type]]:
   ]
 
 
-def _summary(kind: str, cls: type) -> list[str]:
+def _summary(kind: str, cls: Any) -> list[str]:
   """What a part is: the head of its file for a method or a net, which has one of its own, else the
   first paragraph of its class."""
   whole = sys.modules[cls.__module__] if kind in ('method', 'net') else cls
-  return [' '.join((whole.__doc__ or '').split('\n\n')[0].split()), '']
+  head = ' '.join((whole.__doc__ or '').split('\n\n')[0].split())
+  if kind == 'method' and cls.prediction_options:
+    names = ', '.join(f'`{key}`' for key in cls.prediction_options)
+    head += f' `car-jax eval` and `car-jax predict` take other values of {names} than the run has.'
+  return [head, '']
 
 
 def _rows(cls: type, without: Mapping[str, Option] = {}) -> list[str]:

@@ -101,7 +101,7 @@ class Method(Computed):
   """Of how many samples at least a part is drawn, where not all are drawn at once: of fewer, not
   everything that samples come from has its share."""
   prediction_options: ClassVar[tuple[str, ...]] = ()
-  """Options that training does not read: a checkpoint may be asked with others."""
+  """Options of prediction, of which a checkpoint may be asked with other values."""
   training_parts: tuple[str, ...] = ()
   """Fields of the state that no prediction depends on: models are handed on without them."""
 
