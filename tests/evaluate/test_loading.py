@@ -64,6 +64,7 @@ def loaded(path, *predictors):
     has_logits=False,
     has_features=False,
     whole_distributions=(),
+    together=1,
     predictors=lambda: dict.fromkeys(predictors, lambda *_: None),
   )
   return types.SimpleNamespace(method=method, state=None, path=path)
