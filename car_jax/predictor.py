@@ -28,7 +28,7 @@ from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, engine
 from car_jax.evaluate import predict as predictions
 from car_jax.evaluate.predict import Prediction
-from car_jax.methods.base import Batch, Method
+from car_jax.methods.base import Batch, Method, Sampler
 from car_jax.methods.inference import Inference
 from car_jax.metrics.scores import entropy
 from car_jax.nn.windows import Sides
@@ -62,7 +62,7 @@ class Outputs(flax.struct.PyTreeNode):
 
 def outputs(
   method: Method,
-  predict: Callable,
+  predict: Sampler,
   state: Any,
   batch: Batch,
   key: Array,
@@ -80,8 +80,7 @@ def outputs(
   labels = jnp.full_like(batch.get('labels', image[:, None, ..., 0]), -1, jnp.int32)
   batch = {**batch, 'labels': labels, 'label_weight': jnp.ones(labels.shape[:2])}
   ignore = method.ignored_class
-  draw = functools.partial(predictions.predict, compare=True, together=method.together)
-  drawn = draw(predict, samples, chunk, ignore, state, batch, key)
+  drawn = predictions.predict(predict, samples, chunk, ignore, state, batch, key, compare=True)
   probs = drawn.mean
   if method.has_logits or calibrator is not None:
     logits = _logits(method, state, batch, drawn, calibrator)
@@ -157,13 +156,14 @@ class Predictor:
     data = dataclasses.replace(data_options.of(self.config.data), eval_size=0)
     self._sizing = transforms.from_config(data, train=False)
     self._mesh = sharding.make_mesh()
+    self._own = next(iter(self.method.predictors().items()))  # name and sampler
     self._compiled = functools.lru_cache(maxsize=None)(self._compile)
 
   def __repr__(self) -> str:
     info, option = self.info, self.config.method.to_dict()
     net = option.get('model') or option.get('generator') or option.get('segmenter') or {}
     named = f' ({net["name"]})' if 'name' in net else ''
-    predictor = next(iter(self.method.predictors()))
+    predictor, _ = self._own
     answers = '' if predictor == self.config.method.name else f', {predictor}'
     calibrated = '' if self.calibrator is None else ', calibrated'
     return (
@@ -235,7 +235,7 @@ class Predictor:
 
   def rows(self, shape: tuple[int, int]) -> int:
     """How many images of a shape are predicted at a time."""
-    at_a_time = max(self._chunk(shape), self.method.together)
+    at_a_time = max(self._chunk(shape), self._own[1].together)
     numbers = math.prod(shape) * self.info.num_classes * at_a_time
     most = self.config.data.eval_batch or self.config.data.batch
     return max(self._mesh.size, min(most, 4 * NUMBERS // numbers))

@@ -121,7 +121,10 @@ def loaded(c) -> checkpointed.Loaded:
   c = config.complete(c)
   info = opening.open_dataset(c.data).info
   method = loop.build_method(c, info, 8)
-  state = for_evaluation(method.init(0, {'image': np.zeros((1, 32, 32, 3), np.float32)}))
+  batch = {'image': np.zeros((1, 32, 32, 3), np.float32)}
+  if c.method.get('black_box'):
+    batch['black_box'] = np.zeros((1, 32, 32), np.int32)
+  state = for_evaluation(method.init(0, batch))
   moved = lambda x: x + np.float32(0.1) * rng.random(x.shape, np.float32)
   trained = jax.tree.map(lambda x: moved(x) if x.dtype == np.float32 else x, state)
   return checkpointed.Loaded(pathlib.Path('run'), 3, c, method, trained, info, (32, 32))

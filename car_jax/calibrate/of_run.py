@@ -75,8 +75,7 @@ def _predicted(
   def run(state: Any, batch: Any) -> Prediction:
     if method.has_logits:
       return Prediction(logits=method.logits(state, batch))
-    args = (subject, how.samples, CHUNK, ignore, state, batch, rng)
-    return predict.predict(*args, together=method.together)
+    return predict.predict(subject, how.samples, CHUNK, ignore, state, batch, rng)
 
   features = jax.jit(method.features) if method.has_features else None
   traits = Traits(draws=not method.has_logits, logits=method.has_logits)

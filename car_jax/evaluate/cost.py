@@ -10,6 +10,7 @@ import jax
 
 from car_jax import operations
 from car_jax.evaluate.predict import Subject, with_label
+from car_jax.methods import sizes
 
 COUNTS = 1, 100  # samples whose operations are counted
 
@@ -38,7 +39,7 @@ def of(subject: Subject, batch: Any, ignore: int | None, seconds: float = math.n
 
   def traced(n: int) -> Any:
     def draw(state: Any, batch: Any, rng: Any) -> Any:
-      return subject.predict(state, with_label(batch, ignore), rng, n)
+      return subject.predict(state, sizes.as_image(with_label(batch, ignore)), rng, n)
 
     return jax.jit(draw).trace(state, one, jax.random.key(0))
 

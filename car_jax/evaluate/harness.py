@@ -52,7 +52,7 @@ class Evaluator:
     if readers:
       note = 'the floor: masks drawn from the same readers that they are scored against'
       draw = predict.draw_readers(info.num_classes, self.plan.ignore)
-      self._rows = [Subject(READERS, draw, None, note, summarised=True)]
+      self._rows = [Subject(READERS, draw, None, note, summarised=True, label_maps=False)]
 
   def __call__(
     self,
@@ -104,7 +104,8 @@ class Evaluator:
         prediction = self.predict(subject, batch, rng)
         predicted[subject.name] = Row(prediction, subject.traits)
         if save is not None:
-          save.prediction(subject.name, *self.fetch((prediction, batch['valid'])))
+          rows_of = self.fetch((prediction, batch['valid']))
+          save.prediction(subject.name, *rows_of, maps=subject.label_maps)
           for kind in set(save.kinds) & set(subject.own):
             outputs = self._own(subject.own[kind])(subject.state, batch)
             save.own(subject.name, kind, *self.fetch((outputs, batch['valid'])))
@@ -141,7 +142,7 @@ class Evaluator:
       run: Any = lambda state, batch, rng: f(state, batch, rng, self.plan.samples)
       if not subject.summarised:
         args = (f, self.plan.samples, self.plan.chunk, self.ignored)
-        run = functools.partial(predict.predict, *args, together=subject.together)
+        run = functools.partial(predict.predict, *args)
       self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))
     return self._compiled[f]
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.methods import sizes
-from car_jax.methods.base import Batch, Method, Samples, example_keys
+from car_jax.methods.base import Batch, Method, Sampler, Samples, example_keys
 from car_jax.methods.baselines import uniform
 from car_jax.metrics.base import Traits
 from car_jax.metrics.scores import entropy
@@ -20,24 +20,20 @@ from car_jax.metrics.stochastic import known
 from car_jax.typing import Array
 
 READERS = 'readers'
-
-
 DRAWS = Traits()
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-  """A row of the report: predict(state, batch, rng, n) -> Samples as in methods/base.py.
-
-  summarised: predict gives a Prediction instead, of as many samples as there are.
-  """
+  """A row of the report. predict: a Sampler; of what is summarised, a function of (state, batch, rng,
+  n) that gives a Prediction."""
 
   name: str
-  predict: Callable[[Any, Batch, Array, int], Any]
+  predict: Any
   state: Any
   note: str = ''  # what it is, for the report
   traits: Traits = DRAWS
-  together: int = 1  # as of methods
+  label_maps: bool = True  # whether they are saved where maps are
   summarised: bool = False
   own: Mapping[str, Callable] = dataclasses.field(default_factory=dict)  # logits, features
 
@@ -63,9 +59,8 @@ def subjects(method: Method, state: Any) -> list[Subject]:
   """All predictors of a method on one state, the method's own first."""
   own = {'logits': method.logits} if method.has_logits else {}
   own |= {'features': method.features} if method.has_features else {}
-  whole = method.whole_distributions
   rows = [
-    Subject(name, f, state, traits=Traits(draws=name not in whole), together=method.together)
+    Subject(name, f, state, traits=Traits(draws=not f.whole), label_maps=f.coherent)
     for name, f in method.predictors().items()
   ]
   return [dataclasses.replace(rows[0], own=own), *rows[1:]]
@@ -122,7 +117,7 @@ def summarise(samples: Samples, compare: bool = False) -> Prediction:
 
 
 def predict(
-  subject: Callable,
+  subject: Sampler,
   n: int,
   chunk: int,
   ignore: int | None,
@@ -131,21 +126,21 @@ def predict(
   rng: Array,
   *,
   compare: bool = False,
-  together: int = 1,
 ) -> Prediction:
-  """n samples of every example -> Prediction; at most `chunk` or `together` at a time in memory.
+  """n samples of every example -> Prediction; at most `chunk` at a time in memory,
+  or as many as belong together.
 
-  subject(state, batch, key, n) gives Samples. ignore: the ignored label where it is one of the
-  classes. together: as of methods. Part k draws with fold_in(rng, k), see `count_of_parts`; a
-  single part draws with `rng` itself. `compare` adds the samples' disagreement: entropy of their
-  mean minus their mean entropy in nats, which is the mutual information between the class of a
-  pixel and the sample.
+
+  ignore: the ignored label where it is one of the classes. See `count_of_parts`: part k draws with
+  fold_in(rng, k), a single part with `rng` itself. `compare` adds the samples' disagreement:
+  entropy of their mean minus their mean entropy in nats, which is the mutual information between
+  the class of a pixel and the sample.
   """
   batch = with_label(batch, ignore)
   seen = sizes.as_image(batch)
   samples = lambda key, n: sizes.as_labels(subject(state, seen, key, n), batch)
   draw = lambda key, n: summarise(without_ignored(samples(key, n), batch, ignore), compare)
-  parts = count_of_parts(n, chunk, together)
+  parts = count_of_parts(n, chunk, subject.together)
   summary = draw(rng, n) if parts == 1 else _in_parts(draw, parts, n, rng)
   if summary.disagreement is None:
     return summary

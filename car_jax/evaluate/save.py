@@ -38,7 +38,6 @@ from car_jax.evaluate.predict import Prediction, label_type
 from car_jax.evaluate.results import Results
 from car_jax.typing import Array
 
-DRAWN = ('readers', 'independent pixels')  # noise as a label map
 KINDS = ('samples', 'probabilities', 'logits', 'features', 'labels')
 OWN = {
   'logits': ('image, row, column, class', 'logits of the classes'),
@@ -93,9 +92,12 @@ class Saver:
     text = 'one over the number of readers, 0 for absent ones'
     self._write('reader_weight.npy', weight, valid, 'image, reader', text)
 
-  def prediction(self, subject: str, prediction: Prediction, valid: np.ndarray) -> None:
+  def prediction(
+    self, subject: str, prediction: Prediction, valid: np.ndarray, *, maps: bool = True
+  ) -> None:
+    """maps: whether the likeliest classes are saved as pictures, where these are wanted."""
     where = self._folder_of(subject)
-    if 'labels' in self.kinds and self.active and not subject.lower().endswith(DRAWN):
+    if 'labels' in self.kinds and self.active and maps:
       for k in np.flatnonzero(valid):
         classes = np.asarray(prediction.mean[k]).argmax(-1)
         with npy.room(self._part, classes.nbytes):

@@ -40,6 +40,25 @@ class Samples(flax.struct.PyTreeNode):
   marginal: Array | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+  """One of a method's predictors, called as draw(state, batch, rng, n) -> Samples.
+
+  Draws must depend on `rng` and `batch['example']` alone, never on the batch's size or the
+  example's place in it. whole: the samples with their weights are all that there is, not draws.
+  together: how many samples a part has at least, where not all are drawn at once; with fewer, not
+  everything that they come from has its share. coherent: False where each pixel is drawn by itself.
+  """
+
+  draw: Callable[[Any, Batch, Array, int], Samples]
+  whole: bool = False
+  together: int = 1
+  coherent: bool = True
+
+  def __call__(self, state: Any, batch: Batch, rng: Array, n: int) -> Samples:
+    return self.draw(state, batch, rng, n)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Computed:
   """How products of float32 are computed in all that a method computes: of whatever class is made
@@ -70,10 +89,13 @@ def _precise(function: Callable) -> Callable:
 
 
 def _precise_predictors(predictors: Callable) -> Callable:
+  """A function of which nothing else is to be said is a Sampler too."""
+
   @functools.wraps(predictors)
-  def computed(self: Computed) -> dict[str, Any]:
-    bound = lambda predict: functools.partial(_precise(lambda _, *args: predict(*args)), self)
-    return {name: bound(predict) for name, predict in predictors(self).items()}
+  def computed(self: Computed) -> dict[str, Sampler]:
+    bound = lambda draw: functools.partial(_precise(lambda _, *args: draw(*args)), self)
+    found = {k: f if isinstance(f, Sampler) else Sampler(f) for k, f in predictors(self).items()}
+    return {k: dataclasses.replace(f, draw=bound(f.draw)) for k, f in found.items()}
 
   return computed
 
@@ -95,11 +117,6 @@ class Method(Computed):
   """Filled in from the data, where the method has the field."""
   has_logits: bool = False
   """Whether there are `logits`, for calibration and detection after training."""
-  whole_distributions: tuple[str, ...] = ()
-  """Predictors whose samples with their weights are all that there is, not draws."""
-  together: int = 1
-  """Of how many samples at least a part is drawn, where not all are drawn at once: of fewer, not
-  everything that samples come from has its share."""
   prediction_options: ClassVar[tuple[str, ...]] = ()
   """Options of prediction, of which a checkpoint may be asked with other values."""
   training_parts: tuple[str, ...] = ()
@@ -138,11 +155,9 @@ class Method(Computed):
     """One update; `rng` is already folded with the step. Logs are scalars by name."""
     raise NotImplementedError
 
-  def predictors(self) -> dict[str, Any]:
-    """Name -> predict(state, batch, rng, n) -> Samples; the first is the method's own.
-
-    The others are the baselines that come free with it. Draws must depend on `rng` and
-    `batch['example']` alone, never on the batch's size or the example's place in it.
+  def predictors(self) -> Mapping[str, Any]:
+    """By name, Samplers or functions draw(state, batch, rng, n) -> Samples: whoever asks gets
+    Samplers. The first is the method's own, the others are the baselines that come free with it.
     """
     raise NotImplementedError
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from car_jax.methods.base import Batch, Samples, example_keys
+from car_jax.methods.base import Batch, Sampler, Samples, example_keys
 from car_jax.typing import Array
 
 
@@ -37,6 +37,9 @@ def argmax_of(probabilities: Callable[[Any, Batch], Any]) -> Callable[..., Sampl
   return lambda state, batch, rng, n: most_likely(probabilities(state, batch), n)
 
 
-def pixels_of(probabilities: Callable[[Any, Batch], Any]) -> Callable[..., Samples]:
+def pixels_of(probabilities: Callable[[Any, Batch], Any]) -> Sampler:
   """The predictor of `independent_pixels` that probabilities(state, batch) make."""
-  return lambda state, batch, rng, n: independent_pixels(probabilities(state, batch), batch, rng, n)
+  return Sampler(
+    lambda state, batch, rng, n: independent_pixels(probabilities(state, batch), batch, rng, n),
+    coherent=False,
+  )

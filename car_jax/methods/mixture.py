@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from car_jax.methods import baselines, sizes
-from car_jax.methods.base import Batch, Method, Samples, example_keys
+from car_jax.methods.base import Batch, Method, Sampler, Samples, example_keys
 from car_jax.typing import Array
 
 
@@ -53,6 +53,10 @@ def _of_maps(turn: Callable[[Array], Array], x: Array) -> Array:
   return jnp.moveaxis(turn(jnp.moveaxis(jnp.asarray(x), -1, 0)), 0, -1)
 
 
+def _own(method: Method) -> Sampler:
+  return next(iter(method.predictors().values()))
+
+
 @dataclasses.dataclass(frozen=True)
 class Member:
   """A method, the place of its state in the mixture's, and how images are turned for it."""
@@ -74,16 +78,15 @@ class Mixture(Method):
     self._name, self._members = name, tuple(members)
     first = self._members[0].method
     self.num_classes, self.ignore_label = first.num_classes, first.ignore_label
-    whole = all(member.method.has_logits for member in self._members)
-    self.whole_distributions = (name,) if whole else ()
-    self.together = len(self._members) * max(member.method.together for member in self._members)
 
   @property
   def reads_black_box(self) -> bool:
     return any(member.method.reads_black_box for member in self._members)
 
   def predictors(self) -> dict[str, Any]:
-    return {self._name: self._predict}
+    most = max(_own(member.method).together for member in self._members)
+    whole = all(member.method.has_logits for member in self._members)
+    return {self._name: Sampler(self._predict, whole, len(self._members) * most)}
 
   def _predict(self, state: Any, batch: Batch, rng: Array, n: int) -> Samples:
     count = len(self._members)
@@ -101,7 +104,7 @@ class Mixture(Method):
       return Samples(probs, baselines.uniform(probs.shape[0], n))
     probs, weight = probs[:, :n], weight[:, :n]
     turns = jnp.arange(n) % count
-    sums = jax.nn.one_hot(turns, count).T @ weight.T  # [K, B]
+    sums = jax.ops.segment_sum(weight.T, turns, count)  # [K, B]
     return Samples(probs, weight / sums[turns].T / count)
 
   def _of(self, member: Member, state: Any, batch: Batch, rng: Array, n: int) -> Samples:
@@ -114,7 +117,6 @@ class Mixture(Method):
       probs = jnp.broadcast_to(probs, (probs.shape[0], n, *probs.shape[2:]))
       samples = Samples(probs, baselines.uniform(probs.shape[0], n))
     else:
-      predict = next(iter(member.method.predictors().values()))
-      samples = predict(state, seen, rng, n)
+      samples = _own(member.method)(state, seen, rng, n)
     probs = sizes.as_labels(samples, seen).probs
     return samples.replace(probs=_of_maps(member.turn.back, probs), marginal=None)

@@ -23,7 +23,7 @@ from car_jax import schedules
 from car_jax.errors import UserError
 from car_jax.losses import transport
 from car_jax.methods import baselines
-from car_jax.methods.base import Batch, Logs, Samples, example_keys
+from car_jax.methods.base import Batch, Logs, Sampler, Samples, example_keys
 from car_jax.methods.observed import Observed
 from car_jax.methods.train_state import OneNet, Recomputing, TrainState, create
 from car_jax.nn import net as nets
@@ -219,14 +219,12 @@ class MoSE(Recomputing, Observed, OneNet):
     variables = state.net.variables
     return jax.nn.softmax(self.net.apply(variables, features, z, train=False, method='head'))
 
-  def ranked(self, state: State, batch: Batch) -> Samples:
-    """One segmentation of every expert, at its mean, the most probable first: K of them."""
+  def likeliest(self, state: State, batch: Batch) -> Array:
+    """Class probabilities [B, H, W, C] of the most probable expert, at its mean."""
     features, gate = self.encoded(state, batch)
-    order = jnp.argsort(-gate, axis=1)
-    z = state.net.params['means'][order]
-    return Samples(self.decoded(state, features, z), jnp.take_along_axis(gate, order, 1))
+    z = state.net.params['means'][jnp.argmax(gate, 1)]
+    return self.decoded(state, features, z[:, None])[:, 0]
 
-  whole_distributions = ('weighted experts',)  # predictors whose samples are no draws
   training_parts = ('schedule',)
 
   def predictors(self) -> dict[str, Any]:
@@ -255,5 +253,8 @@ class MoSE(Recomputing, Observed, OneNet):
       z = net.apply(variables, expert, jax.vmap(draw)(example_keys(rng, batch)), method='drawn')
       return Samples(self.decoded(state, features, z), weight / weight.sum(1, keepdims=True))
 
-    likeliest = baselines.argmax_of(lambda state, batch: self.ranked(state, batch).probs[:, 0])
-    return {'samples': samples, 'weighted experts': weighted, 'likeliest expert': likeliest}
+    return {
+      'samples': samples,
+      'weighted experts': Sampler(weighted, whole=True, together=self.net.experts),
+      'likeliest expert': baselines.argmax_of(self.likeliest),
+    }

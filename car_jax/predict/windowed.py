@@ -40,7 +40,7 @@ class Windowed(Method):
   def __init__(self, method: Method, crop: tuple[int, int], stride: tuple[int, int]):
     self._method, self._sizes = method, (crop, stride)
     self.num_classes, self.ignore_label = method.num_classes, method.ignore_label
-    self.has_logits, self.together = method.has_logits, method.together
+    self.has_logits = method.has_logits
 
   @property
   def has_features(self) -> bool:
@@ -55,7 +55,8 @@ class Windowed(Method):
 
   def predictors(self) -> dict[str, Any]:
     named = self._method.predictors().items()
-    return {name: functools.partial(self._predict, f) for name, f in named}
+    by_windows = lambda f: dataclasses.replace(f, draw=functools.partial(self._predict, f))
+    return {name: by_windows(f) for name, f in named}
 
   def _predict(self, predict: Callable, state: Any, batch: Batch, rng: Array, n: int) -> Samples:
     classes = self.num_classes

@@ -91,7 +91,7 @@ class Checkpoint:
     self.about += '' if self._own else f', {wish}, {self._samples_drawn} samples'
     run = functools.partial(self._samples, known[wish], model.chunk)
     self._predict = jax.jit(self._logits if self._own else run)
-    draws = not self._own and wish not in method.whole_distributions
+    draws = not self._own and not known[wish].whole
     self._traits = Traits(draws=draws, logits=self._own, disagreement=not self._own)
     self.has_features = method.has_features
     self._features = jax.jit(method.features) if self.has_features else None
@@ -107,7 +107,7 @@ class Checkpoint:
   def _samples(self, predictor, chunk, state, batch) -> Prediction:
     ignore = self._method.ignored_class
     args = (predictor, self._samples_drawn, chunk, ignore, state, batch, self._rng)
-    return predict.predict(*args, compare=True, together=self._method.together)
+    return predict.predict(*args, compare=True)
 
   def _open(self, image_set: ImageSet) -> tuple[sources.DataInfo, Any, dict[str, Any]]:
     """A set's DataInfo, records and data config: the run's own but for what the set says."""

@@ -11,7 +11,7 @@ import numpy as np
 from car_jax.data.sources import DataInfo
 from car_jax.evaluate.harness import Evaluator
 from car_jax.methods import baselines
-from car_jax.methods.base import Method, Samples, example_keys
+from car_jax.methods.base import Method, Sampler, Samples, example_keys
 
 SIZE, READERS = 16, 4
 
@@ -94,7 +94,11 @@ def predictors(num_classes=2):
   def independent(state, batch, rng, n):
     return baselines.independent_pixels(soft(batch, num_classes, state), batch, rng, n)
 
-  return {'samples': coherent, 'argmax': argmax, 'independent pixels': independent}
+  return {
+    'samples': Sampler(coherent),
+    'argmax': Sampler(argmax),
+    'independent pixels': Sampler(independent, coherent=False),
+  }
 
 
 class Fake(Method):

@@ -11,7 +11,7 @@ from car_jax.data import opening, pipeline
 from car_jax.errors import UserError
 from car_jax.evaluate import gallery, harness, plan, report
 from car_jax.evaluate.predict import Subject
-from car_jax.methods.base import Samples
+from car_jax.methods.base import Sampler, Samples
 from car_jax.metrics import flips
 from tests.report.document import Document
 
@@ -34,7 +34,10 @@ def never_flipped(state, batch, rng, n):
 
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
-  subjects = [Subject('modes', all_modes, None), Subject('never', never_flipped, None)]
+  subjects = [
+    Subject('modes', Sampler(all_modes), None),
+    Subject('never', Sampler(never_flipped), None),
+  ]
   source, rng = DATA.split('train'), jax.random.key(0)
   batches = lambda: pipeline.eval_batches(source, DATA.info, {'batch': 8})
   evaluator = harness.Evaluator(SPEC, DATA.info, detail=True, readers=True)

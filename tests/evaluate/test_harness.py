@@ -12,6 +12,7 @@ from car_jax.data import fake, pipeline
 from car_jax.errors import UserError
 from car_jax.evaluate import harness, plan, predict
 from car_jax.methods import baselines
+from car_jax.methods.base import Sampler
 from car_jax.metrics import flips, selective
 from car_jax.metrics.base import Traits
 from tests.evaluate import scene
@@ -269,7 +270,7 @@ def says(value):
   def predict(state, batch, rng, n):
     return baselines.most_likely(jax.nn.one_hot(value(batch), 3), n)
 
-  return predict
+  return Sampler(predict)
 
 
 def test_what_is_said_of_ignored_pixels_never_counts():

@@ -12,9 +12,10 @@ from car_jax import config as configs
 from car_jax.data import opening, sources
 from car_jax.errors import UserError
 from car_jax.evaluate import checkpointed, folders
+from car_jax.methods.base import Sampler
 
 
-def test_ranked_segmentations_of_an_image_without_labels(tmp_path):
+def test_a_model_segments_an_image_without_labels(tmp_path):
   config = configs.load('tests/small.py:mose')
   config.method.model.experts = 3
   data = opening.open_dataset(config.data)
@@ -26,9 +27,9 @@ def test_ranked_segmentations_of_an_image_without_labels(tmp_path):
   model = checkpointed.load(tmp_path)
   assert model.step == 3
   image = np.random.default_rng(0).uniform(-1, 1, (2, 64, 32, 3)).astype(np.float32)
-  found = model.method.ranked(model.state, {'image': image})
-  assert found.probs.shape == (2, 3, 64, 32, 2)
-  assert (np.diff(found.weight, axis=1) <= 0).all()
+  found = model.method.likeliest(model.state, {'image': image})
+  assert found.shape == (2, 64, 32, 2)
+  np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
 
 
 def test_what_is_known_of_the_data_survives_json():
@@ -63,9 +64,7 @@ def loaded(path, *predictors):
   method = types.SimpleNamespace(
     has_logits=False,
     has_features=False,
-    whole_distributions=(),
-    together=1,
-    predictors=lambda: dict.fromkeys(predictors, lambda *_: None),
+    predictors=lambda: dict.fromkeys(predictors, Sampler(lambda *_: None)),
   )
   return types.SimpleNamespace(method=method, state=None, path=path)
 

@@ -71,7 +71,7 @@ def test_the_mean_over_samples_is_that_of_the_members(n, has_logits):
   np.testing.assert_allclose(got.weight.sum(1), 1, atol=1e-6)
   mean = np.einsum('bnhwc,bn->bhwc', got.probs, got.weight)
   np.testing.assert_allclose(mean, np.broadcast_to(np.mean(state, 0), mean.shape), atol=1e-5)
-  assert method.whole_distributions == (('ensemble',) if has_logits else ())
+  assert method.predictors()['ensemble'].whole == has_logits
 
 
 def test_an_ensemble_of_one_says_what_the_run_says():

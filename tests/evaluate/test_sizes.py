@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from car_jax.evaluate import predict
-from car_jax.methods.base import Samples
+from car_jax.evaluate import cost, predict
+from car_jax.methods.base import Sampler, Samples
 from car_jax.methods.mixture import Member, Mixture
 from car_jax.nn.resize import resize_bilinear
 from tests import small
@@ -39,7 +39,7 @@ def test_class_probabilities_are_resized_not_labels():
   low = jax.random.uniform(KEY, (2, 1, 16, 24, 2))
   probs = low / low.sum(-1, keepdims=True)
   draw = lambda state, batch, rng, n: Samples(probs, jnp.ones((2, 1)), probs[:, 0])
-  out = predict.predict(draw, 1, 1, None, None, b, KEY)
+  out = predict.predict(Sampler(draw), 1, 1, None, None, b, KEY)
   want = resize_bilinear(probs[:, 0], (32, 60), align_corners=False)
   np.testing.assert_allclose(out.mean, want, atol=1e-6)
   np.testing.assert_allclose(out.own, want, atol=1e-6)
@@ -57,7 +57,7 @@ def test_an_ignored_class_is_seen_by_the_net_at_the_size_of_its_image():
     probs = jnp.broadcast_to(jnp.array([0.5, 0.3, 0.2]), (2, 1, 16, 24, 3))
     return Samples(probs, jnp.ones((2, 1)))
 
-  out = predict.predict(draw, 1, 1, 1, None, b, KEY)
+  out = predict.predict(Sampler(draw), 1, 1, 1, None, b, KEY)
   assert seen[0].shape == (2, 16, 24)
   assert (seen[0][:, :8] == -1).all()
   assert (seen[0][:, 8:] == 1).all()
@@ -71,3 +71,15 @@ def test_members_with_logits_and_without_go_together():
   run = lambda state, b: predict.predict(draw, 4, 4, None, state, b, KEY)
   out = jax.eval_shape(run, tuple(one.state for one in runs), batch())
   assert out.labels.shape == (2, 4, 32, 60)
+
+
+def test_what_a_prediction_costs_is_counted_at_the_size_of_its_image():
+  """Of a net that reads another model's prediction, which has the labels' size."""
+  c = small.get_config('ssn')
+  c.method.black_box = 'number'
+  one = small.loaded(c)
+  b = batch() | dict(black_box=np.zeros((2, 32, 60), np.int32), valid=np.ones(2, bool))
+  row = predict.subjects(one.method, one.state)[0]
+  whole = cost.of(row, b, None).flops[1]
+  fewer = cost.of(row, b | dict(image=b['image'][:, :8]), None).flops[1]
+  assert 0.3 * whole < fewer < 0.7 * whole

@@ -7,6 +7,7 @@ import pytest
 import scipy.optimize
 
 from car_jax.errors import UserError
+from car_jax.evaluate import predict
 from car_jax.losses import transport
 from car_jax.methods.mose import MoSE
 from tests.whole import whole
@@ -98,17 +99,16 @@ def test_training_on_one_annotation_never_sees_the_others():
     assert (one == two) == one_annotation
 
 
-def test_predictions_need_no_label_and_are_ranked(trained):
+def test_predictions_need_no_label(trained):
   state, _ = trained
   image = {k: batch()[k] for k in ('image', 'example')}
-  ranked = jax.jit(METHOD.ranked)(state, image)
-  assert ranked.probs.shape == (2, 3, 16, 16, 2)
-  assert (np.diff(ranked.weight, axis=1) <= 0).all()
-  np.testing.assert_allclose(ranked.weight.sum(1), 1, atol=1e-6)
   draws = jax.jit(METHOD.predictors()['samples'], static_argnums=3)(state, image, KEY, 200)
   assert draws.probs.shape == (2, 200, 16, 16, 2)
   best = jax.jit(METHOD.predictors()['likeliest expert'], static_argnums=3)(state, image, KEY, 2)
-  np.testing.assert_array_equal(best.probs[:, 0].argmax(-1), ranked.probs[:, 0].argmax(-1))
+  features, gate = whole(METHOD.encoded)(state, image)
+  z = np.asarray(state.net.params['means'])[np.argmax(gate, 1)][:, None]
+  want = whole(METHOD.decoded)(state, features, z)[:, 0]
+  np.testing.assert_array_equal(best.probs[:, 1].argmax(-1), want.argmax(-1))
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,21 @@ def test_more_samples_are_drawn_when_the_loss_stops_falling(monkeypatch):
   assert sorted(drawn) == drawn
   monkeypatch.setattr(MoSE, 'update', lambda self, state, batch, noise: noise)
   assert method.step(state, batch(), KEY, phase=drawn[-1]).shape == (2, 3, 3, 1)
+
+
+@pytest.mark.parametrize(('n', 'chunk'), [(3, 1), (6, 2), (9, 4), (8, 3)])
+def test_weighted_experts_carry_the_gate_also_in_parts(trained, n, chunk):
+  """Every expert once in each part: nine samples are three of each, whatever the memory holds."""
+  state, _ = trained
+  _, gate = whole(METHOD.encoded)(state, batch())
+  row = next(r for r in predict.subjects(METHOD, state) if r.name == 'weighted experts')
+  assert not row.traits.draws
+  run = jax.jit(lambda state, b: predict.predict(row.predict, n, chunk, None, state, b, KEY))
+  weight = np.asarray(run(state, batch()).weight)
+  np.testing.assert_allclose(weight.sum(1), 1, atol=1e-6)
+  want = np.sort(np.tile(gate, (1, max(1, n // 3))) / max(1, n // 3), 1)
+  got = np.sort(weight, 1)[:, -want.shape[1] :]
+  np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_weighted_experts_carry_the_gate(trained):
