@@ -105,8 +105,8 @@ class About:
   """What is known of a variant before its files are read.
 
   readers is the largest number of them for one image, 0 where the source says it. unknown_label
-  marks objects of no known class in the records' labels; by_object: ids are OBJECT/NAME. range: as
-  in sources.DataInfo.
+  marks objects of no known class in the records' labels; by_object: ids are OBJECT/NAME. groups
+  and range: as in sources.DataInfo.
   """
 
   class_names: tuple[str, ...]
@@ -115,6 +115,7 @@ class About:
   ignore_label: int | None = None
   unknown_label: int | None = None
   by_object: bool = False
+  groups: str = 'groups'
   black_box: bool = False  # examples have a fifth part
   range: str = ''
   licence: str = ''

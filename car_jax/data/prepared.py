@@ -162,6 +162,7 @@ def _opened(name: str, data_dir: pathlib.Path) -> Dataset:
       ignore_label=meta['ignore_label'],
       unknown_label=meta.get('unknown_label'),
       by_object=bool(meta.get('by_object')),
+      groups=str(meta.get('groups', 'groups')),
       black_box=meta.get('black_box', False),
       range=str(meta.get('range', '')),
       licence=meta['licence'],

@@ -30,6 +30,7 @@ class DataInfo:
   unknown_label: int | None = None  # objects of no known class; the pipeline makes it `unknown`
   by_object: bool = False  # ids are OBJECT/NAME, by the unknown object that each image shows
   flips: tuple[Any, ...] = ()  # metrics.flips.Flip, where the readers are modes of random flips
+  groups: str = 'groups'  # what images of a group are of, such as patients
   black_box: bool = False  # records hold another model's prediction
   range: str = ''
   licence: str = ''

@@ -25,8 +25,8 @@ DRAWS = Traits()
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-  """A row of the report. predict: a Sampler; of what is summarised, a function of (state, batch, rng,
-  n) that gives a Prediction."""
+  """A row of the report. predict: a Sampler; of what is summarised, a function that gives a
+  Prediction in the place of Samples."""
 
   name: str
   predict: Any

@@ -9,12 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax
 import jax
-import numpy as np
 
-import car_jax
-from car_jax import paths, progress, sharding
+from car_jax import checkpoints, paths, progress, sharding
 from car_jax.evaluate import cost, folders, gallery, save, tables
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.harness import Batches, Evaluator
@@ -27,13 +24,9 @@ RESULTS = 'results.json'
 
 
 def versions() -> dict[str, str]:
+  """Of packages, and what they ran on."""
   device = jax.devices()[0]
-  return {
-    'car_jax': car_jax.__version__,
-    'python': platform.python_version(),
-    'jax': jax.__version__,
-    'flax': flax.__version__,
-    'numpy': np.__version__,
+  return checkpoints.versions() | {
     'device': f'{jax.device_count()} x {device.device_kind}',
     'system': f'{platform.system()} {platform.machine()}',
   }
@@ -100,7 +93,7 @@ def content_of(results: Results, about: About, choice: Choice) -> dict[str, Any]
     classes=[str(n) for n in info.class_names],
     images=len(results.ids),
     readers=info.readers,
-    patients=None if results.groups is None else results.units[0],
+    groups=None if results.groups is None else results.units[0],
     citation=info.citation,
     licence=info.licence,
   )

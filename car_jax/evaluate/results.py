@@ -79,7 +79,7 @@ class Results:
     """How many independent units the intervals resample, and what they are."""
     if self.groups is None:
       return len(self.ids), 'images'
-    return len(np.unique(self.groups)), 'patients'
+    return len(np.unique(self.groups)), self.info.groups
 
   def values(self, subject: str, metric: Metric) -> np.ndarray | None:
     """[I] float64; None for a pooled metric, or where the subject has no such score."""

@@ -62,7 +62,7 @@ class Sampler:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Computed:
   """How products of float32 are computed in all that a method computes: of whatever class is made
-  of this, `step`, `logits`, `features` and the predictors trace under `precision`."""
+  of this, `step`, `logits`, `features`, `drawn` and the predictors trace under `precision`."""
 
   precision: Precision = None
   """Of products of float32: high or highest; None for jax's default, which is bfloat16's on a TPU
@@ -70,7 +70,7 @@ class Computed:
 
   def __init_subclass__(cls, **kw: Any) -> None:
     super().__init_subclass__(**kw)
-    for name in ('step', 'logits', 'features'):
+    for name in ('step', 'logits', 'features', 'drawn'):
       if name in vars(cls):
         setattr(cls, name, _precise(vars(cls)[name]))
     if 'predictors' in vars(cls):

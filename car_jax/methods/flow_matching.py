@@ -66,7 +66,7 @@ class FlowMatching(Denoised):
   """A single channel for the second of two classes, as released."""
   start: Annotated[Mapping[str, Any], Part('method')] | None = None
   """What draws x_0: the `method` of another run, whose net comes by config.init.start and stays as
-  it is; without, noise."""
+  it is, so that options of its training do nothing; without, noise."""
   all_readers: bool = False
   """Every step learns from the maps of all readers, at the same x_0 and time."""
 

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from car_jax.errors import UserError
 from car_jax.nn.dropout import Dropout
 from car_jax.nn.init import torch_uniform
 from car_jax.nn.layers import GroupNorm, conv
@@ -38,13 +39,23 @@ def dense(features: int, name: str, dtype: Any, **kw: Any) -> nn.Dense:
   return nn.Dense(features, dtype=dtype, name=name, **kw)
 
 
+def angles(time: Array, rates: np.ndarray) -> Array:
+  """time [B], whole numbers too, and rates [F] in radians -> [B, F], at least float32."""
+  kind = jnp.promote_types(time.dtype, jnp.float32)
+  return time.astype(kind)[:, None] * rates.astype(kind)
+
+
 def sinusoid(time: Array, width: int) -> Array:
   """time [B] -> [B, width], at least float32: cosines, then sines, of periods to 10,000 * 2 pi."""
   half = width // 2
-  kind = jnp.promote_types(time.dtype, jnp.float32)
-  rates = np.exp(-np.log(10_000) * np.arange(half) / half).astype(kind)
-  angles = time.astype(kind)[:, None] * rates
-  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
+  turned = angles(time, np.exp(-np.log(10_000) * np.arange(half) / half))
+  return jnp.concatenate([jnp.cos(turned), jnp.sin(turned)], -1)
+
+
+def check_sinusoid(width: int, options: str) -> None:
+  """Raises UserError for a width without a sine and a cosine; options: what sets it."""
+  if width < 2:
+    raise UserError(f'{options} is {width}: time has a sine and a cosine\n  give 2 or more')
 
 
 class TimeEmbedding(nn.Module):

@@ -17,6 +17,7 @@ from car_jax.nn.denoising import (
   ResBlock,
   TimeEmbedding,
   Upsample,
+  check_sinusoid,
   convolved,
   enlarged,
   sinusoid,
@@ -99,11 +100,9 @@ class GuidedUNet(Segmenter):
     check_multiple(image.shape, self.multiple, f'a U-Net with {len(self.widths)} levels')
     for width in self.widths:
       check_divides(self.groups, width, 'method.model.widths, of groups')
-    if (self.time_width or self.widths[0]) < 2:
-      raise UserError(
-        'method.model.time_width, or the first of widths, is 1: time has a sine and a cosine\n'
-        '  set method.model.time_width to 2 or more'
-      )
+    check_sinusoid(
+      self.time_width or self.widths[0], 'method.model.time_width, or the first of widths,'
+    )
     levels = [2**k for k in range(len(self.widths))]
     if lost := [k for k in self.attention if k not in levels]:
       raise UserError(

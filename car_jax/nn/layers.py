@@ -111,7 +111,7 @@ class BatchNorm(nn.Module):
     axes = (0, 2, 3) if x.ndim == 5 else (0, 1, 2)
     y, m, v = _normalised(at_least_float32(x), mean.value, scale, bias, axes, self.epsilon, 0)
     if not self.is_initializing():
-      seen = x.size // (c * v.size // c)
+      seen = x.size // v.size
       unbiased = v * (seen / max(seen - 1, 1))
       n = v.size // c
       if n > 1:

@@ -16,7 +16,7 @@ import numpy as np
 
 from car_jax.nn import init
 from car_jax.nn.attention import attention
-from car_jax.nn.denoising import enlarged
+from car_jax.nn.denoising import angles, check_sinusoid, enlarged
 from car_jax.nn.layers import (
   GroupNorm,
   at_least_float32,
@@ -39,8 +39,8 @@ def embedded(t: Array, width: int) -> Array:
   The last frequency is 1 / 10,000 itself, unlike in most nets of diffusion.
   """
   half = width // 2
-  angles = t[:, None] * np.asarray(10_000.0 ** -(np.arange(half) / max(half - 1, 1)), t.dtype)
-  return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+  turned = angles(t, 10_000.0 ** -(np.arange(half) / max(half - 1, 1)))
+  return jnp.concatenate([jnp.sin(turned), jnp.cos(turned)], -1)
 
 
 def norm(name: str, dtype: Any) -> GroupNorm:
@@ -104,7 +104,7 @@ class LinearAttentionUNet(Segmenter):
   (levels - 1). Its defaults are ATFM's."""
 
   width: Width = 128
-  """Channels of the first convolution, an even number; the time has four times as many."""
+  """Channels of the first convolution, 2 or more; the time has four times as many."""
   multipliers: tuple[Width, ...] = (1, 2, 4)
   """Channels of each level, in multiples of `width`."""
   multiplied_kernels: bool = False
@@ -121,6 +121,7 @@ class LinearAttentionUNet(Segmenter):
     """x [B, H, W, C], image [B, H, W, channels], t [B] in [0, 1] -> [B, H, W, C] float32."""
     levels, first, d = len(self.multipliers), self.width, self.dtype
     check_multiple(x.shape, self.multiple, f'a U-Net with {levels} levels')
+    check_sinusoid(first, 'method.model.width')
     widths = [first, *(first * m for m in self.multipliers)]
 
     def block(features: int, name: str, *parts: Array) -> Array:

@@ -77,7 +77,7 @@ class MoSENet(ThreeConvNet):
 
     share [h, w, 1]: how much each place counts; see nn/net.py.
     """
-    x = at_least_float32(nets.mean(coarse, share))
+    x = nets.mean(coarse, share)
     for layer in self.gate_layers:
       x = nn.relu(layer(x))
     return jax.nn.softmax(self.gate_out(x))

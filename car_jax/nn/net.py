@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.export import is_symbolic_dim
 
+from car_jax.nn.layers import at_least_float32
 from car_jax.options import Dtype
 from car_jax.typing import Array
 
@@ -91,7 +92,9 @@ def shares(net: Net, size: tuple[int, ...], places: tuple[int, ...]) -> Array | 
 
 
 def mean(features: Array, share: Array | None) -> Array:
-  """features [B, h, w, D] -> [B, D], each place by its share (None: all alike)."""
+  """features [B, h, w, D] -> their mean [B, D], at least float32, by the places' shares (None: all
+  alike)."""
+  features = at_least_float32(features)
   if share is None:
     return features.mean((1, 2))
   return (features * share).sum((1, 2)) / share.sum()

@@ -105,7 +105,7 @@ class ProbUNet(ThreeConvNet):
     return self._latent(self.posterior_out, contracted(self.posterior_downs, x, train)[-1], None)
 
   def _latent(self, layer: nn.Dense, coarse: Array, share: np.ndarray | None) -> Gaussian:
-    mean, log_deviation = jnp.split(layer(at_least_float32(nets.mean(coarse, share))), 2, -1)
+    mean, log_deviation = jnp.split(layer(nets.mean(coarse, share)), 2, -1)
     return Gaussian(mean, jnp.exp(log_deviation))
 
   def combined(self, features: Array, z: Array) -> Array:

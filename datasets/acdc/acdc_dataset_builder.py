@@ -30,7 +30,9 @@ class Builder(base.Builder):
 
   TRAINING = 'reliability_cityscapes'
   ABOUT = cityscapes.about(
-    licence="ACDC's licence: non-commercial research, no redistribution", citation=CITATION
+    groups='scenes',
+    licence="ACDC's licence: non-commercial research, no redistribution",
+    citation=CITATION,
   )
   HOMEPAGE = 'https://acdc.vision.ee.ethz.ch'
   MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\

@@ -26,6 +26,7 @@ class Builder(base.Builder):
 
   TRAINING = 'reliability_generated'
   ABOUT = cityscapes.about(
+    groups='scenes',
     unknown_label=labels.UNKNOWN_LABEL,
     by_object=True,
     licence=generated_scenes.LICENCE,

@@ -41,7 +41,7 @@ class Builder(base.Builder):
   """
 
   TRAINING = 'reliability_generated'
-  ABOUT = cityscapes.about(licence=LICENCE, citation=CITATION)
+  ABOUT = cityscapes.about(groups='scenes', licence=LICENCE, citation=CITATION)
   HOMEPAGE = 'https://arxiv.org/abs/2312.09231'
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     DOMAIN/leftImg8bit/val/CITY/DOMAIN_N_NAME_leftImg8bit.png and

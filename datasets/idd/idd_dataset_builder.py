@@ -72,6 +72,7 @@ class Builder(base.Builder):
 
   def about(self):
     return cityscapes.about(
+      groups='scenes',
       unknown_label=labels.UNKNOWN_LABEL if self.builder_config.unknown else None,
       licence="IDD's licence: research use, no redistribution",
       citation=CITATION,

@@ -16,6 +16,7 @@ HOMEPAGE = 'https://www.cancerimagingarchive.net/collection/lidc-idri'
 ABOUT = base.About(  # any data set of LIDC's nodules with its four readers
   class_names=('background', 'nodule'),
   readers=4,
+  groups='patients',
   licence='LIDC-IDRI, CC BY 3.0',
   citation='S. G. Armato III et al., The Lung Image Database Consortium (LIDC) and Image Database '
   'Resource Initiative (IDRI), Medical Physics 38(2), 2011; masks CC BY 3.0',

@@ -201,7 +201,7 @@ def test_readers_row_is_the_best_and_identical_maps_have_no_diversity(results):
 
 
 def test_intervals_contain_the_mean_and_keep_patients_together(results):
-  assert results.units == (3, 'patients')
+  assert results.units == (3, 'groups')
   for metric in results.plan.metrics:
     found = results.interval('samples', metric)
     assert found.low <= found.mean <= found.high, metric.name

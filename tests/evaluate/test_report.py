@@ -140,7 +140,7 @@ def test_one_patient_has_scores_without_intervals(of_six, written):
   assert '* the best; one of the' in text
   content['subjects'] = content['subjects'][:1]
   assert 'the best' not in evaluation.terminal(content)
-  assert 'no interval: fewer than two patients' in text
+  assert 'no interval: fewer than two groups' in text
 
 
 def test_the_summary_fits_a_terminal_and_says_below_what_it_means_if_asked(written):
@@ -177,7 +177,7 @@ def test_numbers_in_json_and_csv_are_those_of_the_results(written):
     ged = [float(r['ged4']) for r in rows if r['subject'] == subject['name']]
     np.testing.assert_allclose(ged, scene.values(results, subject['name'], 'ged4'))
     np.testing.assert_allclose(np.mean(ged), subject['scores']['ged4']['mean'], rtol=1e-6)
-  assert numbers['data']['patients'] == 3
+  assert numbers['data']['groups'] == 3
   assert [c['id'] for c in numbers['cases']] == [results.ids[i] for _, i in choice.cases]
 
 

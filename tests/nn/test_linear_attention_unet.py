@@ -77,3 +77,15 @@ def test_a_size_that_cannot_be_halved_is_refused():
   net = LinearAttentionUNet(1, width=8, multipliers=(1, 1, 1))
   with pytest.raises(UserError, match='multiples of 4, not 16x18; nearest 16x'):
     initialize(net, 0, *(np.zeros(s) for s in [(1, 16, 18, 1), (1, 16, 18, 1), (1,)]), train=False)
+
+
+def test_times_may_be_whole_numbers():
+  """Of CCDM, whose steps are counted."""
+  want = embedded(jnp.float32([1, 3, 250]), 8)
+  np.testing.assert_array_equal(embedded(jnp.int32([1, 3, 250]), 8), want)
+  assert np.abs(want[:, 1:4]).min() > 0
+
+
+def test_a_time_of_one_number_is_one_message():
+  with pytest.raises(UserError, match='width is 1: time has a sine and a cosine'):
+    shapes(LinearAttentionUNet(1, width=1), *SIZE)

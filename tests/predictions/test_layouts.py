@@ -245,7 +245,7 @@ def test_a_list_of_pairs_names_patients_and_pictures(uneven, tmp_path):
   shutil.copytree(uneven / 'last', tmp_path / 'last')
   listed = scored([tmp_path / 'last'], tmp_path / 'pairs.csv', tmp_path / 'out')
   plain = scored([uneven / 'last'], uneven / 'own', tmp_path / 'out')
-  assert listed.units == (2, 'patients')
+  assert listed.units == (2, 'groups')
   assert plain.units == (4, 'images')
   assert listed.scalars() == pytest.approx(plain.scalars(), nan_ok=True)
   data = Dataset([('last', str(tmp_path / 'last'))], str(tmp_path / 'pairs.csv'))
