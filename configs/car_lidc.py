@@ -19,8 +19,8 @@ the published scores: car-jax reproduce lidc-car --source FOLDER --imagenet vgg1
 
 from ml_collections import ConfigDict
 
+from car_jax.configs import _variants as variants
 from car_jax.configs._published import CCDM, FOUR_READERS, paper, publish
-from car_jax.errors import UserError, nearest
 
 VARIANTS = ('car', 'calnet')
 V2 = dict(source=f'CAR, {CCDM}: LIDC, split v2', convention=FOUR_READERS)
@@ -33,9 +33,7 @@ PUBLISHED = dict(
 
 
 def get_config(variant='car'):
-  if variant not in VARIANTS:
-    near = nearest(variant, VARIANTS)
-    raise UserError(f'configs/car_lidc.py has no variant {variant!r}\n{near}')
+  variants.check('car_lidc', variant, VARIANTS)
   c = ConfigDict()
   adam = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
   c.method = dict(

@@ -11,21 +11,19 @@ The same file trains one by the published recipe: SGD at 0.01 with momentum
 in the augmentation (no rescaling, no colour jitter) and in having no auxiliary head.
 """
 
+from car_jax.configs import _variants as variants
 from car_jax.configs import segformer_cityscapes
-from car_jax.errors import UserError, nearest
 
 MODELS = dict(
   r18=dict(depth=18, features=128, low_features=12),
   r50=dict(depth=50, features=512, low_features=48),
   r101=dict(depth=101, features=512, low_features=48),
 )
+VARIANTS = (*MODELS,)
 
 
 def get_config(variant='r18'):
-  if variant not in MODELS:
-    raise UserError(
-      f'configs/deeplabv3plus_cityscapes.py has no variant {variant!r}\n{nearest(variant, MODELS)}'
-    )
+  variants.check('deeplabv3plus_cityscapes', variant, VARIANTS)
   c = segformer_cityscapes.get_config()
   c.method.model = dict(name='deeplabv3plus', align_corners=True, **MODELS[variant])
   c.method.optim = dict(name='sgd', lr=0.01, momentum=0.9, weight_decay=5e-4)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, nearest
+from car_jax.configs import _variants as variants
 
 STEPS = dict(car=750, mose=750, deterministic=750)
 ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
@@ -47,11 +47,11 @@ METHODS: dict[str, dict[str, Any]] = dict(
     optim=ADAM | dict(lr=1e-3),
   ),
 )
+VARIANTS = (*METHODS,)
 
 
 def get_config(variant='car'):
-  if variant not in METHODS:
-    raise UserError(f'configs/demo.py has no variant {variant!r}\n{nearest(variant, METHODS)}')
+  variants.check('demo', variant, VARIANTS)
   c = ConfigDict()
   c.method = METHODS[variant]
   c.data = dict(name='lidc_masks/size64', size=64, batch=12, eval_batch=32)

@@ -14,9 +14,9 @@ demo-families LONGER=_hour FAM=runs/families_hour`.
 
 from ml_collections import ConfigDict
 
+from car_jax.configs import _variants as variants
 from car_jax.configs import demo
 from car_jax.configs._families import NORM, methods
-from car_jax.errors import UserError, nearest
 
 TIME = 450.0  # seconds of a core that does 33 GFLOP/s, of a method
 HOUR = 3600.0  # the same, of a longer run
@@ -36,10 +36,7 @@ SECONDS = dict(
 
 
 def get_config(variant: str = 'ssn') -> ConfigDict:
-  if variant not in VARIANTS:
-    raise UserError(
-      f'configs/families_lidc_masks.py has no variant {variant!r}\n{nearest(variant, VARIANTS)}'
-    )
+  variants.check('families_lidc_masks', variant, VARIANTS)
   name, seconds = VARIANTS[variant]
   c = demo.get_config()
   c.method = METHODS[name]

@@ -8,9 +8,9 @@ black-box prediction. Variants `:ssn`, `:prob_unet`, `:phiseg`, `:ccdm` and `:fl
 two CPU cores.
 """
 
+from car_jax.configs import _variants as variants
 from car_jax.configs import mose_street_scenes
 from car_jax.configs._families import methods
-from car_jax.errors import UserError, nearest
 
 METHODS = methods(
   (16, 24, 32, 48),
@@ -22,13 +22,11 @@ METHODS = methods(
 )
 MANY_PASSES = ('ccdm', 'flow_matching')
 OBSERVED = ('channels', 'pixel_mean', 'pixel_std', 'black_box')
+VARIANTS = (*METHODS,)
 
 
 def get_config(variant='ssn'):
-  if variant not in METHODS:
-    raise UserError(
-      f'configs/families_street_scenes.py has no variant {variant!r}\n{nearest(variant, METHODS)}'
-    )
+  variants.check('families_street_scenes', variant, VARIANTS)
   c = mose_street_scenes.get_config()
   c.method = METHODS[variant] | {key: c.method[key] for key in OBSERVED}
   if variant in MANY_PASSES:  # of the net for each sample: fewer images are scored

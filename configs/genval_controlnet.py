@@ -17,7 +17,7 @@ from a public ControlNet of segmentations (--config.method.start=DIR), whose hin
 
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, nearest
+from car_jax.configs import _variants as variants
 
 EFFICIENT = dict(dtype='bfloat16', frozen_dtype='bfloat16')
 VARIANTS = dict(
@@ -29,10 +29,7 @@ BATCHES = 16  # whose mean gradient makes an update
 
 
 def get_config(variant='efficient'):
-  if variant not in VARIANTS:
-    raise UserError(
-      f'configs/genval_controlnet.py has no variant {variant!r}\n{nearest(variant, VARIANTS)}'
-    )
+  variants.check('genval_controlnet', variant, VARIANTS)
   c = ConfigDict()
   optim = dict(name='adamw', lr=1e-5, weight_decay=0.01, accumulate=BATCHES)
   c.method = dict(name='controlnet', weights='', start='', remat=True, optim=optim)

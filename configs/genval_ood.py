@@ -11,16 +11,13 @@ the whole image, as published (900 TFLOP), with the other faults; `:tiny` is for
 
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, nearest
+from car_jax.configs import _variants as variants
 
 VARIANTS = ('full', 'reference', 'tiny')
 
 
 def get_config(variant='full'):
-  if variant not in VARIANTS:
-    raise UserError(
-      f'configs/genval_ood.py has no variant {variant!r}\n{nearest(variant, VARIANTS)}'
-    )
+  variants.check('genval_ood', variant, VARIANTS)
   c = ConfigDict()
   c.weights = 'weights/stable-diffusion-inpainting'
   c.reference = variant == 'reference'

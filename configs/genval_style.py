@@ -11,16 +11,13 @@ CPU. Variant `:reference` has the faults of the published program, `:tiny` is fo
 
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, nearest
+from car_jax.configs import _variants as variants
 
 VARIANTS = ('full', 'reference', 'tiny')
 
 
 def get_config(variant='full'):
-  if variant not in VARIANTS:
-    raise UserError(
-      f'configs/genval_style.py has no variant {variant!r}\n{nearest(variant, VARIANTS)}'
-    )
+  variants.check('genval_style', variant, VARIANTS)
   c = ConfigDict()
   c.weights, c.controlnet = 'weights/stable-diffusion-v1-5', 'weights/controlnet'
   c.domains = dict(fog='fog', night='night', rain='rain', snow='snow')

@@ -11,7 +11,7 @@ python -m car_jax.studies.generated_masks --out runs/genval_tiny
 
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, nearest
+from car_jax.configs import _variants as variants
 
 OPTIM = dict(name='adamw', schedule='cosine', warmup_steps=50, clip=1.0, ema=0.99)
 METHODS = dict(
@@ -32,13 +32,11 @@ METHODS = dict(
   ),
 )
 STEPS = dict(diffusion=3_200, controlnet=2_400)
+VARIANTS = (*METHODS,)
 
 
 def get_config(variant='diffusion'):
-  if variant not in METHODS:
-    raise UserError(
-      f'configs/genval_tiny.py has no variant {variant!r}\n{nearest(variant, METHODS)}'
-    )
+  variants.check('genval_tiny', variant, VARIANTS)
   c = ConfigDict()
   c.method = METHODS[variant]
   c.steps, c.log_every, c.save_every, c.seed = STEPS[variant], 50, 500, 0

@@ -11,7 +11,7 @@ right too often. For a segmenter of another folder set --config.init.segmenter=F
 
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, nearest
+from car_jax.configs import _variants as variants
 
 SEGMENTER = dict(name='toy_calnet', hidden=24, dropout=0.05)
 METHODS = dict(
@@ -22,13 +22,11 @@ METHODS = dict(
   ),
   lts=dict(name='lts', segmenter=SEGMENTER, optim=dict(lr=1e-4)),
 )
+VARIANTS = (*METHODS,)
 
 
 def get_config(variant='lts'):
-  if variant not in METHODS:
-    raise UserError(
-      f'configs/lts_street_scenes.py has no variant {variant!r}\n{nearest(variant, METHODS)}'
-    )
+  variants.check('lts_street_scenes', variant, VARIANTS)
   c = ConfigDict()
   c.method = METHODS[variant]
   c.data = dict(name='street_scenes/height64', size=64, batch=6, eval_batch=4)

@@ -48,7 +48,7 @@ def get_config():
   spec = dict(samples=16, absent='skip')
   c.evals = dict(val=spec | dict(split='validation', metrics=('ged16', 'flip_error')))
   c.best = 'val/ged16:min'
-  c.report = spec | dict(split='test', samples=35)
+  c.report = spec | dict(split='test', samples=35, chunk=35)
   c.report.metrics = ('ged16', 'hm_iou16', ECE, 'flip_error', 'ece', 'miou')
   publish(c, **released(0.178, 0.641, 0.0326, TEN, TOP))
   return c

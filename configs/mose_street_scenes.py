@@ -35,6 +35,6 @@ def get_config():
   spec = dict(samples=16, absent='skip')
   c.evals = dict(val=spec | dict(split='validation[:32]', metrics=('ged16', 'flip_error')))
   c.best = 'val/ged16:min'
-  c.report = spec | dict(samples=35, split='test')
+  c.report = spec | dict(samples=35, chunk=35, split='test')
   c.report.metrics = ('ged16', 'hm_iou16', 'flip_error', 'ece', 'miou')
   return c

@@ -9,9 +9,9 @@ the batch, un-squared norms, 10 epochs of 9,600 slices. Data are MoSE's; the ima
 standardised, as there. For a GPU.
 """
 
+from car_jax.configs import _variants as variants
 from car_jax.configs import mose_lidc
 from car_jax.configs._published import CCDM, papers, publish
-from car_jax.errors import UserError, nearest
 
 PUBLISHED = papers(
   f'Probabilistic U-Net, {CCDM}: LIDC, split v1',
@@ -55,13 +55,11 @@ METHODS = dict(
   ),
 )
 BATCH, STEPS = dict(original=32, port=5), dict(original=240_000, port=19_200)
+VARIANTS = (*METHODS,)
 
 
 def get_config(variant='original'):
-  if variant not in METHODS:
-    raise UserError(
-      f'configs/prob_unet_lidc.py has no variant {variant!r}\n{nearest(variant, METHODS)}'
-    )
+  variants.check('prob_unet_lidc', variant, VARIANTS)
   c = mose_lidc.get_config()
   c.method, c.data.batch, c.steps = METHODS[variant], BATCH[variant], STEPS[variant]
   publish(c, **PUBLISHED)

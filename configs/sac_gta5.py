@@ -19,8 +19,8 @@ of the published code. Published stages of vgg16 used 2 devices, the others 4.
 
 from ml_collections import ConfigDict
 
+from car_jax.configs import _variants as variants
 from car_jax.configs._published import paper, publish, weights
-from car_jax.errors import UserError, nearest
 
 # Published on the 500 validation images, in %.
 MIOU = dict(resnet101_base=40.8, vgg16_base=37.1, fcn8s_base=36.7)
@@ -37,6 +37,7 @@ TARGETS = dict(resnet101=8, vgg16=2, fcn8s=4)  # images a step of the first stag
 STEPS = dict(resnet101_base=30_000, vgg16_base=64_630, fcn8s_base=22_480)
 STEPS |= dict(resnet101=108_000, vgg16=77_625, fcn8s=81_000)
 WIDE, SQUARE = (512, 1024), (640, 640)
+VARIANTS = (*STEPS,)
 
 
 def base(c, net):
@@ -78,8 +79,7 @@ def miou(value, score='miou', classes=19):
 
 
 def get_config(variant='resnet101', source='gta5', steps=STEPS, classes='', file='sac_gta5'):
-  if variant not in STEPS:
-    raise UserError(f'configs/{file}.py has no variant {variant!r}\n{nearest(variant, STEPS)}')
+  variants.check(file, variant, steps)
   net = variant.removesuffix('_base')
   c = ConfigDict()
   c.method = dict(model=MODELS[net], optim=dict(name='sgd', lr=LR[net], weight_decay=5e-4))

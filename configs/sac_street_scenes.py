@@ -20,7 +20,7 @@ images had no part in it.
 
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, nearest
+from car_jax.configs import _variants as variants
 
 ROOT = 'runs/snow'
 SOURCE = 'street_scenes/height64-count400'
@@ -46,13 +46,11 @@ METHODS: dict[str, dict] = dict(
 )
 STEPS = dict(source=450, abn=450, sac=200, oracle=450)
 SIZE = (64, 128)
+VARIANTS = (*METHODS,)
 
 
 def get_config(variant='sac'):
-  if variant not in METHODS:
-    raise UserError(
-      f'configs/sac_street_scenes.py has no variant {variant!r}\n{nearest(variant, METHODS)}'
-    )
+  variants.check('sac_street_scenes', variant, VARIANTS)
   c = ConfigDict()
   c.method = METHODS[variant] | dict(model=MODEL)
   c.data = dict(name=TARGET, batch=8, eval_batch=8)

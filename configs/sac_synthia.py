@@ -19,6 +19,7 @@ MIOU = dict(resnet101_base=36.3, vgg16_base=34.4, fcn8s_base=31.6)
 MIOU |= dict(resnet101=52.6, vgg16=49.1, fcn8s=46.8)
 STEPS = dict(resnet101_base=70_470, vgg16_base=41_090, fcn8s_base=23_480)
 STEPS |= dict(resnet101=86_950, vgg16=110_450, fcn8s=68_150)
+VARIANTS = (*STEPS,)
 
 
 def get_config(variant='resnet101'):

@@ -17,7 +17,7 @@ colour jitter. One epoch is 185 steps.
 
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, nearest
+from car_jax.configs import _variants as variants
 
 VARIANTS = ('b0', 'b1', 'b2', 'b3', 'b4', 'b5')
 RECIPE = dict(name='adamw', lr=6e-5, b1=0.9, b2=0.999, weight_decay=0.01)
@@ -28,10 +28,7 @@ RECIPE |= dict(rates=((r'^(?!backbone/)', 10.0),), decays=((r'norm\d?/', 0.0),))
 
 
 def get_config(variant='b0'):
-  if variant not in VARIANTS:
-    raise UserError(
-      f'configs/segformer_cityscapes.py has no variant {variant!r}\n{nearest(variant, VARIANTS)}'
-    )
+  variants.check('segformer_cityscapes', variant, VARIANTS)
   c = ConfigDict()
   c.method = dict(
     name='supervised',

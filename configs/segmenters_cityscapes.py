@@ -16,8 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from car_jax.configs import _variants as variants
 from car_jax.configs import segformer_cityscapes
-from car_jax.errors import UserError, nearest
 from car_jax.nn.segformer import VARIANTS as SEGFORMERS
 
 
@@ -248,13 +248,11 @@ MODELS: dict[str, Any] = {
   'maskformer_r101c': (maskformer, MASKS | dict(weight_decay=1e-4), 90, 16, 769, WHOLE),
   'mask2former_swin_large': (mask2former, MASKS, 90, 16, 769, WHOLE),
 }
+VARIANTS = (*MODELS,)
 
 
 def get_config(variant='pspnet_r50'):
-  if variant not in MODELS:
-    raise UserError(
-      f'configs/segmenters_cityscapes.py has no variant {variant!r}\n{nearest(variant, MODELS)}'
-    )
+  variants.check('segmenters_cityscapes', variant, VARIANTS)
   made, recipe, thousands, batch, side, test = MODELS[variant]
   c = segformer_cityscapes.get_config()
   c.method.model, c.steps = made(), 1_000 * thousands

@@ -21,7 +21,7 @@ Variants:
 
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, nearest
+from car_jax.configs import _variants as variants
 
 
 def composed(backbone, head, neck=None):
@@ -72,13 +72,11 @@ STEPS = dict(
   deeplabv3plus=1_200, segformer=1_200, bisenetv2=400, setr=800, upernet_swin=500,
   upernet_convnext=600, pspnet=1_000, semfpn=1_000, segmenter=800, fcn8s=1_200, deeplabv2=1_200,
 )  # fmt: skip
+VARIANTS = (*MODELS,)
 
 
 def get_config(variant='deeplabv3plus'):
-  if variant not in MODELS:
-    raise UserError(
-      f'configs/segmenters_street_scenes.py has no variant {variant!r}\n{nearest(variant, MODELS)}'
-    )
+  variants.check('segmenters_street_scenes', variant, VARIANTS)
   c = ConfigDict()
   c.method = dict(name='supervised', model=MODELS[variant], optim=dict(lr=1e-3))
   c.data = dict(name='street_scenes/height64-count400', size=64, batch=8, eval_batch=8)

@@ -5,7 +5,7 @@ car-jax train --config configs/smoke.py:car --workdir runs/smoke
 
 from ml_collections import ConfigDict
 
-from car_jax.errors import UserError, nearest
+from car_jax.configs import _variants as variants
 
 ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
 SEGNET = dict(name='segnet', widths=(8, 8, 16), depths=(1, 1, 1))
@@ -87,11 +87,11 @@ METHODS = dict(
     optim=dict(lr=1e-3),
   ),
 )
+VARIANTS = (*METHODS,)
 
 
 def get_config(variant='car'):
-  if variant not in METHODS:
-    raise UserError(f'configs/smoke.py has no variant {variant!r}\n{nearest(variant, METHODS)}')
+  variants.check('smoke', variant, VARIANTS)
   c = ConfigDict()
   c.method = METHODS[variant]
   c.data = dict(name='fake', size=32, batch=8, mirror=True, rot90=True)

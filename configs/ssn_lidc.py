@@ -9,9 +9,9 @@ Probabilistic U-Net's U-Net, one logit, 200 epochs of 9,600 slices. For a GPU. P
 tables print of trainings by others.
 """
 
+from car_jax.configs import _variants as variants
 from car_jax.configs import mose_lidc
 from car_jax.configs._published import CCDM, papers, publish
-from car_jax.errors import UserError, nearest
 
 PUBLISHED = papers(
   f'SSN, {CCDM}: LIDC, split v1',
@@ -43,11 +43,11 @@ METHODS = dict(
   ),
 )
 BATCH, STEPS = dict(unet=12, gtr=6), dict(unet=500_000, gtr=320_000)
+VARIANTS = (*METHODS,)
 
 
 def get_config(variant='unet'):
-  if variant not in METHODS:
-    raise UserError(f'configs/ssn_lidc.py has no variant {variant!r}\n{nearest(variant, METHODS)}')
+  variants.check('ssn_lidc', variant, VARIANTS)
   c = mose_lidc.get_config()
   c.method, c.data.batch, c.steps = METHODS[variant], BATCH[variant], STEPS[variant]
   publish(c, **PUBLISHED)

@@ -13,8 +13,8 @@ trained for longer and on all images; every model has at most 2.1 MB. Variants:
   abn-street-scenes                                           where that begins; it does not ship
 """
 
+from car_jax.configs import _variants as variants
 from car_jax.configs import demo, sac_street_scenes, segmenters_street_scenes
-from car_jax.errors import UserError, nearest
 
 ROOT = 'runs/zoo'
 STEPS = {
@@ -26,6 +26,7 @@ STEPS = {
   'abn-street-scenes': 900,
   'sac-street-scenes': 300,
 }
+VARIANTS = (*STEPS,)
 
 
 def lesions(which):
@@ -53,8 +54,7 @@ def snow(which):
 
 
 def get_config(variant='mose-lidc-masks'):
-  if variant not in STEPS:
-    raise UserError(f'configs/zoo.py has no variant {variant!r}\n{nearest(variant, STEPS)}')
+  variants.check('zoo', variant, VARIANTS)
   which, _, data = variant.partition('-')
   if data == 'lidc-masks':
     c = lesions(which)

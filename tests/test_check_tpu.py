@@ -46,7 +46,7 @@ def test_the_bound_is_that_of_the_busiest_part():
   )  # sent twice around
 
 
-def test_every_config_that_trains_is_checked_with_its_variants():
+def test_every_config_that_trains_is_checked():
   counts = collections.Counter(name.partition(':')[0] for name in check_tpu.names())
   trains = {
     f for f in configs.shipped() if configs.command(configs.read(f'configs/{f}.py')) == 'train'

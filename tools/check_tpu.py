@@ -63,19 +63,12 @@ ENVIRONMENT = dict(  # of libtpu where there is no TPU: it asks nobody what mach
   TPU_STDERR_LOG_LEVEL='3',
 )
 PUBLISHED = ('car_lidc', 'mose_lidc', 'mose_lidc_light', 'car_cityscapes', 'mose_cityscapes')
-VARIANTS: dict[str, str] = dict(  # file -> what of it names its variants
-  deeplabv3plus_cityscapes='MODELS',
-  demo='METHODS',
-  genval_tiny='METHODS',
-  lts_street_scenes='METHODS',
-  sac_gta5='STEPS',
-  sac_street_scenes='METHODS',
-  sac_synthia='STEPS',
-  segformer_cityscapes='VARIANTS',
-  segmenters_cityscapes='MODELS',
-  segmenters_street_scenes='MODELS',
-  smoke='METHODS',
-  zoo='STEPS',
+FIRST_ALONE = (  # files of which the variant that is meant without a word is compiled, no other
+  'car_lidc',
+  'families_lidc_masks',
+  'families_street_scenes',
+  'prob_unet_lidc',
+  'ssn_lidc',
 )
 MEMORY_MARGIN = (
   1.25  # of memory at the least effort, at most: 1.16 was measured, see docs/performance.md
@@ -84,14 +77,14 @@ WEIGHTS = ('genval_controlnet', 'genval_tiny:controlnet')  # begin with files of
 
 
 def names() -> list[str]:
-  """Every config that trains, with its variants; published experiments first."""
+  """Every config that trains, published experiments first; variants but for FIRST_ALONE."""
   made = []
   for file in [*PUBLISHED, *(f for f in configs.shipped() if f not in PUBLISHED)]:
     if configs.command(configs.read(configs.path_of(file))) == 'train':
-      module = importlib.import_module(f'car_jax.configs.{file}')
-      variants = getattr(module, VARIANTS[file]) if file in VARIANTS else ()
+      module = vars(importlib.import_module(f'car_jax.configs.{file}'))
+      variants = () if file in FIRST_ALONE else module.get('VARIANTS', ())
       made += [f'{file}:{variant}' for variant in variants] or [file]
-  return [name for name in made if name not in WEIGHTS]
+  return [name for name in made if not {name, name.partition(':')[0]} & {*WEIGHTS}]
 
 
 def sources_of(data: str) -> dict[str, Source]:
