@@ -1,6 +1,6 @@
-"""Training steps of methods that draw segmentations: python -m benchmarks.family_steps
+"""Training steps of four families: python -m benchmarks.family_steps
 
-Nets of configs/*_lidc.py in float32 at 64 x 64, batch 12, on random images of two classes.
+Nets of their configs/*_lidc.py in float32 at 64 x 64, batch 12, on random images of two classes.
 Compiled, warm, shortest of several runs. Limits on two cores, to notice what became slower; exit
 status 1 beyond one of them.
 """

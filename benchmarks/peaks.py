@@ -34,8 +34,8 @@ PEAKS = (
   Peak('L40S', 183, 362, 0.86, ('nvidia l40s',)),
   Peak('L4', 60, 121, 0.3, ('nvidia l4',)),
   Peak('TPU v6e', 918, 918, 1.64, ('tpu v6 lite', 'tpu v6e')),
-  Peak('TPU v5e', 197, 197, 0.82, ('tpu v5 lite', 'tpu v5e')),
-  Peak('TPU v5p', 459, 459, 2.77, ('tpu v5p', 'tpu v5')),
+  Peak('TPU v5e', 197, 197, 0.819, ('tpu v5 lite', 'tpu v5e')),
+  Peak('TPU v5p', 459, 459, 2.765, ('tpu v5p', 'tpu v5')),
   Peak('TPU v4', 275, 275, 1.2, ('tpu v4',)),
 )
 NAMED = {peak.name: peak for peak in PEAKS}

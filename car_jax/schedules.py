@@ -55,13 +55,14 @@ class ReducingRate(flax.struct.PyTreeNode):
     return cls(rate=np.float32(rate), best=np.float32(np.inf), bad=np.int32(0))
 
 
-def reduce_on_plateau(
-  state: ReducingRate, loss: Array, patience: int = 10, factor: float = 0.5, least: float = 1e-5
-) -> ReducingRate:
+REDUCED, LEAST = 0.5, 1e-5  # a rate is halved, down to this one, as in MoSE's release
+
+
+def reduce_on_plateau(state: ReducingRate, loss: Array, patience: int = 10) -> ReducingRate:
   """The rate after an epoch of this loss; better means lower by more than one in 10,000."""
   better = loss < state.best * (1 - 1e-4)
   bad = jnp.where(better, 0, state.bad + 1)
-  lower = jnp.maximum(state.rate * factor, least)
+  lower = jnp.maximum(state.rate * REDUCED, LEAST)
   reduces = bad > patience
   rate = jnp.where(reduces & (state.rate - lower > 1e-8), lower, state.rate)
   return ReducingRate(

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from benchmarks import peaks
 from car_jax.evaluate import folders
 
 SLICES = {  # name -> topology, as libtpu calls it; the last only for what is LARGE
@@ -43,11 +44,16 @@ class Chip:
   bandwidth: float
   links: float
 
+  @classmethod
+  def of(cls, name: str, memory: float, links: float) -> 'Chip':
+    peak = peaks.NAMED[name]
+    return cls(peak.flops('bfloat16'), memory, peak.bandwidth * 1e12, links)
+
 
 CHIPS = {
-  'v5e': Chip(197e12, 16e9, 819e9, 200e9),
-  'v6e': Chip(918e12, 32e9, 1600e9, 400e9),
-  'v5p': Chip(459e12, 95e9, 2765e9, 600e9),
+  'v5e': Chip.of('TPU v5e', 16e9, 200e9),
+  'v6e': Chip.of('TPU v6e', 32e9, 448e9),
+  'v5p': Chip.of('TPU v5p', 95e9, 600e9),
 }
 
 
