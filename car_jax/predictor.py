@@ -146,13 +146,14 @@ class Predictor:
     self.info, self.step, self.path = loaded.info, loaded.step, loaded.path
     self.size, self.crc, self.calibrator = loaded.size, loaded.crc, calibrator
     self.which = loaded.which
-    if self.info.black_box and self.method.reads_black_box:
+    if any(run.info.black_box and run.method.reads_black_box for run in loaded.runs):
       raise UserError(
         f"{self.path} predicts from another model's prediction beside the image\n"
         '  score it on its own data: car-jax eval --checkpoint RUN'
       )
     if calibrators.needs(calibrator) == 'features' and not self.method.has_features:
       raise UserError(f'the calibrator needs features of images, which {self.path} does not give')
+    _check_alike(loaded)
     data = dataclasses.replace(data_options.of(self.config.data), eval_size=0)
     self._sizing = transforms.from_config(data, train=False)
     self._mesh = sharding.make_mesh()
@@ -288,6 +289,21 @@ class Predictor:
       return outputs(method, predict, state, batch, key, samples, calibrator, chunk)
 
     return jax.jit(run, out_shardings=sharding.split(self._mesh))
+
+
+def _check_alike(loaded: checkpointed.Loaded) -> None:
+  """Raises UserError for an ensemble whose runs see an image in different ways."""
+  first, *others = loaded.runs
+  for other in others:
+    seen = [data_options.of(run.config.data) for run in (first, other)]
+    ways = {f'data.{k}': [getattr(d, k) for d in seen] for k in ('fit', 'fit_multiple', 'resize')}
+    ways['range of values'] = [run.info.range for run in (first, other)]
+    if differ := [k for k, (ours, theirs) in ways.items() if ours != theirs]:
+      ours, theirs = ways[differ[0]]
+      raise UserError(
+        f'{other.path} sees images in another way than {first.path}: {differ[0]} is {theirs!r}, '
+        f'not {ours!r}\n  predict with them one by one, or score them: car-jax eval'
+      )
 
 
 def load(

@@ -125,12 +125,9 @@ def traced(model: Predictor, options: Options) -> tuple[exporting.Exported, dict
       spec((), np.uint32),
     ), arrays
   except Exception as e:
-    if options.size:
-      raise
-    raise UserError(
-      f'{model.path} is no program for images of any size ({reason(e)})\n'
-      f'  fix it: {_example(model)}'
-    ) from e
+    sizes = 'of this size' if options.size else 'of any size'
+    mend = '' if options.size else f'\n  fix the size: {_example(model)}'
+    raise UserError(f'{model.path} is no program for images {sizes} ({reason(e)}){mend}') from e
 
 
 def _example(model: Predictor) -> str:

@@ -78,7 +78,7 @@ def check_equal(model, folder: pathlib.Path) -> None:
         )
 
 
-@pytest.mark.parametrize('variant', ['car', 'mose', 'prob_unet', 'supervised'])
+@pytest.mark.parametrize('variant', ['car', 'mose', 'prob_unet', 'ssn', 'supervised'])
 def test_a_program_says_what_the_model_says(variant, tmp_path):
   check_equal(model_of(small.get_config(variant)), tmp_path)
 

@@ -8,8 +8,8 @@ it is.
 
 import argparse
 
+from car_jax import combined, errors, paths
 from car_jax import config as configs
-from car_jax import errors, paths
 from car_jax.commands import own
 from car_jax.errors import UserError, command_line, exit_on_user_error
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
   folders.check_writable(paths.of(args.out).parent)
   _, run = checkpointed.name_and_folder(args.run)
   config = configs.override(checkpointed.read_config(run, args.step), changes)
-  if config.method.name == TRAINED:
+  if config.method.name == TRAINED and not combined.is_named(run):
     if args.kind or args.split or changes:
       raise UserError(
         f'{args.run} is a run of lts, a calibrator itself: give --out and --step alone'

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import combined, hub
+from car_jax import combined, hub, paths
 from car_jax.data import options as data_options
 from car_jax.data import sources
 from car_jax.errors import UserError
@@ -36,6 +36,12 @@ class Loaded:
   size: tuple[int, int] | None = None
   crc: Any = None  # of its arrays, as the checkpoint tells them
   which: str = 'only checkpoint'
+  members: tuple['Loaded', ...] = ()  # that it is made of
+
+  @property
+  def runs(self) -> tuple['Loaded', ...]:
+    """Those that it is made of in the end, or itself."""
+    return tuple(run for member in self.members for run in member.runs) or (self,)
 
 
 def load(text: str, single: Callable[[str], Loaded]) -> Loaded:
@@ -47,7 +53,8 @@ def load(text: str, single: Callable[[str], Loaded]) -> Loaded:
   kind, runs = combined.split(text)
   if kind == 'ensemble':
     runs = [str(folder) for run in runs for folder in _trainings(run)]
-    if twice := [run for run in runs if runs.count(run) > 1]:
+    places = [run if combined.is_named(run) else str(paths.absolute(paths.of(run))) for run in runs]
+    if twice := [run for run, place in zip(runs, places, strict=True) if places.count(place) > 1]:
       raise UserError(f'{text} has {twice[0]} twice\n  its members are runs of their own')
   loaded = [single(run) for run in runs]
   first, method, state = loaded[0], None, tuple(one.state for one in loaded)
@@ -57,9 +64,9 @@ def load(text: str, single: Callable[[str], Loaded]) -> Loaded:
     method, state = _dropout(runs[0], first), first.state
   else:
     method = Mixture('tta', _turned(runs[0], first))
-  return dataclasses.replace(
-    first, path=text, method=method, state=state, crc=[one.crc for one in loaded]
-  )
+  crc = [kind, *(one.crc for one in loaded)]
+  made = dataclasses.replace(first, path=text, method=method, state=state, crc=crc)
+  return dataclasses.replace(made, members=tuple(loaded))
 
 
 def _trainings(run: str) -> list[Any]:
@@ -67,10 +74,10 @@ def _trainings(run: str) -> list[Any]:
 
 
 def _ensemble(loaded: dict[str, Loaded]) -> Method:
-  (first, ours), *others = ((run, one.info) for run, one in loaded.items())
+  known = lambda one: (one.info.num_classes, one.info.class_names, one.method.ignored_class)
+  (first, ours), *others = loaded.items()
   for other, theirs in others:
-    same = ours.num_classes == theirs.num_classes and ours.class_names == theirs.class_names
-    if not same:
+    if known(ours) != known(theirs):
       raise UserError(
         f'{other} and {first} were trained for other classes\n'
         '  the runs of an ensemble have the same'

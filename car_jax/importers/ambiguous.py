@@ -89,8 +89,12 @@ def _with_one_head(weights: Weights) -> dict[str, np.ndarray]:
   rest = dict(weights)
   for leaf in ('weight', 'bias'):
     parts = [f'{head}.{leaf}' for head in HEADS]
-    if all(part in rest for part in parts):
-      rest[f'heads.{leaf}'] = np.concatenate([rest.pop(part) for part in parts])
+    if lost := [part for part in parts if part not in rest]:
+      raise UserError(f'{lost[0]} is not in the file')
+    shapes = [np.shape(rest[part]) for part in parts]
+    if len({shape[1:] for shape in shapes}) > 1 or not all(shapes):
+      raise UserError(f'{", ".join(parts)} do not go together: {", ".join(map(str, shapes))}')
+    rest[f'heads.{leaf}'] = np.concatenate([rest.pop(part) for part in parts])
   return rest
 
 
@@ -177,7 +181,12 @@ def to_state(path: str | pathlib.Path, config: ConfigDict) -> tuple[Any, dict[st
   form = forms[name]
   with config.unlocked():
     config.method.model.update(FORMATS[form].model)
-  logits = rules.rows(weights, FORMATS[form].classes)
+  logits = rules.rows(weights, last := FORMATS[form].classes)
+  shape = np.shape(weights.get(last, 0))
+  if not logits or len(shape) != 4:
+    raise UserError(
+      f'{path}: {last} has the shape {shape}; expected [classes, features, height, width]'
+    )
   classes = 2 if logits == 1 else logits
   with naming(path):
     net = registry.method(config.method.to_dict(), num_classes=classes, steps_per_epoch=1).net

@@ -138,6 +138,8 @@ def convert(
       wrong.append(f'{name} {tuple(value.shape)}: its axes are not those of {path}')
       continue
     value = value.astype(np.int32 if path.endswith('/count') else np.float32, copy=False)
+    if lost := np.count_nonzero(~np.isfinite(value)):
+      wrong.append(f'{name} {tuple(value.shape)}: {lost:,} of its numbers are not finite')
     if path in flat and not np.array_equal(flat[path], value):
       wrong.append(f'{name}: differs from another name of the same shared weight')
     flat[path] = flat.get(path, value)

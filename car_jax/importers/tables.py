@@ -100,6 +100,7 @@ def _key(path: Any, content: Any) -> Any:
   ]
   # numpy's arrays beside tables of tensors are facts of the training
   tables = tables or [k for k, v in content.items() if _holds(v, lambda w: isinstance(w, Array))]
+  tables = tables or [k for k, v in content.items() if isinstance(v, Mapping) and {*v} & {*KEYS}]
   if len(tables) > 1:
     names = ', '.join(map(ascii, tables[:8]))
     raise UserError(

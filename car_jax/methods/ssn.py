@@ -111,7 +111,7 @@ class SSN(Sampled):
     if self.log_variance_limit:
       log_variance = jnp.clip(log_variance, -self.log_variance_limit, self.log_variance_limit)
     variance = jnp.exp(log_variance) + 2 * EPSILON
-    return LowRank(mean, variance, factor.reshape(len(factor), self.rank, *mean.shape[1:]))
+    return LowRank(mean, variance, factor.reshape(factor.shape[0], self.rank, *mean.shape[1:]))
 
   def classes(self, logits: Array) -> Array:
     """[.., K, H, W] -> logits of every class [.., C, H, W]."""

@@ -1,6 +1,7 @@
 """Ensembles, dropout in prediction and copies of the image, by names of runs."""
 
 import dataclasses
+import json
 import pathlib
 
 import flax.linen as nn
@@ -195,6 +196,7 @@ def of(kinds):
     ('tta:still', 'still was trained on images that were never turned'),
     ('ensemble:plain,others', 'others and plain were trained for other classes'),
     ('ensemble:plain,plain2,plain', 'ensemble:plain,plain2,plain has plain twice'),
+    ('ensemble:plain,./plain', 'ensemble:plain,./plain has plain twice'),
     ('ensemble:', 'ensemble: names no run\n  such as ensemble:RUN,RUN'),
     ('tta:', 'tta: names no run\n  such as tta:RUN'),
   ],
@@ -263,7 +265,7 @@ def test_a_folder_of_trainings_is_an_ensemble(tmp_path):
 
   one = made_of_runs.load(f'ensemble:{tmp_path}', single)
   assert runs == ['seed0', 'seed1', 'seed10']
-  assert len(one.state) == len(one.crc) == 3
+  assert len(one.state) == len(one.members) == 3
 
 
 def test_turns_of_a_list_of_transforms_and_of_other_domains_count():
@@ -285,3 +287,37 @@ def test_names_of_what_is_made_of_runs_keep_their_slashes(text):
   assert checkpointed.name_and_folder(text)[1] == text
   one = made_of_runs.load('tta:hf://a/b', lambda run: load())
   assert one.path == hub.shown(one.path) == 'tta:hf://a/b'
+
+
+def test_predictors_of_the_same_runs_are_told_apart():
+  """Else predictions of one would count as the other's in a folder of predictions."""
+  made = [made_of_runs.load(f'{kind}:a', lambda run: dropping()) for kind in combined.KINDS]
+  sums = {json.dumps(one.crc) for one in made}
+  assert len(sums) == len(combined.KINDS)
+
+
+def test_members_that_see_an_image_in_different_ways_predict_none_together():
+  def sized(**data):
+    c = small.get_config('supervised')
+    c.data.update(data)
+    return small.loaded(c)
+
+  runs = {'plain': load, 'fitted': lambda: sized(fit=(16, 16)), 'same': load}
+  with pytest.raises(UserError) as e:
+    Predictor(made_of_runs.load('ensemble:plain,fitted', of(runs)))
+  assert str(e.value).startswith(
+    'fitted sees images in another way than plain: data.fit is (16, 16), not ()'
+  )
+  Predictor(made_of_runs.load('ensemble:plain,same', of(runs)))
+
+
+def test_any_member_may_need_another_models_prediction():
+  def reads():
+    c = small.get_config('ssn')
+    c.method.black_box = 'number'
+    one = small.loaded(c)
+    return dataclasses.replace(one, info=dataclasses.replace(one.info, black_box=True))
+
+  for text in ('ensemble:plain,reads', 'ensemble:reads,plain'):
+    with pytest.raises(UserError, match="predicts from another model's prediction beside"):
+      Predictor(made_of_runs.load(text, of({'plain': load, 'reads': reads})))
