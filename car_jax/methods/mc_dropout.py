@@ -25,7 +25,7 @@ class MCDropout(Method):
     if not method.has_logits:
       raise UserError(
         f'{what} draws segmentations of its own; dropout in prediction is of segmenters that give '
-        'class probabilities\n  score it as it is'
+        'class probabilities\n  score it as it is; of an ensemble: ensemble:dropout:RUN,dropout:RUN'
       )
 
   def predictors(self) -> dict[str, Any]:

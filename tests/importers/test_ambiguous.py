@@ -122,7 +122,7 @@ def check_output_bias(folder, weights):
       'ssn',
       lambda w: {k: v for k, v in w.items() if k != 'cov_factor_l.bias'},
       (),
-      'mean_l.bias (1,): no place for it',
+      'cov_factor_l.bias is not in the file',
     ),
     ('prob_unet', lambda w: {'a': np.ones(2)}, (), 'has no weights of Probabilistic U-Net'),
     (
@@ -130,6 +130,24 @@ def check_output_bias(folder, weights):
       lambda w: filled(manifest('ssn')),
       (),
       "holds weights of SSN, the config trains 'prob_unet'\n  use car-jax import ssn",
+    ),
+    (
+      'ssn',
+      lambda w: w | {'cov_factor_l.weight': w['cov_factor_l.weight'][:, 1:]},
+      (),
+      'cov_factor_l.weight do not go together: (1, 8, 1, 1), (1, 8, 1, 1), (4, 7, 1, 1)',
+    ),
+    (
+      'ccdm',
+      lambda w: w | {'out.2.bias': np.float32([1, np.nan])},
+      (),
+      'out.2.bias (2,): 1 of its numbers are not finite',
+    ),
+    (
+      'phiseg',
+      lambda w: w | dict.fromkeys([ambiguous.FORMATS['phiseg'].classes], np.float32(1)),
+      (),
+      'weight has the shape (); expected [classes, features, height, width]',
     ),
     ('ssn', lambda w: w, ('--config.method.rank=5',), 'weights do not fit'),
     ('ccdm', lambda w: w | {'odd': np.ones(2)}, (), 'odd (2,): no place for it'),

@@ -41,6 +41,14 @@ def test_weights_are_taken_out_of_whatever_is_around_them(name, capsys):
     assert "'model' is taken; left: 'epoch'" in told
 
 
+def test_a_known_key_inside_an_unknown_one_is_found(capsys):
+  saved = torch_file.read_saved(GOLDEN / 'bfloat16-zip.pth', 'state_dict', 'weights')
+  found = tables.find('x', {'checkpoint': {'state_dict': saved, 'step': 3}, 'epoch': 3}, 'thing')
+  assert found.keys() == STATE.keys()
+  told = "x: 'checkpoint.state_dict' is taken; left: 'epoch', 'step'\n"
+  assert capsys.readouterr().out == told
+
+
 @pytest.mark.parametrize('kind', ['zip', 'stream'])
 def test_bfloat16(kind):
   for key, got in weights_of(f'bfloat16-{kind}.pth').items():
