@@ -18,6 +18,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from car_jax import hub, sharding
 from car_jax.calibrate import base as calibrators
@@ -145,7 +146,7 @@ class Predictor:
     self.method, self.state, self.config = loaded.method, loaded.state, loaded.config
     self.info, self.step, self.path = loaded.info, loaded.step, loaded.path
     self.size, self.crc, self.calibrator = loaded.size, loaded.crc, calibrator
-    self.which = loaded.which
+    self._runs = loaded.runs
     if any(run.info.black_box and run.method.reads_black_box for run in loaded.runs):
       raise UserError(
         f"{self.path} predicts from another model's prediction beside the image\n"
@@ -161,15 +162,14 @@ class Predictor:
     self._compiled = functools.lru_cache(maxsize=None)(self._compile)
 
   def __repr__(self) -> str:
-    info, option = self.info, self.config.method.to_dict()
-    net = option.get('model') or option.get('generator') or option.get('segmenter') or {}
-    named = f' ({net["name"]})' if 'name' in net else ''
-    predictor, _ = self._own
+    info, predictor = self.info, self._own[0]
+    methods = ' and '.join(dict.fromkeys(_described(run.config) for run in self._runs))
+    steps = ' and '.join(dict.fromkeys(f'{run.step:,} steps ({run.which})' for run in self._runs))
     answers = '' if predictor == self.config.method.name else f', {predictor}'
     calibrated = '' if self.calibrator is None else ', calibrated'
     return (
-      f'{self.config.method.name}{named}{answers}{calibrated}, of {hub.shown(self.path)}\n'
-      f'trained on {info.name or "data without a name"}, {self.step:,} steps ({self.which})\n'
+      f'{methods}{answers}{calibrated}, of {hub.shown(self.path)}\n'
+      f'trained on {info.name or "data without a name"}, {steps}\n'
       f'predicts {info.num_classes} classes: {", ".join(self.classes)}'
     )
 
@@ -289,6 +289,13 @@ class Predictor:
       return outputs(method, predict, state, batch, key, samples, calibrator, chunk)
 
     return jax.jit(run, out_shardings=sharding.split(self._mesh))
+
+
+def _described(config: ConfigDict) -> str:
+  """Method and net."""
+  option = config.method.to_dict()
+  net = option.get('model') or option.get('generator') or option.get('segmenter') or {}
+  return config.method.name + (f' ({net["name"]})' if 'name' in net else '')
 
 
 def _check_alike(loaded: checkpointed.Loaded) -> None:

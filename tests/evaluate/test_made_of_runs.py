@@ -231,6 +231,7 @@ def test_a_predictor_of_any_of_them_shows_what_samples_differ_in():
     assert (out.mutual_information >= 0).all()
     assert not model.single
     assert text in repr(model)
+    assert repr(model).startswith('supervised (tests.small:SmallNet), ')
 
 
 def test_names():
@@ -321,3 +322,11 @@ def test_any_member_may_need_another_models_prediction():
   for text in ('ensemble:plain,reads', 'ensemble:reads,plain'):
     with pytest.raises(UserError, match="predicts from another model's prediction beside"):
       Predictor(made_of_runs.load(text, of({'plain': load, 'reads': reads})))
+
+
+def test_an_ensemble_is_described_by_all_its_runs():
+  runs = {'a': load, 'b': lambda: dataclasses.replace(load('mose'), step=70)}
+  first, second, _ = repr(Predictor(made_of_runs.load('ensemble:a,b', of(runs)))).splitlines()
+  net = 'supervised (tests.small:SmallNet)'
+  assert first == f'{net} and mose (mose), ensemble, of ensemble:a,b'
+  assert second == 'trained on fake, 3 steps (only checkpoint) and 70 steps (only checkpoint)'
