@@ -12,7 +12,6 @@ from car_jax.errors import UserError
 
 STEPS = ('steps', 'log_every', 'eval_every', 'save_every')  # of a config, counted in batches
 RATES, RATE_STEPS = ('lr', 'end'), ('decay_steps', 'warmup_steps')  # of an optimizer
-FIRST_STEPS = ('mean_steps', 'calibration_steps')  # of a method, in which a part alone learns
 
 
 def effective(config: ConfigDict, devices: int, hosts: int = 1) -> tuple[ConfigDict, list[str]]:
@@ -79,8 +78,9 @@ def _scaled(config: ConfigDict) -> Iterator[str]:
   fewer = lambda n: max(1, round(n / larger)) if n else n
   before, factors, method = config.steps, [], config.method
   config.update({key: fewer(config[key]) for key in STEPS})
-  method.update({key: fewer(method[key]) for key in FIRST_STEPS if key in method})
-  for entry in optimizers(method, lookup.find('method', method.name)):
+  cls: Any = lookup.find('method', method.name)
+  method.update({key: fewer(method[key]) for key in cls.step_options})
+  for entry in optimizers(method, cls):
     images = larger * entry.get('accumulate', 1)  # of an update, to those of base_batch
     factor = images if config.lr_scaling == 'linear' else math.sqrt(images)
     factors.append(f'{factor:.4g}')

@@ -119,6 +119,8 @@ class Method(Computed):
   """Whether there are `logits`, for calibration and detection after training."""
   prediction_options: ClassVar[tuple[str, ...]] = ()
   """Options of prediction, of which a checkpoint may be asked with other values."""
+  step_options: ClassVar[tuple[str, ...]] = ()
+  """Options that count steps, which `base_batch` lets follow the batch."""
   training_parts: tuple[str, ...] = ()
   """Fields of the state that no prediction depends on: models are handed on without them."""
 

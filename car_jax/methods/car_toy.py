@@ -63,6 +63,8 @@ class CARToy(Method):
   ll_points: Positive = 2000
   """Points of such a look."""
 
+  step_options = ('calibration_steps',)
+
   def _net(self, which: str) -> Any:
     return MLP((*self.hidden, 1), 0.0 if which == 'calnet' else 0.01, self.dtype)
 

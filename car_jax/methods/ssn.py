@@ -80,6 +80,8 @@ class SSN(Sampled):
   one_logit: bool = False
   """A single logit for the second of two classes, the first class's being 0."""
 
+  step_options = ('mean_steps',)
+
   def __post_init__(self) -> None:
     super().__post_init__()
     if self.antithetic and self.samples % 2:
