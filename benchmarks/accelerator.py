@@ -27,9 +27,8 @@ from jax.sharding import Mesh
 
 from benchmarks import accelerator_cases as cases
 from benchmarks import peaks, timing
-from car_jax import files, operations, sharding
+from car_jax import files, folders, operations, sharding
 from car_jax.errors import UserError, nearest, reason
-from car_jax.evaluate import folders
 from car_jax.report import table
 
 DTYPES = 'float32', 'bfloat16'

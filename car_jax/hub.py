@@ -21,9 +21,8 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from car_jax import checkpoints, combined, files, paths
+from car_jax import checkpoints, combined, files, folders, paths
 from car_jax.errors import UserError, nearest, package, reading, reason
-from car_jax.evaluate import folders
 from car_jax.importers.safetensors_file import read_safetensors
 from car_jax.methods.base import Method
 from car_jax.methods.train_state import for_evaluation

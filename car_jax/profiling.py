@@ -7,8 +7,7 @@ from typing import Any
 import jax
 from clu import parameter_overview
 
-from car_jax import paths
-from car_jax.evaluate import folders
+from car_jax import folders, paths
 from car_jax.methods.train_state import nets
 
 PARAMETERS = 'parameters.txt'

@@ -21,10 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as exporting
 
-from car_jax import checkpoints, load_exported
+from car_jax import checkpoints, folders, load_exported
 from car_jax.data import transforms
 from car_jax.errors import UserError, nearest, reason
-from car_jax.evaluate import folders
 from car_jax.methods.inference import Inference
 from car_jax.predictor import Predictor, outputs
 from car_jax.typing import Array

@@ -14,10 +14,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, files, lock, paths, saved_steps, sharding
+from car_jax import checkpoints, files, folders, lock, paths, saved_steps, sharding
 from car_jax import config as configs
 from car_jax.errors import UserError, naming
-from car_jax.evaluate import folders
 
 # What may change when a run goes on: nothing that was computed so far depends on it, as no method
 # is told the number of steps. Milestones, which are of the method, may not.

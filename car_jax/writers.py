@@ -16,9 +16,8 @@ from typing import IO, Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from car_jax import paths
+from car_jax import folders, paths
 from car_jax.errors import package, reading
-from car_jax.evaluate import folders
 
 
 def _summary_writer(folder: str, *_: Any) -> 'TensorBoard':

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from car_jax import folders
 from car_jax.data.labels import CITYSCAPES_TO_TRAIN_ID
 from car_jax.datasets import base
 from car_jax.datasets.lidc_masks import lidc_masks_dataset_builder as lidc
 from car_jax.datasets.street_scenes import street_scenes_dataset_builder as streets
-from car_jax.evaluate import folders
 
 LEAST = 80  # pixels that some reader marks
 WEATHER = ('clear', 'rain', 'snow', 'night')

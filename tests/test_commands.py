@@ -10,11 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from car_jax import files
+from car_jax import files, folders
 from car_jax.commands import eval as evaluation
 from car_jax.commands import train
 from car_jax.errors import UserError
-from car_jax.evaluate import checkpointed, folders
+from car_jax.evaluate import checkpointed
 
 CONFIG = ('--config', 'tests/small.py:supervised')
 

@@ -8,7 +8,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from car_jax import checkpoints, lock, loop, paths, saved_steps, writers
+from car_jax import checkpoints, folders, lock, loop, paths, saved_steps, writers
 from car_jax import config as configs
 from car_jax.calibrate import files as calibrators
 from car_jax.calibrate.base import Fit
@@ -17,7 +17,6 @@ from car_jax.commands import eval as evaluation
 from car_jax.data import opening
 from car_jax.datasets import prepare
 from car_jax.errors import UserError
-from car_jax.evaluate import folders
 from car_jax.predictions.dataset import Dataset
 from car_jax.reliability import command, study, study_options
 from tests.bucket import OBJECTS, Bucket, bucket  # noqa: F401

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from benchmarks import peaks
-from car_jax.evaluate import folders
+from car_jax import folders
 
 SLICES = {  # name -> topology, as libtpu calls it; the last only for what is LARGE
   'v5e-1': 'v5e:1x1',

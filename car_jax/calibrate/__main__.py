@@ -35,8 +35,9 @@ def main(arguments: list[str]) -> int:
   if not args.out.endswith('.npz'):
     raise UserError(f'--out {args.out} is no .npz file\n  use --out {args.out}.npz')
   own.trust(args)
+  from car_jax import folders
   from car_jax.calibrate import files, local, of_run
-  from car_jax.evaluate import checkpointed, folders
+  from car_jax.evaluate import checkpointed
 
   folders.check_writable(paths.of(args.out).parent)
   _, run = checkpointed.name_and_folder(args.run)

@@ -13,10 +13,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from car_jax import arrays as array_files
-from car_jax import lookup, paths
+from car_jax import folders, lookup, paths
 from car_jax.calibrate.base import Fit, needs
 from car_jax.errors import UserError, reading
-from car_jax.evaluate import folders
 
 FORMAT = 'car_jax calibrator 1'
 TYPES = {

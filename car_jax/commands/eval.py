@@ -131,7 +131,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def readers(args: argparse.Namespace, pairs: list[tuple[str, str]], command: str) -> int:
-  from car_jax.evaluate import checkpointed, folders
+  from car_jax import folders
+  from car_jax.evaluate import checkpointed
 
   name, first = checkpointed.name_and_folder(args.checkpoint[0])
   first = str(folders.trainings(first)[0])
@@ -183,8 +184,7 @@ def show(results: Any, page: pathlib.Path, explain: bool) -> None:
 def beside(run: pathlib.Path, name: str) -> pathlib.Path:
   """The folder `report` in the run; of one that cannot be written, of a model that ships or was
   downloaded, and of what is made of several runs, one in the current folder."""
-  from car_jax import combined, hub
-  from car_jax.evaluate import folders
+  from car_jax import combined, folders, hub
 
   if hub.is_hub(run) or combined.is_named(str(run)):
     return pathlib.Path('runs', name.replace(' ', '-'), 'report')

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from car_jax import arrays as array_files
+from car_jax import folders
 from car_jax.errors import UserError, reading
-from car_jax.evaluate import folders
 from car_jax.metrics import bootstrap
 from car_jax.metrics.base import Metric, PerImage, Source, Sums, Traits
 

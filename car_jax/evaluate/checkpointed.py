@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import checkpoints, combined, errors, hub, lookup, loop, saved_steps, sharding
+from car_jax import checkpoints, combined, errors, folders, hub, lookup, loop, saved_steps, sharding
 from car_jax import config as configs
 from car_jax import paths as places
 from car_jax.data import opening, pipeline, sources
 from car_jax.errors import UserError, nearest, nearest_key
-from car_jax.evaluate import folders, made_of_runs, plan, report, save
+from car_jax.evaluate import made_of_runs, plan, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.made_of_runs import Loaded
 from car_jax.evaluate.predict import Subject, subjects

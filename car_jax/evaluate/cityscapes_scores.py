@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import errors, files, paths, pictures, progress
+from car_jax import errors, files, folders, paths, pictures, progress
 from car_jax.data import labels
 from car_jax.errors import UserError, command_line, exit_on_user_error
-from car_jax.evaluate import folders
 from car_jax.metrics import cityscapes_official as official
 from car_jax.metrics.confusion_matrix import known_mean
 

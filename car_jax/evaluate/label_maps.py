@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import errors, files, paths, pictures
+from car_jax import errors, files, folders, paths, pictures
 from car_jax.data import importance, labels
 from car_jax.errors import UserError, command_line, exit_on_user_error
-from car_jax.evaluate import folders
 
 
 def of_cityscapes(info: Any) -> bool:

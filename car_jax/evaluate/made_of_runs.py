@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from car_jax import combined, hub, paths
+from car_jax import combined, folders, hub, paths
 from car_jax.data import options as data_options
 from car_jax.data import sources
 from car_jax.errors import UserError
-from car_jax.evaluate import folders
 from car_jax.methods.base import Method
 from car_jax.methods.mc_dropout import MCDropout
 from car_jax.methods.mixture import TURNS, Member, Mixture, Turn, all_of

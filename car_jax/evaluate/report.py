@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from car_jax import checkpoints, paths, progress, sharding
-from car_jax.evaluate import cost, folders, gallery, save, tables
+from car_jax import checkpoints, folders, paths, progress, sharding
+from car_jax.evaluate import cost, gallery, save, tables
 from car_jax.evaluate.gallery import Case, Choice
 from car_jax.evaluate.harness import Batches, Evaluator
 from car_jax.evaluate.predict import Subject

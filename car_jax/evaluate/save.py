@@ -31,9 +31,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import paths
+from car_jax import folders, paths
 from car_jax.errors import UserError, parts
-from car_jax.evaluate import folders, label_maps, npy
+from car_jax.evaluate import label_maps, npy
 from car_jax.evaluate.predict import Prediction, label_type
 from car_jax.evaluate.results import Results
 from car_jax.typing import Array

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import errors, files, paths
+from car_jax import errors, files, folders, paths
 from car_jax import pictures as decoding
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
-from car_jax.evaluate import folders, pictures
+from car_jax.evaluate import pictures
 from car_jax.generate import records, sets
 from car_jax.generate.sets import ACCEPTED, STATUSES, STRUCK, Item
 from car_jax.report.page import Card, Strip, Tile, render, select

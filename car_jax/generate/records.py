@@ -32,9 +32,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from car_jax import files
+from car_jax import files, folders
 from car_jax.errors import UserError, writing
-from car_jax.evaluate import folders
 from car_jax.generate.boxes import Box
 
 Kind = Literal['style', 'ood']

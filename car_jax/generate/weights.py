@@ -20,9 +20,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from car_jax import files
+from car_jax import files, folders
 from car_jax.errors import UserError, nearest, writing
-from car_jax.evaluate import folders
 from car_jax.generate import configs, tokenizer
 from car_jax.generate.blocks import PLAIN, Compute
 from car_jax.generate.clip_text import ClipText

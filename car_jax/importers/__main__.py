@@ -25,9 +25,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import errors, paths, saved_steps
+from car_jax import errors, folders, paths, saved_steps
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
-from car_jax.evaluate import folders
 
 # name -> the module that reads the format, the config it belongs to unless --config says; '' where
 # the file says

@@ -19,11 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import files, lock, predictor, sharding, stopping
+from car_jax import files, folders, lock, predictor, sharding, stopping
 from car_jax import progress as lines
 from car_jax.calibrate import files as calibrator_files
 from car_jax.errors import UserError, writing
-from car_jax.evaluate import folders
 from car_jax.nn import windows as windows_of_net
 from car_jax.predict import page, reading, rows
 from car_jax.predict.reading import Content

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from car_jax import folders
 from car_jax.data.sources import DataInfo, colours
-from car_jax.evaluate import folders, pictures
+from car_jax.evaluate import pictures
 from car_jax.predict import values
 from car_jax.predict.rows import class_names
 from car_jax.predict.volumes import Volume

@@ -11,9 +11,9 @@ import jax
 from ml_collections import ConfigDict
 
 from car_jax import config as configs
-from car_jax import paths, sharding
+from car_jax import folders, paths, sharding
 from car_jax.errors import UserError
-from car_jax.evaluate import checkpointed, folders, report
+from car_jax.evaluate import checkpointed, report
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.options import Evaluation
 from car_jax.evaluate.results import Results

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from car_jax import paths, sharding, workdir
+from car_jax import folders, paths, sharding, workdir
 from car_jax.errors import UserError
-from car_jax.evaluate import checkpointed, folders
+from car_jax.evaluate import checkpointed
 from car_jax.reliability import document, worst
 from car_jax.reliability.plan import plan
 from car_jax.reliability.study import Cell, Study

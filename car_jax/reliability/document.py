@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import census, folders, order, report, tables
+from car_jax import folders
+from car_jax.evaluate import census, order, report, tables
 from car_jax.evaluate.cell import Estimate
 from car_jax.metrics import (
   border_calibration,

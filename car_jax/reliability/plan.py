@@ -6,11 +6,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from car_jax import hub, options
+from car_jax import folders, hub, options
 from car_jax.calibrate import base
 from car_jax.data import labels
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import folders
 from car_jax.metrics import catalogue
 from car_jax.metrics.base import Metric
 from car_jax.metrics.catalogue import Setting

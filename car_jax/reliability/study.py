@@ -17,10 +17,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from car_jax import progress, sharding
+from car_jax import folders, progress, sharding
 from car_jax.calibrate import base, files
 from car_jax.errors import UserError, nearest
-from car_jax.evaluate import cell, folders
+from car_jax.evaluate import cell
 from car_jax.metrics.base import Metric, OfLabels
 from car_jax.metrics.of_pixels import UNBOUNDED, OfPixels
 from car_jax.metrics.pixel_counts import SORTED, Totals

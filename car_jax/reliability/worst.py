@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import files
+from car_jax import files, folders
 from car_jax import pictures as decoding
 from car_jax.errors import UserError
-from car_jax.evaluate import folders, pictures
+from car_jax.evaluate import pictures
 from car_jax.evaluate.engine import Predicted
 from car_jax.metrics import scores
 from car_jax.metrics.base import Outputs

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from car_jax.evaluate import folders
+from car_jax import folders
 from car_jax.report import figure
 from car_jax.report.figure import DOTTED, TICK, Axis, Figure, Point, Series, Style, of_values, value
 from car_jax.report.table import number

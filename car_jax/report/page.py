@@ -12,7 +12,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from car_jax.evaluate import folders, pictures
+from car_jax import folders
+from car_jax.evaluate import pictures
 from car_jax.metrics.base import BETTER
 from car_jax.report import svg
 from car_jax.report.figure import Figure

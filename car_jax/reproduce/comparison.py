@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import files, published
-from car_jax.evaluate import folders
+from car_jax import files, folders, published
 from car_jax.published import Score
 from car_jax.reliability import study_options
 from car_jax.report.table import Cell, Table, number, span, table

@@ -1,7 +1,7 @@
 """Does what is left of an experiment, stage by stage."""
 
+from car_jax import folders
 from car_jax.errors import UserError
-from car_jax.evaluate import folders
 from car_jax.reproduce import comparison, counts, stages
 from car_jax.reproduce.stages import Request
 

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from car_jax import errors, saved_steps, writers
+from car_jax import errors, folders, saved_steps, writers
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
-from car_jax.evaluate import census, folders, pictures, report, tables
+from car_jax.evaluate import census, pictures, report, tables
 from car_jax.methods.train_state import full_size
 from car_jax.metrics import confusion_matrix
 from car_jax.paths import local

@@ -20,12 +20,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import ahead, errors, loop, metrics, paths
+from car_jax import ahead, errors, folders, loop, metrics, paths
 from car_jax import config as configs
 from car_jax.data import labels, memory
 from car_jax.data import options as data_options
 from car_jax.errors import UserError, command_line, exit_on_user_error
-from car_jax.evaluate import checkpointed, folders, pictures
+from car_jax.evaluate import checkpointed, pictures
 from car_jax.generate import pipelines, samplers, style, weights
 from car_jax.generate.captioned import Captioned, Drawn
 from car_jax.generate.export import export

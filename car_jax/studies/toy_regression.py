@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from car_jax import arrays as array_files
-from car_jax import errors, files, paths
+from car_jax import errors, files, folders, paths
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
-from car_jax.evaluate import folders, pictures
+from car_jax.evaluate import pictures
 from car_jax.report import svg
 from car_jax.report.figure import Axis, Figure, Point, Series, Style, of_values
 from car_jax.report.page import render

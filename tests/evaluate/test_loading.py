@@ -7,11 +7,11 @@ import types
 import numpy as np
 import pytest
 
-from car_jax import checkpoints, loop
+from car_jax import checkpoints, folders, loop
 from car_jax import config as configs
 from car_jax.data import opening, sources
 from car_jax.errors import UserError
-from car_jax.evaluate import checkpointed, folders
+from car_jax.evaluate import checkpointed
 from car_jax.methods.base import Sampler
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from car_jax import folders
 from car_jax.errors import UserError
-from car_jax.evaluate import folders
 from car_jax.generate import boxes, records, sets
 
 ABOUT = dict(generator='test', seed=3, settings=dict(steps=4, scale=(7.5, 8)))

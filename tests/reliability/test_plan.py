@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from car_jax import hub
+from car_jax import folders, hub
 from car_jax.calibrate import base, clusters, files, local, temperature
 from car_jax.errors import UserError
-from car_jax.evaluate import folders
 from car_jax.nn.init import initialize
 from car_jax.nn.local_temperature import LocalTemperature
 from car_jax.reliability import command, lazy_segmenter, plan, study_options
