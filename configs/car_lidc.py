@@ -19,7 +19,7 @@ the published scores: car-jax reproduce lidc-car --source FOLDER --imagenet vgg1
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 from car_jax.configs._published import CCDM, FOUR_READERS, paper, publish
 
 VARIANTS = ('car', 'calnet')

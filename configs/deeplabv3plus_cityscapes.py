@@ -11,7 +11,7 @@ The same file trains one by the published recipe: SGD at 0.01 with momentum
 in the augmentation (no rescaling, no colour jitter) and in having no auxiliary head.
 """
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 from car_jax.configs import segformer_cityscapes
 
 MODELS = dict(

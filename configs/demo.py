@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 
 STEPS = dict(car=750, mose=750, deterministic=750)
 ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)

@@ -14,7 +14,7 @@ demo-families LONGER=_hour FAM=runs/families_hour`.
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 from car_jax.configs import demo
 from car_jax.configs._families import NORM, methods
 

@@ -8,7 +8,7 @@ black-box prediction. Variants `:ssn`, `:prob_unet`, `:phiseg`, `:ccdm` and `:fl
 two CPU cores.
 """
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 from car_jax.configs import mose_street_scenes
 from car_jax.configs._families import methods
 

@@ -17,7 +17,7 @@ from a public ControlNet of segmentations (--config.method.start=DIR), whose hin
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 
 EFFICIENT = dict(dtype='bfloat16', frozen_dtype='bfloat16')
 VARIANTS = dict(

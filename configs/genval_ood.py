@@ -11,7 +11,7 @@ the whole image, as published (900 TFLOP), with the other faults; `:tiny` is for
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 
 VARIANTS = ('full', 'reference', 'tiny')
 

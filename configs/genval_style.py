@@ -11,7 +11,7 @@ CPU. Variant `:reference` has the faults of the published program, `:tiny` is fo
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 
 VARIANTS = ('full', 'reference', 'tiny')
 

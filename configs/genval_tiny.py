@@ -11,7 +11,7 @@ python -m car_jax.studies.generated_masks --out runs/genval_tiny
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 
 OPTIM = dict(name='adamw', schedule='cosine', warmup_steps=50, clip=1.0, ema=0.99)
 METHODS = dict(

@@ -11,7 +11,7 @@ right too often. For a segmenter of another folder set --config.init.segmenter=F
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 
 SEGMENTER = dict(name='toy_calnet', hidden=24, dropout=0.05)
 METHODS = dict(

@@ -9,7 +9,7 @@ the batch, un-squared norms, 10 epochs of 9,600 slices. Data are MoSE's; the ima
 standardised, as there. For a GPU.
 """
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 from car_jax.configs import mose_lidc
 from car_jax.configs._published import CCDM, papers, publish
 

@@ -19,7 +19,7 @@ of the published code. Published stages of vgg16 used 2 devices, the others 4.
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 from car_jax.configs._published import paper, publish, weights
 
 # Published on the 500 validation images, in %.

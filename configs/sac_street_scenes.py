@@ -20,7 +20,7 @@ images had no part in it.
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 
 ROOT = 'runs/snow'
 SOURCE = 'street_scenes/height64-count400'

@@ -17,7 +17,7 @@ colour jitter. One epoch is 185 steps.
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 
 VARIANTS = ('b0', 'b1', 'b2', 'b3', 'b4', 'b5')
 RECIPE = dict(name='adamw', lr=6e-5, b1=0.9, b2=0.999, weight_decay=0.01)

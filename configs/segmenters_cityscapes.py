@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 from car_jax.configs import segformer_cityscapes
 from car_jax.nn.segformer import VARIANTS as SEGFORMERS
 

@@ -21,7 +21,7 @@ Variants:
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 
 
 def composed(backbone, head, neck=None):

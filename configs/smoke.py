@@ -5,7 +5,7 @@ car-jax train --config configs/smoke.py:car --workdir runs/smoke
 
 from ml_collections import ConfigDict
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 
 ADAM = dict(b1=0.5, b2=0.99, weight_decay=5e-4)
 SEGNET = dict(name='segnet', widths=(8, 8, 16), depths=(1, 1, 1))

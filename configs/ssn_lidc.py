@@ -9,7 +9,7 @@ Probabilistic U-Net's U-Net, one logit, 200 epochs of 9,600 slices. For a GPU. P
 tables print of trainings by others.
 """
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 from car_jax.configs import mose_lidc
 from car_jax.configs._published import CCDM, papers, publish
 

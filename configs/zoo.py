@@ -13,7 +13,7 @@ trained for longer and on all images; every model has at most 2.1 MB. Variants:
   abn-street-scenes                                           where that begins; it does not ship
 """
 
-from car_jax.configs import _variants as variants
+from car_jax import variants
 from car_jax.configs import demo, sac_street_scenes, segmenters_street_scenes
 
 ROOT = 'runs/zoo'
