@@ -47,7 +47,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   one.add_argument(
     '--save',
     default='',
-    help='samples, probabilities, logits, features, labels (joined by commas): also write these',
+    help='samples, probabilities, logits, features, labels (joined by commas): also write these, '
+    'into the folder `arrays` beside the report, `NAME-arrays` beside one that is called NAME',
   )
   one.add_argument(
     '--predictor',

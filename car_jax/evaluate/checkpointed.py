@@ -214,9 +214,14 @@ def evaluate(
     about,
     images=len(source),
     seed=config.seed,
-    saver=_saver(saved, rows, out.parent / 'arrays', data.info, source, config.data),
+    saver=_saver(saved, rows, _arrays_of(out), data.info, source, config.data),
     trainings=by_predictor(seeds, [row.name for row in rows]),
   )
+
+
+def _arrays_of(report: pathlib.Path) -> pathlib.Path:
+  """Where the arrays of a report go: a folder beside it, which is no other report's."""
+  return report.parent / ('arrays' if report.name == 'report' else f'{report.name}-arrays')
 
 
 def _saver(

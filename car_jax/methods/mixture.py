@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from car_jax.methods import baselines, sizes
 from car_jax.methods.base import Batch, Method, Sampler, Samples, example_keys
@@ -90,22 +91,21 @@ class Mixture(Method):
 
   def _predict(self, state: Any, batch: Batch, rng: Array, n: int) -> Samples:
     count = len(self._members)
-    each = -(-n // count)
+    each = [max(1, len(range(k, n, count))) for k in range(count)]
     by_member = [
-      self._of(member, state[member.place], batch, jax.random.fold_in(rng, k), each)
+      self._of(member, state[member.place], batch, jax.random.fold_in(rng, k), each[k])
       for k, member in enumerate(self._members)
     ]
-    probs = jnp.stack([s.probs for s in by_member], 2)
-    weight = jnp.stack([s.weight for s in by_member], 2)
-    probs, weight = (a.reshape(a.shape[0], each * count, *a.shape[3:]) for a in (probs, weight))
+    probs = jnp.concatenate([s.probs for s in by_member], 1)
     if n < count:
       order = jax.vmap(lambda key: jax.random.permutation(key, count)[:n])(example_keys(rng, batch))
       probs = jnp.take_along_axis(probs, order[:, :, None, None, None], 1)
       return Samples(probs, baselines.uniform(probs.shape[0], n))
-    probs, weight = probs[:, :n], weight[:, :n]
-    turns = jnp.arange(n) % count
-    sums = jax.ops.segment_sum(weight.T, turns, count)  # [K, B]
-    return Samples(probs, weight / sums[turns].T / count)
+    weight = jnp.concatenate([s.weight for s in by_member], 1) / count
+    # Of n samples by turns, number i is sample i // K of member i % K.
+    first = np.cumsum([0, *each])
+    by_turns = np.array([first[i % count] + i // count for i in range(n)])
+    return Samples(probs[:, by_turns], weight[:, by_turns])
 
   def _of(self, member: Member, state: Any, batch: Batch, rng: Array, n: int) -> Samples:
     seen = {**batch, 'image': _of_maps(member.turn, batch['image'])}

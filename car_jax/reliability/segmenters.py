@@ -83,6 +83,7 @@ class Checkpoint:
     self.config = loaded.config.to_dict()
     self._own = method.has_logits and not model.predictor
     self._samples_drawn = 1 if self._own else model.samples
+    self._chunk = model.chunk
     known = method.predictors()
     wish = model.predictor or next(iter(known))
     if wish not in known:
@@ -99,7 +100,8 @@ class Checkpoint:
 
   @property
   def fingerprint(self) -> str:
-    return digest(self.about, self.config, self._crc)
+    parts = () if self._own else (self._chunk,)  # which draws follow from
+    return digest(self.about, self.config, self._crc, *parts)
 
   def _logits(self, state, batch) -> Prediction:
     return Prediction(logits=self._method.logits(state, batch))

@@ -330,3 +330,26 @@ def test_an_ensemble_is_described_by_all_its_runs():
   net = 'supervised (tests.small:SmallNet)'
   assert first == f'{net} and mose (mose), ensemble, of ensemble:a,b'
   assert second == 'trained on fake, 3 steps (only checkpoint) and 70 steps (only checkpoint)'
+
+
+@pytest.mark.parametrize('n', [3, 7, 17])
+def test_members_may_weigh_their_samples(n):
+  """Of a member that is made of others, as tta: within ensemble:, each has its share."""
+  three = Mixture('tta', [Member(Constant(), k) for k in range(3)])
+  method = Mixture('ensemble', [Member(Constant()), Member(three, 1)])
+  p, parts = 0.3, (0.1, 0.5, 0.9)
+  state = (np.float32([p, 1 - p]), tuple(np.float32([q, 1 - q]) for q in parts))
+  got = predicted(method, state, 2 * n)
+  share = lambda q: got.weight[np.isclose(got.probs[:, :, 0, 0, 0], q, atol=1e-5)].sum() / 2
+  assert share(p) == pytest.approx(1 / 2)
+  for q in parts:
+    assert share(q) == pytest.approx(1 / 6)
+  odd = predicted(method, state, 2 * n + 1)
+  mean = np.einsum('bnhwc,bn->bhwc', odd.probs, odd.weight)[..., 0]
+  np.testing.assert_allclose(mean, (p + np.mean(parts)) / 2, atol=1e-5)
+
+
+def test_reports_of_one_folder_have_arrays_of_their_own(tmp_path):
+  of_report = checkpointed._arrays_of
+  assert of_report(tmp_path / 'run' / 'report') == tmp_path / 'run' / 'arrays'
+  assert of_report(tmp_path / 'one') == tmp_path / 'one-arrays'
