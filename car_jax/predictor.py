@@ -158,11 +158,10 @@ class Predictor:
     data = dataclasses.replace(data_options.of(self.config.data), eval_size=0)
     self._sizing = transforms.from_config(data, train=False)
     self._mesh = sharding.make_mesh()
-    self._own = next(iter(self.method.predictors().items()))  # name and sampler
     self._compiled = functools.lru_cache(maxsize=None)(self._compile)
 
   def __repr__(self) -> str:
-    info, predictor = self.info, self._own[0]
+    info, predictor = self.info, next(iter(self.method.predictors()))
     methods = ' and '.join(dict.fromkeys(_described(run.config) for run in self._runs))
     steps = ' and '.join(dict.fromkeys(f'{run.step:,} steps ({run.which})' for run in self._runs))
     answers = '' if predictor == self.config.method.name else f', {predictor}'
@@ -236,7 +235,7 @@ class Predictor:
 
   def rows(self, shape: tuple[int, int]) -> int:
     """How many images of a shape are predicted at a time."""
-    at_a_time = max(self._chunk(shape), self._own[1].together)
+    at_a_time = max(self._chunk(shape), self.method.own_predictor.together)
     numbers = math.prod(shape) * self.info.num_classes * at_a_time
     most = self.config.data.eval_batch or self.config.data.batch
     return max(self._mesh.size, min(most, 4 * NUMBERS // numbers))
@@ -283,7 +282,7 @@ class Predictor:
 
   def _compile(self, samples: int, chunk: int, windows: Windows) -> Callable:
     method = windowed(self.method, windows.crop or 0, windows.stride or 0)
-    predict = next(iter(method.predictors().values()))
+    predict = method.own_predictor
 
     def run(state: Any, batch: Batch, key: Array, calibrator: Any) -> Outputs:
       return outputs(method, predict, state, batch, key, samples, calibrator, chunk)

@@ -69,7 +69,7 @@ def _predicted(
   loaded: checkpointed.Loaded, batches: Any, how: Drawn, mesh: Mesh
 ) -> Iterator[Predicted]:
   method, rng = loaded.method, jax.random.key(how.seed)
-  ignore, subject = method.ignored_class, next(iter(method.predictors().values()))
+  ignore, subject = method.ignored_class, method.own_predictor
 
   @jax.jit
   def run(state: Any, batch: Any) -> Prediction:

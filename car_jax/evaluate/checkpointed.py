@@ -56,7 +56,7 @@ def read_config(path: str | pathlib.Path, wish: str = '') -> ConfigDict:
 
 
 def check_changes(config: ConfigDict, changes: Sequence[tuple[str, str]]) -> None:
-  """Raises UserError for an option of the method that training reads, or the weights fix."""
+  """Raises UserError for what is no option of prediction; dtypes and precision are such options."""
   method: Any = lookup.find('method', config.method.name)
   known = [f'method.{k}' for k in (*method.prediction_options, 'precision')]
   for key, _ in changes:

@@ -141,8 +141,9 @@ class Evaluator:
     if f not in self._compiled:
       run: Any = lambda state, batch, rng: f(state, batch, rng, self.plan.samples)
       if not subject.summarised:
-        args = (f, self.plan.samples, self.plan.chunk, self.ignored)
-        run = functools.partial(predict.predict, *args)
+        run = functools.partial(
+          predict.predict, f, self.plan.samples, self.plan.chunk, self.ignored
+        )
       self._compiled[f] = jax.jit(run, out_shardings=sharding.split(self.mesh))
     return self._compiled[f]
 

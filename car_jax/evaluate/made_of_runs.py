@@ -64,8 +64,8 @@ def load(text: str, single: Callable[[str], Loaded]) -> Loaded:
   else:
     method = Mixture('tta', _turned(runs[0], first))
   crc = [kind, *(one.crc for one in loaded)]
-  made = dataclasses.replace(first, path=text, method=method, state=state, crc=crc)
-  return dataclasses.replace(made, members=tuple(loaded))
+  members = tuple(loaded)
+  return dataclasses.replace(first, path=text, method=method, state=state, crc=crc, members=members)
 
 
 def _trainings(run: str) -> list[Any]:

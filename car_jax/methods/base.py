@@ -94,8 +94,9 @@ def _precise_predictors(predictors: Callable) -> Callable:
   @functools.wraps(predictors)
   def computed(self: Computed) -> dict[str, Sampler]:
     bound = lambda draw: functools.partial(_precise(lambda _, *args: draw(*args)), self)
-    found = {k: f if isinstance(f, Sampler) else Sampler(f) for k, f in predictors(self).items()}
-    return {k: dataclasses.replace(f, draw=bound(f.draw)) for k, f in found.items()}
+    sampler = lambda f: f if isinstance(f, Sampler) else Sampler(f)
+    samplers = {name: sampler(f) for name, f in predictors(self).items()}
+    return {name: dataclasses.replace(s, draw=bound(s.draw)) for name, s in samplers.items()}
 
   return computed
 
@@ -162,6 +163,11 @@ class Method(Computed):
     Samplers. The first is the method's own, the others are the baselines that come free with it.
     """
     raise NotImplementedError
+
+  @property
+  def own_predictor(self) -> Sampler:
+    """The first of `predictors`."""
+    return next(iter(self.predictors().values()))
 
   def logits(self, state: Any, batch: Batch) -> Array:
     """[B, H, W, C] float32 at the size of batch['labels'], where the method has logits."""

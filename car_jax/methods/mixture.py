@@ -43,19 +43,15 @@ TURNS = {'mirror': Turn(True), 'mirror_rows': Turn(True, 2), 'rot90': Turn(False
 
 def all_of(turns: Collection[Turn]) -> list[Turn]:
   """What comes of such turns one after another, the image as it is first."""
-  found = {Turn()}
-  while more := {one.then(other) for one in found for other in turns} - found:
-    found |= more
-  return sorted(found)
+  group = {Turn()}
+  while more := {one.then(other) for one in group for other in turns} - group:
+    group |= more
+  return sorted(group)
 
 
 def _of_maps(turn: Callable[[Array], Array], x: Array) -> Array:
   """[.., H, W, C]"""
   return jnp.moveaxis(turn(jnp.moveaxis(jnp.asarray(x), -1, 0)), 0, -1)
-
-
-def _own(method: Method) -> Sampler:
-  return next(iter(method.predictors().values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +81,7 @@ class Mixture(Method):
     return any(member.method.reads_black_box for member in self._members)
 
   def predictors(self) -> dict[str, Any]:
-    most = max(_own(member.method).together for member in self._members)
+    most = max(member.method.own_predictor.together for member in self._members)
     whole = all(member.method.has_logits for member in self._members)
     return {self._name: Sampler(self._predict, whole, len(self._members) * most)}
 
@@ -117,6 +113,6 @@ class Mixture(Method):
       probs = jnp.broadcast_to(probs, (probs.shape[0], n, *probs.shape[2:]))
       samples = Samples(probs, baselines.uniform(probs.shape[0], n))
     else:
-      samples = _own(member.method)(state, seen, rng, n)
+      samples = member.method.own_predictor(state, seen, rng, n)
     probs = sizes.as_labels(samples, seen).probs
     return samples.replace(probs=_of_maps(member.turn.back, probs), marginal=None)
