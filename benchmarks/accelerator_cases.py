@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +36,7 @@ class Program:
 
   carries: the result begins with what takes the first argument's place in the next call, whose
   memory it may take. host: the batch that is the second argument, as it comes from the pipeline.
+  share: of a training's steps.
   """
 
   name: str
@@ -44,6 +45,7 @@ class Program:
   images: float
   carries: bool = False
   host: Mapping[str, np.ndarray] | None = None
+  share: float = 1.0
   note: str = ''
 
 
@@ -60,9 +62,19 @@ def with_dtype(node: Any, dtype: str) -> bool:
   return 'dtype' in node or any(inner)
 
 
-def training(path: str, toy_path: str, dtype: str, toy: bool, mesh: Mesh) -> Iterator[Program]:
-  """Every kind of step that a config's training has, at the published size and batch."""
-  config = configs.load(toy_path if toy else path)
+def training(
+  path: str,
+  toy_path: str,
+  dtype: str,
+  toy: bool,
+  mesh: Mesh,
+  changes: Sequence[tuple[str, str]] = (),
+) -> Iterator[Program]:
+  """Every kind of step that a config's training has, at the published size and batch.
+
+  changes: of the config's options, such as these, but for the toy's.
+  """
+  config = configs.load(toy_path) if toy else configs.load(path, changes)
   name = pathlib.Path(path).stem + (f':{path.partition(":")[2]}' if ':' in path else '')
   if not with_dtype(config.method, dtype) and dtype != 'float32':
     raise Unavailable(f'{name}: its nets have no dtype')
@@ -81,6 +93,7 @@ def training(path: str, toy_path: str, dtype: str, toy: bool, mesh: Mesh) -> Ite
       images=config.data.batch,
       carries=True,
       host=host,
+      share=count / costs.CYCLE,
       note=f'{count} of {costs.CYCLE} steps' if len(begun.kinds) > 1 else '',
     )
 

@@ -3,10 +3,11 @@
 import importlib
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import timing
+from benchmarks import accelerator, steps, timing
 from car_jax import config as configs
 
 
@@ -14,14 +15,11 @@ from car_jax import config as configs
 def small(monkeypatch):
   """The smoke configs' methods with smaller nets: that a benchmark runs does not hang on them."""
   load = configs.load
-  smaller = lambda path: load(path.replace('configs/smoke.py', 'tests/small.py'))
+  smaller = lambda path, *more: load(path.replace('configs/smoke.py', 'tests/small.py'), *more)
   monkeypatch.setattr(configs, 'load', smaller)
 
 
-STEPS = pytest.param('car_steps', marks=pytest.mark.slow)  # tests/methods/test_car.py steps too
-
-
-@pytest.mark.parametrize('name', [STEPS if n == 'car_steps' else n for n in benchmarks.NAMES])
+@pytest.mark.parametrize('name', benchmarks.NAMES)
 def test_runs_at_toy_size(name, capsys):
   assert timing.command(importlib.import_module(f'benchmarks.{name}').main, ['--toy']) == 0
   assert capsys.readouterr().out
@@ -54,5 +52,22 @@ def test_what_is_beyond_a_limit_is_said_and_counts(capsys):
 
 
 def test_a_misspelt_name_is_refused(capsys):
-  assert benchmarks.main(['car_step']) == 2
-  assert 'car_steps' in capsys.readouterr().err
+  assert benchmarks.main(['step']) == 2
+  assert 'steps' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', steps.CASES)
+def test_steps_of_published_nets_see_fewer_and_smaller_images(name):
+  case = steps.CASES[name]
+  config = configs.load(case.config, [*case.changes.items()])
+  assert config.data.batch <= 12
+  assert max(np.ravel((config.data.source or config.data).size)) <= 256
+
+
+def test_a_step_slower_than_its_limit_is_counted(monkeypatch, capsys):
+  row = accelerator.Row('x', 'float32', compile_s=1.0, step_s=2.0)
+  kind = lambda share: SimpleNamespace(name='x', share=share)
+  monkeypatch.setattr(steps, 'training', lambda *_: [kind(0.2), kind(0.8)])
+  monkeypatch.setattr(steps.accelerator, 'measured', lambda *_, **__: row)
+  assert steps.measure('ssn', toy=False) == ['ssn: step 2.00 s']  # the mean of 2 and 2, of 1.5
+  assert steps.measure('car', toy=False) == []
