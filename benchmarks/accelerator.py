@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 
 from benchmarks import accelerator_cases as cases
 from benchmarks import peaks, timing
-from car_jax import files, folders, operations, sharding
+from car_jax import files, folders, memory, operations, sharding
 from car_jax.errors import UserError, nearest, reason
 from car_jax.report import table
 
@@ -66,8 +66,9 @@ def measured(program: cases.Program, dtype: str, mesh: Mesh, *, run: bool = True
   start = time.perf_counter()
   compiled = traced.lower().compile()
   compile_s = time.perf_counter() - start
+  memory.give_back()
   used: Any = compiled.memory_analysis()
-  memory = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
+  needed = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
   chain = _Chain(compiled, program, mesh)
   step_s = chain.seconds(fed=False)
   fed_s = chain.seconds(fed=True) if program.host else None
@@ -76,7 +77,7 @@ def measured(program: cases.Program, dtype: str, mesh: Mesh, *, run: bool = True
     counted,
     compile_s=compile_s,
     step_s=step_s,
-    memory=memory - used.alias_size_in_bytes,
+    memory=needed - used.alias_size_in_bytes,
     mfu=flops / step_s / peak.flops(dtype) if peak else None,
     input_share=max(0.0, 1 - step_s / fed_s) if fed_s else None,
   )

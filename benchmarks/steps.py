@@ -1,8 +1,9 @@
 """Time and memory of training steps, with limits: python -m benchmarks.steps [CASE ..]
 
 Published nets in float32 on made-up images, small enough for two cores: compilation, then the
-shortest of several steps; each training in a process of its own, since memory is the peak of a
-process. Limits are there to notice what became slower; exit status 1 beyond one of them.
+shortest of several steps, which keep memory as in training (car_jax/memory.py); each training in a
+process of its own, since memory is the peak of a process. Limits are there to notice what became
+slower; exit status 1 beyond one of them.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 
 from benchmarks import accelerator, timing
 from benchmarks.accelerator_cases import training
+from car_jax import memory
 from car_jax.errors import UserError, nearest
 
 GB = 1e9
@@ -57,7 +59,8 @@ def measure(name: str, toy: bool) -> list[str]:
   mesh = Mesh(np.array(jax.devices()[:1]), ('data',))
   toy_config, changes = f'configs/smoke.py:{case.toy}', [*case.changes.items()]
   for program in training(case.config, toy_config, 'float32', toy, mesh, changes):
-    row = accelerator.measured(program, 'float32', mesh, run=not toy)
+    with memory.kept():
+      row = accelerator.measured(program, 'float32', mesh, run=not toy)
     compile_s, step_s = row.compile_s or 0.0, row.step_s or 0.0
     print(f'{program.name:30} compile {compile_s:6.1f} s   step {step_s:6.3f} s', flush=True)
     mean += program.share * step_s
@@ -71,6 +74,7 @@ def main(toy: bool, *names: str) -> list[str]:
   if unknown := [name for name in names if name not in CASES]:
     raise UserError(f'no training {unknown[0]!r}\n{nearest(unknown[0], CASES)}')
   if len(names) == 1:  # in this process
+    memory.one_heap()
     return measure(*names, toy)
   timing.describe()
   if toy:
