@@ -27,12 +27,12 @@ def seconds(arguments: tuple[str, ...], repeats: int) -> float:
 
 
 def main(toy: bool) -> list[str]:
-  slow = []
+  slow, allowed = [], timing.allowed(LIMIT)
   for name, arguments in COMMANDS.items():
     best = seconds(arguments, 1 if toy else 3)
-    limit = f'   limit {LIMIT}' if name in LIMITED else ''
+    limit = f'   limit {allowed:.1f}' if name in LIMITED else ''
     print(f'{name:42} {best:6.2f} s{limit}', flush=True)
-    slow += [f'{name} {best:.2f} s'] if limit and best > LIMIT else []
+    slow += [f'{name} {best:.2f} s'] if limit and best > allowed else []
   return slow
 
 

@@ -1,5 +1,9 @@
-"""What every benchmark shares: the machine, the shortest of several runs, the command line."""
+"""What every benchmark shares: the machine, the shortest of several runs, limits, the command line.
 
+Limits in seconds are those of two cores that do RATE; a slower machine has more time.
+"""
+
+import functools
 import os
 import sys
 import time
@@ -8,15 +12,17 @@ from typing import Any
 
 from car_jax.errors import exit_on_user_error
 
+RATE = 56e9  # floating-point operations a second, of 3x3 convolutions in float32
+
 
 def describe() -> None:
-  """Prints the device, the cores, jax's version and how busy the machine is."""
+  """Prints the device, the cores, jax's version, the machine's rate and how busy it is."""
   import jax
 
   device = jax.devices()[0]
   print(
     f'{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}, '
-    f'load {os.getloadavg()[0]:.1f}'
+    f'{rate() / 1e9:,.0f} GFLOP/s, load {os.getloadavg()[0]:.1f}'
   )
 
 
@@ -30,6 +36,27 @@ def shortest(work: Callable[[], Any], repeats: int) -> float:
     jax.block_until_ready(work())
     best = min(best, time.perf_counter() - start)
   return best
+
+
+@functools.cache
+def rate() -> float:
+  """Operations a second, of a 3x3 convolution of 64 channels in the shortest of several runs."""
+  import jax
+  import jax.numpy as jnp
+
+  images, size, channels = 32, 64, 64
+  x, kernel = jnp.ones((images, size, size, channels)), jnp.ones((3, 3, channels, channels))
+  axes = ('NHWC', 'HWIO', 'NHWC')
+  convolved = jax.jit(
+    lambda x: jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=axes)
+  )
+  shortest(lambda: convolved(x), 1)
+  return 2 * 9 * x.size * channels / shortest(lambda: convolved(x), 5)
+
+
+def allowed(limit: float) -> float:
+  """The limit of this machine, in the unit of `limit`, a time of the machine that does RATE."""
+  return limit * max(1.0, RATE / rate())
 
 
 def compiled(function: Callable, *arguments: Any, repeats: int) -> tuple[float, float]:

@@ -17,6 +17,7 @@ def small(monkeypatch):
   load = configs.load
   smaller = lambda path, *more: load(path.replace('configs/smoke.py', 'tests/small.py'), *more)
   monkeypatch.setattr(configs, 'load', smaller)
+  monkeypatch.setattr(timing, 'rate', lambda: timing.RATE)
 
 
 @pytest.mark.parametrize('name', benchmarks.NAMES)
@@ -45,6 +46,14 @@ def test_how_fast_formats_are_read(capsys):
   assert all(float(row[3].replace(',', '')) > 0 for row in rows)
 
 
+def test_a_slower_machine_has_more_time(monkeypatch):
+  assert timing.allowed(3.0) == 3
+  monkeypatch.setattr(timing, 'rate', lambda: timing.RATE / 2)
+  assert timing.allowed(3.0) == 6
+  monkeypatch.setattr(timing, 'rate', lambda: timing.RATE * 2)
+  assert timing.allowed(3.0) == 3
+
+
 def test_what_is_beyond_a_limit_is_said_and_counts(capsys):
   assert timing.command(lambda toy: ['step 9 s'], []) == 1
   assert 'beyond the limit: step 9 s' in capsys.readouterr().err
@@ -67,7 +76,7 @@ def test_steps_of_published_nets_see_fewer_and_smaller_images(name):
 def test_a_step_slower_than_its_limit_is_counted(monkeypatch, capsys):
   row = accelerator.Row('x', 'float32', compile_s=1.0, step_s=2.0)
   kind = lambda share: SimpleNamespace(name='x', share=share)
-  monkeypatch.setattr(steps, 'training', lambda *_: [kind(0.2), kind(0.8)])
+  monkeypatch.setattr(steps, 'training', lambda *_: [kind(0.25), kind(0.75)])
   monkeypatch.setattr(steps.accelerator, 'measured', lambda *_, **__: row)
   assert steps.measure('ssn', toy=False) == ['ssn: step 2.00 s']  # the mean of 2 and 2, of 1.5
   assert steps.measure('car', toy=False) == []

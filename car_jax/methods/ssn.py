@@ -29,7 +29,7 @@ from car_jax.nn.composed import Composition
 from car_jax.nn.layers import check_two_classes, of_two
 from car_jax.nn.mask_classification import MaskHead
 from car_jax.nn.resize import resize_bilinear
-from car_jax.options import Count, Positive, Weight, Width
+from car_jax.options import Count, Factor, Positive, Weight, Width
 from car_jax.typing import Array
 
 EPSILON = 1e-5
@@ -75,6 +75,8 @@ class SSN(Sampled):
   """Draws in pairs, one on either side of the mean."""
   mean_steps: Count = 0
   """First steps, in which the mean alone learns, by cross entropy."""
+  factor_scale: Factor = 1.0
+  """Multiplies factors: a small one lets draws begin close to the mean."""
   log_variance_limit: Weight = 0.0
   """Keeps the logarithm of variances within plus and minus this; 0 for no limit."""
   one_logit: bool = False
@@ -113,7 +115,8 @@ class SSN(Sampled):
     if self.log_variance_limit:
       log_variance = jnp.clip(log_variance, -self.log_variance_limit, self.log_variance_limit)
     variance = jnp.exp(log_variance) + 2 * EPSILON
-    return LowRank(mean, variance, factor.reshape(factor.shape[0], self.rank, *mean.shape[1:]))
+    factor = factor.reshape(factor.shape[0], self.rank, *mean.shape[1:])
+    return LowRank(mean, variance, self.factor_scale * factor)
 
   def classes(self, logits: Array) -> Array:
     """[.., K, H, W] -> logits of every class [.., C, H, W]."""
