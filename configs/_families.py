@@ -23,6 +23,7 @@ def methods(
       optim=dict(lr=1e-3),
       rank=10,
       samples=draws,
+      factor_scale=0.1,  # else many samples turn the background over for long
     ),
     prob_unet=dict(
       name='prob_unet',

@@ -22,7 +22,7 @@ TIME = 450.0  # seconds of a core that does 33 GFLOP/s, of a method
 HOUR = 3600.0  # the same, of a longer run
 MEMBERS = 4
 SMALL = methods((12, 24, 36, 48), guided=(8, 16, 32, 48))
-SMALL['ssn'] |= dict(mean_steps=400)  # else many samples turn the background over for long
+SMALL['ssn'] |= dict(mean_steps=400)
 MOSE = demo.METHODS['mose']
 SMALL |= dict(mose=MOSE | dict(model=MOSE['model'] | NORM))
 METHODS = demo.METHODS | SMALL | dict(member=demo.METHODS['deterministic'])

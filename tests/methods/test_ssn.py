@@ -1,5 +1,7 @@
 """SSN's distribution, step and predictions; the loss is replayed in tests/replay."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,6 +150,18 @@ def test_limits_keep_variances():
   numbers[..., 2:4] = [-30, 30]
   variance = method.distribution(jnp.asarray(numbers)).variance[0, :, 0, 0]
   np.testing.assert_allclose(variance, np.exp([-2, 2]) + 2 * EPSILON, rtol=1e-5)
+
+
+def test_draws_may_begin_close_to_the_mean():
+  numbers = jnp.asarray(RNG.normal(size=(2, 3, 3, 10)), jnp.float32)
+  usual, close = (
+    dataclasses.replace(METHOD, rank=3, factor_scale=scale).distribution(numbers)
+    for scale in (1.0, 0.1)
+  )
+  np.testing.assert_array_equal(close.mean, usual.mean)
+  np.testing.assert_array_equal(close.variance, usual.variance)
+  shared, own = RNG.normal(size=(2, 5, 3)), np.zeros((2, 5, 2, 3, 3))
+  np.testing.assert_allclose(close.drawn(shared, own), 0.1 * usual.drawn(shared, own), atol=1e-6)
 
 
 def test_a_composed_segmenter_underneath():
