@@ -32,7 +32,7 @@ from car_jax import config as configs
 from car_jax import registry
 from car_jax.data import adaptation, compact, labels, opening, pipeline
 from car_jax.data import options as data_options
-from car_jax.data.sources import DataInfo, Dataset
+from car_jax.data.sources import DataInfo, Dataset, Listed
 from car_jax.datasets import prepare
 from car_jax.reproduce import costs
 
@@ -55,7 +55,7 @@ def pictures(shape: tuple[int, int], count: int = 16) -> Dataset:
     }
     for k in range(count)
   ]
-  return Dataset(info, lambda split: records)
+  return Dataset(info, lambda split: Listed(records))
 
 
 def rates(config, shape: tuple[int, int], count: int, repeats: int) -> tuple[float, float]:

@@ -79,6 +79,6 @@ def fitted(splits: Mapping[str, Any]) -> dict[str, Any]:
   return changes | {'report.split': [*splits][-1]}
 
 
-def sizes(source: Any) -> list[tuple[int, int]]:
+def sizes(source: sources.Source) -> list[tuple[int, int]]:
   """(H, W) of all images; none of a split that is too large to look it up."""
-  return [] if sources.num_bytes(source) > MOST_BYTES else sources.sizes(source)
+  return [] if source.num_bytes > MOST_BYTES else source.sizes

@@ -131,7 +131,7 @@ class Domain:
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoDomains:
+class TwoDomains(sources.Stream):
   """A training split. An epoch is one of the source, cut to whole batches.
 
   The target has epochs of its own and loses no image. With `counts`, a file of the classes that a
@@ -177,7 +177,7 @@ class TwoDomains:
     if not self.target_options.counts:
       return None
     counts = importance.load(pathlib.Path(self.target_options.counts), self.target.info.num_classes)
-    return counts.of(sources.ids(self.target.records))
+    return counts.of(self.target.records.ids)
 
 
 def check_shares(batch: int, groups: int, views: int, hosts: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from car_jax.data.labels import UNLABELLED_COLOUR, flip_classes, twin_colour
-from car_jax.data.sources import DataInfo, Dataset, Source, num_bytes, sizes
+from car_jax.data.sources import DataInfo, Dataset, Source
 from car_jax.data.transforms import Example, Transform
 from car_jax.errors import UserError, nearest
 from car_jax.metrics.flips import Flip, mode_flips, mode_weights
@@ -80,7 +80,7 @@ def flipped(dataset: Dataset, text: str) -> Dataset:
   )
 
 
-class _Renumbered:
+class _Renumbered(Source):
   """Records with another number for the ignored class; the black box gets it from the label."""
 
   def __init__(self, source: Source, old: int | None, new: int):
@@ -89,11 +89,17 @@ class _Renumbered:
   def __len__(self) -> int:
     return len(self._source)
 
-  def image_sizes(self) -> list[tuple[int, int]]:
-    return sizes(self._source)
+  @property
+  def ids(self) -> list[str]:
+    return self._source.ids
 
+  @property
+  def sizes(self) -> list[tuple[int, int]]:
+    return self._source.sizes
+
+  @property
   def num_bytes(self) -> int:
-    return num_bytes(self._source)
+    return self._source.num_bytes
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     record = self._source[index]

@@ -1,13 +1,12 @@
 """Small images made in memory on which readers disagree: for tests, smoke runs, a first look."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
 
 from car_jax.data.options import Data
-from car_jax.data.sources import DataInfo, Dataset, colours, sliced, split_name
+from car_jax.data.sources import DataInfo, Dataset, Listed, colours, sliced, split_name
 from car_jax.errors import UserError, nearest
 from car_jax.options import Count, Positive, Range
 
@@ -41,12 +40,12 @@ class Fake(Data):
       licence='public domain',
     )
 
-    def split(text: str) -> Sequence[Any]:
+    def split(text: str) -> Listed:
       name = split_name(text)
       if name not in SIZES:
         raise UserError(f'no split {name!r} in the fake data set\n{nearest(name, SIZES)}')
       n = max(1, self.count * SIZES[name] // 4)
-      return sliced([_record(f'{name}-{i}', self.size or 32, info) for i in range(n)], text)
+      return Listed(sliced([_record(f'{name}-{i}', self.size or 32, info) for i in range(n)], text))
 
     return Dataset(info, split)
 

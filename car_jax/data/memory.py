@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.data.sources import DataInfo, Dataset, colours, sliced, split_name
+from car_jax.data.sources import DataInfo, Dataset, Source, colours, sliced, split_name
 from car_jax.errors import UserError, nearest
 
 
@@ -48,7 +48,7 @@ def dataset(
 
 
 @dataclasses.dataclass(frozen=True)
-class Records:
+class Records(Source):
   """Records as the pipeline takes them, checked."""
 
   source: Sequence[Mapping[str, Any]]

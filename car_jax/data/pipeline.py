@@ -24,14 +24,14 @@ import numpy as np
 from car_jax.data import class_flips, transforms
 from car_jax.data import options as data_options
 from car_jax.data.options import Data
-from car_jax.data.sources import DataInfo, Source, sizes
+from car_jax.data.sources import DataInfo, Source, Stream
 from car_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
 
 def train_batches(
-  source: Source,
+  source: Source | Stream,
   info: DataInfo,
   config: Any,
   *,
@@ -44,7 +44,7 @@ def train_batches(
 
   Raises UserError when the split is smaller than a batch or the images differ in size.
   """
-  if hasattr(source, 'train_batches'):  # a source that makes its batches, such as the 1-D toy
+  if isinstance(source, Stream):
     yield from source.train_batches(seed=seed, start_step=start_step, host=host, hosts=hosts)
     return
   data = data_options.of(config)
@@ -96,7 +96,7 @@ def cut(source: Source, config: Any) -> str:
   data = data_options.of(config)
   if not (size := data.eval_size):
     return ''
-  every = sizes(source)
+  every = source.sizes
   small = [i for i, shape in enumerate(every) if min(shape) < size]
   if small and not data.pad:
     transforms.CentreCrop(size, 'eval_size')(source[small[0]])
@@ -113,7 +113,7 @@ def shapes(source: Source, config: Any) -> list[tuple[int, int]]:
   """What tells the shapes of an evaluation's examples apart: the images' sizes, before data.fit."""
   if size := data_options.of(config).eval_size:
     return [(size, size)] * len(source)
-  return sizes(source)
+  return source.sizes
 
 
 def steps_per_epoch(count: int, batch: int) -> int:

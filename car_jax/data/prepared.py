@@ -6,6 +6,7 @@ it imports whatever module a features.json names, and takes a description whose 
 
 import dataclasses
 import difflib
+import functools
 import os
 import pathlib
 import re
@@ -14,7 +15,7 @@ from typing import Any
 
 from car_jax import files, paths
 from car_jax.data.options import Data
-from car_jax.data.sources import DataInfo, Dataset, check_range, split_name
+from car_jax.data.sources import DataInfo, Dataset, Source, check_range, split_name
 from car_jax.errors import UserError, nearest, reading
 
 KNOWN = (
@@ -196,12 +197,11 @@ def version_folder(folder: pathlib.Path) -> pathlib.Path | None:
   return max(versions, key=lambda p: tuple(map(int, p.name.split('.'))), default=None)
 
 
-class _Records:
+class _Records(Source):
   """One split of a prepared folder. Damage is reported with the folder's name."""
 
   def __init__(self, builder: Any, split: str, folder: pathlib.Path):
     self._folder, self._builder, self._split = folder, builder, split
-    self._sizes: list[tuple[int, int]] | None = None
     name = split_name(split)
     if name not in builder.info.splits:
       raise UserError(f'no split {name!r} in {folder}\n{nearest(name, builder.info.splits)}')
@@ -222,17 +222,18 @@ class _Records:
       raise self._damaged(e) from None
     return record | {k: record[k].decode() for k in ('id', 'group')}
 
+  @functools.cached_property
   def ids(self) -> list[str]:
     return [record['id'].decode() for record in self._undecoded('id')]
 
+  @property
   def num_bytes(self) -> int:
     return int(self._builder.info.splits[split_name(self._split)].num_bytes)
 
-  def image_sizes(self) -> list[tuple[int, int]]:
-    if self._sizes is None:
-      shapes = [record['image']['shape'] for record in self._undecoded()]
-      self._sizes = [(int(h), int(w)) for h, w, *_ in shapes]
-    return self._sizes
+  @functools.cached_property
+  def sizes(self) -> list[tuple[int, int]]:
+    shapes = [record['image']['shape'] for record in self._undecoded()]
+    return [(int(h), int(w)) for h, w, *_ in shapes]
 
   def _undecoded(self, *but: str) -> Iterator[dict[str, Any]]:
     import tensorflow_datasets as tfds

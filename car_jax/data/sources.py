@@ -5,10 +5,14 @@ group (the patient, the scene: what must not be shared between splits), both str
 uint8 [H, W], another model's prediction, where the data set has one.
 """
 
+import abc
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from car_jax.errors import UserError
 
@@ -47,10 +51,44 @@ def from_json(saved: Mapping[str, Any]) -> DataInfo:
   return DataInfo(**empty | plain, flips=flips)
 
 
-class Source(Protocol):
+class Source(abc.ABC):
+  """Records in a fixed order. What is told of all of them decodes none where it need not."""
+
+  @abc.abstractmethod
   def __len__(self) -> int: ...
 
+  @abc.abstractmethod
   def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+  @functools.cached_property
+  def ids(self) -> list[str]:
+    """Of all records."""
+    return [self[i]['id'] for i in range(len(self))]
+
+  @functools.cached_property
+  def sizes(self) -> list[tuple[int, int]]:
+    """(H, W) of all records' images."""
+    shapes = (self[i]['image'].shape for i in range(len(self)))
+    return [(int(shape[0]), int(shape[1])) for shape in shapes]
+
+  @property
+  def num_bytes(self) -> int:
+    """How large the whole split is on the disk; 0 for what is made in memory."""
+    return 0
+
+
+class Stream(abc.ABC):
+  """A training split that makes its own batches."""
+
+  @abc.abstractmethod
+  def __len__(self) -> int:
+    """Examples of an epoch."""
+
+  @abc.abstractmethod
+  def train_batches(
+    self, *, seed: int, start_step: int = 0, host: int = 0, hosts: int = 1
+  ) -> Iterator[dict[str, np.ndarray]]:
+    """This host's rows of batches start_step, start_step + 1, .. without end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,44 +96,46 @@ class Dataset:
   """`split('validation[:50%]')` follows TFDS' way of slicing; records have a fixed order."""
 
   info: DataInfo
-  split: Any
-
-
-def ids(records: Source) -> list[str]:
-  """Of all records, in their order; prepared ones are not decoded for it."""
-  read = getattr(records, 'ids', lambda: [records[i]['id'] for i in range(len(records))])
-  return read()
-
-
-def sizes(records: Source) -> list[tuple[int, int]]:
-  """(H, W) of all records' images, in their order; prepared ones are not decoded for it."""
-  if hasattr(records, 'image_sizes'):
-    return records.image_sizes()
-  shapes = (records[i]['image'].shape for i in range(len(records)))
-  return [(int(shape[0]), int(shape[1])) for shape in shapes]
+  split: Callable[[str], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Picked:
+class Listed(Source):
+  """Records that are in memory."""
+
+  records: Sequence[dict[str, Any]]
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return self.records[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class Picked(Source):
   """Some records of a source, in the given order."""
 
-  source: Any
+  source: Source
   indices: Sequence[int]
 
   def __len__(self) -> int:
     return len(self.indices)
 
-  def image_sizes(self) -> list[tuple[int, int]]:
-    every = sizes(self.source)
-    return [every[int(i)] for i in self.indices]
-
   def __getitem__(self, k: int) -> dict[str, Any]:
     return self.source[int(self.indices[k])]
 
+  @functools.cached_property
+  def ids(self) -> list[str]:
+    return [self.source.ids[int(i)] for i in self.indices]
 
-def num_bytes(records: Source) -> int:
-  """How large the whole split is on the disk; 0 for what is made in memory."""
-  return records.num_bytes() if hasattr(records, 'num_bytes') else 0
+  @functools.cached_property
+  def sizes(self) -> list[tuple[int, int]]:
+    return [self.source.sizes[int(i)] for i in self.indices]
+
+  @property
+  def num_bytes(self) -> int:
+    return self.source.num_bytes
 
 
 def check_range(split: str, count: int) -> None:

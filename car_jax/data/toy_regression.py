@@ -17,7 +17,7 @@ import numpy as np
 from car_jax import options
 from car_jax.data import pipeline
 from car_jax.data.options import Data
-from car_jax.data.sources import DataInfo, Dataset
+from car_jax.data.sources import DataInfo, Dataset, Stream
 from car_jax.errors import UserError, nearest
 from car_jax.options import Positive, Range, Share
 from car_jax.typing import Array
@@ -79,7 +79,7 @@ def as_batch(x: Any, y: Any, pi: Any, sigma: Any) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fresh:
+class Fresh(Stream):
   """Batches of new points in every step; nothing is ever seen twice.
 
   Batch k is a function of (seed, k) alone, and shuffled: its first rows are a fair draw.

@@ -81,10 +81,10 @@ def check_training(source: Any, data: Any) -> None:
 
   Not looked at: sources that make their own batches, and splits of more than MOST_BYTES.
   """
-  if hasattr(source, 'train_batches') or sources.num_bytes(source) > MOST_BYTES:
+  if isinstance(source, sources.Stream) or source.num_bytes > MOST_BYTES:
     return
   data = data_options.of(data)
-  shapes, size = sources.sizes(source), data.size
+  shapes, size = source.sizes, data.size
   counts = collections.Counter(shapes)
   where = lambda shape: f'{source[shapes.index(shape)]["id"]} is {shape[1]}x{shape[0]}'
   (usual, _), *others = counts.most_common()

@@ -22,7 +22,7 @@ from PIL import Image
 from car_jax import files, lookup, options, pictures
 from car_jax.data import labels, pipeline
 from car_jax.data.options import Data
-from car_jax.data.sources import DataInfo, Dataset, sliced, split_name
+from car_jax.data.sources import DataInfo, Dataset, Stream, sliced, split_name
 from car_jax.data.transforms import nearest_resized
 from car_jax.errors import UserError, naming, nearest, reading
 from car_jax.generate import style
@@ -231,7 +231,7 @@ class Captioned(Data):
     """Raises UserError for files that cannot be used, before the first batch."""
     return Dataset(DataInfo('captioned', 0, (), (), 0), self.split)
 
-  def split(self, text: str) -> 'Stream':
+  def split(self, text: str) -> 'Captions':
     split = split_name(text)
     if self.captions or self.root:
       root = pathlib.Path(self.root)
@@ -247,7 +247,7 @@ class Captioned(Data):
         f'{len(scenes)} scenes, fewer than a batch of {self.batch}\n'
         f'  use --config.data.batch={len(scenes)} or less'
       )
-    return Stream(self, scenes, self.words())
+    return Captions(self, scenes, self.words())
 
   def words(self) -> tokenizers.Tokenizer:
     """The tokenizer. Raises UserError by path."""
@@ -286,7 +286,7 @@ def resized(x: np.ndarray, side: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stream:
+class Captions(Stream):
   """A training split, which makes its own batches."""
 
   data: Captioned
@@ -313,7 +313,7 @@ class Stream:
 class Steps:
   """Step k of this host as a finished batch of `local` rows: grain's random-access source."""
 
-  stream: Stream
+  stream: Captions
   seed: int
   skip: int
   host: int

@@ -13,7 +13,7 @@ import numpy as np
 
 from car_jax import paths
 from car_jax.data import pipeline
-from car_jax.data.sources import DataInfo
+from car_jax.data.sources import DataInfo, Source
 from car_jax.errors import UserError, nearest
 from car_jax.evaluate import predict
 from car_jax.evaluate.gallery import as_large
@@ -68,7 +68,7 @@ class Summary:
     return words if self.equal else f'{words}, with weights'
 
 
-class Dataset:
+class Dataset(Source):
   """Images with their readers and what everybody predicted.
 
   info: DataInfo. subjects: rows of the report, whose predictions come with `batches`. summaries:
@@ -205,9 +205,6 @@ class Dataset:
 
   def __len__(self) -> int:
     return len(self.ids)
-
-  def image_sizes(self) -> list[tuple[int, int]]:
-    return self.sizes
 
   def __getitem__(self, i: int) -> dict[str, Any]:
     """As in data/sources.py; a picture of another size is brought to that of its labels."""

@@ -156,7 +156,7 @@ def _blank(data: options.Data, given: Source, seen: Mapping[str, int]) -> source
 
 
 @dataclasses.dataclass(frozen=True)
-class _Blank:
+class _Blank(sources.Source):
   """A split of one image, over and over."""
 
   record: Mapping[str, Any]
@@ -168,5 +168,6 @@ class _Blank:
   def __getitem__(self, index: int) -> dict[str, Any]:
     return dict(self.record) | dict(id=str(index), group=str(index))
 
+  @property
   def ids(self) -> list[str]:
     return [*map(str, range(self.count))]

@@ -24,6 +24,7 @@ from car_jax import ahead, errors, folders, loop, metrics, paths
 from car_jax import config as configs
 from car_jax.data import labels, memory
 from car_jax.data import options as data_options
+from car_jax.data.sources import Source
 from car_jax.errors import UserError, command_line, exit_on_user_error
 from car_jax.evaluate import checkpointed, pictures
 from car_jax.generate import pipelines, samplers, style, weights
@@ -106,7 +107,7 @@ def segmenter_config(data: Captioned) -> Any:
   return configs.complete(config)
 
 
-class Labelled:
+class Labelled(Source):
   """The drawn scenes as a segmenter learns them, with train ids."""
 
   def __init__(self, scenes: Drawn):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from car_jax.data import adaptation, compact, importance, opening, pipeline, prepared
-from car_jax.data.sources import DataInfo, Dataset
+from car_jax.data.sources import DataInfo, Dataset, Source
 from car_jax.errors import UserError
 
 SIDE, IGNORED = 8, 255
@@ -18,7 +18,7 @@ CONFIG = dict(name='streets', train='adaptation', batch=4, threads=1, source=SOU
 SINGLE = dict(groups=3, views=0, size=SIZE, scale=(1.0, 1.0), mirror=False)
 
 
-class Records:
+class Records(Source):
   """Plain images: every pixel is `first` plus the record's number; so is the label, modulo 3."""
 
   def __init__(self, first, count):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from car_jax.data import class_flips, compact, labels, opening, pipeline
-from car_jax.data.sources import DataInfo, Dataset
+from car_jax.data.sources import DataInfo, Dataset, Listed
 from car_jax.errors import UserError
 from car_jax.metrics import flips
 
@@ -29,7 +29,7 @@ def city(count=4, black_box=True) -> Dataset:
     | (dict(black_box=draw()) if black_box else {})
     for i in range(count)
   ]
-  return Dataset(info, lambda split: records)
+  return Dataset(info, lambda split: Listed(records))
 
 
 def test_the_published_numbers_of_cityscapes():

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from car_jax.data import compact, corruptions, pipeline
-from car_jax.data.sources import DataInfo
+from car_jax.data.sources import DataInfo, Source
 from car_jax.errors import UserError
 
 NAMES = sorted(corruptions.CORRUPTIONS)
@@ -95,7 +95,7 @@ def test_what_is_no_corruption(text, told):
     corruptions.parse(text)
 
 
-class Records:
+class Records(Source):
   def __len__(self):
     return 5
 

@@ -17,23 +17,23 @@ import numpy as np
 import pytest
 
 from car_jax.data import compact, pipeline
-from car_jax.data.sources import DataInfo
+from car_jax.data.sources import DataInfo, Source, Stream
 from car_jax.errors import UserError
 
 READERS = 3
 
 
-class Records:
+class Records(Source):
   """Ten images whose first pixel is their number; record i has 1 + i % 3 readers who say j."""
 
   def __init__(self, count=10, sizes=(8,)):
-    self.count, self.sizes = count, sizes
+    self.count, self.sides = count, sizes
 
   def __len__(self):
     return self.count
 
   def __getitem__(self, i):
-    size = self.sizes[i % len(self.sizes)]
+    size = self.sides[i % len(self.sides)]
     image = np.random.default_rng(i).integers(0, 256, (size, size, 1)).astype(np.uint8)
     image[0, 0] = i
     labels = np.stack([np.full((size, size), j, np.uint8) for j in range(1 + i % READERS)])
@@ -331,7 +331,10 @@ def test_an_error_of_the_source_reaches_the_user():
 
 
 def test_a_source_may_make_its_own_batches():
-  class Own:
+  class Own(Stream):
+    def __len__(self):
+      return 1
+
     def train_batches(self, **kw):
       yield kw
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from car_jax.data import class_flips, compact, pipeline
-from car_jax.data.sources import DataInfo, Dataset
+from car_jax.data.sources import DataInfo, Dataset, Source
 
 SHAPE = (6, 8)
 INFO = DataInfo(
@@ -14,7 +14,7 @@ INFO = DataInfo(
 )
 
 
-class Records:
+class Records(Source):
   def __len__(self):
     return 4
 

@@ -5,7 +5,7 @@ import pathlib
 import cv2
 import numpy as np
 
-from car_jax.data import opening, sources
+from car_jax.data import opening
 from car_jax.datasets import prepare
 
 
@@ -29,7 +29,7 @@ def records(name: str, data_dir: pathlib.Path, split: str = 'train') -> dict[str
   """What train.py would read: id -> record."""
   source = opening.open_dataset({'name': name, 'data_dir': str(data_dir)}).split(split)
   found = {r['id']: r for r in (source[i] for i in range(len(source)))}
-  assert sources.ids(source) == [*found]
+  assert source.ids == [*found]
   return found
 
 

@@ -173,7 +173,7 @@ def test_every_listed_config(name, config, source, tmp_path, capsys):
   for split in builder.info.splits:
     records = [*tfds.data_source(full, split=split, data_dir=tmp_path, download=False)]
     assert len(records) == builder.info.splits[split].num_examples > 0
-    assert [r['id'].decode() for r in records] == ours.split(split).ids()
+    assert [r['id'].decode() for r in records] == ours.split(split).ids
     for record in records:
       check(record, features, builder.info.metadata)
       groups[split].add(record['group'])

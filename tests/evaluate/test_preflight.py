@@ -27,7 +27,8 @@ def data(*sides):
     sources.split_name(text)
     if text not in names:
       raise UserError(f'no split {text!r}')
-    return [made[s].split('train')[0] | {'id': f'{text}-{i}'} for i, s in enumerate(sides)]
+    rows = [made[s].split('train')[0] | {'id': f'{text}-{i}'} for i, s in enumerate(sides)]
+    return sources.Listed(rows)
 
   return sources.Dataset(made[sides[0]].info, split)
 
