@@ -6,14 +6,14 @@ Letters: I images, N samples, M readers, H x W pixels, C classes.
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from car_jax import sharding
-from car_jax.data import transforms
+from car_jax.data import compact, transforms
 from car_jax.evaluate import pictures
 from car_jax.evaluate.harness import Batches, Evaluator
 from car_jax.evaluate.predict import Prediction, Subject
@@ -115,27 +115,53 @@ def collect(
 ) -> Collected:
   """Predicts the images `indices` of an evaluation again; the draws are the same.
 
-  batches and rng must be those of the evaluation, from the start; batches without a wanted image
-  are passed over. All processes take part, and each gets all cases.
+  batches and rng must be those of the evaluation, from the start. All processes take part, and
+  each gets all cases.
   """
-  wanted = {int(i) for i in indices}
-  needed = {int(results.batch[i]) for i in wanted}
   cases: dict[int, Case] = {}
   seconds: dict[str, float] = {}
   batch: dict[str, Any] = {}
+  for host, rows in _together(evaluator, batches, results, {int(i) for i in indices}):
+    batch = sharding.place_batch(host, evaluator.mesh)
+    predicted, took = _predicted(evaluator, subjects, batch, rng)
+    seconds |= {s: min(took[s], seconds.get(s, math.inf)) for s in took}
+    labels = evaluator.fetch({k: batch[k] for k in ('image', *LABELS)})
+    cases |= {i: _case(i, results.ids[i], k, labels, predicted) for i, k in rows.items()}
+  return Collected(dict(sorted(cases.items())), seconds, batch)
+
+
+def _together(
+  evaluator: Evaluator, batches: Batches, results: Results, wanted: set[int]
+) -> Iterator[tuple[dict[str, np.ndarray], dict[int, int]]]:
+  """Batches of these images alone, as large as the given ones: this process's rows of each, and the
+  rows of all processes by image.
+
+  An image stays in the process that reads it; where another has more, rows are repeated.
+  """
+  here, hosts = jax.process_index(), jax.process_count()
+  needed = {int(results.batch[i]) for i in wanted}
+  alike: dict[tuple[int, Any], list[list[Any]]] = {}  # (rows, shapes) -> images by process
   for k, host in enumerate(batches):
-    if k > max(needed, default=-1):
-      break
     if k in needed:
-      batch = sharding.place_batch(host, evaluator.mesh)
-      predicted, took = _predicted(evaluator, subjects, batch, rng)
-      seconds |= {s: min(took[s], seconds.get(s, math.inf)) for s in took}
-      labels = evaluator.fetch({k: batch[k] for k in ('image', *LABELS)})
-      start = int(np.searchsorted(results.batch, k))
-      for i, row in enumerate(np.flatnonzero(labels['valid']), start):
+      host = compact.numbers(host)
+      valid = evaluator.fetch(sharding.place_batch({'valid': host['valid']}, evaluator.mesh))
+      local, first = len(host['valid']), int(np.searchsorted(results.batch, k))
+      shapes = tuple((name, v.shape) for name, v in host.items())
+      by_host = alike.setdefault((local, shapes), [[] for _ in range(hosts)])
+      for i, place in enumerate(np.flatnonzero(valid['valid']), first):
         if i in wanted:
-          cases[i] = _case(i, results.ids[i], int(row), labels, predicted)
-  return Collected(cases, seconds, batch)
+          owner, row = divmod(int(place), local)
+          row = row if owner == here else 0
+          by_host[owner].append((i, {name: np.array(v[row]) for name, v in host.items()}))
+    if k >= max(needed, default=-1):
+      break
+  for (local, _), by_host in alike.items():
+    for start in range(0, max(map(len, by_host)), local):
+      parts = [images[start : start + local] for images in by_host]
+      rows = {i: h * local + k for h, part in enumerate(parts) for k, (i, _) in enumerate(part)}
+      own = parts[here] or next(filter(None, parts))
+      full = [own[min(k, len(own) - 1)][1] for k in range(local)]
+      yield {name: np.stack([image[name] for image in full]) for name in full[0]}, rows
 
 
 def _predicted(

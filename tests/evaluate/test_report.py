@@ -66,6 +66,29 @@ def renamed(content, names):
   )
 
 
+def test_what_is_shown_is_predicted_again_by_batches_of_what_is_shown(of_six, monkeypatch):
+  results, _, _, cases = of_six
+  subjects = predict.subjects(scene.Fake(), scene.STATE)
+  evaluator = harness.Evaluator(SPEC, scene.info(), detail=True, readers=True)
+  seen, predicted = [], evaluator.predict
+  monkeypatch.setattr(
+    evaluator, 'predict', lambda s, b, rng: seen.append(len(b['image'])) or predicted(s, b, rng)
+  )
+  wanted = (5, 0, 3, 2)  # of both batches
+  got = gallery.collect(evaluator, subjects, scene.batches(6, 4), results, wanted, rng=RNG).cases
+  assert seen == [4] * len(subjects)
+  assert [*got] == sorted(wanted)
+  everything = gallery.collect(
+    evaluator, subjects, scene.batches(6, 4), results, range(6), rng=RNG
+  ).cases
+  assert len(seen) == 3 * len(subjects)
+  for i in wanted:
+    jax.tree.map(np.testing.assert_array_equal, got[i].predictions, everything[i].predictions)
+    np.testing.assert_array_equal(got[i].image, everything[i].image)
+    assert got[i].id == results.ids[i]
+  assert cases.keys() <= everything.keys()
+
+
 def test_the_page_needs_nothing_else_and_its_links_lead_somewhere(written):
   text = written[2].read_text()
   page = Document(text)
