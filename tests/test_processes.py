@@ -250,13 +250,15 @@ def test_evaluation_is_that_of_one_process(tmp_path, variant):
   run = tmp_path / 'run'
   with Group(tmp_path, 1, *training(run, variant, steps=3)) as group:
     group.finish()
-  results = {}
+  results, shown = {}, {}
   for count, devices in [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]:
     out = tmp_path / f'{count}x{devices}'
     scored = ['eval', '--checkpoint', run, '--out', out, '--own', 'tests.small']
     with Group(tmp_path, count, *scored, devices=devices) as group:
       group.finish()
     results[count, devices] = numbers(json.loads((out / 'results.json').read_text()))
+    pictures = (out / 'pictures').glob('case-*')
+    shown[count, devices] = {p.name: p.read_bytes() for p in pictures}
   for (count, devices), numbers_of in results.items():
     one = results[1, count * devices]
     assert len(one) > 20
@@ -264,6 +266,7 @@ def test_evaluation_is_that_of_one_process(tmp_path, variant):
     np.testing.assert_allclose(
       [numbers_of[k] for k in one], [*one.values()], rtol=0, atol=1e-12, err_msg=variant
     )
+    assert shown[count, devices] == shown[1, count * devices] != {}
 
 
 @pytest.mark.slow
