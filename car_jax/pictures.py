@@ -93,6 +93,8 @@ def _decoded(raw: bytes, most: int) -> list[Picture]:
   from PIL import Image, UnidentifiedImageError
 
   try:
+    if Image.MAX_IMAGE_PIXELS:  # Pillow's own is a third of ours, which is checked below
+      Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MOST_PIXELS)
     opened: Image.Image = Image.open(io.BytesIO(raw))
   except UnidentifiedImageError:
     if raw[:4] in TIFF:  # a TIFF of several deep channels

@@ -30,9 +30,8 @@ from car_jax.evaluate import checkpointed, engine
 from car_jax.evaluate import predict as predictions
 from car_jax.evaluate.predict import Prediction
 from car_jax.methods.base import Batch, Method, Sampler
-from car_jax.methods.inference import Inference
 from car_jax.metrics.scores import entropy
-from car_jax.nn.windows import Sides
+from car_jax.nn.windows import Sides, sides
 from car_jax.predict import reading, values
 from car_jax.predict.windowed import windowed
 from car_jax.typing import Array
@@ -110,26 +109,48 @@ def _logits(method: Method, state: Any, batch: Batch, drawn: Prediction, calibra
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-  """How images are looked at: crop and stride as in methods/inference.py; None: see `of`."""
+  """How images are looked at: crop and stride as in methods/inference.py; None: see `of`.
+
+  Raises UserError for windows that leave gaps.
+  """
 
   crop: Sides | None = None
   stride: Sides | None = None
 
+  def __post_init__(self) -> None:
+    if self.stride is None:
+      return
+    if self.crop is None:
+      raise UserError(f'stride is {self.stride} without a crop\n  give the side of windows, too')
+    for c, s in zip(sides(self.crop), sides(self.stride), strict=True):
+      if not (0 < s <= c or s == c == 0):
+        mend = f'windows of {c} are 1 to {c} apart; without a stride, {third(c)}'
+        raise UserError(
+          f'crop is {self.crop} and stride {self.stride}\n'
+          f'  {mend if c else "whole images have no stride: leave it out"}'
+        )
+
   def of(self, shape: tuple[int, int], model: 'Predictor') -> 'Windows':
-    """For images of a shape: what was chosen, else what the method says itself, else the whole
-    image up to MOST_WHOLE pixels, and beyond windows of the size that the model was trained on.
+    """For images that the net sees in a shape: what was chosen, else windows of the method's own,
+    which are Windows(), else the whole image up to MOST_WHOLE pixels, and beyond windows of the
+    size that the model was trained on.
 
     Without a stride, windows are two thirds of their size apart.
     """
     crop = self.crop
     if crop is None:
-      own = isinstance(model.method, Inference) and model.method.crop
-      crop = 0 if own or math.prod(shape) <= MOST_WHOLE else model.size or UNKNOWN
-    if not crop:
-      return Windows(0, 0)
-    third = lambda side: max(1, side * 2 // 3)
-    both = (third(crop), third(crop)) if isinstance(crop, int) else (third(crop[0]), third(crop[1]))
-    return Windows(crop, both if self.stride is None else self.stride)
+      if model.method.has_windows:
+        return self
+      crop = 0 if math.prod(shape) <= MOST_WHOLE else model.size or UNKNOWN
+    if self.stride is not None:
+      return self
+    height, width = sides(crop)
+    return Windows(crop, (third(height), third(width))) if crop else Windows(0, 0)
+
+
+def third(side: int) -> int:
+  """How far apart windows are, without a stride."""
+  return max(1, side * 2 // 3)
 
 
 WHOLE_OR_WINDOWS = Windows()
@@ -258,6 +279,8 @@ class Predictor:
     """
     if samples < 1:
       raise UserError(f'samples is {samples}; expected 1 or more')
+    if not 0 <= seed < 2**32:
+      raise UserError(f'seed is {seed}; expected 0 to {2**32 - 1}')
     shape = images[0].shape[:2]
     sized = [self._sized(x) for x in images]
     example = [zlib.crc32(k.encode()) if isinstance(k, str) else k for k in keys]
@@ -267,9 +290,14 @@ class Predictor:
     batch = dict(image=np.stack(sized)[at], example=np.array(example, np.uint32)[at])
     if self._sizing:
       batch['labels'] = np.full((count, 1, *shape), -1, np.int32)
-    run = self._compiled(self.draws(samples), self._chunk(shape), windows.of(shape, self))
+    seen = windows.of(sized[0].shape[:2], self)
+    run = self._compiled(self.draws(samples), self._chunk(shape), seen)
     placed = sharding.place_batch(batch, self._mesh)
     return run(self.state, placed, jax.random.key(seed), self.calibrator)
+
+  def seen(self, shape: tuple[int, int]) -> tuple[int, int]:
+    """The size in which the net gets an image of a shape."""
+    return self._sized(np.zeros((*shape, 1), np.uint8)).shape[:2] if self._sizing else shape
 
   def _sized(self, image: np.ndarray) -> np.ndarray:
     """An image as the net gets it; config.data.fit and resize apply as in evaluation."""
@@ -281,7 +309,9 @@ class Predictor:
     return values.seen(example['image'])
 
   def _compile(self, samples: int, chunk: int, windows: Windows) -> Callable:
-    method = windowed(self.method, windows.crop or 0, windows.stride or 0)
+    method = self.method
+    if windows.crop is not None:
+      method = windowed(method, windows.crop, windows.stride or 0)
     predict = method.own_predictor
 
     def run(state: Any, batch: Batch, key: Array, calibrator: Any) -> Outputs:

@@ -58,6 +58,8 @@ def main(arguments: list[str]) -> int:
   samples = 8 if args.samples is None else args.samples
   if not 0 < samples <= MOST_SAMPLES:
     raise UserError(f'--samples cannot be {samples}\n  expected 1 to {MOST_SAMPLES:,}')
+  if not 0 <= args.seed < 2**32:
+    raise UserError(f'--seed cannot be {args.seed}\n  expected 0 to {2**32 - 1}')
   own.trust(args)
   from car_jax import ahead, lock, predictor, spans  # imports jax
   from car_jax.predict import run, sources, writing

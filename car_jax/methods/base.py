@@ -145,6 +145,15 @@ class Method(Computed):
     """Whether there are `features`."""
     return False
 
+  @property
+  def has_windows(self) -> bool:
+    """Whether it predicts by sliding windows of its own."""
+    return False
+
+  def without_windows(self) -> 'Method':
+    """The same without windows of its own."""
+    return self
+
   def init(self, seed: int, batch: Batch) -> Any:
     """Everything that training changes, as a pytree with an int32 scalar `.step`."""
     raise NotImplementedError

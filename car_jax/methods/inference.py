@@ -42,6 +42,13 @@ class Inference:
     windows.check(self.crop, self.stride)
     multiscale.check(self.scales)
 
+  @property
+  def has_windows(self) -> bool:
+    return bool(self.crop)
+
+  def without_windows(self) -> Any:
+    return dataclasses.replace(self, crop=0, stride=0)
+
   def predicted(self, net: Any, variables: Any, batch: Batch) -> Array:
     """Logits [B, H, W, C] float32 at the labels' size, which data.fit makes another than the
     image's; at the image's where there are none."""

@@ -28,6 +28,13 @@ class MCDropout(Method):
         'class probabilities\n  score it as it is; of an ensemble: ensemble:dropout:RUN,dropout:RUN'
       )
 
+  @property
+  def has_windows(self) -> bool:
+    return self._method.has_windows
+
+  def without_windows(self) -> 'MCDropout':
+    return MCDropout(self._method.without_windows(), self._what)
+
   def predictors(self) -> dict[str, Any]:
     return {'dropout': self._predict}
 

@@ -80,6 +80,14 @@ class Mixture(Method):
   def reads_black_box(self) -> bool:
     return any(member.method.reads_black_box for member in self._members)
 
+  @property
+  def has_windows(self) -> bool:
+    return all(member.method.has_windows for member in self._members)
+
+  def without_windows(self) -> 'Mixture':
+    whole = (dataclasses.replace(m, method=m.method.without_windows()) for m in self._members)
+    return Mixture(self._name, [*whole])
+
   def predictors(self) -> dict[str, Any]:
     most = max(member.method.own_predictor.together for member in self._members)
     whole = all(member.method.has_logits for member in self._members)

@@ -24,12 +24,18 @@ def starts(size: int, crop: int, stride: int) -> list[int]:
 
 
 def sliding(
-  apply: Callable[[Array], Array], image: Array, crop: tuple[int, int], stride: tuple[int, int]
+  apply: Callable[[Array], Array],
+  image: Array,
+  crop: tuple[int, int],
+  stride: tuple[int, int],
+  *,
+  tapered: bool = False,
 ) -> Array:
   """image [B, H, W, channels] -> logits [B, H, W, C]: the mean of those of the windows on a pixel.
 
-  `apply` gives logits of its input's size. It sees one window of all B images at a time, and
-  logits are added up as they come, so memory does not grow with the number of windows.
+  tapered: windows count less towards their borders. `apply` gives logits of its input's size. It
+  sees one window of all B images at a time, and logits are added up as they come, so memory does
+  not grow with the number of windows.
   """
   size = image.shape[1:3]
   crop = (min(crop[0], size[0]), min(crop[1], size[1]))
@@ -38,24 +44,36 @@ def sliding(
   if len(places) == 1:
     return apply(image)
   window = (image.shape[0], *crop, image.shape[-1])
+  weights = [taper(side) if tapered else np.ones(side, np.float32) for side in crop]
   logits = jax.eval_shape(apply, jax.ShapeDtypeStruct(window, image.dtype))
 
   def add(total: Array, place: Array) -> tuple[Array, None]:
     start = (zero := np.int32(0), place[0], place[1], zero)
     part = apply(jax.lax.dynamic_slice(image, start, window))
+    if tapered:
+      part = part * weights[0][:, None, None] * weights[1][:, None]
     here = jax.lax.dynamic_slice(total, start, part.shape)
     return jax.lax.dynamic_update_slice(total, here + part, start), None
 
   empty = jnp.zeros((image.shape[0], *size, logits.shape[-1]), logits.dtype)
-  down, across = (visits(*axis) for axis in zip(size, crop, (rows, columns), strict=True))
+  sums = zip(size, weights, (rows, columns), strict=True)
+  down, across = (summed(*axis) for axis in sums)
   # multiplied on the device: of large images the product is megabytes of a program
   return jax.lax.scan(add, empty, places)[0] / jnp.multiply(down[:, None, None], across[:, None])
 
 
-def visits(size: int, crop: int, begins: list[int]) -> np.ndarray:
-  """[size]: how many windows of an axis are on each place."""
-  past = np.arange(size) - np.array(begins)[:, None]
-  return ((past >= 0) & (past < crop)).sum(0, dtype=np.float32)
+def taper(side: int) -> np.ndarray:
+  """[side]: up to 1 in the middle of a window, down to its borders; of two windows that are apart
+  by whole pixels none is the same at any pixel."""
+  return (np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1) + 0.5) / side).astype('f4')
+
+
+def summed(size: int, weights: np.ndarray, begins: list[int]) -> np.ndarray:
+  """[size]: the weights of the windows of an axis on each place."""
+  out = np.zeros(size, np.float32)
+  for begin in begins:
+    out[begin : begin + len(weights)] += weights
+  return out
 
 
 def predicted(

@@ -11,7 +11,7 @@ import numpy as np
 
 from car_jax import pictures, spans
 from car_jax.data.sources import DataInfo
-from car_jax.errors import reading
+from car_jax.errors import UserError, reading
 from car_jax.predict import sources, values
 from car_jax.predict.sources import Item
 from car_jax.predict.volumes import Volume, read_dicom, read_nifti
@@ -54,9 +54,14 @@ class Content:
 def content(given: Any, text: str, info: DataInfo) -> Content:
   """An array or the path of a file. text: as of values.span_of. Raises UserError."""
   if isinstance(given, (str, pathlib.Path)):
-    return read(sources.item_of(pathlib.Path(given)), text, info, Problems())
+    item = sources.item_of(pathlib.Path(given))
+    out = read(item, text, info, Problems())
+    if len(sizes := {x.shape[:2] for x in out.images}) > 1:
+      several = ', '.join(f'{w}x{h}' for h, w in sorted(sizes))
+      raise UserError(f'{item.paths[0]}: pages of {several}\n  car-jax predict writes each')
+    return out
   array = np.asarray(given)
-  images = values.images(array, values.span_of(text, info))
+  images = values.images(array, values.span_of(text, info), given=bool(text))
   keys = [zlib.crc32(np.ascontiguousarray(x)) for x in images]  # type: ignore[arg-type]
   return Content(images, keys, single=array.ndim < 4)
 
@@ -76,7 +81,9 @@ def read(item: Item, text: str, info: DataInfo, problems: Problems) -> Content:
   if item.kind == 'array':
     with reading(path, 'an .npy array'):
       array = np.load(path)
-    return Content(values.images(array, span, str(path)), item.names, single=array.ndim < 4)
+    return Content(
+      values.images(array, span, str(path), given=bool(text)), item.names, single=array.ndim < 4
+    )
   pages = pictures.open_pages(path)
   images = [spans.shown_bytes(path, page, problems, page.shown.ndim == 3, span) for page in pages]
   return Content(images, item.names, single=len(images) == 1)

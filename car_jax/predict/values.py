@@ -28,26 +28,30 @@ def span_of(given: str, info: DataInfo, *, volume: bool = False) -> spans.Span:
   return known if known.percent or info.range.endswith(HOUNSFIELD) == volume else spans.Span()
 
 
-def images(array: Any, span: spans.Span, what: str = 'the image') -> list[np.ndarray]:
+def images(
+  array: Any, span: spans.Span, what: str = 'the image', *, given: bool = False
+) -> list[np.ndarray]:
   """An array's images: uint8 [H, W, 1 or 3], or float32 in [-1, 1].
 
   Bytes are taken as they are, and True is white. Floats from 0 to 1 have 0 black and 1 white; with
-  negative ones, from -1 to 1, -1 is black. All others need a span, which these obey too: values are
-  then brought to 8 bits, as `car-jax prepare` does it. Raises UserError.
+  negative ones, from -1 to 1, -1 is black; a span that was `given` they obey instead. All others
+  need a span: values are then brought to 8 bits, as `car-jax prepare` does it. Raises UserError.
   """
   array = checked(array, what)
   if array.dtype == bool:
     return [*(np.uint8(255) * array)]
   if array.dtype == np.uint8:
     return [*array]
-  if span.low is not None:
-    return [spans.to_bytes(what, x, span) for x in array]
-  if array.dtype.kind == 'f':
+  if array.dtype.kind == 'f' and not given:
     low, high = float(array.min()), float(array.max())  # nan where there is any
     if low >= 0 and high <= 1:
       return [*(array * 2 - 1).astype(np.float32)]
     if low >= -1 and high <= 1:
       return [*array.astype(np.float32)]
+  if span.low is not None:
+    return [spans.to_bytes(what, x, span) for x in array]
+  if array.dtype.kind == 'f' and (lost := int((~np.isfinite(array)).sum())):
+    raise UserError(f'{what}: {lost:,} of its values are not finite')
   raise UserError(
     f'{what}: {array.dtype} from {array.min():g} to {array.max():g}, which of them are black and '
     f'white?\n  {spans.MEND}'

@@ -14,12 +14,13 @@ from car_jax.typing import Array
 
 
 def windowed(method: Method, crop: windows.Sides, stride: windows.Sides) -> Method:
-  """The method that averages windows, `stride` apart; of the whole image for a crop of 0.
+  """The method that averages windows, `stride` apart, in place of those of its own; of the whole
+  image for a crop of 0.
 
   One with logits of its own averages them, see methods/inference.py; any other the probabilities
   of each of its samples.
   """
-  windows.check(crop, stride)
+  method = method.without_windows()
   if not crop:
     return method
   if isinstance(method, Inference):
@@ -33,8 +34,9 @@ class Windowed(Method):
 
   Draws are keyed by example: a latent is the same in every window, so that sample n is one
   segmentation. What follows from a window's content, such as which of MoSE's experts is drawn, may
-  change between windows; there the samples are blended. A sample's weight is the mean of its
-  windows'.
+  change between windows; there the samples are blended, and a window counts the more the nearer its
+  middle is, so that of samples that are label maps the nearer one is seen. A sample's weight is
+  the mean of its windows'.
   """
 
   def __init__(self, method: Method, crop: tuple[int, int], stride: tuple[int, int]):
@@ -69,7 +71,7 @@ class Windowed(Method):
       weight = jnp.broadcast_to(drawn.weight[:, None, None], (*probs.shape[:3], n))
       return jnp.concatenate([probs, weight], -1)
 
-    out = windows.sliding(apply, jnp.asarray(batch['image']), *self._sizes)
+    out = windows.sliding(apply, jnp.asarray(batch['image']), *self._sizes, tapered=True)
     probs = out[..., : n * classes].reshape(*out.shape[:3], n, classes)
     return Samples(jnp.moveaxis(probs, 3, 1), out[..., n * classes :].mean((1, 2)))
 

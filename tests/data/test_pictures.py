@@ -159,3 +159,13 @@ def test_interlaced_palette_and_bit_files_are_whole(tmp_path):
   found = pictures.open_picture(saved(tmp_path / 'p.png', picture))
   np.testing.assert_array_equal(found.values, np.asarray(picture))
   np.testing.assert_array_equal(found.shown, np.asarray(picture.convert('RGB')))
+
+
+def test_pillows_own_limit_is_no_smaller_than_ours(tmp_path, monkeypatch, recwarn):
+  Image.new('L', (60, 50)).save(tmp_path / 'x.png')
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1_000)
+  assert pictures.open_picture(tmp_path / 'x.png').shown.shape[:2] == (50, 60)
+  assert not recwarn.list
+  monkeypatch.setattr(pictures, 'MOST_PIXELS', 2_999)
+  with pytest.raises(UserError, match='more than 2,999 pixels'):
+    pictures.open_picture(tmp_path / 'x.png')

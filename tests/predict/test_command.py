@@ -321,7 +321,7 @@ def test_where_nothing_can_be_read_nothing_is_written(tmp_path, capsys):
     (('--save', 'maks'), "cannot save 'maks'\n  did you mean: masks"),
     (('--samples', '0'), '--samples cannot be 0'),
     (('--crop', 'x'), "--crop cannot be 'x'"),
-    (('--crop', '8', '--stride', '9'), 'stride from 1 to crop'),
+    (('--crop', '8', '--stride', '9'), 'windows of 8 are 1 to 8 apart'),
     (('--range', '5,1'), "--range cannot be '5,1'"),
     (('--config.method.experts=2',), 'cannot be changed after training'),
     (('--calibrator', 'nowhere.npz'), 'no calibrator nowhere.npz'),

@@ -1,25 +1,20 @@
 """A model in Python: what it says of an image follows from its method's own predictions."""
 
-import dataclasses
 import subprocess
 import sys
 import zlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.special import log_softmax, softmax, xlogy
 
 import car_jax
-from car_jax import predictor
 from car_jax.calibrate import base, files
 from car_jax.calibrate.temperature import Temperature
 from car_jax.data import transforms
 from car_jax.errors import UserError
-from car_jax.methods.base import Method, Samples, example_keys
-from car_jax.predict import windowed
 from tests.predict.models import saved, scene
 
 
@@ -170,7 +165,7 @@ def test_pictures_are_taken_as_they_are_seen(runs, tmp_path):
     (np.zeros((8, 8), complex), r'type complex128'),
     (np.full((8, 8), 300, np.uint16), r'uint16 from 300 to 300.*range=\(LOW, HIGH\)'),
     (np.full((8, 8), 1.5), r'float64 from 1.5 to 1.5'),
-    (np.full((8, 8), np.nan), r'float64 from nan'),
+    (np.full((8, 8), np.nan), '64 of its values are not finite'),
   ],
 )
 def test_arrays_that_are_no_image_are_one_message(runs, array, text):
@@ -189,6 +184,8 @@ def test_a_range_of_the_training_data_is_taken(tmp_path):
   np.testing.assert_array_equal(runs['100,2650'].predict(deep).mask, expected)
   with pytest.raises(UserError, match='which of them are black'):
     runs['-1000,400 HU'].predict(deep)  # a picture's values are no Hounsfield units
+  floats = image / np.float32(255)  # which say themselves what is black
+  np.testing.assert_array_equal(runs['100,2650'].predict(floats).mask, expected)
   each = runs['0%,100%']
   low, high = int(deep.min()), int(deep.max())
   np.testing.assert_array_equal(each.predict(deep).mask, each.predict(deep, range=(low, high)).mask)
@@ -204,6 +201,19 @@ def test_images_are_sized_as_in_evaluation_and_masks_are_not(tmp_path):
   batch = dict(image=transforms.model_image(fitted)[None], labels=np.zeros((1, 1, 32, 40), int))
   logits = np.asarray(model.method.logits(model.state, batch), np.float64)[0]
   np.testing.assert_allclose(out.probabilities, softmax(logits, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32])
+def test_seeds_are_of_32_bits(runs, seed):
+  with pytest.raises(UserError, match='expected 0 to 4294967295'):
+    car_jax.load(runs('mose')).predict(scene(32, 32, 0), seed=seed)
+
+
+def test_pages_of_several_sizes_are_one_message(runs, tmp_path):
+  first, *others = (Image.fromarray(scene(h, 40, h)) for h in (33, 20))
+  first.save(tmp_path / 'x.tif', save_all=True, append_images=others)
+  with pytest.raises(UserError, match='pages of 40x20, 40x33'):
+    car_jax.load(runs('mose')).predict(tmp_path / 'x.tif')
 
 
 def test_what_a_model_prints(runs):
@@ -228,65 +238,3 @@ def test_the_package_is_imported_without_jax():
   subprocess.run([sys.executable, '-c', code], check=True)
   with pytest.raises(AttributeError, match='no attribute'):
     _ = car_jax.nothing
-
-
-class Pixels(Method):
-  """Each sample is an image through a threshold that its draw moves: no pixel sees another one."""
-
-  num_classes, ignore_label = 2, None
-
-  def __init__(self, whole=0.0):
-    self.whole = whole  # how much the mean of what is seen counts
-
-  def predictors(self):
-    def predict(state, batch, rng, n):
-      z = jax.vmap(lambda key: jax.random.normal(key, (n,)))(example_keys(rng, batch))
-      image = jnp.asarray(batch['image'])[..., 0]
-      x = image[:, None] + z[..., None, None] + self.whole * image.mean((1, 2))[:, None, None, None]
-      share = jnp.abs(z) / jnp.abs(z).sum(1, keepdims=True)
-      return Samples(jnp.stack([jax.nn.sigmoid(x), jax.nn.sigmoid(-x)], -1), share)
-
-    return {'pixels': predict}
-
-
-def predicted(method, batch, n=3):
-  predict = next(iter(method.predictors().values()))
-  return predictor.outputs(method, predict, None, batch, jax.random.key(0), n)
-
-
-def test_windows_of_what_sees_single_pixels_are_the_whole():
-  rng = np.random.default_rng(0)
-  batch = dict(image=rng.uniform(-1, 1, (2, 37, 50, 3)).astype('f4'), example=np.uint32([3, 4]))
-  whole = predicted(Pixels(), batch)
-  parts = predicted(windowed.windowed(Pixels(), (16, 20), (11, 7)), batch)
-  for key in dataclasses.fields(predictor.Outputs):
-    np.testing.assert_allclose(getattr(parts, key.name), getattr(whole, key.name), atol=1e-5)
-
-
-def test_windows_are_averaged():
-  rng = np.random.default_rng(1)
-  image = rng.uniform(-1, 1, (1, 8, 12, 3)).astype('f4')
-  batch = dict(image=image, example=np.uint32([9]))
-  out = predicted(windowed.windowed(Pixels(2.0), 8, 4), batch)
-  total, visits = np.zeros((8, 12, 2)), np.zeros((12, 1))
-  for left in (0, 4):
-    window = dict(batch, image=image[:, :, left : left + 8])
-    total[:, left : left + 8] += predicted(Pixels(2.0), window).probabilities[0]
-    visits[left : left + 8] += 1
-  np.testing.assert_allclose(out.probabilities[0], total / visits, atol=1e-5)
-
-
-def test_which_images_go_by_windows(runs):
-  model = car_jax.load(runs('mose'))
-  of = lambda shape, **chosen: predictor.Windows(**chosen).of(shape, model)
-  assert of((1024, 2048)) == predictor.Windows(0, 0)
-  assert of((1024, 2049)) == predictor.Windows((32, 32), (21, 21))
-  assert of((4096, 4096), crop=0) == predictor.Windows(0, 0)
-  model.size = None  # of an imported model
-  assert of((4096, 4096)) == predictor.Windows((1024, 1024), (682, 682))
-  assert of((10, 10), crop=9) == predictor.Windows(9, (6, 6))
-  assert of((10, 10), crop=9, stride=2) == predictor.Windows(9, 2)
-  image = scene(40, 50, 0)
-  with pytest.raises(UserError, match='stride from 1 to crop'):
-    model.predict(image, crop=16, stride=17)
-  assert model.predict(image, crop=16).mask.shape == (40, 50)
