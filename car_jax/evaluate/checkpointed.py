@@ -19,7 +19,7 @@ from car_jax import checkpoints, combined, errors, folders, hub, lookup, loop, s
 from car_jax import config as configs
 from car_jax import paths as places
 from car_jax.data import opening, pipeline, sources
-from car_jax.errors import UserError, nearest, nearest_key
+from car_jax.errors import UserError, naming, nearest, nearest_key
 from car_jax.evaluate import made_of_runs, plan, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.made_of_runs import Loaded
@@ -81,7 +81,7 @@ def load(
     return made_of_runs.load(
       str(path), functools.partial(load, wish=wish, info=info, mesh=mesh, changes=changes)
     )
-  use = functools.partial(_opened, info=info, mesh=mesh, changes=changes)
+  use = functools.partial(_opened, path=path, info=info, mesh=mesh, changes=changes)
   return hub.read(path, wish, use)
 
 
@@ -89,12 +89,14 @@ def _opened(
   saved: checkpoints.Checkpoints,
   step: int,
   *,
+  path: str | pathlib.Path,
   info: sources.DataInfo | None,
   mesh: Any,
   changes: Sequence[tuple[str, str]],
 ) -> Loaded:
   meta = saved.meta(step)
-  config = configs.saved(meta['config'])
+  with naming(path):
+    config = configs.saved(meta['config'])
   check_changes(config, changes)
   config = configs.override(config, changes)
   learnt = sources.from_json(meta['data'])

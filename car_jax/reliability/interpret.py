@@ -45,7 +45,10 @@ class Reading:
       out[raw == value] = id
     if (wrong := raw[out < 0]).size:
       known = ', '.join(map(str, self.values))
-      raise UserError(f'{path}: a map has {int(wrong[0])}; --classes names {known}')
+      raise UserError(
+        f'{path}: a map has {int(wrong[0])}; --classes names {known}\n'
+        f'  a class may have several: add {int(wrong[0])}:NAME where predictions hold class ids'
+      )
     return out
 
 
