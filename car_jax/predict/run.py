@@ -185,7 +185,7 @@ class Run:
 
   def _name_windows(self, item: Item, shape: tuple[int, int]) -> None:
     """A line, once, where an image goes by windows that nobody asked for."""
-    windows = self.options.windows.of(shape, self.model)
+    windows = self.options.windows.of(self.model.seen(shape), self.model)
     if self._windows_named or self.options.windows.crop is not None or not windows.crop:
       return
     self._windows_named = True
