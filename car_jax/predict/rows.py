@@ -1,5 +1,6 @@
 """What predictions.csv says of an image or a volume. Letters: N samples, C classes."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from car_jax.data.sources import DataInfo
 from car_jax.predict.volumes import Volume
 from car_jax.report.table import csv
 
-BLOCK = 1 << 20  # pixels compared at a time
+GROUP = 512  # samples that are compared with as many others at a time
+BLOCK = 1 << 23  # pixels of all of them at a time
 AREA = 'area: '
 SCORES = {
   'mean_entropy': 'mean entropy',
@@ -63,20 +65,28 @@ def pairwise_dice(samples: np.ndarray, weights: np.ndarray, classes: Sequence[in
   """Mean Dice of two different samples [N, ..], by their weights [N], and over classes.
 
   A class that neither has counts 1. nan with one sample. As stochastic.pairwise_dice, for volumes
-  of any size.
+  of any size and any N: pairs of GROUP samples with GROUP others at a time.
   """
-  n, flat = len(samples), samples.reshape(len(samples), -1)
-  shared = np.zeros((len(classes), n, n))
-  for start in range(0, flat.shape[1], BLOCK):
-    block = flat[:, start : start + BLOCK]
-    for k, c in enumerate(classes):
-      mask = (block == c).astype(np.float32)  # whole numbers to 2^24 are exact
-      shared[k] += mask @ mask.T
-  area = np.einsum('kii->ki', shared)
-  total = area[:, :, None] + area[:, None]
-  dice = np.where(total > 0, 2 * shared / np.maximum(total, 1), 1.0).mean(0)
-  pairs = np.outer(weights, weights) * (1 - np.eye(n))
-  return float((dice * pairs).sum() / pairs.sum()) if pairs.any() else float('nan')
+  flat, weights = samples.reshape(len(samples), -1), np.asarray(weights, np.float64)
+  groups = [slice(k, k + GROUP) for k in range(0, len(flat), GROUP)]
+  alike = whole = 0.0
+  for i, j in itertools.combinations_with_replacement(groups, 2):
+    pairs = np.outer(weights[i], weights[j])
+    pairs *= 1 - np.eye(len(pairs)) if i == j else 2  # those of two groups, in either order
+    dice = sum(_dice(flat[i], flat[j], c) for c in classes) / len(classes)
+    alike, whole = alike + (dice * pairs).sum(), whole + pairs.sum()
+  return float(alike / whole) if whole else float('nan')
+
+
+def _dice(a: np.ndarray, b: np.ndarray, c: int) -> np.ndarray:
+  """Of a class, of each of the samples a [M, P] with each of b [N, P] -> [M, N]."""
+  shared, total = np.zeros((2, len(a), len(b)))
+  width = max(1, BLOCK // len(a))
+  for start in range(0, a.shape[1], width):
+    x, y = ((of[:, start : start + width] == c).astype(np.float32) for of in (a, b))
+    shared += x @ y.T  # whole numbers to 2^24 are exact
+    total += x.sum(1, np.float64)[:, None] + y.sum(1, np.float64)
+  return np.where(total > 0, 2 * shared / np.maximum(total, 1), 1.0)
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], info: DataInfo) -> str:
