@@ -216,7 +216,7 @@ class Run:
     single = self.model.single
     key = 'entropy' if single else 'mutual_information'
     images, made = [], []
-    file = str(place(item))
+    file = str(item.place)
     if content.volume is not None:
       worst = int(np.argmax([getattr(x, key).mean() for x in every]))
       chosen = content.images[worst], every[worst]
@@ -230,7 +230,7 @@ class Run:
         made += self.writer.picture(name, out)
         images.append(rows.row(name, file, out, info, None, single))
         made += self.writer.shown(name, image, out, key)
-    of = dict(place=str(place(item).absolute()), source=signature(item))
+    of = dict(place=str(item.place.absolute()), source=signature(item))
     record = of | dict(files=made, images=images)
     with folders.whole(self.out / DONE / f'{item.name}.json') as part:
       part.write_text(json.dumps(record))
@@ -238,9 +238,9 @@ class Run:
   def _record(self, item: Item) -> dict[str, Any] | None:
     """What was written of an item as it is now, if all of it is there."""
     record = self._complete(self.out / DONE / f'{item.name}.json')
-    if record and record['place'] != str(place(item).absolute()):
+    if record and record['place'] != str(item.place.absolute()):
       raise UserError(
-        f'{self.out} holds {item.name} of {record["place"]}, not of {place(item)}\n'
+        f'{self.out} holds {item.name} of {record["place"]}, not of {item.place}\n'
         '  name another --out, or predict all again with --new'
       )
     return record if record and record['source'] == signature(item) else None
@@ -255,7 +255,7 @@ class Run:
   def _earlier(self) -> Iterator[dict[str, Any]]:
     """What calls with other files left: of none of the items, nor of their files by other names."""
     names = {item.name for item in self.inputs.items}
-    places = {str(place(item).absolute()) for item in self.inputs.items}
+    places = {str(item.place.absolute()) for item in self.inputs.items}
     for path in sorted((self.out / DONE).rglob('*.json')):
       name = path.relative_to(self.out / DONE).as_posix().removesuffix('.json')
       record = None if name in names else self._complete(path)
@@ -281,11 +281,6 @@ class Run:
     with folders.whole(self.out / PAGE) as part:
       part.write_text(text, errors='backslashreplace')
     return every
-
-
-def place(item: Item) -> pathlib.Path:
-  """An item's file, or the folder of a series."""
-  return item.paths[0] if len(item.paths) == 1 else item.paths[0].parent
 
 
 def signature(item: Item) -> int:

@@ -20,6 +20,7 @@ MAGIC = b'DICM'  # at byte 128 of a DICOM file, whatever its name
 LABELS = ('masks', 'labels')  # folders that data of one's own have beside images/
 Series = dict[tuple[pathlib.Path, str], dict[pathlib.Path, volumes.Slice]]
 EXPECTED = 'no picture, .npy array, NIfTI or DICOM'
+LONGEST = 220  # bytes of a name, of the 255 of file systems: '-uncertainty.jpg.PID.part' is added
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Item:
   @property
   def volume(self) -> bool:
     return self.kind in ('nifti', 'dicom')
+
+  @property
+  def place(self) -> pathlib.Path:
+    """Its file, or the folder of a series."""
+    return self.paths[0] if len(self.paths) == 1 else self.paths[0].parent
 
   @property
   def names(self) -> list[str]:
@@ -60,7 +66,8 @@ def find(inputs: Sequence[str], out: pathlib.Path | None = None) -> Inputs:
   """What is in files and folders, at any depth, but in `out`.
 
   Hidden files and those of no known kind are noted; one of a known kind that cannot be read, or
-  that was named itself, is a problem. Raises UserError where nothing is there that can be read.
+  that was named itself, is a problem; with `out`, so is one whose name is too long for files there.
+  Raises UserError where nothing is there that can be read.
   """
   problems, items = Problems(), []
   seen: set[str] = set()
@@ -72,11 +79,14 @@ def find(inputs: Sequence[str], out: pathlib.Path | None = None) -> Inputs:
     paths = [*_inside(place, out, problems)] if whole else [place]
     paths = [path for path in paths if _is_new(path, seen, problems)]
     items += _items(place if whole else place.parent, paths, problems, named=not whole)
+  items = _named_apart(items, problems)
+  if out:
+    items = [item for item in items if _is_short(item, problems)]
   if not items:
     lines = ''.join(f'\n{line}' for line in (*problems.lines, *problems.noted()))
     what = 'nothing can be read' if problems.lines else f'{EXPECTED} is there'
     raise UserError(f'{", ".join(inputs)}: nothing to predict; {what}{lines}')
-  return Inputs(_named_apart(items, problems), problems)
+  return Inputs(items, problems)
 
 
 def _is_new(path: pathlib.Path, seen: set[str], problems: Problems) -> bool:
@@ -90,6 +100,15 @@ def _is_new(path: pathlib.Path, seen: set[str], problems: Problems) -> bool:
     seen.add(real)
     return True
   return False
+
+
+def _is_short(item: Item, problems: Problems) -> bool:
+  """Whether files can be called after it."""
+  most = max((len(os.fsencode(name.rpartition('/')[2])) for name in item.names), default=0)
+  if most > LONGEST:
+    what = f'its name is too long to call files after it ({most} bytes, of {LONGEST}); rename it'
+    problems.add(item.place, what)
+  return most <= LONGEST
 
 
 def kind_of(path: pathlib.Path) -> str:

@@ -1,6 +1,7 @@
 """Which images are in files and folders, and what they are called."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -61,6 +62,27 @@ def test_files_of_one_name_are_kept_apart_and_named(tmp_path):
   assert {*names} >= {'a_jpg', 'A_tif', 'a_png', 'a_png_2', 'b'}
   assert noted(inputs).count('another is called a too') == 1
   assert 'one/a.jpg as a_jpg' in noted(inputs)
+
+
+def test_a_name_that_is_too_long_to_call_files_after_it_is_a_problem(tmp_path):
+  place, out = tmp_path / 'in', tmp_path / 'out'
+  write_picture(place / 'a.png', scene(8, 8, 0))
+  for name in ('x' * 220, 'y' * 221, 'ä' * 111):
+    write_picture(place / f'{name}.png', scene(8, 8, 0))
+  pages = [Image.fromarray(scene(8, 8, 0))] * 2
+  pages[0].save(place / f'{"z" * 219}.tif', save_all=True, append_images=pages[1:])
+  write_series(place / ('s' * 230), units(2, 8, 6))
+  np.save(place / 'none.npy', np.zeros((0, 8, 8, 3), np.uint8))
+  inputs = sources.find([str(place)], out)
+  assert [*named(inputs)] == ['a', 'none', 'x' * 220]
+  lines = '\n'.join(inputs.problems.lines)
+  for path, size in (('y' * 221, 221), ('ä' * 111, 222), ('z' * 219, 221), ('s' * 230, 230)):
+    assert re.search(rf'{path}\S*: its name is too long .*\({size} bytes, of 220\)', lines)
+  for name in ('a.png', 'none.npy', f'{"x" * 220}.png'):
+    (place / name).unlink()
+  with pytest.raises(UserError, match='(?s)nothing can be read.*its name is too long'):
+    sources.find([str(place)], out)
+  assert len(named(sources.find([str(place)]))) == 4  # nothing is written
 
 
 def test_nothing_is_left_out_unsaid(tmp_path):
