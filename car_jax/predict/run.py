@@ -7,6 +7,7 @@ OUT/index.html        the page
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import math
@@ -19,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import files, folders, lock, predictor, sharding, stopping
+from car_jax import files, folders, predictor, sharding, stopping
 from car_jax import progress as lines
 from car_jax.calibrate import files as calibrator_files
 from car_jax.errors import UserError, writing
@@ -27,7 +28,7 @@ from car_jax.nn import windows as windows_of_net
 from car_jax.predict import page, reading, rows
 from car_jax.predict.reading import Content
 from car_jax.predict.sources import Inputs, Item
-from car_jax.predict.writing import Writer
+from car_jax.predict.writing import FOLDERS, KINDS, Writer
 from car_jax.predictor import WHOLE_OR_WINDOWS, Predictor, Windows
 
 SETTINGS, DONE, CSV, PAGE = 'settings.json', 'done', 'predictions.csv', 'index.html'
@@ -70,6 +71,7 @@ def settings(
   out = dataclasses.asdict(options) | dict(
     format=FORMAT,
     model=str(model.path),
+    single=model.single,
     weights=files.checksum(model.crc),
     changes=[[*pair] for pair in changes],
     calibrator=None if model.calibrator is None else calibrator_files.digest(model.calibrator),
@@ -78,39 +80,79 @@ def settings(
   return json.loads(json.dumps(out))
 
 
+def typed(of: dict[str, Any], single: bool) -> dict[str, str]:
+  """Settings as options that are typed, '' without; alike where they mean the same.
+
+  single: of a model with one answer, which has one sample however many are asked for.
+  """
+  apart = ('model', 'single', 'weights', 'format', 'kinds', 'windows', 'changes')
+  out = {k: v for k, v in of.items() if k not in apart}
+  out['save'] = ','.join(kind for kind in KINDS if kind in of.get('kinds', ()))
+  for k, side in of.get('windows', {}).items():  # 16 is 16,16
+    sides = () if side is None else windows_of_net.sides(side)
+    out[k] = ','.join(dict.fromkeys(map(str, sides)))
+  if single:
+    out['samples'] = 1
+  changes = sorted(dict(of.get('changes', ())).items())
+  texts = {f'--{k}': '' if v in (None, '') else f'--{k} {v}' for k, v in out.items()}
+  return texts | {'--config': ' '.join(f'--config.{k}={v}' for k, v in changes)}
+
+
 def check(out: pathlib.Path) -> None:
   """Makes the folder. Raises UserError where it holds anything but predictions."""
+  path = out / SETTINGS
+  if path.exists() and not _is_ours(path):
+    raise UserError(
+      f'{out} holds other files ({SETTINGS} is not of predictions) and is not replaced\n'
+      '  name a new or empty folder'
+    )
   folders.check_replaceable(out, SETTINGS)
   out.mkdir(parents=True, exist_ok=True)
+
+
+def _is_ours(path: pathlib.Path) -> bool:
+  """Whether this library wrote the settings, of whichever version; editors have such files too."""
+  with contextlib.suppress(UserError):
+    return str(files.read_json(path).get('format')).startswith(FORMAT.rpartition(' ')[0])
+  return False
 
 
 def begin(out: pathlib.Path, wanted: dict[str, Any], new: bool) -> None:
   """Writes the settings, or checks that what the folder holds was made with the same ones.
 
-  A `range` may be added to none. new: deletes what it holds but for the lock, which this process
-  has. Raises UserError.
+  A `range` may be added to none. new: deletes the predictions that it holds, and nothing else; so
+  it is where none is complete. Raises UserError.
   """
   path = out / SETTINGS
-  for old in out.iterdir() if new else ():
-    if old.is_dir() and not old.is_symlink():
-      shutil.rmtree(old)
-    elif old.name != lock.NAME:
-      old.unlink()
-  if path.exists():
-    old = files.read_json(path, mend='--new predicts all again')
-    free = {'model'} | ({'range'} if not old.get('range') else set())  # a run may move
-    other = [k for k in wanted if k not in free and old.get(k) != wanted[k]]
-    if other:
-      k = other[0]
-      differ = f'{k} {old.get(k)}, not {wanted[k]}'
-      if k == 'weights':  # of which numbers say nothing
-        differ = f'other weights: those of {old.get("model")}, not of {wanted["model"]}'
-        differ += ' as it is now' * (old.get('model') == wanted['model'])
-      raise UserError(
-        f'{out} was made with {differ}\n  name another --out, or predict all again with --new'
-      )
-  with folders.whole(path) as part:
+  if new or not ((out / CSV).exists() or any((out / DONE).rglob('*.json'))):
+    for place in (out / name for name in (DONE, *FOLDERS, CSV, PAGE)):
+      if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+      else:
+        place.unlink(missing_ok=True)
+  else:
+    _check_same(out, files.read_json(path, mend='--new predicts all again'), wanted)
+  with folders.whole(path) as part:  # the old ones until then: they say whose the folder is
     part.write_text(json.dumps(wanted, indent=1) + '\n')
+
+
+def _check_same(out: pathlib.Path, old: dict[str, Any], wanted: dict[str, Any]) -> None:
+  """Raises UserError where the folder was made with other settings. A run may move."""
+  had, has = (typed(of, wanted.get('single', False)) for of in (old, wanted))
+  had = {k: had.get(k, '') for k in has}
+  other = [k for k in has if had[k] != has[k] and (had[k] or k != '--range')]
+  if old.get('weights') != wanted['weights']:  # of which numbers say nothing
+    differ = f'other weights: those of {old.get("model")}, not of {wanted["model"]}'
+    differ += ' as it is now' * (old.get('model') == wanted['model'])
+  elif old.get('format') != wanted['format']:
+    differ = f'another version of car-jax: {old.get("format")}, not {wanted["format"]}'
+  elif other:
+    differ = ', not '.join(' '.join(of[k] or f'no {k}' for k in other) for of in (had, has))
+  else:
+    return
+  raise UserError(
+    f'{out} was made with {differ}\n  name another --out, or predict all again with --new'
+  )
 
 
 class Run:
@@ -123,13 +165,15 @@ class Run:
     self.model, self.inputs, self.out, self.options = model, inputs, out, options
     self.writer = Writer(out, model.info, options.kinds, model.single)
     self.problems = inputs.problems
-    for part in out.rglob('*.part'):  # of a process that was killed while it wrote
+    for part in filter(pathlib.Path.is_file, _parts(out)):
       part.unlink(missing_ok=True)
     self._windows_named = False
+    self._places = {str(item.place.absolute()) for item in inputs.items}
     self.before = {item.name for item in inputs.items if self._record(item)}
 
   def predict(self) -> None:
     """All that is not complete. Raises KeyboardInterrupt once a signal asks to stop."""
+    self._remove_superseded()
     todo = [item for item in self.inputs.items if item.name not in self.before]
     if not todo:
       return
@@ -238,7 +282,8 @@ class Run:
   def _record(self, item: Item) -> dict[str, Any] | None:
     """What was written of an item as it is now, if all of it is there."""
     record = self._complete(self.out / DONE / f'{item.name}.json')
-    if record and record['place'] != str(item.place.absolute()):
+    place = str(item.place.absolute())
+    if record and record['place'] != place and record['place'] not in self._places:
       raise UserError(
         f'{self.out} holds {item.name} of {record["place"]}, not of {item.place}\n'
         '  name another --out, or predict all again with --new'
@@ -246,31 +291,46 @@ class Run:
     return record if record and record['source'] == signature(item) else None
 
   def _complete(self, path: pathlib.Path) -> dict[str, Any] | None:
-    if not path.exists():
-      return None
-    keys = ('place', 'source', 'files', 'images')
-    record = files.read_json(path, keys=keys, mend='--new predicts all again')
-    return record if all((self.out / name).exists() for name in record['files']) else None
+    record = _stored(path) if path.exists() else None
+    return record if record and all((self.out / x).exists() for x in record['files']) else None
 
-  def _earlier(self) -> Iterator[dict[str, Any]]:
+  def _done(self) -> list[pathlib.Path]:
+    """Every record, of this call's items or not."""
+    return [path for path in sorted((self.out / DONE).rglob('*.json')) if path.is_file()]
+
+  def _earlier(self) -> list[pathlib.Path]:
     """What calls with other files left: of none of the items, nor of their files by other names."""
-    names = {item.name for item in self.inputs.items}
-    places = {str(item.place.absolute()) for item in self.inputs.items}
-    for path in sorted((self.out / DONE).rglob('*.json')):
-      name = path.relative_to(self.out / DONE).as_posix().removesuffix('.json')
-      record = None if name in names else self._complete(path)
-      if record and record['place'] not in places:
-        yield record
+    own = {self.out / DONE / f'{item.name}.json' for item in self.inputs.items}
+    others = (path for path in self._done() if path not in own)
+    return [path for path in others if _stored(path)['place'] not in self._places]
+
+  def _remove_superseded(self) -> None:
+    """Deletes what was written of the items as they were: by other names, of other pages or bytes.
+
+    Whoever reads a folder of predictions takes all that it holds. What a record of now has, too,
+    stays; a record goes after its files, so that a kill leaves none that no record has.
+    """
+    current = {self.out / DONE / f'{name}.json' for name in self.before} | {*self._earlier()}
+    old = [path for path in self._done() if path not in current]
+    kept = {name for path in current if old for name in _stored(path)['files']}
+    for path in old:
+      for file in (self.out / name for name in {*_stored(path)['files']} - kept):
+        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others lie there
+          file.parent.rmdir()
+      path.unlink()
 
   def finish(self, command: str) -> list[dict[str, Any]]:
     """Writes the table and the page of all that is complete, of earlier calls too -> its rows.
 
-    Raises UserError, and writes neither, where there is nothing.
+    Raises UserError, and leaves neither, where there is nothing.
     """
     records = [record for item in self.inputs.items if (record := self._record(item))]
-    records += self._earlier()
+    records += filter(None, map(self._complete, self._earlier()))
     every = [row for record in records for row in record['images']]
     if not every:
+      for name in (CSV, PAGE):  # of predictions that were superseded
+        (self.out / name).unlink(missing_ok=True)
       lines = '\n'.join([*self.unread(), *self.problems.noted()])
       raise UserError(f'nothing was predicted; no input can be read:\n{lines}')
     with folders.whole(self.out / CSV) as part:
@@ -281,6 +341,18 @@ class Run:
     with folders.whole(self.out / PAGE) as part:
       part.write_text(text, errors='backslashreplace')
     return every
+
+
+def _parts(out: pathlib.Path) -> list[pathlib.Path]:
+  """What processes left that were killed while they wrote; not what others call so."""
+  inside = [path for name in (DONE, *FOLDERS) for path in (out / name).rglob('*.part')]
+  return inside + [path for name in (SETTINGS, CSV, PAGE) for path in out.glob(f'{name}.*.part')]
+
+
+def _stored(path: pathlib.Path) -> dict[str, Any]:
+  """A record. Raises UserError."""
+  keys = ('place', 'source', 'files', 'images')
+  return files.read_json(path, keys=keys, mend='--new predicts all again')
 
 
 def signature(item: Item) -> int:

@@ -32,6 +32,7 @@ SHOWN = ('image', 'mask', 'uncertainty')
 WIDTH = 640  # pixels of what the page shows
 FULL = 65535
 MAPS = ('entropy', 'mutual_information')
+FOLDERS = (*KINDS, *MAPS, 'colours', 'probability_maps', 'pages')  # all that it writes into
 
 
 def palette_of(info: DataInfo) -> np.ndarray:
