@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 
-from car_jax import paths, saved_steps
+from car_jax import files, paths, saved_steps
 from car_jax.errors import UserError
 
 
@@ -29,10 +29,18 @@ def check_writable(folder: pathlib.Path) -> None:
     ) from None
 
 
-def check_replaceable(folder: pathlib.Path, marker: str) -> None:
+def says(path: pathlib.Path, form: str) -> bool:
+  """Whether the `format` of a JSON file begins so."""
+  with contextlib.suppress(UserError):
+    return str(files.read_json(path).get('format')).startswith(form)
+  return False
+
+
+def check_replaceable(folder: pathlib.Path, marker: str, form: str = '') -> None:
   """Raises UserError if `folder` holds something that was not written here, or cannot be written.
 
-  marker: the file that a finished folder of this kind has.
+  marker: the file that a finished folder of this kind has. form: how the format begins that it
+  says, where other programs have files of such a name.
   """
   if folder.exists() and not folder.is_dir():
     raise UserError(f'{folder} is a file\n  name a folder')
@@ -43,15 +51,20 @@ def check_replaceable(folder: pathlib.Path, marker: str) -> None:
       f'{folder} holds other files (no {marker} among them) and is not replaced\n'
       '  name a new or empty folder'
     )
+  if form and (folder / marker).exists() and not says(folder / marker, form):
+    raise UserError(
+      f'{folder} holds other files ({marker} says nothing of {form!r}) and is not replaced\n'
+      '  name a new or empty folder'
+    )
   check_writable(folder if remote else pathlib.Path(os.path.abspath(folder)).parent)
 
 
-def begin(folder: pathlib.Path, marker: str) -> pathlib.Path:
+def begin(folder: pathlib.Path, marker: str, form: str = '') -> pathlib.Path:
   """An empty folder to be filled and then given to `finish`: NAME.part beside `folder`.
 
   For a folder of a bucket it is a temporary one of this machine.
   """
-  check_replaceable(folder, marker)
+  check_replaceable(folder, marker, form)
   if paths.is_remote(folder):
     return pathlib.Path(tempfile.mkdtemp(prefix='car_jax-'))
   part = folder.with_name(folder.name + '.part')
@@ -75,9 +88,9 @@ def finish(part: pathlib.Path, folder: pathlib.Path, marker: str) -> None:
 
 
 @contextlib.contextmanager
-def replaced(folder: pathlib.Path, marker: str) -> Iterator[pathlib.Path]:
+def replaced(folder: pathlib.Path, marker: str, form: str = '') -> Iterator[pathlib.Path]:
   """A folder to write into, which takes the place of `folder` if nothing is raised."""
-  part = begin(folder, marker)
+  part = begin(folder, marker, form)
   try:
     yield part
   except BaseException:

@@ -151,6 +151,7 @@ def save(
   )
   meta = json.loads(json.dumps(meta))
   meta['checksum'] = files.checksum(meta)
+  folders.check_replaceable(out, ABOUT, FORMAT.rpartition(' ')[0])  # of any version
   with folders.replaced(out, WEIGHTS) as part:
     (part / WEIGHTS).write_bytes(safetensors.numpy.save(arrays, {'format': 'np'}))
     (part / ABOUT).write_text(json.dumps(meta, indent=2) + '\n')

@@ -103,6 +103,15 @@ def test_damage_is_one_message(folder, what):
     checkpointed.load(folder)
 
 
+def test_models_of_other_libraries_are_not_replaced(folder, tmp_path):
+  for name, text in (('model.safetensors', 'weights'), ('config.json', '{"architectures": []}')):
+    (tmp_path / name).write_text(text)
+  with pytest.raises(UserError, match='holds other files'):
+    hub.save(small.loaded(small.get_config()), tmp_path, CARD.text)
+  assert (tmp_path / 'model.safetensors').read_text() == 'weights'
+  hub.save(small.loaded(small.get_config()), folder, CARD.text)  # one of this kind is
+
+
 def test_a_folder_has_one_step(folder):
   assert checkpointed.load(folder, 'latest').step == checkpointed.load(folder, '3').step == 3
   with pytest.raises(UserError, match='no step 2 in .*\n  it holds step 3 alone'):

@@ -46,7 +46,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
   )
   add('--crop', help='side of sliding windows, N or HEIGHT,WIDTH; 0: whole (default: by the size)')
   add('--stride', help='from one window to the next (default: two thirds of them)')
-  add('--new', action='store_true', help='delete what OUT holds and predict all again')
+  add('--new', action='store_true', help='delete the predictions in OUT and predict all again')
   own.add(parser)
   return parser.parse_known_args(arguments)
 

@@ -195,7 +195,7 @@ def evaluate(
   seeds = {name: [*of] for name, of in each.items() if name not in of}
   names, paths = zip(*(run for of in each.values() for run in of.items()), strict=True)
   out = places.of(out)
-  folders.check_replaceable(out, report.RESULTS)
+  folders.check_replaceable(out, report.RESULTS, report.FORM)
   mesh = sharding.make_mesh()
   data = opening.open_dataset(config.data)
   loaded = [load(path, step, data.info, mesh, changes) for path in paths]

@@ -20,7 +20,7 @@ from car_jax.evaluate.results import Results
 from car_jax.published import beside
 from car_jax.report import evaluation, svg
 
-RESULTS = 'results.json'
+RESULTS, FORM = 'results.json', 'evaluation results'
 
 
 def versions() -> dict[str, str]:
@@ -60,7 +60,7 @@ def write(
   """
   folder = paths.of(folder)
   if jax.process_index() == 0:
-    with folders.replaced(folder, RESULTS) as part:
+    with folders.replaced(folder, RESULTS, FORM) as part:
       content, by_index = content_of(results, about, choice), dict(cases)
       shown = evaluation.Gallery(
         gallery.legend(results, max([len(c.readers) for c in by_index.values()], default=0)),

@@ -100,21 +100,8 @@ def typed(of: dict[str, Any], single: bool) -> dict[str, str]:
 
 def check(out: pathlib.Path) -> None:
   """Makes the folder. Raises UserError where it holds anything but predictions."""
-  path = out / SETTINGS
-  if path.exists() and not _is_ours(path):
-    raise UserError(
-      f'{out} holds other files ({SETTINGS} is not of predictions) and is not replaced\n'
-      '  name a new or empty folder'
-    )
-  folders.check_replaceable(out, SETTINGS)
+  folders.check_replaceable(out, SETTINGS, FORMAT.rpartition(' ')[0])  # of any version
   out.mkdir(parents=True, exist_ok=True)
-
-
-def _is_ours(path: pathlib.Path) -> bool:
-  """Whether this library wrote the settings, of whichever version; editors have such files too."""
-  with contextlib.suppress(UserError):
-    return str(files.read_json(path).get('format')).startswith(FORMAT.rpartition(' ')[0])
-  return False
 
 
 def begin(out: pathlib.Path, wanted: dict[str, Any], new: bool) -> None:

@@ -85,7 +85,7 @@ def evaluate(
   changes: as configs.override takes them, of Scoring. options: of Dataset. Raises UserError.
   """
   named = checkpointed.names_and_folders(given, 'predictions')
-  folders.check_replaceable(paths.of(out), report.RESULTS)
+  folders.check_replaceable(paths.of(out), report.RESULTS, report.FORM)
   _config((), 1, changes)  # a wrong key is said before files are read
   data = Dataset(named, labels, **options)
   for subject in data.subjects:

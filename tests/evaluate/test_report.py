@@ -266,9 +266,12 @@ def test_a_report_replaces_a_report_and_nothing_else(of_six, tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ['report']
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine' / 'thesis.tex').write_text('years of work')
-  with pytest.raises(UserError, match='holds other files'):
-    report.write(tmp_path / 'mine', *of_six)
-  assert [p.name for p in (tmp_path / 'mine').iterdir()] == ['thesis.tex']
+  for others in (None, '{"accuracy": 1}', '[]', 'no JSON', '{"format": "mine"}'):
+    if others is not None:
+      (tmp_path / 'mine' / 'results.json').write_text(others)
+    with pytest.raises(UserError, match='holds other files'):
+      report.write(tmp_path / 'mine', *of_six)
+    assert (tmp_path / 'mine' / 'thesis.tex').read_text() == 'years of work'
 
 
 @pytest.mark.skipif(not shutil.which('chromium'), reason='no chromium on the PATH')

@@ -47,7 +47,7 @@ def test_a_folder_of_other_files_is_never_replaced(run, place, tmp_path, capsys,
   for more in ((), ('--new',)):
     assert predict.main([run, str(place), '--out', str(mine), *more]) == 2
     printed = capsys.readouterr().err
-    assert f'{mine} holds other files (settings.json is not of predictions)' in printed
+    assert f'{mine} holds other files (settings.json says nothing of' in printed
     assert 'is not replaced' in printed
     assert '--new' not in printed
   assert files(mine) == before
