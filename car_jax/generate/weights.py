@@ -38,6 +38,7 @@ MOST_LISTED = 12
 TORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}  # of kernels, from ours
 STEMS = dict.fromkeys(('unet', 'controlnet', 'vae'), 'diffusion_pytorch_model')
 STEMS |= {'text_encoder': 'model'}  # transformers' name
+OURS = 'car_jax.json'  # in folders that were written here, which alone are replaced
 # Of the autoencoder's attention, before the library renamed them.
 OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
 STABLE_DIFFUSION = ('unet', 'vae', 'text_encoder')  # the networks of a pipeline
@@ -207,16 +208,22 @@ def save(kind: str, folder: str | pathlib.Path, net: nn.Module, params: Params) 
 
   The folder appears when it is complete; one that holds anything else is left alone (UserError).
   """
+  folder = pathlib.Path(folder)
+  with writing(folder), folders.replaced(folder, OURS) as part:
+    _write(kind, part, net, params)
+    (part / OURS).write_text('{}\n')
+
+
+def _write(kind: str, folder: pathlib.Path, net: nn.Module, params: Params) -> None:
   import safetensors.numpy
 
   prefix = 'text_model.' if kind == 'text_encoder' else ''
   arrays = {prefix + name: a for name, a in to_torch(params).items()}
-  folder = pathlib.Path(folder)
+  folder.mkdir(exist_ok=True)
+  data = safetensors.numpy.save(arrays, metadata={'format': 'pt'})
+  (folder / f'{STEMS[kind]}.safetensors').write_bytes(data)
   text = json.dumps(configs.of_module(kind, net), indent=2)
-  with writing(folder), folders.replaced(folder, 'config.json') as part:
-    data = safetensors.numpy.save(arrays, metadata={'format': 'pt'})
-    (part / f'{STEMS[kind]}.safetensors').write_bytes(data)
-    (part / 'config.json').write_text(text + '\n')
+  (folder / 'config.json').write_text(text + '\n')
 
 
 # Pipelines ---------------------------------------------------------------------------------------
@@ -320,10 +327,11 @@ def save_pipeline(folder: str | pathlib.Path, pipeline: StableDiffusion) -> None
     library = 'transformers' if kind == 'text_encoder' else 'diffusers'
     there = not isinstance(net, Pixels)
     index[kind] = [library, configs.TABLES[kind].class_name] if there else [None, None]
-  with writing(folder), folders.replaced(folder, 'model_index.json') as part:
+  with writing(folder), folders.replaced(folder, OURS) as part:
+    (part / OURS).write_text('{}\n')
     for kind, net in nets.items():
       if not isinstance(net, Pixels):
-        save(kind, part / kind, net, pipeline.params[kind])
+        _write(kind, part / kind, net, pipeline.params[kind])
     tokenizer.save(part / 'tokenizer', pipeline.tokenizer)
     (part / 'scheduler').mkdir()
     entries = configs.of_schedule(pipeline.schedule)

@@ -78,6 +78,6 @@ def test_saved_and_loaded_it_is_the_same(nets, tmp_path):
   assert net == CONTROL
   assert jax.tree.all(jax.tree.map(np.array_equal, params, nets[1]))
   (tmp_path / 'full').mkdir()
-  (tmp_path / 'full' / 'notes.txt').write_text('mine')
+  (tmp_path / 'full' / 'config.json').write_text('{"_class_name": "ControlNetModel"}')
   with pytest.raises(UserError, match='holds other files'):
     weights.save('controlnet', tmp_path / 'full', CONTROL, nets[1])
