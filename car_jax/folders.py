@@ -1,6 +1,7 @@
 """Result folders and files that are either whole or not there."""
 
 import contextlib
+import glob
 import os
 import pathlib
 import re
@@ -60,17 +61,32 @@ def check_replaceable(folder: pathlib.Path, marker: str, form: str = '') -> None
 
 
 def begin(folder: pathlib.Path, marker: str, form: str = '') -> pathlib.Path:
-  """An empty folder to be filled and then given to `finish`: NAME.part beside `folder`.
+  """An empty folder to be filled and then given to `finish`: NAME.PID.part beside `folder`.
 
-  For a folder of a bucket it is a temporary one of this machine.
+  What killed processes left of theirs is removed. For a folder of a bucket it is a temporary one
+  of this machine.
   """
   check_replaceable(folder, marker, form)
   if paths.is_remote(folder):
     return pathlib.Path(tempfile.mkdtemp(prefix='car_jax-'))
-  part = folder.with_name(folder.name + '.part')
-  shutil.rmtree(part, ignore_errors=True)
+  for left in folder.parent.glob(f'{glob.escape(folder.name)}.*.part'):
+    pid = left.name.split('.')[-2]
+    if pid.isdecimal() and (int(pid) == os.getpid() or not runs(int(pid))):
+      shutil.rmtree(left, ignore_errors=True)
+  part = folder.with_name(f'{folder.name}.{os.getpid()}.part')
   part.mkdir(parents=True)
   return part
+
+
+def runs(pid: int) -> bool:
+  """Whether there is such a process on this machine."""
+  try:
+    os.kill(pid, 0)
+  except (ProcessLookupError, OverflowError):
+    return False
+  except PermissionError:
+    pass
+  return True
 
 
 def finish(part: pathlib.Path, folder: pathlib.Path, marker: str) -> None:

@@ -24,7 +24,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 import pathlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -257,20 +256,10 @@ def remove_parts(out: pathlib.Path) -> None:
   """Removes the half files of killed runs: of no process here, and untouched for SECONDS."""
   for path in out.rglob('*.part'):
     pid = path.name.split('.')[-2]
-    if pid.isdecimal() and not _runs(int(pid)):
+    if pid.isdecimal() and not folders.runs(int(pid)):
       with contextlib.suppress(FileNotFoundError):
         if time.time() - path.stat().st_mtime > SECONDS:
           path.unlink()
-
-
-def _runs(pid: int) -> bool:
-  try:
-    os.kill(pid, 0)
-  except (ProcessLookupError, OverflowError):
-    return False
-  except PermissionError:
-    pass
-  return True
 
 
 def write(path: pathlib.Path, content: bytes) -> None:

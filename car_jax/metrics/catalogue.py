@@ -50,6 +50,7 @@ class Setting:
   exact: bool = False
 
 
+MOST_BINS = 10_000  # as of config.report.bins
 _CLASSES = ('fg', 'all', 'flips', 'classes=')
 _PAIRS = (*_CLASSES, 'absent=', 'ignore=')
 _SPREAD = ('v', 'u', 'dice', *_PAIRS)
@@ -154,7 +155,10 @@ def _chosen(name: str, kind: str, options: str, setting: Setting) -> dict[str, A
     )
   chosen: dict[str, Any] = {}
   for option in filter(None, (o.strip() for o in options.split(','))):
-    chosen |= _option(option, name, kind, setting)
+    more = _option(option, name, kind, setting)
+    if twice := chosen.keys() & more.keys():
+      raise UserError(f'{option!r} in {name!r}: its {twice.pop()} is said twice\n  leave one out')
+    chosen |= more
   if kind == 'ece' and 'classes=' in options and 'listed' not in chosen:
     raise UserError(f'{name!r}: only the listed form has classes\n  write ece[listed,classes=..]')
   return chosen
@@ -183,8 +187,9 @@ def _option(option: str, name: str, kind: str, setting: Setting) -> dict[str, An
   if key == 'risk':
     return {'limit': _share(value, option, name)}
   if key in ('ignore', 'bins'):
-    if not value.isdigit():
-      raise UserError(f'{option!r} in {name!r}: {key} must be a whole number')
+    least, most = (1, MOST_BINS) if key == 'bins' else (0, 2**31 - 1)
+    if not re.fullmatch('[0-9]{1,10}', value) or not least <= int(value) <= most:
+      raise UserError(f'{option!r} in {name!r}: {key} is a whole number from {least} to {most:,}')
     return {key: int(value)}
   return {key: True}
 
@@ -256,7 +261,7 @@ def classes_of(value: Any, setting: Setting) -> tuple[int, ...]:
   ids = []
   for item in [value] if isinstance(value, (str, int)) else value:
     number = names.index(str(item)) if str(item) in names else str(item)
-    if not str(number).isdigit() or int(number) >= len(names):
+    if not re.fullmatch('[0-9]+', str(number)) or int(number) >= len(names):
       raise UserError(f'unknown class {item!r} of {setting.data}\n{nearest(str(item), names)}')
     ids.append(int(number))
-  return tuple(ids)
+  return tuple(dict.fromkeys(ids))

@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from car_jax import folders, hub, options
 from car_jax.calibrate import base
-from car_jax.data import labels
-from car_jax.errors import UserError, nearest
+from car_jax.data import corruptions, labels
+from car_jax.errors import UserError, naming, nearest
 from car_jax.metrics import catalogue
 from car_jax.metrics.base import Metric
 from car_jax.metrics.catalogue import Setting
@@ -117,6 +117,9 @@ def _model(name: str, given: Mapping[str, Any]) -> Model:
 
 def _image_set(name: str, given: Mapping[str, Any]) -> ImageSet:
   made = options.instance(ImageSet, given)
+  if corruption := dict(given.get('data') or {}).get('corruption'):
+    with naming(f'config.sets.{name}'):
+      corruptions.parse(corruption)
   return dataclasses.replace(made, name=name, condition=made.condition or name)
 
 
@@ -224,6 +227,10 @@ def _check_measures(names: Sequence[str], classes: Sequence[str]) -> None:
 def _calibrators(c: ConfigDict) -> dict[str, str]:
   """By the order of their kinds, and without the uncalibrated one."""
   for name, kind in c.calibrators.items():
+    if name == PLAIN and kind:
+      raise UserError(
+        f'calibrator {name!r}: {PLAIN} is no calibration\n  give {kind!r} another name'
+      )
     if not isinstance(kind, str):
       raise UserError(
         f'calibrator {name!r} is {kind!r}\n  expected a kind, such as temperature, or a file'

@@ -167,7 +167,7 @@ all('figure>.fig').forEach(function(svg){
   button.textContent='SVG';
   button.addEventListener('click',function(){
     var copy=svg.cloneNode(true),style=document.createElement('style');
-    style.textContent=document.getElementById('figures').textContent;
+    style.textContent=document.getElementById('figure-css').textContent;
     copy.insertBefore(style,copy.firstChild);
     var link=document.createElement('a');
     link.download=bar.querySelector('a').download.replace(/csv$/,'svg');

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from car_jax.data import fake, pipeline
+from car_jax.data.sources import Listed
 from car_jax.errors import UserError
 from car_jax.evaluate import harness, plan, predict
 from car_jax.methods import baselines
@@ -152,7 +153,7 @@ def test_images_of_several_sizes_keep_their_order_and_their_scores():
   records = [r | {'id': n, 'group': n} for r, n in zip(records, names, strict=True)]
   info, subjects = made[16].info, predict.subjects(scene.Fake(), scene.STATE)[:1]
   evaluator = harness.Evaluator(dict(samples=3, metrics=('ged3', 'miou')), info)
-  batches = lambda records, size: pipeline.eval_batches(records, info, dict(batch=size))
+  batches = lambda records, size: pipeline.eval_batches(Listed(records), info, dict(batch=size))
   score = lambda *a: evaluator(subjects, batches(*a), rng=RNG)
   alone = [score(part, 1).cells['samples'].rows for part in (records[:3], records[3:])]
   want = jax.tree.map(lambda *x: np.concatenate(x), *alone)
@@ -243,7 +244,7 @@ def test_progress_hears_of_every_image_and_no_image_is_an_error():
     (dict(metrics=('hm_iou4[u]',)), "unknown option 'u'"),
     (dict(metrics=('ged4[classes=nodul]',)), 'did you mean: nodule'),
     (dict(metrics=('ged4[absent=two]',)), "absent='two'"),
-    (dict(metrics=('ece[bins=x]',)), 'bins must be a whole number'),
+    (dict(metrics=('ece[bins=x]',)), 'bins is a whole number from 1'),
     (dict(metrics=('ece[classes=1]',)), 'only the listed form has classes'),
     (dict(metric=('ged4',)), "unknown config key 'metric'\n  did you mean: metrics"),
     (dict(samples=0), 'config.samples is 0\n  it is a whole number from 1'),
