@@ -3,6 +3,8 @@
 import datetime
 import json
 import pathlib
+import subprocess
+import sys
 
 import fsspec
 import numpy as np
@@ -311,3 +313,16 @@ def test_a_study_in_a_bucket_goes_on_where_it_was(tmp_path, monkeypatch):
     assert again['cells'] == content['cells']
     studied.append([cell['values'] for cell in content['cells']])
   assert studied[0] == studied[1]
+
+
+def test_folders_that_two_processes_fill_at_once_are_two(tmp_path):
+  gone = subprocess.Popen([sys.executable, '-c', ''])
+  gone.wait()
+  other = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
+  for pid in (gone.pid, other.pid):
+    (tmp_path / f'out.{pid}.part').mkdir()
+  with folders.replaced(tmp_path / 'out', 'made.json') as part:
+    (part / 'made.json').write_text('ours')
+    assert {p.name for p in tmp_path.iterdir()} == {part.name, f'out.{other.pid}.part'}
+  assert (tmp_path / 'out' / 'made.json').read_text() == 'ours'
+  other.communicate(b'\n')

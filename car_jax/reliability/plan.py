@@ -228,9 +228,7 @@ def _calibrators(c: ConfigDict) -> dict[str, str]:
   """By the order of their kinds, and without the uncalibrated one."""
   for name, kind in c.calibrators.items():
     if name == PLAIN and kind:
-      raise UserError(
-        f'calibrator {name!r}: {PLAIN} is no calibration\n  give {kind!r} another name'
-      )
+      raise UserError(f'no calibrator is called {PLAIN!r}\n  give that of {kind!r} another name')
     if not isinstance(kind, str):
       raise UserError(
         f'calibrator {name!r} is {kind!r}\n  expected a kind, such as temperature, or a file'

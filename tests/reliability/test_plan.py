@@ -27,6 +27,8 @@ from tests.reliability import runs
     (dict(measures=('auroc[entropie]',)), "no score 'entropie'"),
     (dict(measures=('ece[entropy]',)), 'ece is not of a score'),
     (dict(calibrators={'t': 'temperatur'}), 'did you mean: temperature'),
+    (dict(calibrators={'none': 'temperature'}), "no calibrator is called 'none'"),
+    (dict(sets={'s': {'data': dict(corruption='fogg:2')}}), 'config.sets.s: config.data.corr'),
     (dict(calibrate_on={}), 'has no data to be fitted to'),
     (dict(pools={'p': ('clera',)}), 'did you mean: clear'),
     (dict(pools={'clear': ('clear',)}), 'name of a set and of a pool'),
