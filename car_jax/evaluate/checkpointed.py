@@ -204,9 +204,9 @@ def evaluate(
     sharding.say(line)
   named_runs = [*zip(names, loaded, strict=True)]
   for name, one in named_runs:
-    sharding.say(f'{name}: {one.which}, step {one.step:,}')
+    sharding.say(f'{name}: {one.which}, {one.steps}')
   hosts = dict(host=jax.process_index(), hosts=jax.process_count(), devices=mesh.size)
-  models = tuple(f'{name}: {one.path}, step {one.step:,}' for name, one in named_runs)
+  models = tuple(f'{name}: {one.path}, {one.steps}' for name, one in named_runs)
   about = report.About(table.joined(names), spec['split'], models, command, config.to_dict())
   return report.evaluate(
     Evaluator(spec, data.info, mesh=mesh, detail=True, readers=True),

@@ -42,6 +42,12 @@ class Loaded:
     """Those that it is made of in the end, or itself."""
     return tuple(run for member in self.members for run in member.runs) or (self,)
 
+  @property
+  def steps(self) -> str:
+    """'step 6', or 'steps 6 and 80' of runs that stopped at several."""
+    each = [*dict.fromkeys(f'{run.step:,}' for run in self.runs)]
+    return f'step{"s" if len(each) > 1 else ""} {" and ".join(each)}'
+
 
 def load(text: str, single: Callable[[str], Loaded]) -> Loaded:
   """What a name of combined.py stands for; single(RUN) loads one run.

@@ -152,6 +152,13 @@ def dropping(rate=0.5):
   return small.loaded(c)
 
 
+def test_steps_are_those_of_all_members():
+  steps = iter((6, 80, 6))
+  single = lambda run: dataclasses.replace(dropping(), step=next(steps))
+  assert made_of_runs.load('ensemble:a,b,c', single).steps == 'steps 6 and 80'
+  assert dataclasses.replace(dropping(), step=1200).steps == 'step 1,200'
+
+
 def test_dropout_goes_on_in_prediction():
   one = made_of_runs.load('dropout:runs/a', lambda run: dropping())
   b = batch()
