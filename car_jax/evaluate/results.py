@@ -115,6 +115,9 @@ class Results:
       for reason in dict.fromkeys(filter(None, why.values())):
         names = ', '.join(name for name, text in why.items() if text == reason)
         lines.append(f'{s} has no {names}: {reason}.')
+      values = {m.name: self.values(s, m) for m in self.plan.metrics if not why[m.name]}
+      if empty := [k for k, v in values.items() if v is not None and np.isnan(v).all()]:
+        lines.append(f'{s} has no {", ".join(empty)}: no image has one, see what the score means.')
     return lines
 
   def difference(self, ours: str, theirs: str, metric: Metric) -> Interval | None:

@@ -375,3 +375,9 @@ def test_readers_as_samples_say_what_another_reader_knows():
   found = whole(predict.draw_readers(2, 255))(None, numbers(batch) | {'labels': labels}, RNG, 32)
   assert set(np.unique(found.labels)) <= {0, 1}
   np.testing.assert_allclose(np.sum(found.mean, -1), 1, atol=1e-5)
+
+
+def test_a_score_that_no_image_has_is_told():
+  found = run(spec=dict(samples=2, metrics=('ged2', 'dice_match2')), first=2)  # four readers
+  (line,) = (line for line in found.remarks() if line.startswith('samples has no'))
+  assert line.startswith('samples has no dice_match2: no image has one')
