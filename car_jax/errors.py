@@ -5,6 +5,7 @@ inside `reading`. These two are the only places that turn other exceptions into 
 """
 
 import argparse
+import atexit
 import contextlib
 import difflib
 import errno
@@ -14,7 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 
 class UserError(Exception):
@@ -191,6 +192,23 @@ def command_line(main: Callable[[list[str]], int]) -> None:
   except BrokenPipeError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
     sys.exit(1)
-  except KeyboardInterrupt:
+  except BaseException as e:
+    if not interrupted(e):
+      raise
     print('interrupted', file=sys.stderr)
-    sys.exit(130)
+    leave(130)
+
+
+def interrupted(error: BaseException | None) -> bool:
+  """Whether it is a KeyboardInterrupt, or was raised while one was cleaned up after."""
+  while error and not isinstance(error, KeyboardInterrupt):
+    error = error.__context__
+  return error is not None
+
+
+def leave(status: int) -> NoReturn:
+  """Ends the process once temporary files are gone; at a usual end, threads of jax may crash it."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  atexit._run_exitfuncs()
+  os._exit(status)
