@@ -250,6 +250,11 @@ def override(
     if kind is None:
       if inner := [k for k in known if k.startswith(f'{key}.')]:
         raise UserError(f'config.{key} is a group of keys; set one of them, such as {inner[0]}')
+      above = ('.'.join(parents[:k]) for k in range(1, len(parents) + 1))
+      if unset := next((k for k in above if k in known and _at(given, k.split('.')) is None), ''):
+        raise UserError(
+          f'config.{unset} is not set, so it has no {key!r}\n  set it in a config file'
+        )
       raise UserError(f'unknown config key {key!r}\n{renamed.hint(key) or nearest_key(key, known)}')
     _at(given, parents)[leaf] = value = options.parsed(key, kind, text)
     if isinstance(value, dict):  # the next key may be one of its own

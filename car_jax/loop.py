@@ -38,7 +38,7 @@ from car_jax.evaluate.validate import Validation
 from car_jax.init_from import init_from, untaught
 from car_jax.interrupt import Interrupt, Stopped
 from car_jax.meter import Meter
-from car_jax.methods.train_state import nets
+from car_jax.methods.train_state import nets, not_finite
 
 
 def build_method(config: ConfigDict, info: Any, train_examples: int) -> Any:
@@ -298,8 +298,13 @@ class Run:
           self.out.pictures(step, {f'{name}/{k}': picture for k, picture in shown.items()})
 
   def save(self, step: int, state: Any, meter: Meter, into: Any, **more: Any) -> None:
-    """A checkpoint with what car-jax eval must know; not of a state whose losses are not finite."""
+    """A checkpoint with what car-jax eval must know; none where losses or nets are not finite."""
     meter.check(step)
+    if bad := not_finite(state):
+      raise UserError(
+        f'{bad[0]} is not finite after step {step:,}; stopped, the last checkpoint is kept\n'
+        '  try a lower learning rate, or method.optim.clip'
+      )
     self.out.flush()  # a checkpoint's numbers are on record
     meta = dict(config=self.config.to_dict(), data=dataclasses.asdict(self.dataset.info))
     into.save(step, state, meta | dict(image=self.image) | more)

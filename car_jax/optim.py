@@ -22,6 +22,7 @@ from car_jax.options import Count, Positive, Range, Share, Weight
 from car_jax.typing import Array
 
 Rate = Annotated[float, Range(0.0, 1e3)]
+Kept = Annotated[float, Range(0.0, 0.999999)]  # 1 would keep the first zeros
 Table = tuple[tuple[str, Weight], ...]
 
 
@@ -69,7 +70,7 @@ class Optimizer:
   accumulate: Positive = 1
   """Steps whose mean gradient makes one update, clipped as one. Steps of a config, its epochs and
   its logs count batches all the same."""
-  ema: Annotated[float, Range(0.0, 0.999999)] = 0.0
+  ema: Kept = 0.0
   """Decay of a running average of the parameters, which evaluation then uses; 0 for none."""
   ema_warmup: bool = True
   """Of a young run average over fewer updates: after n of them with a decay of at most
@@ -194,9 +195,9 @@ def _first(table: Table, path: str) -> float:
 class Adam(Optimizer):
   """Adam with L2 decay added to the gradient, as torch.optim.Adam does."""
 
-  b1: Share = 0.9
+  b1: Kept = 0.9
   """Decay of the running mean of gradients."""
-  b2: Share = 0.999
+  b2: Kept = 0.999
   """Decay of the running mean of their squares."""
   eps: Annotated[float, Range(0.0, 1.0)] = 1e-8
   """Added to the root of that mean."""
@@ -282,15 +283,29 @@ class Optax(Optimizer):
   arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Its arguments but for the learning rate."""
 
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.decays:
+      raise UserError("optax's optimizers know no decays\n  give a mask among their arguments")
+    tree = {'kernel': np.zeros((2, 2), np.float32)}
+    direction = self.direction
+    try:
+      state = jax.eval_shape(direction.init, tree)
+      jax.eval_shape(direction.update, tree, state, tree)
+    except Exception as e:
+      raise UserError(f'optax.{self.function} cannot learn from gradients alone: {e}') from None
+    if any(jnp.issubdtype(a.dtype, jax.dtypes.prng_key) for a in jax.tree.leaves(state)):
+      raise UserError(f'optax.{self.function} keeps a random key, which no checkpoint holds')
+
   @property
   def direction(self) -> optax.GradientTransformation:
     make = getattr(optax, self.function, None)
-    if not callable(make):
-      near = nearest(self.function, [n for n in dir(optax) if n.islower()])
+    if self.function[:1] == '_' or not callable(make):
+      near = nearest(self.function, [n for n in dir(optax) if n.islower() and n[0] != '_'])
       raise UserError(f'optax has no optimizer {self.function!r}\n{near}')
     try:
       made = make(learning_rate=1.0, **self.arguments)
-    except TypeError as e:
+    except Exception as e:
       raise UserError(f'optax.{self.function}: {e}') from None
     return optax.chain(made, optax.scale(-1.0))
 

@@ -76,6 +76,7 @@ def test_an_override_may_stand_in_two_arguments():
     (['--config.data.flip=True'], 'unknown config key .data.flip.\n  it is now called data.mirror'),
     (['--config.data.mirror=yes'], 'config.data.mirror is .yes.\n  it is True or False'),
     (['--config.method=3'], 'a group of keys'),
+    (['--config.method.optim.b2=1'], 'config.method.*b2 is 1'),
     (['--config.steps'], 'needs a value'),
     (['--stps=3'], "unknown argument '--stps=3'"),
     (['stray'], "unknown argument 'stray'"),
@@ -241,3 +242,13 @@ def test_what_cannot_be_made_of_a_config_is_told_with_the_line():
   message = r'made of config.method \(ZeroDivisionError .* in test_config.py:\d+\)'
   with pytest.raises(UserError, match=message), configs.setting_up('method'):
     _ = 1 / 0
+
+
+def test_options_of_a_part_that_is_not_set():
+  config = configs.load('configs/flow_matching_lidc.py')
+  with pytest.raises(
+    UserError, match='config.method.start is not set, so it has no .method.start.'
+  ):
+    configs.override(config, [('method.start.name', 'ssn')])
+  with pytest.raises(UserError, match='config.method.pixel_std'):
+    configs.override(config, [('method.pixel_std', '0.,')])

@@ -212,7 +212,12 @@ def test_any_optimizer_of_optax():
   np.testing.assert_allclose(body, p, rtol=1e-5)
   for change, message in (
     (dict(function='lyon'), 'mean: lion'),
+    (dict(function='__name__'), 'no optimizer'),
     (dict(arguments=dict(x=1)), 'lion'),
+    (dict(arguments=dict(b1='x')), 'optax.lion cannot learn'),
+    (dict(function='lbfgs', arguments={}), 'optax.lbfgs cannot learn from gradients alone'),
+    (dict(function='noisy_sgd', arguments=dict(key=3)), 'keeps a random key'),
+    (dict(decays=(('.', 0.0),)), 'know no decays'),
   ):
     with pytest.raises(UserError, match=message):
       run_steps(spec | change, P, GRADS)
@@ -226,6 +231,7 @@ def test_any_optimizer_of_optax():
     (dict(schedule='polly'), 'did you mean: poly'),
     (dict(rates=(('(', 1.0),)), 'no pattern of parameter paths'),
     (dict(accumulate=0), 'at least 1'),
+    (dict(b1=1.0), 'b1'),
   ],
 )
 def test_optimizers_that_cannot_be(spec, message):

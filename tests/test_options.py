@@ -22,6 +22,7 @@ from tests.test_configs import NAMES, STUDIES, load
 TEXTS = (
   '3',
   '0.5',
+  '0.25',
   '48',
   'True',
   'False',

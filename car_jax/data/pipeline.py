@@ -61,7 +61,8 @@ def check_enough(what: str, images: int, batch: int) -> None:
     if most:
       mend = f'use --config.data.batch={most} or less'
     else:
-      mend = f'use {images} devices or fewer' if images else 'choose another split'
+      few = f'use {images} devices or fewer, and --config.data.batch={images} or less'
+      mend = few if images else 'choose another split'
     raise UserError(f'{what} has {images} images, fewer than a batch of {batch}\n  {mend}')
 
 

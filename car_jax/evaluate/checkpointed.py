@@ -24,7 +24,7 @@ from car_jax.evaluate import made_of_runs, plan, report, save
 from car_jax.evaluate.harness import Evaluator
 from car_jax.evaluate.made_of_runs import Loaded
 from car_jax.evaluate.predict import Subject, subjects
-from car_jax.methods.train_state import for_evaluation
+from car_jax.methods.train_state import for_evaluation, not_finite
 from car_jax.report import table
 
 
@@ -117,13 +117,19 @@ def _opened(
   mesh = mesh or sharding.make_mesh()
   template = sharding.place_state(method.init(config.seed, batch), mesh, config.fsdp)
   state, _ = saved.restore(step, template)
+  state = for_evaluation(state)
+  if bad := not_finite(state):
+    raise UserError(
+      f'{saved.place(step)}: {bad[0]} has numbers that are not finite\n'
+      '  its training diverged: train again, with a lower learning rate'
+    )
   known = (int(size[0]), int(size[1])) if all(size) else None
   return Loaded(
     saved.place(step),
     step,
     config,
     method,
-    for_evaluation(state),
+    state,
     info,
     known,
     meta['crc'],

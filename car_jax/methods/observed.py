@@ -12,6 +12,7 @@ import numpy as np
 
 from car_jax.errors import UserError
 from car_jax.methods.base import Batch, Method
+from car_jax.options import Factor
 from car_jax.typing import Array
 
 
@@ -23,7 +24,7 @@ class Observed(Method):
   """Channels of the image: 1 for grey, 3 for colour."""
   pixel_mean: tuple[float, ...] = ()
   """Mean of each channel from 0 to 1; without, each image gets mean 0."""
-  pixel_std: tuple[float, ...] = ()
+  pixel_std: tuple[Factor, ...] = ()
   """Deviation of each channel from 0 to 1; without, each image gets deviation 1."""
   stretched: bool = False
   """Of each image the least number becomes 0 and the largest 1, before pixel_mean is taken off."""

@@ -80,6 +80,20 @@ def nets(state: Any) -> dict[str, Frozen]:
   return {name: value for name, value in values.items() if isinstance(value, Frozen)}
 
 
+def not_finite(state: Any) -> list[str]:
+  """Paths of its nets' arrays, those on this process, with a number that is not finite."""
+
+  def finite(a: Any) -> bool:
+    shards = [s.data for s in a.addressable_shards] if isinstance(a, jax.Array) else [a]
+    whole = isinstance(a, jax.Array) and a.is_fully_replicated
+    return all(np.isfinite(np.asarray(x)).all() for x in shards[: 1 if whole else None])
+
+  held = {name: net.variables for name, net in nets(state).items()}
+  pairs, _ = jax.tree_util.tree_flatten_with_path(held)
+  text = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+  return [text(path) for path, a in pairs if not finite(a)]
+
+
 def for_evaluation(state: Any) -> Any:
   """A method's state without its optimizers', each net with its averaged parameters if it has
   any."""

@@ -128,7 +128,7 @@ class MixTransformer(Backbone):
         '  give one of each per stage'
       )
     for width, heads in zip(self.widths, self.heads, strict=True):
-      check_divides(heads, width, "channels of SegFormer's heads")
+      check_divides(heads, width, "widths, channels of SegFormer's heads")
 
   @property
   def least(self) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -30,6 +31,12 @@ def test_a_model_segments_an_image_without_labels(tmp_path):
   found = model.method.likeliest(model.state, {'image': image})
   assert found.shape == (2, 64, 32, 2)
   np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+  broken = jax.tree.map(np.array, state.net.params)
+  jax.tree.leaves(broken)[0][...] = np.nan
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=2) as saved:
+    saved.save(4, state.replace(net=state.net.replace(params=broken)), meta)
+  with pytest.raises(UserError, match=r'checkpoints/4: net/params/.* numbers that are not finite'):
+    checkpointed.load(tmp_path, 'latest')
 
 
 def test_what_is_known_of_the_data_survives_json():

@@ -189,7 +189,8 @@ def test_what_is_missing_is_named(folder, tmp_path):
     weights.load('vae', tmp_path / 'vae')
   (folder / 'model.safetensors').rename(folder / 'weights.safetensors')
   with pytest.raises(
-    UserError, match=r'has no weights; it has car_jax.json, config.json, weights.safet.*\n  model.safetensors, '
+    UserError,
+    match=r'has no weights; it has car_jax.json, config.json, weights.*\n  model.safetensors, ',
   ):
     weights.load('text_encoder', folder)
   (folder / 'config.json').unlink()

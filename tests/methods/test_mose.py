@@ -120,6 +120,7 @@ def test_predictions_need_no_label(trained):
     (dict(pixel_std=(0.5, 0.5), pixel_mean=(0.5, 0.5)), 'pixel_mean is'),
     (dict(stretched=True), 'stretched changes nothing'),
     (dict(optim=dict(lr=1e-3, milestones=(3,))), 'optim.milestones'),
+    (dict(optim=dict(lr=1e-3, schedule='poly')), 'optim.schedule'),
   ],
 )
 def test_wrong_options(change, message):
