@@ -25,7 +25,7 @@ TYPES = {
   'Selective': 'selective',
   'Local': 'local',
 }
-AGAIN = '  fit it again, or name another file'
+MEND = 'fit it again, or name another file'
 LEAST, MOST = 1e-3, 1e3  # of temperatures
 
 
@@ -65,17 +65,17 @@ def digest(calibrator: Any) -> str:
   return out.hexdigest()[:16]
 
 
-def load(path: str | pathlib.Path, *, classes: int | None = None) -> Fit:
-  """What `save` wrote; `classes`: how many it must be for.
+def load(path: str | pathlib.Path, *, classes: int | None = None, mend: str = MEND) -> Fit:
+  """What `save` wrote; `classes`: how many it must be for. mend: what helps against damage.
 
   Raises UserError for a file that is not there, damaged, of another kind or of other classes, and
   for temperatures that none can be: below LEAST, above MOST or not a number.
   """
   path = paths.of(path)
   if not path.exists():
-    raise UserError(f'no calibrator {path}\n{AGAIN}')
-  arrays = array_files.read(path, AGAIN.strip())
-  with reading(path, 'a calibrator of this version', AGAIN.strip()):
+    raise UserError(f'no calibrator {path}\n  {mend}')
+  arrays = array_files.read(path, mend)
+  with reading(path, 'a calibrator of this version', mend):
     head = json.loads(str(arrays.pop('json')))
     known = head['type'] in TYPES or ':' in str(head['type'])
     if head['format'] != FORMAT or not known:

@@ -106,15 +106,17 @@ def metric(name: str, setting: Setting, pixels: PixelCounts | None = None) -> Me
   match = _NAME.fullmatch(name)
   kind, number, options = match.groups() if match else (name, None, None)
   if kind not in OPTIONS or (number and kind not in of_samples.NAMES):
-    raise UserError(f'unknown metric {name!r}\n{nearest(name, _known(setting, number))}')
+    said = re.search(r'\d+', first)
+    known = _known(said[0] if said else setting.samples)
+    raise UserError(f'unknown metric {name!r}\n{nearest(name, known)}')
   chosen = _chosen(name, kind, options or '', setting)
   chosen['name'] = name
   samples = int(number or setting.samples)
   return _made(kind, samples, chosen, setting)
 
 
-def _known(setting: Setting, number: str | None) -> list[str]:
-  with_number = [f'{k}{number or setting.samples}' for k in of_samples.NAMES]
+def _known(number: int | str) -> list[str]:
+  with_number = [f'{k}{number}' for k in of_samples.NAMES]
   others = [k for k in OPTIONS if k not in of_samples.NAMES]
   return [*with_number, *others, *of_pixels.NAMES, *of_maps.OPTIONS]
 
@@ -175,7 +177,7 @@ def _option(option: str, name: str, kind: str, setting: Setting) -> dict[str, An
   if key in ('fg', 'all', 'flips', 'classes'):
     return {'classes': classes_of(value.split('+') if equals else key, setting)}
   if key == 'absent':
-    return {'absent': _absent(value)}
+    return {'absent': _absent(value, f'{name!r}: ')}
   if key == 'best' and value not in BEST:
     raise UserError(f'{option!r} in {name!r}\n{nearest(value, BEST)}')
   if key in ('best', 'self'):
@@ -238,10 +240,10 @@ def _share(value: str, option: str, name: str) -> float:
   return float(value)
 
 
-def _absent(value: Any) -> str:
+def _absent(value: Any, where: str = '') -> str:
   convention = {'1': 'one', '0': 'zero'}.get(str(value), str(value))
   if convention not in ABSENT:
-    raise UserError(f'absent={value!r}\n{nearest(str(value), ABSENT)}')
+    raise UserError(f'{where}absent={value!r}\n{nearest(str(value), ABSENT)}')
   return convention
 
 

@@ -88,7 +88,10 @@ def prediction_files(folder: pathlib.Path, labels: str) -> Files:
       f'{_lying(inside)}'
     )
   if not labels or not pathlib.Path(labels).is_dir():
-    raise UserError(f'no labels {labels!r} for {folder}\n  give --labels FOLDER or FILE.csv')
+    raise UserError(
+      f'no labels {labels!r} for {folder}\n'
+      "  give --labels FOLDER or FILE.csv; in a study, the set's labels"
+    )
   _say_left(folder, [p for p in inside if p not in {*predictions}], 'is no prediction: not scored')
   ids: Files = {}
   for path in predictions:

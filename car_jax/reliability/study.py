@@ -174,7 +174,8 @@ class Study:
         if name in out:
           continue
         path, mark = self._calibrator(model, name), self._print(model, kind)
-        if path.exists() and (fit := files.load(path)).about.get('print') == mark:
+        fit = files.load(path, mend='delete it: it is fitted again') if path.exists() else None
+        if fit and fit.about.get('print') == mark:
           out[name] = fit
         else:
           wanted[name] = kind

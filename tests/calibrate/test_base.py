@@ -147,6 +147,8 @@ def test_damaged_files(how, fits, tmp_path):
   SPOIL[how](path)
   with pytest.raises(UserError, match='x.npz cannot be read as .*\n  fit it again'):
     files.load(path)
+  with pytest.raises(UserError, match='x.npz cannot be read as .*\n  delete it'):
+    files.load(path, mend='delete it')
 
 
 @pytest.mark.parametrize(
