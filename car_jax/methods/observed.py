@@ -66,6 +66,7 @@ class Observed(Method):
     if self.pixel_mean:
       x = ((x + 1) / 2 - jnp.asarray(self.pixel_mean)) / jnp.asarray(self.pixel_std)
     else:
+      x = x - x[:, :1, :1, :1]  # a uniform image is exactly 0, where its mean is rounded
       x = x - x.mean((1, 2, 3), keepdims=True)
       x = x / (jnp.sqrt(jnp.square(x).mean((1, 2, 3), keepdims=True)) + 1e-8)
     if not self.black_box:

@@ -189,6 +189,17 @@ def test_a_fixed_mean_and_deviation_replace_those_of_the_image():
   np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+def test_an_image_gets_mean_0_and_deviation_1_unless_it_is_uniform():
+  even = np.float32([0.1, 1 / 3, -0.7, 0.999])[:, None, None, None] * np.ones(
+    (1, 13, 11, 1), np.float32
+  )
+  random = np.random.default_rng(0).uniform(-1, 1, (2, 13, 11, 1)).astype(np.float32)
+  got = np.asarray(whole(METHOD.observed)({'image': np.concatenate([even, random])}))
+  np.testing.assert_array_equal(got[:4], 0)
+  want = (random - random.mean((1, 2), keepdims=True)) / random.std((1, 2), keepdims=True)
+  np.testing.assert_allclose(got[4:], want, atol=1e-5)
+
+
 def test_each_image_may_be_stretched_first():
   images = np.stack([np.linspace(-0.2, 0.6, 12), np.full(12, 0.3)]).reshape(2, 2, 2, 3)
   options = dict(channels=3, pixel_mean=(0.5,) * 3, pixel_std=(0.5,) * 3, stretched=True)
