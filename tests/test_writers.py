@@ -13,9 +13,9 @@ import pytest
 from car_jax import config as configs
 from car_jax import lookup, loop, profiling, writers
 from car_jax.errors import UserError
-from car_jax.evaluate import pictures
 from car_jax.methods.base import Samples
 from car_jax.methods.train_state import Frozen, State
+from car_jax.report import rendering
 from tests.test_loop import Counter, config, events, recorded  # noqa: F401
 
 
@@ -130,7 +130,7 @@ def test_evaluations_show_images_with_their_readers_and_samples(tmp_path, monkey
   monkeypatch.setitem(lookup.METHODS, 'first', f'{__name__}:FirstClass')
   c = configs.load('configs/smoke.py:supervised')
   c.unlock()
-  c.method, c.steps, c.images = dict(name='first', breaks=-1), 2, 3
+  c.method, c.steps, c.images = dict(name='first'), 2, 3
   c.evals = dict(val=dict(split='validation[:5]', samples=2, metrics=('miou',)))
   c.best = ''
   loop.train(c, tmp_path / 'run')
@@ -146,7 +146,7 @@ def test_evaluations_show_images_with_their_readers_and_samples(tmp_path, monkey
   for part in (one, two, mean):
     assert (part == part[0, 0]).all()
     np.testing.assert_array_equal(part, one)
-  assert (entropy == pictures.HEAT[0]).all()
+  assert (entropy == rendering.HEAT[0]).all()
 
 
 def test_a_trace_has_the_steps_that_were_asked_for(config, tmp_path):  # noqa: F811

@@ -14,10 +14,10 @@ import numpy as np
 
 from car_jax import sharding
 from car_jax.data import compact, transforms
-from car_jax.evaluate import pictures
 from car_jax.evaluate.harness import Batches, Evaluator
 from car_jax.evaluate.predict import Prediction, Subject
 from car_jax.evaluate.results import Results
+from car_jax.report import rendering
 from car_jax.report.page import Card, Strip, Tile
 from car_jax.report.table import number
 from car_jax.typing import Array
@@ -198,21 +198,21 @@ DIVERSE_SAMPLES = 24
 WHY = {'worst': 'among the worst', 'median': 'typical', 'best': 'among the best'}
 
 
-def tile(picture: pictures.Picture, caption: str, alt: str, *, gap: bool = False) -> Tile:
-  return Tile(pictures.png(picture), caption, alt, gap=gap)
+def tile(picture: rendering.Picture, caption: str, alt: str, *, gap: bool = False) -> Tile:
+  return Tile(rendering.png(picture), caption, alt, gap=gap)
 
 
 def legend(results: Results, readers: int) -> dict[str, Any]:
   """What the colours in the pictures mean: of readers, of classes, and of entropy."""
   info = results.info
-  shown = pictures.READER_COLOURS[:readers]
+  shown = rendering.READER_COLOURS[:readers]
   return dict(
-    readers={f'reader {m + 1}': pictures.rgb(c) for m, c in enumerate(shown)},
+    readers={f'reader {m + 1}': rendering.rgb(c) for m, c in enumerate(shown)},
     classes={
-      str(n): pictures.rgb(c)
+      str(n): rendering.rgb(c)
       for n, c in zip(info.class_names, np.asarray(info.palette), strict=True)
     },
-    ramp=','.join(map(pictures.rgb, pictures.HEAT)),
+    ramp=','.join(map(rendering.rgb, rendering.HEAT)),
     highest=f'log {info.num_classes}',
   )
 
@@ -234,16 +234,16 @@ def cases(results: Results, choice: Choice, by_index: dict[int, Case]) -> list[C
 def _card(results: Results, why: str, case: Case) -> Card:
   palette = results.info.palette
   first = [
-    tile(pictures.grey(case.image), 'image', f'image {case.id}'),
+    tile(rendering.grey(case.image), 'image', f'image {case.id}'),
     tile(_outlined(case, results.info), 'readers on it', 'outlines of readers over the image'),
   ]
   for m, reader in enumerate(case.readers[:SHOWN_READERS]):
     name = f'reader {m + 1}'
-    first.append(tile(pictures.class_map(reader, palette), name, name, gap=m == 0))
+    first.append(tile(rendering.class_map(reader, palette), name, name, gap=m == 0))
   share, none = shares(case, results.info)
-  mean = pictures.greyed(pictures.probability_map(share, palette), none)
+  mean = rendering.greyed(rendering.probability_map(share, palette), none)
   first.append(tile(mean, 'mean', 'mean of the readers'))
-  entropy = pictures.greyed(pictures.entropy_map(share), none)
+  entropy = rendering.greyed(rendering.entropy_map(share), none)
   first.append(tile(entropy, 'entropy', 'entropy of the readers'))
   strips = [Strip('Readers', f'{len(case.readers)} of them', tuple(first))]
   for subject, prediction in case.predictions.items():
@@ -253,10 +253,10 @@ def _card(results: Results, why: str, case: Case) -> Card:
   return Card(case.id, tuple(strips), tag=WHY[why], wide=wide)
 
 
-def _outlined(case: Case, info: Any) -> pictures.Picture:
+def _outlined(case: Case, info: Any) -> rendering.Picture:
   """The readers' outlines over the image; ignored regions are no objects and have none."""
   readers = case.readers[:SHOWN_READERS]
-  return pictures.contours(case.image, np.where(readers == info.ignore_label, 0, readers))
+  return rendering.contours(case.image, np.where(readers == info.ignore_label, 0, readers))
 
 
 def shares(case: Case, info: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -270,16 +270,16 @@ def shares(case: Case, info: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _tiles(p: Prediction, palette: Any) -> list[Tile]:
   out = [
-    tile(pictures.class_map(labels, palette), f'sample {n + 1}', f'sample {n + 1}')
+    tile(rendering.class_map(labels, palette), f'sample {n + 1}', f'sample {n + 1}')
     for n, labels in enumerate(p.labels[:SHOWN_SAMPLES])
   ]
-  mean = pictures.probability_map(p.mean, palette)
+  mean = rendering.probability_map(p.mean, palette)
   out.append(tile(mean, f'mean of {len(p.labels)}', 'mean of all samples', gap=True))
-  out.append(tile(pictures.entropy_map(p.mean), 'its entropy', 'entropy of the mean'))
+  out.append(tile(rendering.entropy_map(p.mean), 'its entropy', 'entropy of the mean'))
   if p.own is not None:
-    own = pictures.probability_map(p.own, palette)
+    own = rendering.probability_map(p.own, palette)
     out.append(tile(own, 'own probs', 'class probabilities the method states', gap=True))
-    out.append(tile(pictures.entropy_map(p.own), 'their entropy', 'entropy of these'))
+    out.append(tile(rendering.entropy_map(p.own), 'their entropy', 'entropy of these'))
   return out
 
 
@@ -302,9 +302,9 @@ def diversity(results: Results, choice: Choice, by_index: dict[int, Case]) -> li
 def _maps(maps: Array, palette: Any) -> tuple[Tile, ...]:
   """The first of several maps; a single one where all are alike."""
   if len(maps) > 1 and (maps == maps[:1]).all():
-    return (tile(pictures.class_map(maps[0], palette), f'all {len(maps)}', 'all of them'),)
+    return (tile(rendering.class_map(maps[0], palette), f'all {len(maps)}', 'all of them'),)
   return tuple(
-    tile(pictures.class_map(m, palette), '', f'number {k + 1}')
+    tile(rendering.class_map(m, palette), '', f'number {k + 1}')
     for k, m in enumerate(maps[:DIVERSE_SAMPLES])
   )
 
@@ -318,16 +318,16 @@ def strips(
     if index not in by_index:
       continue
     title = f'{why.capitalize()}: {results.ids[index]}'
-    row = pictures.png(strip(by_index[index], subject, palette))
+    row = rendering.png(strip(by_index[index], subject, palette))
     out[f'case-{why}-{index}.png'] = title, row
   return out
 
 
-def strip(case: Case, subject: str, palette: Any) -> pictures.Picture:
+def strip(case: Case, subject: str, palette: Any) -> rendering.Picture:
   """An image, its readers, a subject's samples, their mean and its entropy side by side."""
   p = case.predictions[subject]
   maps = (*case.readers[:SHOWN_READERS], *p.labels[:SHOWN_SAMPLES])
-  row = [pictures.grey(case.image), *(pictures.class_map(m, palette) for m in maps)]
-  return pictures.strip(
-    [*row, pictures.probability_map(p.mean, palette), pictures.entropy_map(p.mean)]
+  row = [rendering.grey(case.image), *(rendering.class_map(m, palette) for m in maps)]
+  return rendering.strip(
+    [*row, rendering.probability_map(p.mean, palette), rendering.entropy_map(p.mean)]
   )

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from car_jax import errors, files, folders, paths
-from car_jax import pictures as decoding
+from car_jax import errors, files, folders, paths, pictures
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
-from car_jax.evaluate import pictures
 from car_jax.generate import records, sets
 from car_jax.generate.sets import ACCEPTED, STATUSES, STRUCK, Item
+from car_jax.report import rendering
 from car_jax.report.page import Card, Strip, Tile, render, select
 from car_jax.report.table import Table, share, table
 
@@ -126,10 +125,10 @@ def tiles_of(item: Item) -> Iterator[Tile]:
     yield tile('mask', photograph(marked(image, item)))
   ids = ids_of(item.files['labels'])
   palette = np.asarray(labels.PALETTE[: labels.SCORED])
-  drawn = pictures.class_map(
-    pictures.small(labels.CITYSCAPES_TO_TRAIN_ID[ids], WIDTH, nearest=True), palette
+  drawn = rendering.class_map(
+    rendering.small(labels.CITYSCAPES_TO_TRAIN_ID[ids], WIDTH, nearest=True), palette
   )
-  yield tile('labels', pictures.png(drawn), 'image/png')
+  yield tile('labels', rendering.png(drawn), 'image/png')
 
 
 def marked(image: np.ndarray, item: Item) -> np.ndarray:
@@ -164,7 +163,7 @@ def box_of(path: pathlib.Path) -> tuple[int, int, int]:
 
 def colours(path: pathlib.Path) -> np.ndarray:
   """uint8 [H, W, 3]. Raises UserError."""
-  values = decoding.open_picture(path).shown
+  values = pictures.open_picture(path).shown
   if values.dtype != np.uint8:
     raise UserError(f'{path} has {values.dtype} values; expected 8 bits')
   return values if values.ndim == 3 else np.repeat(values[..., None], 3, 2)
@@ -172,7 +171,7 @@ def colours(path: pathlib.Path) -> np.ndarray:
 
 def ids_of(path: pathlib.Path) -> np.ndarray:
   """uint8 [H, W]. Raises UserError."""
-  values = decoding.open_picture(path).values
+  values = pictures.open_picture(path).values
   if values.ndim != 2 or values.dtype.kind not in 'biu' or values.max(initial=0) > 255:
     raise UserError(f'{path} holds no 8-bit numbers [H, W]')
   return values.astype(np.uint8)
@@ -180,4 +179,4 @@ def ids_of(path: pathlib.Path) -> np.ndarray:
 
 def photograph(image: np.ndarray) -> bytes:
   """uint8 [H, W, 3] as a small JPEG."""
-  return pictures.jpeg(pictures.small(image, WIDTH))
+  return rendering.jpeg(rendering.small(image, WIDTH))

@@ -22,10 +22,10 @@ import numpy as np
 
 from car_jax import folders
 from car_jax.data.sources import DataInfo, colours
-from car_jax.evaluate import pictures
 from car_jax.predict import values
 from car_jax.predict.rows import class_names
 from car_jax.predict.volumes import Volume
+from car_jax.report import rendering
 
 KINDS = ('masks', 'samples', 'probabilities', 'uncertainty')
 SHOWN = ('image', 'mask', 'uncertainty')
@@ -99,13 +99,13 @@ class Writer:
     drawn = {
       'image': image,
       'mask': overlaid(image, out.mask, self.palette),
-      'uncertainty': pictures.heat(getattr(out, key) / self._most),
+      'uncertainty': rendering.heat(getattr(out, key) / self._most),
     }
     made = []
     for kind, picture in drawn.items():
       made.append(f'pages/{name}-{kind}.jpg')
       with folders.whole(self.out / made[-1]) as part:
-        part.write_bytes(pictures.jpeg(pictures.small(picture, WIDTH), quality=80))
+        part.write_bytes(rendering.jpeg(rendering.small(picture, WIDTH), quality=80))
     return made
 
   def _png(self, path: str, array: np.ndarray, text: str = '') -> str:

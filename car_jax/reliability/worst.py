@@ -8,16 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from car_jax import files, folders
-from car_jax import pictures as decoding
+from car_jax import files, folders, pictures
 from car_jax.errors import UserError
-from car_jax.evaluate import pictures
 from car_jax.evaluate.engine import Predicted
 from car_jax.metrics import scores
 from car_jax.metrics.base import Outputs
 from car_jax.reliability.document import shifted_most
 from car_jax.reliability.segmenters import digest
 from car_jax.reliability.study import PLAIN, Cell, Study
+from car_jax.report import rendering
 
 SAVED = 'worst.json'
 WRONG, RIGHT, VOID, STRANGE = (230, 60, 40), (225, 225, 225), (128, 128, 128), (150, 90, 220)
@@ -77,7 +76,7 @@ def _of_cell(study: Study, c: Cell) -> tuple[list[dict[str, Any]], dict[str, byt
       i = list(wanted)[len(entries)]
       drawn = draw({k: np.asarray(v[row]) for k, v in fetched.items()}, np.asarray(about.palette))
       files = {k: f'{prefix}{len(entries)}-{k}.png' for k in drawn}
-      images |= {files[k]: pictures.png(v) for k, v in drawn.items()}
+      images |= {files[k]: rendering.png(v) for k, v in drawn.items()}
       entries.append(_entry(c, i, str(batch.ids[row]), wanted[i], files))
   if jax.process_index() == 0:
     index = dict(print=mark, entries=entries, crc=digest(entries))
@@ -102,7 +101,7 @@ def _saved(folder: pathlib.Path, mark: str) -> tuple[list[dict[str, Any]], dict[
       return None
     names = [n for e in saved['entries'] for n in e['pictures'].values()]
     for name in names:
-      decoding.open_picture(folder / name)  # whole, by its checksums
+      pictures.open_picture(folder / name)  # whole, by its checksums
     return saved['entries'], {n: files.read_bytes(folder / n) for n in names}
   except UserError:
     return None
@@ -128,10 +127,10 @@ def draw(arrays: dict[str, np.ndarray], palette: np.ndarray) -> dict[str, np.nda
   error = np.where(void[..., None], VOID, error)
   if 'unknown' in arrays:
     error = np.where(arrays['unknown'][..., None], STRANGE, error)
-  out = {'image': pictures.grey(arrays['image'])} if 'image' in arrays else {}
+  out = {'image': rendering.grey(arrays['image'])} if 'image' in arrays else {}
   return out | {
-    'label': pictures.class_map(labels, palette),
-    'prediction': pictures.class_map(predicted, palette),
-    'error': pictures.thin(error.astype(np.uint8)),
-    'uncertainty': pictures.heat(pictures.thin(entropy)),
+    'label': rendering.class_map(labels, palette),
+    'prediction': rendering.class_map(predicted, palette),
+    'error': rendering.thin(error.astype(np.uint8)),
+    'uncertainty': rendering.heat(rendering.thin(entropy)),
   }

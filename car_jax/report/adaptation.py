@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from car_jax.evaluate import pictures
+from car_jax.report import rendering
 from car_jax.report.figure import Axis, Figure, Point, Series, of_values, styles
 from car_jax.report.page import Tile, render
 from car_jax.report.table import Cell, Table, table
@@ -51,7 +51,7 @@ def page(results: Content, about: About, views: bytes = b'') -> str:
   """The whole document. views: PNG of what SAC learns from, where there is a SAC run."""
   target = next(iter(about.configs.values()))['data']['name']
   runs = results['pseudo_labels']
-  key = {n: pictures.rgb(c) for n, c in zip(results['classes'], about.palette, strict=False)}
+  key = {n: rendering.rgb(c) for n, c in zip(results['classes'], about.palette, strict=False)}
   return render(
     'adaptation.html.j2',
     kicker='Adaptation study',
@@ -65,7 +65,7 @@ def page(results: Content, about: About, views: bytes = b'') -> str:
     label_classes=_label_classes(results, about.palette) if runs else None,
     views=Tile(views, '', f'a row for each view: {", ".join(COLUMNS)}') if views else None,
     columns=COLUMNS,
-    key=key | {'no label': pictures.rgb(pictures.VOID)},
+    key=key | {'no label': rendering.rgb(rendering.VOID)},
     about=about,
     configs={f'Configuration of {TITLES[n]}': c for n, c in about.configs.items()},
   )
@@ -181,7 +181,7 @@ def classes(results: Content, palette: Sequence[Any] = ()) -> Table:
   gains = {n: class_gains(results, n) for n in adapted}
   rows: list[list[Cell]] = []
   for k, name in enumerate(results['classes']):
-    colour = pictures.rgb(palette[k]) if k < len(palette) else ''
+    colour = rendering.rgb(palette[k]) if k < len(palette) else ''
     cells = [Cell(percent([v[k] for v in m['iou']])) for m in models.values()]
     cells += [Cell(percent(gains[n][k], signed=True)) for n in adapted]
     rows.append([Cell(name, colour=colour), *cells])
@@ -206,7 +206,7 @@ def _label_classes(results: Content, palette: Sequence[Any]) -> Table:
       Cell(percent(values), heat=float(np.mean(seen)) if seen else 0.0)
       for values, seen in zip(parts, known, strict=True)
     ]
-    rows.append([Cell(name, colour=pictures.rgb(palette[k])), *cells])
+    rows.append([Cell(name, colour=rendering.rgb(palette[k])), *cells])
   return table('pseudo labels of each class', ['class', 'labels kept', 'threshold'], rows)
 
 

@@ -13,9 +13,8 @@ import jinja2
 from markupsafe import Markup
 
 from car_jax import folders
-from car_jax.evaluate import pictures
 from car_jax.metrics.base import BETTER
-from car_jax.report import svg
+from car_jax.report import rendering, svg
 from car_jax.report.figure import Figure
 
 FOLDER = pathlib.Path(__file__).parent
@@ -34,7 +33,7 @@ class Tile:
 
   @property
   def uri(self) -> str:
-    return pictures.data_uri(self.content, self.kind)
+    return rendering.data_uri(self.content, self.kind)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
-from car_jax.evaluate import pictures
+from car_jax.report import rendering
 from car_jax.report.figure import Axis, Figure, Point, Series
 
 CSS = pathlib.Path(__file__).with_name('figure.css').read_text().replace('\n', '')
@@ -207,7 +207,7 @@ def _plane(figure: Figure, top: float) -> Frame:
 def _image(png: bytes, box: tuple[float, float, float, float]) -> str:
   left, top, right, bottom = box
   return (
-    f'<image href="{pictures.data_uri(png)}" x="{left:.0f}" y="{top:.0f}" opacity=".35" '
+    f'<image href="{rendering.data_uri(png)}" x="{left:.0f}" y="{top:.0f}" opacity=".35" '
     f'width="{right - left:.0f}" height="{bottom - top:.0f}" preserveAspectRatio="none"/>'
   )
 

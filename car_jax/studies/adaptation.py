@@ -26,12 +26,12 @@ import numpy as np
 from car_jax import errors, folders, saved_steps, writers
 from car_jax.data import labels
 from car_jax.errors import UserError, exit_on_user_error, reading
-from car_jax.evaluate import census, pictures, report, tables
+from car_jax.evaluate import census, report, tables
 from car_jax.methods.train_state import full_size
 from car_jax.metrics import confusion_matrix
 from car_jax.paths import local
 from car_jax.report import adaptation as pages
-from car_jax.report import svg
+from car_jax.report import rendering, svg
 from car_jax.report.adaptation import COLUMNS, TITLES, differences, unpaired
 from car_jax.report.table import prose
 
@@ -255,14 +255,16 @@ def views(path: str, data_dir: str, images: int = 2) -> bytes:
   teacher = labelled(loaded, batch)
   none, rows = -1, []
   for k in range(len(batch['target'])):
-    maps = {name: pictures.class_map(teacher[name][k], palette) for name in ('predicted', 'labels')}
+    maps = {
+      name: rendering.class_map(teacher[name][k], palette) for name in ('predicted', 'labels')
+    }
     truth = batch['target_label'][k]
-    truth = pictures.class_map(np.where(truth < len(palette), truth, none), palette)
-    seen, noisy = (pictures.grey(batch[key][k]) for key in ('target', 'student'))
-    row = pictures.strip([seen, maps['predicted'], maps['labels'], noisy, truth])
+    truth = rendering.class_map(np.where(truth < len(palette), truth, none), palette)
+    seen, noisy = (rendering.grey(batch[key][k]) for key in ('target', 'student'))
+    row = rendering.strip([seen, maps['predicted'], maps['labels'], noisy, truth])
     gap = 12 if k and k % int(batch['views'][k]) == 0 else 4
     rows += [np.full((gap, row.shape[1], 3), 255, np.uint8)] * bool(k) + [row]
-  return pictures.png(with_titles(np.concatenate(rows)))
+  return rendering.png(with_titles(np.concatenate(rows)))
 
 
 def training_batch(config: Any, data_dir: str, images: int) -> tuple[dict[str, np.ndarray], Any]:

@@ -26,11 +26,12 @@ from car_jax.data import labels, memory
 from car_jax.data import options as data_options
 from car_jax.data.sources import Source
 from car_jax.errors import UserError, command_line, exit_on_user_error
-from car_jax.evaluate import checkpointed, pictures
+from car_jax.evaluate import checkpointed
 from car_jax.generate import pipelines, samplers, style, weights
 from car_jax.generate.captioned import Captioned, Drawn
 from car_jax.generate.export import export
 from car_jax.metrics import confusion_matrix
+from car_jax.report import rendering
 from car_jax.report import table as tables
 
 CONFIG, SEGMENTER = 'configs/genval_tiny.py', 'configs/segmenters_street_scenes.py:deeplabv3plus'
@@ -225,7 +226,7 @@ def picture(ids: np.ndarray, scenes: np.ndarray, made: dict[str, np.ndarray]) ->
     for j in range(SHOWN):
       top, left = i * (h + GAP), j * (w + GAP)
       sheet[top : top + h, left : left + w] = row[j]
-  return pictures.png(sheet.repeat(ZOOM, 0).repeat(ZOOM, 1))
+  return rendering.png(sheet.repeat(ZOOM, 0).repeat(ZOOM, 1))
 
 
 if __name__ == '__main__':

@@ -22,8 +22,7 @@ import numpy as np
 from car_jax import arrays as array_files
 from car_jax import errors, files, folders, paths
 from car_jax.errors import UserError, command_line, exit_on_user_error, nearest
-from car_jax.evaluate import pictures
-from car_jax.report import svg
+from car_jax.report import rendering, svg
 from car_jax.report.figure import Axis, Figure, Point, Series, Style, of_values
 from car_jax.report.page import render
 from car_jax.report.table import Table, table
@@ -338,7 +337,7 @@ def _inside(x: np.ndarray, y: np.ndarray) -> tuple[Point, ...]:
 def _panel(title: str, series: Sequence[Series], behind: np.ndarray) -> Figure:
   """behind: [y, x], drawn from dark (least) to bright (most)."""
   scaled = (behind - behind.min()) / (np.ptp(behind) or 1)
-  picture = pictures.png(pictures.heat(scaled[::-1]))
+  picture = rendering.png(rendering.heat(scaled[::-1]))
   return Figure(title, X, Y, tuple(series), background=picture, size=(340, 300))
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from car_jax.evaluate import pictures
 from car_jax.metrics.texts import ABOUT
 from car_jax.reliability.view import Metric
+from car_jax.report import rendering
 
 SETS = (
   ('Cityscapes val', 'in-domain', 'clear', 0.0),
@@ -183,5 +183,5 @@ def images(study):
   for n, entry in enumerate(study['worst']):
     for k, name in enumerate(entry['pictures'].values()):
       values = 0.5 + 0.5 * np.sin(grid / (3 + k) + n)
-      out[name] = pictures.png(pictures.heat(values if k > 2 else np.round(values)))
+      out[name] = rendering.png(rendering.heat(values if k > 2 else np.round(values)))
   return out

@@ -13,9 +13,10 @@ import pytest
 from car_jax.commands import train
 from car_jax.data import compact, labels, opening, pipeline
 from car_jax.errors import UserError
-from car_jax.evaluate import checkpointed, pictures
+from car_jax.evaluate import checkpointed
 from car_jax.reliability import count, segmenters
 from car_jax.report import adaptation as adaptation_page
+from car_jax.report import rendering
 from car_jax.studies import adaptation
 from tests.report.document import Document, network
 
@@ -95,7 +96,7 @@ def test_the_page_is_one_whole_file(runs, study):
   text = (study / 'report.html').read_text()
   assert ids(text) == ['classes', 'labels', 'views', 'reproduce']
   assert network(text) == []
-  assert pictures.data_uri((study / 'views.png').read_bytes()) in text
+  assert rendering.data_uri((study / 'views.png').read_bytes()) in text
   assert f"python -m car_jax.studies.adaptation {runs} --out '{study}'" in html.unescape(text)
   shown = ('source-only', 'disc 2', 'no label', *adaptation_page.COLUMNS)
   assert {*shown} <= {*Document(text).texts}
