@@ -286,14 +286,18 @@ class Optax(Optimizer):
   def __post_init__(self) -> None:
     super().__post_init__()
     if self.decays:
-      raise UserError("optax's optimizers know no decays\n  give a mask among their arguments")
+      raise UserError(
+        "name='optax' knows no decays\n  use name='adamw' or 'sgd', or leave them out"
+      )
     tree = {'kernel': np.zeros((2, 2), np.float32)}
     direction = self.direction
     try:
       state = jax.eval_shape(direction.init, tree)
       jax.eval_shape(direction.update, tree, state, tree)
     except Exception as e:
-      raise UserError(f'optax.{self.function} cannot learn from gradients alone: {e}') from None
+      raise UserError(
+        f'optax.{self.function} makes no step of gradients and parameters: {e}'
+      ) from None
     if any(jnp.issubdtype(a.dtype, jax.dtypes.prng_key) for a in jax.tree.leaves(state)):
       raise UserError(f'optax.{self.function} keeps a random key, which no checkpoint holds')
 
