@@ -217,7 +217,7 @@ def test_any_optimizer_of_optax():
     (dict(arguments=dict(b1='x')), 'optax.lion makes no step'),
     (dict(function='lbfgs', arguments={}), 'optax.lbfgs makes no step of gradients'),
     (dict(function='noisy_sgd', arguments=dict(key=3)), 'keeps a random key'),
-    (dict(decays=(('.', 0.0),)), 'know no decays'),
+    (dict(decays=(('.', 0.0),)), 'knows no decays'),
   ):
     with pytest.raises(UserError, match=message):
       run_steps(spec | change, P, GRADS)
