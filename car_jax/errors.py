@@ -208,7 +208,8 @@ def interrupted(error: BaseException | None) -> bool:
 
 def leave(status: int) -> NoReturn:
   """Ends the process once temporary files are gone; at a usual end, threads of jax may crash it."""
-  sys.stdout.flush()
-  sys.stderr.flush()
   atexit._run_exitfuncs()
+  with contextlib.suppress(BrokenPipeError):  # who read the output is interrupted, too
+    sys.stdout.flush()
+  sys.stderr.flush()
   os._exit(status)

@@ -32,3 +32,12 @@ def test_one_word_and_no_temporary_file(tmp_path, inside):
   )
   assert (done.returncode, done.stderr) == (130, 'interrupted\n')
   assert not [*tmp_path.iterdir()]
+
+
+def test_whoever_reads_the_output_is_interrupted_too(tmp_path):
+  inside = "print('x'); os.kill(os.getpid(), signal.SIGINT)"
+  command = [sys.executable, '-c', COMMAND.format(inside=inside), str(tmp_path)]
+  with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as done:
+    done.stdout.close()
+    assert done.stderr.read() == 'interrupted\n'
+  assert done.returncode == 130
