@@ -1,5 +1,6 @@
 """What is left behind by a command that Ctrl-C ends."""
 
+import os
 import subprocess
 import sys
 
@@ -36,8 +37,11 @@ def test_one_word_and_no_temporary_file(tmp_path, inside):
 
 def test_whoever_reads_the_output_is_interrupted_too(tmp_path):
   inside = "print('x'); os.kill(os.getpid(), signal.SIGINT)"
+  env = os.environ | {'PYTHONUNBUFFERED': ''}
   command = [sys.executable, '-c', COMMAND.format(inside=inside), str(tmp_path)]
-  with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as done:
+  with subprocess.Popen(
+    command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+  ) as done:
     done.stdout.close()
     assert done.stderr.read() == 'interrupted\n'
   assert done.returncode == 130
