@@ -44,9 +44,6 @@ install_import_hook(
   f'{typechecker.__name__}.check',
 )
 
-# Tracing makes objects faster than they become garbage: a tenth of all tests was the search for it.
-gc.set_threshold(100_000, 50, 1000)
-
 # Half a minute each, or waiting for children: begun first, so that no core is idle at the end.
 LONG = ('test_replay', 'test_resume', 'test_sharding', 'test_study', 'test_commands')
 

@@ -58,7 +58,8 @@ def check_equal(model, folder: pathlib.Path) -> None:
   np.savez(folder / 'images.npz', **images())
   where = [str(folder), str(folder / 'images.npz'), *map(str, range(len(names)))]
   subprocess.run([sys.executable, '-c', LOAD, *where], check=True, cwd=folder)
-  got = np.load(folder / 'out.npz')
+  with np.load(folder / 'out.npz') as file:
+    got = dict(file)
   for k, name in enumerate(names):
     of = model.method.predictors()[name]
     live = jax.jit(
@@ -95,7 +96,8 @@ def test_a_calibrator_is_inside(tmp_path):
   without = model_of(small.get_config())
   image = images()['0'][0]
   calm, sure = (m.predict(image).probabilities for m in (model, without))
-  np.testing.assert_allclose(np.load(tmp_path / 'out.npz')['0/0/probabilities'][0], calm, atol=1e-6)
+  with np.load(tmp_path / 'out.npz') as file:
+    np.testing.assert_allclose(file['0/0/probabilities'][0], calm, atol=1e-6)
   assert np.abs(calm - sure).max() > 1e-3
 
 
