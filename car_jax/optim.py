@@ -22,7 +22,7 @@ from car_jax.options import Count, Positive, Range, Share, Weight
 from car_jax.typing import Array
 
 Rate = Annotated[float, Range(0.0, 1e3)]
-Kept = Annotated[float, Range(0.0, 0.999999)]  # 1 would keep the first zeros
+Decay = Annotated[float, Range(0.0, 0.999999)]  # of a moving average; with 1 it never moves
 Table = tuple[tuple[str, Weight], ...]
 
 
@@ -70,7 +70,7 @@ class Optimizer:
   accumulate: Positive = 1
   """Steps whose mean gradient makes one update, clipped as one. Steps of a config, its epochs and
   its logs count batches all the same."""
-  ema: Kept = 0.0
+  ema: Decay = 0.0
   """Decay of a running average of the parameters, which evaluation then uses; 0 for none."""
   ema_warmup: bool = True
   """Of a young run average over fewer updates: after n of them with a decay of at most
@@ -195,9 +195,9 @@ def _first(table: Table, path: str) -> float:
 class Adam(Optimizer):
   """Adam with L2 decay added to the gradient, as torch.optim.Adam does."""
 
-  b1: Kept = 0.9
+  b1: Decay = 0.9
   """Decay of the running mean of gradients."""
-  b2: Kept = 0.999
+  b2: Decay = 0.999
   """Decay of the running mean of their squares."""
   eps: Annotated[float, Range(0.0, 1.0)] = 1e-8
   """Added to the root of that mean."""
@@ -303,12 +303,12 @@ class Optax(Optimizer):
 
   @property
   def direction(self) -> optax.GradientTransformation:
-    make = getattr(optax, self.function, None)
-    if self.function[:1] == '_' or not callable(make):
-      near = nearest(self.function, [n for n in dir(optax) if n.islower() and n[0] != '_'])
+    known = [n for n in dir(optax) if n.islower() and n[0] != '_' and callable(getattr(optax, n))]
+    if self.function not in known:
+      near = nearest(self.function, known)
       raise UserError(f'optax has no optimizer {self.function!r}\n{near}')
     try:
-      made = make(learning_rate=1.0, **self.arguments)
+      made = getattr(optax, self.function)(learning_rate=1.0, **self.arguments)
     except Exception as e:
       raise UserError(f'optax.{self.function}: {e}') from None
     return optax.chain(made, optax.scale(-1.0))

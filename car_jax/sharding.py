@@ -145,6 +145,12 @@ def fetched(a: Any) -> np.ndarray:
   return jax.device_get(a)
 
 
+def parts(a: Any) -> list[np.ndarray]:
+  """What this process has of an array, each part once."""
+  shards = a.addressable_shards if isinstance(a, jax.Array) else ()
+  return [np.asarray(x) for x in {str(s.index): s.data for s in shards}.values()] or [np.asarray(a)]
+
+
 def start_distributed(coordinator: str | None, processes: int | None, process: int | None) -> None:
   """Joins the other processes; what is None the cluster (TPU pod, SLURM, ..) tells.
 

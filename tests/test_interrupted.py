@@ -7,7 +7,7 @@ import sys
 import pytest
 
 COMMAND = """
-import os, signal, sys, tempfile, threading, zipfile
+import os, signal, sys, tempfile, zipfile
 from car_jax.errors import command_line
 
 def main(arguments):

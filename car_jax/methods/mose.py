@@ -95,7 +95,7 @@ class MoSE(Recomputing, Observed, OneNet):
       if not isinstance(getattr(self, key), (tuple, list)) or not getattr(self, key):
         raise UserError(f'method.{key} is {getattr(self, key)!r}; it is a list, such as (1,)')
     for key in ('schedule', 'milestones', 'decay_steps', 'warmup_steps'):
-      if self.optim.get(key) not in ('multistep', None, (), [], 0):
+      if self.optim.get(key) and self.optim[key] != 'multistep':
         raise UserError(f'method.optim.{key}: the rate of MoSE follows the loss; leave it out')
     super().__post_init__()
 

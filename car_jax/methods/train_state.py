@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from car_jax import registry
+from car_jax import checkpoints, registry, sharding
 from car_jax.methods.base import Method
 from car_jax.nn.init import initialize
 from car_jax.nn.layers import recomputing
@@ -81,17 +81,10 @@ def nets(state: Any) -> dict[str, Frozen]:
 
 
 def not_finite(state: Any) -> list[str]:
-  """Paths of its nets' arrays, those on this process, with a number that is not finite."""
-
-  def finite(a: Any) -> bool:
-    shards = [s.data for s in a.addressable_shards] if isinstance(a, jax.Array) else [a]
-    whole = isinstance(a, jax.Array) and a.is_fully_replicated
-    return all(np.isfinite(np.asarray(x)).all() for x in shards[: 1 if whole else None])
-
-  held = {name: net.variables for name, net in nets(state).items()}
-  pairs, _ = jax.tree_util.tree_flatten_with_path(held)
-  text = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
-  return [text(path) for path, a in pairs if not finite(a)]
+  """Paths of its nets' arrays of which this process has a number that is not finite."""
+  variables = {name: net.variables for name, net in nets(state).items()}
+  finite = lambda a: all(np.isfinite(part).all() for part in sharding.parts(a))
+  return [path for path, a in checkpoints.leaves(variables) if not finite(a)]
 
 
 def for_evaluation(state: Any) -> Any:

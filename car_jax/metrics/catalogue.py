@@ -106,8 +106,8 @@ def metric(name: str, setting: Setting, pixels: PixelCounts | None = None) -> Me
   match = _NAME.fullmatch(name)
   kind, number, options = match.groups() if match else (name, None, None)
   if kind not in OPTIONS or (number and kind not in of_samples.NAMES):
-    said = re.search(r'\d+', first)
-    known = _known(said[0] if said else setting.samples)
+    digits = re.search(r'\d+', first)
+    known = _known(digits[0] if digits else setting.samples)
     raise UserError(f'unknown metric {name!r}\n{nearest(name, known)}')
   chosen = _chosen(name, kind, options or '', setting)
   chosen['name'] = name

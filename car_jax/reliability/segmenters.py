@@ -80,8 +80,8 @@ class Checkpoint:
     method, self._state = loaded.method, loaded.state
     self._method, self._crc = method, loaded.crc
     self._lines: set[str] = set()  # of what was cut, printed once
-    self.config, *others = (run.config.to_dict() for run in loaded.runs)
-    self._others = others  # configs of an ensemble's further members
+    self._configs = [run.config.to_dict() for run in loaded.runs]
+    self.config = self._configs[0]
     self._own = method.has_logits and not model.predictor
     self._samples_drawn = 1 if self._own else model.samples
     self._chunk = model.chunk
@@ -102,7 +102,7 @@ class Checkpoint:
   @property
   def fingerprint(self) -> str:
     parts = () if self._own else (self._chunk,)  # which draws follow from
-    return digest(self.about, self.config, *self._others, self._crc, *parts)
+    return digest(self.about, *self._configs, self._crc, *parts)
 
   def _logits(self, state, batch) -> Prediction:
     return Prediction(logits=self._method.logits(state, batch))
